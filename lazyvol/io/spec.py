@@ -1,0 +1,28 @@
+"""What a reader hands over: a source of regions and the labels that go with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lazyvol.plan.recipe import Source
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A probed file: nothing of its data is read yet.
+
+    ``dims`` names every axis of ``source``. ``voxel_size`` and ``origin`` hold the spacing and
+    the position of the first voxel centre of each spatial dim in ``unit``; a dim that is absent
+    from ``voxel_size`` has an unknown spacing. ``coords`` maps a name to ``(dim, values)``,
+    small and eager, typically facts per particle along ``k``.
+    """
+
+    source: Source
+    dims: tuple[str, ...]
+    voxel_size: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "voxel"
+    origin: Mapping[str, float] = field(default_factory=dict)
+    coords: Mapping[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    name: str | None = None

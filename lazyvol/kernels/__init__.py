@@ -1,0 +1,1 @@
+"""Pure functions on numpy arrays: no labels, no laziness, voxels and axes."""

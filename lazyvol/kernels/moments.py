@@ -1,0 +1,240 @@
+"""Sums, sums of squares and extremes of a block: one read, any of the basic statistics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lazyvol.kernels.compiled import compiled
+from lazyvol.kernels.exact import (
+    LANES,
+    ROW,
+    add,
+    add_square,
+    add_wide_square,
+    centred,
+    merge,
+    quotient,
+    two_sum,
+)
+from lazyvol.kernels.layout import pair, split
+
+Array = np.ndarray[Any, np.dtype[Any]]
+State = dict[str, Array]
+
+#: dtypes whose squares fit a float64 exactly
+NARROW = ("float16", "float32", "int8", "uint8", "int16", "uint16", "bool")
+
+
+def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any]) -> State:
+    """Empty state: ``parts`` are among sum, square, low, high and count."""
+    state: State = {}
+    for part in parts:
+        if part in ("low", "high"):
+            state[part] = np.full(shape, _unbound(part, dtype), dtype)
+        elif part == "count":
+            state[part] = np.zeros(shape, np.int64)
+        else:
+            state[part], state[f"{part}_rest"] = np.zeros(shape), np.zeros(shape)
+    return state
+
+
+def _unbound(part: str, dtype: np.dtype[Any]) -> Any:
+    """What no value can beat: the start of a minimum (``low``) or a maximum (``high``)."""
+    if dtype.kind == "f":
+        return np.inf if part == "low" else -np.inf
+    if dtype.kind == "b":
+        return part == "low"
+    return np.iinfo(dtype).max if part == "low" else np.iinfo(dtype).min
+
+
+def update(
+    state: State,
+    axes: Sequence[int],
+    block: Array,
+    mask: Array | None = None,
+    *,
+    skipna: bool = False,
+    absolute: bool = False,
+) -> None:
+    """Take in a block, reduced over ``axes``; only where ``mask`` is True and, with ``skipna``,
+    where it is not NaN."""
+    block = np.abs(block) if absolute else block
+    if "count" not in state:
+        _accumulate(state, axes, block)
+        return
+    valid = np.ones(block.shape, bool) if mask is None else np.broadcast_to(mask, block.shape)
+    if skipna and block.dtype.kind == "f":
+        valid = valid & ~np.isnan(block)
+    state["count"] += valid.sum(axis=tuple(axes), dtype=np.int64)
+    _accumulate(
+        {n: a for n, a in state.items() if n not in ("low", "high", "count")},
+        axes, np.where(valid, block, block.dtype.type(0)),
+    )  # fmt: skip
+    for part in ("low", "high"):
+        if part in state:
+            filled = np.where(valid, block, _unbound(part, block.dtype))
+            _accumulate({part: state[part]}, axes, filled.astype(block.dtype, copy=False))
+
+
+_NONE = np.zeros((1, 1))
+
+
+def _accumulate(state: State, axes: Sequence[int], block: Array) -> None:
+    """Every part of the state from one walk through the block."""
+    if not block.size:
+        return
+    values = split(block.astype(np.float32) if block.dtype == np.float16 else block, axes)
+    sums = [pair(state[n], axes) if n in state else _NONE for n in PARTS]
+    none = _NONE.astype(values.dtype)
+    low, high = (
+        pair(state[n].astype(values.dtype), axes) if n in state else none for n in ("low", "high")
+    )
+    todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
+    wide = str(block.dtype) not in NARROW
+    walk = _walk_rows if values.shape[2] == 1 else _walk
+    walk(values[..., 0] if values.shape[2] == 1 else values, *sums, low, high, *todo, wide)
+    for n, found in (("low", low), ("high", high)):
+        if n in state:
+            state[n][...] = found.reshape(state[n].shape)
+
+
+PARTS = ("sum", "sum_rest", "square", "square_rest")
+
+
+@compiled
+def _take(values, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+    """One row of values into the state of its voxels."""
+    if sums:
+        add(s, sr, values)
+    if squares and wide:
+        add_wide_square(q, qr, values)
+    if squares and not wide:
+        add_square(q, qr, values)
+    if lows:
+        for j in range(values.size):
+            v, m = values[j], low[j]
+            least = v if v < m else m
+            low[j] = least if v == v else v
+    if highs:
+        for j in range(values.size):
+            v, m = values[j], high[j]
+            most = v if v > m else m
+            high[j] = most if v == v else v
+
+
+@compiled
+def _walk(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+    """Blocks (before, reduced, after): a row of voxels stays in cache through the reduced axis."""
+    for a in range(x.shape[0]):
+        for b in range(0, x.shape[2], ROW):
+            c = min(b + ROW, x.shape[2])
+            for r in range(x.shape[1]):
+                _take(
+                    x[a, r, b:c],
+                    s[a, b:c] if sums else s[0], sr[a, b:c] if sums else sr[0],
+                    q[a, b:c] if squares else q[0], qr[a, b:c] if squares else qr[0],
+                    low[a, b:c] if lows else low[0], high[a, b:c] if highs else high[0],
+                    sums, squares, lows, highs, wide,
+                )  # fmt: skip
+
+
+@compiled
+def _walk_rows(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+    """Blocks (before, reduced): ``LANES`` partial results side by side, merged at the end."""
+    lanes = np.zeros((4, LANES))
+    ends = np.empty((2, LANES), x.dtype)
+    for a in range(x.shape[0]):
+        lanes[:] = 0.0
+        ends[:] = x[a, 0]
+        full = x.shape[1] // LANES * LANES
+        for b in range(0, full, LANES):
+            _take(
+                x[a, b : b + LANES], lanes[0], lanes[1], lanes[2], lanes[3], ends[0], ends[1],
+                sums, squares, lows, highs, wide,
+            )  # fmt: skip
+        rest = x.shape[1] - full
+        _take(
+            x[a, full:], lanes[0, :rest], lanes[1, :rest], lanes[2, :rest], lanes[3, :rest],
+            ends[0, :rest], ends[1, :rest], sums, squares, lows, highs, wide,
+        )  # fmt: skip
+        for j in range(LANES):
+            if sums:
+                s[a, 0], e = two_sum(s[a, 0], lanes[0, j])
+                sr[a, 0] += e + lanes[1, j]
+            if squares:
+                q[a, 0], e = two_sum(q[a, 0], lanes[2, j])
+                qr[a, 0] += e + lanes[3, j]
+        for j in range(LANES):
+            if lows:
+                _take(ends[0, j : j + 1], s[0], s[0], s[0], s[0], low[a], high[a], False, False, True, False, wide)
+            if highs:
+                _take(ends[1, j : j + 1], s[0], s[0], s[0], s[0], low[a], high[a], False, False, False, True, wide)
+
+
+def combine(a: State, b: State) -> State:
+    """Both states as one, in the memory of the first."""
+    for part in ("sum", "square"):
+        if part in a:
+            rest = f"{part}_rest"
+            merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
+    if "low" in a:
+        np.minimum(a["low"], b["low"], out=a["low"])
+    if "high" in a:
+        np.maximum(a["high"], b["high"], out=a["high"])
+    if "count" in a:
+        a["count"] += b["count"]
+    return a
+
+
+def finish(
+    state: State, *, want: Mapping[str, np.dtype[Any]], n: int, ddof: int = 0
+) -> dict[str, Array]:
+    """Statistics out of a state of ``n`` values each (or of ``state["count"]`` values).
+
+    Nothing to take a mean of gives NaN, as does a variance of ``n <= ddof`` values.
+    """
+    shape = next(iter(state.values())).shape
+    count = np.ravel(state["count"]) if "count" in state else np.full(1, n, np.int64)
+    flat = {name: np.ravel(a) for name, a in state.items()}
+    found: dict[str, Array] = {}
+    for name, dtype in want.items():
+        if name in ("low", "high"):
+            found[name] = _ends(flat[name], count, dtype)
+        elif name == "count":
+            found[name] = np.broadcast_to(count, (int(np.prod(shape)),)).astype(dtype)
+        else:
+            out = np.empty(int(np.prod(shape)), np.float64 if dtype.kind != "f" else dtype)
+            rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
+            _statistic(out, *rows, count, ddof, STATISTICS.index(name))
+            found[name] = out
+    return {name: a.reshape(shape) for name, a in found.items()}
+
+
+STATISTICS = ("sum", "mean", "square", "norm", "var", "std")
+
+
+def _ends(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
+    """Extremes, NaN where nothing was counted."""
+    if dtype.kind != "f" or count.all():
+        return values.astype(dtype)
+    return np.where(count > 0, values, np.nan).astype(dtype)
+
+
+@compiled
+def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        n = float(count[j] if count.size > 1 else count[0])
+        if which == 0:
+            out[j] = s[j] + sr[j] if np.isfinite(s[j]) else s[j]
+        elif which == 1:
+            m, e = quotient(s[j], sr[j], n) if n > 0 else (np.nan, 0.0)
+            out[j] = m + e
+        elif which == 2 or which == 3:
+            v = q[j] + qr[j] if np.isfinite(q[j]) else q[j]
+            out[j] = v if which == 2 else np.sqrt(v)
+        else:
+            v = np.nan
+            if n > ddof:
+                v = centred(s[j], sr[j], q[j], qr[j], n) / (n - ddof)
+            out[j] = v if which == 4 else np.sqrt(v)

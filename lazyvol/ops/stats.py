@@ -1,0 +1,320 @@
+"""Statistics of every voxel along the stack, or over any dims, in one read of the data.
+
+All of them accept the same options:
+
+``dim``
+    Dim or dims to reduce, ``"k"`` by default; ``None`` reduces all of them.
+``skipna``
+    Leave NaN voxels out. By default a NaN makes its statistic NaN, as in numpy.
+``mask``
+    Boolean array over any of the stack's dims: only voxels where it is True count.
+
+Results keep dims, coordinates, attributes and name; their unit follows the meaning
+(variance: the unit squared). Floats keep their type, integers give float64; all sums are carried
+in double-double, so float32 results do not depend on chunks, threads or schedulers.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels import moments
+from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.verbs import fold
+from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
+
+__all__ = [
+    "count",
+    "describe",
+    "max",
+    "mean",
+    "min",
+    "norm",
+    "std",
+    "sum",
+    "var",
+]
+
+
+def mean(
+    stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Average over ``dim``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.arange(24.0).reshape(2, 2, 2, 3))
+    >>> lv.stats.mean(stack).values[0, 0]
+    array([6., 7., 8.])
+    """
+    return _one("mean", stack, dim, skipna, mask)
+
+
+def sum(
+    stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Sum over ``dim``; 0 where nothing is counted.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.sum(lv.as_stack(np.ones((5, 2, 2, 3)))).values[0, 0]
+    array([5., 5., 5.])
+    """
+    return _one("sum", stack, dim, skipna, mask)
+
+
+def var(
+    stack: xr.DataArray,
+    dim: Dims = "k",
+    *,
+    ddof: int = 0,
+    skipna: bool = False,
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Variance over ``dim``: the sum of squared deviations over ``n - ddof``.
+
+    Never negative, and right to rounding where the mean is 1e8 times the deviation (see
+    ``lazyvol.kernels.exact``). NaN where ``n <= ddof``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.arange(4.0).reshape(4, 1, 1, 1) + 1e8)
+    >>> lv.stats.var(stack, ddof=1).item()
+    1.6666666666666667
+    """
+    return _one("var", stack, dim, skipna, mask, ddof=ddof)
+
+
+def std(
+    stack: xr.DataArray,
+    dim: Dims = "k",
+    *,
+    ddof: int = 0,
+    skipna: bool = False,
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Standard deviation over ``dim``: the square root of ``var``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.std(lv.as_stack(np.array([1.0, 3.0]).reshape(2, 1, 1, 1))).item()
+    1.0
+    """
+    return _one("std", stack, dim, skipna, mask, ddof=ddof)
+
+
+def min(
+    stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Least value over ``dim``, in the stack's own dtype.
+
+    Where a mask leaves nothing, floats give NaN and integers the largest of their type.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.min(lv.as_stack(np.arange(6).reshape(3, 1, 1, 2))).values.ravel()
+    array([0, 1])
+    """
+    return _one("min", stack, dim, skipna, mask)
+
+
+def max(
+    stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Greatest value over ``dim``, in the stack's own dtype.
+
+    Where a mask leaves nothing, floats give NaN and integers the least of their type.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.max(lv.as_stack(np.arange(6).reshape(3, 1, 1, 2))).values.ravel()
+    array([4, 5])
+    """
+    return _one("max", stack, dim, skipna, mask)
+
+
+def count(
+    stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = True, mask: xr.DataArray | None = None
+) -> xr.DataArray:
+    """Number of values over ``dim`` (int64) that are in the mask and, by default, not NaN.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.count(lv.as_stack(np.array([1, np.nan, 2]).reshape(3, 1, 1, 1))).item()
+    2
+    """
+    return _one("count", stack, dim, skipna, mask)
+
+
+def norm(
+    stack: xr.DataArray,
+    dim: Dims = ("z", "y", "x"),
+    *,
+    ord: float = 2,
+    skipna: bool = False,
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Vector norm over ``dim``, by default of every volume: as ``numpy.linalg.norm`` of order 1,
+    2 or infinity.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.stats.norm(lv.as_stack(np.array([3.0, 4.0]).reshape(1, 1, 1, 2))).values
+    array([5.])
+    """
+    if ord not in NORMS:
+        raise LabelError(f"norm has the orders {list(NORMS)}, got {ord=}")
+    return _one(NORMS[ord], stack, dim, skipna, mask, absolute=ord != 2).rename(stack.name)
+
+
+NORMS = {1: "sum", 2: "norm", np.inf: "max"}
+
+
+def describe(
+    stack: xr.DataArray,
+    dim: Dims = "k",
+    *,
+    ddof: int = 0,
+    skipna: bool = False,
+    mask: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Dataset of ``mean``, ``var``, ``min``, ``max`` and ``norm`` from one read of the data.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> found = lv.stats.describe(lv.as_stack(np.arange(8.0).reshape(2, 1, 1, 4)))
+    >>> {name: float(found[name][0, 0, 0]) for name in found}
+    {'mean': 2.0, 'var': 4.0, 'min': 0.0, 'max': 4.0, 'norm': 4.0}
+    """
+    names = ("mean", "var", "min", "max", "norm")
+    return xr.Dataset(_statistics(names, stack, dim, skipna, mask, ddof=ddof))
+
+
+def _one(
+    name: str,
+    stack: xr.DataArray,
+    dim: Dims,
+    skipna: bool,
+    mask: xr.DataArray | None,
+    *,
+    ddof: int = 0,
+    absolute: bool = False,
+) -> xr.DataArray:
+    return _statistics((name,), stack, dim, skipna, mask, ddof=ddof, absolute=absolute)[name]
+
+
+#: what each statistic needs of a state, what the kernel calls it, and the power of its unit
+NEEDS: Mapping[str, tuple[tuple[str, ...], str, int]] = {
+    "sum": (("sum",), "sum", 1),
+    "mean": (("sum",), "mean", 1),
+    "var": (("sum", "square"), "var", 2),
+    "std": (("sum", "square"), "std", 1),
+    "norm": (("square",), "norm", 1),
+    "min": (("low",), "low", 1),
+    "max": (("high",), "high", 1),
+    "count": (("count",), "count", 0),
+}
+
+
+def _statistics(
+    names: tuple[str, ...],
+    stack: xr.DataArray,
+    dim: Dims,
+    skipna: bool,
+    mask: xr.DataArray | None,
+    *,
+    ddof: int = 0,
+    absolute: bool = False,
+) -> dict[str, xr.DataArray]:
+    """Statistics by name, all from one fold."""
+    require_stack(stack)
+    if stack.dtype.kind == "c":
+        raise LabelError(f"statistics are of real numbers, got dtype={stack.dtype}; use .real")
+    dims = dims_of(stack, dim)
+    spec = statistics_fold(
+        names, stack.dtype, prod(stack.sizes[d] for d in dims), ddof=ddof,
+        counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
+    )  # fmt: skip
+    operands = (stack,) if mask is None else (stack, _flags(mask))
+    found = fold(spec, *operands, dims=dims, title="-".join(names))
+    return {n: found[NEEDS[n][1]].assign_attrs(_attrs(stack, NEEDS[n][2])) for n in names}
+
+
+def statistics_fold(
+    names: tuple[str, ...],
+    dtype: np.dtype[Any],
+    n: int,
+    *,
+    ddof: int = 0,
+    counted: bool = False,
+    skipna: bool = False,
+    absolute: bool = False,
+    result: np.dtype[Any] | None = None,
+) -> Fold:
+    """The fold behind ``names`` for data of ``dtype``, ``n`` values to each result."""
+    parts = {p: None for name in names for p in NEEDS[name][0]}
+    parts |= {"count": None} if counted else {}
+    floats = float_of(dtype) if result is None else result
+    wide = np.dtype(np.uint64) if absolute and dtype.kind == "u" else dtype
+    want = {NEEDS[m][1]: _dtype(m, wide, floats) for m in names}
+    finish: Callable[[moments.State], dict[str, Any]] = partial(
+        moments.finish, want=want, n=n, ddof=ddof
+    )
+    return Fold(
+        start=partial(moments.start, parts=tuple(parts), dtype=wide),
+        update=partial(moments.update, skipna=skipna, absolute=absolute),
+        combine=moments.combine,
+        finish=finish,
+        outputs={m: Output(t) for m, t in want.items()},
+        state_bytes=_state_bytes(tuple(parts), dtype),
+        finish_bytes=_finish_bytes(want),
+        scratch=2.0 * dtype.itemsize + 2 if counted else dtype.itemsize * absolute,
+    )
+
+
+def _dtype(name: str, data: np.dtype[Any], floats: np.dtype[Any]) -> np.dtype[Any]:
+    if name == "count":
+        return np.dtype(np.int64)
+    return data if name in ("min", "max") else floats
+
+
+def _state_bytes(parts: tuple[str, ...], dtype: np.dtype[Any]) -> int:
+    each = {"sum": 16, "square": 16, "count": 8, "low": dtype.itemsize, "high": dtype.itemsize}
+    total = 0
+    for part in parts:
+        total += each[part]
+    return total
+
+
+def _finish_bytes(want: Mapping[str, np.dtype[Any]]) -> int:
+    total = 0
+    for dtype in want.values():
+        total += dtype.itemsize
+    return total
+
+
+def _flags(mask: xr.DataArray) -> xr.DataArray:
+    require_stack(mask)
+    if mask.dtype != bool:
+        raise LabelError(
+            f"a mask is boolean, got dtype={mask.dtype}; compare it first, e.g. mask > 0"
+        )
+    return mask
+
+
+def _attrs(stack: xr.DataArray, power: int) -> dict[str, Any]:
+    return {str(n): v for n, v in with_units(stack, power).items()}

@@ -1,0 +1,185 @@
+"""What a computation costs before it runs: steps, bytes and memory. Integer arithmetic."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING
+
+import dask
+
+from lazyvol.errors import BudgetError, LabelError
+from lazyvol.plan import regions
+from lazyvol.plan.regions import Grid
+
+if TYPE_CHECKING:
+    from lazyvol.plan.recipe import Recipe
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+#: bytes of a block when nothing else is asked: long enough for a task to be worth scheduling
+BLOCK = 128 * 2**20
+#: memory that every run needs beside its blocks: file buffers, graph, thread stacks (measured
+#: 20-45 MiB on local zarr stores)
+SLACK = 48 * 2**20
+
+
+def parse_bytes(amount: int | float | str) -> int:
+    """Number of bytes in ``2e9``, ``"2GiB"`` or ``"500 MB"``."""
+    if isinstance(amount, (int, float)):
+        return int(amount)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", amount.lower())
+    if not match or match[2] not in UNITS:
+        raise LabelError(
+            f"memory is a number of bytes or text like '2GiB', got {amount!r}; "
+            f"units are {', '.join(u for u in UNITS if u)}"
+        )
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def show_bytes(amount: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} TiB"
+
+
+def default_workers() -> int:
+    """Threads that dask's local scheduler will use."""
+    return int(dask.config.get("num_workers", None) or os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Memory in bytes that a run may take (None: no limit) and the tasks running at once."""
+
+    memory: int | None = None
+    workers: int = 1
+
+    @classmethod
+    def current(cls) -> "Budget":
+        """The budget in force: what ``limited`` set, else no limit and this machine's threads."""
+        memory = dask.config.get("lazyvol.memory", None)
+        workers = dask.config.get("lazyvol.workers", None) or default_workers()
+        return cls(None if memory is None else parse_bytes(memory), int(workers))
+
+    @property
+    def per_task(self) -> int | None:
+        """Bytes that one running task may hold."""
+        return None if self.memory is None else max(0, self.memory - SLACK) // self.workers
+
+
+def limited(memory: int | float | str | None = None, workers: int | None = None) -> dask.config.set:
+    """Context in which operations are cut to fit ``memory`` bytes with ``workers`` tasks."""
+    amount = None if memory is None else parse_bytes(memory)
+    return dask.config.set({"lazyvol.memory": amount, "lazyvol.workers": workers})
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a step costs: bytes read, bytes of its sources once, and bytes of memory.
+
+    ``peak`` is one running task's memory, ``held`` what waits between this step's tasks and
+    the next step's.
+    """
+
+    read: int = 0
+    stored: int = 0
+    peak: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a computation: all tasks that run the same kernel."""
+
+    token: str
+    title: str
+    tasks: int
+    parents: tuple[str, ...]
+    price: Callable[[], Price]
+
+
+def recipe_step(title: str, recipe: "Recipe", grid: Grid, parents: Iterable["Step"]) -> Step:
+    """The step that makes every block of ``grid`` out of a recipe, a task each."""
+
+    tokens = tuple(p.token for p in parents)
+    price = partial(recipe_price, recipe, grid)
+    return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, price)
+
+
+def recipe_price(recipe: "Recipe", grid: Grid) -> Price:
+    """Price of every block of ``grid`` made out of a recipe."""
+    read, peak = sampled_cost(recipe, grid)
+    return Price(read, stored_bytes(recipe), peak)
+
+
+def foreign_step(name: str, blocks: int) -> Step:
+    """Someone else's graph: its blocks are known, its cost is not."""
+    return Step(name, f"foreign dask graph {name[:24]}", blocks, (), Price)
+
+
+#: blocks whose cost is added up one by one; more are represented by a sample of this many
+SAMPLE = 512
+
+
+def sampled_cost(recipe: "Recipe", grid: Grid) -> tuple[int, int]:
+    """Bytes that all blocks of ``grid`` read, and the largest peak of one of them."""
+    total = regions.count(grid)
+    if total == 0:
+        return 0, 0
+    stride = max(1, ceil(total / SAMPLE))
+    costs = [recipe.cost(box) for box in _every(grid, stride, total)]
+    return sum(c.read for c in costs) * total // len(costs), max(c.peak for c in costs)
+
+
+def _every(grid: Grid, stride: int, total: int) -> Iterable[regions.Region]:
+    spans = [regions.spans(chunks) for chunks in grid]
+    for flat in range(0, total, stride):
+        box, rest = [], flat
+        for axis in reversed(spans):
+            rest, at = divmod(rest, len(axis))
+            box.append(axis[at])
+        yield tuple(reversed(box))
+
+
+def fitted(recipe: "Recipe", grid: Grid, budget: Budget) -> Grid:
+    """``grid``, or finer blocks where the tasks that run at once would not fit the budget."""
+    limit = budget.per_task
+    while limit is not None:
+        _, peak = sampled_cost(recipe, grid)
+        if peak <= limit:
+            break
+        finer = _finer(grid, recipe.grain) or _finer(grid, (1,) * len(grid))
+        if finer is None:
+            raise BudgetError(
+                f"one voxel of a result of {recipe.shape=} needs {show_bytes(peak)}, and "
+                f"{budget.workers} tasks at once have {show_bytes(budget.memory or 0)}; "
+                f"the smallest memory that would do is "
+                f"{show_bytes(peak * budget.workers + SLACK)}"
+            )
+        grid = finer
+    return grid
+
+
+def _finer(grid: Grid, grain: Sequence[int]) -> Grid | None:
+    """Blocks of half the length along the first axis with more than one grain in a block."""
+    for axis, (chunks, g) in enumerate(zip(grid, grain, strict=True)):
+        longest = max(chunks, default=0)
+        if longest > max(1, g):
+            half = max(g, longest // 2 // g * g)
+            return (*grid[:axis], regions.cover(sum(chunks), half), *grid[axis + 1 :])
+    return None
+
+
+def stored_bytes(recipe: "Recipe") -> int:
+    """Bytes of the stored arrays behind a recipe, each counted once."""
+    from lazyvol.plan.recipe import Stored, leaves
+
+    found = {leaf.token: leaf.source for leaf in leaves(recipe) if isinstance(leaf, Stored)}
+    return sum(s.stored_bytes(regions.whole(s.shape)) for s in found.values())

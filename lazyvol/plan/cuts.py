@@ -1,0 +1,111 @@
+"""How a fold is cut into tasks and a task into tiles. Integer arithmetic alone.
+
+The axes of the data are either *kept* (they are axes of the result) or *reduced*. A task owns a
+box: a block of the kept axes and a segment of the reduced ones. It walks through its box tile by
+tile, a few stored chunks at a time, with one state for its kept block.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil, prod
+
+from lazyvol.plan import regions
+from lazyvol.plan.regions import Grid
+
+#: bytes of one tile: a few volumes, so that a state is loaded once for several of them
+#: (8 volumes of 160^3 at once: 3.2 GB/s; one at a time: 1.1)
+TILE = 128 * 2**20
+#: bytes that one task reads: long against 2-5 ms of scheduling, short against a lost worker
+TASK = 2**30
+#: bytes of one task's state
+STATE = 512 * 2**20
+#: bytes below which a fold is not worth a second task
+SMALL = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fold as numbers: ``item`` bytes per element of data, ``state`` per element kept."""
+
+    shape: tuple[int, ...]
+    reduced: frozenset[int]
+    grain: tuple[int, ...]
+    item: int
+    state: int
+    workers: int
+    tile: int = TILE
+    state_limit: int = STATE
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
+
+    def tighter(self) -> "Problem | None":
+        """The same fold in less memory: smaller tiles, then smaller states; None at the end."""
+        if self.tile > self.item * prod(self.grain):
+            return replace(self, tile=self.tile // 2)
+        if self.state_limit > self.state:
+            return replace(self, state_limit=self.state_limit // 2)
+        return None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Blocks of the kept axes and segments of the reduced ones, and the tile of a task."""
+
+    grid: Grid
+    tile: tuple[int, ...]
+
+
+def cut(problem: Problem) -> Cut:
+    """Cut a fold so that tasks are few and fat, and tiles stay within their bytes."""
+    grain = [max(1, min(g, n)) for g, n in zip(problem.grain, problem.shape, strict=True)]
+    block = _kept_block(problem, grain)
+    chunks = [block.get(a, n) for a, n in enumerate(problem.shape)]
+    _split(problem, grain, chunks)
+    tile = _tile(problem, grain, chunks)
+    grid = tuple(regions.cover(n, c) for n, c in zip(problem.shape, chunks, strict=True))
+    return Cut(grid, tile)
+
+
+def _kept_block(problem: Problem, grain: Sequence[int]) -> dict[int, int]:
+    """Length of a task's block along each kept axis: as much as its state may hold."""
+    room = max(1, problem.state_limit // max(1, problem.state))
+    block = {a: min(grain[a], problem.shape[a]) for a in problem.kept}
+    for a in problem.kept:  # a stored chunk larger than the state is read more than once
+        over = ceil(prod(block.values()) / room)
+        block[a] = max(1, block[a] // over)
+    for a in reversed(problem.kept):
+        others = prod(block.values()) // block[a]
+        fits = max(1, room // max(1, others))
+        block[a] = max(block[a], _multiple(fits, grain[a], problem.shape[a]))
+    return block
+
+
+def _multiple(length: int, grain: int, most: int) -> int:
+    return most if length >= most else length // grain * grain
+
+
+def _split(problem: Problem, grain: Sequence[int], chunks: list[int]) -> None:
+    """Cut ``chunks`` further until a task reads about ``TASK`` bytes and no worker is idle."""
+    blocks = prod(ceil(n / c) for n, c in zip(problem.shape, chunks, strict=True) if c)
+    read = prod(chunks) * problem.item
+    parts = ceil(read / TASK)
+    if read * blocks > SMALL:
+        parts = max(parts, ceil(problem.workers / max(1, blocks)))
+    for a in (*problem.kept, *sorted(problem.reduced)):
+        if parts > 1 and chunks[a] > grain[a]:
+            pieces = regions.even(chunks[a], parts, grain[a])
+            chunks[a] = pieces[0]
+            parts = ceil(parts / len(pieces))
+
+
+def _tile(problem: Problem, grain: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """Tile of a task: grown from the stored chunk, along the reduced axes first."""
+    tile = [min(g, c) for g, c in zip(grain, chunks, strict=True)]
+    room = max(1, problem.tile // problem.item)
+    for a in (*sorted(problem.reduced, reverse=True), *reversed(problem.kept)):
+        others = prod(tile) // max(1, tile[a])
+        fits = _multiple(max(1, room // max(1, others)), grain[a], chunks[a])
+        tile[a] = max(tile[a], fits)
+    return tuple(max(1, t) for t in tile)

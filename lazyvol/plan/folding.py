@@ -1,0 +1,354 @@
+"""Folds on recipes: tasks that stream through their box with one state, and a tree of merges."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from math import ceil, log2, prod
+from typing import Any, TypeAlias
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from lazyvol.errors import BudgetError
+from lazyvol.plan import regions
+from lazyvol.plan.budget import (
+    SLACK,
+    Budget,
+    Price,
+    Step,
+    sampled_cost,
+    show_bytes,
+    stored_bytes,
+)
+from lazyvol.plan.cuts import Cut, Problem, cut
+from lazyvol.plan.lazy import LazyArray, Wanted, dressed, foreign_of, needs, recipe_of, steps_of
+from lazyvol.plan.recipe import Aligned, Array, Cost, Foreign, Given, Recipe
+from lazyvol.plan.regions import Grid, Region
+
+State: TypeAlias = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One array that a fold gives: its dtype, and the dims it has beside the kept ones."""
+
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A streaming reduction as a value.
+
+    ``start(shape)`` makes the state of kept elements: named arrays that begin with ``shape``.
+    ``update(state, axes, *blocks)`` takes in one tile, in place: the blocks have all axes, of
+    which ``axes`` are to be reduced. ``combine(s, t)`` merges two states, free to reuse ``s``.
+    ``finish(state)`` gives the outputs. Updating in place costs one read and one write of the
+    state per tile; merging a fresh state per tile would cost four times the data.
+
+    ``state_bytes`` and ``finish_bytes`` are bytes per kept element, ``scratch`` bytes per
+    element of a tile that ``update`` takes beside its blocks.
+    """
+
+    start: Callable[[tuple[int, ...]], State]
+    update: Callable[..., None]
+    combine: Callable[[State, State], State]
+    finish: Callable[[State], Mapping[str, Array]]
+    outputs: Mapping[str, Output]
+    state_bytes: int
+    finish_bytes: int = 0
+    scratch: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A fold bound to its operands: what every task of it holds.
+
+    Operands have the axes of the data, of length 1 where they do not vary.
+    """
+
+    fold: Fold
+    operands: tuple[Recipe, ...]
+    reduced: frozenset[int]
+    cut: Cut
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.broadcast_shapes(*(o.shape for o in self.operands))
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
+
+    def part(self, operand: Recipe, tile: Region) -> Region:
+        """The region of one operand behind a tile."""
+        return tuple(
+            slice(0, 1) if n == 1 else s for s, n in zip(tile, operand.shape, strict=True)
+        )
+
+    def tiles(self, box: Region) -> Iterable[Region]:
+        """Tiles of a task's box, cut on the stored grid of the largest operand."""
+        largest = max(self.operands, key=lambda o: prod(o.shape))
+        return regions.tiles(box, self.cut.tile, largest.grain)
+
+    def run(self, box: Region, given: Given) -> State:
+        """State of one task: walk through its box, reading a tile at a time."""
+        state = self.fold.start(tuple(box[a].stop - box[a].start for a in self.kept))
+        readers = [_Reused(operand) for operand in self.operands]
+        for tile in self.tiles(box):
+            blocks = [r.read(self.part(r.recipe, tile), given) for r in readers]
+            place = tuple(regions.relative(tile, box)[a] for a in self.kept)
+            self._update(state, (*place, ...), blocks)
+        return state
+
+    def _update(self, state: State, place: Any, blocks: Sequence[Array]) -> None:
+        """Update the part of the state that a tile touches; kernels get it contiguous."""
+        views = {name: values[place] for name, values in state.items()}
+        parts = {name: np.ascontiguousarray(v).reshape(v.shape) for name, v in views.items()}
+        self.fold.update(parts, tuple(sorted(self.reduced)), *blocks)
+        for name, part in parts.items():
+            if not np.shares_memory(part, views[name]):
+                views[name][...] = part
+
+    def cost(self, box: Region) -> Cost:
+        """Bytes a task reads, and its peak: state, tile of every operand, scratch."""
+        tiles = list(self.tiles(box))
+        parts = [[o.cost(self.part(o, t)) for t in tiles] for o in self.operands]
+        kept = prod(box[a].stop - box[a].start for a in self.kept)
+        most = max((regions.size(t) for t in tiles), default=0)
+        peak = sum(max((c.peak for c in costs), default=0) for costs in parts)
+        peak += int(self.fold.scratch * most)
+        working = self.fold.state_bytes * kept + max(peak, self.fold.finish_bytes * kept)
+        return Cost(_read_once(self.operands, parts), working)
+
+
+def _read_once(operands: Sequence[Recipe], parts: Sequence[Sequence[Cost]]) -> int:
+    """Bytes read: an operand smaller than the data is kept between tiles, so it counts once."""
+    largest = max(prod(o.shape) for o in operands)
+    return sum(
+        sum(c.read for c in costs)
+        if prod(o.shape) == largest
+        else max((c.read for c in costs), default=0)
+        for o, costs in zip(operands, parts, strict=True)
+    )
+
+
+class _Reused:
+    """One operand of a task: reads into the same memory, and not twice the same region."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._region: Region | None = None
+        self._values: Array | None = None
+        self._memory: Array = np.empty(0, recipe.dtype)
+
+    def read(self, region: Region, given: Given) -> Array:
+        if self._values is None or region != self._region:
+            n = regions.size(region)
+            if self._memory.size < n:
+                self._memory = np.empty(n, self.recipe.dtype)
+            out = self._memory[:n].reshape(regions.lengths(region))
+            self._values, self._region = self.recipe.read(region, given, out), region
+        return self._values
+
+
+def _leaf(stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]) -> State:
+    return stream.run(box, wanted.given(blocks))
+
+
+def _leaf_outputs(
+    stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]
+) -> dict[str, Array]:
+    return _outputs(stream.fold, stream.run(box, wanted.given(blocks)))
+
+
+def _merge(fold: Fold, states: Sequence[State]) -> State:
+    """States merged in their order; the first is copied, for a task may be run again."""
+    return reduce(fold.combine, states[1:], {name: a.copy() for name, a in states[0].items()})
+
+
+def _merge_outputs(fold: Fold, states: Sequence[State]) -> dict[str, Array]:
+    return _outputs(fold, _merge(fold, states))
+
+
+def _outputs(fold: Fold, state: State) -> dict[str, Array]:
+    """Finished arrays of the declared dtypes."""
+    made = fold.finish(state)
+    return {name: np.asarray(made[name], out.dtype) for name, out in fold.outputs.items()}
+
+
+def _pick(outputs: Mapping[str, Array], name: str) -> Array:
+    return outputs[name]
+
+
+#: states merged at once: two large ones, or many small ones
+LARGE = 8 * 2**20
+
+
+def arity(stream: Stream) -> int:
+    """How many states one merge takes."""
+    return 2 if _state_size(stream) > LARGE else 16
+
+
+def _state_size(stream: Stream) -> int:
+    block = prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
+    return block * stream.fold.state_bytes
+
+
+def planned(
+    fold: Fold, operands: tuple[Recipe, ...], reduced: frozenset[int], budget: Budget
+) -> Stream:
+    """The fold cut so that its projected peak fits the budget; refused where no cut does."""
+    problem: Problem | None = _problem(fold, operands, reduced, budget)
+    smallest = None
+    while problem is not None:
+        stream = Stream(fold, operands, reduced, cut(problem))
+        if budget.memory is None:
+            return stream
+        need = peak(stream, budget.workers)
+        if need <= budget.memory:
+            return stream
+        smallest = need if smallest is None else min(smallest, need)
+        problem = problem.tighter()
+    raise BudgetError(
+        f"a fold over {stream.shape=} needs at least {show_bytes(smallest or 0)} with "
+        f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
+        f"give it that much, or fewer workers"
+    )
+
+
+def _problem(
+    fold: Fold, operands: tuple[Recipe, ...], reduced: frozenset[int], budget: Budget
+) -> Problem:
+    shape = np.broadcast_shapes(*(o.shape for o in operands))
+    largest = max(operands, key=lambda o: prod(o.shape))
+    item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
+    return Problem(shape, reduced, largest.grain, item, fold.state_bytes, budget.workers)
+
+
+def peak(stream: Stream, workers: int) -> int:
+    """Projected peak of a run: tasks at once, states that wait, outputs."""
+    price = _price(stream)
+    running = min(workers, max(1, regions.count(stream.cut.grid)))
+    merging = _merging(stream)
+    return SLACK + max(running * price.peak, merging) + price.held
+
+
+def _segments(stream: Stream) -> int:
+    return prod(len(stream.cut.grid[a]) for a in stream.reduced)
+
+
+def _merging(stream: Stream) -> int:
+    """Memory of one merge: the states it takes, the copy it makes, and finishing it."""
+    if _segments(stream) == 1:
+        return 0
+    block = prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
+    return (1 + min(arity(stream), _segments(stream))) * _state_size(stream) + (
+        stream.fold.finish_bytes * block
+    )
+
+
+def _price(stream: Stream) -> Price:
+    costs = _Boxes(stream)
+    read, most = sampled_cost(costs, stream.cut.grid)  # type: ignore[arg-type]
+    n = _segments(stream)
+    waiting = 0 if n == 1 else (max(0, ceil(log2(n)) - 1) * _state_size(stream))
+    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, waiting)
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """A stream seen as a recipe whose regions are task boxes, to add up its cost."""
+
+    stream: Stream
+
+    def cost(self, box: Region) -> Cost:
+        return self.stream.cost(box)
+
+
+def folded(
+    fold: Fold, axes: tuple[tuple[int | None, ...], ...], reduced: frozenset[int], title: str,
+    *arrays: Any,
+) -> dict[str, LazyArray]:
+    """Outputs of a fold over arrays as lazy arrays that share one graph.
+
+    ``axes`` turns each array into one with the axes of the data (see ``Aligned``).
+    """
+    operands = tuple(
+        Aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True)
+    )
+    stream = planned(fold, operands, reduced, Budget.current())
+    name = f"lazyvol-{title}-" + tokenize(fold, [o.token for o in operands], reduced, stream.cut)
+    tasks = _tasks(stream, name)
+    foreign, steps = foreign_of(*arrays), steps_of(*arrays)
+    merged = HighLevelGraph.from_collections(name, tasks, dependencies=list(foreign.values()))
+    below = tuple(s.token for s in steps)
+    own = Step(name, title, len(tasks) - 2, below, partial(_price, stream))
+    kept_grid = tuple(stream.cut.grid[a] for a in stream.kept)
+    return {
+        key: _output(merged, name, key, out, kept_grid, (*steps, own))
+        for key, out in fold.outputs.items()
+    }
+
+
+def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
+    """Leaves, merges and finishes of a stream; the last layer is keyed by kept block."""
+    shared, fold = f"{name}-stream", f"{name}-fold"
+    tasks: dict[Any, Any] = {shared: stream, fold: stream.fold}
+    lone = _segments(stream) == 1
+    groups: dict[tuple[int, ...], list[Any]] = {}
+    for index, box in regions.boxes(stream.cut.grid):
+        wanted, keys = _stream_needs(stream, box)
+        block = tuple(index[a] for a in stream.kept)
+        key = (f"{name}-done", *block) if lone else (f"{name}-leaf", *index)
+        tasks[key] = (_leaf_outputs if lone else _leaf, shared, box, wanted, keys)
+        groups.setdefault(block, []).append(key)
+    if not lone:
+        for block, keys in groups.items():
+            _tree(tasks, name, block, keys, arity(stream))
+    return tasks
+
+
+def _stream_needs(stream: Stream, box: Region) -> tuple[Wanted, list[Any]]:
+    places: dict[Any, tuple[str, Region]] = {}
+    for operand in stream.operands:
+        wanted, keys = needs(operand, stream.part(operand, box))
+        places.update(zip(keys, wanted.places, strict=True))
+    return Wanted(tuple(places.values())), list(places)
+
+
+def _tree(
+    tasks: dict[Any, Any], name: str, block: tuple[int, ...], keys: list[Any], width: int
+) -> None:
+    """Merge the states of one block pairwise by index until one task can finish them."""
+    level = 0
+    while len(keys) > width:
+        merged = []
+        for n in range(0, len(keys), width):
+            key = (f"{name}-merge-{level}", *block, n // width)
+            tasks[key] = (_merge, f"{name}-fold", keys[n : n + width])
+            merged.append(key)
+        keys, level = merged, level + 1
+    tasks[(f"{name}-done", *block)] = (_merge_outputs, f"{name}-fold", keys)
+
+
+def _output(
+    source: HighLevelGraph, name: str, key: str, out: Output, kept: Grid, steps: tuple[Step, ...]
+) -> LazyArray:
+    layer = f"{name}-{key}"
+    grid = (*kept, *((n,) for n in out.sizes))
+    extra = (0,) * len(out.sizes)
+    tasks = {
+        (layer, *index, *extra): (_pick, (f"{name}-done", *index), key)
+        for index, _ in regions.boxes(kept)
+    }
+    made = HighLevelGraph(
+        {**source.layers, layer: tasks}, {**source.dependencies, layer: {name}}
+    )
+    array = da.Array(made, layer, grid, meta=np.empty((0,) * len(grid), out.dtype))
+    lazy = dressed(array, Foreign(layer, grid, np.dtype(out.dtype)), {}, steps)
+    lazy.foreign = {layer: array}
+    return lazy

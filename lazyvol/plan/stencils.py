@@ -1,0 +1,132 @@
+"""Stencil recipes: grow the region, read the parent, fill the border, run the kernel."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from dask.base import tokenize
+
+from lazyvol.plan import regions
+from lazyvol.plan.borders import Mode, pieces, sources
+from lazyvol.plan.recipe import Array, Cost, Given, Recipe
+from lazyvol.plan.regions import Region
+
+
+@dataclass(frozen=True, eq=False)
+class Stencil(Recipe):
+    """``kernel(grown) -> interior`` over the parent.
+
+    ``depth`` is the halo before and after each axis, of any length; ``mode`` says what lies
+    beyond the array, or ``"valid"`` to keep only voxels whose halo lies inside it.
+    """
+
+    kernel: Callable[[Array], Array]
+    parent: Recipe
+    depth: tuple[tuple[int, int], ...]
+    mode: Mode | str
+    dtype: np.dtype[Any]
+    fill: float = 0.0
+    scratch: float = 0.0
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        if self.mode != "valid":
+            return self.parent.shape
+        return tuple(
+            max(0, n - lo - hi) for n, (lo, hi) in zip(self.parent.shape, self.depth, strict=True)
+        )
+
+    @cached_property
+    def grain(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(max(1, min(g, n)) for g, n in zip(self.parent.grain, self.shape, strict=True))
+
+    @cached_property
+    def token(self) -> str:
+        options = (self.depth, self.mode, str(self.dtype), self.fill)
+        return tokenize("stencil", self.kernel, self.parent.token, options)
+
+    @property
+    def parents(self) -> tuple[Recipe, ...]:
+        return (self.parent,)
+
+    def _grown(self, region: Region) -> Region:
+        if self.mode == "valid":
+            return tuple(
+                slice(s.start, s.stop + lo + hi)
+                for s, (lo, hi) in zip(region, self.depth, strict=True)
+            )
+        return tuple(
+            slice(s.start - lo, s.stop + hi) for s, (lo, hi) in zip(region, self.depth, strict=True)
+        )
+
+    def _reads(self, grown: Region) -> list[tuple[Region, Region]]:
+        mode: Any = "nearest" if self.mode == "valid" else self.mode
+        axes = [pieces(s, n, mode) for s, n in zip(grown, self.parent.shape, strict=True)]
+        return [
+            (tuple(p for p, _ in combo), tuple(q for _, q in combo)) for combo in product(*axes)
+        ]
+
+    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
+        return [(self.parent, stored) for _, stored in self._reads(self._grown(region))]
+
+    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+        if regions.size(region) == 0:
+            return np.empty(regions.lengths(region), self.dtype)
+        return np.asarray(self.kernel(self._filled(self._grown(region), given)), self.dtype)
+
+    def _filled(self, grown: Region, given: Given) -> Array:
+        """The parent on ``grown``, what lies outside it continued by the mode."""
+        reads = self._reads(grown)
+        if len(reads) == 1 and regions.lengths(reads[0][1]) == regions.lengths(grown):
+            return self.parent.read(reads[0][1], given)
+        block = np.empty(regions.lengths(grown), self.parent.dtype)
+        for place, stored in reads:
+            block[place] = self.parent.read(stored, given)
+        for axis, span in enumerate(grown):
+            self._continue(block, axis, span)
+        return block
+
+    def _continue(self, block: Array, axis: int, span: slice) -> None:
+        """Fill the positions of one axis that lie outside the parent; axes before are done."""
+        if self.mode in ("wrap", "valid"):
+            return
+        places, copied = sources(span, self.parent.shape[axis], self.mode)  # type: ignore[arg-type]
+        lead = (slice(None),) * axis
+        if places and self.mode == "constant":
+            block[(*lead, places)] = self.fill
+        elif places:
+            block[(*lead, places)] = block[(*lead, copied)]
+
+    def cost(self, region: Region) -> Cost:
+        grown = self._grown(region)
+        costs = [self.parent.cost(stored) for _, stored in self._reads(grown)]
+        held = self.parent.dtype.itemsize * regions.size(grown)
+        working = 2 * held + self.nbytes(region) + int(self.scratch * regions.size(grown))
+        return Cost(sum(c.read for c in costs), max(working, held + max(c.peak for c in costs)))
+
+
+@dataclass(frozen=True, eq=False)
+class Generated(Recipe):
+    """Values from position alone: ``kernel(region) -> block``, the same for any blocks."""
+
+    kernel: Callable[[Region], Array]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scratch: float = 0.0
+
+    @cached_property
+    def grain(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (1,) * len(self.shape)
+
+    @cached_property
+    def token(self) -> str:
+        return tokenize("generated", self.kernel, self.shape, str(self.dtype))
+
+    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+        return np.asarray(self.kernel(region), self.dtype)
+
+    def cost(self, region: Region) -> Cost:
+        return Cost(0, self.nbytes(region) + int(self.scratch * regions.size(region)))

@@ -1,0 +1,294 @@
+"""The five verbs: the only way from labelled stacks and a kernel to a lazy result.
+
+Stacks that are all numpy give a numpy result, computed here and now on this machine's threads;
+one dask array among them makes the result lazy.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.plan import regions
+from lazyvol.plan.borders import MODES, Mode
+from lazyvol.plan.budget import BLOCK, Budget
+from lazyvol.plan.folding import Fold, folded
+from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.pointwise import Blockwise
+from lazyvol.plan.recipe import Array
+from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.stencils import Generated, Stencil
+from lazyvol.stack import require_same_grid, require_stack
+
+Kernel = Callable[..., Array]
+Depth = Mapping[str, int | tuple[int, int]]
+
+
+def blockwise(
+    kernel: Kernel,
+    *stacks: xr.DataArray,
+    core: Sequence[str] = (),
+    out: Sequence[str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    dtype: np.dtype[Any] | None = None,
+    scratch: float = 0.0,
+    title: str = "blockwise",
+) -> xr.DataArray:
+    """Each block alone: ``kernel(*blocks) -> block``.
+
+    Every block has the dims of the first stack, of length 1 where its stack lacks them; dims in
+    ``core`` arrive whole. ``out`` names the dims of the result (the first stack's by default),
+    ``sizes`` the lengths of those that are new. ``scratch`` is the kernel's own memory in bytes
+    per voxel of the first block.
+    """
+    dims = _dims(stacks)
+    result = tuple(out) if out is not None else dims
+    lengths = _lengths(stacks) | dict(sizes or {})
+    fixed = frozenset(n for n, d in enumerate(result) if d in core or d in (sizes or {}))
+    runs = tuple(None if d in core or d not in result else result.index(d) for d in dims)
+    arrays, local = _operands(stacks)
+    shape = tuple(lengths[d] for d in result)
+    make = partial(
+        _blockwise, kernel, tuple(_turn(s, dims) for s in stacks), runs, shape,
+        dtype or stacks[0].dtype, fixed, scratch, title,
+    )  # fmt: skip
+    return _labelled(_done(derived(make, *arrays), local), result, stacks[0])
+
+
+def _blockwise(
+    kernel: Kernel,
+    turns: tuple[tuple[int | None, ...], ...],
+    runs: tuple[int | None, ...],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    entire: frozenset[int],
+    scratch: float,
+    title: str,
+    *arrays: Any,
+) -> LazyArray:
+    from lazyvol.plan.recipe import Aligned
+
+    parents = tuple(Aligned(recipe_of(x), t) for x, t in zip(arrays, turns, strict=True))
+    recipe = Blockwise(
+        kernel, parents, (runs,) * len(parents), shape, np.dtype(dtype), entire, scratch
+    )
+    along = {axis: own for own, axis in enumerate(runs) if axis is not None}
+    first = _grid(arrays[0], turns[0])
+    grid = tuple(
+        (n,) if a in entire or a not in along else first[along[a]] for a, n in enumerate(shape)
+    )
+    return lazy(recipe, grid, *arrays, title=title)
+
+
+def stencil(
+    kernel: Kernel,
+    stack: xr.DataArray,
+    *,
+    depth: Depth,
+    mode: Mode | str = "reflect",
+    fill: float = 0.0,
+    dtype: np.dtype[Any] | None = None,
+    scratch: float = 0.0,
+    title: str = "stencil",
+) -> xr.DataArray:
+    """Each block with a halo: ``kernel(grown) -> interior``, exact at every border.
+
+    ``depth`` gives the halo in voxels per dim, one number or (before, after). ``mode`` continues
+    the array beyond its border as ``scipy.ndimage`` does, or is ``"valid"``.
+    """
+    require_stack(stack)
+    if mode not in (*MODES, "valid"):
+        raise LabelError(f"mode is one of {(*MODES, 'valid')}, got {mode!r}")
+    halo = tuple(_pair(depth.get(str(d), 0)) for d in stack.dims)
+    make = partial(_stencil, kernel, halo, mode, fill, dtype or stack.dtype, scratch, title)
+    arrays, local = _operands((stack,))
+    made = _done(derived(make, *arrays), local)
+    if mode == "valid":
+        cut = {d: slice(lo, n - hi) for (d, n), (lo, hi) in zip(stack.sizes.items(), halo, strict=True)}
+        stack = stack.isel(cut)
+    return _labelled(made, tuple(str(d) for d in stack.dims), stack)
+
+
+def _stencil(
+    kernel: Kernel,
+    halo: tuple[tuple[int, int], ...],
+    mode: Mode | str,
+    fill: float,
+    dtype: np.dtype[Any],
+    scratch: float,
+    title: str,
+    array: Any,
+) -> LazyArray:
+    recipe = Stencil(kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch)
+    grid = _grid(array, tuple(range(array.ndim)))
+    if mode == "valid":
+        grid = tuple(regions.cover(n, max(c)) for n, c in zip(recipe.shape, grid, strict=True))
+    return lazy(recipe, grid, array, title=title)
+
+
+def _pair(depth: int | tuple[int, int]) -> tuple[int, int]:
+    low, high = depth if isinstance(depth, tuple) else (depth, depth)
+    if low < 0 or high < 0:
+        raise LabelError(f"a halo has a length of 0 or more voxels, got {depth=}")
+    return int(low), int(high)
+
+
+def fold(
+    spec: Fold, *stacks: xr.DataArray, dims: Sequence[str], title: str = "fold"
+) -> dict[str, xr.DataArray]:
+    """Streaming reduction over ``dims``: every output of ``spec``, all from one read.
+
+    Blocks have the dims of the first stack, of length 1 where a stack lacks them.
+    """
+    order = _dims(stacks)
+    missing = [d for d in dims if d not in order]
+    if missing:
+        raise LabelError(f"dims to reduce are among {order}, got {missing=}")
+    kept = tuple(d for d in order if d not in dims)
+    reduced = frozenset(order.index(d) for d in dims)
+    arrays, local = _operands(stacks)
+    turns = tuple(_turn(s, order) for s in stacks)
+    made = derived(partial(folded, spec, turns, reduced, title), *arrays)
+    made = {key: _done(made[key], False) for key in made} if not local else _all_done(made)
+    return {
+        key: _labelled(made[key], (*kept, *out.dims), stacks[0])
+        for key, out in spec.outputs.items()
+    }
+
+
+def generate(
+    kernel: Callable[[Region], Array],
+    like: xr.DataArray,
+    *,
+    dtype: np.dtype[Any],
+    scratch: float = 0.0,
+    title: str = "generate",
+) -> xr.DataArray:
+    """Values from position alone: ``kernel(slices) -> block``, lazy, labelled as ``like``."""
+    make = partial(_generate, kernel, like.shape, np.dtype(dtype), scratch, title)
+    dims = tuple(str(d) for d in like.dims)
+    return _labelled(derived(make), dims, like)
+
+
+def _generate(
+    kernel: Callable[[Region], Array],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    scratch: float,
+    title: str,
+) -> LazyArray:
+    recipe = Generated(kernel, shape, dtype, scratch)
+    return lazy(recipe, block_grid(shape, dtype.itemsize, BLOCK), title=title)
+
+
+def ragged(kernel: Kernel, stack: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """Unequal lengths with known sizes: ``kernel(block, mask) -> 1-D`` for each row of ``k``.
+
+    The mask is in memory, over the spatial dims or over k and them; rows follow each other
+    along ``obs`` (CF contiguous ragged), their lengths are the coordinate ``row_size`` in attrs.
+    """
+    first, *rest = (str(d) for d in stack.dims)
+    flags = np.asarray(mask.transpose(*(d for d in stack.dims if d in mask.dims)).data, bool)
+    shared = first not in mask.dims
+    counts = [int(flags.sum())] * stack.sizes[first] if shared else [int(f.sum()) for f in flags]
+    rows = [stack.isel({first: n}) for n in range(len(counts))]
+    parts = [
+        _ragged_row(kernel, row, flags if shared else flags[n], counts[n])
+        for n, row in enumerate(rows)
+    ]
+    joined = np.concatenate(parts) if all(isinstance(p, np.ndarray) for p in parts) else (
+        da.concatenate(parts)
+    )
+    return xr.DataArray(joined, dims=("obs",), name=stack.name, attrs={**stack.attrs})
+
+
+def _ragged_row(kernel: Kernel, row: xr.DataArray, flags: Array, count: int) -> Any:
+    if isinstance(row.data, np.ndarray):
+        return kernel(row.data, flags)
+    return da.map_blocks(
+        kernel, row.data.rechunk(-1), da.from_array(flags, chunks=-1),
+        drop_axis=list(range(1, row.ndim)), chunks=((count,),), meta=np.empty(0, row.dtype),
+    )  # fmt: skip
+
+
+def block_grid(shape: Sequence[int], itemsize: int, target: int) -> Grid:
+    """Blocks of about ``target`` bytes, whole along the last axes."""
+    room, found = max(1, target // max(1, itemsize)), []
+    for n in reversed(shape):
+        length = max(1, min(n, room))
+        found.append(regions.cover(n, length))
+        room //= max(1, n)
+    return tuple(reversed(found))
+
+
+def _dims(stacks: Sequence[xr.DataArray]) -> tuple[str, ...]:
+    """Dims of the first stack; the others may not have more."""
+    for stack in stacks:
+        require_stack(stack)
+    dims = tuple(str(d) for d in stacks[0].dims)
+    for other in stacks[1:]:
+        extra = [d for d in other.dims if d not in dims]
+        if extra:
+            raise LabelError(
+                f"the first stack has dims {dims}, another has {tuple(other.dims)}; "
+                f"give the one with {extra} first"
+            )
+        require_same_grid(stacks[0], other)
+    return dims
+
+
+def _lengths(stacks: Sequence[xr.DataArray]) -> dict[str, int]:
+    return {str(d): n for s in stacks for d, n in s.sizes.items()}
+
+
+def _turn(stack: xr.DataArray, dims: Sequence[str]) -> tuple[int | None, ...]:
+    own = [str(d) for d in stack.dims]
+    return tuple(own.index(d) if d in own else None for d in dims)
+
+
+def _operands(stacks: Sequence[xr.DataArray]) -> tuple[tuple[Any, ...], bool]:
+    """Arrays behind stacks, and whether all are in memory; a lone numpy array joins a graph."""
+    arrays = [s.data for s in stacks]
+    local = not any(isinstance(a, da.Array) for a in arrays)
+    if local:
+        return tuple(np.asarray(a) for a in arrays), True
+    return tuple(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays), False
+
+
+def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
+    """Blocks of the result over ``array``: a dask array's own, else one per thread or more."""
+    if isinstance(array, da.Array):
+        chunks = array.chunks
+    else:
+        target = max(2**18, min(BLOCK, array.nbytes // max(1, Budget.current().workers)))
+        chunks = block_grid(array.shape, array.dtype.itemsize, target)
+    return tuple((1,) if a is None else chunks[a] for a in turn)
+
+
+def _done(array: LazyArray, local: bool) -> Any:
+    return array.compute(scheduler="threads") if local else array
+
+
+def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
+    """Several outputs of one graph computed together, so that the data is read once."""
+    import dask
+
+    return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
+
+
+def _labelled(data: Any, dims: tuple[str, ...], like: xr.DataArray) -> xr.DataArray:
+    """``data`` with the coordinates of ``like`` that still fit, its attributes and its name."""
+    lengths = dict(zip(dims, np.shape(data), strict=True))
+    coords: dict[Hashable, Any] = {
+        name: coord.variable
+        for name, coord in like.coords.items()
+        if all(lengths.get(str(d)) == n for d, n in coord.sizes.items())
+    }
+    return cast(xr.DataArray, xr.DataArray(data, coords, dims, name=like.name, attrs=like.attrs))
+
+
+__all__ = ["Fold", "blockwise", "fold", "generate", "ragged", "stencil"]
