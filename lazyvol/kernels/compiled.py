@@ -2,7 +2,7 @@
 
 Compiled on first use (a signature list costs 0.7 s at import, this 0.0002 s), without the GIL so
 that dask's threads run side by side, cached on disk, never ``parallel`` (numba's own threads
-abort the process under dask) and never ``fastmath`` (it would break the exact sums).
+abort the process under dask).
 """
 
 from collections.abc import Callable
@@ -14,5 +14,15 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """``function`` compiled by numba with the house's defaults."""
+    """``function`` compiled to do its arithmetic as written: exact sums rest on that."""
     return cast(F, numba.njit(nogil=True, cache=True, fastmath=False)(function))
+
+
+def compiled_sums(function: F) -> F:
+    """``function`` compiled with sums free to be taken in vector lanes and by fused products.
+
+    For sums of centred values, where any order is as good: 10 GB/s of float32 against 2. NaN and
+    infinities keep their meaning (no other freedom is given).
+    """
+    freedom = {"reassoc", "contract"}
+    return cast(F, numba.njit(nogil=True, cache=True, fastmath=freedom)(function))

@@ -77,11 +77,25 @@ def update(
             _accumulate({part: state[part]}, axes, filled.astype(block.dtype, copy=False))
 
 
+def update_groups(state: State, axes: Sequence[int], block: Array, group: Array) -> None:
+    """Take in a block whose slices along the one reduced axis belong to group 0, 1, ...
+
+    Part ``sum`` of group g is ``state["sum_g"]``; the other parts are of all groups together.
+    """
+    numbers = np.ravel(group)
+    shared = {n: a for n, a in state.items() if not n.startswith("sum")}
+    for g in np.unique(numbers):
+        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        _accumulate(own | shared, axes, block, np.flatnonzero(numbers == g))
+
+
 _NONE = np.zeros((1, 1))
 
 
-def _accumulate(state: State, axes: Sequence[int], block: Array) -> None:
-    """Every part of the state from one walk through the block."""
+def _accumulate(
+    state: State, axes: Sequence[int], block: Array, rows: Array | None = None
+) -> None:
+    """Every part of the state from one walk through the block, or through ``rows`` of it."""
     if not block.size:
         return
     values = split(block.astype(np.float32) if block.dtype == np.float16 else block, axes)
@@ -92,8 +106,12 @@ def _accumulate(state: State, axes: Sequence[int], block: Array) -> None:
     )
     todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
     wide = str(block.dtype) not in NARROW
-    walk = _walk_rows if values.shape[2] == 1 else _walk
-    walk(values[..., 0] if values.shape[2] == 1 else values, *sums, low, high, *todo, wide)
+    rows = np.arange(values.shape[1]) if rows is None else rows
+    if values.shape[2] == 1:
+        values = values[..., 0] if len(rows) == values.shape[1] else values[:, rows, 0]
+        _walk_rows(values, *sums, low, high, *todo, wide)
+    else:
+        _walk(values, rows, *sums, low, high, *todo, wide)
     for n, found in (("low", low), ("high", high)):
         if n in state:
             state[n][...] = found.reshape(state[n].shape)
@@ -124,12 +142,12 @@ def _take(values, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  #
 
 
 @compiled
-def _walk(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+def _walk(x, rows, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
     """Blocks (before, reduced, after): a row of voxels stays in cache through the reduced axis."""
     for a in range(x.shape[0]):
         for b in range(0, x.shape[2], ROW):
             c = min(b + ROW, x.shape[2])
-            for r in range(x.shape[1]):
+            for r in rows:
                 _take(
                     x[a, r, b:c],
                     s[a, b:c] if sums else s[0], sr[a, b:c] if sums else sr[0],
@@ -174,10 +192,9 @@ def _walk_rows(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  #
 
 def combine(a: State, b: State) -> State:
     """Both states as one, in the memory of the first."""
-    for part in ("sum", "square"):
-        if part in a:
-            rest = f"{part}_rest"
-            merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
+    for part in [n for n in a if f"{n}_rest" in a]:
+        rest = f"{part}_rest"
+        merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
     if "low" in a:
         np.minimum(a["low"], b["low"], out=a["low"])
     if "high" in a:
@@ -209,6 +226,21 @@ def finish(
             _statistic(out, *rows, count, ddof, STATISTICS.index(name))
             found[name] = out
     return {name: a.reshape(shape) for name, a in found.items()}
+
+
+def finish_halves(
+    state: State, *, sizes: tuple[int, int], dtype: np.dtype[Any]
+) -> dict[str, Array]:
+    """Average of each of two groups, and average and variance of both together."""
+    found = {}
+    for name, g in (("first", 0), ("second", 1)):
+        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        found[name] = finish(own, want={"mean": dtype}, n=sizes[g])["mean"]
+    both = {p: state[f"sum_0{p[3:]}"].copy() for p in ("sum", "sum_rest")}
+    merge(*(np.ravel(x) for x in (*both.values(), state["sum_1"], state["sum_1_rest"])))
+    both |= {p: state[p] for p in ("square", "square_rest")}
+    last = finish(both, want={"mean": dtype, "var": dtype}, n=sum(sizes))
+    return found | {"average": last["mean"], "variance": last["var"]}
 
 
 STATISTICS = ("sum", "mean", "square", "norm", "var", "std")

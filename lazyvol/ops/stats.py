@@ -17,7 +17,7 @@ in double-double, so float32 results do not depend on chunks, threads or schedul
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr

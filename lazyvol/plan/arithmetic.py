@@ -16,8 +16,9 @@ from lazyvol.plan.recipe import Array
 if TYPE_CHECKING:
     from lazyvol.plan.lazy import LazyArray
 
-BINARY = ("add sub mul truediv floordiv mod pow lt le gt ge eq ne and_ or_ xor").split()
-UNARY = ("neg pos abs invert").split()
+ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and_", "or_", "xor")
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+UNARY = ("neg", "pos", "abs", "invert")
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ def _grid(shape: tuple[int, ...], arrays: list[da.Array]) -> regions.Grid:
 
 def install_operators(cls: type) -> None:
     """Give ``cls`` the operators of numpy arrays, each lazy by region where it can be."""
-    for name in BINARY:
+    for name in (*ARITHMETIC, *COMPARISONS):
         function = getattr(operator, name)
         plain = name.rstrip("_")
         setattr(cls, f"__{plain}__", _forward(function, f"__{plain}__"))
-        if name not in ("lt", "le", "gt", "ge", "eq", "ne"):
+        if name in ARITHMETIC:
             setattr(cls, f"__r{plain}__", _reflected(function, f"__r{plain}__"))
     for name in UNARY:
         setattr(cls, f"__{name}__", _forward(getattr(operator, name), f"__{name}__"))

@@ -3,19 +3,16 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
-from typing import TYPE_CHECKING
 
 import dask
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
+from lazyvol.plan.recipe import Cost, Recipe, Stored, foreign_bytes, leaves
 from lazyvol.plan.regions import Grid
-
-if TYPE_CHECKING:
-    from lazyvol.plan.recipe import Recipe
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -84,13 +81,14 @@ def limited(memory: int | float | str | None = None, workers: int | None = None)
 class Price:
     """What a step costs: bytes read, bytes of its sources once, and bytes of memory.
 
-    ``peak`` is one running task's memory, ``held`` what waits between this step's tasks and
-    the next step's.
+    ``peak`` is one running task's memory, ``alone`` that of a task which runs when the others
+    are done (a merge), ``held`` what stays in memory until the next step has taken it.
     """
 
     read: int = 0
     stored: int = 0
     peak: int = 0
+    alone: int = 0
     held: int = 0
 
 
@@ -105,7 +103,7 @@ class Step:
     price: Callable[[], Price]
 
 
-def recipe_step(title: str, recipe: "Recipe", grid: Grid, parents: Iterable["Step"]) -> Step:
+def recipe_step(title: str, recipe: Recipe, grid: Grid, parents: Iterable["Step"]) -> Step:
     """The step that makes every block of ``grid`` out of a recipe, a task each."""
 
     tokens = tuple(p.token for p in parents)
@@ -113,7 +111,7 @@ def recipe_step(title: str, recipe: "Recipe", grid: Grid, parents: Iterable["Ste
     return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, price)
 
 
-def recipe_price(recipe: "Recipe", grid: Grid) -> Price:
+def recipe_price(recipe: Recipe, grid: Grid) -> Price:
     """Price of every block of ``grid`` made out of a recipe."""
     read, peak = sampled_cost(recipe, grid)
     return Price(read, stored_bytes(recipe), peak)
@@ -128,13 +126,19 @@ def foreign_step(name: str, blocks: int) -> Step:
 SAMPLE = 512
 
 
-def sampled_cost(recipe: "Recipe", grid: Grid) -> tuple[int, int]:
+def task_cost(recipe: Recipe, region: regions.Region) -> Cost:
+    """Price of a task that makes ``region``: the recipe's, and the foreign blocks it is handed."""
+    cost = recipe.cost(region)
+    return replace(cost, peak=cost.peak + foreign_bytes(recipe, region))
+
+
+def sampled_cost(recipe: Recipe, grid: Grid) -> tuple[int, int]:
     """Bytes that all blocks of ``grid`` read, and the largest peak of one of them."""
     total = regions.count(grid)
     if total == 0:
         return 0, 0
     stride = max(1, ceil(total / SAMPLE))
-    costs = [recipe.cost(box) for box in _every(grid, stride, total)]
+    costs = [task_cost(recipe, box) for box in _every(grid, stride, total)]
     return sum(c.read for c in costs) * total // len(costs), max(c.peak for c in costs)
 
 
@@ -148,7 +152,7 @@ def _every(grid: Grid, stride: int, total: int) -> Iterable[regions.Region]:
         yield tuple(reversed(box))
 
 
-def fitted(recipe: "Recipe", grid: Grid, budget: Budget) -> Grid:
+def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
     """``grid``, or finer blocks where the tasks that run at once would not fit the budget."""
     limit = budget.per_task
     while limit is not None:
@@ -177,9 +181,7 @@ def _finer(grid: Grid, grain: Sequence[int]) -> Grid | None:
     return None
 
 
-def stored_bytes(recipe: "Recipe") -> int:
+def stored_bytes(recipe: Recipe) -> int:
     """Bytes of the stored arrays behind a recipe, each counted once."""
-    from lazyvol.plan.recipe import Stored, leaves
-
     found = {leaf.token: leaf.source for leaf in leaves(recipe) if isinstance(leaf, Stored)}
     return sum(s.stored_bytes(regions.whole(s.shape)) for s in found.values())

@@ -33,6 +33,7 @@ class Problem:
     item: int
     state: int
     workers: int
+    task: int = TASK
     tile: int = TILE
     state_limit: int = STATE
 
@@ -43,7 +44,7 @@ class Problem:
     def tighter(self) -> "Problem | None":
         """The same fold in less memory: smaller tiles, then smaller states; None at the end."""
         if self.tile > self.item * prod(self.grain):
-            return replace(self, tile=self.tile // 2)
+            return replace(self, tile=self.tile // 2, task=max(self.tile // 2, self.task // 2))
         if self.state_limit > self.state:
             return replace(self, state_limit=self.state_limit // 2)
         return None
@@ -87,10 +88,10 @@ def _multiple(length: int, grain: int, most: int) -> int:
 
 
 def _split(problem: Problem, grain: Sequence[int], chunks: list[int]) -> None:
-    """Cut ``chunks`` further until a task reads about ``TASK`` bytes and no worker is idle."""
+    """Cut ``chunks`` further until a task reads about its bytes and no worker is idle."""
     blocks = prod(ceil(n / c) for n, c in zip(problem.shape, chunks, strict=True) if c)
     read = prod(chunks) * problem.item
-    parts = ceil(read / TASK)
+    parts = ceil(read / problem.task)
     if read * blocks > SMALL:
         parts = max(parts, ceil(problem.workers / max(1, blocks)))
     for a in (*problem.kept, *sorted(problem.reduced)):

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
@@ -22,9 +22,9 @@ from lazyvol.plan.budget import (
     show_bytes,
     stored_bytes,
 )
-from lazyvol.plan.cuts import Cut, Problem, cut
+from lazyvol.plan.cuts import TASK, TILE, Cut, Problem, cut
 from lazyvol.plan.lazy import LazyArray, Wanted, dressed, foreign_of, needs, recipe_of, steps_of
-from lazyvol.plan.recipe import Aligned, Array, Cost, Foreign, Given, Recipe
+from lazyvol.plan.recipe import Aligned, Array, Cost, Foreign, Given, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
 
 State: TypeAlias = dict[str, Array]
@@ -190,12 +190,7 @@ LARGE = 8 * 2**20
 
 def arity(stream: Stream) -> int:
     """How many states one merge takes."""
-    return 2 if _state_size(stream) > LARGE else 16
-
-
-def _state_size(stream: Stream) -> int:
-    block = prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
-    return block * stream.fold.state_bytes
+    return 2 if _block_size(stream) * stream.fold.state_bytes > LARGE else 16
 
 
 def planned(
@@ -226,47 +221,53 @@ def _problem(
     shape = np.broadcast_shapes(*(o.shape for o in operands))
     largest = max(operands, key=lambda o: prod(o.shape))
     item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
-    return Problem(shape, reduced, largest.grain, item, fold.state_bytes, budget.workers)
+    # a task is handed all its foreign blocks at once: then it takes no more than a tile of them
+    handed = any(isinstance(leaf, Foreign) for leaf in leaves(largest))
+    task = TILE if handed else TASK
+    return Problem(shape, reduced, largest.grain, item, fold.state_bytes, budget.workers, task)
 
 
 def peak(stream: Stream, workers: int) -> int:
     """Projected peak of a run: tasks at once, states that wait, outputs."""
     price = _price(stream)
     running = min(workers, max(1, regions.count(stream.cut.grid)))
-    merging = _merging(stream)
-    return SLACK + max(running * price.peak, merging) + price.held
+    return SLACK + max(running * price.peak, price.alone) + price.held
 
 
 def _segments(stream: Stream) -> int:
     return prod(len(stream.cut.grid[a]) for a in stream.reduced)
 
 
-def _merging(stream: Stream) -> int:
-    """Memory of one merge: the states it takes, the copy it makes, and finishing it."""
-    if _segments(stream) == 1:
-        return 0
-    block = prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
-    return (1 + min(arity(stream), _segments(stream))) * _state_size(stream) + (
-        stream.fold.finish_bytes * block
-    )
+def _block_size(stream: Stream) -> int:
+    """Elements of the largest block of the kept axes."""
+    return prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
 
 
 def _price(stream: Stream) -> Price:
-    costs = _Boxes(stream)
-    read, most = sampled_cost(costs, stream.cut.grid)  # type: ignore[arg-type]
-    n = _segments(stream)
-    waiting = 0 if n == 1 else (max(0, ceil(log2(n)) - 1) * _state_size(stream))
-    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, waiting)
+    read, most = sampled_cost(_Boxes(stream), stream.cut.grid)
+    segments, state = _segments(stream), _block_size(stream) * stream.fold.state_bytes
+    waiting = 0 if segments == 1 else (ceil(log2(segments)) - 1) * state
+    merge = 0
+    if segments > 1:
+        # the states a merge takes, the copy it works in, and what it finishes into
+        merge = (1 + min(arity(stream), segments)) * state
+        merge += stream.fold.finish_bytes * _block_size(stream)
+    kept = prod(stream.shape[a] for a in stream.kept)
+    held = waiting + stream.fold.finish_bytes * kept
+    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, merge, held)
 
 
-@dataclass(frozen=True)
-class _Boxes:
+@dataclass(frozen=True, eq=False)
+class _Boxes(Recipe):
     """A stream seen as a recipe whose regions are task boxes, to add up its cost."""
 
     stream: Stream
 
-    def cost(self, box: Region) -> Cost:
-        return self.stream.cost(box)
+    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
+        return [(o, self.stream.part(o, region)) for o in self.stream.operands]
+
+    def cost(self, region: Region) -> Cost:
+        return self.stream.cost(region)
 
 
 def folded(
@@ -301,7 +302,7 @@ def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
     lone = _segments(stream) == 1
     groups: dict[tuple[int, ...], list[Any]] = {}
     for index, box in regions.boxes(stream.cut.grid):
-        wanted, keys = _stream_needs(stream, box)
+        wanted, keys = needs(*_Boxes(stream).wants(box))
         block = tuple(index[a] for a in stream.kept)
         key = (f"{name}-done", *block) if lone else (f"{name}-leaf", *index)
         tasks[key] = (_leaf_outputs if lone else _leaf, shared, box, wanted, keys)
@@ -310,14 +311,6 @@ def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
         for block, keys in groups.items():
             _tree(tasks, name, block, keys, arity(stream))
     return tasks
-
-
-def _stream_needs(stream: Stream, box: Region) -> tuple[Wanted, list[Any]]:
-    places: dict[Any, tuple[str, Region]] = {}
-    for operand in stream.operands:
-        wanted, keys = needs(operand, stream.part(operand, box))
-        places.update(zip(keys, wanted.places, strict=True))
-    return Wanted(tuple(places.values())), list(places)
 
 
 def _tree(
@@ -346,7 +339,8 @@ def _output(
         for index, _ in regions.boxes(kept)
     }
     made = HighLevelGraph(
-        {**source.layers, layer: tasks}, {**source.dependencies, layer: {name}}
+        {**source.layers, layer: MaterializedLayer(tasks)},
+        {**source.dependencies, layer: {name}},
     )
     array = da.Array(made, layer, grid, meta=np.empty((0,) * len(grid), out.dtype))
     lazy = dressed(array, Foreign(layer, grid, np.dtype(out.dtype)), {}, steps)

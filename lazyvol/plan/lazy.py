@@ -8,6 +8,7 @@ a dask array still works; what they return is then foreign, and read block by bl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import dask.array as da
@@ -21,12 +22,13 @@ from lazyvol.plan.recipe import (
     Aligned,
     Array,
     Foreign,
+    Key,
     Memory,
     Pick,
     Recipe,
     Sliced,
     Stored,
-    foreign_needs,
+    foreign_blocks,
     leaves,
 )
 from lazyvol.plan.regions import Grid, Region
@@ -188,13 +190,12 @@ def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[A
     return finished(recipe, recipe.read(region, wanted.given(blocks)))
 
 
-def needs(recipe: Recipe, region: Region) -> tuple[Wanted, list[tuple[Any, ...]]]:
-    """Foreign blocks behind a region: where they lie, and their keys."""
-    seen: dict[tuple[Any, ...], tuple[str, Region]] = {}
-    for name, grid, part in foreign_needs(recipe, region):
-        for index, box in regions.overlapping(grid, part):
-            seen[(name, *index)] = (name, box)
-    return Wanted(tuple(seen.values())), list(seen)
+def needs(*parts: tuple[Recipe, Region]) -> tuple[Wanted, list[Key]]:
+    """Foreign blocks behind regions of recipes: where they lie, and their keys."""
+    found: dict[Key, tuple[Foreign, Region]] = {}
+    for recipe, region in parts:
+        found.update(foreign_blocks(recipe, region))
+    return Wanted(tuple((leaf.name, box) for leaf, box in found.values())), list(found)
 
 
 def lazy(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> LazyArray:
@@ -221,7 +222,7 @@ def _on_blocks(
     shared = f"{name}-recipe"
     tasks: dict[Any, Any] = {shared: recipe}
     for index, region in regions.boxes(grid):
-        wanted, keys = needs(recipe, region)
+        wanted, keys = needs((recipe, region))
         tasks[(name, *index)] = (run_block, shared, region, wanted, keys)
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=list(foreign.values()))
     return da.Array(graph, name, grid, meta=meta)
@@ -358,7 +359,7 @@ def _cut(chunks: Sequence[int], pick: Pick) -> tuple[int, ...]:
     """Chunks of a picked axis: a slice keeps the cuts, a list gets chunks of the same length."""
     if isinstance(pick, slice):
         length = len(range(pick.start, pick.stop, pick.step))
-        cuts = sorted({min(length, max(0, -(-(e - pick.start) // pick.step)))
-                       for e in regions.edges(chunks)} | {0, length})
-        return tuple(b - a for a, b in zip(cuts[:-1], cuts[1:], strict=True)) or (0,)
+        found = {-(-(e - pick.start) // pick.step) for e in regions.edges(chunks)}
+        cuts = sorted({min(length, max(0, c)) for c in found} | {0, length})
+        return tuple(b - a for a, b in pairwise(cuts)) or (0,)
     return regions.cover(len(pick), max(chunks, default=1)) if isinstance(pick, tuple) else ()

@@ -97,12 +97,24 @@ class Recipe:
         return regions.size(region) * self.dtype.itemsize
 
 
-def foreign_needs(recipe: Recipe, region: Region) -> Iterator[tuple[str, Grid, Region]]:
-    """Name, grid and region of every dask array that ``region`` of ``recipe`` rests on."""
+#: a block of a foreign array: the array's name and the block's index, which is its dask key
+Key = tuple[str | int, ...]
+
+
+def foreign_blocks(recipe: Recipe, region: Region) -> dict[Key, tuple["Foreign", Region]]:
+    """Blocks of dask arrays that ``region`` of ``recipe`` rests on: their keys and places."""
+    found: dict[Key, tuple[Foreign, Region]] = {}
     if isinstance(recipe, Foreign):
-        yield recipe.name, recipe.grid, region
+        for index, box in regions.overlapping(recipe.cuts, region):
+            found[(recipe.name, *index)] = (recipe, box)
     for parent, part in recipe.wants(region):
-        yield from foreign_needs(parent, part)
+        found.update(foreign_blocks(parent, part))
+    return found
+
+
+def foreign_bytes(recipe: Recipe, region: Region) -> int:
+    """Bytes of the foreign blocks that a task on ``region`` is handed."""
+    return sum(leaf.nbytes(box) for leaf, box in foreign_blocks(recipe, region).values())
 
 
 def leaves(recipe: Recipe) -> Iterator[Recipe]:
@@ -154,7 +166,7 @@ class Memory(Recipe):
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.values.shape
+        return tuple(self.values.shape)
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
@@ -205,9 +217,15 @@ class Foreign(Recipe):
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return assemble(given[self.name], region, self.dtype)
 
+    @cached_property
+    def cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Where the blocks of each axis begin and end."""
+        return tuple(regions.edges(chunks) for chunks in self.grid)
+
     def cost(self, region: Region) -> Cost:
-        held = sum(regions.size(box) for _, box in regions.overlapping(self.grid, region))
-        return Cost(0, held * self.dtype.itemsize + self.nbytes(region))
+        """Memory to put the region together; the blocks themselves are the task's to count."""
+        several = len(regions.overlapping(self.cuts, region)) > 1
+        return Cost(0, self.nbytes(region) if several else 0)
 
 
 def assemble(blocks: Iterable[tuple[Region, Array]], region: Region, dtype: np.dtype[Any]) -> Array:

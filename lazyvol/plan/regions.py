@@ -4,8 +4,9 @@ A region is a tuple of slices with ``start <= stop`` and step 1, one per axis. A
 of chunk lengths per axis, as dask writes them: ``((4, 4, 2), (7,))``.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from math import prod
 from typing import TypeAlias
 
@@ -74,8 +75,7 @@ def edges(chunks: Sequence[int]) -> tuple[int, ...]:
 
 def spans(chunks: Sequence[int]) -> list[slice]:
     """Chunks of one axis as slices."""
-    cuts = edges(chunks)
-    return [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(edges(chunks))]
 
 
 def boxes(grid: Grid) -> Iterator[tuple[Index, Region]]:
@@ -113,13 +113,19 @@ def _cuts(span: slice, step: int, grain: int) -> list[slice]:
     return cuts
 
 
-def overlapping(grid: Grid, region: Region) -> list[tuple[Index, Region]]:
-    """Index and region of the blocks of a grid that share elements with ``region``."""
+def overlapping(cuts: Sequence[Sequence[int]], region: Region) -> list[tuple[Index, Region]]:
+    """Index and region of the blocks between ``cuts`` (the ``edges`` of each axis) that share
+    elements with ``region``."""
     axes = [
-        [(i, s) for i, s in enumerate(spans(chunks)) if s.start < want.stop and want.start < s.stop]
-        for chunks, want in zip(grid, region, strict=True)
+        [(i, slice(edge[i], edge[i + 1])) for i in _between(edge, want)]
+        for edge, want in zip(cuts, region, strict=True)
     ]
     return [(tuple(i for i, _ in b), tuple(s for _, s in b)) for b in product(*axes)]
+
+
+def _between(edge: Sequence[int], want: slice) -> range:
+    first = max(0, bisect_right(edge, want.start) - 1)
+    return range(first, min(len(edge) - 1, max(first, bisect_left(edge, want.stop))))
 
 
 def touched(region: Region, chunks: Sequence[int]) -> int:

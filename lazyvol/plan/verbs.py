@@ -108,8 +108,8 @@ def stencil(
     arrays, local = _operands((stack,))
     made = _done(derived(make, *arrays), local)
     if mode == "valid":
-        cut = {d: slice(lo, n - hi) for (d, n), (lo, hi) in zip(stack.sizes.items(), halo, strict=True)}
-        stack = stack.isel(cut)
+        ends = [(lo, n - hi) for n, (lo, hi) in zip(stack.shape, halo, strict=True)]
+        stack = stack.isel({d: slice(*e) for d, e in zip(stack.dims, ends, strict=True)})
     return _labelled(made, tuple(str(d) for d in stack.dims), stack)
 
 
@@ -191,7 +191,7 @@ def ragged(kernel: Kernel, stack: xr.DataArray, mask: xr.DataArray) -> xr.DataAr
     The mask is in memory, over the spatial dims or over k and them; rows follow each other
     along ``obs`` (CF contiguous ragged), their lengths are the coordinate ``row_size`` in attrs.
     """
-    first, *rest = (str(d) for d in stack.dims)
+    first = str(stack.dims[0])
     flags = np.asarray(mask.transpose(*(d for d in stack.dims if d in mask.dims)).data, bool)
     shared = first not in mask.dims
     counts = [int(flags.sum())] * stack.sizes[first] if shared else [int(f.sum()) for f in flags]
@@ -256,7 +256,8 @@ def _operands(stacks: Sequence[xr.DataArray]) -> tuple[tuple[Any, ...], bool]:
     local = not any(isinstance(a, da.Array) for a in arrays)
     if local:
         return tuple(np.asarray(a) for a in arrays), True
-    return tuple(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays), False
+    lazies = (a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays)
+    return tuple(lazies), False
 
 
 def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:

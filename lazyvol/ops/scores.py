@@ -1,0 +1,419 @@
+"""Scores of every particle against an average, a volume or another stack.
+
+``against`` is ``"average"`` (the stack's own, read in a first pass), a volume, or a stack of the
+same length. Against the average a particle is scored with itself left out, (n avg - x) / (n - 1):
+a particle is part of the average it is scored on, and noise agrees with itself.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.special
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels import agreement, moments, shells
+from lazyvol.ops.stats import statistics_fold
+from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.verbs import blockwise, fold
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    Dims,
+    dims_of,
+    float_of,
+    require_same_grid,
+    require_stack,
+    spacing,
+    unit_of,
+)
+
+__all__ = ["bce", "compare", "correlation", "cosine", "fsc", "halves", "mse", "ncc", "rmse"]
+
+METRICS = ("mse", "rmse", "cosine", "ncc", "bce")
+
+
+def mse(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.DataArray:
+    """Mean squared difference from ``against`` over ``dim``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.stack([np.zeros((2, 2, 2)), np.ones((2, 2, 2))]))
+    >>> lv.scores.mse(stack).values
+    array([1., 1.])
+    """
+    return _one("mse", stack, against, dim, mask, leave_one_out)
+
+
+def rmse(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.DataArray:
+    """Root of the mean squared difference from ``against`` over ``dim``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.full((1, 2, 2, 2), 5.0))
+    >>> lv.scores.rmse(stack, lv.as_stack(np.full((2, 2, 2), 2.0))).values
+    array([3.])
+    """
+    return _one("rmse", stack, against, dim, mask, leave_one_out)
+
+
+def cosine(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.DataArray:
+    """Cosine of the angle between each particle and ``against``, not centred: 1 is the same
+    direction.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.array([[3.0, 4.0], [4.0, -3.0]]).reshape(2, 1, 1, 2))
+    >>> lv.scores.cosine(stack, stack.isel(k=0)).values
+    array([1., 0.])
+    """
+    return _one("cosine", stack, against, dim, mask, leave_one_out)
+
+
+def ncc(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.DataArray:
+    """Zero-mean normalised cross-correlation (Pearson's r) with ``against`` over ``dim``.
+
+    NaN where a particle or its reference is constant.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> ramp = lv.as_stack(np.arange(8.0).reshape(1, 2, 2, 2))
+    >>> lv.scores.ncc(2 * ramp + 1, ramp.isel(k=0)).values
+    array([1.])
+    """
+    return _one("ncc", stack, against, dim, mask, leave_one_out)
+
+
+def bce(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.DataArray:
+    """Binary cross-entropy of each particle, as a prediction, with ``against`` as the target.
+
+    The mean of ``-(t log p + (1 - t) log(1 - p))``. Values are probabilities: ``p`` is clipped to
+    [1e-7, 1 - 1e-7] and ``t`` to [0, 1], so bring a stack there first (``intensity.rescale``).
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.full((1, 2, 2, 2), 0.5))
+    >>> lv.scores.bce(stack, lv.as_stack(np.ones((2, 2, 2)))).values.round(4)
+    array([0.6931])
+    """
+    return _one("bce", stack, against, dim, mask, leave_one_out)
+
+
+def compare(
+    stack: xr.DataArray,
+    against: str | xr.DataArray = "average",
+    *,
+    metrics: Sequence[str] = ("mse", "rmse", "cosine", "ncc"),
+    dim: Dims = SPATIAL,
+    mask: xr.DataArray | None = None,
+    leave_one_out: bool | None = None,
+) -> xr.Dataset:
+    """Several scores from one read: a Dataset with a variable per metric.
+
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x).
+    against
+        ``"average"``, a volume, or a stack.
+    metrics
+        Any of mse, rmse, cosine, ncc, bce.
+    dim
+        Dims to compare over; the result keeps the others.
+    mask
+        Only voxels where it is True count; over any of the stack's dims.
+    leave_one_out
+        Whether ``against`` is an average of all particles, out of which each is taken before it
+        is compared. By default only for ``"average"``; set it for an average computed before.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths, units or metrics do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.random.default_rng(0).normal(size=(4, 3, 3, 3)))
+    >>> list(lv.scores.compare(stack, metrics=("mse", "ncc")))
+    ['mse', 'ncc']
+    """
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown or not metrics:
+        raise LabelError(f"metrics are among {METRICS}, got {tuple(metrics)}")
+    return xr.Dataset(_scores(tuple(metrics), stack, against, dim, mask, leave_one_out))
+
+
+def _one(
+    metric: str,
+    stack: xr.DataArray,
+    against: str | xr.DataArray,
+    dim: Dims,
+    mask: xr.DataArray | None,
+    leave_one_out: bool | None,
+) -> xr.DataArray:
+    return _scores((metric,), stack, against, dim, mask, leave_one_out)[metric]
+
+
+def _scores(
+    metrics: tuple[str, ...],
+    stack: xr.DataArray,
+    against: str | xr.DataArray,
+    dim: Dims,
+    mask: xr.DataArray | None,
+    leave_one_out: bool | None,
+) -> dict[str, xr.DataArray]:
+    dims = _compared(stack, dim)
+    own = isinstance(against, str)
+    others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
+    reference = _average(stack) if isinstance(against, str) else require_stack(against)
+    if isinstance(against, str) and against != "average":
+        raise LabelError(f"against is 'average', a volume or a stack, got {against!r}")
+    if others and STACK in reference.dims:
+        raise LabelError(
+            f"leave_one_out needs an average without {STACK!r}, got dims {reference.dims}"
+        )
+    spec = _agreement_fold(metrics, float_of(stack.dtype), others)
+    operands = (stack, reference) if mask is None else (stack, reference, mask)
+    found = fold(spec, *operands, dims=dims, title="-".join(metrics))
+    return {m: _relabelled(found[m], m, stack) for m in metrics}
+
+
+def _relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
+    unit = str(stack.attrs.get("units", ""))
+    units = {"mse": f"{unit}^2" if unit else "", "rmse": unit}.get(metric, "1")
+    kept = {n: v for n, v in stack.attrs.items() if n != "units"}
+    score = score.rename(metric)
+    score.attrs = kept | ({"units": units} if units else {})
+    return score
+
+
+def _compared(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Dims to compare over; the default means those spatial dims that the stack has."""
+    require_stack(stack)
+    if dim == SPATIAL:
+        dim = tuple(d for d in SPATIAL if d in stack.dims)
+    return dims_of(stack, dim)
+
+
+def _others(stack: xr.DataArray) -> int:
+    n = stack.sizes.get(STACK, 0)
+    if n < 2:
+        raise LabelError(
+            f"leaving one out of the average needs two or more particles along {STACK!r}, got {n}; "
+            f"pass leave_one_out=False"
+        )
+    return n
+
+
+def _average(stack: xr.DataArray) -> xr.DataArray:
+    """Average in float64, whatever the stack's type: (n avg - x) subtracts nearly equal sums."""
+    spec = statistics_fold(
+        ("mean",), stack.dtype, stack.sizes.get(STACK, 1), result=np.dtype(np.float64)
+    )
+    if STACK not in stack.dims:
+        raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
+    return fold(spec, stack, dims=(STACK,), title="average")["mean"]
+
+
+def _agreement_fold(metrics: Sequence[str], dtype: np.dtype[Any], others: int) -> Fold:
+    return Fold(
+        start=agreement.start,
+        update=partial(agreement.update, others=others, entropy="bce" in metrics),
+        combine=agreement.combine,
+        finish=partial(agreement.finish, want=dict.fromkeys(metrics, dtype)),
+        outputs=dict.fromkeys(metrics, Output(dtype)),
+        state_bytes=8 * len(agreement.PARTS),
+        finish_bytes=8 * (len(agreement.PARTS) + len(metrics)),
+    )
+
+
+def correlation(
+    a: xr.DataArray,
+    b: xr.DataArray,
+    dim: Dims = SPATIAL,
+    *,
+    confidence: float = 0.95,
+    mask: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Pearson correlation of ``a`` with ``b`` over ``dim``, with its confidence interval.
+
+    The interval is Fisher's: ``tanh(artanh(r) -+ z / sqrt(n - 3))`` for n voxels (Fisher,
+    Biometrika 10, 1915). It holds for independent voxels; neighbours that are correlated (a
+    smoothed image) make the true interval wider.
+
+    Parameters
+    ----------
+    a
+        Array with all dims in play, e.g. an EM stack (z, y, x).
+    b
+        Array over some or all of them, e.g. one slice (y, x).
+    dim
+        Dims to correlate over; the result keeps the others.
+    confidence
+        Probability of the interval, between 0 and 1.
+    mask
+        Only voxels where it is True count.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``correlation``, ``lower`` and ``upper``; NaN bounds where n <= 3.
+
+    Examples
+    --------
+    Every slice of a stack against the bottom one:
+
+    >>> import numpy as np, lazyvol as lv
+    >>> volume = lv.as_stack(np.random.default_rng(0).normal(size=(3, 8, 8)))
+    >>> found = lv.scores.correlation(volume, volume.isel(z=0), dim=("y", "x"))
+    >>> found.correlation.values.round(2)[0], bool((found.lower <= found.correlation).all())
+    (np.float64(1.0), True)
+    """
+    if not 0 < confidence < 1:
+        raise LabelError(f"confidence lies between 0 and 1, got {confidence=}")
+    dims = _compared(a, dim)
+    names = ("correlation", "lower", "upper")
+    dtype = float_of(a.dtype)
+    spec = Fold(
+        start=agreement.start,
+        update=agreement.update,
+        combine=agreement.combine,
+        finish=partial(
+            agreement.interval, z=float(scipy.special.ndtri((1 + confidence) / 2)), dtype=dtype
+        ),
+        outputs=dict.fromkeys(names, Output(dtype)),
+        state_bytes=8 * len(agreement.PARTS),
+        finish_bytes=8 * (len(agreement.PARTS) + len(names)),
+    )
+    operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
+    found = fold(spec, *operands, dims=dims, title="correlation")
+    return xr.Dataset({n: _relabelled(found[n], n, a) for n in names}).assign_attrs(
+        confidence=confidence
+    )
+
+
+def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
+    """Fourier shell correlation of two volumes: (frequency,), in cycles per unit of length.
+
+    Shells are as wide as the coarsest frequency step of the box and go up to the lowest Nyquist
+    frequency; a box with different lengths or voxel sizes is treated in physical frequencies
+    (Harauz and van Heel, Optik 73, 1986). Volumes arrive whole: 200^3 takes about 0.4 GB.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> volume = lv.as_stack(np.random.default_rng(0).normal(size=(8, 8, 8)), voxel_size=2.0)
+    >>> lv.scores.fsc(volume, volume).values
+    array([1., 1., 1., 1., 1.])
+    """
+    dims = tuple(str(d) for d in require_stack(a).dims)
+    if set(dims) != set(map(str, require_stack(b).dims)) or not set(dims) <= set(SPATIAL):
+        raise LabelError(
+            f"fsc compares two volumes of the same dims among {SPATIAL}, "
+            f"got {dims} and {tuple(b.dims)}"
+        )
+    require_same_grid(a, b)
+    steps = tuple(spacing(a, d) for d in dims)
+    n = shells.shell_count(a.shape, steps)
+    found = blockwise(
+        partial(shells.correlation, spacing=steps), a, b, core=dims, out=("frequency",),
+        sizes={"frequency": n}, dtype=float_of(a.dtype), scratch=64, title="fsc",
+    )  # fmt: skip
+    width = shells.shell_width(a.shape, steps)
+    unit = {"units": f"1/{unit_of(a, dims[-1])}"}
+    return found.assign_coords(frequency=("frequency", np.arange(n) * width, unit)).rename("fsc")
+
+
+def halves(stack: xr.DataArray) -> xr.Dataset:
+    """Averages of the two half-sets, and the average and variance of all, from one read.
+
+    Half-sets are those of the coordinate ``half`` along k (two different values) where the stack
+    has one, else even and odd particles.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``first``, ``second``, ``average`` and ``variance``, volumes of the stack's float type.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.arange(4.0).reshape(4, 1, 1, 1))
+    >>> found = lv.scores.halves(stack)
+    >>> found.first.item(), found.second.item(), found.average.item()
+    (1.0, 2.0, 1.5)
+    """
+    require_stack(stack)
+    group = _half_sets(stack)
+    sizes = np.bincount(group.values, minlength=2)
+    dtype = float_of(stack.dtype)
+    names = ("first", "second", "average", "variance")
+    spec = Fold(
+        start=partial(moments.start, parts=("sum_0", "sum_1", "square"), dtype=stack.dtype),
+        update=moments.update_groups,
+        combine=moments.combine,
+        finish=partial(moments.finish_halves, sizes=(int(sizes[0]), int(sizes[1])), dtype=dtype),
+        outputs=dict.fromkeys(names, Output(dtype)),
+        state_bytes=48,
+        finish_bytes=4 * dtype.itemsize + 16,
+    )
+    found = fold(spec, stack, group, dims=(STACK,), title="halves")
+    return xr.Dataset({n: found[n].rename(n) for n in names})
+
+
+def _half_sets(stack: xr.DataArray) -> xr.DataArray:
+    """Half-set of each particle as 0 or 1."""
+    n = stack.sizes.get(STACK, 0)
+    if n < 2:
+        raise LabelError(f"half-sets need two or more particles along {STACK!r}, got {n}")
+    numbers = np.arange(n) % 2
+    if "half" in stack.coords and stack.coords["half"].dims == (STACK,):
+        values, numbers = np.unique(stack.coords["half"].values, return_inverse=True)
+        if len(values) != 2:
+            raise LabelError(
+                f"coordinate 'half' names two half-sets, got the values {values[:5].tolist()}"
+            )
+    return xr.DataArray(numbers.astype(np.int64), dims=(STACK,))
