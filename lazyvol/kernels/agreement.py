@@ -79,9 +79,8 @@ def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type
     """
     for a in range(x.shape[0]):
         v, u, m = x[a], y[y_row[a]], w[w_row[a]]
-        x0, y0 = np.float64(v[0]), np.float64(u[0])
-        x0 = x0 if np.isfinite(x0) else 0.0
-        y0 = y0 if np.isfinite(y0) else 0.0
+        x0 = np.float64(v[0]) if np.isfinite(v[0]) else 0.0
+        y0 = np.float64(u[0]) if np.isfinite(u[0]) else 0.0
         n = float(v.size)
         if masked:
             n, sx, sy, xx, yy, xy, dd = _masked_sums(v, u, m, x0, y0, own, other)
@@ -136,9 +135,9 @@ def _entropy(v, u, m, masked, own, other):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(v.size):
         if not masked or m[j]:
-            p = np.float64(v[j])
-            q = min(max(other * np.float64(u[j]) - own * p, 0.0), 1.0)
-            p = min(max(p, CLIP), 1.0 - CLIP)
+            raw = np.float64(v[j])
+            q = min(max(other * np.float64(u[j]) - own * raw, 0.0), 1.0)
+            p = min(max(raw, CLIP), 1.0 - CLIP)
             total -= q * np.log(p) + (1.0 - q) * np.log1p(-p)
     return total
 
@@ -177,7 +176,8 @@ def interval(state: State, *, z: float, dtype: np.dtype[Any]) -> dict[str, Array
 
 
 def _mse(s: State) -> Array:
-    return s["difference"] / s["n"]
+    found: Array = s["difference"] / s["n"]
+    return found
 
 
 def _ncc(s: State) -> Array:

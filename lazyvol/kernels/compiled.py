@@ -6,23 +6,23 @@ abort the process under dask).
 """
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., object])
+Kernel: TypeAlias = Callable[..., Any]
 
 
-def compiled(function: F) -> F:
+def compiled(function: Kernel) -> Kernel:
     """``function`` compiled to do its arithmetic as written: exact sums rest on that."""
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath=False)(function))
+    return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath=False)(function))
 
 
-def compiled_sums(function: F) -> F:
+def compiled_sums(function: Kernel) -> Kernel:
     """``function`` compiled with sums free to be taken in vector lanes and by fused products.
 
     For sums of centred values, where any order is as good: 10 GB/s of float32 against 2. NaN and
     infinities keep their meaning (no other freedom is given).
     """
     freedom = {"reassoc", "contract"}
-    return cast(F, numba.njit(nogil=True, cache=True, fastmath=freedom)(function))
+    return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath=freedom)(function))

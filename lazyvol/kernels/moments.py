@@ -183,11 +183,15 @@ def _walk_rows(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  #
             if squares:
                 q[a, 0], e = two_sum(q[a, 0], lanes[2, j])
                 qr[a, 0] += e + lanes[3, j]
-        for j in range(LANES):
-            if lows:
-                _take(ends[0, j : j + 1], s[0], s[0], s[0], s[0], low[a], high[a], False, False, True, False, wide)
-            if highs:
-                _take(ends[1, j : j + 1], s[0], s[0], s[0], s[0], low[a], high[a], False, False, False, True, wide)
+        s0 = s[0]
+        if lows:
+            for j in range(LANES):
+                _take(ends[0, j : j + 1], s0, s0, s0, s0, low[a], low[a],
+                      False, False, True, False, wide)  # fmt: skip
+        if highs:
+            for j in range(LANES):
+                _take(ends[1, j : j + 1], s0, s0, s0, s0, high[a], high[a],
+                      False, False, False, True, wide)  # fmt: skip
 
 
 def combine(a: State, b: State) -> State:

@@ -35,7 +35,8 @@ def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
 
     def total(values: Array) -> Array:
         weighted = (values * twice)[kept]
-        return np.bincount(shells[kept], weights=weighted, minlength=count)
+        found: Array = np.bincount(shells[kept], weights=weighted, minlength=count)
+        return found
 
     cross = total((first * second.conj()).real)
     power = np.sqrt(total(np.abs(first) ** 2) * total(np.abs(second) ** 2))
@@ -47,7 +48,8 @@ def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:
     axes.append(np.fft.rfftfreq(shape[-1], abs(spacing[-1])))
     grids = np.meshgrid(*axes, indexing="ij", sparse=True)
     total: Array = sum((g**2 for g in grids[1:]), grids[0] ** 2)
-    return np.sqrt(total)
+    radius: Array = np.sqrt(total)
+    return radius
 
 
 def _multiplicity(shape: Sequence[int], half: Sequence[int]) -> Array:

@@ -95,7 +95,7 @@ def install_operators(cls: type) -> None:
             setattr(cls, f"__r{plain}__", _reflected(function, f"__r{plain}__"))
     for name in UNARY:
         setattr(cls, f"__{name}__", _forward(getattr(operator, name), f"__{name}__"))
-    cls.__hash__ = da.Array.__hash__  # type: ignore[method-assign, assignment]
+    cls.__hash__ = da.Array.__hash__  # type: ignore[method-assign]
 
 
 def _derived(function: Callable[..., Any], *inputs: Any) -> Any:

@@ -162,10 +162,9 @@ def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
         finer = _finer(grid, recipe.grain) or _finer(grid, (1,) * len(grid))
         if finer is None:
             raise BudgetError(
-                f"one voxel of a result of {recipe.shape=} needs {show_bytes(peak)}, and "
-                f"{budget.workers} tasks at once have {show_bytes(budget.memory or 0)}; "
-                f"the smallest memory that would do is "
-                f"{show_bytes(peak * budget.workers + SLACK)}"
+                f"a result of {recipe.shape=} needs at least "
+                f"{show_bytes(peak * budget.workers + SLACK)} with {budget.workers} tasks at once, "
+                f"got memory={show_bytes(budget.memory or 0)}; give it that much, or fewer workers"
             )
         grid = finer
     return grid

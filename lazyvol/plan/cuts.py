@@ -110,3 +110,17 @@ def _tile(problem: Problem, grain: Sequence[int], chunks: Sequence[int]) -> tupl
         fits = _multiple(max(1, room // max(1, others)), grain[a], chunks[a])
         tile[a] = max(tile[a], fits)
     return tuple(max(1, t) for t in tile)
+
+
+def block_grid(shape: Sequence[int], grain: Sequence[int], item: int, target: int) -> Grid:
+    """Blocks of about ``target`` bytes in whole stored chunks, whole along the last axes first.
+
+    Small stored chunks do not make small blocks; a stored chunk beyond the target is one block.
+    """
+    chunks = [max(1, min(g, n)) for g, n in zip(grain, shape, strict=True)]
+    room = max(1, target // max(1, item))
+    for a in reversed(range(len(shape))):
+        others = prod(chunks) // chunks[a]
+        fits = _multiple(max(1, room // max(1, others)), max(1, grain[a]), shape[a])
+        chunks[a] = max(chunks[a], fits)
+    return tuple(regions.cover(n, c) for n, c in zip(shape, chunks, strict=True))

@@ -182,7 +182,7 @@ class Memory(Recipe):
 
     @cached_property
     def token(self) -> str:
-        return tokenize("memory", id(self.values), self.shape, str(self.dtype))
+        return str(tokenize("memory", id(self.values), self.shape, str(self.dtype)))
 
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return self.values[region]
@@ -266,7 +266,7 @@ class Aligned(Recipe):
 
     @cached_property
     def token(self) -> str:
-        return tokenize("aligned", self.parent.token, self.axes)
+        return str(tokenize("aligned", self.parent.token, self.axes))
 
     @property
     def parents(self) -> tuple[Recipe, ...]:
@@ -327,7 +327,7 @@ class Sliced(Recipe):
 
     @cached_property
     def token(self) -> str:
-        return tokenize("sliced", self.parent.token, self.picks)
+        return str(tokenize("sliced", self.parent.token, self.picks))
 
     @property
     def parents(self) -> tuple[Recipe, ...]:

@@ -46,7 +46,7 @@ class Stencil(Recipe):
     @cached_property
     def token(self) -> str:
         options = (self.depth, self.mode, str(self.dtype), self.fill)
-        return tokenize("stencil", self.kernel, self.parent.token, options)
+        return str(tokenize("stencil", self.kernel, self.parent.token, options))
 
     @property
     def parents(self) -> tuple[Recipe, ...]:
@@ -94,7 +94,7 @@ class Stencil(Recipe):
         if self.mode in ("wrap", "valid"):
             return
         places, copied = sources(span, self.parent.shape[axis], self.mode)  # type: ignore[arg-type]
-        lead = (slice(None),) * axis
+        lead: tuple[Any, ...] = (slice(None),) * axis
         if places and self.mode == "constant":
             block[(*lead, places)] = self.fill
         elif places:
@@ -123,7 +123,7 @@ class Generated(Recipe):
 
     @cached_property
     def token(self) -> str:
-        return tokenize("generated", self.kernel, self.shape, str(self.dtype))
+        return str(tokenize("generated", self.kernel, self.shape, str(self.dtype)))
 
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return np.asarray(self.kernel(region), self.dtype)

@@ -6,8 +6,9 @@ one dask array among them makes the result lazy.
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -16,10 +17,11 @@ from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK, Budget
+from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.folding import Fold, folded
 from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.recipe import Aligned, Array
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.stencils import Generated, Stencil
 from lazyvol.stack import require_same_grid, require_stack
@@ -70,8 +72,6 @@ def _blockwise(
     title: str,
     *arrays: Any,
 ) -> LazyArray:
-    from lazyvol.plan.recipe import Aligned
-
     parents = tuple(Aligned(recipe_of(x), t) for x, t in zip(arrays, turns, strict=True))
     recipe = Blockwise(
         kernel, parents, (runs,) * len(parents), shape, np.dtype(dtype), entire, scratch
@@ -182,7 +182,8 @@ def _generate(
     title: str,
 ) -> LazyArray:
     recipe = Generated(kernel, shape, dtype, scratch)
-    return lazy(recipe, block_grid(shape, dtype.itemsize, BLOCK), title=title)
+    grid = block_grid(shape, (1,) * len(shape), dtype.itemsize, BLOCK)
+    return lazy(recipe, grid, title=title)
 
 
 def ragged(kernel: Kernel, stack: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
@@ -213,16 +214,6 @@ def _ragged_row(kernel: Kernel, row: xr.DataArray, flags: Array, count: int) -> 
         kernel, row.data.rechunk(-1), da.from_array(flags, chunks=-1),
         drop_axis=list(range(1, row.ndim)), chunks=((count,),), meta=np.empty(0, row.dtype),
     )  # fmt: skip
-
-
-def block_grid(shape: Sequence[int], itemsize: int, target: int) -> Grid:
-    """Blocks of about ``target`` bytes, whole along the last axes."""
-    room, found = max(1, target // max(1, itemsize)), []
-    for n in reversed(shape):
-        length = max(1, min(n, room))
-        found.append(regions.cover(n, length))
-        room //= max(1, n)
-    return tuple(reversed(found))
 
 
 def _dims(stacks: Sequence[xr.DataArray]) -> tuple[str, ...]:
@@ -266,7 +257,7 @@ def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
         chunks = array.chunks
     else:
         target = max(2**18, min(BLOCK, array.nbytes // max(1, Budget.current().workers)))
-        chunks = block_grid(array.shape, array.dtype.itemsize, target)
+        chunks = block_grid(array.shape, (1,) * array.ndim, array.dtype.itemsize, target)
     return tuple((1,) if a is None else chunks[a] for a in turn)
 
 
@@ -276,8 +267,6 @@ def _done(array: LazyArray, local: bool) -> Any:
 
 def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
     """Several outputs of one graph computed together, so that the data is read once."""
-    import dask
-
     return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
 
 
@@ -289,7 +278,7 @@ def _labelled(data: Any, dims: tuple[str, ...], like: xr.DataArray) -> xr.DataAr
         for name, coord in like.coords.items()
         if all(lengths.get(str(d)) == n for d, n in coord.sizes.items())
     }
-    return cast(xr.DataArray, xr.DataArray(data, coords, dims, name=like.name, attrs=like.attrs))
+    return xr.DataArray(data, coords, dims, name=like.name, attrs=like.attrs)
 
 
 __all__ = ["Fold", "blockwise", "fold", "generate", "ragged", "stencil"]

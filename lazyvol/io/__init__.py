@@ -1,0 +1,129 @@
+"""Files in and out: one module per format, a probe that trusts nothing, the verified store."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.io.probe import probe
+from lazyvol.io.spec import Opened
+from lazyvol.plan.budget import BLOCK, Budget
+from lazyvol.plan.cuts import block_grid
+from lazyvol.plan.lazy import source_array
+from lazyvol.plan.regions import Grid, cover
+from lazyvol.stack import SPATIAL, positions
+
+Chunks = str | int | Sequence[int] | Mapping[str, int]
+
+
+def open(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
+    *,
+    chunks: Chunks = "auto",
+    voxel_size: float | Mapping[str, float] | None = None,
+    unit: str | None = None,
+    permissive: bool = False,
+) -> xr.DataArray:
+    """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
+
+    Only metadata is read. Formats: Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC and CCP4 (volumes,
+    volume stacks, .gz, .bz2), NPY, TIFF, and with ``lazyvol[formats]`` HDF5 (``file.h5::name``
+    picks a data set) and NIfTI. Several single-volume files become one stack along ``k``.
+
+    Parameters
+    ----------
+    source
+        Path, pattern or list of paths.
+    chunks
+        ``"auto"``: blocks of whole volumes, about 128 MiB, aligned to the stored chunks. Else a
+        length per dim: a mapping, a sequence, or one number for ``k`` (``-1``: all).
+    voxel_size
+        Distance between voxel centres, where the file does not say or is wrong: one number, or
+        one per spatial dim.
+    unit
+        Unit of the positions, likewise.
+    permissive
+        Read damaged files and stores with missing chunks as far as a listed repair allows.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k, z, y, x) for stacks, (z, y, x) for volumes, with positions as coordinates.
+
+    Raises
+    ------
+    LazyvolError
+        Its subclasses name the file, what was expected and what was found.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, lazyvol as lv
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> np.save(f"{folder.name}/a.npy", np.zeros((2, 3, 4, 5), np.float32))
+    >>> stack = lv.open(f"{folder.name}/a.npy", voxel_size=1.5, unit="nanometer")
+    >>> stack.dims, stack.chunks, float(stack.z[1])
+    (('k', 'z', 'y', 'x'), ((2,), (3,), (4,), (5,)), 1.5)
+    >>> folder.cleanup()
+    """
+    opened = probe(source, permissive=permissive)
+    array = source_array(opened.source, _grid(opened, chunks))
+    return xr.DataArray(
+        array,
+        _coords(opened, voxel_size, unit),
+        opened.dims,
+        name=opened.name,
+        attrs=dict(opened.attrs),
+    )
+
+
+def _grid(opened: Opened, chunks: Chunks) -> Grid:
+    source = opened.source
+    if chunks == "auto":
+        limit = Budget.current().per_task
+        # a block passes through a kernel: its input, its output and a temporary beside it
+        target = BLOCK if limit is None else min(BLOCK, limit // 4)
+        return block_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize, target)
+    lengths = _lengths(opened, chunks)
+    return tuple(
+        cover(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True)
+    )
+
+
+def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:
+    if isinstance(chunks, Mapping):
+        found = [chunks.get(d, -1) for d in opened.dims]
+    elif isinstance(chunks, int):
+        found = [chunks, *([-1] * (len(opened.dims) - 1))]
+    else:
+        found = list(chunks) if not isinstance(chunks, str) else []
+    unknown = set(chunks) - set(opened.dims) if isinstance(chunks, Mapping) else set()
+    if unknown or len(found) != len(opened.dims) or any(c < 1 and c != -1 for c in found):
+        raise LabelError(
+            f"chunks is 'auto' or lengths of 1 or more (or -1) for dims {opened.dims}, got {chunks}"
+        )
+    return tuple(found)
+
+
+def _coords(
+    opened: Opened, voxel_size: float | Mapping[str, float] | None, unit: str | None
+) -> dict[Hashable, Any]:
+    """Positions of spatial dims: what the file knows, replaced by what the user says."""
+    spatial = [d for d in SPATIAL if d in opened.dims]
+    sizes = dict(opened.voxel_size)
+    if voxel_size is not None:
+        sizes.update(
+            voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
+        )
+    bad = {d: s for d, s in sizes.items() if d not in spatial or not (np.isfinite(s) and s > 0)}
+    if bad:
+        raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
+    known = unit or (opened.unit if opened.voxel_size else "voxel")
+    lengths = dict(zip(opened.dims, opened.source.shape, strict=True))
+    coords: dict[Hashable, Any] = dict(positions(lengths, sizes, known, opened.origin))
+    for d in spatial:
+        if d not in sizes and known != "voxel":
+            coords[d].attrs["units"] = "voxel"
+    return coords | {name: (dim, values) for name, (dim, values) in opened.coords.items()}

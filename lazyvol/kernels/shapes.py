@@ -1,0 +1,156 @@
+"""Solids from formulas: how far a voxel lies outside a surface, and soft edges.
+
+Positions are (voxel index - centre) * step along z, y, x. A step of 0 leaves an axis out: a ball
+with one such axis is an endless rod. Edges fall from 1 at the surface to 0 at ``soft`` outside
+of it along a raised cosine.
+"""
+
+from math import cos, pi, radians, sin
+from typing import Any
+
+import numpy as np
+
+from lazyvol.kernels.compiled import compiled
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Region = tuple[slice, ...]
+Triple = tuple[float, float, float]
+
+
+@compiled
+def _edge(outside: float, soft: float) -> float:
+    """Value of a voxel at a distance outside the surface, negative inside of it."""
+    if outside <= 0.0:
+        return 1.0
+    if outside >= soft:
+        return 0.0
+    return 0.5 + 0.5 * np.cos(pi * (outside / soft))
+
+
+@compiled
+def _beyond(side: float, end: float) -> float:
+    """Distance to a solid that is this far away sideways and lengthways."""
+    if side <= 0.0 or end <= 0.0:
+        return max(side, end)
+    return np.sqrt(side * side + end * end)
+
+
+@compiled
+def add_cylinder(
+    out: Array, start: Triple, centre: Triple, step: Triple, along: Array,
+    radius: float, half: float, soft: float, gain: float,
+) -> None:  # fmt: skip
+    """Add ``gain`` times a cylinder about the unit vector ``along``, ``half`` of it each way."""
+    reach = (radius + soft) ** 2
+    for i in range(out.shape[0]):
+        dz = (start[0] + i - centre[0]) * step[0]
+        for j in range(out.shape[1]):
+            dy = (start[1] + j - centre[1]) * step[1]
+            for k in range(out.shape[2]):
+                dx = (start[2] + k - centre[2]) * step[2]
+                t = dz * along[0] + dy * along[1] + dx * along[2]
+                pz, py, px = dz - t * along[0], dy - t * along[1], dx - t * along[2]
+                square = pz * pz + py * py + px * px
+                if square <= reach and abs(t) <= half + soft:
+                    outside = _beyond(np.sqrt(square) - radius, abs(t) - half)
+                    out[i, j, k] += gain * _edge(outside, soft)
+
+
+@compiled
+def add_ball(
+    out: Array, start: Triple, centre: Triple, step: Triple, radius: float, soft: float
+) -> None:
+    """Add a ball."""
+    reach = (radius + soft) ** 2
+    for i in range(out.shape[0]):
+        dz = (start[0] + i - centre[0]) * step[0]
+        for j in range(out.shape[1]):
+            dy = (start[1] + j - centre[1]) * step[1]
+            for k in range(out.shape[2]):
+                dx = (start[2] + k - centre[2]) * step[2]
+                square = dz * dz + dy * dy + dx * dx
+                if square <= reach:
+                    out[i, j, k] += _edge(np.sqrt(square) - radius, soft)
+
+
+@compiled
+def add_box(
+    out: Array, start: Triple, centre: Triple, step: Triple, half: Triple, soft: float
+) -> None:
+    """Add a box of ``half`` its size each way."""
+    for i in range(out.shape[0]):
+        ez = abs(start[0] + i - centre[0]) * step[0] - half[0]
+        for j in range(out.shape[1]):
+            ey = abs(start[1] + j - centre[1]) * step[1] - half[1]
+            side = _beyond(ez, ey)
+            for k in range(out.shape[2]):
+                ex = abs(start[2] + k - centre[2]) * step[2] - half[2]
+                out[i, j, k] += _edge(_beyond(side, ex), soft)
+
+
+def _blank(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Zeros of a region of up to three axes, and the same as (z, y, x)."""
+    out = np.zeros(tuple(s.stop - s.start for s in region), working(dtype))
+    return out, out.reshape((1,) * (3 - out.ndim) + out.shape)
+
+
+def working(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Float type to compute ``dtype`` in: compiled code has no float16."""
+    return np.promote_types(dtype, np.float32)
+
+
+def _starts(region: Region) -> Triple:
+    found = (0.0,) * (3 - len(region)) + tuple(float(s.start) for s in region)
+    return found[0], found[1], found[2]
+
+
+def cylinder(
+    region: Region, *, centre: Triple, step: Triple, along: Triple, radius: float, length: float,
+    soft: float, dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """One region of a cylinder."""
+    out, space = _blank(region, dtype)
+    axis = np.array(along)
+    add_cylinder(space, _starts(region), centre, step, axis, radius, length / 2, soft, 1.0)
+    return out
+
+
+def ball(
+    region: Region, *, centre: Triple, step: Triple, radius: float, soft: float,
+    dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """One region of a ball."""
+    out, space = _blank(region, dtype)
+    add_ball(space, _starts(region), centre, step, radius, soft)
+    return out
+
+
+def box(
+    region: Region, *, centre: Triple, step: Triple, half: Triple, soft: float,
+    dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """One region of a box."""
+    out, space = _blank(region, dtype)
+    add_box(space, _starts(region), centre, step, half, soft)
+    return out
+
+
+def across(along: Array) -> tuple[Array, Array]:
+    """Two unit vectors at right angles to a unit vector and to each other."""
+    other = np.eye(3)[np.argmin(np.abs(along))]
+    first = np.cross(along, other)
+    first /= np.linalg.norm(first)
+    return first, np.cross(along, first)
+
+
+def rotation(along: Array, tilt: float, azimuth: float) -> Array:
+    """Matrix that turns (z, y, x) by ``tilt`` degrees about a vector at right angles to ``along``.
+
+    ``azimuth`` (degrees) says which of them: the rotation of Rodrigues.
+    """
+    first, second = across(along)
+    about = cos(radians(azimuth)) * first + sin(radians(azimuth)) * second
+    a, b, c = about
+    skew = np.array([[0.0, -c, b], [c, 0.0, -a], [-b, a, 0.0]])
+    t = radians(tilt)
+    return np.asarray(np.eye(3) + sin(t) * skew + (1.0 - cos(t)) * (skew @ skew))
