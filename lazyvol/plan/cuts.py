@@ -7,16 +7,17 @@ tile, a few stored chunks at a time, with one state for its kept block.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, inf, prod
 
 from lazyvol.plan import regions
 from lazyvol.plan.regions import Grid
 
 #: bytes of one tile: a few volumes, so that a state is loaded once for several of them
 #: (8 volumes of 160^3 at once: 3.2 GB/s; one at a time: 1.1)
-TILE = 128 * 2**20
-#: bytes that one task reads: long against 2-5 ms of scheduling, short against a lost worker
-TASK = 2**30
+TILE = 64 * 2**20
+#: bytes that one task reads, some 10 s of work: every further task is a state that has to be
+#: merged, a lost worker loses no more than this
+TASK = 4 * 2**30
 #: bytes of one task's state
 STATE = 512 * 2**20
 #: bytes below which a fold is not worth a second task
@@ -25,7 +26,11 @@ SMALL = 8 * 2**20
 
 @dataclass(frozen=True)
 class Problem:
-    """A fold as numbers: ``item`` bytes per element of data, ``state`` per element kept."""
+    """A fold as numbers: ``item`` bytes per element of data, ``state`` per element kept.
+
+    A task that is ``handed`` its data (blocks of someone else's graph) holds all of it at once,
+    so it gets no more than a tile.
+    """
 
     shape: tuple[int, ...]
     reduced: frozenset[int]
@@ -33,7 +38,8 @@ class Problem:
     item: int
     state: int
     workers: int
-    task: int = TASK
+    task: float = TASK
+    handed: bool = False
     tile: int = TILE
     state_limit: int = STATE
 
@@ -42,9 +48,13 @@ class Problem:
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
     def tighter(self) -> "Problem | None":
-        """The same fold in less memory: smaller tiles, then smaller states; None at the end."""
+        """The same fold in less memory, or None: a state for each worker and no more, then
+        smaller tiles, then smaller states."""
+        if not self.handed and self.task < inf:
+            return replace(self, task=inf)
         if self.tile > self.item * prod(self.grain):
-            return replace(self, tile=self.tile // 2, task=max(self.tile // 2, self.task // 2))
+            task = self.tile // 2 if self.handed else self.task
+            return replace(self, tile=self.tile // 2, task=task)
         if self.state_limit > self.state:
             return replace(self, state_limit=self.state_limit // 2)
         return None
@@ -93,7 +103,8 @@ def _split(problem: Problem, grain: Sequence[int], chunks: list[int]) -> None:
     read = prod(chunks) * problem.item
     parts = ceil(read / problem.task)
     if read * blocks > SMALL:
-        parts = max(parts, ceil(problem.workers / max(1, blocks)))
+        rounds = ceil(parts * blocks / problem.workers)
+        parts = max(parts, ceil(rounds * problem.workers / max(1, blocks)))
     for a in (*problem.kept, *sorted(problem.reduced)):
         if parts > 1 and chunks[a] > grain[a]:
             pieces = regions.even(chunks[a], parts, grain[a])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
-from math import ceil, log2, prod
+from math import ceil, log, prod
 from typing import Any, TypeAlias
 
 import dask.array as da
@@ -170,8 +170,26 @@ def _merge(fold: Fold, states: Sequence[State]) -> State:
     return reduce(fold.combine, states[1:], {name: a.copy() for name, a in states[0].items()})
 
 
-def _merge_outputs(fold: Fold, states: Sequence[State]) -> dict[str, Array]:
-    return _outputs(fold, _merge(fold, states))
+#: elements of a state that are merged and finished together, to need no second whole state
+SLAB = 2**16
+
+
+def _merge_outputs(stream: Stream, states: Sequence[State]) -> dict[str, Array]:
+    """States merged and finished a slab of the first kept axis at a time."""
+    fold = stream.fold
+    shape = next(iter(states[0].values())).shape[: len(stream.kept)]
+    if not shape:
+        return _outputs(fold, _merge(fold, states))
+    found = {
+        name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()
+    }
+    step = max(1, SLAB // max(1, prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        part = slice(start, start + step)
+        slabs = [{name: a[part] for name, a in state.items()} for state in states]
+        for name, values in _outputs(fold, _merge(fold, slabs)).items():
+            found[name][part] = values
+    return found
 
 
 def _outputs(fold: Fold, state: State) -> dict[str, Array]:
@@ -223,8 +241,10 @@ def _problem(
     item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
     # a task is handed all its foreign blocks at once: then it takes no more than a tile of them
     handed = any(isinstance(leaf, Foreign) for leaf in leaves(largest))
-    task = TILE if handed else TASK
-    return Problem(shape, reduced, largest.grain, item, fold.state_bytes, budget.workers, task)
+    return Problem(
+        shape, reduced, largest.grain, item, fold.state_bytes, budget.workers,
+        TILE if handed else TASK, handed,
+    )  # fmt: skip
 
 
 def peak(stream: Stream, workers: int) -> int:
@@ -245,16 +265,15 @@ def _block_size(stream: Stream) -> int:
 
 def _price(stream: Stream) -> Price:
     read, most = sampled_cost(_Boxes(stream), stream.cut.grid)
-    segments, state = _segments(stream), _block_size(stream) * stream.fold.state_bytes
-    waiting = 0 if segments == 1 else (ceil(log2(segments)) - 1) * state
-    merge = 0
-    if segments > 1:
-        # the states a merge takes, the copy it works in, and what it finishes into
-        merge = (1 + min(arity(stream), segments)) * state
-        merge += stream.fold.finish_bytes * _block_size(stream)
+    segments, width = _segments(stream), arity(stream)
+    state = _block_size(stream) * stream.fold.state_bytes
+    levels = ceil(log(segments, width) - 1e-9) if segments > 1 else 0
+    if levels > 1:
+        most = max(most, (width + 1) * state)  # a merge takes its states and makes one
+    last = min(width, segments) * state if segments > 1 else 0
     kept = prod(stream.shape[a] for a in stream.kept)
-    held = waiting + stream.fold.finish_bytes * kept
-    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, merge, held)
+    held = max(0, levels - 1) * (width - 1) * state + stream.fold.finish_bytes * kept
+    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, last, held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,7 +344,7 @@ def _tree(
             tasks[key] = (_merge, f"{name}-fold", keys[n : n + width])
             merged.append(key)
         keys, level = merged, level + 1
-    tasks[(f"{name}-done", *block)] = (_merge_outputs, f"{name}-fold", keys)
+    tasks[(f"{name}-done", *block)] = (_merge_outputs, f"{name}-stream", keys)
 
 
 def _output(

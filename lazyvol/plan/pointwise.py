@@ -68,7 +68,8 @@ class Blockwise(Recipe):
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
         blocks = [parent.read(part, given) for parent, part in self.wants(region)]
         made = np.asarray(self.kernel(*blocks), self.dtype)
-        return made[regions.relative(region, self._made(region))]
+        whole = self._made(region)
+        return made if whole == region else made[regions.relative(region, whole)]
 
     def cost(self, region: Region) -> Cost:
         parts = self.wants(region)

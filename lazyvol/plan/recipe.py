@@ -354,7 +354,8 @@ class Sliced(Recipe):
         if len(parts) == 1:
             unit = all(not isinstance(p, slice) or p.step == 1 for p in self.picks)
             into = _shaped(out, regions.lengths(parts[0][1])) if unit else None
-            return self.parent.read(parts[0][1], given, into)[step]
+            values = self.parent.read(parts[0][1], given, into)
+            return values if unit and len(self.kept) == len(self.picks) else values[step]
         found = np.empty(regions.lengths(region), self.dtype) if out is None else out
         for place, stored in parts:
             target = tuple(place[a] for a in self.kept)
