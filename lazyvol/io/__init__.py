@@ -9,12 +9,15 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.io.probe import probe
+from lazyvol.io.saving import COORDINATE_UNITS, save
 from lazyvol.io.spec import Opened
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.lazy import source_array
 from lazyvol.plan.regions import Grid, cover
 from lazyvol.stack import SPATIAL, positions
+
+__all__ = ["open", "save"]
 
 Chunks = str | int | Sequence[int] | Mapping[str, int]
 
@@ -75,7 +78,7 @@ def open(
         _coords(opened, voxel_size, unit),
         opened.dims,
         name=opened.name,
-        attrs=dict(opened.attrs),
+        attrs={name: v for name, v in opened.attrs.items() if name != COORDINATE_UNITS},
     )
 
 
@@ -126,4 +129,7 @@ def _coords(
     for d in spatial:
         if d not in sizes and known != "voxel":
             coords[d].attrs["units"] = "voxel"
-    return coords | {name: (dim, values) for name, (dim, values) in opened.coords.items()}
+    units = dict(opened.attrs).get(COORDINATE_UNITS, {})
+    for name, (dim, values) in opened.coords.items():
+        coords[name] = (dim, values, {"units": units[name]} if name in units else {})
+    return coords

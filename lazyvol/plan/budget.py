@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +48,13 @@ def show_bytes(amount: float) -> str:
 
 
 def default_workers() -> int:
-    """Threads that dask's local scheduler will use."""
+    """Tasks that will run at once: the threads of the client in use, else of this machine."""
+    module = sys.modules.get("distributed")
+    if module is not None:
+        try:
+            return max(1, sum(module.default_client().nthreads().values()))
+        except ValueError:  # no client: dask's own threads
+            pass
     return int(dask.config.get("num_workers", None) or os.cpu_count() or 1)
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import Wanted, finished, foreign_of, needs, recipe_of
+from lazyvol.plan.lazy import LazyArray, Wanted, dressed, finished, foreign_of, needs, recipe_of
 from lazyvol.plan.recipe import Array, Recipe
 from lazyvol.plan.regions import Grid, Region
 
@@ -56,14 +57,24 @@ def write(
             dask.compute(_wave(wave, arrays, sinks))
 
 
+def plan_token(arrays: Sequence[Any], *facts: Any) -> str:
+    """Name of a computation: its recipes down to the stored data, its facts, the versions."""
+    versions = [version(p) for p in ("lazyvol", "numpy", "numba", "scipy")]
+    return str(tokenize([recipe_of(a).token for a in arrays], facts, versions))
+
+
 def _settled(arrays: Sequence[Any]) -> Sequence[Any]:
     """Arrays whose foreign parts are computed once, not once a wave."""
     held = foreign_of(*arrays)
     done = dict(zip(held, dask.persist(*held.values()), strict=True))
+    settled = []
     for array in arrays:
-        if hasattr(array, "foreign"):
-            array.foreign = {name: done[name] for name in array.foreign}
-    return [a if hasattr(a, "foreign") else done[a.name] for a in arrays]
+        if isinstance(array, LazyArray):
+            foreign = {name: done[name] for name in array.foreign}
+            settled.append(dressed(array, array.recipe, foreign, array.steps))
+        else:
+            settled.append(done[array.name])
+    return settled
 
 
 def _wave(

@@ -1,0 +1,140 @@
+"""The 1024-byte MRC header: parsed, checked, and repaired only where that is asked for."""
+
+import struct
+from dataclasses import dataclass
+
+from lazyvol.errors import FormatError, TruncatedError
+from lazyvol.io.repairs import Repairs
+
+HEADER_BYTES = 1024
+MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+#: modes other programs write, known well enough to tell a header from noise
+KNOWN_MODES = {*MODES, 3, 4, 16, 101}
+STAMPS = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
+STACK_GROUPS = range(401, 631)
+IMOD_STAMP = 1146047817
+IMOD_SIGNED, IMOD_ORIGIN = 1, 4
+
+Triple = tuple[int, int, int]
+Sizes = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Header:
+    """Fields of an MRC header, in file order: columns, rows, sections or x, y, z."""
+
+    order: str
+    counts: Triple
+    mode: int
+    start: Triple
+    grid: Triple
+    cell: Sizes
+    angles: Sizes
+    axes: Triple
+    group: int
+    extended: int
+    origin: Sizes
+    imod: int | None
+
+    @property
+    def dtype(self) -> str:
+        """Stored dtype with its byte order; bytes are unsigned in old IMOD files."""
+        code = MODES[self.mode]
+        if self.mode == 0 and self.imod is not None and not self.imod & IMOD_SIGNED:
+            code = "u1"
+        return self.order + code
+
+
+def parse(head: bytes, repairs: Repairs) -> Header:
+    """Header of an MRC file from its first 1024 bytes; nothing is allocated by its numbers."""
+    where = repairs.where
+    if len(head) < HEADER_BYTES:
+        raise TruncatedError(
+            f"{where}: an MRC header has {HEADER_BYTES} bytes, found {len(head)}; copy it again"
+        )
+    if head[208:211] != b"MAP":
+        repairs.need(f"word 53 must be 'MAP ', found {head[208:212]!r}", "taking it for MRC")
+    header = unpack(head, byte_order(head, repairs))
+    check_mode(header, where)
+    check_counts(header, where)
+    return repaired(header, repairs)
+
+
+def unpack(head: bytes, order: str) -> Header:
+    """Fields as they stand."""
+    words = struct.unpack_from(f"{order}10i6f3i3f2i", head)
+    stamp, flags = struct.unpack_from(f"{order}2i", head, 152)
+    return Header(
+        order=order,
+        counts=words[0:3],
+        mode=words[3],
+        start=words[4:7],
+        grid=words[7:10],
+        cell=words[10:13],
+        angles=words[13:16],
+        axes=words[16:19],
+        group=words[22],
+        extended=words[23],
+        origin=struct.unpack_from(f"{order}3f", head, 196),
+        imod=flags if stamp == IMOD_STAMP else None,
+    )
+
+
+def byte_order(head: bytes, repairs: Repairs) -> str:
+    """Byte order by the machine stamp; where it is 0 or wrong, the one that makes sense."""
+    stamp = head[212:214]
+    claimed = STAMPS.get(stamp)
+    sound = sensible_orders(head)
+    if claimed in sound:
+        return str(claimed)
+    if not sound:
+        return claimed or "<"
+    if stamp != b"\0\0":
+        repairs.need(
+            f"the machine stamp at byte 212 is {stamp.hex(' ')}, mode and sizes do not fit it",
+            f"reading {'little' if sound[0] == '<' else 'big'}-endian",
+        )
+    return sound[0]
+
+
+def sensible_orders(head: bytes) -> list[str]:
+    """Byte orders in which mode and counts can be meant, the one of smaller volume first."""
+    found = []
+    for order in "<>":
+        nx, ny, nz, mode = struct.unpack_from(f"{order}4i", head)
+        if min(nx, ny, nz) > 0 and mode in KNOWN_MODES:
+            found.append((nx * ny * nz, order))
+    return [order for _, order in sorted(found)]
+
+
+def check_mode(header: Header, where: str) -> None:
+    """Refuse a mode that is not plain real numbers."""
+    if header.mode not in MODES:
+        raise FormatError(
+            f"{where}: MRC mode {header.mode} is not supported, only "
+            f"{', '.join(f'{mode} ({code})' for mode, code in MODES.items())}; convert the file"
+        )
+
+
+def check_counts(header: Header, where: str) -> None:
+    """Refuse lengths below 1 and a negative extended header."""
+    if min(header.counts) < 1:
+        raise FormatError(f"{where}: nx, ny, nz must be 1 or more, found {header.counts}")
+    if header.extended < 0:
+        raise FormatError(f"{where}: nsymbt must be 0 or more, found {header.extended}")
+
+
+def repaired(header: Header, repairs: Repairs) -> Header:
+    """Header with axes and space group that mean something."""
+    changes: dict[str, object] = {}
+    if header.axes == (0, 0, 0):
+        changes["axes"] = (1, 2, 3)
+    elif sorted(header.axes) != [1, 2, 3]:
+        problem = f"mapc, mapr, maps must be 1, 2, 3 in some order, found {header.axes}"
+        repairs.need(problem, "assuming 1, 2, 3")
+        changes["axes"] = (1, 2, 3)
+    if header.group not in STACK_GROUPS and not 0 <= header.group <= 230:
+        problem = f"ISPG must be 0 to 230 or 401 to 630, found {header.group}"
+        repairs.need(problem, "taking it for one volume")
+        changes["group"] = 1
+    return Header(**{**vars(header), **changes})

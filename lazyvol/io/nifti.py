@@ -1,0 +1,194 @@
+"""NIfTI files: nibabel reads the header, regions are plain reads with the scaling applied."""
+
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lazyvol.errors import FormatError, TruncatedError
+from lazyvol.io.axes import arrange, common_unit, elements
+from lazyvol.io.compressed import CompressedSource, codec_of, head, plain_name
+from lazyvol.io.extras import formats
+from lazyvol.io.raw import (
+    Layout,
+    RawSource,
+    StoredFile,
+    check_dtype,
+    check_extent,
+    stored_file,
+    token,
+)
+from lazyvol.io.repairs import Repairs
+from lazyvol.io.spec import Opened
+from lazyvol.plan.recipe import Array, Source
+from lazyvol.plan.regions import Region, lengths, size
+
+SUFFIXES = (".nii",)
+HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
+#: axes as stored, fastest first
+AXES = ("x", "y", "z", "k", "channel")
+
+
+def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
+    """Volume (z, y, x) or series (k, z, y, x) in a NIfTI-1 or NIfTI-2 file, plain or packed.
+
+    Integers with a scale become float64, as nibabel does. Spacing without a unit is taken for
+    millimetres, which NIfTI means, unless all of it is 1: then it was never set. Orientation is
+    not applied.
+
+    Parameters
+    ----------
+    path
+        A ``.nii``, ``.nii.gz`` or ``.nii.bz2`` file.
+    permissive
+        Ignore bytes after the data.
+
+    Raises
+    ------
+    FormatError
+        The header breaks the rules, the data are not plain real numbers, or nibabel is missing.
+    TruncatedError
+        The file is shorter than its header promises.
+    """
+    file = stored_file(path)
+    first = file.head(max(HEADER_BYTES))
+    codec = codec_of(first)
+    header = parse(head(file, codec, max(HEADER_BYTES)) if codec else first, file.path)
+    shape, names = axes_of(header, file.path)
+    dims, order = arrange(names, file.path)
+    layout = Layout(offset_of(header, file), stored_dtype(header, file.path), shape, order)
+    spacing, unit = voxel_size(header, dims)
+    return Opened(
+        source=scaled(header, source_of(file, codec, layout, permissive)),
+        dims=dims,
+        voxel_size=spacing,
+        unit=unit,
+        name=plain_name(file.path)[0],
+    )
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether a file starts like a single NIfTI file."""
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
+
+
+def parse(first: bytes, where: str) -> Any:
+    """Header object of nibabel, its own checks made."""
+    nibabel = formats("nibabel", where)
+    sizes = {struct.unpack_from(f"{order}i", first.ljust(4))[0]: order for order in "<>"}
+    length = next((n for n in HEADER_BYTES if n in sizes), 0)
+    if not length or not is_nifti(first):
+        raise FormatError(f"{where}: no NIfTI header; only single .nii files are supported")
+    if len(first) < length:
+        raise TruncatedError(f"{where}: a NIfTI header has {length} bytes, found {len(first)}")
+    try:
+        return getattr(nibabel, HEADER_BYTES[length])(first[:length], check=False)
+    except Exception as error:  # nibabel has no common base for what it refuses
+        raise FormatError(f"{where}: nibabel refuses the header: {error}") from error
+
+
+def axes_of(header: Any, where: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Stored shape and axis names, slowest first; a time axis of 1 before channels is dropped."""
+    count = int(header["dim"][0])
+    shape = [int(n) for n in header["dim"][1 : 1 + max(0, count)]]
+    names = list(AXES[: len(shape)])
+    if not 2 <= count <= 5:
+        raise FormatError(f"{where}: NIfTI data need 2 to 5 axes, found dim[0] = {count}")
+    if count == 5 and shape[3] == 1:
+        del shape[3], names[3]
+    elements(shape, where)
+    return tuple(reversed(shape)), tuple(reversed(names))
+
+
+def stored_dtype(header: Any, where: str) -> str:
+    """Stored dtype with its byte order."""
+    try:
+        dtype = header.get_data_dtype()
+    except Exception as error:  # an unknown code raises one of nibabel's own errors
+        raise FormatError(f"{where}: unknown NIfTI datatype: {error}") from error
+    return check_dtype(np.dtype(dtype).newbyteorder(header.endianness), where).str
+
+
+def offset_of(header: Any, file: StoredFile) -> int:
+    """Byte of the first voxel, after the header."""
+    offset = float(header["vox_offset"])
+    least = int(header["sizeof_hdr"]) + 4
+    if not least <= offset < 2**62:
+        raise FormatError(
+            f"{file.path}: vox_offset of a single NIfTI file must be {least} or more, "
+            f"found {offset}"
+        )
+    return int(offset)
+
+
+def source_of(
+    file: StoredFile, codec: str | None, layout: Layout, permissive: bool
+) -> RawSource | CompressedSource:
+    """Unscaled data."""
+    if codec:
+        return CompressedSource(file, codec, layout, surplus=permissive)
+    check_extent(file, layout, Repairs(file.path, permissive))
+    return RawSource(file, layout)
+
+
+def voxel_size(header: Any, dims: tuple[str, ...]) -> tuple[dict[str, float], str]:
+    """Spacing of z, y, x and its unit."""
+    zooms = [float(f"{abs(float(z)):.7g}") for z in header["pixdim"][1:4]]
+    try:
+        word = header.get_xyzt_units()[0]
+    except KeyError:
+        word = "unknown"
+    if word == "unknown" and all(zoom == 1.0 for zoom in zooms):
+        return {}, "voxel"
+    word = "mm" if word == "unknown" else word
+    sizes = {d: (zoom, word) for d, zoom in zip("xyz", zooms, strict=True) if d in dims}
+    return common_unit(sizes)
+
+
+def scaled(header: Any, source: RawSource | CompressedSource) -> Source:
+    """Source with the header's slope and intercept, if they say anything."""
+    try:
+        slope, intercept = header.get_slope_inter()
+    except Exception as error:  # one of nibabel's own errors
+        raise FormatError(f"{source.file.path}: scl_slope or scl_inter: {error}") from error
+    if slope is None or (slope == 1.0 and intercept == 0.0):
+        return source
+    return ScaledSource(source, float(slope), float(intercept))
+
+
+@dataclass(eq=False)
+class ScaledSource:
+    """``slope * stored + intercept`` in float64."""
+
+    stored: RawSource | CompressedSource
+    slope: float
+    intercept: float
+    shape: tuple[int, ...] = field(init=False)
+    dtype: np.dtype[Any] = field(init=False)
+    chunks: tuple[int, ...] = field(init=False)
+    token: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape, self.chunks = self.stored.shape, self.stored.chunks
+        self.dtype = np.dtype(np.float64)
+        self.token = token(self.stored.file, self.stored.token, self.slope, self.intercept)
+
+    def read(self, region: Region, out: Array | None = None) -> Array:
+        """Copy of one region, scaled, in ``out`` where that is given."""
+        out = np.empty(lengths(region), self.dtype) if out is None else out
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite is what such a slope means
+            np.multiply(self.stored.read(region), self.slope, out=out)
+            out += self.intercept
+        return out
+
+    def stored_bytes(self, region: Region) -> int:
+        """What the unscaled data cost."""
+        return self.stored.stored_bytes(region)
+
+    def peak_bytes(self, region: Region) -> int:
+        """The unscaled read, then the result beside it."""
+        plain = size(region) * self.stored.dtype.itemsize
+        result = size(region) * self.dtype.itemsize
+        return max(self.stored.peak_bytes(region), plain + result)

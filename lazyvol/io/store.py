@@ -1,0 +1,214 @@
+"""The writer of our stores: OME-Zarr 0.5, sharded, checksummed, and there only when complete.
+
+A store grows in ``name.lazyvol-tmp`` beside its final name, readable by its owner alone, and gets
+its name by a rename once every shard is there. A shard is one file, written whole: each inner
+chunk is compressed (blosc-lz4 with shuffle) and closed by its crc32c, the file is synced before
+it gets its name, and absent chunks mean an unfinished store, as empty ones are written too.
+
+Blosc-lz4 with shuffle against zstd, float32, one thread (GB/s): noise packs 1.07 : 1 at 0.8 and
+unpacks at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 : 1 at 1.4 and 4.7 (zstd 1.08 : 1,
+0.8 and 1.1). Encoding here holds one inner chunk at a time; zarr's pipelines hold the shard twice.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lazyvol.errors import LabelError, TargetExistsError
+from lazyvol.io import ome
+from lazyvol.io.atomic import PathLike
+from lazyvol.io.confined import Confined
+from lazyvol.io.labels import KEY, Coords, Labels, record
+from lazyvol.io.shardgrid import SHARD_BYTES, shard_grid
+from lazyvol.io.target import Place, Target, TargetGroup, packing
+from lazyvol.io.zarrv3 import DTYPES
+
+#: names that zarr keeps for itself
+RESERVED = ("zarr.json", "c", "")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An array to be written: its shape and dtype, and the labels that go with it.
+
+    ``blocks`` is the length along each axis of the blocks it will be written in.
+    """
+
+    shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    dims: tuple[str, ...]
+    voxel_size: Mapping[str, float] = field(default_factory=dict)
+    unit: str = "voxel"
+    origin: Mapping[str, float] = field(default_factory=dict)
+    coords: Coords = field(default_factory=dict)
+    attrs: Mapping[str, object] = field(default_factory=dict)
+    name: str | None = None
+    blocks: tuple[int, ...] | None = None
+
+    @property
+    def labels(self) -> Labels:
+        """Everything but the values."""
+        return Labels(
+            tuple(self.dims),
+            self.voxel_size,
+            self.unit,
+            self.origin,
+            self.coords,
+            self.attrs,
+            self.name,
+        )
+
+
+def create(
+    path: PathLike,
+    variable: Variable,
+    *,
+    overwrite: bool = False,
+    max_shard_bytes: int = SHARD_BYTES,
+    token: str = "",
+    resume: bool = False,
+) -> Target:
+    """Start a store of one array: an OME-Zarr 0.5 image where its dims allow, else a plain array.
+
+    Raises
+    ------
+    TargetExistsError
+        Something is stored under ``path`` and ``overwrite`` is not set, or it is no zarr store.
+    LabelError
+        Labels do not fit the shape, or the dtype is no bool, integer or float.
+    StoreError
+        The operating system refuses to make the folder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tempfile import TemporaryDirectory
+    >>> from lazyvol.io.zarr import probe
+    >>> with TemporaryDirectory() as folder:
+    ...     variable = Variable((5, 7, 11), "float32", ("z", "y", "x"), {"z": 2.0}, "angstrom")
+    ...     target = create(f"{folder}/ones.zarr", variable)
+    ...     target.write((slice(0, 5), slice(0, 7), slice(0, 11)), np.ones((5, 7, 11), "float32"))
+    ...     target.publish()
+    ...     opened = probe(f"{folder}/ones.zarr")
+    >>> opened.dims, opened.voxel_size, opened.unit
+    (('z', 'y', 'x'), {'z': 2.0}, 'angstrom')
+    """
+    place = Place(os.path.abspath(path), overwrite, token, resume)
+    planned = _plan(place, "", variable, max_shard_bytes)
+    place.start()
+    return _written(planned)
+
+
+def create_group(
+    path: PathLike,
+    variables: Mapping[str, Variable],
+    *,
+    overwrite: bool = False,
+    max_shard_bytes: int = SHARD_BYTES,
+    token: str = "",
+    resume: bool = False,
+) -> TargetGroup:
+    """Start a data set: a group with one image or array per variable, published as a whole.
+
+    Raises
+    ------
+    LabelError
+        A name cannot be a folder's; as `create` for each variable.
+    TargetExistsError, StoreError
+        As `create`.
+    """
+    place = Place(os.path.abspath(path), overwrite, token, resume)
+    for name in variables:
+        if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
+            raise LabelError(f"a variable needs a name that a folder can have, got {name!r}")
+    planned = {n: _plan(place, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
+    place.start()
+    place.write("", _group({KEY: {"kind": "dataset", "variables": list(variables)}}))
+    return TargetGroup(place, {name: _written(plan, alone=False) for name, plan in planned.items()})
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A target and the metadata that make it, complete before anything is on disk."""
+
+    target: Target
+    nodes: Mapping[str, Mapping[str, Any]]
+
+
+def _plan(place: Place, key: str, variable: Variable, max_bytes: int) -> _Plan:
+    dtype = np.dtype(variable.dtype)
+    if dtype.name not in DTYPES:
+        raise LabelError(
+            f"{place.path}: a store holds {', '.join(DTYPES)}, got {dtype}; convert it, complex "
+            "numbers into two variables"
+        )
+    shape = tuple(int(n) for n in variable.shape)
+    own = {KEY: record(variable.labels, shape, dtype)}
+    chunks, shards = shard_grid(shape, dtype, variable.blocks, max_bytes)
+    image = ome.image_of(variable.labels)
+    array_key = f"{key}0/" if image else key
+    target = Target(place, array_key, shape, dtype.name, chunks, shards)
+    nodes = {array_key: _array(target, variable.dims, {} if image else own)}
+    if image:
+        nodes = {key: _group({"ome": image, **own}), **nodes}
+    return _Plan(target, nodes)
+
+
+def _written(plan: _Plan, *, alone: bool = True) -> Target:
+    target = plan.target
+    if target.place.resume:
+        _check_same_cut(target, plan.nodes[target.key])
+    try:
+        for key, content in plan.nodes.items():
+            target.place.write(key, content)
+    except BaseException:
+        if not target.place.resume:
+            target.discard()
+        raise
+    return replace(target, alone=alone)
+
+
+def _check_same_cut(target: Target, content: Mapping[str, Any]) -> None:
+    """Refuse to go on with a stopped run whose shards are cut or coded otherwise."""
+    found = Confined(os.path.realpath(target.place.store)).json(f"{target.key}zarr.json")
+    fields = ("shape", "data_type", "chunk_grid", "codecs")
+    if found and any(found.content.get(field) != content[field] for field in fields):
+        raise TargetExistsError(
+            f"{target.place.folder}: resume goes on with shards of the same cut; the stopped run "
+            f"has {found.content.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; give "
+            "it the same memory, or pass overwrite=True without resume"
+        )
+
+
+def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    pack = {"name": "blosc", "configuration": packing(np.dtype(target.dtype))}
+    chain: list[dict[str, Any]] = [little, pack, {"name": "crc32c"}]
+    shard = {
+        "chunk_shape": list(target.chunks),
+        "codecs": chain,
+        "index_codecs": [little, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    sharded = [{"name": "sharding_indexed", "configuration": shard}]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(target.shape),
+        "data_type": target.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(target.shards)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": False if target.dtype == "bool" else 0,
+        "codecs": sharded if target.shape else chain,
+        "attributes": dict(attributes),
+        "dimension_names": list(dims),
+        "storage_transformers": [],
+    }
