@@ -202,9 +202,9 @@ def float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def with_units(stack: xr.DataArray, power: int) -> dict[Hashable, Any]:
-    """Attributes of a result whose unit is the stack's to a power (variance: 2)."""
+    """Attributes of a result whose unit is the stack's to a power (variance: 2; counts: 0)."""
     attrs = dict(stack.attrs)
-    unit = attrs.get("units")
-    if unit and power != 1:
+    unit = attrs.pop("units", None) if power == 0 else attrs.get("units")
+    if unit and power not in (0, 1):
         attrs["units"] = f"({unit})^{power}" if " " in str(unit) else f"{unit}^{power}"
     return attrs

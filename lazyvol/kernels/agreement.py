@@ -41,13 +41,10 @@ def update(
     """
     kept = [a for a in range(x.ndim) if a not in axes]
     order = (*kept, *axes)
-    trailing = list(range(len(kept), x.ndim))
-    rows = [_rows(b, order, trailing) for b in (x, y)]
+    rows = [_rows(b, x, order, len(axes)) for b in (x, y)]
     weight = np.ones((1, rows[0].shape[1]), bool)
     if mask is not None:
-        shape = tuple(n if a in axes else m for a, (n, m) in
-                      enumerate(zip(x.shape, mask.shape, strict=True)))  # fmt: skip
-        weight = _rows(np.broadcast_to(mask, shape), order, trailing)
+        weight = _rows(mask, x, order, len(axes))
     kept_shape = tuple(x.shape[a] for a in kept)
     where = [_row_numbers(b, kept, kept_shape) for b in (y, mask)]
     found = np.zeros((len(PARTS), rows[0].shape[0]))
@@ -58,8 +55,13 @@ def update(
         state[part][...] = values
 
 
-def _rows(block: Array, order: Sequence[int], trailing: Sequence[int]) -> Array:
-    return split(block.transpose(order), trailing)[..., 0]
+def _rows(block: Array, like: Array, order: Sequence[int], reduced: int) -> Array:
+    """(kept, reduced) elements of a block, repeated along reduced axes where it has length 1."""
+    block = block.astype(np.float32) if block.dtype == np.float16 else block
+    kept, axes = order[: len(order) - reduced], order[len(order) - reduced :]
+    shape = [block.shape[a] if a in kept else like.shape[a] for a in range(block.ndim)]
+    turned = np.broadcast_to(block, shape).transpose(order)
+    return split(turned, range(len(kept), len(kept) + len(axes)))[..., 0]
 
 
 def _row_numbers(block: Array | None, kept: Sequence[int], shape: tuple[int, ...]) -> Array:
@@ -162,13 +164,13 @@ def combine(a: State, b: State) -> State:
 
 def finish(state: State, *, want: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
     """Scores by name; NaN where nothing was compared, or a constant has no correlation."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return {name: np.asarray(SCORES[name](state)).astype(t) for name, t in want.items()}
 
 
 def interval(state: State, *, z: float, dtype: np.dtype[Any]) -> dict[str, Array]:
     """Correlation and its bounds, ``z`` standard errors of Fisher's transform away."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         r = _ncc(state)
         error = z / np.sqrt(np.where(state["n"] > 3, state["n"] - 3, np.nan))
         bounds = {"lower": np.tanh(np.arctanh(r) - error), "upper": np.tanh(np.arctanh(r) + error)}

@@ -59,7 +59,8 @@ def update(
 ) -> None:
     """Take in a block, reduced over ``axes``; only where ``mask`` is True and, with ``skipna``,
     where it is not NaN."""
-    block = np.abs(block) if absolute else block
+    if absolute:  # in float64 where an integer's least value has no positive twin
+        block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
     if "count" not in state:
         _accumulate(state, axes, block)
         return
@@ -102,7 +103,8 @@ def _accumulate(
     sums = [pair(state[n], axes) if n in state else _NONE for n in PARTS]
     none = _NONE.astype(values.dtype)
     low, high = (
-        pair(state[n].astype(values.dtype), axes) if n in state else none for n in ("low", "high")
+        pair(state[n].astype(values.dtype, copy=False), axes) if n in state else none
+        for n in ("low", "high")
     )
     todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
     wide = str(block.dtype) not in NARROW
@@ -113,7 +115,7 @@ def _accumulate(
     else:
         _walk(values, rows, *sums, low, high, *todo, wide)
     for n, found in (("low", low), ("high", high)):
-        if n in state:
+        if n in state and found.dtype != state[n].dtype:
             state[n][...] = found.reshape(state[n].shape)
 
 
@@ -225,7 +227,8 @@ def finish(
         elif name == "count":
             found[name] = np.broadcast_to(count, (int(np.prod(shape)),)).astype(dtype)
         else:
-            out = np.empty(int(np.prod(shape)), np.float64 if dtype.kind != "f" else dtype)
+            single = dtype.kind == "f" and dtype.itemsize == 4  # compiled code has no float16
+            out = np.empty(int(np.prod(shape)), np.float32 if single else np.float64)
             rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
             _statistic(out, *rows, count, ddof, STATISTICS.index(name))
             found[name] = out

@@ -83,7 +83,8 @@ def copies(
     for n, volume in enumerate(block):
         placed = standing
         if tilt[n, 0, 0, 0]:
-            matrix = shapes.rotation(np.array(along), float(tilt[n].item()), float(azimuth[n].item()))
+            pose = tilt[n].item(), azimuth[n].item()
+            matrix = shapes.rotation(np.array(along), *pose)
             placed = turned(standing, matrix, np.array(step))
         np.add(volume, placed, out=out[n], casting="same_kind")
     return out

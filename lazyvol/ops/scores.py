@@ -28,6 +28,7 @@ from lazyvol.stack import (
     require_stack,
     spacing,
     unit_of,
+    with_units,
 )
 
 __all__ = ["bce", "compare", "correlation", "cosine", "fsc", "halves", "mse", "ncc", "rmse"]
@@ -221,12 +222,12 @@ def _scores(
     return {m: _relabelled(found[m], m, stack) for m in metrics}
 
 
+#: power of the stack's unit that a score has; the others are pure numbers
+POWERS = {"mse": 2, "rmse": 1}
+
+
 def _relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
-    unit = str(stack.attrs.get("units", ""))
-    units = {"mse": f"{unit}^2" if unit else "", "rmse": unit}.get(metric, "1")
-    kept = {n: v for n, v in stack.attrs.items() if n != "units"}
-    score = score.rename(metric)
-    score.attrs = kept | ({"units": units} if units else {})
+    score.attrs = {str(n): v for n, v in with_units(stack, POWERS.get(metric, 0)).items()}
     return score
 
 
@@ -364,7 +365,8 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     )  # fmt: skip
     width = shells.shell_width(a.shape, steps)
     unit = {"units": f"1/{unit_of(a, dims[-1])}"}
-    return found.assign_coords(frequency=("frequency", np.arange(n) * width, unit)).rename("fsc")
+    frequency = ("frequency", np.arange(n) * width, unit)
+    return _relabelled(found.assign_coords(frequency=frequency), "fsc", a)
 
 
 def halves(stack: xr.DataArray) -> xr.Dataset:
@@ -401,7 +403,8 @@ def halves(stack: xr.DataArray) -> xr.Dataset:
         finish_bytes=4 * dtype.itemsize + 16,
     )
     found = fold(spec, stack, group, dims=(STACK,), title="halves")
-    return xr.Dataset({n: found[n].rename(n) for n in names})
+    found["variance"].attrs = {str(n): v for n, v in with_units(stack, 2).items()}
+    return xr.Dataset(found)
 
 
 def _half_sets(stack: xr.DataArray) -> xr.DataArray:

@@ -269,20 +269,20 @@ def statistics_fold(
     parts = {p: None for name in names for p in NEEDS[name][0]}
     parts |= {"count": None} if counted else {}
     floats = float_of(dtype) if result is None else result
-    wide = np.dtype(np.uint64) if absolute and dtype.kind == "u" else dtype
-    want = {NEEDS[m][1]: _dtype(m, wide, floats) for m in names}
+    held = float_of(dtype) if absolute else dtype
+    want = {NEEDS[m][1]: _dtype(m, held, floats) for m in names}
     finish: Callable[[moments.State], dict[str, Any]] = partial(
         moments.finish, want=want, n=n, ddof=ddof
     )
     return Fold(
-        start=partial(moments.start, parts=tuple(parts), dtype=wide),
+        start=partial(moments.start, parts=tuple(parts), dtype=held),
         update=partial(moments.update, skipna=skipna, absolute=absolute),
         combine=moments.combine,
         finish=finish,
         outputs={m: Output(t) for m, t in want.items()},
-        state_bytes=_state_bytes(tuple(parts), dtype),
+        state_bytes=_state_bytes(tuple(parts), held),
         finish_bytes=_finish_bytes(want),
-        scratch=2.0 * dtype.itemsize + 2 if counted else dtype.itemsize * absolute,
+        scratch=held.itemsize * absolute + (2.0 * held.itemsize + 2 if counted else 0),
     )
 
 

@@ -1,0 +1,113 @@
+"""Where something is made: dims, positions and directions for ops that start from nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import cos, isfinite, radians, sin
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels.shapes import Triple
+from lazyvol.plan.verbs import generate
+from lazyvol.stack import SPATIAL, STACK, as_stack, require_stack, spacing, spatial_dims
+
+Like = xr.DataArray | Sequence[int]
+Axis = str | Mapping[str, float]
+Place = Mapping[str, float]
+
+
+def canvas(like: Like, voxel_size: float = 1.0, unit: str = "voxel") -> xr.DataArray:
+    """Dims and positions of what is to be made, over one value that is repeated."""
+    if not isinstance(like, xr.DataArray):
+        shape = tuple(int(n) for n in like)
+        if any(n < 0 for n in shape):
+            raise LabelError(f"a shape is made of lengths of 0 or more, got {shape}")
+        return as_stack(np.broadcast_to(np.int8(0), shape), voxel_size=voxel_size, unit=unit)
+    require_stack(like)
+    places = {d: like.coords[d].variable for d in like.dims if d in like.coords}
+    return xr.DataArray(np.broadcast_to(np.int8(0), like.shape), places, like.dims)
+
+
+def space(like: Like, voxel_size: float = 1.0, unit: str = "voxel") -> xr.DataArray:
+    """The spatial dims of a canvas."""
+    found = canvas(like, voxel_size, unit)
+    dims = spatial_dims(found)
+    if not dims:
+        raise LabelError(f"a shape lies in some of the dims {SPATIAL}, got {found.dims}")
+    return found.isel({d: 0 for d in found.dims if d not in dims}, drop=True).transpose(*dims)
+
+
+def repeated(where: xr.DataArray, n: int) -> xr.DataArray:
+    """``n`` canvases along k."""
+    if n < 0:
+        raise LabelError(f"the number of particles is 0 or more, got {n=}")
+    values = np.broadcast_to(np.int8(0), (n, *where.shape))
+    return xr.DataArray(values, where.coords, (STACK, *where.dims))
+
+
+def order(where: xr.DataArray) -> tuple[str, ...]:
+    """The three spatial dims as kernels see them: those that are missing, then those there."""
+    there = tuple(str(d) for d in where.dims)
+    return (*(d for d in SPATIAL if d not in there), *there)
+
+
+def steps(where: xr.DataArray, flat: str | None = None) -> Triple:
+    """Distance between voxels along the three axes; 0 along missing ones and ``flat``."""
+    return triple(where, {str(d): spacing(where, str(d)) for d in where.dims if d != flat})
+
+
+def middle(where: xr.DataArray, centre: Place | None) -> Triple:
+    """Voxel of a centre given by dim; that of ``n // 2`` where it is not."""
+    given = dict(centre or {})
+    unknown = [d for d in given if d not in where.dims]
+    if unknown:
+        raise LabelError(f"centre gives positions along {where.dims}, got {unknown}")
+    found = {str(d): float(n // 2) for d, n in where.sizes.items()}
+    for d, position in given.items():
+        found[d] = (position - float(where.coords[d][0])) / spacing(where, d)
+    return triple(where, found)
+
+
+def direction(where: xr.DataArray, axis: Axis, tilt: float = 0.0) -> Triple:
+    """Unit vector along ``axis``, leaning by ``tilt`` degrees towards x (or from x towards z)."""
+    parts = dict.fromkeys((axis,), 1.0) if isinstance(axis, str) else dict(axis)
+    size = float(np.sqrt(sum(float(v) ** 2 for v in parts.values())))
+    if set(parts) - set(SPATIAL) or not isfinite(size) or size == 0:
+        raise LabelError(f"axis is one of {SPATIAL} or components by dim, not all 0, got {axis!r}")
+    if tilt and not isinstance(axis, str):
+        raise LabelError(f"tilt is for an axis given as a dim, got {axis=}; tilt the components")
+    if tilt:
+        parts = {str(axis): cos(radians(tilt)), "z" if axis == "x" else "x": sin(radians(tilt))}
+        size = 1.0
+    return triple(where, {d: float(v) / size for d, v in parts.items()})
+
+
+def triple(where: xr.DataArray, values: Mapping[str, float]) -> Triple:
+    """Values by dim in the order of the axes; 0 for dims not named."""
+    a, b, c = (float(values.get(d, 0.0)) for d in order(where))
+    return a, b, c
+
+
+def not_negative(name: str, value: float) -> float:
+    """A finite number of 0 or more."""
+    if not (isfinite(value) and value >= 0):
+        raise LabelError(f"{name} is a number of 0 or more, got {value!r}")
+    return float(value)
+
+
+def float_dtype(dtype: str) -> np.dtype[np.floating]:
+    """A float type by name."""
+    found = np.dtype(dtype)
+    if found.kind != "f" or found.itemsize > 8:
+        raise LabelError(f"dtype is float16, float32 or float64, got {dtype!r}")
+    return found
+
+
+def made(
+    kernel: Callable[..., Any], where: xr.DataArray, dtype: str, title: str
+) -> xr.DataArray:
+    """What a kernel makes; float16 is made in float32 and then rounded."""
+    found = float_dtype(dtype)
+    scratch = 4.0 if found.itemsize < 4 else 0.0
+    return generate(kernel, where, dtype=found, scratch=scratch, title=title).rename(title)

@@ -1,0 +1,270 @@
+"""The one table: every public operation, and the same by other means.
+
+A row gives an operation its tests (``test_ops.py``), its benchmark and nothing else to write. The
+part of a name after ``/`` says with which options. Oracles are numpy and scipy on plain arrays,
+(k, z, y, x), in float64.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import lazyvol as lv
+from tests import formulas as by_numpy
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: voxel size of the stacks that the table is run on, along z, y, x
+VOXEL = (3.0, 2.0, 1.5)
+UNIT = "angstrom"
+STACKED = ("k", "z", "y", "x")
+VOLUME = ("z", "y", "x")
+FLOATS = ("float16", "float32", "float64")
+DTYPES = (*FLOATS, "int16", "uint8")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation with its options, its oracle, and what the result looks like.
+
+    ``dims`` are those of the result, ``power`` that of its unit (None: of no unit), ``dtype``
+    ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is
+    the distance allowed to the oracle in units of the result's precision, relative to its largest
+    value. ``made`` is for what depends on the shape and positions of a stack alone.
+    """
+
+    op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
+    oracle: Callable[[Array], Array | Mapping[str, Array]]
+    dims: tuple[str, ...] = STACKED
+    power: int | Mapping[str, int] | None = 1
+    dtype: str | Mapping[str, str] = "float"
+    ulps: float = 4.0
+    dtypes: tuple[str, ...] = DTYPES
+    made: bool = False
+
+
+def mask_of(shape: tuple[int, ...]) -> Array:
+    """A fixed mask over one volume."""
+    return np.random.default_rng(5).random(shape[-3:]) > 0.4
+
+
+def masked(stack: xr.DataArray) -> xr.DataArray:
+    """The same mask with labels, in memory."""
+    return lv.as_stack(mask_of(stack.shape), voxel_size=VOXEL, unit=UNIT)
+
+
+def omitted(a: Array) -> Array:
+    """Values outside the mask as NaN, for numpy's nan-functions."""
+    return np.where(mask_of(a.shape), a.astype(np.float64), np.nan)
+
+
+def described(a: Array) -> dict[str, Array]:
+    norm = np.sqrt((a.astype(np.float64) ** 2).sum(0))
+    return {
+        "mean": a.mean(0, np.float64), "var": a.var(0, np.float64), "min": a.min(0),
+        "max": a.max(0), "norm": norm,
+    }  # fmt: skip
+
+
+def wide(a: Array) -> Array:
+    return a.astype(np.float64)
+
+
+STATS = {
+    "stats.mean": Case(lv.stats.mean, lambda a: wide(a).mean(0), VOLUME),
+    "stats.mean/all": Case(lambda s: lv.stats.mean(s, None), lambda a: wide(a).mean(), ()),
+    "stats.mean/apart": Case(
+        lambda s: lv.stats.mean(s, ("x", "k")), lambda a: wide(a).mean((0, 3)), ("z", "y")
+    ),
+    "stats.mean/mask": Case(
+        lambda s: lv.stats.mean(s, VOLUME, mask=masked(s)),
+        lambda a: np.nanmean(omitted(a), (1, 2, 3)), ("k",),
+    ),
+    "stats.sum": Case(lv.stats.sum, lambda a: wide(a).sum(0), VOLUME),
+    "stats.sum/volumes": Case(
+        lambda s: lv.stats.sum(s, VOLUME), lambda a: wide(a).sum((1, 2, 3)), ("k",)
+    ),
+    "stats.var": Case(lv.stats.var, lambda a: wide(a).var(0), VOLUME, power=2),
+    "stats.var/ddof": Case(
+        lambda s: lv.stats.var(s, "y", ddof=1), lambda a: wide(a).var(2, ddof=1),
+        ("k", "z", "x"), power=2,
+    ),
+    "stats.std": Case(lv.stats.std, lambda a: wide(a).std(0), VOLUME),
+    "stats.std/mask": Case(
+        lambda s: lv.stats.std(s, VOLUME, mask=masked(s)),
+        lambda a: np.nanstd(omitted(a), (1, 2, 3)), ("k",),
+    ),
+    "stats.min": Case(lv.stats.min, lambda a: a.min(0), VOLUME, dtype="same", ulps=0),
+    "stats.max": Case(lv.stats.max, lambda a: a.max(0), VOLUME, dtype="same", ulps=0),
+    "stats.max/volumes": Case(
+        lambda s: lv.stats.max(s, VOLUME), lambda a: a.max((1, 2, 3)), ("k",), dtype="same", ulps=0
+    ),
+    "stats.count": Case(
+        lv.stats.count, lambda a: np.full(a.shape[1:], len(a)), VOLUME, power=None, dtype="int64"
+    ),
+    "stats.count/mask": Case(
+        lambda s: lv.stats.count(s, VOLUME, mask=masked(s)),
+        lambda a: np.full(len(a), mask_of(a.shape).sum()), ("k",), power=None, dtype="int64",
+    ),
+    "stats.norm": Case(
+        lv.stats.norm, lambda a: np.linalg.norm(wide(a).reshape(len(a), -1), axis=1), ("k",)
+    ),
+    "stats.norm/1": Case(
+        lambda s: lv.stats.norm(s, ord=1), lambda a: abs(wide(a)).sum((1, 2, 3)), ("k",)
+    ),
+    "stats.norm/inf": Case(
+        lambda s: lv.stats.norm(s, "k", ord=np.inf), lambda a: abs(wide(a)).max(0), VOLUME
+    ),
+    "stats.describe": Case(
+        lv.stats.describe, described, VOLUME,
+        power={"mean": 1, "var": 2, "min": 1, "max": 1, "norm": 1},
+        dtype={"mean": "float", "var": "float", "min": "same", "max": "same", "norm": "float"},
+    ),
+}  # fmt: skip
+
+PROJECTIONS = {
+    "projections.sum": Case(lv.projections.sum, lambda a: wide(a).sum(1), ("k", "y", "x")),
+    "projections.mean": Case(
+        lambda s: lv.projections.mean(s, "y"), lambda a: wide(a).mean(2), ("k", "z", "x")
+    ),
+    "projections.max": Case(
+        lambda s: lv.projections.max(s, "x"), lambda a: a.max(3), ("k", "z", "y"),
+        dtype="same", ulps=0,
+    ),
+    "projections.min": Case(
+        lv.projections.min, lambda a: a.min(1), ("k", "y", "x"), dtype="same", ulps=0
+    ),
+    "projections.std": Case(
+        lambda s: lv.projections.std(s, "y"), lambda a: wide(a).std(2), ("k", "z", "x")
+    ),
+    # voxels 2 to 5 along y stand at 4, 6, 8 and 10
+    "projections.slab": Case(
+        lambda s: lv.projections.slab(s, "y", 3.5, 10.0), lambda a: wide(a)[:, :, 2:6].mean(2),
+        ("k", "z", "x"),
+    ),
+    "projections.slab/max": Case(
+        lambda s: lv.projections.slab(s, "z", 3.0, 3.0, "max"), lambda a: a[:, 1],
+        ("k", "y", "x"), dtype="same", ulps=0,
+    ),
+}  # fmt: skip
+
+
+def each(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """An oracle for one particle as one for a stack."""
+    return lambda a: np.stack([function(v) for v in wide(a)])
+
+
+def ranged(v: Array) -> Array:
+    return (v - v.min()) / (v.max() - v.min())
+
+
+def ranged_inside(v: Array) -> Array:
+    inside = v[mask_of(v.shape)]
+    return 3 - 5 * (v - inside.min()) / (inside.max() - inside.min())
+
+
+INTENSITY = {
+    "intensity.rescale": Case(lv.intensity.rescale, each(ranged), power=None),
+    "intensity.rescale/mask": Case(
+        lambda s: lv.intensity.rescale(s, 3.0, -2.0, mask=masked(s)), each(ranged_inside),
+        power=None,
+    ),
+    "intensity.rescale/apart": Case(
+        lambda s: lv.intensity.rescale(s, dim=("k", "y")),
+        lambda a: (wide(a) - a.min((0, 2), keepdims=True))
+        / np.subtract(a.max((0, 2), keepdims=True), a.min((0, 2), keepdims=True), dtype="f8"),
+        power=None,
+    ),
+    "intensity.unit_norm": Case(
+        lv.intensity.unit_norm, each(lambda v: v / np.linalg.norm(v.ravel())), power=None
+    ),
+    "intensity.unit_norm/k": Case(
+        lambda s: lv.intensity.unit_norm(s, dim="k"),
+        lambda a: wide(a) / np.maximum(np.sqrt((wide(a) ** 2).sum(0)), 1e-300), power=None,
+    ),
+    "intensity.center": Case(lv.intensity.center, each(lambda v: v - v.mean())),
+    "intensity.standardize": Case(
+        lv.intensity.standardize,
+        each(lambda v: (v - v.mean()) / max(v.std(), v.size**-0.5)), power=None,
+    ),
+    "intensity.standardize/slices": Case(
+        lambda s: lv.intensity.standardize(s, dim=("y", "x")),
+        lambda a: (wide(a) - wide(a).mean((2, 3), keepdims=True))
+        / np.maximum(wide(a).std((2, 3), keepdims=True), (a.shape[2] * a.shape[3]) ** -0.5),
+        power=None,
+    ),
+    "intensity.contrast_normalise": Case(
+        lambda s: lv.intensity.contrast_normalise(s, scale=2.0, bias=0.5),
+        each(lambda v: 2 * (v - v.mean()) / np.sqrt(0.5 + v.var())), power=None,
+    ),
+}  # fmt: skip
+
+
+def made(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME, ulps: float = 4.0) -> Case:
+    return Case(op, oracle, dims, None, "float32", ulps, ("uint8",), made=True)
+
+
+TILTED = {"axis": {"z": 1.0, "y": -2.0, "x": 0.5}, "radius": 3.3, "length": 9.1, "soft": 2.0}
+
+SYNTHETIC = {
+    "synthetic.noise": made(
+        lambda s: lv.synthetic.noise(s, seed=11, scale=2.0),
+        lambda a: 2 * by_numpy.normal(a.shape, seed=11), STACKED,
+    ),
+    "synthetic.noise/uniform": made(
+        lambda s: lv.synthetic.noise(s, seed=12, kind="uniform", scale=3.0),
+        lambda a: 3 * by_numpy.uniform(a.shape, seed=12), STACKED,
+    ),
+    "synthetic.cylinder": made(
+        lambda s: lv.synthetic.cylinder(s, **TILTED, centre={"y": 11.0}),
+        lambda a: by_numpy.cylinder(a.shape[1:], VOXEL, **TILTED, centre=(2, 5.5, 6)),
+    ),
+    "synthetic.cylinder/tilt": made(
+        lambda s: lv.synthetic.cylinder(s, radius=2.2, length=8.3, axis="y", tilt=30.0),
+        lambda a: by_numpy.cylinder(
+            a.shape[1:], VOXEL, radius=2.2, length=8.3, axis={"y": np.sqrt(3.0), "x": 1.0}
+        ),
+    ),
+    "synthetic.sphere": made(
+        lambda s: lv.synthetic.sphere(s, radius=4.4, soft=3.0),
+        lambda a: by_numpy.ball(a.shape[1:], VOXEL, radius=4.4, soft=3.0),
+    ),
+    "synthetic.circle": made(
+        lambda s: lv.synthetic.circle(s, radius=4.4, axis="y"),
+        lambda a: by_numpy.ball(a.shape[1:], (3.0, 0.0, 1.5), radius=4.4),
+    ),
+    "synthetic.box": made(
+        lambda s: lv.synthetic.box(s, size={"z": 4.0, "x": 7.0}, soft=2.5),
+        lambda a: by_numpy.box(a.shape[1:], VOXEL, size=(4.0, np.inf, 7.0), soft=2.5),
+    ),
+    "synthetic.particles": made(
+        lambda s: lv.synthetic.particles(
+            s.shape[1:], s.sizes["k"], alpha=0.3, tilted=0.4, seed=3, radius=2.1, length=6.0
+        ),
+        lambda a: by_numpy.particles(
+            a.shape, alpha=0.3, tilted=0.4, seed=3, radius=2.1, length=6.0
+        ),
+        STACKED,
+    ),
+    "synthetic.particles/template": made(
+        lambda s: lv.synthetic.particles(
+            lv.synthetic.sphere(s, radius=4.4), s.sizes["k"], sigma=0.5, tilted=0.0, seed=4
+        ),
+        lambda a: by_numpy.ball(a.shape[1:], VOXEL, radius=4.4)
+        + 0.5 * by_numpy.normal(a.shape, seed=4, stream=2),
+        STACKED,
+    ),
+}  # fmt: skip
+
+#: name -> row; the lead of a name is its topic and function
+from tests.score_rows import SCORES  # noqa: E402
+
+ORACLES: dict[str, Case] = {**STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **SCORES}
+
+
+def function_of(name: str) -> str:
+    """``topic.function`` of a row."""
+    return name.partition("/")[0]

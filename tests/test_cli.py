@@ -1,0 +1,414 @@
+"""The command line: every public operation, every job, every refusal."""
+
+import csv
+import importlib
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import lazyvol as lv
+import lazyvol.ops
+from lazyvol.cli import main, make_app
+from lazyvol.cli.demo import area_under_curve
+from lazyvol.cli.docs import about, parameter_texts
+from lazyvol.cli.verbs import parsed, verbs
+from lazyvol.errors import LabelError, TruncatedError
+from lazyvol.facts import TIMES
+from lazyvol.io import open as open_stack
+from lazyvol.io.saving import save
+from lazyvol.plan import regions
+from lazyvol.plan.lazy import source_array
+from lazyvol.screening import FILES, flagged, rejection, screen
+from tests.sources import Counting
+
+SHAPE = (10, 5, 7, 11)
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def values() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=SHAPE[1:]) + rng.normal(size=SHAPE)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A folder with a stack, a volume and a mask."""
+    folder = tmp_path_factory.mktemp("files")
+    stack = lv.as_stack(values(), voxel_size=2.0, unit="angstrom", name="density")
+    save(stack.assign_coords(tomogram=("k", [f"t{n}" for n in range(10)])), folder / "stack.zarr")
+    save(stack.isel(k=0, drop=True), folder / "volume.zarr")
+    save(stack.isel(k=0, drop=True) > 0, folder / "mask.zarr")
+    np.save(folder / "stack.npy", values())
+    return folder
+
+
+#: what an operation takes beside its first stack; those not here take nothing else
+REST = {
+    ("projections", "slab"): ["z", "2", "6"],
+    ("scores", "correlation"): ["volume.zarr"],
+    ("scores", "fsc"): ["volume.zarr"],
+    ("synthetic", "box"): ["--size", "z=4,y=4,x=6"],
+    ("synthetic", "circle"): ["--radius", "4"],
+    ("synthetic", "cylinder"): ["--radius", "3", "--length", "6", "--axis", "z=1,x=0.5"],
+    ("synthetic", "particles"): ["4", "--sigma", "1", "--tilt", "20,30"],
+    ("synthetic", "sphere"): ["--radius", "3", "--centre", "z=4"],
+}
+#: operations whose first input is a volume
+VOLUMES = {("scores", "fsc"), *(key for key in REST if key[0] == "synthetic")}
+
+
+def run(tokens: list[str], capsys) -> tuple[int, str, str]:
+    code = main(tokens)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def public() -> set[tuple[str, str]]:
+    """Every public operation, found without the command line's help."""
+    found = set()
+    for info in pkgutil.iter_modules(lazyvol.ops.__path__):
+        module = importlib.import_module(f"lazyvol.ops.{info.name}")
+        found |= {(info.name, name) for name in getattr(module, "__all__", ())}
+    return found
+
+
+def test_every_public_operation_has_a_command():
+    app = make_app()
+    assert public() == set(verbs())
+    for topic, name in public():
+        assert callable(app[topic][name].default_command)
+
+
+@pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
+def test_every_operation_runs_and_its_result_is_stored(key, files, tmp_path, capsys):
+    first = "volume.zarr" if key in VOLUMES else "stack.zarr"
+    rest = [str(files / t) if t.endswith(".zarr") else t for t in REST.get(key, [])]
+    out = tmp_path / "out.zarr"
+    code, told, err = run([*key, str(files / first), *rest, "--out", str(out)], capsys)
+    assert (code, err) == (0, "")
+    assert told.startswith("Plan\n")
+    assert told.endswith(f"wrote       {out}\n")
+    assert out.is_dir()
+
+
+@pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
+def test_every_operation_has_help(key, capsys):
+    code, told, _ = run([*key, "--help"], capsys)
+    assert code == 0
+    function = verbs()[key].function
+    first = about(function).split("\n\n")[0].split()
+    assert " ".join(first[:6]) in " ".join(told.split())
+    assert "``" not in told
+
+
+def test_the_result_is_that_of_the_function(files, tmp_path, capsys):
+    out = tmp_path / "var.npy"
+    run(["stats", "var", str(files / "stack.npy"), str(out), "--ddof", "1"], capsys)
+    np.testing.assert_allclose(np.load(out), values().var(0, ddof=1), rtol=1e-6)
+
+
+def test_dims_masks_and_several_values_are_understood(files, tmp_path, capsys):
+    stack, mask = files / "stack.zarr", files / "mask.zarr"
+    out = tmp_path / "mean.npy"
+    told = run(
+        ["stats", "mean", str(stack), str(out), "--dim", "z,y,x", "--mask", str(mask)], capsys
+    )
+    assert told[0] == 0
+    inside = np.where(values()[0] > 0, values(), np.nan)
+    np.testing.assert_allclose(np.load(out), np.nanmean(inside, (1, 2, 3)), rtol=1e-5)
+    table = tmp_path / "scores.csv"
+    run(["scores", "compare", str(stack), str(table), "--metrics", "ncc"], capsys)
+    assert next(csv.reader(table.read_text().splitlines())) == ["k", "tomogram", "ncc"]
+
+
+def test_against_a_file_is_against_its_volume(files, tmp_path, capsys):
+    out = tmp_path / "ncc.csv"
+    reference = str(files / "volume.zarr")
+    run(["scores", "ncc", str(files / "stack.zarr"), str(out), "--against", reference], capsys)
+    assert float(rows(out)[0]["ncc"]) == pytest.approx(1)
+
+
+def test_a_table_is_not_resumed_and_not_replaced_unasked(files, tmp_path, capsys):
+    out = tmp_path / "ncc.csv"
+    out.write_text("mine")
+    tokens = ["scores", "ncc", str(files / "stack.npy"), str(out)]
+    assert "TargetExistsError" in run(tokens, capsys)[2]
+    assert out.read_text() == "mine"
+    assert "can be resumed" in run([*tokens, "--resume"], capsys)[2]
+    assert run([*tokens, "--overwrite"], capsys)[0] == 0
+    assert len(rows(out)) == 10
+
+
+def test_a_table_holds_one_dim(files, tmp_path, capsys):
+    code, _, err = run(["stats", "var", str(files / "stack.npy"), str(tmp_path / "v.csv")], capsys)
+    assert code == 2
+    assert "holds results over one dim" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4", 4), ("1.5", 1.5), ("z,y", ("z", "y")), ("z=1.5,y=2", {"z": 1.5, "y": 2}),
+     ("all", None), ("None", None), ("reflect", "reflect"), ("2,", (2,)), ("1e-3", 1e-3)],
+)  # fmt: skip
+def test_values_from_text(text, value):
+    assert parsed(text) == value
+
+
+def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
+    path = tmp_path / "stack.npy"
+    np.save(path, values())
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\xff\xff\xff\x7f")
+    code, told, _ = run(["info", str(path)], capsys)
+    assert code == 0
+    assert f"{TIMES.join(map(str, SHAPE))} (k, z, y, x)" in told
+    assert "float32" in told
+    assert "15 KiB" in told
+
+
+def test_info_reads_metadata_alone(files, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a voxel was read")
+
+    monkeypatch.setattr("lazyvol.plan.recipe.Stored.read", refuse)
+    assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
+
+
+def test_convert_keeps_values_and_labels(files, tmp_path, capsys):
+    out = tmp_path / "copy.zarr"
+    assert run(["convert", str(files / "stack.zarr"), str(out)], capsys)[0] == 0
+    copy, original = open_stack(out), open_stack(files / "stack.zarr")
+    xr.testing.assert_identical(copy.compute(), original.compute())
+
+
+def test_explain_prints_the_plan_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, told, _ = run(
+        ["explain", str(files / "stack.zarr"), "stats", "var", "--dim", "k", "--memory", "256MiB"],
+        capsys,
+    )
+    assert code == 0
+    assert "passes      1" in told
+    assert "of 256 MiB" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_explain_knows_two_inputs_and_screen(files, capsys):
+    volume = str(files / "volume.zarr")
+    assert run(["explain", volume, "scores", "fsc", volume], capsys)[0] == 0
+    _, told, _ = run(["explain", str(files / "stack.zarr"), "screen"], capsys)
+    assert "1 averages" in told
+    assert "2 scores" in told
+
+
+def test_explain_refuses_what_is_no_operation(files, capsys):
+    code, _, err = run(["explain", str(files / "stack.zarr"), "stats", "vr"], capsys)
+    assert code == 2
+    assert "an operation is a topic and a name" in err
+    assert run(["explain", str(files / "stack.zarr"), "stats"], capsys)[0] == 2
+
+
+def test_screen_writes_its_files_and_tells_where(files, tmp_path, capsys):
+    out = tmp_path / "screened"
+    tokens = ["screen", str(files / "stack.zarr"), "--out", str(out), "--memory", "256MiB"]
+    code, told, err = run(tokens, capsys)
+    assert (code, err) == (0, "")
+    assert told.startswith("1 averages\nPlan")
+    assert f"report      {(out / 'report.html').as_uri()}" in told
+    assert {p.name for p in out.iterdir()} == set(FILES)
+    np.testing.assert_allclose(open_stack(out / "average.zarr"), values().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(open_stack(out / "variance.zarr"), values().var(0), rtol=1e-4)
+    assert [r["tomogram"] for r in rows(out / "scores.csv")] == [f"t{n}" for n in range(10)]
+    report = (out / "report.html").read_text("utf-8")
+    assert f"lazyvol screen {files / 'stack.zarr'}" in report
+    code, _, err = run(tokens, capsys)
+    assert code == 2
+    assert "already holds average.zarr" in err
+    assert run([*tokens, "--overwrite"], capsys)[0] == 0
+
+
+def test_scores_are_against_the_average_of_the_others(tmp_path):
+    found = screen(lv.as_stack(values()), tmp_path)
+    for n in (0, 7):
+        others = np.delete(values().astype(np.float64), n, 0).mean(0).ravel()
+        one = values()[n].astype(np.float64).ravel()
+        assert found.scores.ncc[n] == pytest.approx(np.corrcoef(one, others)[0, 1], rel=1e-5)
+        assert found.scores.mse[n] == pytest.approx(((one - others) ** 2).mean(), rel=1e-5)
+
+
+def test_screening_uses_the_half_sets_it_is_given(tmp_path):
+    half = np.array([1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
+    found = screen(lv.as_stack(values()).assign_coords(half=("k", half)), tmp_path)
+    assert found.half_sizes == (3, 7)
+    first, second = values()[:3].mean(0), values()[3:].mean(0)
+    expected = lv.scores.fsc(lv.as_stack(first), lv.as_stack(second))
+    np.testing.assert_allclose(found.fsc, expected, rtol=1e-4)
+
+
+def test_a_constant_particle_is_flagged_and_told(tmp_path):
+    changed = values()
+    changed[4] = 0.0
+    found = screen(lv.as_stack(changed), tmp_path)
+    assert bool(found.scores.flagged[4])
+    assert "particles have no score" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_particles_with_nan_are_named(tmp_path):
+    changed = values()
+    changed[3], changed[7, 0, 0, 0] = np.nan, np.nan
+    with pytest.raises(LabelError, match=r"2 of 10 particles hold NaN voxels, at k = 3, 7: 385"):
+        screen(lv.as_stack(changed), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+class Failing(Counting):
+    """A source that cannot be read."""
+
+    def read(self, region, out=None):
+        raise TruncatedError("particles.mrc ends early")
+
+
+def test_a_failing_read_leaves_no_results(tmp_path):
+    grid = (regions.cover(SHAPE[0], 2), *((n,) for n in SHAPE[1:]))
+    stack = lv.as_stack(source_array(Failing(values(), SHAPE, "failing"), grid))
+    with pytest.raises(TruncatedError):
+        screen(stack, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("p", "bound"),
+    [([0.9, 0.8, 0.7], 0.0), ([0.001, 0.9], 0.025), ([0.01, 0.02, 0.03], 0.05), ([], 0.0)],
+)
+def test_benjamini_hochberg(p, bound):
+    assert rejection(np.array(p), 0.05) == pytest.approx(bound)
+
+
+def test_flags_keep_the_false_discovery_rate(tmp_path):
+    """Nothing but bulk: across many screenings nearly none is flagged."""
+    rng = np.random.default_rng(0)
+    counts = []
+    for _ in range(200):
+        scores = xr.Dataset({"ncc": ("k", rng.normal(0.3, 0.01, 500))})
+        counts.append(int(flagged(scores, 0.05, 1000)[0].flagged.sum()))
+    assert np.mean(np.array(counts) > 0) < 0.12
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["info", "nowhere.mrc"], "SourceNotFoundError"),
+        (["stats", "var", "nowhere.mrc", "out.zarr"], "SourceNotFoundError"),
+        (["stats", "var", "{stack}", "out.zarr", "--dim", "q"], "LabelError"),
+        (["stats", "var", "{stack}", "out.zarr", "--memory", "lots"], "memory is a number"),
+        (["stats", "var", "{stack}", "out.zarr", "--memory", "1B"], "BudgetError"),
+        (["stats", "var", "{stack}", "out.xyz"], "LabelError"),
+        (["screen", "{volume}", "--out", "out"], "a screening is of particles"),
+        (["screen", "{stack}", "--out", "out", "--fdr", "2"], "fdr is a share"),
+        (["stats", "var", "{stack}", "out.zarr", "--scheduler", "nowhere.json"], "no scheduler"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_code_2(
+    tokens, message, files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tokens = [t.format(stack=files / "stack.zarr", volume=files / "volume.zarr") for t in tokens]
+    code, _, err = run(tokens, capsys)
+    assert code == 2
+    assert err.startswith("lazyvol: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not [p for p in tmp_path.iterdir() if p.name != "out" or list(p.iterdir())]
+
+
+def test_an_unknown_option_exits_with_2(files):
+    with pytest.raises(SystemExit, match="2"):
+        main(["stats", "var", str(files / "stack.zarr"), "out.zarr", "--colour", "red"])
+
+
+def test_progress_goes_to_stderr_only_when_asked(files, tmp_path, capsys):
+    tokens = ["stats", "mean", str(files / "stack.zarr")]
+    assert run([*tokens, str(tmp_path / "a.zarr")], capsys)[2] == ""
+    assert "100%" in run([*tokens, str(tmp_path / "b.zarr"), "--progress"], capsys)[2]
+
+
+def test_a_cluster_runs_a_command_and_its_dashboard_is_told(files, tmp_path, capsys):
+    out = tmp_path / "mean.npy"
+    code, told, _ = run(
+        ["stats", "mean", str(files / "stack.zarr"), str(out), "--dashboard", "--workers", "2"],
+        capsys,
+    )
+    assert code == 0
+    assert "dashboard   http://127.0.0.1:" in told
+    np.testing.assert_allclose(np.load(out), values().mean(0), rtol=1e-5)
+
+
+def test_the_demo_finds_what_it_made(tmp_path, capsys):
+    code, told, _ = run(["demo", "--size", "small", "--out", str(tmp_path)], capsys)
+    assert code == 0
+    assert "12 of 120 are tilted: precision 1.000, recall 1.000, AUC 1.0000" in told
+    assert {p.name for p in tmp_path.iterdir()} == {"particles.zarr", *FILES}
+
+
+def test_area_under_the_curve_counts_pairs():
+    good, bad = np.array([0.9, 0.8, 0.3]), np.array([0.1, 0.8])
+    pairs = [(g > b) + (g == b) / 2 for g in good for b in bad]
+    assert area_under_curve(good, bad) == pytest.approx(np.mean(pairs))
+
+
+def test_parameter_texts_come_from_the_function_and_its_module():
+    texts = parameter_texts(lv.stats.var, lv.stats)
+    assert texts["skipna"].startswith("Leave NaN voxels out.")
+    assert parameter_texts(lv.scores.compare, lv.scores)["metrics"] == (
+        "Any of mse, rmse, cosine, ncc, bce."
+    )
+
+
+def command(*tokens: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lazyvol.cli", *tokens], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=Path(lazyvol.__file__).parents[1],
+    )  # fmt: skip
+
+
+def test_the_command_runs_as_a_process(files):
+    process = command("info", str(files / "stack.zarr"))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "float32" in out
+
+
+def test_ctrl_c_ends_with_130_and_no_result(tmp_path):
+    target = tmp_path / "noise.zarr"
+    process = command("synthetic", "noise", "400x100x100x100", str(target), "--workers", "1")
+    while not (line := process.stdout.readline()).startswith("Plan"):
+        assert line
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "lazyvol: interrupted"
+    assert not target.exists()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")
+@pytest.mark.parametrize("name", ["subtomos_aligned.mrc", "subtomos_unaligned.mrc"])
+def test_real_ribosomes_are_screened(name, tmp_path, capsys):
+    path = DATA / "cryoet_warp_70s" / name
+    assert run(["screen", str(path), "--out", str(tmp_path)], capsys)[0] == 0
+    scores = [float(row["ncc"]) for row in rows(tmp_path / "scores.csv")]
+    assert len(scores) == 20
+    assert (np.median(scores) > 0.025) == (name == "subtomos_aligned.mrc")

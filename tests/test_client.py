@@ -1,0 +1,149 @@
+"""Clusters: what they listen on, what they refuse, and progress."""
+
+import io
+import json
+from urllib.request import urlopen
+
+import dask.array as da
+import numpy as np
+import psutil
+import pytest
+
+import lazyvol as lv
+from lazyvol.client import ClusterError, connect, progress_bar, tasks_at_once
+from lazyvol.errors import LabelError, SourceNotFoundError
+from lazyvol.screening import screen
+
+
+def listening() -> set[str]:
+    """Addresses that this process and those below it listen on."""
+    process = psutil.Process()
+    family = [process, *process.children(recursive=True)]
+    return {c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect(workers=1, threads=2, memory="1GiB") as made:
+        yield made
+
+
+def test_nothing_listens_beyond_this_machine(client):
+    assert listening() <= {"127.0.0.1", "::1"}
+    assert "127.0.0.1" in listening()
+
+
+def test_the_local_cluster_is_as_asked(client):
+    (worker,) = client.scheduler_info()["workers"].values()
+    assert worker["nthreads"] == 2
+    assert worker["memory_limit"] == 2**30
+
+
+def test_the_dashboard_answers_on_loopback_without_the_proxy(client):
+    assert client.dashboard_link.startswith("http://127.0.0.1:")
+    base = client.dashboard_link.removesuffix("/status")
+    assert urlopen(f"{base}/health", timeout=10).status == 200
+    routes = client.run_on_scheduler(
+        lambda dask_scheduler: str(dask_scheduler.http_application.applications)
+        + str(dask_scheduler.http_application.default_router.rules)
+    )
+    assert "proxy" not in routes.lower()
+
+
+def test_workers_run_one_thread_a_task(client):
+    import os
+
+    found = client.run(lambda: {n: os.environ.get(n) for n in ("OMP_NUM_THREADS",
+                                                               "NUMBA_NUM_THREADS")})  # fmt: skip
+    assert [*found.values()] == [{"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}]
+
+
+def test_lazy_results_are_computed_on_the_client(client):
+    values = np.random.default_rng(0).normal(size=(8, 3, 5, 7))
+    stack = lv.as_stack(da.from_array(values, chunks=(2, 3, 5, 7)))
+    stream = io.StringIO()
+    with progress_bar("average", stream=stream):
+        found = lv.stats.mean(stack).compute()
+    np.testing.assert_allclose(found, values.mean(0))
+    assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
+    assert stream.getvalue().rstrip().endswith("s")
+    assert "100%" in stream.getvalue()
+
+
+def test_a_screening_on_a_cluster_is_that_of_threads(client, tmp_path):
+    values = np.random.default_rng(0).normal(size=(12, 5, 7, 11)).astype(np.float32)
+    on_cluster = screen(lv.as_stack(da.from_array(values, chunks=(3, 5, 7, 11))), tmp_path / "a")
+    local = screen(lv.as_stack(values), tmp_path / "b")
+    np.testing.assert_array_equal(on_cluster.average, local.average)
+    np.testing.assert_allclose(on_cluster.scores.ncc, local.scores.ncc, rtol=1e-6)
+    assert on_cluster.flagged == local.flagged
+
+
+def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path):
+    with connect(client.scheduler.address) as joined:
+        assert joined.submit(sum, [1, 2]).result() == 3
+    path = tmp_path / "scheduler.json"
+    path.write_text(json.dumps(client.scheduler_info() | {"address": client.scheduler.address}))
+    with connect(path) as joined:
+        assert joined.submit(sum, [1, 2]).result() == 3
+
+
+def test_without_a_dashboard_only_health_is_served():
+    with connect(workers=1, threads=1, memory="512MiB", dashboard=False) as made:
+        assert listening() <= {"127.0.0.1", "::1"}
+        rules = made.run_on_scheduler(
+            lambda dask_scheduler: str(dask_scheduler.http_application.default_router.rules)
+            + str(dask_scheduler.http_application.applications)
+        )
+        assert "status" not in rules
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "error", "message"),
+    [
+        ("http://127.0.0.1:1", {}, LabelError, "tcp://host:port"),
+        ("nowhere.json", {}, SourceNotFoundError, "no scheduler file at 'nowhere.json'"),
+        ("tcp://127.0.0.1:1", {"workers": 2}, LabelError, "leave them out"),
+    ],
+)
+def test_refusals(address, options, error, message):
+    with pytest.raises(error, match=message):
+        connect(address, **options)
+
+
+def test_an_address_where_nothing_answers_is_one_error():
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(ClusterError, match="no scheduler answers"),
+    ):
+        connect("tcp://127.0.0.1:1")
+
+
+def test_progress_of_local_threads_reaches_the_end_or_says_where_it_stopped():
+    stream = io.StringIO()
+    with progress_bar("sum", stream=stream):
+        da.ones((4, 4), chunks=1).sum().compute(scheduler="threads")
+    assert stream.getvalue().count("\n") == 1
+    assert "100%" in stream.getvalue()
+    stream = io.StringIO()
+    with pytest.raises(ZeroDivisionError), progress_bar("sum", stream=stream):
+        raise ZeroDivisionError
+    assert "100%" not in stream.getvalue()
+
+
+def test_no_progress_writes_nothing():
+    stream = io.StringIO()
+    with progress_bar("sum", shown=False, stream=stream):
+        da.ones(3).sum().compute(scheduler="threads")
+    assert stream.getvalue() == ""
+
+
+def test_tasks_at_once_sets_dasks_threads():
+    import dask
+
+    with tasks_at_once(3):
+        assert dask.config.get("num_workers") == 3
+    with tasks_at_once(None):
+        assert dask.config.get("num_workers", None) is None

@@ -1,0 +1,214 @@
+"""What every operation promises, tested on every row of the table."""
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from itertools import product
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lazyvol as lv
+from lazyvol.errors import LabelError
+from tests.oracles import ORACLES, UNIT, VOXEL, VOLUME, Case, function_of
+from tests.strategies import (
+    BACKINGS,
+    DTYPE,
+    FEW,
+    MORE,
+    SHAPE,
+    chunked,
+    chunkings,
+    holed,
+    labelled,
+    masks,
+    values,
+)
+
+ROWS = pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in ORACLES.items()])
+THREE = ("y", "z", "x")
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise AssertionError("building computed something")
+
+
+def parts(found: Any) -> dict[str, Any]:
+    """Results by name; one array is called by no name."""
+    if isinstance(found, xr.Dataset):
+        return {str(n): a for n, a in found.data_vars.items()}
+    return dict(found) if isinstance(found, Mapping) else {"": found}
+
+
+def of(option: Any, name: str) -> Any:
+    return option[name] if isinstance(option, Mapping) else option
+
+
+def declared(case: Case, name: str, data: np.dtype[Any]) -> np.dtype[Any]:
+    """dtype that a row promises for data of a dtype."""
+    promised = of(case.dtype, name)
+    if promised == "same":
+        return data
+    if promised == "float":
+        return data if data.kind == "f" else np.dtype(np.float64)
+    return np.dtype(promised)
+
+
+def check(case: Case, found: Any, array: np.ndarray) -> None:
+    """Dims, dtype, shape and values of a result; a lazy one is computed here, once."""
+    expected = parts(case.oracle(array))
+    computed = parts(dask.compute(found)[0])
+    assert set(computed) == set(expected)
+    for name, lazy in parts(found).items():
+        got = computed[name]
+        assert got.dims == case.dims
+        assert got.dtype == lazy.dtype == declared(case, name, array.dtype)
+        assert got.shape == lazy.shape == np.shape(expected[name])
+        assert_near(got.values, expected[name], case.ulps)
+
+
+def assert_near(got: np.ndarray, expected: np.ndarray, ulps: float) -> None:
+    """Within so many steps of the result's precision, relative to the largest value."""
+    if ulps == 0 or got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, expected)
+        return
+    finite = np.abs(expected[np.isfinite(expected)], dtype=np.float64)
+    atol = ulps * np.finfo(got.dtype).eps * float(np.max(finite, initial=0.0))
+    np.testing.assert_allclose(got.astype(np.float64), expected, rtol=0, atol=atol)
+
+
+# the table -------------------------------------------------------------------------------------
+
+
+def topics() -> Iterator[str]:
+    """Modules of public operations."""
+    import lazyvol.ops
+
+    for module in pkgutil.iter_modules(lazyvol.ops.__path__):
+        if hasattr(import_module(f"lazyvol.ops.{module.name}"), "__all__"):
+            yield module.name
+
+
+@pytest.mark.parametrize("topic", list(topics()))
+def test_every_public_name_has_a_row(topic):
+    module = import_module(f"lazyvol.ops.{topic}")
+    rows = {function_of(name) for name in ORACLES}
+    missing = [n for n in module.__all__ if f"{topic}.{n}" not in rows]
+    assert not missing, f"without a row in tests/oracles.py: {missing}"
+    assert getattr(lv, topic) is module
+    undocumented = [n for n in module.__all__ if ">>>" not in (getattr(module, n).__doc__ or "")]
+    assert not undocumented, f"without an example: {undocumented}"
+
+
+def test_every_row_is_a_public_name():
+    for name in map(function_of, ORACLES):
+        topic, function = name.split(".")
+        assert function in import_module(f"lazyvol.ops.{topic}").__all__
+
+
+# values ----------------------------------------------------------------------------------------
+
+
+@ROWS
+@given(grid=chunkings(), data=st.data())
+@FEW
+def test_any_chunking_matches_the_oracle(case, grid, data):
+    dtype = data.draw(DTYPE if set(case.dtypes) > {"uint8"} else st.just("uint8"))
+    array = values(dtype)
+    with dask.config.set(scheduler=refuse):
+        found = case.op(chunked(array, grid))
+    with dask.config.set(scheduler="sync"):
+        check(case, found, array)
+
+
+@ROWS
+@pytest.mark.parametrize("backing", BACKINGS)
+def test_any_backing_matches_the_oracle(case, backing):
+    array = values("float32")
+    with dask.config.set(scheduler="threads", num_workers=2):
+        check(case, case.op(BACKINGS[backing](array)), array)
+
+
+@pytest.fixture(scope="session")
+def client():
+    from distributed import Client
+
+    with Client(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        set_as_default=False,
+    ) as connected:  # fmt: skip
+        yield connected
+
+
+@ROWS
+def test_a_cluster_matches_the_oracle(case, client):
+    array = values("float32")
+    with client.as_current():
+        check(case, case.op(BACKINGS["irregular"](array)), array)
+
+
+@ROWS
+def test_numpy_stays_numpy_and_dask_stays_lazy(case):
+    array = values("float32")
+    for name, found in parts(case.op(BACKINGS["3-D chunks"](array))).items():
+        assert isinstance(found.data, da.Array), name
+    if not case.made:
+        for name, found in parts(case.op(labelled(array))).items():
+            assert isinstance(found.data, np.ndarray), name
+
+
+@ROWS
+def test_inputs_are_left_as_they_were(case):
+    array = values("float32")
+    array.setflags(write=False)
+    stack = labelled(array)
+    before = stack.copy(deep=True)
+    case.op(stack)
+    xr.testing.assert_identical(stack, before)
+
+
+@ROWS
+def test_the_order_of_dims_does_not_matter(case):
+    if case.made:
+        return
+    stack = chunked(values("float32"), (3, 2, 4, 7))
+    plain, turned = parts(case.op(stack)), parts(case.op(stack.transpose("x", "k", "z", "y")))
+    for name, found in plain.items():
+        again = turned[name].transpose(*found.dims)
+        np.testing.assert_allclose(again.values, found.values, rtol=1e-5, atol=1e-5)
+
+
+# labels ----------------------------------------------------------------------------------------
+
+
+@ROWS
+@pytest.mark.parametrize("backing", ["numpy", "irregular"])
+def test_coordinates_attributes_and_name_are_kept(case, backing):
+    stack = BACKINGS[backing](values("float32"))
+    for name, found in parts(case.op(stack)).items():
+        for d in VOLUME:
+            if d in case.dims:
+                size = found.coords[d].values[1] - found.coords[d].values[0]
+                own = 1.0 if "particles" in str(found.name) and d in found.dims else None
+                assert size == pytest.approx(own or dict(zip(VOLUME, VOXEL, strict=True))[d])
+        if not case.made:
+            assert_labels(found, stack, case, name)
+
+
+def assert_labels(found: xr.DataArray, stack: xr.DataArray, case: Case, name: str) -> None:
+    for d in case.dims:
+        if d in stack.coords:
+            assert found.coords[d].variable.identical(stack.coords[d].variable)
+    assert found.coords["session"].item() == "a7"
+    assert ("score" in found.coords) == ("k" in case.dims)
+    assert found.name == (name or "density")
+    power = of(case.power, name)
+    units = {None: None, 1: "e", 2: "e^2"}[power]
+    assert found.attrs.get("units") == units
+    assert (found.attrs["handedness"], found.attrs["contrast"]) == ("unknown", "dark")
