@@ -1,0 +1,7 @@
+"""``python -m lazyvol.cli``."""
+
+import sys
+
+from lazyvol.cli import main
+
+sys.exit(main())

@@ -1,0 +1,97 @@
+"""Options that commands share, and what they set up for a run."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from lazyvol.client import connect, tasks_at_once
+from lazyvol.plan.budget import limited
+
+RUN = Group("Run", sort_key=10)
+
+Memory = Annotated[
+    str | None,
+    Parameter(help="Memory that the run may take beside the interpreter, e.g. 2GiB; no limit by "
+                   "default."),
+]  # fmt: skip
+Workers = Annotated[int | None, Parameter(help="Tasks that run at once; all cores by default.")]
+Scheduler = Annotated[
+    str | None,
+    Parameter(help="A cluster to run on: tcp://host:port, tls://host:port or a scheduler file."),
+]
+Dashboard = Annotated[
+    bool,
+    Parameter(negative="", help="Run on a local cluster and tell its dashboard's address."),
+]
+Overwrite = Annotated[bool, Parameter(negative="", help="Replace what is already there.")]
+Progress = Annotated[
+    bool | None,
+    Parameter(help="Show progress; by default where standard error is a terminal."),
+]
+Resume = Annotated[
+    bool,
+    Parameter(negative="", help="Do only what an interrupted run of the same command left "
+                                "unfinished (.zarr)."),
+]  # fmt: skip
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Running:
+    """How a command runs."""
+
+    memory: Memory = None
+    workers: Workers = None
+    scheduler: Scheduler = None
+    dashboard: Dashboard = False
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Writing(Running):
+    """How a command runs and writes."""
+
+    overwrite: Overwrite = False
+    progress: Progress = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether progress is shown."""
+        return sys.stderr.isatty() if self.progress is None else self.progress
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Resuming(Writing):
+    """How a command runs and writes what can be resumed."""
+
+    resume: Resume = False
+
+
+RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()
+
+
+@contextmanager
+def running(options: Running) -> Iterator[None]:
+    """Budget, threads and cluster of a command."""
+    with ExitStack() as stack:
+        stack.enter_context(limited(options.memory, options.workers))
+        stack.enter_context(tasks_at_once(options.workers))
+        if options.scheduler is not None:
+            client = stack.enter_context(connect(options.scheduler))
+            say(f"scheduler   {client.scheduler.address}")
+            say(f"dashboard   {client.dashboard_link}")
+        elif options.dashboard:
+            client = stack.enter_context(connect(threads=options.workers))
+            say(f"dashboard   {client.dashboard_link}")
+        yield
+
+
+def say(text: str) -> None:
+    """A line on standard output, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,23 @@
+"""Pictures of volumes and of scores, as matplotlib axes.
+
+Every function draws on ``ax`` or on a figure of its own, which pyplot does not know of:
+``plots.slices(volume).figure.savefig("slices.png")``. Lazy arrays are computed, and only the parts
+that are shown are read.
+"""
+
+from lazyvol.plots.curves import alpha_sweep, correlation, fsc, histogram, scores
+from lazyvol.plots.mosaics import montage, slices
+from lazyvol.plots.planes import density, orthogonal, projection
+
+__all__ = [
+    "alpha_sweep",
+    "correlation",
+    "density",
+    "fsc",
+    "histogram",
+    "montage",
+    "orthogonal",
+    "projection",
+    "scores",
+    "slices",
+]

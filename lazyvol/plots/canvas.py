@@ -1,0 +1,156 @@
+"""What every picture shares: axes without global state, physical extents, limits, scale bars."""
+
+from collections.abc import Sequence
+from math import floor, log10
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from lazyvol.errors import LabelError
+from lazyvol.facts import sign_of
+from lazyvol.stack import spacing, spatial_dims, unit_of
+
+#: colours that hold on a light and on a dark page
+BLUE, RED, GREEN, AMBER, GREY = "#3d85c6", "#d9573b", "#3a9a6b", "#c98a1b", "#8a9099"
+CYCLE = (BLUE, RED, GREEN, AMBER, "#8e6bbf", "#3aa3a8")
+
+Reduce = Literal["slice", "mean", "max"]
+Limits = tuple[float, float] | None
+
+
+def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
+    """Axes of a figure of its own, in inches; pyplot does not know of it."""
+    return new_figure(width, height).add_subplot()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that draws itself, in inches; pyplot does not know of it."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def axis_label(array: xr.DataArray, dim: str) -> str:
+    """Name of a dim with its unit."""
+    return f"{dim} ({sign_of(unit_of(array, dim))})"
+
+
+def limits_of(values: Any, low: float = 1, high: float = 99) -> tuple[float, float]:
+    """Contrast limits: two percentiles of the finite values, never equal."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return 0.0, 1.0
+    least, most = (float(p) for p in np.percentile(finite, (low, high)))
+    if least < most:
+        return least, most
+    least, most = float(finite.min()), float(finite.max())
+    return (least, most) if least < most else (least - 0.5, most + 0.5)
+
+
+def edges_of(array: xr.DataArray, dim: str) -> tuple[float, float]:
+    """Outer edges of the first and last voxel along ``dim``, in its unit."""
+    step = spacing(array, dim)
+    first = float(array.coords[dim][0]) if dim in array.coords else 0.0
+    return first - step / 2, first + (array.sizes[dim] - 0.5) * step
+
+
+def extent_of(plane: xr.DataArray) -> tuple[float, float, float, float]:
+    """Where a plane (row, column) lies: left, right, bottom, top."""
+    row, column = (str(d) for d in plane.dims)
+    return (*edges_of(plane, column), *edges_of(plane, row))
+
+
+def volume_dims(array: xr.DataArray, least: int = 3) -> tuple[str, ...]:
+    """Spatial dims of one volume; refuses what still has a stack dim or too few dims."""
+    dims = spatial_dims(array)
+    if len(dims) < least or set(dims) != set(array.dims):
+        raise LabelError(
+            f"a picture is of one volume with dims ('z', 'y', 'x'), got {tuple(array.dims)}; "
+            f"select the rest first, e.g. with .isel(k=0)"
+        )
+    return dims
+
+
+def index_at(array: xr.DataArray, dim: str, at: float | None) -> int:
+    """Index of the voxel nearest to a position along ``dim``; its middle (n // 2) by default."""
+    if at is None:
+        return array.sizes[dim] // 2
+    low, high = sorted(edges_of(array, dim))
+    if not low <= at <= high:
+        raise LabelError(
+            f"a position along {dim!r} lies between {low:g} and {high:g} "
+            f"{unit_of(array, dim)}, got {at:g}"
+        )
+    first = float(array.coords[dim][0]) if dim in array.coords else 0.0
+    return int(np.clip(round((at - first) / spacing(array, dim)), 0, array.sizes[dim] - 1))
+
+
+def position_text(array: xr.DataArray, dim: str, index: int) -> str:
+    """``z = 96 Å`` for the voxel at ``index``."""
+    place = float(array.coords[dim][index]) if dim in array.coords else float(index)
+    return f"{dim} = {place:.4g} {sign_of(unit_of(array, dim))}"
+
+
+def bar_length(span: float) -> float:
+    """A round length of about a quarter of ``span``: 1, 2 or 5 times a power of ten."""
+    target = span / 4
+    power = 10.0 ** floor(log10(target)) if target > 0 else 1.0
+    return max((m * power for m in (1, 2, 5) if m * power <= target * 1.001), default=power)
+
+
+def draw_scale_bar(ax: Axes, left: float, bottom: float, span: float, unit: str) -> None:
+    """A scale bar with its length, whose lower left corner is at a data position."""
+    length = bar_length(span)
+    ax.add_patch(
+        Rectangle((left, bottom), length, span / 60, color="white", ec="black", lw=0.4, zorder=4)
+    )
+    ax.text(
+        left, bottom + span / 30, f"{length:g} {sign_of(unit)}", color="white", fontsize=8,
+        va="bottom", zorder=4, path_effects=[withStroke(linewidth=2, foreground="black")],
+    )  # fmt: skip
+
+
+def tidy(ax: Axes) -> Axes:
+    """Axes of a curve: no box, faint horizontal lines."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def has_dim(dims: Sequence[str], dim: str) -> None:
+    """Refuse a dim that is not among ``dims``."""
+    if dim not in dims:
+        raise LabelError(f"dim is one of {tuple(dims)}, got {dim!r}")
+
+
+def flattened(array: xr.DataArray, dim: str, reduce: Reduce) -> xr.DataArray:
+    """The central slice of an array, or its mean or maximum along ``dim``."""
+    if reduce == "slice":
+        return array.isel({dim: array.sizes[dim] // 2}, drop=True)
+    if reduce == "mean":
+        return array.mean(dim, keep_attrs=True)
+    if reduce == "max":
+        return array.max(dim, keep_attrs=True)
+    raise LabelError(f"reduce is 'slice', 'mean' or 'max', got {reduce!r}")
+
+
+def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, float]) -> AxesImage:
+    """Draw a plane (row, column) with physical axes."""
+    row, column = (str(d) for d in plane.dims)
+    image = ax.imshow(
+        plane.values, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower",
+        extent=extent_of(plane), interpolation="nearest", aspect="equal",
+    )  # fmt: skip
+    ax.set_xlabel(axis_label(plane, column))
+    ax.set_ylabel(axis_label(plane, row))
+    ax.tick_params(labelsize=8)
+    return image

@@ -1,0 +1,254 @@
+"""Sentences and figures of a report."""
+
+from collections.abc import Sequence
+from math import inf, prod
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.facts import TIMES, sign_of
+from lazyvol.plan.budget import show_bytes
+from lazyvol.plots.canvas import bar_length, position_text
+from lazyvol.report.result import ScreenResult, resolution
+from lazyvol.stack import STACK, spacing, spatial_dims
+
+#: half-sets smaller than this make a Fourier shell correlation a rough figure
+TINY = 50
+#: with fewer particles the bulk's deviation is a rough figure
+FEW = 30
+
+
+def headlines(result: ScreenResult) -> list[tuple[str, str]]:
+    """Name and value of the figures at the top of the page."""
+    flagged, threshold = len(result.flagged), result.flagging.threshold
+    return [
+        ("particles", f"{result.particles:,}"),
+        (f"flagged ({flagged / max(1, result.particles):.1%})", f"{flagged:,}"),
+        (
+            f"threshold of {result.flagging.metric}",
+            "none" if np.isnan(threshold) else f"{threshold:.4g}",
+        ),
+        ("half-set FSC at 0.143", resolution_text(result)),
+    ]
+
+
+def resolution_text(result: ScreenResult, cutoff: float = 0.143) -> str:
+    """Length at which the half-set FSC falls below ``cutoff``."""
+    length, unit = resolution(result.fsc, cutoff), sign_of(result.source.unit)
+    if length == inf:
+        return "none"
+    return f"{length:.3g} {unit}" if length else f"< {nyquist(result.average):.3g} {unit}"
+
+
+def nyquist(volume: xr.DataArray) -> float:
+    """The shortest length that all axes can show: twice the coarsest voxel size."""
+    return 2 * max(abs(spacing(volume, d)) for d in spatial_dims(volume))
+
+
+def findings(result: ScreenResult) -> list[str]:
+    """What was found, in words."""
+    flag, total, flagged = result.flagging, result.particles, len(result.flagged)
+    if not flagged:
+        first = (
+            f"No particle of {total:,} stands out: none has an {flag.metric} with the average of "
+            f"the others so low that it is unlikely to belong to the bulk."
+        )
+    else:
+        first = (
+            f"{flagged:,} of {total:,} particles ({flagged / total:.1%}) agree so little with the "
+            f"average of the others that they are unlikely to belong to the bulk: their "
+            f"{flag.metric} is at most {flag.threshold:.4g}, where the median is "
+            f"{flag.median:.4g}."
+        )
+    return [first, _resolution_sentence(result)]
+
+
+def _resolution_sentence(result: ScreenResult) -> str:
+    length, unit = resolution(result.fsc), sign_of(result.source.unit)
+    finest = nyquist(result.average)
+    if length == inf:
+        return "The averages of the two half-sets do not agree at any length: FSC < 0.143."
+    if not length:
+        return (
+            f"The averages of the two half-sets agree (FSC > 0.143) down to the shortest length "
+            f"that the voxels can show, {finest:.3g} {unit}."
+        )
+    return f"The averages of the two half-sets agree (FSC > 0.143) down to {length:.3g} {unit}."
+
+
+def caveats(result: ScreenResult) -> list[str]:
+    """What a reader should not conclude."""
+    found = []
+    if result.particles < FEW:
+        found.append(
+            f"With {result.particles} particles the spread of the bulk is itself uncertain: read "
+            f"the flags as a ranking, not as a test."
+        )
+    smaller = min(result.half_sizes)
+    if smaller < TINY:
+        found.append(
+            f"The smaller half-set has {smaller} particles: the Fourier shell correlation is a "
+            f"rough figure."
+        )
+    lost = int((~np.isfinite(result.scores[result.flagging.metric].values)).sum())
+    if lost:
+        found.append(
+            f"{lost:,} particles have no score, as all their voxels are the same; they are flagged."
+        )
+    return found
+
+
+def volume_note(result: ScreenResult) -> str:
+    """How to read the pictures of the volumes."""
+    return (
+        f"Average and variance of every voxel over all {result.particles:,} particles, flagged "
+        f"ones included. Grey levels and colours run from the 1st to the 99th percentile of the "
+        f"slices shown; a bright rim in the variance marks what differs between particles."
+    )
+
+
+def slice_caption(volume: xr.DataArray, dim: str) -> str:
+    """Where a central slice lies."""
+    return position_text(volume, dim, volume.sizes[dim] // 2)
+
+
+def score_notes(result: ScreenResult) -> list[str]:
+    """What the scores mean, and what noise would score."""
+    flag = result.flagging
+    values = result.scores[flag.metric].values
+    near = int((np.abs(values) < 3 * flag.noise).sum())
+    return [
+        f"The {flag.metric} compares each particle with the average of all the others: 1 is the "
+        f"same up to brightness and contrast, 0 is unrelated. The bulk lies at {flag.median:.4g} "
+        f"± {flag.deviation:.2g} (median, and deviation from the median absolute deviation).",
+        f"A volume of white noise would score 0 ± {flag.noise:.2g} (1/√n for the n voxels "
+        f"compared), and wider where noise is correlated between voxels. "
+        f"{near:,} of {result.particles:,} particles score within three such deviations of 0.",
+    ]
+
+
+def histogram_caption(result: ScreenResult) -> str:
+    """What the histogram shows."""
+    line = "" if np.isnan(result.flagging.threshold) else " Dashed: the threshold."
+    return f"How often each score occurs.{line}"
+
+
+def half_notes(result: ScreenResult) -> list[str]:
+    """What the half-sets are, and what their agreement is not."""
+    first, second = result.half_sizes
+    independent = (
+        "If the halves were refined apart from each other, this is the gold-standard curve."
+        if result.halves_by == "half"
+        else "Both halves share whatever aligned the particles: this is the consistency of the "
+        "average, and finer than a gold-standard resolution of halves refined apart."
+    )
+    by = "by the coordinate half" if result.halves_by == "half" else "even and odd particles"
+    return [f"Two half-sets of {first:,} and {second:,} particles ({by}). {independent}"]
+
+
+def fsc_caption(result: ScreenResult) -> str:
+    """Where the curve crosses its thresholds."""
+    return f"The curve is {_crossing(result, 0.143)} and {_crossing(result, 0.5)}. No mask."
+
+
+def _crossing(result: ScreenResult, cutoff: float) -> str:
+    length = resolution(result.fsc, cutoff)
+    if length == inf:
+        return f"below {cutoff:g} from the start"
+    if not length:
+        return f"above {cutoff:g} to the end"
+    return f"below {cutoff:g} from {resolution_text(result, cutoff)}"
+
+
+def example_note(result: ScreenResult) -> str:
+    """How the particles are shown."""
+    volume, unit = result.average, sign_of(result.source.unit)
+    box = TIMES.join(
+        f"{volume.sizes[d] * abs(spacing(volume, d)):.4g}" for d in spatial_dims(volume)
+    )
+    return (
+        f"Each particle twice: its mean along z (seen from the top) and along y (seen from the "
+        f"side). Every picture has its own contrast. The box measures {box} {unit} (z, y, x)."
+    )
+
+
+def bar(volume: xr.DataArray) -> float:
+    """One length of scale bar that suits all planes of a volume."""
+    return bar_length(min(volume.sizes[d] * abs(spacing(volume, d)) for d in spatial_dims(volume)))
+
+
+def particle(result: ScreenResult, position: int) -> str:
+    """Caption of one particle."""
+    label = result.scores.coords[STACK].values[position] if STACK in result.scores.coords else None
+    name = f"k = {position}" if label is None else f"k = {label}"
+    score = float(result.scores[result.flagging.metric].values[position])
+    flagged = " · flagged" if bool(result.scores["flagged"].values[position]) else ""
+    return f"{name} · {result.flagging.metric} {score:.4g}{flagged}"
+
+
+def score_table(
+    result: ScreenResult, positions: Sequence[int]
+) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
+    """Header and rows of a table of particles."""
+    shown = result.scores.isel({STACK: list(positions)})
+    names = [n for n in shown.coords if n != STACK] + [n for n in shown if n != "flagged"]
+    columns = [shown[n].values for n in names]
+    labels = shown.coords[STACK].values if STACK in shown.coords else list(positions)
+    rows: list[tuple[object, ...]] = [
+        (label, *(cell(name, column[n]) for name, column in zip(names, columns, strict=True)))
+        for n, label in enumerate(labels)
+    ]
+    return (STACK, *names), rows
+
+
+def cell(name: object, value: object) -> str:
+    """A value of a table; p-values below one in a million say no more than that."""
+    if name == "p_value" and isinstance(value, float) and value < 1e-6:
+        return "< 1e-6"
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def cost_note(result: ScreenResult) -> str:
+    """What the run cost beside its plan."""
+    run = result.run
+    limit = "no limit" if run.memory is None else f"a limit of {show_bytes(run.memory)}"
+    return (
+        f"The stack is read twice, and nothing but averages and scores is held: once for the "
+        f"averages, once for the scores; the particles shown above are read once more. Planned "
+        f"under {limit}; the process peaked at {show_bytes(run.peak_bytes)}, interpreter and "
+        f"libraries included."
+    )
+
+
+def method(result: ScreenResult) -> list[str]:
+    """Definitions."""
+    flag = result.flagging
+    voxels = prod(result.average.shape)
+    return [
+        "Average and variance: of each voxel over k; the variance is the sum of squared "
+        "deviations over n. Sums are carried in double-double, so they do not depend on how the "
+        "work was cut.",
+        f"Scores: each particle x is compared over all {voxels:,} voxels with the average of the "
+        f"others, (n·average - x)/(n - 1), since a particle agrees with itself. ncc is Pearson's "
+        f"correlation; cosine is the same without subtracting means; mse is the mean squared "
+        f"difference, rmse its root.",
+        f"Flags: z = ({flag.metric} - median)/(1.4826 · MAD), MAD being the median absolute "
+        f"deviation; p is the lower tail of a standard normal at z; the Benjamini-Hochberg rule "
+        f"flags so that, if the bulk is normal, at most {flag.fdr:.0%} of the flagged are "
+        f"expected to be good. A bulk that is not normal, or less than half of all particles, "
+        f"breaks that promise: look at the histogram.",
+        "Half-set FSC: the correlation of the Fourier transforms of the two half-set averages in "
+        "shells of spatial frequency, without a mask.",
+    ]
+
+
+def run_facts(result: ScreenResult) -> dict[str, object]:
+    """When, how long, with which versions."""
+    run = result.run
+    versions = ", ".join(f"{n} {v}" for n, v in run.versions.items())
+    return {
+        "started": run.started,
+        "wall time": f"{run.seconds['total']:.1f} s",
+        "peak memory": show_bytes(run.peak_bytes),
+        "versions": versions,
+    }

@@ -1,0 +1,306 @@
+"""The main job: average a stack, score every particle against the others, find the bad ones."""
+
+import os
+import platform
+import sys
+import time
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import scipy.special
+import xarray as xr
+
+from lazyvol.client import progress_bar, tasks_at_once
+from lazyvol.errors import LabelError, StoreError, TargetExistsError
+from lazyvol.facts import Source
+from lazyvol.io.saving import save
+from lazyvol.ops import scores, stats
+from lazyvol.plan.budget import limited, parse_bytes
+from lazyvol.plan.explain import Plan, explain
+from lazyvol.report import Flagging, Run, ScreenResult, write_report
+from lazyvol.stack import SPATIAL, STACK, require_stack
+from lazyvol.tables import csv_text, write_text
+
+METRICS = ("ncc", "cosine", "mse", "rmse")
+#: the metric by which particles are flagged
+FLAGGED_BY = "ncc"
+#: particles shown of each kind, best and worst
+SHOWN = 8
+
+AVERAGES, SCORES, EXAMPLES = "1 averages", "2 scores", "3 examples"
+FILES = ("average.zarr", "variance.zarr", "scores.csv", "report.html")
+
+
+def screen(
+    stack: xr.DataArray,
+    out: str | os.PathLike[str],
+    *,
+    fdr: float = 0.05,
+    memory: int | float | str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    name: str | None = None,
+    command: str = "",
+) -> ScreenResult:
+    """Computes the screening of a stack of particles in two reads and writes it to a folder.
+
+    The first read gives the average, the variance and the two half-set averages; the second the
+    scores of every particle against the average of the others. Particles whose ncc is too low for
+    the bulk are flagged: robust z-scores, a normal bulk, Benjamini-Hochberg.
+
+    Parameters
+    ----------
+    stack
+        (k, z, y, x). Half-sets are those of a coordinate ``half`` along k, else even and odd.
+    out
+        Folder for ``average.zarr``, ``variance.zarr``, ``scores.csv`` and ``report.html``, made
+        where it is missing. Each gets its name only when it is complete, the report last.
+    fdr
+        Share of good ones that is acceptable among the flagged, between 0 and 1.
+    memory
+        Bytes, or text like ``"2GiB"``, that the run may take beside the interpreter.
+    workers
+        Tasks that run at once; this machine's threads by default.
+    overwrite
+        Whether results of an earlier run in ``out`` may be replaced.
+    progress
+        Whether progress is shown on stderr.
+    name, command
+        Name of the stack and the command line, told in the report.
+
+    Returns
+    -------
+    ScreenResult
+        Everything the report tells.
+
+    Raises
+    ------
+    LabelError
+        If the stack is not (k, z, y, x) with two or more particles, some hold NaN voxels, or
+        ``fdr`` is out of range.
+    TargetExistsError
+        If ``out`` holds results and ``overwrite`` is not set.
+    BudgetError
+        If no cut fits ``memory``; nothing has been read then.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv, tempfile
+    >>> from lazyvol.screening import screen
+    >>> rng = np.random.default_rng(0)
+    >>> particles = rng.normal(size=(40, 1, 1, 1)) * 0 + rng.normal(size=(6, 6, 6))
+    >>> particles = particles + rng.normal(scale=0.3, size=particles.shape)
+    >>> particles[7] = rng.normal(size=(6, 6, 6))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     screen(lv.as_stack(particles), folder).flagged
+    (7,)
+    """
+    stack = _particles(stack)
+    if not 0 < fdr < 1:
+        raise LabelError(f"fdr is a share between 0 and 1, got {fdr=}")
+    clock, started = _Clock(), datetime.now().astimezone()
+    folder = _folder(Path(out), overwrite)
+    with limited(memory, workers), tasks_at_once(workers):
+        planned = plans(stack, memory=memory, workers=workers)
+        with clock.of(AVERAGES), progress_bar("averages", shown=progress):
+            averages = _without_nan(stack, scores.halves(stack).compute())
+        with clock.of(SCORES), progress_bar("scores", shown=progress):
+            table, flagging = _table(stack, averages["average"], fdr)
+        best, worst = _extremes(table)
+        with clock.of(EXAMPLES):
+            shown = _examples(stack, (*best, *worst))
+        curve = scores.fsc(averages["first"], averages["second"])
+    result = ScreenResult(
+        source=Source.of(stack, name), average=averages["average"],
+        variance=averages["variance"], scores=table, flagging=flagging, fsc=curve,
+        half_sizes=_half_sizes(stack), halves_by="half" if "half" in stack.coords else "parity",
+        examples=shown, best=best, worst=worst,
+        run=Run(
+            planned, clock.seconds(), peak_bytes(),
+            None if memory is None else parse_bytes(memory),
+            started.strftime("%Y-%m-%d %H:%M %Z"), command, versions(),
+        ),
+    )  # fmt: skip
+    _write(folder, result, overwrite)
+    return result
+
+
+def plans(
+    stack: xr.DataArray, *, memory: int | float | str | None = None, workers: int | None = None
+) -> dict[str, Plan]:
+    """Plans of the two reads of a screening, by name. Nothing is computed."""
+    stack = _particles(stack)
+    volume = stack.isel({STACK: 0}, drop=True)
+    blank = volume.copy(data=np.zeros(volume.shape, volume.dtype))
+    with limited(memory, workers):
+        steps = {AVERAGES: scores.halves(stack), SCORES: _compared(stack, blank)}
+    return {n: explain(s, memory=memory, workers=workers) for n, s in steps.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("lazyvol", "numpy", "scipy", "numba", "dask", "xarray", "zarr")
+    found = {"python": platform.python_version()}
+    return found | {p: _version(p) for p in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed, run from a checkout)"
+
+
+def peak_bytes() -> int:
+    """Largest resident memory that this process has had."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _Clock:
+    """Wall time of named stages, and in all."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._stages: dict[str, float] = {}
+
+    def of(self, name: str) -> "_Stage":
+        return _Stage(name, self._stages)
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._stages, "total": time.monotonic() - self._start}
+
+
+class _Stage:
+    def __init__(self, name: str, stages: dict[str, float]) -> None:
+        self._name, self._stages = name, stages
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        self._stages[self._name] = time.monotonic() - self._start
+
+
+def _particles(stack: xr.DataArray) -> xr.DataArray:
+    require_stack(stack)
+    if set(stack.dims) != {STACK, *SPATIAL}:
+        raise LabelError(
+            f"a screening is of particles with dims ('k', 'z', 'y', 'x'), got {stack.dims}; "
+            f"select or rename dims, or stack the files with open"
+        )
+    if stack.sizes[STACK] < 2:
+        raise LabelError(f"a screening compares two or more particles, got {stack.sizes[STACK]}")
+    return stack.transpose(STACK, *SPATIAL)
+
+
+def _folder(out: Path, overwrite: bool) -> Path:
+    """The folder for results, made where missing; refused where it holds results."""
+    present = [n for n in FILES if (out / n).exists()]
+    if present and not overwrite:
+        raise TargetExistsError(
+            f"{out} already holds {', '.join(present)}; choose another folder or overwrite"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"folder {out} could not be made: {error.strerror}") from error
+    return out
+
+
+def _compared(stack: xr.DataArray, average: xr.DataArray) -> xr.Dataset:
+    return scores.compare(stack, average, metrics=METRICS, leave_one_out=True)
+
+
+def _table(stack: xr.DataArray, average: xr.DataArray, fdr: float) -> tuple[xr.Dataset, Flagging]:
+    """Scores of all particles, with what flags them."""
+    found = _compared(stack, average).compute().drop_attrs(deep=True)
+    return flagged(found, fdr, prod(average.shape))
+
+
+def flagged(found: xr.Dataset, fdr: float, voxels: int) -> tuple[xr.Dataset, Flagging]:
+    """Scores with ``z``, ``p_value`` and ``flagged``, and how they came about.
+
+    z is against the median and 1.4826 times the median absolute deviation; p is the lower tail
+    of a normal; flagged are those that the Benjamini-Hochberg rule rejects at ``fdr``, and those
+    without a finite score.
+    """
+    values = found[FLAGGED_BY].values.astype(np.float64)
+    good = values[np.isfinite(values)]
+    middle = float(np.median(good)) if good.size else np.nan
+    spread = float(1.4826 * np.median(np.abs(good - middle))) if good.size else np.nan
+    z = (values - middle) / spread if spread > 0 else np.where(np.isfinite(values), 0.0, np.nan)
+    p = scipy.special.ndtr(z)
+    cut = rejection(p[np.isfinite(p)], fdr)
+    marked = ~np.isfinite(values) | (p <= cut)
+    threshold = middle + spread * float(scipy.special.ndtri(cut)) if cut > 0 else np.nan
+    columns = {"z": (STACK, z), "p_value": (STACK, p), "flagged": (STACK, marked)}
+    how = Flagging(FLAGGED_BY, middle, spread, threshold, fdr, 1 / voxels**0.5)
+    return found.assign(columns), how
+
+
+def rejection(p: np.ndarray, fdr: float) -> float:
+    """Benjamini-Hochberg: the largest p-value bound i fdr / n with i p-values at or below it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(rejection(np.array([0.001, 0.02, 0.5, 0.9]), 0.05), 4)
+    0.025
+    """
+    bounds = fdr * np.arange(1, len(p) + 1) / max(1, len(p))
+    below = np.flatnonzero(np.sort(p) <= bounds)
+    return float(bounds[below[-1]]) if below.size else 0.0
+
+
+def _extremes(table: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Positions of the best and of the worst particles, extreme first."""
+    values = table[FLAGGED_BY].values
+    order = np.argsort(np.where(np.isfinite(values), values, -np.inf), kind="stable")
+    n = min(SHOWN, len(order) // 2)
+    return tuple(int(i) for i in order[::-1][:n]), tuple(int(i) for i in order[:n])
+
+
+def _examples(stack: xr.DataArray, positions: tuple[int, ...]) -> xr.Dataset:
+    """Means along z and along y of some particles."""
+    few = stack.isel({STACK: list(positions)})
+    plain = few.drop_vars([n for n, c in few.coords.items() if c.dims == (STACK,)])
+    return xr.Dataset({"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")})
+
+
+def _without_nan(stack: xr.DataArray, averages: xr.Dataset) -> xr.Dataset:
+    """The averages; refused where NaN voxels of some particles would spoil every score."""
+    lost = int(np.isnan(averages["average"].values).sum())
+    if not lost:
+        return averages
+    counts = stats.count(stack, SPATIAL).compute().values
+    bad = np.flatnonzero(counts < prod(averages["average"].shape))
+    named = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+    raise LabelError(
+        f"{len(bad)} of {stack.sizes[STACK]} particles hold NaN voxels, at k = {named}: {lost} "
+        f"voxels of the average are NaN; leave them out (isel, drop_isel) or fill them (fillna)"
+    )
+
+
+def _half_sizes(stack: xr.DataArray) -> tuple[int, int]:
+    n = stack.sizes[STACK]
+    if "half" not in stack.coords:
+        return (n + 1) // 2, n // 2
+    first, second = np.unique(stack.coords["half"].values, return_counts=True)[1]
+    return int(first), int(second)
+
+
+def _write(folder: Path, result: ScreenResult, overwrite: bool) -> None:
+    """Volumes, scores, and last the report."""
+    save(result.average, folder / "average.zarr", overwrite=overwrite)
+    save(result.variance, folder / "variance.zarr", overwrite=overwrite)
+    write_text(folder / "scores.csv", csv_text(result.scores), overwrite=overwrite)
+    write_report(folder / "report.html", result, overwrite=overwrite)
