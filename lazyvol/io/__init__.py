@@ -90,9 +90,7 @@ def _grid(opened: Opened, chunks: Chunks) -> Grid:
         target = BLOCK if limit is None else min(BLOCK, limit // 4)
         return block_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize, target)
     lengths = _lengths(opened, chunks)
-    return tuple(
-        cover(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True)
-    )
+    return tuple(cover(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True))
 
 
 def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:
@@ -125,11 +123,13 @@ def _coords(
         raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
     known = unit or (opened.unit if opened.voxel_size else "voxel")
     lengths = dict(zip(opened.dims, opened.source.shape, strict=True))
-    coords: dict[Hashable, Any] = dict(positions(lengths, sizes, known, opened.origin))
+    coords: dict[Hashable, Any] = {}
+    coords.update(positions(lengths, sizes, known, opened.origin))
     for d in spatial:
         if d not in sizes and known != "voxel":
             coords[d].attrs["units"] = "voxel"
-    units = dict(opened.attrs).get(COORDINATE_UNITS, {})
+    told = opened.attrs.get(COORDINATE_UNITS)
+    units = told if isinstance(told, Mapping) else {}
     for name, (dim, values) in opened.coords.items():
         coords[name] = (dim, values, {"units": units[name]} if name in units else {})
     return coords

@@ -191,7 +191,8 @@ def _cosine(s: State) -> Array:
     xy = s["xy"] + s["n"] * s["x"] * s["y"]
     xx = s["xx"] + s["n"] * s["x"] ** 2
     yy = s["yy"] + s["n"] * s["y"] ** 2
-    return np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0)
+    found: Array = np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0)
+    return found
 
 
 SCORES = {

@@ -93,9 +93,7 @@ def update_groups(state: State, axes: Sequence[int], block: Array, group: Array)
 _NONE = np.zeros((1, 1))
 
 
-def _accumulate(
-    state: State, axes: Sequence[int], block: Array, rows: Array | None = None
-) -> None:
+def _accumulate(state: State, axes: Sequence[int], block: Array, rows: Array | None = None) -> None:
     """Every part of the state from one walk through the block, or through ``rows`` of it."""
     if not block.size:
         return

@@ -40,7 +40,8 @@ def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
 
     cross = total((first * second.conj()).real)
     power = np.sqrt(total(np.abs(first) ** 2) * total(np.abs(second) ** 2))
-    return np.divide(cross, power, out=np.zeros(count), where=power > 0)
+    found: Array = np.divide(cross, power, out=np.zeros(count), where=power > 0)
+    return found
 
 
 def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:

@@ -7,7 +7,6 @@ a particle is part of the average it is scored on, and noise agrees with itself.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import scipy.special
@@ -15,14 +14,13 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement, moments, shells
-from lazyvol.ops.stats import statistics_fold
+from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled, scored
 from lazyvol.plan.folding import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import (
     SPATIAL,
     STACK,
     Dims,
-    dims_of,
     float_of,
     require_same_grid,
     require_stack,
@@ -53,7 +51,7 @@ def mse(
     >>> lv.scores.mse(stack).values
     array([1., 1.])
     """
-    return _one("mse", stack, against, dim, mask, leave_one_out)
+    return scored(("mse",), stack, against, dim, mask, leave_one_out)["mse"]
 
 
 def rmse(
@@ -73,7 +71,7 @@ def rmse(
     >>> lv.scores.rmse(stack, lv.as_stack(np.full((2, 2, 2), 2.0))).values
     array([3.])
     """
-    return _one("rmse", stack, against, dim, mask, leave_one_out)
+    return scored(("rmse",), stack, against, dim, mask, leave_one_out)["rmse"]
 
 
 def cosine(
@@ -94,7 +92,7 @@ def cosine(
     >>> lv.scores.cosine(stack, stack.isel(k=0)).values
     array([1., 0.])
     """
-    return _one("cosine", stack, against, dim, mask, leave_one_out)
+    return scored(("cosine",), stack, against, dim, mask, leave_one_out)["cosine"]
 
 
 def ncc(
@@ -116,7 +114,7 @@ def ncc(
     >>> lv.scores.ncc(2 * ramp + 1, ramp.isel(k=0)).values
     array([1.])
     """
-    return _one("ncc", stack, against, dim, mask, leave_one_out)
+    return scored(("ncc",), stack, against, dim, mask, leave_one_out)["ncc"]
 
 
 def bce(
@@ -139,7 +137,7 @@ def bce(
     >>> lv.scores.bce(stack, lv.as_stack(np.ones((2, 2, 2)))).values.round(4)
     array([0.6931])
     """
-    return _one("bce", stack, against, dim, mask, leave_one_out)
+    return scored(("bce",), stack, against, dim, mask, leave_one_out)["bce"]
 
 
 def compare(
@@ -184,91 +182,7 @@ def compare(
     unknown = [m for m in metrics if m not in METRICS]
     if unknown or not metrics:
         raise LabelError(f"metrics are among {METRICS}, got {tuple(metrics)}")
-    return xr.Dataset(_scores(tuple(metrics), stack, against, dim, mask, leave_one_out))
-
-
-def _one(
-    metric: str,
-    stack: xr.DataArray,
-    against: str | xr.DataArray,
-    dim: Dims,
-    mask: xr.DataArray | None,
-    leave_one_out: bool | None,
-) -> xr.DataArray:
-    return _scores((metric,), stack, against, dim, mask, leave_one_out)[metric]
-
-
-def _scores(
-    metrics: tuple[str, ...],
-    stack: xr.DataArray,
-    against: str | xr.DataArray,
-    dim: Dims,
-    mask: xr.DataArray | None,
-    leave_one_out: bool | None,
-) -> dict[str, xr.DataArray]:
-    dims = _compared(stack, dim)
-    own = isinstance(against, str)
-    others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
-    reference = _average(stack) if isinstance(against, str) else require_stack(against)
-    if isinstance(against, str) and against != "average":
-        raise LabelError(f"against is 'average', a volume or a stack, got {against!r}")
-    if others and STACK in reference.dims:
-        raise LabelError(
-            f"leave_one_out needs an average without {STACK!r}, got dims {reference.dims}"
-        )
-    spec = _agreement_fold(metrics, float_of(stack.dtype), others)
-    operands = (stack, reference) if mask is None else (stack, reference, mask)
-    found = fold(spec, *operands, dims=dims, title="-".join(metrics))
-    return {m: _relabelled(found[m], m, stack) for m in metrics}
-
-
-#: power of the stack's unit that a score has; the others are pure numbers
-POWERS = {"mse": 2, "rmse": 1}
-
-
-def _relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
-    score.attrs = {str(n): v for n, v in with_units(stack, POWERS.get(metric, 0)).items()}
-    return score
-
-
-def _compared(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
-    """Dims to compare over; the default means those spatial dims that the stack has."""
-    require_stack(stack)
-    if dim == SPATIAL:
-        dim = tuple(d for d in SPATIAL if d in stack.dims)
-    return dims_of(stack, dim)
-
-
-def _others(stack: xr.DataArray) -> int:
-    n = stack.sizes.get(STACK, 0)
-    if n < 2:
-        raise LabelError(
-            f"leaving one out of the average needs two or more particles along {STACK!r}, got {n}; "
-            f"pass leave_one_out=False"
-        )
-    return n
-
-
-def _average(stack: xr.DataArray) -> xr.DataArray:
-    """Average in float64, whatever the stack's type: (n avg - x) subtracts nearly equal sums."""
-    spec = statistics_fold(
-        ("mean",), stack.dtype, stack.sizes.get(STACK, 1), result=np.dtype(np.float64)
-    )
-    if STACK not in stack.dims:
-        raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
-    return fold(spec, stack, dims=(STACK,), title="average")["mean"]
-
-
-def _agreement_fold(metrics: Sequence[str], dtype: np.dtype[Any], others: int) -> Fold:
-    return Fold(
-        start=agreement.start,
-        update=partial(agreement.update, others=others, entropy="bce" in metrics),
-        combine=agreement.combine,
-        finish=partial(agreement.finish, want=dict.fromkeys(metrics, dtype)),
-        outputs=dict.fromkeys(metrics, Output(dtype)),
-        state_bytes=8 * len(agreement.PARTS),
-        finish_bytes=8 * (len(agreement.PARTS) + len(metrics)),
-    )
+    return xr.Dataset(scored(tuple(metrics), stack, against, dim, mask, leave_one_out))
 
 
 def correlation(
@@ -315,23 +229,14 @@ def correlation(
     """
     if not 0 < confidence < 1:
         raise LabelError(f"confidence lies between 0 and 1, got {confidence=}")
-    dims = _compared(a, dim)
+    dims = compared_dims(a, dim)
     names = ("correlation", "lower", "upper")
     dtype = float_of(a.dtype)
-    spec = Fold(
-        start=agreement.start,
-        update=agreement.update,
-        combine=agreement.combine,
-        finish=partial(
-            agreement.interval, z=float(scipy.special.ndtri((1 + confidence) / 2)), dtype=dtype
-        ),
-        outputs=dict.fromkeys(names, Output(dtype)),
-        state_bytes=8 * len(agreement.PARTS),
-        finish_bytes=8 * (len(agreement.PARTS) + len(names)),
-    )
+    z = float(scipy.special.ndtri((1 + confidence) / 2))
+    spec = agreement_fold(partial(agreement.interval, z=z, dtype=dtype), names, dtype)
     operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
     found = fold(spec, *operands, dims=dims, title="correlation")
-    return xr.Dataset({n: _relabelled(found[n], n, a) for n in names}).assign_attrs(
+    return xr.Dataset({n: relabelled(found[n], n, a) for n in names}).assign_attrs(
         confidence=confidence
     )
 
@@ -366,7 +271,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     width = shells.shell_width(a.shape, steps)
     unit = {"units": f"1/{unit_of(a, dims[-1])}"}
     frequency = ("frequency", np.arange(n) * width, unit)
-    return _relabelled(found.assign_coords(frequency=frequency), "fsc", a)
+    return relabelled(found.assign_coords(frequency=frequency), "fsc", a)
 
 
 def halves(stack: xr.DataArray) -> xr.Dataset:

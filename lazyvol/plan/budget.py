@@ -52,7 +52,8 @@ def default_workers() -> int:
     module = sys.modules.get("distributed")
     if module is not None:
         try:
-            return max(1, sum(module.default_client().nthreads().values()))
+            threads: int = sum(module.default_client().nthreads().values())
+            return max(1, threads)
         except ValueError:  # no client: dask's own threads
             pass
     return int(dask.config.get("num_workers", None) or os.cpu_count() or 1)

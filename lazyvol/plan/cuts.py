@@ -69,13 +69,18 @@ class Cut:
 
 
 def cut(problem: Problem) -> Cut:
-    """Cut a fold so that tasks are few and fat, and tiles stay within their bytes."""
+    """Cut a fold so that tasks are few and fat, and tiles stay within their bytes.
+
+    An empty axis is cut as one of length 1.
+    """
+    lengths = problem.shape
+    problem = replace(problem, shape=tuple(max(1, n) for n in lengths))
     grain = [max(1, min(g, n)) for g, n in zip(problem.grain, problem.shape, strict=True)]
     block = _kept_block(problem, grain)
     chunks = [block.get(a, n) for a, n in enumerate(problem.shape)]
     _split(problem, grain, chunks)
     tile = _tile(problem, grain, chunks)
-    grid = tuple(regions.cover(n, c) for n, c in zip(problem.shape, chunks, strict=True))
+    grid = tuple(regions.cover(n, c) for n, c in zip(lengths, chunks, strict=True))
     return Cut(grid, tile)
 
 

@@ -179,9 +179,7 @@ def _passes(step: Step, steps: list[Step], prices: Mapping[str, Price]) -> int:
     return max(_chains(step, {s.token: s for s in steps}, prices))
 
 
-def _chains(
-    step: Step, steps: Mapping[str, Step], prices: Mapping[str, Price]
-) -> Iterator[int]:
+def _chains(step: Step, steps: Mapping[str, Step], prices: Mapping[str, Price]) -> Iterator[int]:
     own = 1 if prices[step.token].stored else 0
     yield own
     for token in step.parents:

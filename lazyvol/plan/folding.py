@@ -24,8 +24,9 @@ from lazyvol.plan.budget import (
 )
 from lazyvol.plan.cuts import TASK, TILE, Cut, Problem, cut
 from lazyvol.plan.lazy import LazyArray, Wanted, dressed, foreign_of, needs, recipe_of, steps_of
-from lazyvol.plan.recipe import Aligned, Array, Cost, Foreign, Given, Recipe, leaves
+from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.selecting import Aligned
 
 State: TypeAlias = dict[str, Array]
 
@@ -85,9 +86,7 @@ class Stream:
 
     def part(self, operand: Recipe, tile: Region) -> Region:
         """The region of one operand behind a tile."""
-        return tuple(
-            slice(0, 1) if n == 1 else s for s, n in zip(tile, operand.shape, strict=True)
-        )
+        return tuple(slice(0, 1) if n == 1 else s for s, n in zip(tile, operand.shape, strict=True))
 
     def tiles(self, box: Region) -> Iterable[Region]:
         """Tiles of a task's box, cut on the stored grid of the largest operand."""
@@ -180,9 +179,7 @@ def _merge_outputs(stream: Stream, states: Sequence[State]) -> dict[str, Array]:
     shape = next(iter(states[0].values())).shape[: len(stream.kept)]
     if not shape:
         return _outputs(fold, _merge(fold, states))
-    found = {
-        name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()
-    }
+    found = {name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()}
     step = max(1, SLAB // max(1, prod(shape[1:])))
     for start in range(0, shape[0], step):
         part = slice(start, start + step)
@@ -290,16 +287,17 @@ class _Boxes(Recipe):
 
 
 def folded(
-    fold: Fold, axes: tuple[tuple[int | None, ...], ...], reduced: frozenset[int], title: str,
+    fold: Fold,
+    axes: tuple[tuple[int | None, ...], ...],
+    reduced: frozenset[int],
+    title: str,
     *arrays: Any,
 ) -> dict[str, LazyArray]:
     """Outputs of a fold over arrays as lazy arrays that share one graph.
 
     ``axes`` turns each array into one with the axes of the data (see ``Aligned``).
     """
-    operands = tuple(
-        Aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True)
-    )
+    operands = tuple(Aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
     stream = planned(fold, operands, reduced, Budget.current())
     name = f"lazyvol-{title}-" + tokenize(fold, [o.token for o in operands], reduced, stream.cut)
     tasks = _tasks(stream, name)

@@ -18,20 +18,9 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import arithmetic, regions
 from lazyvol.plan.budget import Budget, Step, fitted, foreign_step, limited, recipe_step
-from lazyvol.plan.recipe import (
-    Aligned,
-    Array,
-    Foreign,
-    Key,
-    Memory,
-    Pick,
-    Recipe,
-    Sliced,
-    Stored,
-    foreign_blocks,
-    leaves,
-)
+from lazyvol.plan.recipe import Array, Foreign, Key, Memory, Recipe, Stored, foreign_blocks, leaves
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.selecting import Aligned, Pick, Sliced
 
 
 class LazyArray(da.Array):  # type: ignore[misc]

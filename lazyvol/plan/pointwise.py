@@ -46,7 +46,8 @@ class Blockwise(Recipe):
     @cached_property
     def token(self) -> str:
         tokens = [p.token for p in self.above]
-        return str(tokenize("blockwise", self.kernel, tokens, self.axes, self.shape, str(self.dtype)))
+        made = (self.axes, self.shape, str(self.dtype))
+        return str(tokenize("blockwise", self.kernel, tokens, made))
 
     @property
     def parents(self) -> tuple[Recipe, ...]:

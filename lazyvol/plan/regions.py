@@ -37,9 +37,7 @@ def starts(region: Region) -> tuple[int, ...]:
 
 def shift(region: Region, offsets: Sequence[int]) -> Region:
     """Region moved by ``offsets``."""
-    return tuple(
-        slice(s.start + o, s.stop + o) for s, o in zip(region, offsets, strict=True)
-    )
+    return tuple(slice(s.start + o, s.stop + o) for s, o in zip(region, offsets, strict=True))
 
 
 def relative(region: Region, origin: Region) -> Region:
@@ -132,17 +130,13 @@ def touched(region: Region, chunks: Sequence[int]) -> int:
     """Elements in the stored chunks that ``region`` touches, edge chunks counted whole."""
     if any(s.stop <= s.start for s in region):
         return 0
-    return prod(
-        (-(-s.stop // c) - s.start // c) * c for s, c in zip(region, chunks, strict=True)
-    )
+    return prod((-(-s.stop // c) - s.start // c) * c for s, c in zip(region, chunks, strict=True))
 
 
 def aligned(grid: Grid, chunks: Sequence[int]) -> bool:
     """Whether every inner cut of ``grid`` falls on a multiple of ``chunks``."""
     return all(
-        cut % c == 0
-        for axis, c in zip(grid, chunks, strict=True)
-        for cut in edges(axis)[1:-1]
+        cut % c == 0 for axis, c in zip(grid, chunks, strict=True) for cut in edges(axis)[1:-1]
     )
 
 

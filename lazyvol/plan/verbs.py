@@ -21,8 +21,9 @@ from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.folding import Fold, folded
 from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
-from lazyvol.plan.recipe import Aligned, Array
+from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.stencils import Generated, Stencil
 from lazyvol.stack import require_same_grid, require_stack
 
@@ -201,8 +202,10 @@ def ragged(kernel: Kernel, stack: xr.DataArray, mask: xr.DataArray) -> xr.DataAr
         _ragged_row(kernel, row, flags if shared else flags[n], counts[n])
         for n, row in enumerate(rows)
     ]
-    joined = np.concatenate(parts) if all(isinstance(p, np.ndarray) for p in parts) else (
-        da.concatenate(parts)
+    joined = (
+        np.concatenate(parts)
+        if all(isinstance(p, np.ndarray) for p in parts)
+        else (da.concatenate(parts))
     )
     return xr.DataArray(joined, dims=("obs",), name=stack.name, attrs={**stack.attrs})
 

@@ -1,0 +1,57 @@
+"""Every public operation beside its oracle, from the tests' own table.
+
+    python bench/bench_ops.py [--shape 24 96 96 96] [--runs 5]
+
+Dask-backed float32 in whole-volume chunks, two threads; the oracle is what numpy or scipy users
+write, on one thread, in float64 where it has to be. Both warm, in turn, in one process.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from side_by_side import RUNS, table, timed
+
+import lazyvol as lv
+from tests.oracles import ORACLES, UNIT, VOXEL
+
+
+def ratios(shape: tuple[int, ...], runs: int, names: list[str]) -> list[list[str]]:
+    """Milliseconds of ours and of the oracle, and how many times faster ours is."""
+    array = np.random.default_rng(0).normal(2.0, 1.0, shape).astype(np.float32)
+    chunks = (max(1, shape[0] // 4), *shape[1:])
+    stack = lv.as_stack(da.from_array(array, chunks=chunks), voxel_size=VOXEL, unit=UNIT)
+    rows = []
+    for name in names:
+        case = ORACLES[name]
+        ways = {
+            "ours": lambda case=case: dask.compute(case.op(stack)),
+            "oracle": lambda case=case: case.oracle(array),
+        }
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            found = timed(ways, runs)
+        ours, oracle = found["ours"], found["oracle"]
+        rows.append([name, f"{1e3 * ours:.1f}", f"{1e3 * oracle:.1f}", f"{oracle / ours:.1f}"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", type=int, nargs=4, default=(24, 96, 96, 96))
+    parser.add_argument("--runs", type=int, default=RUNS)
+    args = parser.parse_args()
+    dask.config.set(scheduler="threads", num_workers=2)
+    rows = ratios(tuple(args.shape), args.runs, list(ORACLES))
+    print(table(["operation", "lazyvol, ms", "oracle, ms", "times faster"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""How scores are made: the fold behind all of them, and what they are held against."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels import agreement
+from lazyvol.ops.stats import statistics_fold
+from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.verbs import fold
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    Dims,
+    dims_of,
+    float_of,
+    require_stack,
+    with_units,
+)
+
+#: power of the stack's unit that a score has; the others are pure numbers
+POWERS = {"mse": 2, "rmse": 1}
+
+
+def scored(
+    metrics: Sequence[str],
+    stack: xr.DataArray,
+    against: str | xr.DataArray,
+    dim: Dims,
+    mask: xr.DataArray | None,
+    leave_one_out: bool | None,
+) -> dict[str, xr.DataArray]:
+    """Scores by name, all from one fold."""
+    dims = compared_dims(stack, dim)
+    own = isinstance(against, str)
+    others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
+    reference = _reference(stack, against)
+    if others and STACK in reference.dims:
+        raise LabelError(
+            f"leave_one_out needs an average without {STACK!r}, got dims {reference.dims}"
+        )
+    dtype = float_of(stack.dtype)
+    spec = agreement_fold(
+        partial(agreement.finish, want=dict.fromkeys(metrics, dtype)),
+        metrics,
+        dtype,
+        others=others,
+        entropy="bce" in metrics,
+    )
+    operands = (stack, reference) if mask is None else (stack, reference, mask)
+    found = fold(spec, *operands, dims=dims, title="-".join(metrics))
+    return {m: relabelled(found[m], m, stack) for m in metrics}
+
+
+def agreement_fold(
+    finish: Callable[[agreement.State], Mapping[str, Any]],
+    names: Sequence[str],
+    dtype: np.dtype[Any],
+    *,
+    others: int = 0,
+    entropy: bool = False,
+) -> Fold:
+    """The fold of co-moments that gives ``names`` by ``finish``."""
+    return Fold(
+        start=agreement.start,
+        update=partial(agreement.update, others=others, entropy=entropy),
+        combine=agreement.combine,
+        finish=finish,
+        outputs=dict.fromkeys(names, Output(dtype)),
+        state_bytes=8 * len(agreement.PARTS),
+        finish_bytes=8 * (len(agreement.PARTS) + len(names)),
+    )
+
+
+def relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
+    """A score with the stack's attributes and its own unit."""
+    score.attrs = {str(n): v for n, v in with_units(stack, POWERS.get(metric, 0)).items()}
+    return score
+
+
+def compared_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Dims to compare over; the default means those spatial dims that the stack has."""
+    require_stack(stack)
+    if dim == SPATIAL:
+        dim = tuple(d for d in SPATIAL if d in stack.dims)
+    return dims_of(stack, dim)
+
+
+def _others(stack: xr.DataArray) -> int:
+    n = stack.sizes.get(STACK, 0)
+    if n < 2:
+        raise LabelError(
+            f"leaving one out of the average needs two or more particles along {STACK!r}, got {n}; "
+            f"pass leave_one_out=False"
+        )
+    return n
+
+
+def _reference(stack: xr.DataArray, against: str | xr.DataArray) -> xr.DataArray:
+    """What is scored against. The average is in float64, whatever the stack's type:
+    (n avg - x) subtracts nearly equal sums."""
+    if not isinstance(against, str):
+        return require_stack(against)
+    if against != "average":
+        raise LabelError(f"against is 'average', a volume or a stack, got {against!r}")
+    if STACK not in stack.dims:
+        raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
+    spec = statistics_fold(("mean",), stack.dtype, stack.sizes[STACK], result=np.dtype(np.float64))
+    return fold(spec, stack, dims=(STACK,), title="average")["mean"]
