@@ -247,6 +247,14 @@ def test_unknown_content(tmp_path):
             probe(tmp_path / name)
 
 
+def test_only_some_formats_are_read_packed(tmp_path):
+    np.save(tmp_path / "a.npy", values(SHAPE))
+    packed = gzip.compress((tmp_path / "a.npy").read_bytes())
+    (tmp_path / "a.npy.gz").write_bytes(packed)
+    with pytest.raises(FormatError, match="MRC and NIfTI also in gzip"):
+        probe(tmp_path / "a.npy.gz")
+
+
 def test_files_are_counted(volumes, monkeypatch):
     monkeypatch.setattr(import_module("lazyvol.io.probe"), "MAX_FILES", 5)
     with pytest.raises(LimitExceeded, match="5 files"):

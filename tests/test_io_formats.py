@@ -269,7 +269,7 @@ CUT = ("mrc_truncated", "mrc_empty", "oom-", "seek_too_large")
 
 @pytest.mark.parametrize("permissive", [False, True])
 @pytest.mark.parametrize("name", MALFORMED)
-def test_malformed_files(name, permissive, capfd):
+def test_malformed_files(name, permissive, capfd, caplog):
     tracemalloc.start()
     begun = time.process_time()
     try:
@@ -286,6 +286,7 @@ def test_malformed_files(name, permissive, capfd):
         tracemalloc.stop()
     assert time.process_time() - begun < 1.0
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("name", [n for n in READABLE if n.endswith(".mrc")])

@@ -76,6 +76,14 @@ def test_a_nifti_header_as_written_by_hand(tmp_path):
     check_source(opened.source, values((4, 5, 6), 1).T)
 
 
+def test_big_endian_nifti(tmp_path):
+    image = nibabel.Nifti1Image(values((4, 5, 6), 1), np.eye(4))
+    image.header["vox_offset"] = 352
+    head = bytes(image.header.as_byteswapped(">").binaryblock) + bytes(4)
+    (tmp_path / "a.nii").write_bytes(head + values((4, 5, 6), 1).astype(">i2").tobytes("F"))
+    check_source(nifti.probe(tmp_path / "a.nii").source, values((4, 5, 6), 1).T)
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [

@@ -111,6 +111,13 @@ def test_imagej_units(tmp_path, word, unit, size):
     assert opened.voxel_size == ({} if size is None else pytest.approx({"y": size, "x": size}))
 
 
+def test_imagej_writes_six_decimals(tmp_path):
+    facts = {"axes": "ZYX", "unit": "mm"}
+    options = {"resolution": ((666666, 1000000), (666666, 1000000)), "metadata": facts}
+    tifffile.imwrite(tmp_path / "a.tif", values(SHAPE).astype("u2"), imagej=True, **options)
+    assert tiff.probe(tmp_path / "a.tif").voxel_size == {"y": 1.5, "x": 1.5}
+
+
 def test_axes_without_names(tmp_path):
     path = tmp_path / "a.tif"
     for shape, dims in (((2, 3, 5, 6), "kzyx"), ((4, 2, 3, 5, 6), ("k", "channel", "z", "y", "x"))):
@@ -145,68 +152,6 @@ def test_colours_come_before_space(tmp_path, planar, compression):
     opened = tiff.probe(path)
     assert opened.dims == ("channel", "z", "y", "x")
     check_source(opened.source, colours.transpose(3, 0, 1, 2), tries=4)
-
-
-@pytest.mark.parametrize("order", ["TZCYX", "TCZYX", "CTZYX"])
-def test_ome_planes_in_any_order(tmp_path, order):
-    sizes = {"T": 3, "Z": 4, "C": 2, "Y": 5, "X": 6}
-    array = values([sizes[a] for a in order]).astype("u2")
-    facts = {"axes": order, "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 500.0}
-    path = tmp_path / "a.ome.tif"
-    tifffile.imwrite(path, array, ome=True, metadata={**facts, "PhysicalSizeZUnit": "nm"})
-    opened = tiff.probe(path)
-    assert opened.dims == ("k", "channel", "z", "y", "x")
-    assert opened.name == "a"
-    assert opened.unit == "micrometer"
-    assert opened.voxel_size == pytest.approx({"x": 0.25, "y": 0.25, "z": 0.5})
-    turned = array.transpose([order.index(a) for a in "TCZYX"])
-    check_source(opened.source, turned, tries=4)
-    np.testing.assert_array_equal(tifffile.imread(path), array)
-
-
-OME = (
-    '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-    '<Image ID="Image:0"><Pixels ID="P" DimensionOrder="XYZCT" Type="uint16" SizeX="6" SizeY="5" '
-    'SizeZ="{z}" SizeC="1" SizeT="1">{data}</Pixels></Image></OME>'
-)
-
-
-def ome_file(path, z: int | str, data: str, prefix: str = "") -> None:
-    """OME-TIFF of 4 pages with a description as given."""
-    text = prefix + OME.format(z=z, data=data)
-    array = values((4, 5, 6)).astype("u2")
-    options = {"photometric": "minisblack", "metadata": None}
-    tifffile.imwrite(path, array, description=text.encode(), **options)
-
-
-def test_ome_pages_may_be_shuffled(tmp_path):
-    shuffle = (2, 0, 3, 1)
-    data = "".join(f'<TiffData IFD="{page}" FirstZ="{z}"/>' for z, page in enumerate(shuffle))
-    ome_file(tmp_path / "a.tif", 4, data)
-    expected = values((4, 5, 6)).astype("u2")[list(shuffle)]
-    check_source(tiff.probe(tmp_path / "a.tif").source, expected, tries=3)
-
-
-@pytest.mark.parametrize(
-    ("z", "data", "prefix", "error"),
-    [
-        (9, "<TiffData/>", "", MissingChunkError),
-        (10**12, '<TiffData PlaneCount="1000000000000"/>', "", MissingChunkError),
-        (4, '<TiffData IFD="0" PlaneCount="2"/>', "", MissingChunkError),
-        (4, '<TiffData IFD="7"/>', "", MissingChunkError),
-        (4, '<TiffData IFD="-1"/>', "", FormatError),
-        (4, "", "", MissingChunkError),
-        (0, "<TiffData/>", "", MissingChunkError),
-        ("x", "<TiffData/>", "", FormatError),
-        (4, "<TiffData>", "", FormatError),
-        (4, '<Channel SamplesPerPixel="0"/><TiffData/>', "", FormatError),
-        (4, "<TiffData/>", '<!DOCTYPE a [<!ENTITY b "c">]>', UnsafeSourceError),
-    ],
-)
-def test_ome_that_lies(tmp_path, z, data, prefix, error):
-    ome_file(tmp_path / "a.tif", z, data, prefix)
-    with pytest.raises(error, match=r"a\.tif"):
-        tiff.probe(tmp_path / "a.tif")
 
 
 def classic(entries: list[tuple[int, int, int, int]], after: int = 0, data: bytes = b"") -> bytes:
@@ -268,6 +213,7 @@ TIFF_LIES = {
         TruncatedError,
     ),
     "data outside": (classic(page(4, 3, 1, DATA_AT, 12), data=bytes(11)), TruncatedError),
+    "packed outside": (classic(page(4, 3, 8, DATA_AT, 13), data=bytes(12)), TruncatedError),
     "data short": (classic(page(4, 3, 1, DATA_AT, 8), data=bytes(8)), TruncatedError),
     "huge plain": (classic(page(2**31, 2**31, 1, DATA_AT, 12), data=bytes(12)), TruncatedError),
     "huge packed": (classic(page(2**31, 2**31, 8, DATA_AT, 12), data=bytes(12)), LimitExceeded),
@@ -357,6 +303,19 @@ def test_pages_that_differ(tmp_path):
     with pytest.raises(FormatError, match=r"one series, found \(2, 5, 6\), \(4, 6\)"):
         tiff.probe(path)
     assert tiff.probe(path, permissive=True).source.shape == (2, 5, 6)
+
+
+def test_what_tifffile_complains_of_is_an_error(tmp_path, caplog):
+    content = classic([*page(4, 3, 1, DATA_AT + 12, 12), (65000, 77, 1, 0)], data=bytes(range(12)))
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(FormatError, match=r"tifffile reports .*invalid data type 77.*permissive"):
+        tiff.probe(tmp_path / "a.tif")
+    opened = tiff.probe(tmp_path / "a.tif", permissive=True)
+    assert len(opened.attrs["repairs"]) == 1
+    check_source(opened.source, np.arange(12, dtype="u1").reshape(3, 4))
+    assert not caplog.records
+    tifffile.logger().error("others still hear tifffile")
+    assert len(caplog.records) == 1
 
 
 def test_only_the_pages_of_a_region_are_decoded(tmp_path, monkeypatch):

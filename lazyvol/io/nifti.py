@@ -108,7 +108,7 @@ def stored_dtype(header: Any, where: str) -> str:
         dtype = header.get_data_dtype()
     except Exception as error:  # an unknown code raises one of nibabel's own errors
         raise FormatError(f"{where}: unknown NIfTI datatype: {error}") from error
-    return check_dtype(np.dtype(dtype).newbyteorder(header.endianness), where).str
+    return check_dtype(np.dtype(dtype), where).str
 
 
 def offset_of(header: Any, file: StoredFile) -> int:
