@@ -14,6 +14,7 @@ from dask.callbacks import Callback
 
 from lazyvol.errors import LabelError, LazyvolError, SourceNotFoundError
 from lazyvol.plan.budget import parse_bytes
+from lazyvol.plan.threads import one_thread_each
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -141,9 +142,14 @@ def _joined(address: str) -> "Client":
         ) from error
 
 
-def tasks_at_once(workers: int | None) -> dask.config.set:
-    """Context in which dask's local scheduler runs that many tasks at once; None: all cores."""
-    return dask.config.set({} if workers is None else {"num_workers": workers})
+@contextmanager
+def tasks_at_once(workers: int | None) -> Iterator[None]:
+    """Context in which dask's local scheduler runs that many tasks at once, of a thread each.
+
+    None: as many as there are cores.
+    """
+    with dask.config.set({} if workers is None else {"num_workers": workers}), one_thread_each():
+        yield
 
 
 @contextmanager
@@ -153,7 +159,7 @@ def progress_bar(label: str, *, shown: bool = True, stream: TextIO | None = None
         yield
         return
     bar = _Bar(label, stream or sys.stderr)
-    client = _current_client()
+    client = current_client()
     watch: Any = _LocalTasks(bar) if client is None else _cluster_tasks(client, bar)
     try:
         with watch:
@@ -241,7 +247,7 @@ def _counts(dask_scheduler: Any) -> tuple[int, int]:
     return done, sum(p.states[name] for p in prefixes for name in waiting)
 
 
-def _current_client() -> "Client | None":
+def current_client() -> "Client | None":
     """The client that computes what is lazy, if there is one."""
     if "distributed" not in sys.modules:
         return None

@@ -13,13 +13,13 @@ import numpy as np
 import scipy.special
 import xarray as xr
 
-from lazyvol.client import progress_bar, tasks_at_once
+from lazyvol.client import current_client, progress_bar, tasks_at_once
 from lazyvol.errors import LabelError, StoreError, TargetExistsError
 from lazyvol.facts import Source
 from lazyvol.io.saving import save
 from lazyvol.ops import scores, stats
-from lazyvol.plan.budget import limited, parse_bytes
-from lazyvol.plan.explain import Plan, explain
+from lazyvol.plan.budget import limited
+from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.report import Flagging, Run, ScreenResult, write_report
 from lazyvol.stack import SPATIAL, STACK, require_stack
 from lazyvol.tables import csv_text, write_text
@@ -103,9 +103,10 @@ def screen(
     if not 0 < fdr < 1:
         raise LabelError(f"fdr is a share between 0 and 1, got {fdr=}")
     clock, started = _Clock(), datetime.now().astimezone()
-    folder = _folder(Path(out), overwrite)
-    with limited(memory, workers), tasks_at_once(workers):
-        planned = plans(stack, memory=memory, workers=workers)
+    folder = results_folder(Path(out), overwrite)
+    budget = budget_for(memory, workers)
+    with limited(budget.memory, budget.workers), tasks_at_once(workers):
+        planned = plans(stack)
         with clock.of(AVERAGES), progress_bar("averages", shown=progress):
             averages = _without_nan(stack, scores.halves(stack).compute())
         with clock.of(SCORES), progress_bar("scores", shown=progress):
@@ -120,9 +121,9 @@ def screen(
         half_sizes=_half_sizes(stack), halves_by="half" if "half" in stack.coords else "parity",
         examples=shown, best=best, worst=worst,
         run=Run(
-            planned, clock.seconds(), peak_bytes(),
-            None if memory is None else parse_bytes(memory),
-            started.strftime("%Y-%m-%d %H:%M %Z"), command, versions(),
+            planned, clock.seconds(), peak_bytes(), budget.memory,
+            started.strftime("%Y-%m-%d %H:%M %Z"), command,
+            on_cluster=current_client() is not None, versions=versions(),
         ),
     )  # fmt: skip
     _write(folder, result, overwrite)
@@ -136,9 +137,10 @@ def plans(
     stack = _particles(stack)
     volume = stack.isel({STACK: 0}, drop=True)
     blank = volume.copy(data=np.zeros(volume.shape, volume.dtype))
-    with limited(memory, workers):
+    budget = budget_for(memory, workers)
+    with limited(budget.memory, budget.workers):
         steps = {AVERAGES: scores.halves(stack), SCORES: _compared(stack, blank)}
-    return {n: explain(s, memory=memory, workers=workers) for n, s in steps.items()}
+        return {n: explain(s) for n, s in steps.items()}
 
 
 def versions() -> dict[str, str]:
@@ -202,7 +204,7 @@ def _particles(stack: xr.DataArray) -> xr.DataArray:
     return stack.transpose(STACK, *SPATIAL)
 
 
-def _folder(out: Path, overwrite: bool) -> Path:
+def results_folder(out: Path, overwrite: bool) -> Path:
     """The folder for results, made where missing; refused where it holds results."""
     present = [n for n in FILES if (out / n).exists()]
     if present and not overwrite:

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from distributed import default_client
 
 import lazyvol as lv
 import lazyvol.ops
 from lazyvol.cli import main, make_app
 from lazyvol.cli.demo import area_under_curve
 from lazyvol.cli.docs import about, parameter_texts
+from lazyvol.cli.options import Running, running
 from lazyvol.cli.verbs import parsed, verbs
 from lazyvol.errors import LabelError, TruncatedError
 from lazyvol.facts import TIMES
@@ -27,6 +29,8 @@ from lazyvol.io.saving import save
 from lazyvol.plan import regions
 from lazyvol.plan.lazy import source_array
 from lazyvol.screening import FILES, flagged, rejection, screen
+from lazyvol.tables import csv_text
+from tests.clusters import status_of
 from tests.sources import Counting
 
 SHAPE = (10, 5, 7, 11)
@@ -55,6 +59,7 @@ REST = {
     ("projections", "slab"): ["z", "2", "6"],
     ("scores", "correlation"): ["volume.zarr"],
     ("scores", "fsc"): ["volume.zarr"],
+    ("stats", "quantile"): ["--q", "0.25,0.5"],
     ("synthetic", "box"): ["--size", "z=4,y=4,x=6"],
     ("synthetic", "circle"): ["--radius", "4"],
     ("synthetic", "cylinder"): ["--radius", "3", "--length", "6", "--axis", "z=1,x=0.5"],
@@ -180,9 +185,6 @@ def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
 
 
 def test_info_reads_metadata_alone(files, capsys, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a voxel was read")
-
     monkeypatch.setattr("lazyvol.plan.recipe.Stored.read", refuse)
     assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
 
@@ -194,8 +196,13 @@ def test_convert_keeps_values_and_labels(files, tmp_path, capsys):
     xr.testing.assert_identical(copy.compute(), original.compute())
 
 
-def test_explain_prints_the_plan_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
+def refuse(*args, **kwargs):
+    raise AssertionError("a voxel was read")
+
+
+def test_explain_prints_the_plan_reads_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lazyvol.plan.recipe.Stored.read", refuse)
     code, told, _ = run(
         ["explain", str(files / "stack.zarr"), "stats", "var", "--dim", "k", "--memory", "256MiB"],
         capsys,
@@ -247,6 +254,14 @@ def test_scores_are_against_the_average_of_the_others(tmp_path):
         one = values()[n].astype(np.float64).ravel()
         assert found.scores.ncc[n] == pytest.approx(np.corrcoef(one, others)[0, 1], rel=1e-5)
         assert found.scores.mse[n] == pytest.approx(((one - others) ** 2).mean(), rel=1e-5)
+
+
+def test_a_budget_in_force_holds_for_a_screening(tmp_path):
+    with lv.limited("300MiB", workers=1):
+        found = screen(lv.as_stack(values()).chunk(k=2), tmp_path)
+    assert found.run.memory == 300 * 2**20
+    assert {p.memory for p in found.run.plans.values()} == {300 * 2**20}
+    assert {p.workers for p in found.run.plans.values()} == {1}
 
 
 def test_screening_uses_the_half_sets_it_is_given(tmp_path):
@@ -356,17 +371,32 @@ def test_a_cluster_runs_a_command_and_its_dashboard_is_told(files, tmp_path, cap
     np.testing.assert_allclose(np.load(out), values().mean(0), rtol=1e-5)
 
 
+def test_a_dashboard_has_the_threads_asked_for(capsys):
+    with running(Running(workers=3, dashboard=True)):
+        client = default_client()
+        (worker,) = client.scheduler_info()["workers"].values()
+        assert worker["nthreads"] == 3
+        assert status_of(client, "/status") == 200
+    assert "dashboard   http://127.0.0.1:" in capsys.readouterr().out
+
+
 def test_the_demo_finds_what_it_made(tmp_path, capsys):
-    code, told, _ = run(["demo", "--size", "small", "--out", str(tmp_path)], capsys)
+    code, told, _ = run(["demo", "--size", "small", "--out", str(tmp_path / "new")], capsys)
     assert code == 0
     assert "12 of 120 are tilted: precision 1.000, recall 1.000, AUC 1.0000" in told
-    assert {p.name for p in tmp_path.iterdir()} == {"particles.zarr", *FILES}
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {"particles.zarr", *FILES}
 
 
 def test_area_under_the_curve_counts_pairs():
     good, bad = np.array([0.9, 0.8, 0.3]), np.array([0.1, 0.8])
     pairs = [(g > b) + (g == b) / 2 for g in good for b in bad]
     assert area_under_curve(good, bad) == pytest.approx(np.mean(pairs))
+
+
+def test_a_table_has_labels_and_coordinates():
+    scored = xr.Dataset({"ncc": ("k", [0.5, 0.25])}, {"k": [4, 7], "file": ("k", ["a,b", "c"])})
+    assert csv_text(scored) == 'k,file,ncc\n4,"a,b",0.5\n7,c,0.25\n'
+    assert csv_text(xr.Dataset({"mean": 1.5})) == "row,mean\n0,1.5\n"
 
 
 def test_parameter_texts_come_from_the_function_and_its_module():

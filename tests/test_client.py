@@ -2,7 +2,6 @@
 
 import io
 import json
-from urllib.request import urlopen
 
 import dask.array as da
 import numpy as np
@@ -13,6 +12,7 @@ import lazyvol as lv
 from lazyvol.client import ClusterError, connect, progress_bar, tasks_at_once
 from lazyvol.errors import LabelError, SourceNotFoundError
 from lazyvol.screening import screen
+from tests.clusters import status_of
 
 
 def listening() -> set[str]:
@@ -41,13 +41,8 @@ def test_the_local_cluster_is_as_asked(client):
 
 def test_the_dashboard_answers_on_loopback_without_the_proxy(client):
     assert client.dashboard_link.startswith("http://127.0.0.1:")
-    base = client.dashboard_link.removesuffix("/status")
-    assert urlopen(f"{base}/health", timeout=10).status == 200
-    routes = client.run_on_scheduler(
-        lambda dask_scheduler: str(dask_scheduler.http_application.applications)
-        + str(dask_scheduler.http_application.default_router.rules)
-    )
-    assert "proxy" not in routes.lower()
+    pages = ("/status", "/health", "/proxy/1/127.0.0.1/health")
+    assert [status_of(client, page) for page in pages] == [200, 200, 404]
 
 
 def test_workers_run_one_thread_a_task(client):
@@ -77,6 +72,8 @@ def test_a_screening_on_a_cluster_is_that_of_threads(client, tmp_path):
     np.testing.assert_array_equal(on_cluster.average, local.average)
     np.testing.assert_allclose(on_cluster.scores.ncc, local.scores.ncc, rtol=1e-6)
     assert on_cluster.flagged == local.flagged
+    assert on_cluster.run.on_cluster
+    assert "workers not counted" in (tmp_path / "a" / "report.html").read_text("utf-8")
 
 
 def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path):
@@ -91,11 +88,8 @@ def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path)
 def test_without_a_dashboard_only_health_is_served():
     with connect(workers=1, threads=1, memory="512MiB", dashboard=False) as made:
         assert listening() <= {"127.0.0.1", "::1"}
-        rules = made.run_on_scheduler(
-            lambda dask_scheduler: str(dask_scheduler.http_application.default_router.rules)
-            + str(dask_scheduler.http_application.applications)
-        )
-        assert "status" not in rules
+        pages = ("/status", "/info/main/workers.html", "/json/counts.json", "/health")
+        assert [status_of(made, page) for page in pages] == [404, 404, 404, 200]
 
 
 @pytest.mark.parametrize(

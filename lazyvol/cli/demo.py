@@ -15,6 +15,7 @@ from lazyvol.io import open as open_stack
 from lazyvol.ops import synthetic
 from lazyvol.plan.budget import show_bytes
 from lazyvol.report import ScreenResult
+from lazyvol.screening import results_folder
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def demo(
     """
     start, problem = time.monotonic(), SIZES[size]
     options = replace(options, memory=options.memory or problem.memory)
-    particles = out / "particles.zarr"
+    particles = results_folder(out, options.overwrite) / "particles.zarr"
     with running(options):
         say(f"making      {problem.particles:,} particles of {problem.box}^3 in {particles}")
         write_result(made(problem), particles, Resuming(**vars(options)))

@@ -8,9 +8,8 @@ import xarray as xr
 from lazyvol import screening
 from lazyvol.cli.options import WRITING, Running, Writing, running, say
 from lazyvol.io import open as open_stack
-from lazyvol.plan.budget import show_bytes
 from lazyvol.report import ScreenResult
-from lazyvol.report.words import findings
+from lazyvol.report.words import findings, peak_text
 from lazyvol.screening import screen
 
 
@@ -52,8 +51,7 @@ def report(result: ScreenResult, out: Path) -> None:
     """Print what a screening found, and where."""
     for sentence in findings(result):
         say(sentence)
-    say(f"took        {result.run.seconds['total']:.1f} s, "
-        f"peak memory {show_bytes(result.run.peak_bytes)} with the interpreter")  # fmt: skip
+    say(f"took        {result.run.seconds['total']:.1f} s, {peak_text(result.run)}")
     say(f"report      {(out / 'report.html').resolve().as_uri()}")
 
 

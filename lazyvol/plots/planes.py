@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from lazyvol.plots.canvas import (
-    GREY,
+    AMBER,
     Limits,
     draw_plane,
     edges_of,
@@ -163,7 +163,7 @@ def _panels(planes: Mapping[str, xr.DataArray]) -> tuple[Axes, ...]:
     extents = [extent_of(p) for p in planes.values()]
     widths = [abs(e[1] - e[0]) for e in extents]
     height = max(abs(e[3] - e[2]) for e in extents) / sum(widths)
-    figure = new_figure(9.6, min(9.0, max(2.2, 9.6 * height + 0.9)))
+    figure = new_figure(9.6, min(9.0, max(2.2, 8.4 * height + 0.8)))
     return tuple(figure.subplots(1, 3, width_ratios=widths))
 
 
@@ -171,5 +171,5 @@ def _cross(ax: Axes, volume: xr.DataArray, plane: xr.DataArray, index: Mapping[s
     """Thin lines where the other two slices are."""
     row, column = (str(d) for d in plane.dims)
     place = {d: edges_of(volume, d)[0] + (index[d] + 0.5) * spacing(volume, d) for d in index}
-    ax.axhline(place[row], color=GREY, lw=0.6, alpha=0.7)
-    ax.axvline(place[column], color=GREY, lw=0.6, alpha=0.7)
+    ax.axhline(place[row], color=AMBER, lw=0.7, alpha=0.8)
+    ax.axvline(place[column], color=AMBER, lw=0.7, alpha=0.8)

@@ -13,7 +13,10 @@ from lazyvol.stack import STACK
 
 @dataclass(frozen=True)
 class Run:
-    """How a result was made: plans, seconds and peak memory, command line, versions."""
+    """How a result was made: plans, seconds and peak memory, command line, versions.
+
+    ``peak_bytes`` is of this process; on a cluster (``on_cluster``) the work was done elsewhere.
+    """
 
     plans: Mapping[str, Plan]
     seconds: Mapping[str, float]
@@ -21,6 +24,7 @@ class Run:
     memory: int | None
     started: str
     command: str = ""
+    on_cluster: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from lazyvol.facts import TIMES, sign_of
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import bar_length, position_text
-from lazyvol.report.result import ScreenResult, resolution
+from lazyvol.report.result import Run, ScreenResult, resolution
 from lazyvol.stack import STACK, spacing, spatial_dims
 
 #: half-sets smaller than this make a Fourier shell correlation a rough figure
@@ -215,9 +215,14 @@ def cost_note(result: ScreenResult) -> str:
     return (
         f"The stack is read twice, and nothing but averages and scores is held: once for the "
         f"averages, once for the scores; the particles shown above are read once more. Planned "
-        f"under {limit}; the process peaked at {show_bytes(run.peak_bytes)}, interpreter and "
-        f"libraries included."
+        f"under {limit}; {peak_text(run)}."
     )
+
+
+def peak_text(run: Run) -> str:
+    """Peak memory, and of what."""
+    whose = "of the client, its workers not counted" if run.on_cluster else "with the interpreter"
+    return f"peak memory {show_bytes(run.peak_bytes)} {whose}"
 
 
 def method(result: ScreenResult) -> list[str]:
@@ -249,6 +254,6 @@ def run_facts(result: ScreenResult) -> dict[str, object]:
     return {
         "started": run.started,
         "wall time": f"{run.seconds['total']:.1f} s",
-        "peak memory": show_bytes(run.peak_bytes),
+        "memory": peak_text(run),
         "versions": versions,
     }
