@@ -1,6 +1,8 @@
 """lazyvol: labelled, lazy analysis of stacks of volumes that do not fit in memory."""
 
-from lazyvol import plots
+from importlib import import_module
+from types import ModuleType
+
 from lazyvol.client import connect
 from lazyvol.io import open, save
 from lazyvol.ops import intensity, projections, scores, stats, synthetic
@@ -22,3 +24,10 @@ __all__ = [
     "stats",
     "synthetic",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``lazyvol.plots`` on first use: matplotlib takes 0.4 s, which tasks and commands save."""
+    if name == "plots":
+        return import_module("lazyvol.plots")
+    raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import dask
 from dask.callbacks import Callback
 
-from lazyvol.errors import LabelError, LazyvolError, SourceNotFoundError
+from lazyvol.errors import ClusterError, LabelError, SourceNotFoundError
 from lazyvol.plan.budget import parse_bytes
 from lazyvol.plan.threads import one_thread_each
 
@@ -37,10 +37,6 @@ HEALTH = ["distributed.http.health"]
 THREADS = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), 1
 )
-
-
-class ClusterError(LazyvolError, ConnectionError):
-    """No cluster answers, or it refuses."""
 
 
 def connect(

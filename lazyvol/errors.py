@@ -47,3 +47,7 @@ class TargetExistsError(LazyvolError, FileExistsError):
 
 class StoreError(LazyvolError, OSError):
     """The operating system refused to read or write a store (disk full, permissions, I/O error)."""
+
+
+class ClusterError(LazyvolError, ConnectionError):
+    """No cluster answers, or it refuses."""

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 import lazyvol as lv
-from lazyvol.client import ClusterError, connect, progress_bar, tasks_at_once
-from lazyvol.errors import LabelError, SourceNotFoundError
+from lazyvol.client import connect, progress_bar, tasks_at_once
+from lazyvol.errors import ClusterError, LabelError, SourceNotFoundError
 from lazyvol.screening import screen
 from tests.clusters import status_of
 

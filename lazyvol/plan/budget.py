@@ -127,7 +127,7 @@ def recipe_price(recipe: Recipe, grid: Grid) -> Price:
 
 def foreign_step(name: str, blocks: int) -> Step:
     """Someone else's graph: its blocks are known, its cost is not."""
-    return Step(name, f"foreign dask graph {name[:24]}", blocks, (), Price)
+    return Step(name, f"given: {name.rpartition('-')[0] or name}", blocks, (), Price)
 
 
 #: blocks whose cost is added up one by one; more are represented by a sample of this many

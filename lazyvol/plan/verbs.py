@@ -12,6 +12,7 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
@@ -250,8 +251,12 @@ def _operands(stacks: Sequence[xr.DataArray]) -> tuple[tuple[Any, ...], bool]:
     local = not any(isinstance(a, da.Array) for a in arrays)
     if local:
         return tuple(np.asarray(a) for a in arrays), True
-    lazies = (a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays)
-    return tuple(lazies), False
+    return tuple(a if isinstance(a, da.Array) else _handed(a) for a in arrays), False
+
+
+def _handed(values: Array) -> da.Array:
+    """A numpy array as a single block: it enters a graph once, however many tasks take it."""
+    return da.from_array(values, chunks=-1, name=f"array in memory-{tokenize(values)}")
 
 
 def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
