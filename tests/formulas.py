@@ -111,10 +111,17 @@ def axes_of(n: int, *, seed: int, tilted: float) -> np.ndarray:
 
 
 def particles(
-    shape: tuple[int, ...], *, alpha: float, tilted: float, seed: int, radius: float, length: float
+    shape: tuple[int, ...],
+    step: Sequence[float],
+    *,
+    alpha: float,
+    tilted: float,
+    seed: int,
+    radius: float,
+    length: float,
 ) -> np.ndarray:
     axes = axes_of(shape[0], seed=seed, tilted=tilted)
     signal = [
-        cylinder(shape[1:], (1, 1, 1), radius=radius, length=length, axis=axis) for axis in axes
+        cylinder(shape[1:], step, radius=radius, length=length, axis=axis) for axis in axes
     ]
     return alpha * np.stack(signal) + (1 - alpha) * normal(shape, seed=seed, stream=2)

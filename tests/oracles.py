@@ -5,60 +5,29 @@ part of a name after ``/`` says with which options. Oracles are numpy and scipy 
 (k, z, y, x), in float64.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 import lazyvol as lv
 from tests import formulas as by_numpy
+from tests.cases import (
+    DTYPES,
+    STACKED,
+    UNIT,
+    VOLUME,
+    VOXEL,
+    Array,
+    Case,
+    mask_of,
+    masked,
+    omitted,
+    wide,
+)
+from tests.score_rows import SCORES
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-#: voxel size of the stacks that the table is run on, along z, y, x
-VOXEL = (3.0, 2.0, 1.5)
-UNIT = "angstrom"
-STACKED = ("k", "z", "y", "x")
-VOLUME = ("z", "y", "x")
-FLOATS = ("float16", "float32", "float64")
-DTYPES = (*FLOATS, "int16", "uint8")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation with its options, its oracle, and what the result looks like.
-
-    ``dims`` are those of the result, ``power`` that of its unit (None: of no unit), ``dtype``
-    ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is
-    the distance allowed to the oracle in units of the result's precision, relative to its largest
-    value. ``made`` is for what depends on the shape and positions of a stack alone.
-    """
-
-    op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
-    oracle: Callable[[Array], Array | Mapping[str, Array]]
-    dims: tuple[str, ...] = STACKED
-    power: int | Mapping[str, int] | None = 1
-    dtype: str | Mapping[str, str] = "float"
-    ulps: float = 4.0
-    dtypes: tuple[str, ...] = DTYPES
-    made: bool = False
-
-
-def mask_of(shape: tuple[int, ...]) -> Array:
-    """A fixed mask over one volume."""
-    return np.random.default_rng(5).random(shape[-3:]) > 0.4
-
-
-def masked(stack: xr.DataArray) -> xr.DataArray:
-    """The same mask with labels, in memory."""
-    return lv.as_stack(mask_of(stack.shape), voxel_size=VOXEL, unit=UNIT)
-
-
-def omitted(a: Array) -> Array:
-    """Values outside the mask as NaN, for numpy's nan-functions."""
-    return np.where(mask_of(a.shape), a.astype(np.float64), np.nan)
+__all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of"]
 
 
 def described(a: Array) -> dict[str, Array]:
@@ -69,8 +38,17 @@ def described(a: Array) -> dict[str, Array]:
     }  # fmt: skip
 
 
-def wide(a: Array) -> Array:
-    return a.astype(np.float64)
+def quantiles(a: Array, q: Any, axis: Any) -> Array:
+    """Several quantiles as the last axis."""
+    return np.moveaxis(np.quantile(wide(a), q, axis), 0, -1) if np.ndim(q) else (
+        np.quantile(wide(a), q, axis)
+    )
+
+
+def histograms(a: Array) -> dict[str, Array]:
+    """Counts of every particle in bins that all share."""
+    ends = (float(a.min()), float(a.max()))
+    return {"counts": np.stack([np.histogram(v, 12, ends)[0] for v in wide(a)])}
 
 
 STATS = {
@@ -122,6 +100,33 @@ STATS = {
         lv.stats.describe, described, VOLUME,
         power={"mean": 1, "var": 2, "min": 1, "max": 1, "norm": 1},
         dtype={"mean": "float", "var": "float", "min": "same", "max": "same", "norm": "float"},
+    ),
+    "stats.quantile": Case(
+        lambda s: lv.stats.quantile(s, 0.5), lambda a: np.median(wide(a), 0), VOLUME
+    ),
+    "stats.quantile/several": Case(
+        lambda s: lv.stats.quantile(s, (0.1, 0.75)), lambda a: quantiles(a, (0.1, 0.75), 0),
+        (*VOLUME, "quantile"),
+    ),
+    "stats.quantile/volumes": Case(
+        lambda s: lv.stats.quantile(s, 0.9, VOLUME), lambda a: quantiles(a, 0.9, (1, 2, 3)), ("k",)
+    ),
+    "stats.quantile/mask": Case(
+        lambda s: lv.stats.quantile(s, 0.25, None, mask=masked(s)),
+        lambda a: np.nanquantile(omitted(a), 0.25), (),
+    ),
+    "stats.histogram": Case(
+        lambda s: lv.stats.histogram(s, bins=20)[["counts"]],
+        lambda a: {"counts": np.histogram(wide(a), 20)[0]}, ("bin",), power=None, dtype="int64",
+    ),
+    "stats.histogram/range": Case(
+        lambda s: lv.stats.histogram(s, bins=9, range=(-2.0, 4.0))[["counts"]],
+        lambda a: {"counts": np.histogram(wide(a), 9, (-2, 4))[0]}, ("bin",), power=None,
+        dtype="int64",
+    ),
+    "stats.histogram/volumes": Case(
+        lambda s: lv.stats.histogram(s, bins=12, dim=VOLUME)[["counts"]], histograms, ("k", "bin"),
+        power=None, dtype="int64",
     ),
 }  # fmt: skip
 
@@ -242,10 +247,11 @@ SYNTHETIC = {
     ),
     "synthetic.particles": made(
         lambda s: lv.synthetic.particles(
-            s.shape[1:], s.sizes["k"], alpha=0.3, tilted=0.4, seed=3, radius=2.1, length=6.0
+            s.shape[1:], s.sizes["k"], alpha=0.3, tilted=0.4, seed=3, radius=4.1, length=13.0,
+            voxel_size=VOXEL, unit=UNIT,
         ),
         lambda a: by_numpy.particles(
-            a.shape, alpha=0.3, tilted=0.4, seed=3, radius=2.1, length=6.0
+            a.shape, VOXEL, alpha=0.3, tilted=0.4, seed=3, radius=4.1, length=13.0
         ),
         STACKED,
     ),
@@ -260,8 +266,6 @@ SYNTHETIC = {
 }  # fmt: skip
 
 #: name -> row; the lead of a name is its topic and function
-from tests.score_rows import SCORES  # noqa: E402
-
 ORACLES: dict[str, Case] = {**STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **SCORES}
 
 

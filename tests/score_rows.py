@@ -7,7 +7,7 @@ import scipy.stats
 import xarray as xr
 
 import lazyvol as lv
-from tests.oracles import VOLUME, Array, Case, mask_of, masked, omitted, wide
+from tests.cases import VOLUME, Array, Case, mask_of, masked, omitted, wide
 
 
 def others(a: Array) -> Array:
@@ -102,9 +102,15 @@ UNIT_SCALE = 250.0
 SCORES = {
     "scores.mse": Case(lv.scores.mse, lambda a: mse(a, others(a)), ("k",), power=2),
     "scores.rmse": Case(lv.scores.rmse, lambda a: np.sqrt(mse(a, others(a))), ("k",)),
-    "scores.cosine": Case(lv.scores.cosine, lambda a: cosine(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE),
-    "scores.ncc": Case(lv.scores.ncc, lambda a: pearson(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE),
-    "scores.bce": Case(lv.scores.bce, lambda a: bce(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE),
+    "scores.cosine": Case(
+        lv.scores.cosine, lambda a: cosine(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE
+    ),
+    "scores.ncc": Case(
+        lv.scores.ncc, lambda a: pearson(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE
+    ),
+    "scores.bce": Case(
+        lv.scores.bce, lambda a: bce(a, others(a)), ("k",), power=None, ulps=UNIT_SCALE
+    ),
     "scores.ncc/volume": Case(
         lambda s: lv.scores.ncc(s, s.isel(k=2)), lambda a: pearson(a, a[[2] * len(a)]), ("k",),
         power=None, ulps=UNIT_SCALE,

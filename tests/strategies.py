@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.plan import regions
 from lazyvol.plan.lazy import source_array
-from tests.oracles import DTYPES, UNIT, VOXEL
+from tests.cases import DTYPES, UNIT, VOXEL
 from tests.sources import Counting
 
 #: (k, z, y, x): prime, and no two alike

@@ -196,9 +196,7 @@ def test_stencils_equal_scipy_at_every_border(mode, depth, grid):
     kernel = partial(box_mean, depth=depth)
     for stack in (lv.as_stack(da.from_array(A, chunks=grid)), opened("modes")):
         with dask.config.set(scheduler=refuse):
-            lazy = stencil(
-                kernel, stack, depth=halo, mode=mode, fill=1.5, dtype=np.dtype("f8")
-            )
+            lazy = stencil(kernel, stack, depth=halo, mode=mode, fill=1.5, dtype=np.dtype("f8"))
         np.testing.assert_allclose(lazy.values, expected, atol=1e-12)
 
 

@@ -94,9 +94,7 @@ def test_nothing_is_replaced_unasked(stack, tmp_path):
     assert not lv.open(tmp_path / "a.zarr").values.any()
 
 
-def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(
-    stack, tmp_path, monkeypatch
-):
+def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(stack, tmp_path, monkeypatch):
     written = []
     original = Target._write_shard
 

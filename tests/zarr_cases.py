@@ -35,6 +35,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "v3 transposed twice": {
         "filters": [TransposeCodec(order=(2, 0, 3, 1)), TransposeCodec(order=(1, 2, 3, 0))]
     },
+    "v3 transposed volumes": {
+        "chunks": (1, *SHAPE[1:]),
+        "filters": [TransposeCodec(order=(3, 0, 2, 1))],
+    },
+    "v3 big endian volumes": {
+        "chunks": (1, *SHAPE[1:]),
+        "serializer": BytesCodec(endian="big"),
+    },
     "v3 keys": {"chunk_key_encoding": {"name": "v2", "separator": "."}},
     "v3 dots": {"chunk_key_encoding": {"name": "default", "separator": "."}},
     "v3 whole": {"chunks": SHAPE},
@@ -71,6 +79,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "v2 bz2": {"zarr_format": 2, "compressors": BZ2()},
     "v2 lzma": {"zarr_format": 2, "compressors": LZMA()},
     "v2 fortran": {"zarr_format": 2, "compressors": Zstd(), "order": "F"},
+    "v2 fortran volumes": {"zarr_format": 2, "chunks": (1, *SHAPE[1:]), "order": "F"},
     "v2 slashes": {"zarr_format": 2, "chunk_key_encoding": {"name": "v2", "separator": "/"}},
     "v2 shuffle": {"zarr_format": 2, "filters": [Shuffle(4)], "compressors": Zstd()},
     "v2 filter alone": {"zarr_format": 2, "filters": [Shuffle(4)], "compressors": None},
@@ -95,13 +104,12 @@ def numbers(shape: tuple[int, ...], dtype: str = "i4", seed: int = 0) -> np.ndar
 def stored(path: Path, values: np.ndarray, **layout: Any) -> Path:
     """Store of an array by zarr-python, every chunk present."""
     chunks = layout.pop("chunks", CHUNKS if values.shape == SHAPE else None)
-    options = {"config": {"write_empty_chunks": True, "order": layout.pop("order", "C")}}
     array = zarr.create_array(
         path,
         shape=values.shape,
         dtype=values.dtype,
         chunks=chunks or values.shape,
-        **options,
+        config={"write_empty_chunks": True},
         **layout,
     )
     array[...] = values
@@ -155,3 +163,11 @@ def files_of(path: Path) -> list[Path]:
 def edit(path: Path, **fields: Any) -> None:
     """Change fields of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def image(**fields: Any) -> dict[str, Any]:
+    """OME-Zarr 0.4 metadata of a volume of 4 x 2 x 1 nm, with other fields."""
+    axes = [{"name": d, "type": "space", "unit": "nanometer"} for d in "zyx"]
+    steps = [{"type": "scale", "scale": [4, 2, 1]}]
+    datasets = [{"path": "0", "coordinateTransformations": steps}]
+    return {"axes": axes, "datasets": datasets, "version": "0.4"} | fields

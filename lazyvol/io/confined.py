@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazyvol.errors import FormatError, LimitExceeded, StoreError, UnsafeSourceError
+from lazyvol.errors import (
+    FormatError,
+    LazyvolError,
+    LimitExceeded,
+    StoreError,
+    UnsafeSourceError,
+)
 
 #: metadata beyond this are refused: parsing JSON takes some ten times its bytes
 MAX_JSON = 64 << 20
@@ -63,6 +69,10 @@ class Confined:
         try:
             self._check(key.rpartition("/")[0])
             handle = _opened(path)
+        except LazyvolError:
+            raise
+        except ValueError as error:
+            raise FormatError(f"{path!r}: no file can have this name: {error}") from error
         except OSError as error:
             if error.errno in ABSENT:
                 return None
@@ -122,8 +132,6 @@ def _opened(path: str) -> FileIO:
 
 
 def _refused(path: str, error: OSError) -> Exception:
-    if isinstance(error, UnsafeSourceError):
-        return error
     if isinstance(error, IsADirectoryError):
         return FormatError(f"{path}: a file is expected here, found a folder")
     return StoreError(f"{path}: the operating system refused to read it: {error}")

@@ -1,6 +1,7 @@
 """What a store says about an array beside its values, and our own record of it."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -17,6 +18,7 @@ KEY = "lazyvol"
 FORMAT = 1
 #: an array of texts takes its longest for each
 MAX_TEXT = 4 * MAX_JSON
+DTYPE = r"[<>|]([biuf]\d{1,2}|U\d{1,9}|[mM]8(\[\w{1,9}\])?)"
 
 Coords = Mapping[str, tuple[str, np.ndarray]]
 
@@ -146,11 +148,11 @@ def read_record(
     check_record(content, where)
     try:
         found = Labels(
-            dims=tuple(content["dims"]),
+            dims=tuple(map(str, content["dims"])),
             voxel_size={str(d): float(v) for d, v in content["voxel_size"].items()},
             unit=str(content["unit"]),
             origin={str(d): float(v) for d, v in content["origin"].items()},
-            coords={n: (c["dim"], _decoded_array(c)) for n, c in content["coords"].items()},
+            coords={n: (str(c["dim"]), _decoded_array(c)) for n, c in content["coords"].items()},
             attrs={key: _decoded(value) for key, value in content["attrs"].items()},
             name=content["name"],
         )
@@ -184,13 +186,11 @@ def check_record(content: Mapping[str, Any], where: str) -> None:
 
 
 def _decoded_array(content: Mapping[str, Any]) -> np.ndarray:
+    if not re.fullmatch(DTYPE, content["dtype"]):
+        raise ValueError(f"dtype {content['dtype']!r}")
     dtype, values = np.dtype(content["dtype"]), content["values"]
     if dtype.kind == "U":
         return _texts(values).reshape(content["shape"])
-    if dtype.kind not in "biufmM":
-        raise ValueError(f"dtype {dtype}")
-    if dtype.kind == "f":
-        values = [float(v) for v in values]
     whole = np.array(values, np.int64 if dtype.kind in "mM" else dtype)
     values_of_dtype: np.ndarray = whole.view(dtype)
     return values_of_dtype.reshape(content["shape"])

@@ -7,7 +7,8 @@ it gets its name, and absent chunks mean an unfinished store, as empty ones are 
 
 Blosc-lz4 with shuffle against zstd, float32, one thread (GB/s): noise packs 1.07 : 1 at 0.8 and
 unpacks at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 : 1 at 1.4 and 4.7 (zstd 1.08 : 1,
-0.8 and 1.1). Encoding here holds one inner chunk at a time; zarr's pipelines hold the shard twice.
+0.8 and 1.1). Encoding holds one inner chunk at a time: a shard of 131 MB takes 10 MB beside the
+values, through zarr 221 MB and through zarrs 374 MB, and neither writes it faster or syncs it.
 """
 
 import os

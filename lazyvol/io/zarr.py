@@ -181,8 +181,12 @@ def _opened(folder: Confined, node: Node, permissive: bool) -> Opened:
         origin=found.origin,
         coords=found.coords,
         attrs=found.attrs,
-        name=found.name or PurePath(node.path).stem.removesuffix(".ome") or None,
+        name=found.name or _stem(node.path),
     )
+
+
+def _stem(path: str) -> str:
+    return PurePath(path).stem.removesuffix(".ome")
 
 
 def _level(folder: Confined, node: Node, image: Mapping[str, Any]) -> Node:
@@ -222,7 +226,7 @@ def _named(
     image: Mapping[str, Any], path: str, node: Node, meta: ArrayMeta, permissive: bool
 ) -> Labels:
     found = ome.labels_of(image, path, len(meta.shape), node.path, permissive=permissive)
-    return replace(found, attrs=_others(node.attributes))
+    return replace(found, attrs=_others(node.attributes), name=found.name or _stem(node.path))
 
 
 def _above(folder: Confined, array: Node) -> tuple[Node, str] | None:

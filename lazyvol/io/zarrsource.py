@@ -28,7 +28,7 @@ class ZarrSource:
     """An array of a zarr store on a local disk.
 
     ``root`` is the real path of the folder that nothing is read outside of, ``key`` the array's
-    folder below it. ``inner_chunks`` is what is decoded at once, ``chunks`` what one file holds.
+    folder below it. ``chunks`` is what is decoded at once, ``shards`` what one file holds.
     """
 
     root: str
@@ -39,13 +39,13 @@ class ZarrSource:
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
-    inner_chunks: tuple[int, ...] = field(init=False)
+    shards: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.shape = self.meta.shape
         self.dtype = self.meta.native
-        self.chunks = _clipped(self.meta.files, self.shape)
-        self.inner_chunks = _clipped(self.meta.inner, self.shape)
+        self.chunks = _clipped(self.meta.inner, self.shape)
+        self.shards = _clipped(self.meta.files, self.shape)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
         """Copy of one region, in ``out`` where that is given.
@@ -80,7 +80,8 @@ class ZarrSource:
         stored = self.meta.stored_bound if self.meta.stages else 0
         decoded = 0 if self._in_place(region) else self.meta.chunk_bytes
         booleans = self.meta.chunk_bytes if self.dtype.kind == "b" else 0
-        extra = extra_decoder_bytes(self.meta) + DECODER_BYTES
+        index = self.meta.index.nbytes if self.meta.index else 0
+        extra = extra_decoder_bytes(self.meta) + DECODER_BYTES + index
         return result + stored + decoded + booleans + extra
 
     def _in_place(self, region: Region) -> bool:

@@ -23,7 +23,14 @@ def edges_of(low: float, high: float, bins: int) -> Array:
 
 def flags(mask: Array | None, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
     """A mask laid out as ``split`` lays out a block of ``shape``."""
-    return ALL if mask is None else split(np.broadcast_to(mask, shape), axes)
+    return frozen(ALL if mask is None else split(np.broadcast_to(mask, shape), axes))
+
+
+def frozen(values: Array) -> Array:
+    """A view that is not to be written to: numba compiles a second kernel for those that are."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
 
 
 def plain(block: Array) -> Array:
@@ -49,7 +56,7 @@ def update(
     """Count a block; ``others`` are a mask where ``masked``, then both ends where not given."""
     counts = state["counts"]
     low, high = ends if ends is not None else (float(b.item()) for b in others[-2:])
-    values = split(plain(block), axes)
+    values = frozen(split(plain(block), axes))
     valid = flags(others[0] if masked else None, block.shape, axes)
     bins = counts.shape[-1]
     bounds = edges_of(low, high, bins)
@@ -97,7 +104,7 @@ def update_ends(
     state: State, axes: Sequence[int], block: Array, mask: Array | None = None
 ) -> None:
     """Least and greatest finite value of all of a block."""
-    values = split(plain(block), axes)
+    values = frozen(split(plain(block), axes))
     valid = flags(mask, block.shape, axes)
     low, high = _ends(values.ravel(), valid.ravel(), mask is not None)
     np.minimum(state["low"], low, out=state["low"])

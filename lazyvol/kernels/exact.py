@@ -96,12 +96,14 @@ def quotient(high: float, low: float, n: float) -> tuple[float, float]:
 
 
 @compiled
-def centred(high: float, low: float, square: float, square_low: float, n: float) -> float:
+def centred(
+    high: float, low: float, square: float, square_low: float, n: float
+) -> tuple[float, float]:
     """Sum of squared deviations from the mean, out of the sum and the sum of squares."""
     p, r = two_product(high, high)
     q, rest = quotient(p, r + 2.0 * high * low, n)
     s, e = two_sum(square, -q)
-    found = s + (e + (square_low - rest))
+    found, left = two_sum(s, e + (square_low - rest))
     if not np.isfinite(found):
-        return np.inf if np.isinf(square) and np.isfinite(high) else np.nan
-    return found if found > 0.0 else 0.0
+        return np.inf if np.isinf(square) and np.isfinite(high) else np.nan, 0.0
+    return (found, left) if found > 0.0 else (0.0, 0.0)

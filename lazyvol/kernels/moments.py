@@ -273,5 +273,7 @@ def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untype
         else:
             v = np.nan
             if n > ddof:
-                v = centred(s[j], sr[j], q[j], qr[j], n) / (n - ddof)
+                v, e = centred(s[j], sr[j], q[j], qr[j], n)
+                v, e = quotient(v, e, n - ddof)
+                v += e
             out[j] = v if which == 4 else np.sqrt(v)

@@ -17,7 +17,9 @@ Axis = str | Mapping[str, float]
 Place = Mapping[str, float]
 
 
-def canvas(like: Like, voxel_size: float = 1.0, unit: str = "voxel") -> xr.DataArray:
+def canvas(
+    like: Like, voxel_size: float | Sequence[float] = 1.0, unit: str = "voxel"
+) -> xr.DataArray:
     """Dims and positions of what is to be made, over one value that is repeated."""
     if not isinstance(like, xr.DataArray):
         shape = tuple(int(n) for n in like)
@@ -25,25 +27,30 @@ def canvas(like: Like, voxel_size: float = 1.0, unit: str = "voxel") -> xr.DataA
             raise LabelError(f"a shape is made of lengths of 0 or more, got {shape}")
         return as_stack(np.broadcast_to(np.int8(0), shape), voxel_size=voxel_size, unit=unit)
     require_stack(like)
-    places = {d: like.coords[d].variable for d in like.dims if d in like.coords}
-    return xr.DataArray(np.broadcast_to(np.int8(0), like.shape), places, like.dims)
+    return _blank({str(d): n for d, n in like.sizes.items()}, like)
 
 
-def space(like: Like, voxel_size: float = 1.0, unit: str = "voxel") -> xr.DataArray:
+def space(like: Like) -> xr.DataArray:
     """The spatial dims of a canvas."""
-    found = canvas(like, voxel_size, unit)
+    found = canvas(like)
     dims = spatial_dims(found)
     if not dims:
         raise LabelError(f"a shape lies in some of the dims {SPATIAL}, got {found.dims}")
-    return found.isel({d: 0 for d in found.dims if d not in dims}, drop=True).transpose(*dims)
+    return _blank({d: found.sizes[d] for d in dims}, found)
 
 
 def repeated(where: xr.DataArray, n: int) -> xr.DataArray:
     """``n`` canvases along k."""
     if n < 0:
         raise LabelError(f"the number of particles is 0 or more, got {n=}")
-    values = np.broadcast_to(np.int8(0), (n, *where.shape))
-    return xr.DataArray(values, where.coords, (STACK, *where.dims))
+    return _blank({STACK: n} | {str(d): m for d, m in where.sizes.items()}, where)
+
+
+def _blank(lengths: Mapping[str, int], like: xr.DataArray) -> xr.DataArray:
+    """One value everywhere, at the positions of ``like``."""
+    values = np.broadcast_to(np.int8(0), tuple(lengths.values()))
+    places = {d: like.coords[d].variable for d in lengths if d in like.coords}
+    return xr.DataArray(values, places, tuple(lengths))
 
 
 def order(where: xr.DataArray) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ Results keep dims, coordinates, attributes and name; their unit follows the mean
 in double-double, so float32 results do not depend on chunks, threads or schedulers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -24,6 +24,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments
+from lazyvol.ops import distribution
 from lazyvol.plan.folding import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
@@ -31,10 +32,12 @@ from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
 __all__ = [
     "count",
     "describe",
+    "histogram",
     "max",
     "mean",
     "min",
     "norm",
+    "quantile",
     "std",
     "sum",
     "var",
@@ -204,6 +207,62 @@ def describe(
     return xr.Dataset(_statistics(names, stack, dim, skipna, mask, ddof=ddof))
 
 
+def quantile(
+    stack: xr.DataArray,
+    q: float | Iterable[float],
+    dim: Dims = "k",
+    *,
+    skipna: bool = False,
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Quantiles over ``dim``, as ``numpy.quantile`` in float64: linear between two values.
+
+    One ``q`` drops ``dim``; several add the dim ``quantile``, the last one, with a coordinate.
+    Exact, in memory that does not grow with the stack: along k it reads the data once for each
+    digit of a value's bits (float32 of 200^3: 8 times; of 30^3 or a whole stack: 2 to 4). Over
+    dims that a block has whole, e.g. every particle's z, y, x, it reads them once and sorts.
+    Integers give float64; NaN where nothing counts.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.array([1.0, 2.0, 4.0, 8.0]).reshape(4, 1, 1, 1))
+    >>> lv.stats.quantile(stack, 0.5).item()
+    3.0
+    >>> lv.stats.quantile(stack, (0.0, 0.25, 1.0)).values.ravel()
+    array([1.  , 1.75, 8.  ])
+    """
+    flags = None if mask is None else _flags(mask)
+    return distribution.quantile(stack, q, dim, skipna, flags)
+
+
+def histogram(
+    stack: xr.DataArray,
+    *,
+    bins: int = 256,
+    range: tuple[float, float] | None = None,
+    dim: Dims = None,
+    mask: xr.DataArray | None = None,
+) -> xr.Dataset:
+    """Counts in ``bins`` bins of equal width over ``dim``, as ``numpy.histogram`` in float64.
+
+    ``counts`` (kept dims, ``bin``) and ``edges`` (``edge``), the same for all kept elements. NaN
+    and what lies outside ``range`` is not counted; the last bin includes its right edge. A
+    ``range`` spares the first of two reads, which finds the least and the greatest finite value,
+    and gives ``bin`` its centres as a coordinate.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> stack = lv.as_stack(np.array([0.0, 1.0, 1.5, 4.0]).reshape(4, 1, 1, 1))
+    >>> found = lv.stats.histogram(stack, bins=4)
+    >>> found.counts.values, found.edges.values
+    (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
+    """
+    flags = None if mask is None else _flags(mask)
+    return distribution.histogram(stack, bins, range, dim, flags)
+
+
 def _one(
     name: str,
     stack: xr.DataArray,
@@ -251,7 +310,10 @@ def _statistics(
     )  # fmt: skip
     operands = (stack,) if mask is None else (stack, _flags(mask))
     found = fold(spec, *operands, dims=dims, title="-".join(names))
-    return {n: found[NEEDS[n][1]].assign_attrs(_attrs(stack, NEEDS[n][2])) for n in names}
+    made = {n: found[NEEDS[n][1]] for n in names}
+    for name, array in made.items():
+        array.attrs = _attrs(stack, NEEDS[name][2])
+    return made
 
 
 def statistics_fold(

@@ -6,6 +6,7 @@ voxel, or like a stack, then they have its spatial dims and positions. Lengths a
 these positions. The centre is voxel ``n // 2``.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -95,7 +96,7 @@ def particles(
     length: float | None = None,
     axis: Axis = "z",
     soft: float = 0.0,
-    voxel_size: float = 1.0,
+    voxel_size: float | Sequence[float] = 1.0,
     unit: str = "voxel",
     seed: int = 0,
     dtype: str = "float32",
@@ -126,7 +127,7 @@ def particles(
     soft
         Width of the cylinder's edge.
     voxel_size, unit
-        Of a box given by its shape.
+        Of a box given by its shape; lengths are then in this unit.
     seed
         From 0 to 2**32 - 1.
     dtype
@@ -233,7 +234,7 @@ def _facts(n: int, seed: int, tilted: float, tilts: copying.Tilts) -> tuple[xr.D
 
 
 def _require_bare(
-    radius: float | None, length: float | None, soft: float, voxel_size: float, unit: str
+    radius: float | None, length: float | None, soft: float, voxel_size: object, unit: str
 ) -> None:
     if (radius, length, soft, voxel_size, unit) != (None, None, 0.0, 1.0, "voxel"):
         raise LabelError(

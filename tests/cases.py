@@ -1,0 +1,60 @@
+"""What a row of the table of operations says, and what rows share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import lazyvol as lv
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: voxel size of the stacks that the table is run on, along z, y, x
+VOXEL = (3.0, 2.0, 1.5)
+UNIT = "angstrom"
+STACKED = ("k", "z", "y", "x")
+VOLUME = ("z", "y", "x")
+FLOATS = ("float16", "float32", "float64")
+DTYPES = (*FLOATS, "int16", "uint8")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation with its options, its oracle, and what the result looks like.
+
+    ``dims`` are those of the result, ``power`` that of its unit (None: of no unit), ``dtype``
+    ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is
+    the distance allowed to the oracle in units of the result's precision, relative to its largest
+    value. ``made`` is for what depends on the shape and positions of a stack alone.
+    """
+
+    op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
+    oracle: Callable[[Array], Array | Mapping[str, Array]]
+    dims: tuple[str, ...] = STACKED
+    power: int | Mapping[str, int] | None = 1
+    dtype: str | Mapping[str, str] = "float"
+    ulps: float = 4.0
+    dtypes: tuple[str, ...] = DTYPES
+    made: bool = False
+
+
+def mask_of(shape: tuple[int, ...]) -> Array:
+    """A fixed mask over one volume."""
+    return np.random.default_rng(5).random(shape[-3:]) > 0.4
+
+
+def masked(stack: xr.DataArray) -> xr.DataArray:
+    """The same mask with labels, in memory."""
+    shape = tuple(stack.sizes[d] for d in VOLUME)
+    return lv.as_stack(mask_of(shape), voxel_size=VOXEL, unit=UNIT)
+
+
+def omitted(a: Array) -> Array:
+    """Values outside the mask as NaN, for numpy's nan-functions."""
+    return np.where(mask_of(a.shape), a.astype(np.float64), np.nan)
+
+
+def wide(a: Array) -> Array:
+    return a.astype(np.float64)

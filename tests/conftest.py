@@ -1,0 +1,17 @@
+"""What the tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[object]:
+    """A cluster of two threads in this process, on loopback alone."""
+    from distributed import Client
+
+    with Client(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        set_as_default=False,
+    ) as connected:  # fmt: skip
+        yield connected

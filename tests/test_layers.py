@@ -1,0 +1,102 @@
+"""The layers of the house: who may import whom, and how long a file may be."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lazyvol"
+LONGEST = 400
+
+#: what each inner layer may import of ours; a module on its own is a layer too
+INNER: dict[str, tuple[str, ...]] = {
+    "lazyvol.errors": (),
+    "lazyvol.stack": ("lazyvol.errors",),
+    "lazyvol.kernels": ("lazyvol.kernels",),
+    "lazyvol.plan": ("lazyvol.plan", "lazyvol.stack", "lazyvol.errors"),
+    "lazyvol.ops": (
+        "lazyvol.ops", "lazyvol.plan", "lazyvol.kernels", "lazyvol.stack", "lazyvol.errors",
+    ),
+    "lazyvol.io": (
+        "lazyvol.io", "lazyvol.plan.recipe", "lazyvol.plan.regions", "lazyvol.plan.threads",
+        "lazyvol.stack", "lazyvol.errors",
+    ),
+}  # fmt: skip
+#: where files meet plans: open and save; format readers know neither
+DOORS = ("lazyvol.io", "lazyvol.io.saving")
+#: what each may import of others', beside the standard library
+OUTSIDE: dict[str, tuple[str, ...]] = {
+    "lazyvol.errors": (),
+    "lazyvol.stack": ("numpy", "xarray"),
+    "lazyvol.kernels": ("numpy", "scipy", "numba"),
+    "lazyvol.plan": ("numpy", "xarray", "dask", "distributed", "threadpoolctl"),
+    "lazyvol.ops": ("numpy", "scipy", "xarray"),
+}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def within(name: str, layer: str) -> bool:
+    return name == layer or name.startswith(f"{layer}.")
+
+
+def layer_of(name: str) -> str | None:
+    """Inner layer of a module; None for the outer shell."""
+    return next((layer for layer in INNER if within(name, layer)), None)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Everything that a file imports anywhere in it, as modules."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+INNER_MODULES = [name for name in MODULES if layer_of(name)]
+
+
+@pytest.mark.parametrize("name", INNER_MODULES)
+def test_imports_go_one_way(name):
+    layer = layer_of(name)
+    ours = {i for i in imported(MODULES[name]) if within(i, "lazyvol")}
+    allowed = (*INNER[layer], "lazyvol.plan") if name in DOORS else INNER[layer]
+    wrong = sorted(i for i in ours if not any(within(i, a) for a in allowed))
+    assert not wrong, f"{name} imports {wrong}; {layer} may import {INNER[layer]}"
+
+
+@pytest.mark.parametrize("name", [n for n in INNER_MODULES if layer_of(n) in OUTSIDE])
+def test_each_layer_knows_few_packages(name):
+    others = {i.partition(".")[0] for i in imported(MODULES[name])} - {"lazyvol"}
+    wrong = others - set(sys.stdlib_module_names) - set(OUTSIDE[layer_of(name)])
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_operations_build_no_graphs():
+    """Listed above, and said again because it is the point of the waist."""
+    for name, path in MODULES.items():
+        if within(name, "lazyvol.ops") or within(name, "lazyvol.kernels"):
+            assert not {"dask", "distributed"} & {i.partition(".")[0] for i in imported(path)}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_file_is_too_long(name):
+    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{name} has {lines} lines: a layer or a noun is missing"
+
+
+def test_there_is_no_drawer_for_everything():
+    drawers = {"utils", "util", "helpers", "common", "core", "misc"}
+    assert not [n for n in MODULES if drawers & set(n.split("."))]
