@@ -121,7 +121,5 @@ def particles(
     length: float,
 ) -> np.ndarray:
     axes = axes_of(shape[0], seed=seed, tilted=tilted)
-    signal = [
-        cylinder(shape[1:], step, radius=radius, length=length, axis=axis) for axis in axes
-    ]
+    signal = [cylinder(shape[1:], step, radius=radius, length=length, axis=axis) for axis in axes]
     return alpha * np.stack(signal) + (1 - alpha) * normal(shape, seed=seed, stream=2)

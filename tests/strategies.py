@@ -76,9 +76,7 @@ def labelled(array: Any) -> xr.DataArray:
     """A stack with everything that has to survive: facts, units, handedness, a name."""
     stack = lv.as_stack(array, voxel_size=VOXEL, unit=UNIT, name="density")
     facts = {"score": ("k", np.linspace(0, 1, len(array))), "session": ((), "a7")}
-    return stack.assign_coords(facts).assign_attrs(
-        units="e", handedness="unknown", contrast="dark"
-    )
+    return stack.assign_coords(facts).assign_attrs(units="e", handedness="unknown", contrast="dark")
 
 
 def chunked(array: np.ndarray, grid: Any) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """The waist: regions, borders, recipes, verbs, plans."""
 
 import pickle
+import re
 from functools import partial
 
 import cloudpickle
@@ -333,3 +334,37 @@ def test_memory_is_written_as_people_do(text, bytes_):
 def test_unreadable_memory_is_refused():
     with pytest.raises(LabelError, match="2GiB"):
         parse_bytes("lots")
+
+
+def test_a_tight_fold_keeps_every_worker_busy():
+    values = np.broadcast_to(np.float32(1), (1024, 64, 64, 64))
+    stack = opened("busy", chunks=(1, 64, 64, 64), values=values)
+    plan = lv.explain(lv.stats.mean(stack), memory="240MiB", workers=2)
+    assert plan.rows[-1].tasks >= 2
+
+
+def test_the_smallest_budget_that_is_named_would_do():
+    values = np.broadcast_to(np.float32(1), (64, 64, 64, 64))
+    stack = opened("named", chunks=(1, 64, 64, 64), values=values)
+    with pytest.raises(BudgetError, match="at least") as refused:
+        lv.explain(stack * 2, memory="100MiB", workers=2)
+    named = re.search(r"at least (\d+ MiB)", str(refused.value))
+    assert lv.explain(stack * 2, memory=named[1], workers=2).peak_bytes <= parse_bytes(named[1])
+
+
+def test_a_limit_on_workers_limits_threads():
+    with limited(workers=1):
+        assert dask.config.get("num_workers") == 1
+
+
+def test_plans_of_long_chains_are_quick_and_add_up_only_what_runs_at_once():
+    stack = opened("long", chunks=(1, 5, 11, 13))
+    mean = lv.stats.mean(stack)
+    for _ in range(30):
+        mean = lv.stats.mean(stack - mean)
+    plan = lv.explain(mean, workers=2)
+    assert plan.passes == 31
+
+
+def test_plans_print_as_text():
+    assert repr(lv.explain(opened("text"))).startswith("Plan\n")

@@ -64,9 +64,7 @@ def cylinders(
     axis = np.array(along)
     for n, volume in enumerate(out):
         turned = shapes.rotation(axis, tilt[n], azimuth[n]) @ axis if tilt[n] else axis
-        shapes.add_cylinder(
-            volume, start, centre, step, turned, radius, length / 2, soft, signal
-        )
+        shapes.add_cylinder(volume, start, centre, step, turned, radius, length / 2, soft, signal)
     return out.astype(dtype, copy=False)
 
 

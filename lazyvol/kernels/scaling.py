@@ -180,6 +180,4 @@ def _many(
 ) -> None:
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = _on_line(
-                np.float64(values[i, j]), offset[j], divisor[j], low, high, plain
-            )
+            out[i, j] = _on_line(np.float64(values[i, j]), offset[j], divisor[j], low, high, plain)

@@ -111,9 +111,7 @@ def float_dtype(dtype: str) -> np.dtype[np.floating]:
     return found
 
 
-def made(
-    kernel: Callable[..., Any], where: xr.DataArray, dtype: str, title: str
-) -> xr.DataArray:
+def made(kernel: Callable[..., Any], where: xr.DataArray, dtype: str, title: str) -> xr.DataArray:
     """What a kernel makes; float16 is made in float32 and then rounded."""
     found = float_dtype(dtype)
     scratch = 4.0 if found.itemsize < 4 else 0.0

@@ -107,7 +107,7 @@ def particles(
     ----------
     template
         Shape (z, y, x) of a box with a cylinder, made by formula in any orientation; or a volume
-        of any content, rotated by linear interpolation.
+        of any content, rotated by linear interpolation (one in memory travels with the graph).
     n
         Number of particles.
     alpha

@@ -47,6 +47,11 @@ def show_bytes(amount: float) -> str:
     return f"{amount:.3g} TiB"
 
 
+def enough(amount: float) -> str:
+    """Bytes rounded up, for a refusal that says what would do."""
+    return f"{ceil(amount / 2**20)} MiB"
+
+
 def default_workers() -> int:
     """Tasks that will run at once: the threads of the client in use, else of this machine."""
     module = sys.modules.get("distributed")
@@ -80,9 +85,13 @@ class Budget:
 
 
 def limited(memory: int | float | str | None = None, workers: int | None = None) -> dask.config.set:
-    """Context in which operations are cut to fit ``memory`` bytes with ``workers`` tasks."""
+    """Context in which operations are cut to fit ``memory`` bytes with ``workers`` tasks.
+
+    Dask's local threads are as many as the workers in it; a cluster keeps its own.
+    """
     amount = None if memory is None else parse_bytes(memory)
-    return dask.config.set({"lazyvol.memory": amount, "lazyvol.workers": workers})
+    found: dict[str, int | None] = {"lazyvol.memory": amount, "lazyvol.workers": workers}
+    return dask.config.set(found | ({"num_workers": workers} if workers else {}))
 
 
 @dataclass(frozen=True)
@@ -90,13 +99,15 @@ class Price:
     """What a step costs: bytes read, bytes of its sources once, and bytes of memory.
 
     ``peak`` is one running task's memory, ``alone`` that of a task which runs when the others
-    are done (a merge), ``held`` what stays in memory until the next step has taken it.
+    are done (a merge). ``waiting`` stays in memory while the step runs (states to be merged),
+    ``held`` when it is done (its results).
     """
 
     read: int = 0
     stored: int = 0
     peak: int = 0
     alone: int = 0
+    waiting: int = 0
     held: int = 0
 
 
@@ -171,7 +182,7 @@ def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
         if finer is None:
             raise BudgetError(
                 f"a result of {recipe.shape=} needs at least "
-                f"{show_bytes(peak * budget.workers + SLACK)} with {budget.workers} tasks at once, "
+                f"{enough(peak * budget.workers + SLACK)} with {budget.workers} tasks at once, "
                 f"got memory={show_bytes(budget.memory or 0)}; give it that much, or fewer workers"
             )
         grid = finer

@@ -106,7 +106,7 @@ def _split(problem: Problem, grain: Sequence[int], chunks: list[int]) -> None:
     """Cut ``chunks`` further until a task reads about its bytes and no worker is idle."""
     blocks = prod(ceil(n / c) for n, c in zip(problem.shape, chunks, strict=True) if c)
     read = prod(chunks) * problem.item
-    parts = ceil(read / problem.task)
+    parts = max(1, ceil(read / problem.task))
     if read * blocks > SMALL:
         rounds = ceil(parts * blocks / problem.workers)
         parts = max(parts, ceil(rounds * problem.workers / max(1, blocks)))

@@ -1,6 +1,6 @@
 """What a computation will cost, said before anything runs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from math import prod
@@ -10,7 +10,7 @@ import dask.array as da
 import xarray as xr
 
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.plan.budget import SLACK, Budget, Price, Step, foreign_step, show_bytes
+from lazyvol.plan.budget import SLACK, Budget, Price, Step, enough, foreign_step, show_bytes
 from lazyvol.plan.lazy import LazyArray, refit
 
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
@@ -26,7 +26,7 @@ class Row:
     task_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The cost of a result: what will be read and written, in how many tasks, in what memory.
 
@@ -47,6 +47,8 @@ class Plan:
         lines = [f"{name:<12}{value}" for name, value in self.facts().items()]
         lines += [f"  {r.title}: {_row(r)}" for r in self.rows]
         return "\n".join(["Plan", *lines, f"  {PROMISE}"])
+
+    __repr__ = __str__
 
     def facts(self) -> dict[str, str]:
         """Name and value of each figure, as people read them."""
@@ -106,7 +108,7 @@ def explain(
     plan = plan_of(arrays, budget)
     if budget.memory is not None and plan.peak_bytes > budget.memory:
         raise BudgetError(
-            f"the run peaks at {show_bytes(plan.peak_bytes)} with {plan.workers} tasks at once, "
+            f"the run peaks at {enough(plan.peak_bytes)} with {plan.workers} tasks at once, "
             f"got memory={show_bytes(budget.memory)}; give it that much, or fewer workers"
         )
     return plan
@@ -159,7 +161,7 @@ def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
             Row(s.title, s.tasks, prices[s.token].read, prices[s.token].peak) for s in steps
         ),
         tasks=sum(s.tasks for s in steps),
-        passes=max((_passes(s, steps, prices) for s in steps), default=0),
+        passes=_passes(steps, prices),
         bytes_read=sum(p.read for p in prices.values()),
         bytes_written=sum(prod(a.shape) * a.dtype.itemsize for a in arrays),
         peak_bytes=_peak(steps, prices, budget.workers),
@@ -169,19 +171,24 @@ def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
 
 
 def _peak(steps: list[Step], prices: Mapping[str, Price], workers: int) -> int:
-    running = [max(min(workers, s.tasks) * prices[s.token].peak, prices[s.token].alone)
-               for s in steps]  # fmt: skip
-    return SLACK + max(running, default=0) + sum(p.held for p in prices.values())
+    """Largest sum of what runs and what waits, over steps that may run at once."""
+    most = 0
+    for step in steps:
+        others = [s for s in steps if s.token not in step.parents and step.token not in s.parents]
+        running = max(_running(s, prices[s.token], workers) for s in others)
+        most = max(most, running + sum(prices[s.token].waiting for s in others))
+    return SLACK + most + sum(p.held for p in prices.values())
 
 
-def _passes(step: Step, steps: list[Step], prices: Mapping[str, Price]) -> int:
-    """Reads of stored data along the longest chain of steps that ends in ``step``."""
-    return max(_chains(step, {s.token: s for s in steps}, prices))
+def _running(step: Step, price: Price, workers: int) -> int:
+    return max(min(workers, step.tasks) * price.peak, price.alone)
 
 
-def _chains(step: Step, steps: Mapping[str, Step], prices: Mapping[str, Price]) -> Iterator[int]:
-    own = 1 if prices[step.token].stored else 0
-    yield own
-    for token in step.parents:
-        if token in steps:
-            yield from (own + n for n in _chains(steps[token], steps, prices))
+def _passes(steps: list[Step], prices: Mapping[str, Price]) -> int:
+    """Reads of stored data along the longest chain of steps; steps come in the order they run."""
+    found: dict[str, int] = {}
+    for step in steps:
+        price = prices[step.token]
+        own = max(1, round(price.read / price.stored)) if price.stored else 0
+        found[step.token] = own + max((found.get(t, 0) for t in step.parents), default=0)
+    return max(found.values(), default=0)

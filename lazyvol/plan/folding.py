@@ -18,6 +18,7 @@ from lazyvol.plan.budget import (
     Budget,
     Price,
     Step,
+    enough,
     sampled_cost,
     show_bytes,
     stored_bytes,
@@ -224,7 +225,7 @@ def planned(
         smallest = need if smallest is None else min(smallest, need)
         problem = problem.tighter()
     raise BudgetError(
-        f"a fold over {stream.shape=} needs at least {show_bytes(smallest or 0)} with "
+        f"a fold over {stream.shape=} needs at least {enough(smallest or 0)} with "
         f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
         f"give it that much, or fewer workers"
     )
@@ -248,7 +249,7 @@ def peak(stream: Stream, workers: int) -> int:
     """Projected peak of a run: tasks at once, states that wait, outputs."""
     price = _price(stream)
     running = min(workers, max(1, regions.count(stream.cut.grid)))
-    return SLACK + max(running * price.peak, price.alone) + price.held
+    return SLACK + max(running * price.peak, price.alone) + price.waiting + price.held
 
 
 def _segments(stream: Stream) -> int:
@@ -268,9 +269,10 @@ def _price(stream: Stream) -> Price:
     if levels > 1:
         most = max(most, (width + 1) * state)  # a merge takes its states and makes one
     last = min(width, segments) * state if segments > 1 else 0
-    kept = prod(stream.shape[a] for a in stream.kept)
-    held = max(0, levels - 1) * (width - 1) * state + stream.fold.finish_bytes * kept
-    return Price(read, sum(stored_bytes(o) for o in stream.operands), most, last, held)
+    waiting = max(0, levels - 1) * (width - 1) * state
+    held = stream.fold.finish_bytes * prod(stream.shape[a] for a in stream.kept)
+    stored = sum(stored_bytes(o) for o in stream.operands)
+    return Price(read, stored, most, last, waiting, held)
 
 
 @dataclass(frozen=True, eq=False)
