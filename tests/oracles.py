@@ -40,8 +40,10 @@ def described(a: Array) -> dict[str, Array]:
 
 def quantiles(a: Array, q: Any, axis: Any) -> Array:
     """Several quantiles as the last axis."""
-    return np.moveaxis(np.quantile(wide(a), q, axis), 0, -1) if np.ndim(q) else (
-        np.quantile(wide(a), q, axis)
+    return (
+        np.moveaxis(np.quantile(wide(a), q, axis), 0, -1)
+        if np.ndim(q)
+        else (np.quantile(wide(a), q, axis))
     )
 
 

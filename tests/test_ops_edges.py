@@ -291,10 +291,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "order of a norm": (lambda: lv.stats.norm(STACK, ord=3), "orders.*got ord=3"),
     "mask of numbers": (lambda: lv.stats.mean(STACK, mask=FLAT * 1.0), "a mask is boolean"),
     "mask of another size": (
-        lambda: lv.stats.mean(STACK, mask=FLAT.isel(x=slice(5))), "'x', of lengths 13 and 5"
+        lambda: lv.stats.mean(STACK, mask=FLAT.isel(x=slice(5))),
+        "'x', of lengths 13 and 5",
     ),
     "mask of another unit": (
-        lambda: lv.stats.mean(STACK, mask=shifted("nm")), "in angstrom and in nm"
+        lambda: lv.stats.mean(STACK, mask=shifted("nm")),
+        "in angstrom and in nm",
     ),
     "mask of more dims": (lambda: lv.stats.mean(STACK.isel(k=0), "z", mask=STACK > 0), "first"),
     "projection along k": (lambda: lv.projections.mean(STACK, "k"), "lazyvol.stats reduces"),
@@ -315,7 +317,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "shape along k": (lambda: lv.synthetic.sphere(STACK.isel(z=0, y=0, x=0), radius=1), "some of"),
     "axis": (lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis="k"), "axis is"),
     "axis of nothing": (
-        lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis={"z": 0}), "not all 0"
+        lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis={"z": 0}),
+        "not all 0",
     ),
     "tilted components": (
         lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis={"z": 1}, tilt=3.0),
@@ -325,7 +328,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "centre": (lambda: lv.synthetic.sphere((5, 5), radius=1, centre={"z": 1}), "got \\['z'\\]"),
     "size of a box": (lambda: lv.synthetic.box((5, 5), size={"z": 1}), "size names dims"),
     "alpha and sigma": (
-        lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0.1, sigma=1.0), "one of them"
+        lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0.1, sigma=1.0),
+        "one of them",
     ),
     "neither": (lambda: lv.synthetic.particles((5, 5, 5), 2), "one of them"),
     "alpha": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=1.1), "from 0 to 1"),
@@ -334,7 +338,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "number": (lambda: lv.synthetic.particles((5, 5, 5), -2, alpha=0), "number of particles"),
     "flat template": (lambda: lv.synthetic.particles((5, 5), 2, alpha=0), "transpose it"),
     "radius of a template": (
-        lambda: lv.synthetic.particles(STACK[0], 2, alpha=0, radius=2.0), "leave them out"
+        lambda: lv.synthetic.particles(STACK[0], 2, alpha=0, radius=2.0),
+        "leave them out",
     ),
 }
 

@@ -239,7 +239,7 @@ def test_resolution_is_the_first_crossing_in_physical_units(result, values, leng
 def test_a_report_gets_its_name_when_it_is_complete(result, tmp_path):
     target = tmp_path / "report.html"
     write_report(target, result)
-    assert target.read_text("utf-8").startswith("<!doctype html>\n<html lang=\"en\">")
+    assert target.read_text("utf-8").startswith('<!doctype html>\n<html lang="en">')
     assert target.read_text("utf-8").endswith("</html>")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

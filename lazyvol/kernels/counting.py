@@ -100,9 +100,7 @@ def start_ends(shape: tuple[int, ...]) -> State:
     return {"low": np.full(shape, np.inf), "high": np.full(shape, -np.inf)}
 
 
-def update_ends(
-    state: State, axes: Sequence[int], block: Array, mask: Array | None = None
-) -> None:
+def update_ends(state: State, axes: Sequence[int], block: Array, mask: Array | None = None) -> None:
     """Least and greatest finite value of all of a block."""
     values = frozen(split(plain(block), axes))
     valid = flags(mask, block.shape, axes)

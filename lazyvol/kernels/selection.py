@@ -195,7 +195,12 @@ def combine(a: State, b: State) -> State:
 
 
 def finish(
-    state: State, *, digit: Digit, q: Sequence[float], skipna: bool, data: np.dtype[Any],
+    state: State,
+    *,
+    digit: Digit,
+    q: Sequence[float],
+    skipna: bool,
+    data: np.dtype[Any],
     scalar: bool,
 ) -> State:
     """Prefixes and ranks for the next digit or, after the last one, the quantiles."""
@@ -229,9 +234,7 @@ def _finish(state: State, digit: Digit, q: Array, skipna: bool, data: np.dtype[A
     return found
 
 
-def _begun(
-    state: State, q: Array, skipna: bool, data: np.dtype[Any]
-) -> tuple[Array, Array, Array]:
+def _begun(state: State, q: Array, skipna: bool, data: np.dtype[Any]) -> tuple[Array, Array, Array]:
     """Number of values (0 where the result is NaN), and prefix and rank to begin with."""
     counts = state["counts"]
     n = counts[:, 0].sum(-1).astype(counts.dtype)
@@ -292,8 +295,13 @@ def between(low: Array, high: Array, n: Array, q: Array) -> Array:
 
 
 def sorted_quantiles(
-    block: Array, mask: Array | None = None, *, axes: Sequence[int], q: Sequence[float],
-    skipna: bool, scalar: bool,
+    block: Array,
+    mask: Array | None = None,
+    *,
+    axes: Sequence[int],
+    q: Sequence[float],
+    skipna: bool,
+    scalar: bool,
 ) -> Array:
     """Quantiles over whole axes of a block, a group of kept elements at a time."""
     kept = [a for a in range(block.ndim) if a not in axes]

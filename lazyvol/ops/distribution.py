@@ -26,7 +26,10 @@ WHOLE = 128 * 2**20
 
 
 def quantile(
-    stack: xr.DataArray, q: float | Iterable[float], dim: Dims, skipna: bool,
+    stack: xr.DataArray,
+    q: float | Iterable[float],
+    dim: Dims,
+    skipna: bool,
     mask: xr.DataArray | None,
 ) -> xr.DataArray:
     """Quantiles over ``dim``: sorted where a block has all of it, else selected digit by digit."""
@@ -60,7 +63,10 @@ def _whole(stack: xr.DataArray, dims: Sequence[str]) -> bool:
 
 
 def _sorted(
-    operands: tuple[xr.DataArray, ...], dims: tuple[str, ...], q: tuple[float, ...], scalar: bool,
+    operands: tuple[xr.DataArray, ...],
+    dims: tuple[str, ...],
+    q: tuple[float, ...],
+    scalar: bool,
     skipna: bool,
 ) -> xr.DataArray:
     stack = operands[0]
@@ -79,7 +85,10 @@ def _sorted(
 
 
 def _selected(
-    operands: tuple[xr.DataArray, ...], dims: tuple[str, ...], q: tuple[float, ...], scalar: bool,
+    operands: tuple[xr.DataArray, ...],
+    dims: tuple[str, ...],
+    q: tuple[float, ...],
+    scalar: bool,
     skipna: bool,
 ) -> xr.DataArray:
     """One fold per digit; each takes what the one before has found."""
@@ -107,8 +116,13 @@ def _digits(stack: xr.DataArray, dims: Sequence[str], ranks: int) -> list[Digit]
 
 
 def _selection(
-    stack: xr.DataArray, dims: Sequence[str], digit: Digit, q: tuple[float, ...], scalar: bool,
-    skipna: bool, masked: bool,
+    stack: xr.DataArray,
+    dims: Sequence[str],
+    digit: Digit,
+    q: tuple[float, ...],
+    scalar: bool,
+    skipna: bool,
+    masked: bool,
 ) -> Fold:
     key = selection.key_dtype(stack.dtype)
     count = selection.count_dtype(prod(stack.sizes[d] for d in dims))
@@ -128,7 +142,11 @@ def _selection(
 
 
 def _outputs(
-    digit: Digit, ranks: int, scalar: bool, key: np.dtype[Any], count: np.dtype[Any],
+    digit: Digit,
+    ranks: int,
+    scalar: bool,
+    key: np.dtype[Any],
+    count: np.dtype[Any],
     result: np.dtype[Any],
 ) -> dict[str, Output]:
     if digit.last:
@@ -141,7 +159,10 @@ def _outputs(
 
 
 def histogram(
-    stack: xr.DataArray, bins: int, ends: tuple[float, float] | None, dim: Dims,
+    stack: xr.DataArray,
+    bins: int,
+    ends: tuple[float, float] | None,
+    dim: Dims,
     mask: xr.DataArray | None,
 ) -> xr.Dataset:
     """Counts in bins between ``ends``, or between the least and the greatest finite value."""
@@ -206,7 +227,10 @@ def _extent(operands: tuple[xr.DataArray, ...], bins: int) -> dict[str, xr.DataA
 
 
 def _counting(
-    stack: xr.DataArray, dims: Sequence[str], bins: int, ends: tuple[float, float] | None,
+    stack: xr.DataArray,
+    dims: Sequence[str],
+    bins: int,
+    ends: tuple[float, float] | None,
     masked: bool,
 ) -> Fold:
     return Fold(
