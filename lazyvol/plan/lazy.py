@@ -169,9 +169,15 @@ class Wanted:
 
 
 def finished(recipe: Recipe, values: Array) -> Array:
-    """What leaves a task: of the declared dtype, and safe to keep (no view of a larger block)."""
+    """What leaves a task: of the declared dtype, and safe to keep.
+
+    A view of a larger block would keep all of it; one of a user's own array could be written to.
+    """
     values = np.asarray(values, recipe.dtype)
-    return values if values.base is None and values.flags.c_contiguous else values.copy()
+    owner = values if values.base is None else values.base
+    whole = isinstance(owner, np.ndarray) and owner.nbytes <= values.nbytes
+    own = owner is values or not is_local(recipe)
+    return values if whole and own and values.flags.c_contiguous else values.copy()
 
 
 def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]) -> Array:
