@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -58,6 +59,27 @@ def test_writing_again_changes_nothing(tmp_path):
         assert [p.read_bytes() for p in shard_files(target.place.store)] == first
     assert not list(Path(target.place.partial).iterdir())
     target.publish()
+
+
+def test_a_shard_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    values = np.ones(SHAPE, "f4")
+    target = create(tmp_path / "a", variable())
+    target.write(whole(SHAPE), values)
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def noted(*given, name=name, real=real):
+            kind = name
+            if name == "fsync":
+                kind = "folder" if stat.S_ISDIR(os.fstat(given[0]).st_mode) else "file"
+            calls.append(kind)
+            return real(*given)
+
+        monkeypatch.setattr(os, name, noted)
+    target.write(whole(SHAPE), values)
+    assert calls == ["file", "replace", "folder"]
+    target.discard()
 
 
 def test_empty_shards_are_written(tmp_path):
