@@ -14,7 +14,7 @@ Results keep dims, coordinates, attributes and name; their unit follows the mean
 in double-double, so float32 results do not depend on chunks, threads or schedulers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -190,11 +190,14 @@ def describe(
     stack: xr.DataArray,
     dim: Dims = "k",
     *,
+    statistics: Sequence[str] = ("mean", "var", "min", "max", "norm"),
     ddof: int = 0,
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Dataset of ``mean``, ``var``, ``min``, ``max`` and ``norm`` from one read of the data.
+    """Dataset of several ``statistics`` from one read of the data.
+
+    They are among sum, mean, var, std, min, max, norm and count.
 
     Examples
     --------
@@ -203,8 +206,10 @@ def describe(
     >>> {name: float(found[name][0, 0, 0]) for name in found}
     {'mean': 2.0, 'var': 4.0, 'min': 0.0, 'max': 4.0, 'norm': 4.0}
     """
-    names = ("mean", "var", "min", "max", "norm")
-    return xr.Dataset(_statistics(names, stack, dim, skipna, mask, ddof=ddof))
+    unknown = [name for name in statistics if name not in NEEDS]
+    if unknown or not statistics:
+        raise LabelError(f"statistics are among {tuple(NEEDS)}, got {tuple(statistics)}")
+    return xr.Dataset(_statistics(tuple(statistics), stack, dim, skipna, mask, ddof=ddof))
 
 
 def quantile(

@@ -23,7 +23,7 @@ from lazyvol.plan.budget import (
     show_bytes,
     stored_bytes,
 )
-from lazyvol.plan.cuts import TASK, TILE, Cut, Problem, cut
+from lazyvol.plan.cuts import HANDED, TASK, Cut, Problem, cut
 from lazyvol.plan.lazy import LazyArray, Wanted, dressed, foreign_of, needs, recipe_of, steps_of
 from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
@@ -237,11 +237,11 @@ def _problem(
     shape = np.broadcast_shapes(*(o.shape for o in operands))
     largest = max(operands, key=lambda o: prod(o.shape))
     item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
-    # a task is handed all its foreign blocks at once: then it takes no more than a tile of them
+    # a task is handed all its foreign blocks at once: then it takes no more than HANDED of them
     handed = any(isinstance(leaf, Foreign) for leaf in leaves(largest))
     return Problem(
         shape, reduced, largest.grain, item, fold.state_bytes, budget.workers,
-        TILE if handed else TASK, handed,
+        HANDED if handed else TASK, handed,
     )  # fmt: skip
 
 
