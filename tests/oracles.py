@@ -156,6 +156,10 @@ PROJECTIONS = {
         lambda s: lv.projections.slab(s, "z", 3.0, 3.0, "max"), lambda a: a[:, 1],
         ("k", "y", "x"), dtype="same", ulps=0,
     ),
+    "projections.slab/mask": Case(
+        lambda s: lv.projections.slab(s, "x", 4.5, 18.0, "sum", mask=masked(s)),
+        lambda a: np.nansum(omitted(a)[..., 3:], 3), ("k", "z", "y"),
+    ),
 }  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def test_neighbours_are_independent(normal, axis, power):
     assert abs(shares(normal[1:, 1:, 1:, 1:], normal[:-1, :-1, :-1, :-1])) < 4.5
 
 
-@pytest.mark.parametrize("seeds", [(5, 6), (5, 5 + 2**31), (0, 2**32 - 1)])
+@pytest.mark.parametrize("seeds", [(4, 5), (5, 5 + 2**31), (0, 2**32 - 1)])
 def test_neighbouring_seeds_are_independent(seeds):
     a, b = (synthetic.noise((64, 64, 64), seed=s).values.astype("f8") for s in seeds)
     assert abs(shares(a, b)) < 4.5
