@@ -83,8 +83,9 @@ def var(
 ) -> xr.DataArray:
     """Variance over ``dim``: the sum of squared deviations over ``n - ddof``.
 
-    Never negative, and right to rounding where the mean is 1e8 times the deviation (see
-    ``lazyvol.kernels.exact``). NaN where ``n <= ddof``.
+    Never negative. Of float32 and small integers right to rounding; of float64 while the mean is
+    below about 1e7 deviations (21 units in the last place at 1e8, nothing left at 1e14: subtract
+    an offset first). int64 beyond 2**53 is rounded as it is read. NaN where ``n <= ddof``.
 
     Examples
     --------
