@@ -133,13 +133,6 @@ def touched(region: Region, chunks: Sequence[int]) -> int:
     return prod((-(-s.stop // c) - s.start // c) * c for s, c in zip(region, chunks, strict=True))
 
 
-def aligned(grid: Grid, chunks: Sequence[int]) -> bool:
-    """Whether every inner cut of ``grid`` falls on a multiple of ``chunks``."""
-    return all(
-        cut % c == 0 for axis, c in zip(grid, chunks, strict=True) for cut in edges(axis)[1:-1]
-    )
-
-
 def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
     """Stretches ``(start, stop)`` of consecutive rising numbers in ``indices``, in order."""
     found: list[tuple[int, int]] = []
