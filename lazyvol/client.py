@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import dask
 from dask.callbacks import Callback
 
-from lazyvol.errors import ClusterError, LabelError, SourceNotFoundError
-from lazyvol.plan.budget import parse_bytes
+from lazyvol.errors import BudgetError, ClusterError, LabelError, SourceNotFoundError
+from lazyvol.plan.budget import FILLED, PROCESS, SLACK, enough, parse_bytes, show_bytes
 from lazyvol.plan.threads import one_thread_each
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ ROUTES = [
 ]
 #: without a dashboard the scheduler still listens, and only tells that it lives
 HEALTH = ["distributed.http.health"]
+
+#: shares of a process's limit at which it spills, pauses and is restarted. Plans stay below them;
+#: dask's own 60 % would write states to disk that fit
+MEMORY = {"target": False, "spill": 0.9, "pause": 0.93, "terminate": 0.95}
 
 #: a task is one thread: libraries that start their own would have more threads than cores
 THREADS = dict.fromkeys(
@@ -65,8 +70,9 @@ def connect(
     threads
         Tasks that each process runs at once; by default all cores shared out.
     memory
-        Bytes, or text like ``"4GiB"``, for all processes together. A process that reaches 95 % of
-        its share is restarted.
+        Bytes, or text like ``"4GiB"``, for all processes together, this one not counted. What is
+        built from then on is cut to fit it (``explain`` tells), so that nothing spills to disk
+        or is killed: a process that reaches 95 % of its share is restarted.
     dashboard
         Whether the local cluster serves its dashboard.
 
@@ -74,6 +80,8 @@ def connect(
     ------
     LabelError
         If the address is of no known kind, or comes with options of a local cluster.
+    BudgetError
+        If a process's share of the memory holds no more than the process itself.
     SourceNotFoundError
         If there is no such scheduler file.
     ClusterError
@@ -100,9 +108,10 @@ def _local(
 ) -> "Client":
     from distributed import Client
 
-    limit = "auto" if memory is None else parse_bytes(memory) // workers
+    limit = "auto" if memory is None else _share(parse_bytes(memory), workers)
     each = threads or max(1, (os.cpu_count() or 1) // workers)
     settings = {
+        **{f"distributed.worker.memory.{name}": share for name, share in MEMORY.items()},
         "distributed.scheduler.http.routes": list(ROUTES if dashboard else HEALTH),
         "distributed.nanny.pre-spawn-environ": {
             **dask.config.get("distributed.nanny.pre-spawn-environ", {}), **THREADS,
@@ -113,6 +122,18 @@ def _local(
             n_workers=workers, threads_per_worker=each, memory_limit=limit, host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:0", scheduler_kwargs={"dashboard": dashboard},
         )  # fmt: skip
+
+
+def _share(memory: int, workers: int) -> int:
+    """Bytes of each process, refused where they leave it nothing to work with."""
+    share = memory // workers
+    least = ceil((PROCESS + SLACK) / FILLED)
+    if share <= least:
+        raise BudgetError(
+            f"a process takes {enough(least)} before it has work, got {memory=} for {workers=}, "
+            f"that is {show_bytes(share)} each; give more memory or fewer workers"
+        )
+    return share
 
 
 def _joined(address: str) -> "Client":

@@ -80,7 +80,7 @@ def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path)
     with connect(client.scheduler.address) as joined:
         assert joined.submit(sum, [1, 2]).result() == 3
     path = tmp_path / "scheduler.json"
-    path.write_text(json.dumps(client.scheduler_info() | {"address": client.scheduler.address}))
+    path.write_text(json.dumps({"type": "Scheduler", "address": client.scheduler.address}))
     with connect(path) as joined:
         assert joined.submit(sum, [1, 2]).result() == 3
 

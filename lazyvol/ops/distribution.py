@@ -12,7 +12,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import counting, selection
 from lazyvol.kernels.selection import Digit
-from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import STACK, Dims, dims_of, float_of, require_stack, with_units
 

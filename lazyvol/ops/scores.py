@@ -15,7 +15,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement, moments, shells
 from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled, scored
-from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import (
     SPATIAL,

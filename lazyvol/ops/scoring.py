@@ -10,7 +10,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement
 from lazyvol.ops.stats import statistics_fold
-from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
     SPATIAL,

@@ -25,7 +25,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments
 from lazyvol.ops import distribution
-from lazyvol.plan.folding import Fold, Output
+from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
 

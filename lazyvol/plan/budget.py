@@ -3,10 +3,11 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
+from typing import Any
 
 import dask
 
@@ -52,36 +53,84 @@ def enough(amount: float) -> str:
     return f"{ceil(amount / 2**20)} MiB"
 
 
-def default_workers() -> int:
-    """Tasks that will run at once: the threads of the client in use, else of this machine."""
+#: memory of a cluster's worker process before it has work: interpreter, dask, this library
+#: (184 MiB measured)
+PROCESS = 200 * 2**20
+#: share of a worker process's limit that is planned with: allocators keep some of what was freed
+FILLED = 0.85
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who runs the tasks: threads in processes, and the bytes that each process may hold."""
+
+    threads: int
+    processes: int = 1
+    limit: int | None = None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes for the work of all processes, where they have a limit."""
+        if self.limit is None:
+            return None
+        return self.processes * max(0, int(FILLED * self.limit) - PROCESS)
+
+
+def default_workers() -> Workers:
+    """Workers of the client in use, else this machine's threads."""
     module = sys.modules.get("distributed")
     if module is not None:
         try:
-            threads: int = sum(module.default_client().nthreads().values())
-            return max(1, threads)
+            return _cluster(module.default_client().scheduler_info(n_workers=-1)["workers"])
         except ValueError:  # no client: dask's own threads
             pass
-    return int(dask.config.get("num_workers", None) or os.cpu_count() or 1)
+    return Workers(int(dask.config.get("num_workers", None) or os.cpu_count() or 1))
+
+
+def _cluster(workers: Mapping[str, Mapping[str, Any]]) -> Workers:
+    """A cluster as its weakest process times their number; none yet counts as one thread."""
+    limits = [int(w["memory_limit"] or 0) for w in workers.values()]
+    threads = sum(int(w["nthreads"]) for w in workers.values())
+    limited = [n for n in limits if n]
+    return Workers(max(1, threads), max(1, len(limits)), min(limited) if limited else None)
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory in bytes that a run may take (None: no limit) and the tasks running at once."""
+    """Memory in bytes that a run may take (None: no limit) and the tasks running at once.
+
+    Both are of all ``processes`` together. Each has its own share, and holds for itself what is
+    not a task's: what waits to be merged may all come to one of them.
+    """
 
     memory: int | None = None
     workers: int = 1
+    processes: int = 1
 
     @classmethod
     def current(cls) -> "Budget":
-        """The budget in force: what ``limited`` set, else no limit and this machine's threads."""
+        """The budget in force: what ``limited`` set, else the cluster's limit or none, and the
+        threads there are."""
         memory = dask.config.get("lazyvol.memory", None)
-        workers = dask.config.get("lazyvol.workers", None) or default_workers()
-        return cls(None if memory is None else parse_bytes(memory), int(workers))
+        threads = dask.config.get("lazyvol.workers", None)
+        found = default_workers()
+        amount = found.memory if memory is None else parse_bytes(memory)
+        return cls(amount, int(threads or found.threads), found.processes)
+
+    @property
+    def share(self) -> int | None:
+        """Bytes that one process may hold."""
+        return None if self.memory is None else self.memory // self.processes
+
+    @property
+    def at_once(self) -> int:
+        """Tasks that one process runs at once."""
+        return max(1, ceil(self.workers / self.processes))
 
     @property
     def per_task(self) -> int | None:
         """Bytes that one running task may hold."""
-        return None if self.memory is None else max(0, self.memory - SLACK) // self.workers
+        return None if self.share is None else max(0, self.share - SLACK) // self.at_once
 
 
 def limited(memory: int | float | str | None = None, workers: int | None = None) -> dask.config.set:
@@ -182,8 +231,9 @@ def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
         if finer is None:
             raise BudgetError(
                 f"a result of {recipe.shape=} needs at least "
-                f"{enough(peak * budget.workers + SLACK)} with {budget.workers} tasks at once, "
-                f"got memory={show_bytes(budget.memory or 0)}; give it that much, or fewer workers"
+                f"{enough((peak * budget.at_once + SLACK) * budget.processes)} with "
+                f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
+                f"give it that much, or fewer workers"
             )
         grid = finer
     return grid

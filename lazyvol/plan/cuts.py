@@ -15,6 +15,9 @@ from lazyvol.plan.regions import Grid
 #: bytes of one tile: a few volumes, so that a state is loaded once for several of them
 #: (8 volumes of 160^3 at once: 3.2 GB/s; one at a time: 1.1)
 TILE = 64 * 2**20
+#: bytes of one tile of an array in memory, which costs nothing to take: as narrow as its runs,
+#: so that the state stays in the second-level cache however many volumes follow
+VIEWED = 4 * 2**20
 #: bytes that one task reads, some 10 s of work: every further task is a state that has to be
 #: merged, a lost worker loses no more than this
 TASK = 4 * 2**30

@@ -164,20 +164,21 @@ def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
         passes=_passes(steps, prices),
         bytes_read=sum(p.read for p in prices.values()),
         bytes_written=sum(prod(a.shape) * a.dtype.itemsize for a in arrays),
-        peak_bytes=_peak(steps, prices, budget.workers),
+        peak_bytes=_peak(steps, prices, budget),
         workers=budget.workers,
         memory=budget.memory,
     )
 
 
-def _peak(steps: list[Step], prices: Mapping[str, Price], workers: int) -> int:
+def _peak(steps: list[Step], prices: Mapping[str, Price], budget: Budget) -> int:
     """Largest sum of what runs and what waits, over steps that may run at once."""
+    workers = budget.workers
     most = 0
     for step in steps:
         others = [s for s in steps if s.token not in step.parents and step.token not in s.parents]
         running = max(_running(s, prices[s.token], workers) for s in others)
         most = max(most, running + sum(prices[s.token].waiting for s in others))
-    return SLACK + most + sum(p.held for p in prices.values())
+    return SLACK * budget.processes + most + sum(p.held for p in prices.values())
 
 
 def _running(step: Step, price: Price, workers: int) -> int:

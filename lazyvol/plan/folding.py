@@ -1,10 +1,10 @@
 """Folds on recipes: tasks that stream through their box with one state, and a tree of merges."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from math import ceil, log, prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -23,136 +23,21 @@ from lazyvol.plan.budget import (
     show_bytes,
     stored_bytes,
 )
-from lazyvol.plan.cuts import HANDED, TASK, Cut, Problem, cut
-from lazyvol.plan.lazy import LazyArray, Wanted, dressed, foreign_of, needs, recipe_of, steps_of
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
+from lazyvol.plan.cuts import HANDED, TASK, TILE, VIEWED, Problem, cut
+from lazyvol.plan.lazy import (
+    LazyArray,
+    Wanted,
+    dressed,
+    foreign_of,
+    is_held,
+    needs,
+    recipe_of,
+    steps_of,
+)
+from lazyvol.plan.recipe import Array, Cost, Foreign, Memory, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
-
-State: TypeAlias = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Output:
-    """One array that a fold gives: its dtype, and the dims it has beside the kept ones."""
-
-    dtype: np.dtype[Any]
-    dims: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A streaming reduction as a value.
-
-    ``start(shape)`` makes the state of kept elements: named arrays that begin with ``shape``.
-    ``update(state, axes, *blocks)`` takes in one tile, in place: the blocks have all axes, of
-    which ``axes`` are to be reduced. ``combine(s, t)`` merges two states, free to reuse ``s``.
-    ``finish(state)`` gives the outputs. Updating in place costs one read and one write of the
-    state per tile; merging a fresh state per tile would cost four times the data.
-
-    ``state_bytes`` and ``finish_bytes`` are bytes per kept element, ``scratch`` bytes per
-    element of a tile that ``update`` takes beside its blocks.
-    """
-
-    start: Callable[[tuple[int, ...]], State]
-    update: Callable[..., None]
-    combine: Callable[[State, State], State]
-    finish: Callable[[State], Mapping[str, Array]]
-    outputs: Mapping[str, Output]
-    state_bytes: int
-    finish_bytes: int = 0
-    scratch: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """A fold bound to its operands: what every task of it holds.
-
-    Operands have the axes of the data, of length 1 where they do not vary.
-    """
-
-    fold: Fold
-    operands: tuple[Recipe, ...]
-    reduced: frozenset[int]
-    cut: Cut
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return np.broadcast_shapes(*(o.shape for o in self.operands))
-
-    @property
-    def kept(self) -> tuple[int, ...]:
-        return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
-
-    def part(self, operand: Recipe, tile: Region) -> Region:
-        """The region of one operand behind a tile."""
-        return tuple(slice(0, 1) if n == 1 else s for s, n in zip(tile, operand.shape, strict=True))
-
-    def tiles(self, box: Region) -> Iterable[Region]:
-        """Tiles of a task's box, cut on the stored grid of the largest operand."""
-        largest = max(self.operands, key=lambda o: prod(o.shape))
-        return regions.tiles(box, self.cut.tile, largest.grain)
-
-    def run(self, box: Region, given: Given) -> State:
-        """State of one task: walk through its box, reading a tile at a time."""
-        state = self.fold.start(tuple(box[a].stop - box[a].start for a in self.kept))
-        readers = [_Reused(operand) for operand in self.operands]
-        for tile in self.tiles(box):
-            blocks = [r.read(self.part(r.recipe, tile), given) for r in readers]
-            place = tuple(regions.relative(tile, box)[a] for a in self.kept)
-            self._update(state, (*place, ...), blocks)
-        return state
-
-    def _update(self, state: State, place: Any, blocks: Sequence[Array]) -> None:
-        """Update the part of the state that a tile touches; kernels get it contiguous."""
-        views = {name: values[place] for name, values in state.items()}
-        parts = {name: np.ascontiguousarray(v).reshape(v.shape) for name, v in views.items()}
-        self.fold.update(parts, tuple(sorted(self.reduced)), *blocks)
-        for name, part in parts.items():
-            if not np.shares_memory(part, views[name]):
-                views[name][...] = part
-
-    def cost(self, box: Region) -> Cost:
-        """Bytes a task reads, and its peak: state, tile of every operand, scratch."""
-        tiles = list(self.tiles(box))
-        parts = [[o.cost(self.part(o, t)) for t in tiles] for o in self.operands]
-        kept = prod(box[a].stop - box[a].start for a in self.kept)
-        most = max((regions.size(t) for t in tiles), default=0)
-        peak = sum(max((c.peak for c in costs), default=0) for costs in parts)
-        peak += int(self.fold.scratch * most)
-        working = self.fold.state_bytes * kept + max(peak, self.fold.finish_bytes * kept)
-        return Cost(_read_once(self.operands, parts), working)
-
-
-def _read_once(operands: Sequence[Recipe], parts: Sequence[Sequence[Cost]]) -> int:
-    """Bytes read: an operand smaller than the data is kept between tiles, so it counts once."""
-    largest = max(prod(o.shape) for o in operands)
-    return sum(
-        sum(c.read for c in costs)
-        if prod(o.shape) == largest
-        else max((c.read for c in costs), default=0)
-        for o, costs in zip(operands, parts, strict=True)
-    )
-
-
-class _Reused:
-    """One operand of a task: reads into the same memory, and not twice the same region."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self._region: Region | None = None
-        self._values: Array | None = None
-        self._memory: Array = np.empty(0, recipe.dtype)
-
-    def read(self, region: Region, given: Given) -> Array:
-        if self._values is None or region != self._region:
-            n = regions.size(region)
-            if self._memory.size < n:
-                self._memory = np.empty(n, self.recipe.dtype)
-            out = self._memory[:n].reshape(regions.lengths(region))
-            self._values, self._region = self.recipe.read(region, given, out), region
-        return self._values
+from lazyvol.plan.streams import Fold, Output, State, Stream, finished_state, segments
 
 
 def _leaf(stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]) -> State:
@@ -162,7 +47,7 @@ def _leaf(stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]) 
 def _leaf_outputs(
     stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]
 ) -> dict[str, Array]:
-    return _outputs(stream.fold, stream.run(box, wanted.given(blocks)))
+    return stream.outputs(box, wanted.given(blocks))
 
 
 def _merge(fold: Fold, states: Sequence[State]) -> State:
@@ -179,21 +64,15 @@ def _merge_outputs(stream: Stream, states: Sequence[State]) -> dict[str, Array]:
     fold = stream.fold
     shape = next(iter(states[0].values())).shape[: len(stream.kept)]
     if not shape:
-        return _outputs(fold, _merge(fold, states))
+        return finished_state(fold, _merge(fold, states))
     found = {name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()}
     step = max(1, SLAB // max(1, prod(shape[1:])))
     for start in range(0, shape[0], step):
         part = slice(start, start + step)
         slabs = [{name: a[part] for name, a in state.items()} for state in states]
-        for name, values in _outputs(fold, _merge(fold, slabs)).items():
+        for name, values in finished_state(fold, _merge(fold, slabs)).items():
             found[name][part] = values
     return found
-
-
-def _outputs(fold: Fold, state: State) -> dict[str, Array]:
-    """Finished arrays of the declared dtypes."""
-    made = fold.finish(state)
-    return {name: np.asarray(made[name], out.dtype) for name, out in fold.outputs.items()}
 
 
 def _pick(outputs: Mapping[str, Array], name: str) -> Array:
@@ -217,15 +96,16 @@ def planned(
     smallest = None
     while problem is not None:
         stream = Stream(fold, operands, reduced, cut(problem))
-        if budget.memory is None:
+        if budget.share is None:
             return stream
-        need = peak(stream, budget.workers)
-        if need <= budget.memory:
+        need = peak(stream, budget.at_once)
+        if need <= budget.share:
             return stream
         smallest = need if smallest is None else min(smallest, need)
         problem = problem.tighter()
     raise BudgetError(
-        f"a fold over {stream.shape=} needs at least {enough(smallest or 0)} with "
+        f"a fold over {stream.shape=} needs at least "
+        f"{enough((smallest or 0) * budget.processes)} with "
         f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
         f"give it that much, or fewer workers"
     )
@@ -238,22 +118,20 @@ def _problem(
     largest = max(operands, key=lambda o: prod(o.shape))
     item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
     # a task is handed all its foreign blocks at once: then it takes no more than HANDED of them
-    handed = any(isinstance(leaf, Foreign) for leaf in leaves(largest))
+    below = list(leaves(largest))
+    handed = any(isinstance(leaf, Foreign) and not leaf.held for leaf in below)
+    views = all(isinstance(leaf, Memory) or is_held(leaf) for leaf in below)
     return Problem(
         shape, reduced, largest.grain, item, fold.state_bytes, budget.workers,
-        HANDED if handed else TASK, handed,
+        HANDED if handed else TASK, handed, VIEWED if views else TILE,
     )  # fmt: skip
 
 
 def peak(stream: Stream, workers: int) -> int:
-    """Projected peak of a run: tasks at once, states that wait, outputs."""
+    """Projected peak of one process: tasks at once, states that wait, outputs."""
     price = _price(stream)
     running = min(workers, max(1, regions.count(stream.cut.grid)))
     return SLACK + max(running * price.peak, price.alone) + price.waiting + price.held
-
-
-def _segments(stream: Stream) -> int:
-    return prod(len(stream.cut.grid[a]) for a in stream.reduced)
 
 
 def _block_size(stream: Stream) -> int:
@@ -263,12 +141,12 @@ def _block_size(stream: Stream) -> int:
 
 def _price(stream: Stream) -> Price:
     read, most = sampled_cost(_Boxes(stream), stream.cut.grid)
-    segments, width = _segments(stream), arity(stream)
+    parts, width = segments(stream), arity(stream)
     state = _block_size(stream) * stream.fold.state_bytes
-    levels = ceil(log(segments, width) - 1e-9) if segments > 1 else 0
+    levels = ceil(log(parts, width) - 1e-9) if parts > 1 else 0
     if levels > 1:
         most = max(most, (width + 1) * state)  # a merge takes its states and makes one
-    last = min(width, segments) * state if segments > 1 else 0
+    last = min(width, parts) * state if parts > 1 else 0
     waiting = max(0, levels - 1) * (width - 1) * state
     held = stream.fold.finish_bytes * prod(stream.shape[a] for a in stream.kept)
     stored = sum(stored_bytes(o) for o in stream.operands)
@@ -318,7 +196,7 @@ def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
     """Leaves, merges and finishes of a stream; the last layer is keyed by kept block."""
     shared, fold = f"{name}-stream", f"{name}-fold"
     tasks: dict[Any, Any] = {shared: stream, fold: stream.fold}
-    lone = _segments(stream) == 1
+    lone = segments(stream) == 1
     groups: dict[tuple[int, ...], list[Any]] = {}
     for index, box in regions.boxes(stream.cut.grid):
         wanted, keys = needs(*_Boxes(stream).wants(box))

@@ -14,7 +14,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from lazyvol.plan import arithmetic, regions
 from lazyvol.plan.budget import Budget, Step, fitted, foreign_step, limited, recipe_step
@@ -228,8 +228,16 @@ def recipe_of(array: Any) -> Recipe:
     if isinstance(array, LazyArray):
         return array.recipe
     if isinstance(array, da.Array):
-        return Foreign(array.name, array.chunks, array.dtype)
+        return Foreign(array.name, array.chunks, array.dtype, _is_held(array))
     return Memory(np.asarray(array))
+
+
+def _is_held(array: da.Array) -> bool:
+    """Whether the blocks of a dask array are numpy arrays that lie in its graph."""
+    layer = getattr(array.dask, "layers", {}).get(array.name)
+    return isinstance(layer, MaterializedLayer) and all(
+        isinstance(block, np.ndarray) for block in layer.values()
+    )
 
 
 def foreign_of(*arrays: Any) -> dict[str, da.Array]:
@@ -263,8 +271,13 @@ def source_array(source: Any, grid: Grid) -> LazyArray:
 
 
 def is_local(recipe: Recipe) -> bool:
-    """Whether a recipe holds an array in memory, which must not be sent anywhere."""
-    return any(isinstance(leaf, Memory) for leaf in leaves(recipe))
+    """Whether a recipe rests on someone's array in memory."""
+    return any(isinstance(leaf, Memory) or is_held(leaf) for leaf in leaves(recipe))
+
+
+def is_held(leaf: Recipe) -> bool:
+    """Whether a leaf is a foreign array whose blocks are in memory already."""
+    return isinstance(leaf, Foreign) and leaf.held
 
 
 def _picks(index: Any, shape: Sequence[int]) -> tuple[Pick, ...] | None:

@@ -113,8 +113,9 @@ def foreign_blocks(recipe: Recipe, region: Region) -> dict[Key, tuple["Foreign",
 
 
 def foreign_bytes(recipe: Recipe, region: Region) -> int:
-    """Bytes of the foreign blocks that a task on ``region`` is handed."""
-    return sum(leaf.nbytes(box) for leaf, box in foreign_blocks(recipe, region).values())
+    """Bytes of the foreign blocks that a task on ``region`` is handed, beside those in memory."""
+    blocks = foreign_blocks(recipe, region).values()
+    return sum(leaf.nbytes(box) for leaf, box in blocks if not leaf.held)
 
 
 def leaves(recipe: Recipe) -> Iterator[Recipe]:
@@ -154,8 +155,18 @@ class Stored(Recipe):
         return Cost(self.source.stored_bytes(region), self.source.peak_bytes(region))
 
 
-#: bytes of an array in memory that are worth taking together: about a core's second-level cache
-CONTIGUOUS = 2**20
+#: bytes of an array in memory that are worth taking together: the state of a fold over as many
+#: float32 values (32 bytes each) still fits a core's second-level cache
+CONTIGUOUS = 2**17
+
+
+def contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Lengths along each axis of a run of values that lie together in memory."""
+    room, found = CONTIGUOUS // itemsize, []
+    for n in reversed(shape):
+        found.append(max(1, min(n, room)))
+        room //= max(1, n)
+    return tuple(reversed(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +185,7 @@ class Memory(Recipe):
 
     @cached_property
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
-        room, found = CONTIGUOUS // self.dtype.itemsize, []
-        for n in reversed(self.shape):
-            found.append(max(1, min(n, room)))
-            room //= max(1, n)
-        return tuple(reversed(found))
+        return contiguous(self.shape, self.dtype.itemsize)
 
     @cached_property
     def token(self) -> str:
@@ -195,12 +202,14 @@ class Memory(Recipe):
 class Foreign(Recipe):
     """Someone else's dask array: its blocks come to the task as arguments.
 
-    It holds the array's name and grid, not its graph: recipes travel with every task.
+    It holds the array's name and grid, not its graph: recipes travel with every task. Blocks
+    that are ``held`` are in memory before anything runs, so that any part of them is free.
     """
 
     name: str
     grid: Grid
     dtype: np.dtype[Any]
+    held: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -208,7 +217,12 @@ class Foreign(Recipe):
 
     @cached_property
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(max(chunks, default=1) or 1 for chunks in self.grid)
+        block = tuple(max(chunks, default=1) or 1 for chunks in self.grid)
+        if not self.held:
+            return block
+        run = contiguous(block, self.dtype.itemsize)
+        cut = [len(chunks) > 1 for chunks in self.grid]  # across blocks there are no views
+        return tuple(b if c else r for b, c, r in zip(block, cut, run, strict=True))
 
     @cached_property
     def token(self) -> str:

@@ -20,50 +20,74 @@ class Stencil(Recipe):
     """``kernel(grown) -> interior`` over the parent.
 
     ``depth`` is the halo before and after each axis, of any length; ``mode`` says what lies
-    beyond the array, or ``"valid"`` to keep only voxels whose halo lies inside it.
+    beyond the array. Two modes leave it out: ``"valid"`` keeps only voxels whose halo lies inside,
+    ``"clip"`` ends the halo at the border and calls ``kernel(grown, halo)`` with its lengths.
+    An element of the result stands for ``step`` elements of the parent along each axis;
+    ``sizes`` are the lengths of axes that the kernel adds at the end.
     """
 
-    kernel: Callable[[Array], Array]
+    kernel: Callable[..., Array]
     parent: Recipe
     depth: tuple[tuple[int, int], ...]
     mode: Mode | str
     dtype: np.dtype[Any]
     fill: float = 0.0
     scratch: float = 0.0
+    step: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """``step``, 1 along every axis where none is given."""
+        return self.step or (1,) * self.parent.ndim
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        if self.mode != "valid":
-            return self.parent.shape
-        return tuple(
-            max(0, n - lo - hi) for n, (lo, hi) in zip(self.parent.shape, self.depth, strict=True)
-        )
+        shape = self.parent.shape
+        if self.mode == "valid":
+            inner = zip(shape, self.depth, self.steps, strict=True)
+            return (*(max(0, n - lo - hi) // s for n, (lo, hi), s in inner), *self.sizes)
+        return (*(-(-n // s) for n, s in zip(shape, self.steps, strict=True)), *self.sizes)
 
     @cached_property
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(max(1, min(g, n)) for g, n in zip(self.parent.grain, self.shape, strict=True))
+        own = zip(self.parent.grain, self.shape, self.steps, strict=False)
+        return (*(max(1, min(-(-g // s), n)) for g, n, s in own), *self.sizes)
 
     @cached_property
     def token(self) -> str:
-        options = (self.depth, self.mode, str(self.dtype), self.fill)
+        options = (self.depth, self.mode, str(self.dtype), self.fill, self.steps, self.sizes)
         return str(tokenize("stencil", self.kernel, self.parent.token, options))
 
     @property
     def parents(self) -> tuple[Recipe, ...]:
         return (self.parent,)
 
+    def _core(self, region: Region) -> Region:
+        """The parent's elements that ``region`` stands for, in the parent's positions.
+
+        Of the ``"valid"`` result the first element lies where its halo begins.
+        """
+        own = zip(region, self.parent.shape, self.steps, strict=False)
+        return tuple(slice(r.start * s, max(r.start * s, min(r.stop * s, n))) for r, n, s in own)
+
     def _grown(self, region: Region) -> Region:
+        core = zip(self._core(region), self.depth, self.parent.shape, strict=True)
         if self.mode == "valid":
+            return tuple(slice(s.start, s.stop + lo + hi) for s, (lo, hi), _ in core)
+        if self.mode == "clip":
             return tuple(
-                slice(s.start, s.stop + lo + hi)
-                for s, (lo, hi) in zip(region, self.depth, strict=True)
+                slice(max(0, s.start - lo), min(n, s.stop + hi)) for s, (lo, hi), n in core
             )
-        return tuple(
-            slice(s.start - lo, s.stop + hi) for s, (lo, hi) in zip(region, self.depth, strict=True)
-        )
+        return tuple(slice(s.start - lo, s.stop + hi) for s, (lo, hi), _ in core)
+
+    def _halo(self, region: Region) -> tuple[tuple[int, int], ...]:
+        """Length of the halo before and after each axis, as far as it got."""
+        pairs = zip(self._grown(region), self._core(region), strict=True)
+        return tuple((core.start - g.start, g.stop - core.stop) for g, core in pairs)
 
     def _reads(self, grown: Region) -> list[tuple[Region, Region]]:
-        mode: Any = "nearest" if self.mode == "valid" else self.mode
+        mode: Any = "nearest" if self.mode in ("valid", "clip") else self.mode
         axes = [pieces(s, n, mode) for s, n in zip(grown, self.parent.shape, strict=True)]
         return [
             (tuple(p for p, _ in combo), tuple(q for _, q in combo)) for combo in product(*axes)
@@ -75,7 +99,11 @@ class Stencil(Recipe):
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
         if regions.size(region) == 0:
             return np.empty(regions.lengths(region), self.dtype)
-        return np.asarray(self.kernel(self._filled(self._grown(region), given)), self.dtype)
+        block = self._filled(self._grown(region), given)
+        told = (self._halo(region),) if self.mode == "clip" else ()
+        made = np.asarray(self.kernel(block, *told), self.dtype)
+        new: Any = (..., *region[self.parent.ndim :])
+        return made[new] if self.sizes else made
 
     def _filled(self, grown: Region, given: Given) -> Array:
         """The parent on ``grown``, what lies outside it continued by the mode."""
@@ -91,7 +119,7 @@ class Stencil(Recipe):
 
     def _continue(self, block: Array, axis: int, span: slice) -> None:
         """Fill the positions of one axis that lie outside the parent; axes before are done."""
-        if self.mode in ("wrap", "valid"):
+        if self.mode in ("wrap", "valid", "clip"):
             return
         places, copied = sources(span, self.parent.shape[axis], self.mode)  # type: ignore[arg-type]
         lead: tuple[Any, ...] = (slice(None),) * axis
@@ -104,7 +132,8 @@ class Stencil(Recipe):
         grown = self._grown(region)
         costs = [self.parent.cost(stored) for _, stored in self._reads(grown)]
         held = self.parent.dtype.itemsize * regions.size(grown)
-        working = 2 * held + self.nbytes(region) + int(self.scratch * regions.size(grown))
+        made = self.nbytes((*region[: self.parent.ndim], *(slice(0, n) for n in self.sizes)))
+        working = 2 * held + made + int(self.scratch * regions.size(grown))
         return Cost(sum(c.read for c in costs), max(working, held + max(c.peak for c in costs)))
 
 

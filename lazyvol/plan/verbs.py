@@ -19,13 +19,14 @@ from lazyvol.plan import regions
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.folding import Fold, folded
+from lazyvol.plan.folding import folded
 from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.stencils import Generated, Stencil
+from lazyvol.plan.streams import Fold
 from lazyvol.stack import require_same_grid, require_stack
 
 Kernel = Callable[..., Array]
@@ -94,25 +95,36 @@ def stencil(
     mode: Mode | str = "reflect",
     fill: float = 0.0,
     dtype: np.dtype[Any] | None = None,
+    step: Mapping[str, int] | None = None,
+    sizes: Mapping[str, int] | None = None,
     scratch: float = 0.0,
     title: str = "stencil",
 ) -> xr.DataArray:
     """Each block with a halo: ``kernel(grown) -> interior``, exact at every border.
 
     ``depth`` gives the halo in voxels per dim, one number or (before, after). ``mode`` continues
-    the array beyond its border as ``scipy.ndimage`` does, or is ``"valid"``.
+    the array beyond its border as ``scipy.ndimage`` does, is ``"valid"``, or ``"clip"``: the halo
+    ends at the border, and ``kernel(grown, halo)`` is told how far it got on each side.
+    ``step`` gives the voxels of the stack that one of the result stands for (the last may stand
+    for fewer), ``sizes`` the lengths of new dims that the kernel makes whole at the end.
+    ``scratch`` is the kernel's own memory in bytes per voxel of the grown block.
     """
     require_stack(stack)
-    if mode not in (*MODES, "valid"):
+    if mode not in (*MODES, "valid", "clip"):
         raise LabelError(f"mode is one of {(*MODES, 'valid')}, got {mode!r}")
-    halo = tuple(_pair(depth.get(str(d), 0)) for d in stack.dims)
-    make = partial(_stencil, kernel, halo, mode, fill, dtype or stack.dtype, scratch, title)
+    dims, new = tuple(str(d) for d in stack.dims), dict(sizes or {})
+    halo = tuple(_pair(depth.get(d, 0)) for d in dims)
+    steps = tuple((step or {}).get(d, 1) for d in dims)
+    make = partial(
+        _stencil, kernel, halo, mode, fill, dtype or stack.dtype, steps, tuple(new.values()),
+        scratch, title,
+    )  # fmt: skip
     arrays, local = _operands((stack,))
     made = _done(derived(make, *arrays), local)
     if mode == "valid":
         ends = [(lo, n - hi) for n, (lo, hi) in zip(stack.shape, halo, strict=True)]
         stack = stack.isel({d: slice(*e) for d, e in zip(stack.dims, ends, strict=True)})
-    return _labelled(made, tuple(str(d) for d in stack.dims), stack)
+    return _labelled(made, (*dims, *new), stack)
 
 
 def _stencil(
@@ -121,15 +133,20 @@ def _stencil(
     mode: Mode | str,
     fill: float,
     dtype: np.dtype[Any],
+    steps: tuple[int, ...],
+    sizes: tuple[int, ...],
     scratch: float,
     title: str,
     array: Any,
 ) -> LazyArray:
-    recipe = Stencil(kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch)
+    recipe = Stencil(
+        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes
+    )
     grid = _grid(array, tuple(range(array.ndim)))
-    if mode == "valid":
-        grid = tuple(regions.cover(n, max(c)) for n, c in zip(recipe.shape, grid, strict=True))
-    return lazy(recipe, grid, array, title=title)
+    if mode == "valid" or max(steps, default=1) > 1:
+        own = zip(recipe.shape, grid, steps, strict=False)
+        grid = tuple(regions.cover(n, max(1, max(c, default=1) // s)) for n, c, s in own)
+    return lazy(recipe, (*grid, *((n,) for n in sizes)), array, title=title)
 
 
 def _pair(depth: int | tuple[int, int]) -> tuple[int, int]:

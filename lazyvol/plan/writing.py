@@ -40,7 +40,8 @@ def write(
 ) -> None:
     """Compute every array and store it region by region; nothing is held whole.
 
-    With ``resume``, regions that a sink has are neither computed nor written again.
+    What is all in memory is written by this process, whoever else there is: a cluster would be
+    sent all of it. With ``resume``, regions that a sink has are neither computed nor written again.
     """
     todo = [
         (n, index, box)
@@ -48,13 +49,14 @@ def write(
         for index, box in regions.boxes(sink.grid)
         if not (resume and sink.has(box))
     ]
+    scheduler = None if any(isinstance(a, da.Array) for a in arrays) else "threads"
     arrays = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
     if len(todo) > WAVE:
         arrays = _settled(arrays)
     jobs = iter(todo)
     with _shown(progress):
         while wave := list(islice(jobs, WAVE)):
-            dask.compute(_wave(wave, arrays, sinks))
+            dask.compute(_wave(wave, arrays, sinks), scheduler=scheduler)
 
 
 def plan_token(arrays: Sequence[Any], *facts: Any) -> str:

@@ -1,0 +1,61 @@
+"""A cluster's memory is a budget: what is built on it fits its processes."""
+
+import dask.array as da
+import numpy as np
+import psutil
+import pytest
+
+import lazyvol as lv
+from lazyvol.client import connect
+from lazyvol.errors import BudgetError
+from lazyvol.plan.budget import FILLED, PROCESS, SLACK, Budget
+
+MEBI = 2**20
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect(workers=2, threads=1, memory=2 * 420 * MEBI) as made:
+        yield made
+
+
+def test_the_limit_of_its_processes_is_the_budget(client):
+    budget = Budget.current()
+    assert (budget.workers, budget.processes) == (2, 2)
+    assert budget.share == int(FILLED * 420 * MEBI) - PROCESS
+    assert budget.per_task == budget.share - SLACK
+
+
+def test_a_stack_larger_than_the_cluster_is_folded_without_loss(client, tmp_path):
+    """Every worker lives through it, and none reaches its limit."""
+    values = np.random.default_rng(0).normal(size=(160, 64, 128, 128)).astype(np.float32)
+    lv.save(lv.as_stack(values), tmp_path / "large.zarr")
+    pids = set(client.run(lambda: psutil.Process().pid).values())
+    found = lv.stats.var(lv.open(tmp_path / "large.zarr")).compute()
+    np.testing.assert_allclose(found, values.var(0, np.float64), rtol=1e-6)
+    assert set(client.run(lambda: psutil.Process().pid).values()) == pids
+    peaks = client.run(_peak)
+    assert max(peaks.values()) < 0.95 * 420 * MEBI
+
+
+def _peak() -> int:
+    """Largest resident memory of this process, in bytes."""
+    import resource
+
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_plan_counts_every_process(client):
+    stack = lv.as_stack(da.zeros((64, 16, 16, 16), chunks=(8, 16, 16, 16)))
+    assert lv.explain(lv.stats.mean(stack)).peak_bytes >= 2 * SLACK
+
+
+def test_a_block_that_no_process_can_hold_is_refused(client):
+    stack = lv.as_stack(da.zeros((64, 64, 128, 128), chunks=(64, 64, 128, 128)))
+    with pytest.raises(BudgetError, match="needs at least"):
+        lv.intensity.center(stack, dim=("k", "z", "y", "x"))
+
+
+def test_processes_too_small_to_work_are_refused():
+    with pytest.raises(BudgetError, match="a process takes"):
+        connect(workers=4, memory="1GiB")

@@ -1,0 +1,92 @@
+"""Stencils that reduce, that add dims, and that see where the array ends."""
+
+from functools import partial
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lazyvol as lv
+from lazyvol.errors import LabelError
+from lazyvol.plan.verbs import stencil
+
+SHAPE = (3, 17, 11, 7)
+A = np.random.default_rng(3).standard_normal(SHAPE)
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
+CHUNKS = st.tuples(*(st.integers(max(1, n // 4), n) for n in SHAPE))
+
+
+def lazy(chunks=SHAPE):
+    return lv.as_stack(da.from_array(A, chunks=chunks), voxel_size=2.0, unit="nm")
+
+
+def slopes(block, halo):
+    """Gradient along z and y, one-sided where the halo ended: numpy's, on what is left of it."""
+    inner = tuple(slice(lo, n - hi) for n, (lo, hi) in zip(block.shape, halo, strict=True))
+    return np.stack([np.gradient(block, axis=a)[inner] for a in (1, 2)], axis=-1)
+
+
+def means(block, *, size, depth=0):
+    """Mean over ``size`` slices of z and a halo around them; the last may be of fewer."""
+    starts = range(depth, block.shape[1] - depth, size)
+    ends = [min(i + size, block.shape[1] - depth) + depth for i in starts]
+    return np.stack([block[:, i - depth : e].mean(1) for i, e in zip(starts, ends, strict=True)], 1)
+
+
+@given(CHUNKS)
+@QUICK
+def test_clip_gives_the_borders_to_the_kernel(chunks):
+    found = stencil(slopes, lazy(chunks), depth={"z": 1, "y": 1}, mode="clip", sizes={"axis": 2})
+    expected = np.stack(np.gradient(A, axis=(1, 2)), -1)
+    assert found.dims == ("k", "z", "y", "x", "axis")
+    np.testing.assert_allclose(found.values, expected, atol=1e-12)
+    part = found[1, 15:, 3:5, 2, 1]
+    np.testing.assert_allclose(part.values, expected[1, 15:, 3:5, 2, 1], atol=1e-12)
+
+
+@given(CHUNKS, st.integers(1, 18))
+@QUICK
+def test_a_step_gives_one_voxel_for_several(chunks, size):
+    found = stencil(partial(means, size=size), lazy(chunks), depth={}, step={"z": size})
+    np.testing.assert_allclose(found.values, means(A, size=size), atol=1e-12)
+    np.testing.assert_allclose(found[:, -1].values, means(A, size=size)[:, -1], atol=1e-12)
+
+
+@given(CHUNKS)
+@QUICK
+def test_a_step_with_a_halo_reflects_at_the_border(chunks):
+    kernel = partial(means, size=4, depth=2)
+    found = stencil(kernel, lazy(chunks), depth={"z": 2}, step={"z": 4}, mode="reflect")
+    padded = np.pad(A, ((0, 0), (2, 2), (0, 0), (0, 0)), mode="symmetric")
+    np.testing.assert_allclose(found.values, kernel(padded), atol=1e-12)
+
+
+def test_valid_with_a_step_leaves_out_what_is_not_whole():
+    kernel = partial(means, size=4, depth=1)
+    found = stencil(kernel, lazy((1, 5, 4, 3)), depth={"z": 1}, step={"z": 4}, mode="valid")
+    assert found.sizes["z"] == 3
+    np.testing.assert_allclose(found.values, kernel(A[:, :14]), atol=1e-12)
+
+
+def test_in_memory_and_lazy_are_the_same():
+    plain = lv.as_stack(A, voxel_size=2.0, unit="nm")
+    options = {"depth": {"z": 1, "y": 1}, "mode": "clip", "sizes": {"axis": 2}}
+    np.testing.assert_array_equal(
+        stencil(slopes, plain, **options).values, stencil(slopes, lazy(), **options).values
+    )
+
+
+def test_one_task_per_block_after_clipping():
+    stack = lazy((1, 5, 4, 3))
+    found = stencil(slopes, stack, depth={"z": 9, "y": 1}, mode="clip", sizes={"axis": 2})
+    blocks = found.data.npartitions
+    graph = dict(dask.optimize(found.data)[0].dask)
+    assert len(graph) <= blocks + stack.data.npartitions + 1
+
+
+def test_a_mode_nobody_knows_is_refused():
+    with pytest.raises(LabelError, match="mode is one of"):
+        stencil(slopes, lazy(), depth={}, mode="clamp")
