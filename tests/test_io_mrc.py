@@ -319,6 +319,7 @@ def test_how_a_box_is_read(shape, counts, depth):
 def test_peak_memory_is_what_the_source_says(write, axes, order):
     array = values((64, 128, 160))
     source = probe(write(mrc_bytes(array, axes=axes, order=order))).source
+    source.read(whole(array.shape))  # what is imported on first use is not of the read
     for region in (whole(array.shape), (slice(3, 60), slice(0, 128), slice(5, 100))):
         tracemalloc.start()
         source.read(region)

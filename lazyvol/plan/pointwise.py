@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -75,10 +76,12 @@ class Blockwise(Recipe):
     def cost(self, region: Region) -> Cost:
         parts = self.wants(region)
         costs = [parent.cost(part) for parent, part in parts]
-        held = sum(parent.nbytes(part) for parent, part in parts)
-        working = held + self.nbytes(self._made(region))
+        blocks = [parent.nbytes(part) for parent, part in parts]
+        working = sum(blocks) + self.nbytes(self._made(region))
         working += int(self.scratch * max(regions.size(part) for _, part in parts))
-        reading = held + max(c.peak for c in costs)
+        # one parent after the other: those already read are held, their own temporaries are gone
+        before = accumulate(blocks, initial=0)
+        reading = max(held + c.peak for held, c in zip(before, costs, strict=False))
         return Cost(sum(c.read for c in costs), max(working, reading))
 
 

@@ -1,6 +1,6 @@
 """Stencil recipes: grow the region, read the parent, fill the border, run the kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -108,7 +108,7 @@ class Stencil(Recipe):
     def _filled(self, grown: Region, given: Given) -> Array:
         """The parent on ``grown``, what lies outside it continued by the mode."""
         reads = self._reads(grown)
-        if len(reads) == 1 and regions.lengths(reads[0][1]) == regions.lengths(grown):
+        if _is_whole(reads, grown):
             return self.parent.read(reads[0][1], given)
         block = np.empty(regions.lengths(grown), self.parent.dtype)
         for place, stored in reads:
@@ -130,11 +130,18 @@ class Stencil(Recipe):
 
     def cost(self, region: Region) -> Cost:
         grown = self._grown(region)
-        costs = [self.parent.cost(stored) for _, stored in self._reads(grown)]
+        reads = self._reads(grown)
+        costs = [self.parent.cost(stored) for _, stored in reads]
         held = self.parent.dtype.itemsize * regions.size(grown)
         made = self.nbytes((*region[: self.parent.ndim], *(slice(0, n) for n in self.sizes)))
         working = 2 * held + made + int(self.scratch * regions.size(grown))
-        return Cost(sum(c.read for c in costs), max(working, held + max(c.peak for c in costs)))
+        reading = max(c.peak for c in costs) + (0 if _is_whole(reads, grown) else held)
+        return Cost(sum(c.read for c in costs), max(working, reading))
+
+
+def _is_whole(reads: Sequence[tuple[Region, Region]], grown: Region) -> bool:
+    """Whether the parent's one stored region is all of the grown one."""
+    return len(reads) == 1 and regions.lengths(reads[0][1]) == regions.lengths(grown)
 
 
 @dataclass(frozen=True, eq=False)
