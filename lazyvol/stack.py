@@ -153,6 +153,12 @@ def spacing(stack: xr.DataArray, dim: str) -> float:
     return step
 
 
+def apart(stack: xr.DataArray, dims: Sequence[str]) -> bool:
+    """Whether other dims lie between some: blocks are then laid out anew before they are reduced."""
+    at = sorted(stack.dims.index(d) for d in dims)
+    return bool(at) and at != list(range(at[0], at[-1] + 1))
+
+
 def unit_of(stack: xr.DataArray, dim: str) -> str:
     """Unit of the coordinate of ``dim``; ``voxel`` where it has none."""
     return str(stack.coords[dim].attrs.get("units", "voxel")) if dim in stack.coords else "voxel"

@@ -14,7 +14,7 @@ from lazyvol.kernels import counting, selection
 from lazyvol.kernels.selection import Digit
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import STACK, Dims, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import STACK, Dims, apart, dims_of, float_of, require_stack, with_units
 
 #: bytes of the counts that a task of a selection may hold: they choose the width of a digit
 ROOM = 64 * 2**20
@@ -245,9 +245,7 @@ def _counting(
 
 
 def _spare(stack: xr.DataArray, dims: Sequence[str], masked: bool) -> float:
-    """Bytes per voxel of a tile that is laid out anew: its mask, float16 in a wider type, and
+    """Bytes per voxel of a tile that is laid out anew: its mask and what it keeps, float16 in a wider type, and
     values whose reduced axes are apart."""
-    at = sorted(stack.dims.index(d) for d in dims)
-    apart = at != list(range(at[0], at[-1] + 1)) if at else False
     wider = 4.0 if stack.dtype == np.float16 else 0.0
-    return float(masked) + wider + stack.dtype.itemsize * apart
+    return (1.0 + stack.dtype.itemsize) * masked + wider + stack.dtype.itemsize * apart(stack, dims)

@@ -1,6 +1,7 @@
 """How scores are made: the fold behind all of them, and what they are held against."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ from lazyvol.stack import (
     with_units,
 )
 
+#: bytes per part of a state: its value, that of the tile, and those combined
+EACH = 24
 #: power of the stack's unit that a score has; the others are pure numbers
 POWERS = {"mse": 2, "rmse": 1}
 
@@ -52,6 +55,8 @@ def scored(
         entropy="bce" in metrics,
     )
     operands = (stack, reference) if mask is None else (stack, reference, mask)
+    if set(dims) != set(stack.dims[-len(dims) :]):  # both are laid out anew
+        spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
     found = fold(spec, *operands, dims=dims, title="-".join(metrics))
     return {m: relabelled(found[m], m, stack) for m in metrics}
 
@@ -71,7 +76,7 @@ def agreement_fold(
         combine=agreement.combine,
         finish=finish,
         outputs=dict.fromkeys(names, Output(dtype)),
-        state_bytes=8 * len(agreement.PARTS),
+        state_bytes=EACH * len(agreement.PARTS),
         finish_bytes=8 * (len(agreement.PARTS) + len(names)),
     )
 

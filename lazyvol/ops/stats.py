@@ -15,6 +15,7 @@ in double-double, so float32 results do not depend on chunks, threads or schedul
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -27,7 +28,7 @@ from lazyvol.kernels import moments
 from lazyvol.ops import distribution
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import Dims, apart, dims_of, float_of, require_stack, with_units
 
 __all__ = [
     "count",
@@ -314,6 +315,8 @@ def _statistics(
         names, stack.dtype, prod(stack.sizes[d] for d in dims), ddof=ddof,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
     )  # fmt: skip
+    if apart(stack, dims):
+        spec = replace(spec, scratch=spec.scratch + stack.dtype.itemsize)
     operands = (stack,) if mask is None else (stack, _flags(mask))
     found = fold(spec, *operands, dims=dims, title="-".join(names))
     made = {n: found[NEEDS[n][1]] for n in names}

@@ -20,7 +20,7 @@ from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.folding import folded
-from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.lazy import LazyArray, derived, finished, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid, Region
@@ -287,7 +287,15 @@ def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
 
 
 def _done(array: LazyArray, local: bool) -> Any:
-    return array.compute(scheduler="threads") if local else array
+    """The array itself, or, where all is in memory, its values: each block goes to its place
+    (dask's own compute holds every block and then copies them together)."""
+    if not local:
+        return array
+    if array.npartitions == 1 and not array.foreign:
+        return finished(array.recipe, array.recipe.read(regions.whole(array.shape), {}))
+    values = np.empty(array.shape, array.dtype)
+    da.store(array, values, lock=False, scheduler="threads")
+    return values
 
 
 def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
