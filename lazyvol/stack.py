@@ -8,6 +8,8 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 
+#: attribute of a coordinate of one position: the voxel size along it
+LONE = "spacing"
 #: the axis along which volumes are stacked
 STACK = "k"
 #: the axes of one volume, slowest first
@@ -73,15 +75,16 @@ def positions(
     unit: str,
     origin: Mapping[str, float] | None = None,
 ) -> dict[str, xr.Variable]:
-    """Coordinates of the spatial dims in ``lengths``: origin + index times voxel size."""
-    start = origin or {}
-    return {
-        d: xr.Variable(
-            d, start.get(d, 0.0) + np.arange(lengths[d]) * voxel_size.get(d, 1.0), {"units": unit}
-        )
-        for d in SPATIAL
-        if d in lengths
-    }
+    """Coordinates of the spatial dims in ``lengths``: origin + index times voxel size.
+
+    A lone position does not tell its voxel size, so its coordinate has it as an attribute.
+    """
+    start, found = origin or {}, {}
+    for d in (d for d in SPATIAL if d in lengths):
+        step = voxel_size.get(d, 1.0)
+        attrs = {"units": unit} | ({LONE: step} if lengths[d] == 1 and step != 1 else {})
+        found[d] = xr.Variable(d, start.get(d, 0.0) + np.arange(lengths[d]) * step, attrs)
+    return found
 
 
 def _dims(ndim: int, dims: Sequence[str] | None) -> tuple[str, ...]:
@@ -140,8 +143,10 @@ def spatial_dims(stack: xr.DataArray) -> tuple[str, ...]:
 
 def spacing(stack: xr.DataArray, dim: str) -> float:
     """Distance between neighbours along ``dim`` in the unit of its coordinate; 1 without one."""
-    if dim not in stack.coords or stack.sizes[dim] < 2:
+    if dim not in stack.coords:
         return 1.0
+    if stack.sizes[dim] < 2:
+        return float(stack.coords[dim].attrs.get(LONE, 1.0))
     values = np.asarray(stack.coords[dim].values, np.float64)
     steps = np.diff(values)
     step = float((values[-1] - values[0]) / (len(values) - 1))

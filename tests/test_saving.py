@@ -17,6 +17,7 @@ import zarr
 import lazyvol as lv
 from lazyvol.errors import LabelError, LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.target import Target
+from lazyvol.stack import spacing
 
 SHAPE = (7, 5, 11, 13)
 A = np.random.default_rng(3).normal(size=SHAPE).astype(np.float32)
@@ -123,6 +124,7 @@ def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(stack, tmp
 KILLED = """
 import os, sys
 import lazyvol as lv
+from lazyvol.stack import spacing
 from lazyvol.io.target import Target
 original = Target._write_shard
 def dying(self, index, values):
@@ -168,3 +170,9 @@ def test_failures_of_the_tree_are_all_lazyvol_errors(stack, tmp_path):
     for wrong in (stack.astype(complex), stack.rename(z="z" * 3).drop_vars("zzz")):
         with pytest.raises(LazyvolError):
             lv.scores.fsc(wrong, wrong)
+
+
+def test_a_lone_slice_keeps_its_voxel_size(tmp_path):
+    lone = lv.as_stack(np.ones((1, 3, 4), "f4"), voxel_size=(7.0, 2.0, 2.0), unit="nanometer")
+    lv.save(lone, tmp_path / "lone.zarr")
+    assert spacing(lv.open(tmp_path / "lone.zarr"), "z") == 7.0

@@ -245,7 +245,7 @@ def _counting(
 
 
 def _spare(stack: xr.DataArray, dims: Sequence[str], masked: bool) -> float:
-    """Bytes per voxel of a tile that is laid out anew: its mask and what it keeps, float16 in a wider type, and
-    values whose reduced axes are apart."""
+    """Bytes per voxel of a tile that is laid out anew: its mask and what that keeps, float16 in a
+    wider type, and values whose reduced axes are apart."""
     wider = 4.0 if stack.dtype == np.float16 else 0.0
     return (1.0 + stack.dtype.itemsize) * masked + wider + stack.dtype.itemsize * apart(stack, dims)
