@@ -5,17 +5,34 @@ from types import ModuleType
 
 from lazyvol.client import connect
 from lazyvol.io import open, save
-from lazyvol.ops import intensity, projections, scores, stats, synthetic
+from lazyvol.ops import (
+    clustering,
+    density,
+    derivatives,
+    filters,
+    intensity,
+    masks,
+    projections,
+    scores,
+    stats,
+    synthetic,
+    unmixing,
+)
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import explain
 from lazyvol.stack import as_stack
 
 __all__ = [
     "as_stack",
+    "clustering",
     "connect",
+    "density",
+    "derivatives",
     "explain",
+    "filters",
     "intensity",
     "limited",
+    "masks",
     "open",
     "plots",
     "projections",
@@ -23,6 +40,7 @@ __all__ = [
     "scores",
     "stats",
     "synthetic",
+    "unmixing",
 ]
 
 

@@ -66,7 +66,15 @@ def as_stack(
     names = _dims(np.ndim(array), dims)
     sizes = _voxel_sizes(voxel_size, names)
     coords = positions(dict(zip(names, np.shape(array), strict=True)), sizes, unit)
-    return xr.DataArray(array, coords, names, name=name)
+    return xr.DataArray(_native(array), coords, names, name=name)
+
+
+def _native(array: Any) -> Any:
+    """The array in this machine's byte order, the only one that compiled kernels know."""
+    dtype = getattr(array, "dtype", None)
+    if dtype is None or dtype.isnative:
+        return array
+    return array.astype(dtype.newbyteorder("="))
 
 
 def positions(
@@ -159,7 +167,7 @@ def spacing(stack: xr.DataArray, dim: str) -> float:
 
 
 def apart(stack: xr.DataArray, dims: Sequence[str]) -> bool:
-    """Whether other dims lie between some: blocks are then laid out anew before they are reduced."""
+    """Whether other dims lie between some, so that blocks are laid out anew to be reduced."""
     at = sorted(stack.dims.index(d) for d in dims)
     return bool(at) and at != list(range(at[0], at[-1] + 1))
 
@@ -178,7 +186,20 @@ def require_stack(stack: Any) -> xr.DataArray:
         )
     if stack.dtype.kind not in "biufc":
         raise LabelError(f"voxels are numbers, got dtype={stack.dtype} in {stack.name!r}")
+    if not stack.dtype.isnative:
+        raise LabelError(
+            f"voxels are in this machine's byte order, got dtype={stack.dtype.str!r}; as_stack "
+            f"turns them, as does .astype({stack.dtype.newbyteorder('=').str!r})"
+        )
     return stack
+
+
+def require_mask(mask: Any) -> xr.DataArray:
+    """``mask`` itself where it is a labelled array of flags."""
+    flags = require_stack(mask)
+    if flags.dtype != bool:
+        raise LabelError(f"a mask is boolean, got dtype={flags.dtype}; compare it, e.g. mask > 0")
+    return flags
 
 
 def require_same_grid(a: xr.DataArray, b: xr.DataArray) -> None:

@@ -24,20 +24,22 @@ DTYPES = (*FLOATS, "int16", "uint8")
 class Case:
     """One operation with its options, its oracle, and what the result looks like.
 
-    ``dims`` are those of the result, ``power`` that of its unit (None: of no unit), ``dtype``
-    ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is
-    the distance allowed to the oracle in units of the result's precision, relative to its largest
-    value. ``made`` is for what depends on the shape and positions of a stack alone.
+    ``dims`` are those of the result, ``power`` that of its unit or the unit itself (None: of no
+    unit), ``dtype`` ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by
+    name. ``ulps`` is the distance allowed to the oracle in units of the result's precision,
+    relative to its largest value. ``made`` is for what depends on the shape and positions of a
+    stack alone. Along the dims ``moved`` the result has positions of its own.
     """
 
     op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
     oracle: Callable[[Array], Array | Mapping[str, Array]]
     dims: tuple[str, ...] = STACKED
-    power: int | Mapping[str, int] | None = 1
+    power: int | str | Mapping[str, int] | None = 1
     dtype: str | Mapping[str, str] = "float"
     ulps: float = 4.0
     dtypes: tuple[str, ...] = DTYPES
     made: bool = False
+    moved: tuple[str, ...] = ()
 
 
 def mask_of(shape: tuple[int, ...]) -> Array:

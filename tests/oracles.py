@@ -25,7 +25,15 @@ from tests.cases import (
     omitted,
     wide,
 )
+from tests.clustering_rows import CLUSTERING
+from tests.density_rows import DENSITY
+from tests.derivative_rows import DERIVATIVES
+from tests.filter_rows import FILTERS
+from tests.level_rows import LEVELS
+from tests.mask_rows import MASKS
 from tests.score_rows import SCORES
+from tests.synthetic_rows import TEXTURES
+from tests.unmixing_rows import UNMIXING, WHITENING
 
 __all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of"]
 
@@ -272,7 +280,11 @@ SYNTHETIC = {
 }  # fmt: skip
 
 #: name -> row; the lead of a name is its topic and function
-ORACLES: dict[str, Case] = {**STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **SCORES}
+ORACLES: dict[str, Case] = {
+    **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
+    **DENSITY, **LEVELS, **FILTERS, **MASKS,
+    **CLUSTERING, **UNMIXING, **WHITENING,
+}  # fmt: skip
 
 
 def function_of(name: str) -> str:

@@ -7,6 +7,7 @@ import scipy.stats
 import xarray as xr
 
 import lazyvol as lv
+from tests import formulas as by_numpy
 from tests.cases import VOLUME, Array, Case, mask_of, masked, omitted, wide
 
 
@@ -65,10 +66,12 @@ def slices_against_the_bottom_one(s: xr.DataArray) -> xr.Dataset:
     return lv.scores.correlation(s, s.isel(z=0), ("y", "x"), confidence=0.9)
 
 
-def slices(a: Array) -> dict[str, Array]:
+def slices(a: Array, changed: Array | None = None) -> dict[str, Array]:
+    """Every slice, or what became of it, with the first."""
     k, z, *_ = a.shape
+    changed = a if changed is None else changed
     bottom = np.repeat(a[:, :1], z, axis=1)
-    found = fisher(a.reshape(k * z, -1), bottom.reshape(k * z, -1))
+    found = fisher(changed.reshape(k * z, -1), bottom.reshape(k * z, -1))
     return {name: values.reshape(k, z) for name, values in found.items()}
 
 
@@ -135,9 +138,25 @@ SCORES = {
         lv.scores.compare, compared, ("k",), ulps=UNIT_SCALE,
         power={"mse": 2, "rmse": 1, "cosine": None, "ncc": None},
     ),
+    "scores.screen": Case(
+        lambda s: lv.scores.screen(s)[["mse", "rmse", "cosine", "ncc"]], compared, ("k",),
+        ulps=UNIT_SCALE, power={"mse": 2, "rmse": 1, "cosine": None, "ncc": None},
+    ),
     "scores.correlation": Case(
         slices_against_the_bottom_one, slices, ("k", "z"),
         power={"correlation": None, "lower": None, "upper": None},
+    ),
+    "scores.profile": Case(
+        lambda s: lv.scores.profile(s, transform="flip_x", confidence=0.9),
+        lambda a: slices(a, a[..., ::-1]), ("k", "z"), ulps=UNIT_SCALE,
+        power={"correlation": None, "lower": None, "upper": None},
+    ),
+    "scores.profile/noise": Case(
+        lambda s: lv.scores.profile(
+            s, s.isel(z=0), transform=lambda t: t * 2.0, noise=3.0, seed=5, confidence=0.9
+        ),
+        lambda a: slices(a, 2 * wide(a) + 3 * by_numpy.normal(a.shape, seed=5, stream=7)),
+        ("k", "z"), ulps=UNIT_SCALE, power={"correlation": None, "lower": None, "upper": None},
     ),
     "scores.fsc": Case(
         lambda s: lv.scores.fsc(s.isel(k=0, drop=True), s.isel(k=1)),

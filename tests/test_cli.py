@@ -50,24 +50,78 @@ def files(tmp_path_factory) -> Path:
     save(stack.assign_coords(tomogram=("k", [f"t{n}" for n in range(10)])), folder / "stack.zarr")
     save(stack.isel(k=0, drop=True), folder / "volume.zarr")
     save(stack.isel(k=0, drop=True) > 0, folder / "mask.zarr")
+    save(lv.masks.select(stack, stack.isel(k=0, drop=True) > 0), folder / "ragged.zarr")
     np.save(folder / "stack.npy", values())
+    matrix = lv.clustering.distances(stack)
+    save(matrix, folder / "matrix.zarr")
+    save(lv.clustering.linkage(matrix), folder / "tree.zarr")
+    save(xr.DataArray(np.eye(11) + 0.1, dims=("x", "channel")), folder / "mixing.zarr")
+    np.save(folder / "points.npy", np.random.default_rng(1).uniform(0, 5, (20, 3)))
     return folder
 
 
 #: what an operation takes beside its first stack; those not here take nothing else
 REST = {
+    ("clustering", "clusters"): ["--n", "3"],
+    ("clustering", "components"): ["--n", "2"],
+    ("clustering", "distances"): ["--metric", "ncc"],
+    ("density", "block_mean"): ["2", "--partial", "trim"],
+    ("density", "blocks"): ["z=5,x=4", "--partial", "keep"],
+    ("density", "local"): ["3", "--mode", "reflect"],
+    ("density", "points"): ["--like", "volume.zarr", "--method", "linear"],
+    ("derivatives", "structure_tensor"): ["--sigma", "4"],
+    ("derivatives", "structure_tensor_eigenvalues"): ["--sigma", "z=4,y=4,x=6"],
+    ("filters", "bandpass"): ["--shortest", "5", "--longest", "12"],
+    ("filters", "convolve"): ["volume.zarr"],
+    ("filters", "correlate"): ["volume.zarr", "--mode", "wrap"],
+    ("filters", "gaussian"): ["z=3,y=2"],
+    ("filters", "maximum"): ["3"],
+    ("filters", "median"): ["z=3,x=2", "--mode", "nearest"],
+    ("filters", "minimum"): ["3"],
+    ("filters", "percentile"): ["40", "3"],
+    ("filters", "rank"): ["2", "3"],
+    ("filters", "uniform"): ["y=4"],
+    ("masks", "apply"): ["mask.zarr", "--fill", "mean"],
+    ("masks", "box"): ["--size", "z=4,x=6", "--soft", "2"],
+    ("masks", "cylinder"): ["--radius", "3", "--length", "6"],
+    ("masks", "dilate"): ["--radius", "2.5"],
+    ("masks", "frame"): ["2"],
+    ("masks", "mean"): ["mask.zarr"],
+    ("masks", "open"): ["--size", "y=3,x=3"],
+    ("masks", "pad"): ["--fill", "-1"],
+    ("masks", "select"): ["mask.zarr"],
+    ("masks", "sphere"): ["--radius", "4"],
+    ("masks", "sum"): ["mask.zarr"],
+    ("masks", "threshold"): ["--method", "0.5"],
+    ("masks", "var"): ["mask.zarr", "--dim", "z,y"],
     ("projections", "slab"): ["z", "2", "6"],
     ("scores", "correlation"): ["volume.zarr"],
     ("scores", "fsc"): ["volume.zarr"],
     ("stats", "quantile"): ["--q", "0.25,0.5"],
+    ("synthetic", "correlated_noise"): ["5"],
+    ("synthetic", "elastic"): ["5", "3"],
+    ("synthetic", "grid_lines"): ["6", "1"],
+    ("synthetic", "membrane"): ["--thickness", "4", "--radius", "5"],
     ("synthetic", "box"): ["--size", "z=4,y=4,x=6"],
     ("synthetic", "circle"): ["--radius", "4"],
     ("synthetic", "cylinder"): ["--radius", "3", "--length", "6", "--axis", "z=1,x=0.5"],
     ("synthetic", "particles"): ["4", "--sigma", "1", "--tilt", "20,30"],
     ("synthetic", "sphere"): ["--radius", "3", "--centre", "z=4"],
+    ("unmixing", "mix"): ["mixing.zarr"],
+    ("unmixing", "unmix"): ["mixing.zarr"],
 }
 #: operations whose first input is a volume
 VOLUMES = {("scores", "fsc"), *(key for key in REST if key[0] == "synthetic")}
+#: operations whose first input is neither a volume nor a stack
+OTHERS = {
+    ("clustering", "clusters"): "tree.zarr/tree",
+    ("clustering", "condensed"): "matrix.zarr",
+    ("clustering", "linkage"): "matrix.zarr",
+    ("density", "points"): "points.npy",
+    ("masks", "frame"): "ragged.zarr",
+    ("masks", "pad"): "ragged.zarr",
+    **{("masks", name): "mask.zarr" for name in ("close", "dilate", "erode", "label", "open")},
+}
 
 
 def run(tokens: list[str], capsys) -> tuple[int, str, str]:
@@ -98,7 +152,7 @@ def test_every_public_operation_has_a_command():
 
 @pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
 def test_every_operation_runs_and_its_result_is_stored(key, files, tmp_path, capsys):
-    first = "volume.zarr" if key in VOLUMES else "stack.zarr"
+    first = OTHERS.get(key, "volume.zarr" if key in VOLUMES else "stack.zarr")
     rest = [str(files / t) if t.endswith(".zarr") else t for t in REST.get(key, [])]
     out = tmp_path / "out.zarr"
     code, told, err = run([*key, str(files / first), *rest, "--out", str(out)], capsys)

@@ -234,7 +234,6 @@ def test_folders_of_many_formats_ask_for_a_choice():
         ("fluorescence/sample_ovule.h5::nothing", "it holds /label, /raw"),
         ("diffraction_4d/kikuchipy_patterns.h5::Scan 1/EBSD", "is a group"),
         ("images_2d/kodim03.png", "no reader knows"),
-        ("cryoet_em_format/int2.em", "no reader knows"),
         ("particles_2d/xmipp_smallVolumeStack.stk", "no reader knows"),
     ],
 )

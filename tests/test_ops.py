@@ -175,7 +175,7 @@ def test_coordinates_attributes_and_name_are_kept(case, backing):
     stack = BACKINGS[backing](values("float32"))
     for name, found in parts(case.op(stack)).items():
         for d in VOLUME:
-            if d in case.dims:
+            if d in case.dims and d not in case.moved:
                 assert found.coords[d].variable.identical(stack.coords[d].variable)
         if not case.made:
             assert_labels(found, stack, case, name)
@@ -186,6 +186,6 @@ def assert_labels(found: xr.DataArray, stack: xr.DataArray, case: Case, name: st
     assert ("score" in found.coords) == ("k" in case.dims)
     assert found.name == (name or "density")
     power = of(case.power, name)
-    units = {None: None, 1: "e", 2: "e^2"}[power]
+    units = {1: "e", 2: "e^2"}.get(power, power)
     assert found.attrs.get("units") == units
     assert (found.attrs["handedness"], found.attrs["contrast"]) == ("unknown", "dark")

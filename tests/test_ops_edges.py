@@ -223,7 +223,8 @@ def test_statistics_of_nothing_have_answers(name, lazy):
 def test_operations_on_nothing_give_nothing(shape, lazy):
     stack = lv.as_stack(np.zeros(shape, np.float32))
     stack = stack.chunk() if lazy else stack
-    for name in lv.intensity.__all__:
+    needs_samples = {"whiten", "whitening"}
+    for name in sorted(set(lv.intensity.__all__) - needs_samples):
         assert getattr(lv.intensity, name)(stack).values.shape == shape
     for name in ("sum", "mean", "max", "min", "std"):
         found = getattr(lv.projections, name)(stack, "x").values
@@ -231,6 +232,16 @@ def test_operations_on_nothing_give_nothing(shape, lazy):
     assert lv.synthetic.noise(stack).values.shape == shape
     assert lv.synthetic.sphere(stack, radius=1).values.shape == shape[1:]
     assert lv.synthetic.particles(shape[1:], shape[0], sigma=1.0).values.shape == shape
+
+
+def test_another_byte_order_is_turned_or_refused():
+    """A compiled kernel would take its bytes for other numbers."""
+    values = np.arange(24.0).reshape(1, 2, 3, 4)
+    turned = lv.as_stack(values.astype(">f4"))
+    assert turned.dtype.isnative
+    np.testing.assert_array_equal(lv.stats.quantile(turned, 0.5).values, values[0])
+    with pytest.raises(LabelError, match="byte order"):
+        lv.stats.quantile(turned.astype(">f4"), 0.5)
 
 
 # memory ----------------------------------------------------------------------------------------

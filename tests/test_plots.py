@@ -177,6 +177,15 @@ def test_fsc_has_a_scale_of_lengths():
     assert top.get_xlabel() == "length (Å)"
 
 
+def test_several_correlations_are_told_apart():
+    ax = plots.correlation(band(), label="as it is")
+    assert plots.correlation(band() / 2, label="flipped", ax=ax) is ax
+    curves = [line for line in ax.lines if line.get_gid() == "correlation"]
+    assert [to_rgb(line.get_color()) for line in curves] == [to_rgb(BLUE), to_rgb(RED)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["as it is", "flipped"]
+    assert [tuple(c.get_facecolor()[0][:3]) for c in ax.collections] == [to_rgb(BLUE), to_rgb(RED)]
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [

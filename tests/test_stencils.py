@@ -90,3 +90,32 @@ def test_one_task_per_block_after_clipping():
 def test_a_mode_nobody_knows_is_refused():
     with pytest.raises(LabelError, match="mode is one of"):
         stencil(slopes, lazy(), depth={}, mode="clamp")
+
+
+def before_only(block, *, depth):
+    """Sum over a voxel and those before it, on the interior of a halo (before, after)."""
+    lo, hi = depth
+    n = block.shape[1] - lo - hi
+    return np.sum([block[:, i : i + n] for i in range(lo + 1)], axis=0) + block[:, lo + hi :]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "mirror", "nearest", "constant", "wrap"])
+@pytest.mark.parametrize("depth", [(4, 3), (5, 0), (0, 5), (19, 2)])
+def test_a_halo_may_be_longer_on_one_side(mode, depth):
+    """Blocks shorter than their halo reflect what lies behind them."""
+    kernel = partial(before_only, depth=depth)
+    padded = np.pad(A, ((0, 0), (max(depth), max(depth)), (0, 0), (0, 0)), mode=NUMPY[mode])
+    most, n = max(depth), SHAPE[1]
+    expected = kernel(padded[:, most - depth[0] : most + n + depth[1]])
+    for size in (1, 3, 17):
+        found = stencil(kernel, lazy((3, size, 11, 7)), depth={"z": depth}, mode=mode)
+        np.testing.assert_allclose(found.values, expected, atol=1e-12)
+
+
+NUMPY = {
+    "reflect": "symmetric",
+    "mirror": "reflect",
+    "nearest": "edge",
+    "constant": "constant",
+    "wrap": "wrap",
+}

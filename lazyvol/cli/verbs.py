@@ -47,7 +47,7 @@ class Argument:
         kinds = set(_members(hint))
         required = parameter.default is inspect.Parameter.empty
         placed = required and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        opens = xr.DataArray in kinds
+        opens = bool({xr.DataArray, xr.Dataset} & kinds)
         text = f"{text} A file." if opens and not placed else text
         parses = not all(k in PLAIN or get_origin(k) is Literal for k in kinds)
         several = Sequence in {get_origin(k) for k in kinds} and str not in kinds

@@ -2,23 +2,26 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.io.probe import probe
+from lazyvol.io.labels import Labels
+from lazyvol.io.lists import particles
+from lazyvol.io.probe import data_set, probe
 from lazyvol.io.saving import COORDINATE_UNITS, save
-from lazyvol.io.spec import Opened
+from lazyvol.io.spec import DataSet, Opened
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.lazy import source_array
 from lazyvol.plan.regions import Grid, cover
 from lazyvol.stack import SPATIAL, positions
 
-__all__ = ["open", "save"]
+__all__ = ["open", "particles", "save"]
 
+Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]
 
 
@@ -29,12 +32,14 @@ def open(
     voxel_size: float | Mapping[str, float] | None = None,
     unit: str | None = None,
     permissive: bool = False,
-) -> xr.DataArray:
+) -> Any:
     """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
 
     Only metadata is read. Formats: Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC and CCP4 (volumes,
-    volume stacks, .gz, .bz2), NPY, TIFF, and with ``lazyvol[formats]`` HDF5 (``file.h5::name``
-    picks a data set) and NIfTI. Several single-volume files become one stack along ``k``.
+    volume stacks, .gz, .bz2), EM, NPY, TIFF, and with ``lazyvol[formats]`` HDF5
+    (``file.h5::name`` picks a data set) and NIfTI. Several single-volume files become one stack
+    along ``k``; so do the images that a STAR file lists, with its facts as coordinates (see
+    ``lazyvol.io.particles``).
 
     Parameters
     ----------
@@ -53,8 +58,9 @@ def open(
 
     Returns
     -------
-    xarray.DataArray
-        (k, z, y, x) for stacks, (z, y, x) for volumes, with positions as coordinates.
+    xarray.DataArray or xarray.Dataset
+        (k, z, y, x) for stacks, (z, y, x) for volumes, with positions as coordinates. What was
+        saved as a Dataset is one again, its variables as lazy.
 
     Raises
     ------
@@ -71,15 +77,54 @@ def open(
     (('k', 'z', 'y', 'x'), ((2,), (3,), (4,), (5,)), 1.5)
     >>> folder.cleanup()
     """
-    opened = probe(source, permissive=permissive)
+    found = data_set(source, permissive)
+    if found is not None:
+        return _data_set(found, chunks, voxel_size, unit)
+    return _array(probe(source, permissive=permissive), chunks, voxel_size, unit)
+
+
+def _data_set(
+    found: DataSet,
+    chunks: Chunks,
+    voxel_size: float | Mapping[str, float] | None,
+    unit: str | None,
+) -> xr.Dataset:
+    """Variables, each with its own labels, and what belongs to all of them."""
+    made = {
+        name: _array(opened, _of(chunks, opened), _of(voxel_size, opened), unit)
+        for name, opened in found.variables.items()
+    }
+    lengths = dict(zip(found.labels.dims, found.shape, strict=True))
+    coords = _coords(found.labels, lengths, _of(voxel_size, found.labels), unit)
+    return xr.Dataset(made, coords, _attrs(found.labels))
+
+
+def _of(option: Option, labels: Labels | Opened) -> Option:
+    """An option by dim for one of several arrays: the dims that it has."""
+    if not isinstance(option, Mapping):
+        return option
+    return {d: v for d, v in option.items() if d in labels.dims}  # type: ignore[return-value]
+
+
+def _array(
+    opened: Opened,
+    chunks: Chunks,
+    voxel_size: float | Mapping[str, float] | None,
+    unit: str | None,
+) -> xr.DataArray:
+    """What was probed as a lazy, labelled array."""
     array = source_array(opened.source, _grid(opened, chunks))
     return xr.DataArray(
         array,
-        _coords(opened, voxel_size, unit),
+        _coords(opened, dict(zip(opened.dims, array.shape, strict=True)), voxel_size, unit),
         opened.dims,
         name=opened.name,
-        attrs={name: v for name, v in opened.attrs.items() if name != COORDINATE_UNITS},
+        attrs=_attrs(opened),
     )
+
+
+def _attrs(labels: Labels | Opened) -> dict[str, object]:
+    return {name: v for name, v in labels.attrs.items() if name != COORDINATE_UNITS}
 
 
 def _grid(opened: Opened, chunks: Chunks) -> Grid:
@@ -109,7 +154,10 @@ def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:
 
 
 def _coords(
-    opened: Opened, voxel_size: float | Mapping[str, float] | None, unit: str | None
+    opened: Labels | Opened,
+    lengths: Mapping[str, int],
+    voxel_size: float | Mapping[str, float] | None,
+    unit: str | None,
 ) -> dict[Hashable, Any]:
     """Positions of spatial dims: what the file knows, replaced by what the user says."""
     spatial = [d for d in SPATIAL if d in opened.dims]
@@ -122,7 +170,6 @@ def _coords(
     if bad:
         raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
     known = unit or (opened.unit if opened.voxel_size else "voxel")
-    lengths = dict(zip(opened.dims, opened.source.shape, strict=True))
     coords: dict[Hashable, Any] = {}
     coords.update(positions(lengths, sizes, known, opened.origin))
     for d in spatial:

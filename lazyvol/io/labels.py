@@ -16,6 +16,8 @@ from lazyvol.io.zarrcodecs import crc32c
 #: attribute of an array or group that holds our record
 KEY = "lazyvol"
 FORMAT = 1
+#: the ``kind`` of a group of variables
+DATA_SET = "dataset"
 #: an array of texts takes its longest for each
 MAX_TEXT = 4 * MAX_JSON
 DTYPE = r"[<>|]([biuf]\d{1,2}|U\d{1,9}|[mM]8(\[\w{1,9}\])?)"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lazyvol.errors import FormatError, LimitExceeded, SourceNotFoundError
-from lazyvol.io import hdf5, mrc, nifti, npy, tiff
+from lazyvol.io import em, hdf5, mrc, nifti, npy, starstack, tiff
 from lazyvol.io.compressed import codec_of, head, plain_name
 from lazyvol.io.files import natural, stacked
 from lazyvol.io.raw import stored_file, unreadable
-from lazyvol.io.spec import Opened
+from lazyvol.io.spec import DataSet, Opened
 
 PathLike = str | os.PathLike[str]
 
@@ -47,7 +47,8 @@ TIFF = Format("TIFF", tiff.SUFFIXES, tiff.probe)
 NPY = Format("NPY", npy.SUFFIXES, npy.probe)
 HDF5 = Format("HDF5", hdf5.SUFFIXES, hdf5.probe)
 NIFTI = Format("NIfTI", nifti.SUFFIXES, nifti.probe)
-FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI)
+EM = Format("EM", em.SUFFIXES, em.probe)
+FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM)
 PACKED = (MRC, NIFTI)
 
 
@@ -104,6 +105,8 @@ def single(path: str, permissive: bool) -> Opened:
     name = path.partition(hdf5.SEPARATOR)[0] if not os.path.lexists(path) else path
     if not os.path.lexists(name):
         raise missing(name)
+    if Path(path).suffix.lower() in starstack.SUFFIXES:
+        return starstack.probe(path, single, permissive=permissive)
     return format_of(name).read(path, permissive=permissive)
 
 
@@ -162,6 +165,16 @@ def folder(path: str, permissive: bool) -> Opened:
         )
     chosen = [os.path.join(path, name) for name in names if by_suffix(name)]
     return many(sorted(chosen, key=natural), Path(path).name, permissive)
+
+
+def data_set(source: PathLike | Sequence[PathLike], permissive: bool) -> DataSet | None:
+    """Variables and labels of a data set of ours; None for anything else."""
+    path = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
+    if not os.path.isfile(os.path.join(path, "zarr.json")):
+        return None
+    from lazyvol.io import zarr
+
+    return zarr.probe_set(path, permissive=permissive)
 
 
 def listed(path: str) -> list[str]:

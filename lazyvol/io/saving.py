@@ -11,8 +11,10 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
+from lazyvol.io.lists import star_text
 from lazyvol.io.shardgrid import shard_grid
 from lazyvol.io.store import Variable, create, create_group
+from lazyvol.io.tables import csv_text, write_text
 from lazyvol.io.target import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, sampled_cost
@@ -42,7 +44,8 @@ def save(
 
     ``.zarr`` writes OME-Zarr 0.5 in shards, each written whole by one task and closed by
     checksums, of any size; a Dataset becomes a group. ``.npy``, ``.mrc`` and ``.tif`` write one
-    array that fits in memory.
+    array that fits in memory. ``.csv`` and ``.star`` list what is along one dim, scores, flags
+    and facts, a row for each particle; STAR under RELION's labels (see ``lazyvol.io.particles``).
 
     Parameters
     ----------
@@ -84,43 +87,47 @@ def save(
     budget = budget_for(memory, None)
     if budget.memory is not None:
         explain(obj, memory=memory)
+    if suffix in TABLES and not resume:
+        write_text(path, TABLES[suffix](_table(obj, path, budget)), overwrite=overwrite)
+        return
     done: dict[str, Any] = {}
     arrays = {name: _refitted(a, budget, done) for name, a in _arrays(obj).items()}
     if suffix == ".zarr":
-        group = isinstance(obj, xr.Dataset)
+        group = _shared(obj) if isinstance(obj, xr.Dataset) else None
         _store(arrays, path, group, budget, overwrite=overwrite, resume=resume, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         EXPORTS[suffix](arrays[next(iter(arrays))], path, overwrite)
     else:
         raise LabelError(
-            f"results are saved as .zarr, single arrays also as {', '.join(EXPORTS)} (without "
-            f"resume); got {path!r} for {len(arrays)} arrays with {resume=}"
+            f"results are saved as .zarr, single arrays also as {', '.join(EXPORTS)}, what is "
+            f"along one dim as {', '.join(TABLES)} (without resume); got {path!r} for "
+            f"{len(arrays)} arrays with {resume=}"
         )
 
 
 def _store(
     arrays: Mapping[str, xr.DataArray],
     path: str,
-    group: bool,
+    group: Variable | None,
     budget: Budget,
     *,
     overwrite: bool,
     resume: bool,
     progress: bool,
 ) -> None:
-    """Write arrays as one store: a group, or the lone array."""
+    """Write arrays as one store: a group with what all share, or the lone array."""
     specs = {name: _variable(a) for name, a in arrays.items()}
     most = min((_shard_bytes(a, budget) for a in arrays.values()), default=BLOCK)
     values = [a.data for a in arrays.values()]
     options: dict[str, Any] = {
         "overwrite": overwrite,
         "max_shard_bytes": most,
-        "token": plan_token(values, most, group),
+        "token": plan_token(values, most, group is not None),
         "resume": resume,
     }
     target: Target | TargetGroup
-    if group:
-        target = create_group(path, specs, **options)
+    if group is not None:
+        target = create_group(path, specs, shared=group, **options)
         sinks = list(target.variables.values())
     else:
         target = create(path, next(iter(specs.values())), **options)
@@ -133,6 +140,16 @@ def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
     if isinstance(obj, xr.Dataset):
         return {str(name): require_stack(a) for name, a in obj.items()}
     return {"": require_stack(obj)}
+
+
+def _shared(found: xr.Dataset) -> Variable:
+    """Coordinates of a data set that no variable has, and its attributes, as those of an array
+    of nothing else."""
+    owned = {name for array in found.values() for name in array.coords}
+    coords = {name: c.variable for name, c in found.coords.items() if name not in owned}
+    dims = tuple(dict.fromkeys(d for c in coords.values() for d in c.dims))
+    nothing = np.broadcast_to(np.int8(0), tuple(found.sizes[d] for d in dims))
+    return _variable(xr.DataArray(nothing, coords, dims, attrs=found.attrs))
 
 
 def _refitted(array: xr.DataArray, budget: Budget, done: dict[str, Any]) -> xr.DataArray:
@@ -195,6 +212,17 @@ def _positions(array: xr.DataArray) -> tuple[dict[str, float], dict[str, float]]
     return sizes, {d: o for d, o in origin.items() if o}
 
 
+def _table(obj: xr.DataArray | xr.Dataset, path: str, budget: Budget) -> xr.Dataset:
+    """What is along one dim, computed."""
+    if len(obj.sizes) > 1:
+        raise LabelError(
+            f"{path}: a table lists what is along one dim, got {dict(obj.sizes)}; save a .zarr"
+        )
+    found = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=obj.name or "value")
+    done: dict[str, Any] = {}
+    return found.map(_refitted, keep_attrs=True, args=(budget, done)).compute()
+
+
 def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
     """Blocks of an array one after the other, each computed when it is asked for."""
     grid = array.chunks or tuple((n,) for n in array.shape)
@@ -223,4 +251,5 @@ def _tiff(array: xr.DataArray, path: str, overwrite: bool) -> None:
     )  # fmt: skip
 
 
+TABLES = {".csv": csv_text, ".star": star_text}
 EXPORTS = {".npy": _npy, ".mrc": _mrc, ".map": _mrc, ".tif": _tiff, ".tiff": _tiff}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lazyvol.io.labels import Labels
 from lazyvol.plan.recipe import Source
 
 
@@ -26,3 +27,15 @@ class Opened:
     coords: Mapping[str, tuple[str, np.ndarray]] = field(default_factory=dict)
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A probed data set: its variables, and the labels that belong to none of them.
+
+    ``shape`` are the lengths of the dims of these labels.
+    """
+
+    variables: Mapping[str, Opened]
+    labels: Labels
+    shape: tuple[int, ...]

@@ -23,7 +23,7 @@ from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.io import ome
 from lazyvol.io.atomic import PathLike
 from lazyvol.io.confined import Confined
-from lazyvol.io.labels import KEY, Coords, Labels, record
+from lazyvol.io.labels import DATA_SET, KEY, Coords, Labels, record
 from lazyvol.io.shardgrid import SHARD_BYTES, shard_grid
 from lazyvol.io.target import Place, Target, TargetGroup, packing
 from lazyvol.io.zarrv3 import DTYPES
@@ -108,12 +108,15 @@ def create_group(
     path: PathLike,
     variables: Mapping[str, Variable],
     *,
+    shared: Variable | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = SHARD_BYTES,
     token: str = "",
     resume: bool = False,
 ) -> TargetGroup:
     """Start a data set: a group with one image or array per variable, published as a whole.
+
+    ``shared`` has the labels that belong to no variable: coordinates and attributes of the set.
 
     Raises
     ------
@@ -127,8 +130,11 @@ def create_group(
         if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
             raise LabelError(f"a variable needs a name that a folder can have, got {name!r}")
     planned = {n: _plan(place, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
+    own: dict[str, Any] = {"kind": DATA_SET, "variables": list(variables)}
+    if shared is not None:
+        own["labels"] = record(shared.labels, shared.shape, np.dtype(shared.dtype))
     place.start()
-    place.write("", _group({KEY: {"kind": "dataset", "variables": list(variables)}}))
+    place.write("", _group({KEY: own}))
     return TargetGroup(place, {name: _written(plan, alone=False) for name, plan in planned.items()})
 
 

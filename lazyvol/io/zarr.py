@@ -23,12 +23,14 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
 from lazyvol.errors import FormatError, SourceNotFoundError
 from lazyvol.io import labels as record
 from lazyvol.io import ome
 from lazyvol.io.confined import Confined
 from lazyvol.io.labels import Labels, read_record
-from lazyvol.io.spec import Opened
+from lazyvol.io.spec import DataSet, Opened
 from lazyvol.io.zarrmeta import ArrayMeta
 from lazyvol.io.zarrnode import Node, array_meta, below, children, load
 from lazyvol.io.zarrsource import ZarrSource, token
@@ -100,6 +102,34 @@ def probe_group(path: PathLike, *, permissive: bool = False) -> dict[str, Opened
         return {PurePath(path).stem: _opened(folder, node, permissive)}
     members = _members(folder, node)
     return {PurePath(m.key).name: _opened(folder, m, permissive) for m in members}
+
+
+def probe_set(path: PathLike, *, permissive: bool = False) -> DataSet | None:
+    """Variables of a data set of ours, and the labels of all of it; None where it is none.
+
+    Raises
+    ------
+    FormatError
+        Its record does not fit what is there, or as `probe` for one of the variables.
+    """
+    node = _node(_folder(path))
+    own = node.attributes.get(record.KEY)
+    if node.kind == "array" or not isinstance(own, dict) or own.get("kind") != record.DATA_SET:
+        return None
+    names, told = own.get("variables"), own.get("labels")
+    found = probe_group(path, permissive=permissive) if names else {}
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(found):
+        raise FormatError(
+            f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
+            f"{sorted(found)}; restore what is missing"
+        )
+    ordered = {name: found[name] for name in names}
+    if told is None:
+        return DataSet(ordered, Labels(()), ())
+    if not isinstance(told, dict) or not isinstance(told.get("shape"), list):
+        raise FormatError(f"{node.path}: labels of a data set are a record, got {told!r:.200}")
+    labels = read_record(told, told["shape"], np.dtype(np.int8), node.path)
+    return DataSet(ordered, labels, tuple(told["shape"]))
 
 
 def _folder(path: PathLike) -> Confined:

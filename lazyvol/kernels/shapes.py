@@ -21,7 +21,7 @@ MARGIN, TINY = 1.0 + 1e-6, 1e-9
 
 
 @compiled
-def _edge(outside: float, soft: float) -> float:
+def edge(outside: float, soft: float) -> float:
     """Value of a voxel at a distance outside the surface, negative inside of it."""
     if outside <= 0.0:
         return 1.0
@@ -94,7 +94,7 @@ def add_cylinder(
                 t = dz * along[0] + dy * along[1] + dx * along[2]
                 pz, py, px = dz - t * along[0], dy - t * along[1], dx - t * along[2]
                 side = sqrt(pz * pz + py * py + px * px)
-                out[i, j, k] += gain * _edge(_beyond(side - radius, abs(t) - half), soft)
+                out[i, j, k] += gain * edge(_beyond(side - radius, abs(t) - half), soft)
 
 
 @compiled
@@ -111,7 +111,7 @@ def add_ball(
                 dx = (start[2] + k - centre[2]) * step[2]
                 square = dz * dz + dy * dy + dx * dx
                 if square <= reach:
-                    out[i, j, k] += _edge(np.sqrt(square) - radius, soft)
+                    out[i, j, k] += edge(np.sqrt(square) - radius, soft)
 
 
 @compiled
@@ -126,10 +126,10 @@ def add_box(
             side = _beyond(ez, ey)
             for k in range(out.shape[2]):
                 ex = abs((start[2] + k - centre[2]) * step[2]) - half[2]
-                out[i, j, k] += _edge(_beyond(side, ex), soft)
+                out[i, j, k] += edge(_beyond(side, ex), soft)
 
 
-def _blank(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+def blank(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Zeros of a region of up to three axes, and the same as (z, y, x)."""
     out = np.zeros(tuple(s.stop - s.start for s in region), working(dtype))
     return out, out.reshape((1,) * (3 - out.ndim) + out.shape)
@@ -140,7 +140,7 @@ def working(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.promote_types(dtype, np.float32)
 
 
-def _starts(region: Region) -> Triple:
+def starts(region: Region) -> Triple:
     found = (0.0,) * (3 - len(region)) + tuple(float(s.start) for s in region)
     return found[0], found[1], found[2]
 
@@ -150,9 +150,9 @@ def cylinder(
     soft: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """One region of a cylinder."""
-    out, space = _blank(region, dtype)
+    out, space = blank(region, dtype)
     axis = np.array(along)
-    add_cylinder(space, _starts(region), centre, step, axis, radius, length / 2, soft, 1.0)
+    add_cylinder(space, starts(region), centre, step, axis, radius, length / 2, soft, 1.0)
     return out
 
 
@@ -161,8 +161,8 @@ def ball(
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """One region of a ball."""
-    out, space = _blank(region, dtype)
-    add_ball(space, _starts(region), centre, step, radius, soft)
+    out, space = blank(region, dtype)
+    add_ball(space, starts(region), centre, step, radius, soft)
     return out
 
 
@@ -171,8 +171,8 @@ def box(
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """One region of a box."""
-    out, space = _blank(region, dtype)
-    add_box(space, _starts(region), centre, step, half, soft)
+    out, space = blank(region, dtype)
+    add_box(space, starts(region), centre, step, half, soft)
     return out
 
 

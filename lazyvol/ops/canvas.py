@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.random import SEEDS
 from lazyvol.kernels.shapes import Triple
 from lazyvol.plan.verbs import generate
 from lazyvol.stack import SPATIAL, STACK, as_stack, require_stack, spacing, spatial_dims
@@ -101,6 +102,13 @@ def not_negative(name: str, value: float) -> float:
     if not (isfinite(value) and value >= 0):
         raise LabelError(f"{name} is a number of 0 or more, got {value!r}")
     return float(value)
+
+
+def seed_of(seed: int) -> int:
+    """A seed that fits its word of the random numbers' key."""
+    if not 0 <= seed < SEEDS:
+        raise LabelError(f"a seed is a whole number from 0 to 2**32 - 1, got {seed!r}")
+    return int(seed)
 
 
 def float_dtype(dtype: str) -> np.dtype[np.floating]:

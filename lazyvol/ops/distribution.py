@@ -167,8 +167,8 @@ def histogram(
 ) -> xr.Dataset:
     """Counts in bins between ``ends``, or between the least and the greatest finite value."""
     dims = dims_of(_real(stack), dim)
-    bins = _bins(bins)
-    ends = None if ends is None else _ends(ends, bins)
+    bins = bins_of(bins)
+    ends = None if ends is None else range_of(ends, bins)
     operands = (stack,) if mask is None else (stack, mask)
     found = {} if ends is not None else _extent(operands, bins)
     spec = _counting(stack, dims, bins, ends, mask is not None)
@@ -184,7 +184,8 @@ def histogram(
     return xr.Dataset({"counts": counts.assign_coords(bin=centres), "edges": edges})
 
 
-def _bins(bins: int) -> int:
+def bins_of(bins: int) -> int:
+    """A number of bins."""
     try:
         number = index(bins)
     except TypeError:
@@ -194,7 +195,7 @@ def _bins(bins: int) -> int:
     return number
 
 
-def _ends(ends: Sequence[float], bins: int) -> tuple[float, float]:
+def range_of(ends: Sequence[float], bins: int) -> tuple[float, float]:
     """Both ends as numbers between which the bins have a width."""
     try:
         low, high = (float(e) for e in ends)

@@ -5,9 +5,13 @@ boolean array over any of the stack's dims: statistics are of the voxels where i
 voxel is changed. NaN is left out of the statistics and stays NaN; a particle without any other
 voxel becomes NaN. Floats keep their type, integers give float64; arithmetic is in float64.
 Each particle is one piece of one task: blocks hold ``dim`` whole.
+
+``gaussian_stretch``, ``equalise`` and ``display`` go through the distribution of the values, that
+of each particle or of the whole stack: one pass finds it, the next takes the voxels through it,
+in any blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import isfinite, prod
 from typing import Any
@@ -17,10 +21,24 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels import scaling
+from lazyvol.ops import equalising
+from lazyvol.ops.equalising import Per
+from lazyvol.ops.whitening import whiten, whitening
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import SPATIAL, Dims, dims_of, float_of, require_stack
 
-__all__ = ["center", "contrast_normalise", "rescale", "standardize", "unit_norm"]
+__all__ = [
+    "center",
+    "contrast_normalise",
+    "display",
+    "equalise",
+    "gaussian_stretch",
+    "rescale",
+    "standardize",
+    "unit_norm",
+    "whiten",
+    "whitening",
+]
 
 
 def rescale(
@@ -158,6 +176,160 @@ def contrast_normalise(
         )
     kernel = partial(scaling.contrast_normalise, scale=scale, bias=bias, floor=floor)
     return _scaled(kernel, stack, dim, mask, "contrast_normalise")
+
+
+def gaussian_stretch(
+    stack: xr.DataArray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    n: float = 1.0,
+    exclude: float | Iterable[float] = (),
+    per: Per = "particle",
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Values through the normal distribution of their own mean and deviation.
+
+    The mean becomes the middle of the range, and what is normally distributed is spread evenly
+    over it: ``low + (high - low) * Phi((x - mean) / (n * std))``.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume.
+    low, high
+        Ends of the new range, which only infinities reach.
+    n
+        Standard deviations that count as one: 1 for an even spread, more for a softer stretch
+        (of 3, all within 3 deviations lies between 16 % and 84 % of the range).
+    exclude
+        Values that are left out of the statistics and stay as they are: no data.
+    per
+        ``"particle"``: over z, y, x, so that every channel and particle has its own statistics;
+        ``"stack"``: over everything.
+    mask
+        Voxels to stretch; the others do not count and stay as they are.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coordinates, without a unit; NaN stays NaN. A constant becomes the middle.
+
+    Raises
+    ------
+    LabelError
+        If ``n`` is not above 0, the range is not finite or the mask does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> image = lv.as_stack(np.array([[[-9999.0, 1.0, 2.0, 3.0]]]))
+    >>> lv.intensity.gaussian_stretch(image, 0, 100, exclude=-9999).values.round(1)
+    array([[[-9999.,    11.,    50.,    89.]]])
+    """
+    ends, values = equalising.pair_of(low, high), equalising.values_of(exclude)
+    return equalising.gaussian_stretch(stack, n, ends, values, per, mask)
+
+
+def equalise(
+    stack: xr.DataArray,
+    low: float = 0.0,
+    high: float = 1.0,
+    *,
+    bins: int = 256,
+    range: tuple[float, float] | None = None,
+    exclude: float | Iterable[float] = (),
+    per: Per = "stack",
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Values through the cumulated histogram: about as many voxels at every level.
+
+    Each value becomes the share of voxels up to it, on straight lines between the centres of
+    bins, as ``skimage.exposure.equalize_hist`` has it.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume.
+    low, high
+        Ends of the new range.
+    bins
+        Bins of equal width; 256 bins of 8-bit integers are their 256 values.
+    range
+        Ends of the bins, the least and the greatest finite value by default (found in a read of
+        its own). Voxels beyond take the value of the nearest bin.
+    exclude
+        Values that do not count and stay as they are, e.g. ``(0, 255)`` for clipped voxels.
+    per
+        ``"stack"``: one curve for everything; ``"particle"``: over z, y, x, each its own, for
+        which blocks hold a particle whole.
+    mask
+        Voxels to equalise; the others do not count and stay as they are.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coordinates, without a unit; NaN stays NaN.
+
+    Raises
+    ------
+    LabelError
+        If ``bins`` or ``range`` make no bins, the new range is not finite or the mask does not
+        fit.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> image = lv.as_stack(np.array([[[0, 0, 10, 12, 12, 90, 255]]], np.uint8))
+    >>> lv.intensity.equalise(image, 1, 255, exclude=(0, 255)).values.round(1)
+    array([[[  0. ,   0. ,  64.5, 191.5, 191.5, 255. , 255. ]]])
+    """
+    ends, values = equalising.pair_of(low, high), equalising.values_of(exclude)
+    return equalising.equalise(stack, bins, range, ends, values, per, mask)
+
+
+def display(
+    stack: xr.DataArray,
+    *,
+    percentiles: tuple[float, float] = (1.0, 99.0),
+    limits: tuple[float, float] | None = None,
+    per: Per = "stack",
+    mask: xr.DataArray | None = None,
+) -> xr.DataArray:
+    """Grey levels for pictures: uint8, 0 at the lower percentile, 255 at the upper one.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume.
+    percentiles
+        Two percentiles of the values between which levels rise; beyond them they are 0 and 255.
+    limits
+        Values for 0 and 255, instead of percentiles; spares the reads that find them.
+    per
+        ``"stack"``: the same limits for everything, so that levels compare; ``"particle"``: over
+        z, y, x, each its own.
+    mask
+        Voxels that the percentiles are of; all are shown.
+
+    Returns
+    -------
+    xarray.DataArray
+        uint8 with the same dims and coordinates, without a unit. NaN is 0; a constant is 0.
+
+    Raises
+    ------
+    LabelError
+        If ``percentiles`` or ``limits`` are not two rising numbers, or the mask does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> volume = lv.as_stack(np.array([[[-3.0, 0.0, 1.0, 2.0, 99.0]]]))
+    >>> lv.intensity.display(volume, limits=(0, 2)).values
+    array([[[  0,   0, 128, 255, 255]]], dtype=uint8)
+    """
+    return equalising.display(stack, limits, percentiles, per, mask)
 
 
 def _scaled(

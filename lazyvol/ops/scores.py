@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import scipy.special
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.kernels import agreement, moments, shells
-from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled, scored
+from lazyvol.kernels import moments, shells
+from lazyvol.ops.correlating import correlation, profile
+from lazyvol.ops.scoring import relabelled, scored
+from lazyvol.ops.screening import screen
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import (
@@ -29,7 +30,19 @@ from lazyvol.stack import (
     with_units,
 )
 
-__all__ = ["bce", "compare", "correlation", "cosine", "fsc", "halves", "mse", "ncc", "rmse"]
+__all__ = [
+    "bce",
+    "compare",
+    "correlation",
+    "cosine",
+    "fsc",
+    "halves",
+    "mse",
+    "ncc",
+    "profile",
+    "rmse",
+    "screen",
+]
 
 METRICS = ("mse", "rmse", "cosine", "ncc", "bce")
 
@@ -183,62 +196,6 @@ def compare(
     if unknown or not metrics:
         raise LabelError(f"metrics are among {METRICS}, got {tuple(metrics)}")
     return xr.Dataset(scored(tuple(metrics), stack, against, dim, mask, leave_one_out))
-
-
-def correlation(
-    a: xr.DataArray,
-    b: xr.DataArray,
-    dim: Dims = SPATIAL,
-    *,
-    confidence: float = 0.95,
-    mask: xr.DataArray | None = None,
-) -> xr.Dataset:
-    """Pearson correlation of ``a`` with ``b`` over ``dim``, with its confidence interval.
-
-    The interval is Fisher's: ``tanh(artanh(r) -+ z / sqrt(n - 3))`` for n voxels (Fisher,
-    Biometrika 10, 1915). It holds for independent voxels; neighbours that are correlated (a
-    smoothed image) make the true interval wider.
-
-    Parameters
-    ----------
-    a
-        Array with all dims in play, e.g. an EM stack (z, y, x).
-    b
-        Array over some or all of them, e.g. one slice (y, x).
-    dim
-        Dims to correlate over; the result keeps the others.
-    confidence
-        Probability of the interval, between 0 and 1.
-    mask
-        Only voxels where it is True count.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``correlation``, ``lower`` and ``upper``; NaN bounds where n <= 3.
-
-    Examples
-    --------
-    Every slice of a stack against the bottom one:
-
-    >>> import numpy as np, lazyvol as lv
-    >>> volume = lv.as_stack(np.random.default_rng(0).normal(size=(3, 8, 8)))
-    >>> found = lv.scores.correlation(volume, volume.isel(z=0), dim=("y", "x"))
-    >>> found.correlation.values.round(2)[0], bool((found.lower <= found.correlation).all())
-    (np.float64(1.0), True)
-    """
-    if not 0 < confidence < 1:
-        raise LabelError(f"confidence lies between 0 and 1, got {confidence=}")
-    dims = compared_dims(a, dim)
-    names = ("correlation", "lower", "upper")
-    dtype = float_of(a.dtype)
-    z = float(scipy.special.ndtri((1 + confidence) / 2))
-    spec = agreement_fold(partial(agreement.interval, z=z, dtype=dtype), names, dtype)
-    operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
-    found = fold(spec, *operands, dims=dims, title="correlation")
-    return xr.Dataset({n: relabelled(found[n], n, a) for n in names}).assign_attrs(
-        confidence=confidence
-    )
 
 
 def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:

@@ -353,7 +353,7 @@ def statistics_fold(
         outputs={m: Output(t) for m, t in want.items()},
         state_bytes=_state_bytes(tuple(parts), held),
         finish_bytes=_finish_bytes(want),
-        scratch=held.itemsize * absolute + (2.0 * held.itemsize + 2 if counted else 0),
+        scratch=held.itemsize * absolute + (4.0 if counted else 0),
     )
 
 

@@ -25,13 +25,28 @@ from lazyvol.ops.canvas import (
     made,
     not_negative,
     repeated,
+    seed_of,
     steps,
 )
 from lazyvol.ops.solids import box, circle, cylinder, sphere
+from lazyvol.ops.structures import grid_lines, membrane, wedge
+from lazyvol.ops.textures import correlated_noise, elastic
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import SPATIAL, STACK
 
-__all__ = ["box", "circle", "cylinder", "noise", "particles", "sphere"]
+__all__ = [
+    "box",
+    "circle",
+    "correlated_noise",
+    "cylinder",
+    "elastic",
+    "grid_lines",
+    "membrane",
+    "noise",
+    "particles",
+    "sphere",
+    "wedge",
+]
 
 
 def noise(
@@ -78,7 +93,7 @@ def noise(
         raise LabelError(f"kind is 'normal' or 'uniform', got {kind!r}")
     where = canvas(like)
     kernel = partial(
-        random.numbers, shape=where.shape, seed=_seed(seed), normal=kind == "normal",
+        random.numbers, shape=where.shape, seed=seed_of(seed), normal=kind == "normal",
         scale=not_negative("scale", scale), dtype=float_dtype(dtype),
     )  # fmt: skip
     return made(kernel, where, dtype, "noise")
@@ -156,7 +171,7 @@ def particles(
     where = canvas(template, voxel_size, unit)
     if where.dims != SPATIAL:
         raise LabelError(f"a template has the dims {SPATIAL}, got {where.dims}; transpose it")
-    many, tilts, seed = repeated(where, n), _tilts(tilt), _seed(seed)
+    many, tilts, seed = repeated(where, n), _tilts(tilt), seed_of(seed)
     facts, below = _facts(n, seed, tilted, tilts)
     along, step = direction(where, axis), steps(where)
     signal, scale = _mixture(alpha, sigma)
@@ -185,12 +200,6 @@ def particles(
 
 #: bytes per voxel while a template is turned: it and its copy in float64
 TURNING = 16.0
-
-
-def _seed(seed: int) -> int:
-    if not 0 <= seed < random.SEEDS:
-        raise LabelError(f"a seed is a whole number from 0 to 2**32 - 1, got {seed!r}")
-    return int(seed)
 
 
 def _mixture(alpha: float | None, sigma: float | None) -> tuple[float, float]:

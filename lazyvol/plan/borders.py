@@ -30,11 +30,16 @@ def pieces(span: slice, length: int, mode: Mode) -> list[tuple[slice, slice]]:
     """Reads that fill a grown ``span`` of one axis, as (place in the span, stored slice).
 
     All modes but ``wrap`` need one read, the part of the span inside the array: what lies
-    outside is a copy of what was read. ``wrap`` also reads from the far side.
+    outside is mostly a copy of what was read. Where it is not (a halo longer before than after
+    reflects what lies behind the span) it is read by itself. ``wrap`` reads from the far side.
     """
     if mode != "wrap":
         low, high = max(0, span.start), min(length, span.stop)
-        return [(slice(low - span.start, high - span.start), slice(low, high))]
+        found = [(slice(low - span.start, high - span.start), slice(low, high))]
+        for p, q in _outside(span, length, mode):
+            if not low <= q < high:
+                found.append((slice(p - span.start, p - span.start + 1), slice(q, q + 1)))
+        return found
     found, at = [], span.start
     while at < span.stop:
         index = at % length
@@ -45,9 +50,18 @@ def pieces(span: slice, length: int, mode: Mode) -> list[tuple[slice, slice]]:
 
 
 def sources(span: slice, length: int, mode: Mode) -> tuple[list[int], list[int]]:
-    """For the outside positions of ``span``: their places in it, and the places they copy."""
-    outside = [p for p in range(span.start, span.stop) if not 0 <= p < length]
-    return (
-        [p - span.start for p in outside],
-        [inside(p, length, mode) - span.start for p in outside],
-    )
+    """For the outside positions of ``span`` that copy inside ones: their places, and theirs."""
+    low, high = max(0, span.start), min(length, span.stop)
+    pairs = [(p, q) for p, q in _outside(span, length, mode) if low <= q < high]
+    return [p - span.start for p, _ in pairs], [q - span.start for _, q in pairs]
+
+
+def _outside(span: slice, length: int, mode: Mode) -> list[tuple[int, int]]:
+    """Positions of ``span`` beyond the array, each with the one inside that it repeats."""
+    if mode == "constant":
+        return [(p, max(0, span.start)) for p in _beyond(span, length)]
+    return [(p, inside(p, length, mode)) for p in _beyond(span, length)]
+
+
+def _beyond(span: slice, length: int) -> list[int]:
+    return [p for p in range(span.start, span.stop) if not 0 <= p < length]

@@ -22,6 +22,7 @@ from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.folding import folded
 from lazyvol.plan.lazy import LazyArray, derived, finished, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
+from lazyvol.plan.ragged import ragged_array
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
@@ -46,11 +47,12 @@ def blockwise(
     """Each block alone: ``kernel(*blocks) -> block``.
 
     Every block has the dims of the first stack, of length 1 where its stack lacks them; dims in
-    ``core`` arrive whole. ``out`` names the dims of the result (the first stack's by default),
+    ``core`` arrive whole, and may be those of another stack alone (a table). ``out`` names the
+    dims of the result (the first stack's by default),
     ``sizes`` the lengths of those that are new. ``scratch`` is the kernel's own memory in bytes
     per voxel of the first block.
     """
-    dims = _dims(stacks)
+    dims = _dims(stacks, core)
     result = tuple(out) if out is not None else dims
     lengths = _lengths(stacks) | dict(sizes or {})
     fixed = frozenset(n for n, d in enumerate(result) if d in core or d in (sizes or {}))
@@ -205,43 +207,45 @@ def _generate(
     return lazy(recipe, grid, title=title)
 
 
-def ragged(kernel: Kernel, stack: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
-    """Unequal lengths with known sizes: ``kernel(block, mask) -> 1-D`` for each row of ``k``.
+def ragged(
+    kernel: Kernel,
+    stack: xr.DataArray,
+    mask: xr.DataArray,
+    lines: xr.DataArray | None = None,
+    *,
+    frame: str | None = None,
+    dtype: np.dtype[Any] | None = None,
+    title: str = "ragged",
+) -> xr.DataArray:
+    """Unequal lengths with known sizes: ``kernel(block, flags) -> observations`` of some frames.
 
-    The mask is in memory, over the spatial dims or over k and them; rows follow each other
-    along ``obs`` (CF contiguous ragged), their lengths are the coordinate ``row_size`` in attrs.
+    A block has the dim ``frame`` (the stack's first by default), the other dims of the mask, and
+    the rest of the stack's; flags have the first of these, and one frame where all share them.
+    Observations follow each other along ``obs``, frame by frame. ``lines`` are their numbers in
+    every frame, or in every index of the mask's first other dim too; a mask in memory is counted.
     """
-    first = str(stack.dims[0])
-    flags = np.asarray(mask.transpose(*(d for d in stack.dims if d in mask.dims)).data, bool)
-    shared = first not in mask.dims
-    counts = [int(flags.sum())] * stack.sizes[first] if shared else [int(f.sum()) for f in flags]
-    rows = [stack.isel({first: n}) for n in range(len(counts))]
-    parts = [
-        _ragged_row(kernel, row, flags if shared else flags[n], counts[n])
-        for n, row in enumerate(rows)
-    ]
-    joined = (
-        np.concatenate(parts)
-        if all(isinstance(p, np.ndarray) for p in parts)
-        else (da.concatenate(parts))
-    )
-    return xr.DataArray(joined, dims=("obs",), name=stack.name, attrs={**stack.attrs})
+    frame = frame or str(require_stack(stack).dims[0])
+    selected = tuple(str(d) for d in mask.dims if d != frame)
+    kept = tuple(str(d) for d in stack.dims if d not in (frame, *selected))
+    if lines is None:
+        lines = xr.DataArray(np.asarray(mask.data, bool), dims=mask.dims).sum(selected)
+    n = _lengths((stack, mask, lines))[frame]
+    each = [d for d in selected if d in lines.dims]
+    own = lines.transpose(*(d for d in (frame, *each) if d in lines.dims)).values
+    numbers = np.broadcast_to(own, (n, *own.shape[own.ndim - len(each) :])).reshape(n, -1)
+    turns = _turn(stack, (frame, *selected, *kept)), _turn(mask, (frame, *selected))
+    make = partial(ragged_array, kernel, turns, numbers, dtype or stack.dtype, title)
+    arrays, local = _operands((stack, mask))
+    return _labelled(_done(derived(make, *arrays), local), ("obs", *kept), stack)
 
 
-def _ragged_row(kernel: Kernel, row: xr.DataArray, flags: Array, count: int) -> Any:
-    if isinstance(row.data, np.ndarray):
-        return kernel(row.data, flags)
-    return da.map_blocks(
-        kernel, row.data.rechunk(-1), da.from_array(flags, chunks=-1),
-        drop_axis=list(range(1, row.ndim)), chunks=((count,),), meta=np.empty(0, row.dtype),
-    )  # fmt: skip
-
-
-def _dims(stacks: Sequence[xr.DataArray]) -> tuple[str, ...]:
-    """Dims of the first stack; the others may not have more."""
+def _dims(stacks: Sequence[xr.DataArray], core: Sequence[str] = ()) -> tuple[str, ...]:
+    """Dims of the first stack, then those in ``core`` that others have; they have no more."""
     for stack in stacks:
         require_stack(stack)
-    dims = tuple(str(d) for d in stacks[0].dims)
+    own = [str(d) for d in stacks[0].dims]
+    more = dict.fromkeys(str(d) for s in stacks[1:] for d in s.dims if d in core)
+    dims = (*own, *(d for d in more if d not in own))
     for other in stacks[1:]:
         extra = [d for d in other.dims if d not in dims]
         if extra:

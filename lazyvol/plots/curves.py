@@ -13,15 +13,19 @@ from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, tidy
 from lazyvol.stack import unit_of
 
 
-def correlation(curve: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+def correlation(curve: xr.Dataset, *, label: str | None = None, ax: Axes | None = None) -> Axes:
     """Computes a correlation along one dim and draws it with its confidence band.
 
     Parameters
     ----------
     curve
-        Dataset of ``correlation`` and, where known, ``lower`` and ``upper`` over one dim.
+        Dataset of ``correlation`` and, where known, ``lower`` and ``upper`` over one dim, as
+        ``scores.profile`` gives it.
+    label
+        What the legend calls it, where several are compared.
     ax
-        Axes to draw on; those of a new figure by default.
+        Axes to draw on; those of a new figure by default. Curves drawn on the same axes get
+        colours of their own.
 
     Raises
     ------
@@ -40,14 +44,21 @@ def correlation(curve: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     found = curve.compute()
     places = _places(found, dim)
     ax = tidy(ax or new_axes(6.0, 3.4))
-    if {"lower", "upper"} <= set(found):
+    before = sum(line.get_gid() == "correlation" for line in ax.lines)
+    colour = CYCLE[before % len(CYCLE)]
+    banded = {"lower", "upper"} <= set(found)
+    if banded:
         level = found.attrs.get("confidence")
-        label = "confidence band" if level is None else f"{float(level):.0%} confidence band"
+        name = "confidence band" if level is None else f"{float(level):.0%} confidence band"
+        name = "_nolegend_" if label else name
         lower, upper = found["lower"].values, found["upper"].values
-        ax.fill_between(places, lower, upper, color=BLUE, alpha=0.22, lw=0, label=label)
+        ax.fill_between(places, lower, upper, color=colour, alpha=0.22, lw=0, label=name)
+    if not before:
+        ax.axhline(0, color=GREY, lw=0.8)
+    values = found["correlation"].values
+    ax.plot(places, values, color=colour, lw=1.6, label=label, gid="correlation")
+    if label or banded:
         ax.legend(frameon=False, fontsize=8)
-    ax.axhline(0, color=GREY, lw=0.8)
-    ax.plot(places, found["correlation"].values, color=BLUE, lw=1.6)
     ax.set_xlabel(_label(found, dim))
     ax.set_ylabel("correlation")
     return ax

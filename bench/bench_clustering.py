@@ -1,0 +1,194 @@
+"""Distances, components, whitening and unmixing beside scipy, numpy and dask.
+
+    python bench/bench_clustering.py [--large] [--folder DIR]
+
+All in one process with two threads, warm, in turn; the median of five. ``--large`` whitens
+50,000 x 3072 float32 stored on disk (once; numpy's way has all of it in memory) and tells the
+peak memory of each way, in a process of its own, and how far the covariance is from the identity.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
+from scipy.spatial.distance import cdist
+from side_by_side import peak_of, peaks, table, timed
+
+import lazyvol as lv
+
+THREADS = 2
+SAMPLES, FEATURES = 50_000, 3072
+
+
+def volumes(n: int, box: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((n, box, box, box), dtype=np.float32)
+
+
+def distance_rows(n: int = 96, box: int = 32) -> list[list[str]]:
+    """The same metric by scipy, one core, in float64."""
+    array = volumes(n, box)
+    stack, flat = lv.as_stack(array), array.reshape(n, -1)
+    rows = []
+    for metric, name in (("euclidean", "euclidean"), ("ncc", "correlation")):
+        found = timed({
+            "lazyvol": lambda metric=metric: lv.clustering.distances(stack, metric=metric),
+            "scipy cdist": lambda name=name: cdist(flat, flat, name),
+        })  # fmt: skip
+        rows.append(row(f"distances {metric}, {n} x {box}^3", found))
+    return rows
+
+
+def gram_row(n: int = 256, box: int = 32) -> list[str]:
+    """What the products alone cost: the bare matrix product in float64, symmetric, two threads."""
+    array = volumes(n, box)
+    stack, flat = lv.as_stack(array), array.reshape(n, -1)
+
+    def bare() -> np.ndarray:
+        wide = flat.astype(np.float64)
+        return wide @ wide.T
+
+    found = timed({"lazyvol": lambda: lv.clustering.distances(stack), "numpy x @ x.T": bare})
+    return row(f"distances beside the bare product, {n} x {box}^3", found)
+
+
+def component_row(n: int = 200, box: int = 32, count: int = 8) -> list[str]:
+    array = volumes(n, box)
+    stack, flat = lv.as_stack(array), array.reshape(n, -1)
+    lazy = da.from_array(flat, chunks=(n, -1))
+
+    def by_dask() -> None:
+        centred = lazy - lazy.mean(0)
+        dask.compute(*da.linalg.svd_compressed(centred.T, count, n_power_iter=2))
+
+    found = timed({
+        "lazyvol": lambda: lv.clustering.components(stack, count),
+        "numpy svd": lambda: np.linalg.svd(flat - flat.mean(0), full_matrices=False),
+        "dask svd_compressed (approximate)": by_dask,
+    })  # fmt: skip
+    return row(f"{count} components, {n} x {box}^3", found)
+
+
+def unmix_row() -> list[str]:
+    image = np.random.default_rng(0).random((2048, 2048, 3), dtype=np.float32)
+    matrix = np.array([[1.0, 0.3, 0.1], [0.2, 0.9, 0.4], [0.0, 0.5, 1.2]])
+    stack = xr.DataArray(image, dims=("y", "x", "channel"))
+    found = timed({
+        "lazyvol": lambda: lv.unmixing.unmix(stack, matrix),
+        "numpy image @ inv": lambda: image @ np.linalg.inv(matrix).astype(np.float32),
+        "numpy in float64": lambda: (image @ np.linalg.inv(matrix)).astype(np.float32),
+    })  # fmt: skip
+    return row("unmix 2048 x 2048 x 3", found)
+
+
+def whiten_row(n: int = 4000, p: int = 512) -> list[str]:
+    samples = correlated(n, p)
+    stack = lv.as_stack(samples, dims=("k", "feature"))
+    found = timed({
+        "lazyvol": lambda: lv.intensity.whiten(stack), "numpy svd": lambda: numpys(samples)
+    })  # fmt: skip
+    return row(f"whiten {n} x {p}", found)
+
+
+def row(name: str, found: dict[str, float]) -> list[str]:
+    own = found["lazyvol"]
+    others = [f"{way} {s:.3f} s, {s / own:.1f}x" for way, s in found.items() if way != "lazyvol"]
+    return [name, f"{own:.3f} s", "; ".join(others)]
+
+
+# whitening of 600 MB ---------------------------------------------------------------------------
+
+
+def correlated(n: int, p: int) -> np.ndarray:
+    """Samples like images: neighbours alike, deviations over three decades."""
+    rng = np.random.default_rng(1)
+    found = rng.standard_normal((n, p), dtype=np.float32)
+    fall = (1 / np.arange(1, p // 2 + 2)).astype(np.float32)
+    for at in range(0, n, 5000):
+        part = np.fft.rfft(found[at : at + 5000], axis=1) * fall
+        found[at : at + 5000] = np.fft.irfft(part, p, axis=1)
+    return 100 * found + 120
+
+
+def numpys(samples: np.ndarray) -> np.ndarray:
+    """ZCA by numpy's SVD of the centred samples."""
+    u, _, v = np.linalg.svd(samples - samples.mean(0), full_matrices=False)
+    return np.sqrt(np.float32(len(samples) - 1)) * (u @ v)
+
+
+def stored(folder: Path) -> Path:
+    path = folder / f"samples-{SAMPLES}x{FEATURES}.zarr"
+    if not path.exists():
+        samples = correlated(SAMPLES, FEATURES)
+        lazy = da.from_array(samples, chunks=(2500, FEATURES))
+        lv.save(lv.as_stack(lazy, dims=("k", "feature")), path)
+    return path
+
+
+def whitened(folder: Path) -> None:
+    """From disk to disk."""
+    target = folder / "white.zarr"
+    with dask.config.set(num_workers=THREADS):
+        found = lv.intensity.whiten(lv.open(stored(folder)))
+        lv.save(found, target, overwrite=True, memory="1000MiB")
+
+
+def by_numpy(folder: Path) -> np.ndarray:
+    return numpys(lv.open(stored(folder)).values)
+
+
+def unevenness(white: np.ndarray) -> float:
+    """Largest difference of the covariance from the identity, in float64."""
+    total, sums = np.zeros((white.shape[1],) * 2), np.zeros(white.shape[1])
+    for at in range(0, len(white), 5000):
+        part = white[at : at + 5000].astype(np.float64)
+        total += part.T @ part
+        sums += part.sum(0)
+    n = len(white)
+    return float(abs((total - np.outer(sums, sums) / n) / (n - 1) - np.eye(len(sums))).max())
+
+
+def large(folder: Path) -> list[list[str]]:
+    stored(folder)
+    seconds = {}
+    for name, way in (("lazyvol", whitened), ("numpy svd", by_numpy)):
+        start = time.perf_counter()
+        made = way(folder)
+        seconds[name] = time.perf_counter() - start
+        white = lv.open(folder / "white.zarr").values if made is None else made
+        print(f"{name}: covariance within {unevenness(white):.1e} of the identity")
+    most = peaks(__file__, ["lazyvol", "numpy svd"], "--folder", str(folder))
+    own = seconds["lazyvol"]
+    return [
+        [name, f"{s:.0f}", f"{s / own:.1f}x", f"{most[name] / 2**20:.0f}"]
+        for name, s in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--folder", default=str(Path(tempfile.gettempdir()) / "lazyvol-bench"))
+    parser.add_argument("--peak")
+    args = parser.parse_args()
+    folder = Path(args.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if args.peak:
+        way = whitened if args.peak == "lazyvol" else by_numpy
+        print(json.dumps(peak_of(lambda: way(folder))))
+        return
+    if args.large:
+        print(table(["whiten 50,000 x 3072", "s", "ratio", "peak, MiB"], large(folder)))
+        return
+    rows = [*distance_rows(), gram_row(), component_row(), unmix_row(), whiten_row()]
+    print(table(["operation", "lazyvol", "others"], rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

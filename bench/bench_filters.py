@@ -1,0 +1,105 @@
+"""Filters beside scipy.ndimage and dask-image, in memory.
+
+    python bench/bench_filters.py [--shape 16 128 128 128] [--runs 5]
+
+float32 in chunks of two volumes, two threads each (scipy.ndimage has one), warm, all ways in turn
+in one process. What takes a peer seconds per volume is measured on the first volumes alone, and
+told per voxel all the same.
+"""
+
+import argparse
+from functools import partial
+
+import dask
+import dask.array as da
+import dask_image.ndfilters as theirs
+import numpy as np
+import scipy.ndimage as ndi
+import scipy.signal
+from side_by_side import RUNS, Way, table, timed
+
+import lazyvol as lv
+
+KERNEL = np.random.default_rng(1).normal(size=(7, 7, 7)).astype(np.float32)
+LARGE = np.random.default_rng(2).normal(size=(15, 15, 15)).astype(np.float32)
+
+
+def ways(array: np.ndarray) -> dict[str, dict[str, tuple[Way, int]]]:
+    """Filter -> way -> what to run, and how many volumes of it."""
+
+    def ours(op, volumes: int = len(array)) -> tuple[Way, int]:
+        lazy = op(lv.as_stack(da.from_array(array[:volumes], chunks=(2, -1, -1, -1))))
+        return (lambda: lazy.compute()), volumes
+
+    def peer(op, volumes: int = len(array), **options) -> tuple[Way, int]:
+        given = da.from_array(array[:volumes], chunks=(1, -1, -1, -1))
+        lazy = op(given, **options)
+        return (lambda: lazy.compute()), volumes
+
+    def single(op, volumes: int = 4) -> tuple[Way, int]:
+        return (lambda: [op(v) for v in array[:volumes]]), volumes
+
+    def windows(name: str, size: int, few: int = 4) -> dict[str, tuple[Way, int]]:
+        op, scipys = getattr(lv.filters, name), getattr(ndi, f"{name}_filter")
+        return {
+            "lazyvol": ours(lambda s: op(s, size), 16 if few > 1 else 4),
+            "scipy": single(lambda v: scipys(v, size), few),
+            "dask-image": peer(
+                getattr(theirs, f"{name}_filter"), 4 if few > 1 else 2, size=(1, size, size, size)
+            ),
+        }
+
+    return {
+        "gaussian, sigma 2": {
+            "lazyvol": ours(lambda s: lv.filters.gaussian(s, 2.0)),
+            "scipy": single(lambda v: ndi.gaussian_filter(v, 2.0)),
+            "dask-image": peer(theirs.gaussian_filter, sigma=(0, 2, 2, 2)),
+        },
+        "uniform 9^3": windows("uniform", 9),
+        "uniform 33^3": windows("uniform", 33),
+        "minimum 9^3": windows("minimum", 9),
+        "median 3^3": windows("median", 3, few=1),
+        "convolve 7^3": {
+            "lazyvol": ours(lambda s: lv.filters.convolve(s, KERNEL)),
+            "scipy": single(lambda v: ndi.convolve(v, KERNEL), 1),
+            "dask-image": peer(theirs.convolve, 2, weights=KERNEL[None]),
+            "scipy.signal.oaconvolve": single(
+                lambda v: scipy.signal.oaconvolve(np.pad(v, 3, mode="symmetric"), KERNEL, "valid")
+            ),
+        },
+        "convolve 15^3": {
+            "lazyvol": ours(lambda s: lv.filters.convolve(s, LARGE), 8),
+            "scipy.signal.oaconvolve": single(
+                lambda v: scipy.signal.oaconvolve(np.pad(v, 7, mode="symmetric"), LARGE, "valid")
+            ),
+        },
+        "laplace": {
+            "lazyvol": ours(lv.filters.laplace),
+            "scipy": single(ndi.laplace),
+            "dask-image": peer(partial(theirs.laplace)),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", type=int, nargs=4, default=(16, 128, 128, 128))
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--only", default="")
+    args = parser.parse_args()
+    dask.config.set(scheduler="threads", num_workers=2)
+    array = np.random.default_rng(0).normal(2.0, 1.0, args.shape).astype(np.float32)
+    voxels = array[0].size
+    rows = []
+    for name, each in ways(array).items():
+        if args.only not in name:
+            continue
+        seconds = timed({way: run for way, (run, _) in each.items()}, args.runs)
+        found = {way: 1e9 * s / voxels / each[way][1] for way, s in seconds.items()}
+        for way, ns in found.items():
+            rows.append([name, way, f"{ns:.2f}", f"{ns / found['lazyvol']:.1f}"])
+    print(table(["filter", "way", "ns per voxel", "times lazyvol"], rows))
+
+
+if __name__ == "__main__":
+    main()

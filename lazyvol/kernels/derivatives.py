@@ -1,0 +1,166 @@
+"""Derivatives of blocks, and what is made of them, along some of their axes.
+
+All others are left alone. Results have the block's axes in its own order, components last.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+
+from lazyvol.kernels import differences, rows, slopes
+from lazyvol.kernels.frames import Task, each, tiles
+from lazyvol.kernels.separable import gaussian_weights, readable, separable
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Halo = Sequence[tuple[int, int]]
+
+#: orders of the derivatives along z, y, x behind each row
+ORDERS = {
+    1: ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    2: ((2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2)),
+}
+#: what ``numpy.pad`` calls a border; that of a constant is filled afterwards
+CONTINUED = {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge", "constant": "edge"}
+ROWS = 6
+#: bytes of six fields of means: thicker tiles than those of derivatives, as products are made for
+#: each of them and its halo
+PRODUCTS = 2**23
+DOUBLE = np.dtype(np.float64)
+
+
+def of_differences(block: Array, halo: Halo, *, task: Task) -> Array:
+    """``task`` of derivatives as ``numpy.gradient`` takes them.
+
+    The halo, one voxel for each order, ends at the border of the array.
+    """
+    inner = [n - lo - hi for n, (lo, hi) in zip(block.shape, halo, strict=True)]
+    n, absent = len(task.axes), 3 - len(task.axes)
+    inverse = np.array([*(1.0,) * absent, *(1 / h for h in task.spacing)])
+    start = np.array([*(0,) * absent, *(halo[a][0] for a in task.axes)])
+    shape = np.array([*(1,) * absent, *(inner[a] for a in task.axes)])
+    options = np.array(task.options)
+
+    def make(volume: Array, out: Array) -> None:
+        lengths = np.array([*(1,) * absent, *volume.shape[:n]])
+        given = (readable(volume).reshape(-1), lengths, start, shape, inverse, task.what, n)
+        if task.order == 1:
+            differences.first(*given, out.reshape(-1))
+        else:
+            differences.second(*given, task.fine, options, out.reshape(-1))
+
+    return each(block, inner, task, make)
+
+
+def of_gaussians(block: Array, *, task: Task, sigma: Sequence[float], truncate: float) -> Array:
+    """``task`` of derivatives of a Gaussian, ``sigma`` in voxels; the halo is its reach."""
+    weights = [
+        [gaussian_weights(s, truncate, order) / h**order for order in range(3)]
+        for s, h in zip(sigma, task.spacing, strict=True)
+    ]
+    lost = [2 * radius(s, truncate) for s in sigma]
+    inner = _less(block.shape, dict(zip(task.axes, lost, strict=True)))
+
+    def make(volume: Array, out: Array) -> None:
+        for place in tiles(out.shape[: len(lost)]):
+            grown = tuple(
+                slice(p.start, p.stop + more) for p, more in zip(place, lost, strict=True)
+            )
+            _emit(_derivatives(volume[grown], weights, task), task, out[place])
+
+    return each(block, inner, task, make)
+
+
+def of_products(
+    block: Array, halo: Halo, *, task: Task, sigma: Sequence[float], truncate: float, mode: str
+) -> Array:
+    """``task`` of Gaussian means of the products of the components, the block's last axis.
+
+    The halo ends at the border of the array, where products are continued by ``mode``; along the
+    components it says which of the results are asked for.
+    """
+    weights = [gaussian_weights(s, truncate) for s in sigma]
+    inner = _less(block.shape[:-1], {a: sum(halo[a]) for a in task.axes})
+    sources = [
+        _sources(inner[a], halo[a], len(w) // 2, mode)
+        for a, w in zip(task.axes, weights, strict=True)
+    ]
+
+    def make(volume: Array, out: Array) -> None:
+        volume = readable(volume)
+        for place in tiles(out.shape[: len(weights)], PRODUCTS):
+            grown = [
+                s[p.start : p.stop + len(w) - 1]
+                for s, p, w in zip(sources, place, weights, strict=True)
+            ]
+            _emit(_means(volume, grown, weights), task, out[place])
+
+    made = each(block, inner, task, make)
+    low, high = halo[-1]
+    return made[(*(slice(None),) * len(inner), slice(low, block.shape[-1] - high))]
+
+
+def radius(sigma: float, truncate: float) -> int:
+    """Voxels to each side that a Gaussian reaches."""
+    return len(gaussian_weights(sigma, truncate)) // 2
+
+
+def _less(shape: Sequence[int], lost: dict[int, int]) -> list[int]:
+    """A block's lengths without its halo."""
+    return [n - lost.get(a, 0) for a, n in enumerate(shape)]
+
+
+def _derivatives(tile: Array, weights: Sequence[Sequence[Array]], task: Task) -> list[Array]:
+    """Derivatives, flat; zeros along axes that are not there, and where a trace needs none.
+
+    Each by itself: to share the sums along the first axis was not faster, 32 ns per voxel for the
+    six of 17 taps an axis against 31.
+    """
+    absent = 3 - len(weights)
+    fields: list[Array | None] = []
+    for orders in ORDERS[task.order]:
+        own = [w[o] for w, o in zip(weights, orders[absent:], strict=True)]
+        there = not any(orders[:absent]) and not (task.what == rows.TRACE and 1 in orders)
+        fields.append(separable(tile, own, dtype=DOUBLE).reshape(-1) if there else None)
+    return _filled(fields)
+
+
+def _means(volume: Array, sources: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
+    """Gaussian means of products of components, flat; zeros along axes that are not there."""
+    n, absent = volume.shape[-1], 3 - volume.shape[-1]
+    lengths = np.array([*(1,) * absent, *volume.shape])
+    at = [*(np.zeros(1, np.int64),) * absent, *sources]
+    product = np.empty([len(s) for s in sources])
+    fields: list[Array | None] = []
+    for a, b in combinations_with_replacement(range(-absent, n), 2):
+        if a < 0:
+            fields.append(None)
+            continue
+        slopes.multiply(volume.reshape(-1), lengths, *at, a, b, product.reshape(-1))
+        fields.append(separable(product, weights, dtype=DOUBLE).reshape(-1))
+    return _filled(fields)
+
+
+def _filled(fields: list[Array | None]) -> list[Array]:
+    """As many fields as there are rows."""
+    size = next(f.size for f in fields if f is not None)
+    zeros = np.zeros(size)
+    padded = [zeros if f is None else f for f in fields]
+    return padded + [zeros] * (ROWS - len(padded))
+
+
+def _sources(length: int, halo: tuple[int, int], reach: int, mode: str) -> Array:
+    """For each position that means of ``length`` voxels see: where it is in the block, or -1."""
+    missing = (reach - halo[0], reach - halo[1])
+    there = np.arange(length + sum(halo))
+    found = np.pad(there, missing, CONTINUED[mode])  # type: ignore[call-overload]
+    if mode == "constant":
+        found[: missing[0]] = -1
+        found[len(found) - missing[1] :] = -1
+    return np.asarray(found)
+
+
+def _emit(fields: Sequence[Array], task: Task, out: Array) -> None:
+    options = np.array(task.options)
+    rows.emit_fields(tuple(fields), task.what, len(task.axes), task.fine, options, out.reshape(-1))

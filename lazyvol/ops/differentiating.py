@@ -1,0 +1,190 @@
+"""What derivatives are taken of: dims, distances, scale and border of a volume, checked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels import derivatives as kernels
+from lazyvol.kernels.frames import Task
+from lazyvol.kernels.separable import readable_type
+from lazyvol.plan.borders import MODES, Mode
+from lazyvol.plan.verbs import stencil
+from lazyvol.stack import SPATIAL, Dims, dims_of, float_of, require_stack, spacing, unit_of
+
+Sigma = float | Mapping[str, float] | None
+
+#: in voxels: a sampled derivative of a narrower Gaussian has lost its scale
+NARROWEST = 0.5
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A volume and how to differentiate it; ``sigma`` in voxels, None for differences."""
+
+    volume: xr.DataArray
+    dims: tuple[str, ...]
+    steps: tuple[float, ...]
+    sigma: tuple[float, ...] | None
+    mode: Mode
+    fill: float
+    truncate: float
+
+    @classmethod
+    def of(
+        cls, volume: xr.DataArray, dim: Dims, sigma: Sigma, mode: Mode, fill: float, truncate: float
+    ) -> "Grid":
+        """The grid that a caller's options mean."""
+        dims = differentiated(volume, dim)
+        steps = tuple(spacing(volume, d) for d in dims)
+        if sigma is None:
+            _require_neighbours(volume, dims, mode)
+            return cls(volume, dims, steps, None, mode, fill, truncate)
+        require_border(mode, fill, truncate)
+        voxels = in_voxels(volume, dims, sigma)
+        narrow = {d: round(s, 3) for d, s in zip(dims, voxels, strict=True) if s < NARROWEST}
+        if narrow:
+            raise LabelError(
+                f"a derivative needs a sigma of {NARROWEST} voxels or more, got {narrow} voxels "
+                f"for {sigma=}; raise it, or take differences with sigma=None"
+            )
+        return cls(volume, dims, steps, voxels, mode, fill, truncate)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes of the dims."""
+        return tuple(self.volume.dims.index(d) for d in self.dims)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a result."""
+        return float_of(self.volume.dtype)
+
+    def task(
+        self, what: int, dtype: np.dtype[Any] | None = None, options: Sequence[float] = ()
+    ) -> Task:
+        """What the kernels are to make of the derivatives."""
+        return Task(what, self.axes, self.steps, dtype or self.dtype, tuple(options))
+
+    def reach(self, order: int) -> dict[str, int]:
+        """Voxels to each side that a derivative of an order sees."""
+        if self.sigma is None:
+            return dict.fromkeys(self.dims, order)
+        return dict(
+            zip(self.dims, (kernels.radius(s, self.truncate) for s in self.sigma), strict=True)
+        )
+
+    def kernel(self, task: Task) -> Callable[..., Any]:
+        """The kernel for a task."""
+        if self.sigma is None:
+            return partial(kernels.of_differences, task=task)
+        return partial(kernels.of_gaussians, task=task, sigma=self.sigma, truncate=self.truncate)
+
+    def made(
+        self, task: Task, title: str, new: Sequence[str] = (), *, power: int = 1
+    ) -> xr.DataArray:
+        """The result of a task, with new dims and unit (``power`` 0: none)."""
+        found = self.stencil(
+            self.kernel(task), dict(zip(new, task.components, strict=True)), task.dtype,
+            self.reach(task.order), title,
+        )  # fmt: skip
+        return self.labelled(found, power, power * task.order)
+
+    def stencil(
+        self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any],
+        depth: Mapping[str, int], title: str, *, scratch: float = 0.0,
+    ) -> xr.DataArray:  # fmt: skip
+        """``kernel`` over the volume with this grid's border."""
+        data, made = self.volume.dtype, prod(sizes.values())
+        scratch += 0.0 if self.sigma is None else SMOOTHING
+        scratch += 0.0 if readable_type(data) == data else readable_type(data).itemsize
+        scratch += 0.0 if readable_type(dtype) == dtype else made * readable_type(dtype).itemsize
+        return stencil(
+            kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
+            mode="clip" if self.sigma is None else self.mode, fill=self.fill, title=title,
+        )  # fmt: skip
+
+    def labelled(self, found: xr.DataArray, power: int, order: int) -> xr.DataArray:
+        """``found`` in the volume's unit to ``power`` over length to ``order``."""
+        names = {d: (d, list(self.dims)) for d in ("axis", "axis_other") if d in found.dims}
+        unit = unit_over(self.volume, unit_of(self.volume, self.dims[0]), power, order)
+        found = found.assign_coords(names)
+        attrs = {n: v for n, v in found.attrs.items() if n != "units"}
+        found.attrs = attrs | ({"units": unit} if unit else {})
+        return found
+
+
+#: bytes per voxel of a grown block for tiles of smoothed fields, which are of some MiB
+SMOOTHING = 1.0
+
+
+def differentiated(volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Dims to differentiate along: one to three, in one unit, of real numbers."""
+    require_stack(volume)
+    if volume.dtype.kind == "c":
+        raise LabelError(f"derivatives are of real numbers, got dtype={volume.dtype}; use .real")
+    present = tuple(d for d in SPATIAL if d in volume.dims)
+    dims = present if dim is None or dim == SPATIAL else dims_of(volume, dim)
+    if not 1 <= len(dims) <= 3:
+        raise LabelError(
+            f"derivatives are along one to three dims, got {dims} of {volume.dims}; name them "
+            f"with dim="
+        )
+    units = {d: unit_of(volume, d) for d in dims}
+    if len(set(units.values())) > 1:
+        raise LabelError(f"derivatives are per one unit of length, got {units}; convert them")
+    return dims
+
+
+def in_voxels(
+    volume: xr.DataArray, dims: Sequence[str], sigma: float | Mapping[str, float]
+) -> tuple[float, ...]:
+    """A scale in the unit of the coordinates as one in voxels for each dim."""
+    given = dict(sigma) if isinstance(sigma, Mapping) else dict.fromkeys(dims, sigma)
+    bad = {
+        d: s
+        for d, s in given.items()
+        if not (isinstance(s, int | float | np.number) and 0 < s < np.inf)
+    }
+    if set(given) != set(dims) or bad:
+        raise LabelError(
+            f"sigma is one positive length or one for each of {tuple(dims)}, got {sigma!r}"
+        )
+    return tuple(float(given[d]) / abs(spacing(volume, d)) for d in dims)
+
+
+def require_border(mode: str, fill: float, truncate: float) -> None:
+    """Refuse a border or a reach that there is not."""
+    if mode not in MODES:
+        raise LabelError(f"mode is one of {MODES}, got {mode!r}")
+    if not np.isfinite(fill) or not 0 < truncate < np.inf:
+        raise LabelError(f"fill is finite and truncate above 0, got {fill=} and {truncate=}")
+
+
+def _require_neighbours(volume: xr.DataArray, dims: Sequence[str], mode: str) -> None:
+    short = {d: volume.sizes[d] for d in dims if volume.sizes[d] < 2}
+    if short:
+        raise LabelError(
+            f"differences need two voxels or more along each of {tuple(dims)}, got {short}; leave "
+            f"those out of dim=, or give a sigma"
+        )
+    if mode != "reflect":
+        raise LabelError(
+            f"mode says what a Gaussian finds beyond the border, differences are one-sided there; "
+            f"got {mode=} without a sigma"
+        )
+
+
+def unit_over(volume: xr.DataArray, length: str, power: int, order: int) -> str | None:
+    """Unit of a volume to a power, over a length to another; None where there is none."""
+    unit = str(volume.attrs.get("units") or "")
+    if not unit or power == 0:
+        return None
+    unit = f"({unit})" if any(c in unit for c in " /*^") else unit
+    above = unit if power == 1 else f"{unit}^{power}"
+    return f"{above}/{length}" if order == 1 else f"{above}/{length}^{order}"

@@ -1,0 +1,173 @@
+"""Rows of the filters topic, and the same by scipy."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import ndimage as ndi
+
+import lazyvol as lv
+from tests.cases import VOXEL, Array, Case, wide
+
+#: 5 by 4 by 3 weights of no shape that could be taken apart
+KERNEL = np.random.default_rng(3).normal(1.0, 1.0, (5, 4, 3))
+ROWS = np.multiply.outer(np.multiply.outer([1.0, 2.0, 1.0], [3.0, -1.0]), [0.5, 2.0, 0.25, 1.0])
+#: so many that they are transformed; of more than the volume along z
+LARGE = np.random.default_rng(4).normal(1.0, 1.0, (9, 11, 10))
+#: each of hundreds of products in float64 may be off by a rounding of the sum
+SUMMED = 30.0
+
+
+def close(found: Array, expected: Array, roundings: float = 100.0) -> None:
+    """Equal to float64 rounding of the largest value."""
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=roundings * 2.3e-16 * largest)
+
+
+def volumes(function: Callable[..., Array], *args: Any, **options: Any) -> Callable[[Array], Array]:
+    """A filter of scipy in float64, volume by volume."""
+    return lambda a: np.stack([function(v, *args, **options) for v in wide(a)])
+
+
+def valid(found: Array, lost: Sequence[tuple[int, int]]) -> Array:
+    """Without so many voxels at both ends of each axis."""
+    ends = zip(lost, found.shape, strict=True)
+    return found[tuple(slice(low, n - high) for (low, high), n in ends)]
+
+
+def in_band(shortest: float | None, longest: float | None, edge: float) -> Callable[..., Array]:
+    """One volume through a band, from the full spectrum and its own formula of the edges."""
+
+    def passed(v: Array) -> Array:
+        grids = np.meshgrid(*map(np.fft.fftfreq, v.shape, VOXEL), indexing="ij")
+        radius = np.sqrt(sum(g**2 for g in grids))
+        width = edge * max(1 / (n * d) for n, d in zip(v.shape, VOXEL, strict=True))
+        share = np.ones(v.shape)
+        if shortest is not None:
+            share *= 1 - smoothstep(radius, 1 / shortest, width)
+        if longest is not None:
+            share *= smoothstep(radius, 1 / longest, min(width, 2 / longest))
+        return np.fft.ifftn(np.fft.fftn(v) * share).real
+
+    return passed
+
+
+def smoothstep(f: Array, middle: float, width: float) -> Array:
+    """From 0 to 1 in half a cosine."""
+    found = np.where(f < middle, 0.0, 1.0)
+    inside = abs(f - middle) < width / 2
+    found[inside] = (1 + np.sin(np.pi * (f[inside] - middle) / width)) / 2
+    return found
+
+
+def over_channels(stack: xr.DataArray) -> xr.DataArray:
+    """A kernel that reaches along k, dims in no order."""
+    return lv.filters.correlate(stack, xr.DataArray(KERNEL, dims=("x", "k", "z")), mode="mirror")
+
+
+GAUSSIAN = {
+    "filters.gaussian": Case(
+        lambda s: lv.filters.gaussian(s, 3.0),
+        volumes(ndi.gaussian_filter, [3.0 / d for d in VOXEL]),
+    ),
+    "filters.gaussian/wide": Case(
+        lambda s: lv.filters.gaussian(s, {"z": 12.0, "x": 1.5}, mode="mirror"),
+        volumes(ndi.gaussian_filter, (4.0, 0.0, 1.0), mode="mirror"),
+    ),
+    "filters.gaussian/slices": Case(
+        lambda s: lv.filters.gaussian(s, {"y": 3.0, "x": 3.0}, mode="wrap", truncate=3.0),
+        volumes(ndi.gaussian_filter, (0.0, 1.5, 2.0), mode="wrap", truncate=3.0),
+    ),
+    "filters.gaussian/k": Case(
+        lambda s: lv.filters.gaussian(s, {"k": 0.8}, mode="constant", fill=2.0),
+        lambda a: ndi.gaussian_filter1d(wide(a), 0.8, 0, mode="constant", cval=2.0),
+    ),
+    "filters.gaussian/valid": Case(
+        lambda s: lv.filters.gaussian(s, {"y": 2.0, "x": 1.0}, mode="valid"),
+        lambda a: valid(
+            ndi.gaussian_filter(wide(a), (0, 0, 1.0, 2 / 3)), ((0, 0), (0, 0), (4, 4), (3, 3))
+        ),
+        moved=("y", "x"),
+    ),
+}
+
+WINDOWS = {
+    "filters.uniform": Case(lambda s: lv.filters.uniform(s, 3), volumes(ndi.uniform_filter, 3)),
+    "filters.uniform/even": Case(
+        lambda s: lv.filters.uniform(s, {"z": 2, "y": 9, "x": 4}, mode="nearest"),
+        volumes(ndi.uniform_filter, (2, 9, 4), mode="nearest"),
+    ),
+    "filters.minimum": Case(
+        lambda s: lv.filters.minimum(s, {"z": 2, "x": 5}, mode="wrap"),
+        volumes(ndi.minimum_filter, (2, 1, 5), mode="wrap"), dtype="same", ulps=0,
+    ),
+    "filters.maximum": Case(
+        lambda s: lv.filters.maximum(s, 7, mode="constant", fill=1.0),
+        volumes(ndi.maximum_filter, 7, mode="constant", cval=1.0), dtype="same", ulps=0,
+    ),
+    "filters.median": Case(
+        lambda s: lv.filters.median(s, 3),
+        lambda a: ndi.median_filter(wide(a), (1, 3, 3, 3)), dtype="same", ulps=0,
+    ),
+    "filters.percentile": Case(
+        lambda s: lv.filters.percentile(s, 80.0, {"y": 4, "x": 3}, mode="mirror"),
+        lambda a: ndi.percentile_filter(wide(a), 80.0, (1, 1, 4, 3), mode="mirror"),
+        dtype="same", ulps=0,
+    ),
+    "filters.rank": Case(
+        lambda s: lv.filters.rank(s, -3, {"z": 3, "y": 2}, mode="wrap"),
+        lambda a: ndi.rank_filter(wide(a), -3, (1, 3, 2, 1), mode="wrap"), dtype="same", ulps=0,
+    ),
+}  # fmt: skip
+
+KERNELS = {
+    "filters.correlate": Case(
+        lambda s: lv.filters.correlate(s, KERNEL), volumes(ndi.correlate, KERNEL)
+    ),
+    "filters.correlate/channels": Case(
+        over_channels,
+        lambda a: ndi.correlate(
+            wide(a), KERNEL.transpose(1, 2, 0)[:, :, None], mode="mirror"
+        ),
+    ),
+    "filters.convolve": Case(
+        lambda s: lv.filters.convolve(s, KERNEL, mode="constant", fill=3.0),
+        volumes(ndi.convolve, KERNEL, mode="constant", cval=3.0),
+    ),
+    "filters.convolve/rows": Case(
+        lambda s: lv.filters.convolve(s, ROWS, mode="wrap"),
+        volumes(ndi.convolve, ROWS, mode="wrap"), ulps=8.0,
+    ),
+    "filters.convolve/large": Case(
+        lambda s: lv.filters.convolve(s, LARGE, mode="mirror"),
+        volumes(ndi.convolve, LARGE, mode="mirror"), ulps=SUMMED,
+    ),
+    "filters.convolve/valid": Case(
+        lambda s: lv.filters.convolve(s, KERNEL[1:, :, 0], mode="valid"),
+        lambda a: valid(
+            ndi.convolve(wide(a), KERNEL[None, None, 1:, :, 0]), ((0, 0), (0, 0), (1, 2), (1, 2))
+        ),
+        moved=("y", "x"),
+    ),
+    "filters.laplace": Case(lv.filters.laplace, volumes(ndi.laplace)),
+    "filters.laplace/slices": Case(
+        lambda s: lv.filters.laplace(s, dim=("y", "x"), mode="nearest"),
+        lambda a: ndi.laplace(wide(a), mode="nearest", axes=(2, 3)),
+    ),
+}  # fmt: skip
+
+BANDS = {
+    "filters.bandpass": Case(
+        lambda s: lv.filters.bandpass(s, 7.0, 15.0), volumes(in_band(7.0, 15.0, 2.0))
+    ),
+    "filters.bandpass/low": Case(
+        lambda s: lv.filters.bandpass(s, 9.0, edge=0.5), volumes(in_band(9.0, None, 0.5))
+    ),
+    "filters.bandpass/high": Case(
+        lambda s: lv.filters.bandpass(s, longest=12.0, edge=1.0),
+        volumes(in_band(None, 12.0, 1.0)),
+    ),
+}
+
+FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **BANDS}

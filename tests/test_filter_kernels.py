@@ -1,0 +1,128 @@
+"""Kernels of the filters alone: seams between strips and tiles, axes, choices of a way."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage as ndi
+
+from lazyvol.kernels import convolving, ranking, running, separable
+from tests.filter_rows import KERNEL, close
+from tests.strategies import FEW, values
+
+
+def by_shifts(block, weights):
+    """Correlation along each axis that has weights, one shifted block after the other."""
+    block = block.astype(np.float64)
+    for axis, w in enumerate(weights):
+        if w is not None:
+            n = block.shape[axis] - len(w) + 1
+            block = sum(w[t] * np.take(block, range(t, t + n), axis) for t in range(len(w)))
+    return block
+
+
+BLOCKS = [(3, 13, 17, 19), (29, 31, 37), (700, 23), (9, 11, 13, 2), (3, 600, 7), (1500,)]
+
+
+@pytest.mark.parametrize("shape", BLOCKS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", ">f8"])
+@given(data=st.data())
+@settings(FEW, max_examples=8)
+def test_axes_are_summed_alone_and_together(shape, dtype, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    block = rng.normal(0, 50, shape).astype(dtype)
+    lengths = [data.draw(st.sampled_from([0, 1, 3, 8, 13])) for _ in shape]
+    weights = [
+        rng.normal(size=min(n, m)) if n else None for n, m in zip(lengths, shape, strict=True)
+    ]
+    if data.draw(st.booleans()):
+        block = np.asfortranarray(block)
+    found = separable.separable(block, weights)
+    assert found.dtype == (np.dtype(dtype) if block.dtype.kind == "f" else np.float64)
+    close(found, by_shifts(block, weights), 20 if found.dtype.itemsize == 8 else 3e9)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_float32_weights_sum_in_float32(axis):
+    block = values("float32", (40, 41, 43))
+    weights = separable.gaussian_weights(1.5)
+    exact = separable.along(block.astype(np.float64), weights, axis)
+    single = separable.along(block, weights.astype(np.float32), axis)
+    assert single.dtype == np.float32
+    error = np.abs(single - exact).max() / np.abs(exact).max()
+    assert 1e-8 < error < 4e-7
+    double = separable.along(block, weights, axis, dtype=np.dtype(np.float64))
+    np.testing.assert_allclose(double, exact, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_gaussian_weights_are_scipys(order):
+    impulse = np.zeros(41)
+    impulse[20] = 1
+    expected = ndi.gaussian_filter1d(impulse, 2.3, order=order, truncate=3.5)[::-1]
+    found = separable.gaussian_weights(2.3, 3.5, order)
+    np.testing.assert_allclose(found, expected[20 - len(found) // 2 :][: len(found)], atol=1e-17)
+
+
+def test_strips_and_tiles_meet_without_a_seam(monkeypatch):
+    block = values("float64", (23, 37, 29))
+    weights = [separable.gaussian_weights(1.0)] * 3
+    whole = separable.separable(block, weights)
+    means = running.means(block, sizes=(5, 6, 7), dtype=block.dtype)
+    medians = ranking.ranked(block, sizes=(3, 2, 4), rank=9)
+    products = convolving.by_products(block, KERNEL, block.dtype)
+    transforms = convolving.by_transforms(block, KERNEL, block.dtype)
+    monkeypatch.setattr(separable, "STRIP", 1)
+    monkeypatch.setattr(running, "TILE", 64)
+    monkeypatch.setattr(running, "NARROW", 8)
+    monkeypatch.setattr(convolving, "STRIP", 64)
+    monkeypatch.setattr(convolving, "TILE", 12)
+    np.testing.assert_array_equal(separable.separable(block, weights), whole)
+    again = running.means(block, sizes=(5, 6, 7), dtype=block.dtype)
+    np.testing.assert_array_equal(again, means)
+    np.testing.assert_array_equal(convolving.by_products(block, KERNEL, block.dtype), products)
+    close(convolving.by_transforms(block, KERNEL, block.dtype), transforms)
+    turned = ranking.ranked(block.transpose(2, 0, 1), sizes=(4, 3, 2), rank=9)
+    np.testing.assert_array_equal(turned.transpose(1, 2, 0), medians)
+    long = values("float32", (2, 1, 1300))
+    expected = np.sort(np.lib.stride_tricks.sliding_window_view(long, 5, axis=2))[..., 1]
+    np.testing.assert_array_equal(ranking.ranked(long, sizes=(1, 1, 5), rank=1), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 31, 33), (60, 70), (3, 5, 250), (40, 3, 41)])
+def test_products_and_transforms_agree(shape):
+    rng = np.random.default_rng(8)
+    block = rng.normal(5, 3, shape)
+    weights = rng.normal(size=tuple(min(n, m) for n, m in zip((9, 6, 11, 7), shape, strict=False)))
+    products = convolving.by_products(block, weights, block.dtype)
+    close(convolving.by_transforms(block, weights, block.dtype), products)
+    single = block.astype(np.float32)
+    found = [
+        f(single, weights, single.dtype) for f in (convolving.by_products, convolving.by_transforms)
+    ]
+    assert np.abs(found[0] - found[1]).max() <= 2.4e-7 * np.abs(products).max()
+
+
+def test_transforms_are_for_large_kernels_on_large_blocks():
+    pays = convolving.transforms_pay
+    small, large = np.ones((5, 5, 5)), np.ones((15, 15, 15))
+    assert not pays((128, 128, 128), small)
+    assert pays((142, 142, 142), large)
+    assert pays((4, 142, 142, 142), large[None])
+    assert not pays((15, 15, 16), large)  # two voxels are less than a transform
+    sparse = np.zeros((15, 15, 15))
+    sparse[::7, ::7, ::7] = 1
+    assert not pays((142, 142, 142), sparse)
+
+
+def test_products_of_rows_are_recognised():
+    rng = np.random.default_rng(9)
+    rows = [rng.normal(size=n) for n in (4, 1, 5, 3)]
+    made = np.einsum("a,b,c,d->abcd", *rows)
+    found = convolving.factors(made)
+    np.testing.assert_allclose(np.einsum("a,b,c,d->abcd", *found), made, rtol=1e-14)
+    made[1, 0, 2, 1] *= 1 + 1e-13
+    assert convolving.factors(made) is None
+    assert convolving.factors(np.zeros((3, 3))) is None
+    assert convolving.factors(np.eye(3)) is None
+    np.testing.assert_array_equal(convolving.factors(np.full((1, 1), 7.0))[0], [7.0])
