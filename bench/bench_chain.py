@@ -42,7 +42,7 @@ def write(path: Path, side: int) -> None:
 
 
 def chain(volume: Any) -> Any:
-    return lv.derivatives.vesselness(lv.filters.gaussian(volume, sigma=1.5), sigma=2.0)
+    return lv.derivatives.vesselness(lv.filters.gaussian(volume, sigma=1.5), sigma=2.0, c=0.5)
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -136,7 +136,7 @@ def whitened(folder: Path) -> None:
     target = folder / "white.zarr"
     with dask.config.set(num_workers=THREADS):
         found = lv.intensity.whiten(lv.open(stored(folder)))
-        lv.save(found, target, overwrite=True, memory="1000MiB")
+        lv.save(found, target, overwrite=True, memory="1GiB")
 
 
 def by_numpy(folder: Path) -> np.ndarray:

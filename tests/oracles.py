@@ -31,6 +31,7 @@ from tests.derivative_rows import DERIVATIVES
 from tests.filter_rows import FILTERS
 from tests.level_rows import LEVELS
 from tests.mask_rows import MASKS
+from tests.registration_rows import REGISTRATION
 from tests.score_rows import SCORES
 from tests.synthetic_rows import TEXTURES
 from tests.unmixing_rows import UNMIXING, WHITENING
@@ -284,6 +285,7 @@ ORACLES: dict[str, Case] = {
     **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
     **DENSITY, **LEVELS, **FILTERS, **MASKS,
     **CLUSTERING, **UNMIXING, **WHITENING,
+    **REGISTRATION,
 }  # fmt: skip
 
 

@@ -95,6 +95,11 @@ REST = {
     ("masks", "threshold"): ["--method", "0.5"],
     ("masks", "var"): ["mask.zarr", "--dim", "z,y"],
     ("projections", "slab"): ["z", "2", "6"],
+    ("registration", "align"): [
+        "volume.zarr", "--angles", "60", "--finest", "30", "--resolution", "6", "--max-shift", "2"
+    ],
+    ("registration", "rotate"): ["10,20,30"],
+    ("registration", "shift"): ["1,0,2"],
     ("scores", "correlation"): ["volume.zarr"],
     ("scores", "fsc"): ["volume.zarr"],
     ("stats", "quantile"): ["--q", "0.25,0.5"],

@@ -126,3 +126,10 @@ def test_products_of_rows_are_recognised():
     assert convolving.factors(np.zeros((3, 3))) is None
     assert convolving.factors(np.eye(3)) is None
     np.testing.assert_array_equal(convolving.factors(np.full((1, 1), 7.0))[0], [7.0])
+
+
+def test_windows_of_more_values_than_a_byte_can_count():
+    array = np.random.default_rng(6).integers(0, 255, (5, 11, 13), np.uint8, endpoint=True)
+    windows = np.lib.stride_tricks.sliding_window_view(array, (5, 9, 7)).reshape(1, 3, 7, -1)
+    found = ranking.ranked(array, sizes=(5, 9, 7), rank=157)
+    np.testing.assert_array_equal(found, np.sort(windows, axis=-1)[..., 157])

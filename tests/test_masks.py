@@ -130,25 +130,28 @@ def test_a_lazy_mask_is_read_once_to_count_and_the_points_never():
     np.testing.assert_array_equal(found["values"], array[mask])
 
 
+def frames_read(token: str) -> set[int]:
+    return {f for region in READS[token] for f in range(region[0].start, region[0].stop)}
+
+
 def test_a_stretch_of_observations_reads_the_frames_behind_it():
     array, mask = sample()
     stack = opened("ragged-slice", array, (1, 17, 5), ("frame", "point", "feature"))
     found = lv.masks.select(stack, points(mask))
     ends = np.cumsum(mask.sum(1))
     found["values"].isel(obs=slice(int(ends[6]), int(ends[8]))).compute()
-    frames = {r[0].start for r in READS["ragged-slice"]}
-    assert frames == {7, 8}
+    assert frames_read("ragged-slice") == {7, 8}
     READS["ragged-slice"].clear()
     np.testing.assert_array_equal(lv.masks.frame(found, 5), array[5][mask[5]])
-    assert {r[0].start for r in READS["ragged-slice"]} == {5}
+    assert frames_read("ragged-slice") == {5}
     READS["ragged-slice"].clear()
     lv.masks.pad(found)[2:4].compute()
-    assert {r[0].start for r in READS["ragged-slice"]} == {2, 3}
+    assert frames_read("ragged-slice") == {2, 3}
 
 
 def test_blocks_are_few_fat_and_cut_between_frames(monkeypatch):
     array, mask = sample()
-    monkeypatch.setattr(plan_ragged, "BLOCK", 1000)
+    monkeypatch.setattr(plan_ragged, "BLOCK", 400)
     stack = opened("ragged-cut", array, (2, 17, 5), ("frame", "point", "feature"))
     found = lv.masks.select(stack, points(mask))["values"]
     ends = set(np.cumsum(mask.sum(1)).tolist())
@@ -169,11 +172,12 @@ def test_a_sparse_mask_does_not_make_a_task_that_reads_everything(monkeypatch):
     mask[::7, 3] = True
     stack = opened("ragged-sparse", array, (1, 17, 5), ("frame", "point", "feature"))
     assert len(lv.masks.select(stack, points(mask))["values"].chunks[0]) >= 3
-    handed = lv.masks.select(points(array, (1, -1, -1)), points(mask))["values"]
+    foreign = points(array).copy(data=da.zeros(array.shape, chunks=(1, -1, -1), dtype="f4"))
+    handed = lv.masks.select(foreign, points(mask))["values"]
     assert len(handed.chunks[0]) >= 6
 
 
-@pytest.mark.parametrize("dtype", ["float16", "uint8", ">f4", "complex64", "complex128", "bool"])
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "complex64", "complex128", "bool"])
 @pytest.mark.parametrize("chunks", [None, 3])
 def test_values_of_any_type_pass_unchanged(dtype, chunks):
     array = (values("float32", POINTS) > 1).astype(dtype)
@@ -264,10 +268,9 @@ def test_a_fill_that_the_values_cannot_hold_is_refused(dtype, fill):
 
 @pytest.mark.parametrize("chunks", [None, 3])
 def test_a_ragged_data_set_is_saved_and_opened(chunks, tmp_path):
-    stack = lv.as_stack(A, voxel_size=2.0, unit="angstrom", name="density").assign_attrs(units="e")
-    stack = stack.assign_coords(score=("k", np.arange(7.0)))
-    if chunks:
-        stack = stack.chunk(chunks)
+    array = da.from_array(A, chunks=chunks) if chunks else A
+    stack = lv.as_stack(array, voxel_size=2.0, unit="angstrom", name="density")
+    stack = stack.assign_attrs(units="e").assign_coords(score=("k", np.arange(7.0)))
     found = lv.masks.select(stack, stack > 2)
     lv.save(found, tmp_path / "ragged.zarr", memory="300MiB")
     again = lv.open(tmp_path / "ragged.zarr")
@@ -288,7 +291,8 @@ from tests.memory_of_rows import status
 
 folder = sys.argv[1]
 def work(frames):
-    points = lv.open(f"{folder}/points.npy", chunks=8).rename(k="frame", y="point", x="feature")
+    points = lv.open(f"{folder}/points.npy", chunks=8).drop_vars(["z", "y", "x"])
+    points = points.rename(z="frame", y="point", x="feature")
     points = points.isel(frame=slice(0, frames))
     mask = np.random.default_rng(1).random(points.shape[:2]) < 0.6
     found = lv.masks.select(points, xr.DataArray(mask, dims=("frame", "point")))
@@ -488,7 +492,10 @@ def test_morphology_in_any_blocks_is_that_of_whole_volumes(
     options, element = elements()[option]
     found = getattr(lv.masks, name)(stack, iterations=iterations, border=border, **options)
     expected = [
-        SCIPY[name](v, element, iterations=iterations, border_value=int(border)) for v in array
+        SCIPY[name](
+            v, element, iterations=iterations, border_value=int(border), brute_force=True
+        )  # its other way corrupts the heap where an element is longer than the array
+        for v in array
     ]
     assert found.dtype == bool
     np.testing.assert_array_equal(found.compute(scheduler="sync"), np.stack(expected))
@@ -569,10 +576,6 @@ def test_touching_volumes_are_not_joined():
     array = np.ones((3, 2, 2, 2), bool)
     found = lv.masks.label(lv.as_stack(array))
     assert (found == 1).all()
-    dask_image = pytest.importorskip("dask_image.ndmeasure", reason="a peer, not a need")
-    joined, count = dask_image.label(da.from_array(array, chunks=1))
-    assert int(count) == 1
-    assert int(joined.max()) == 1
 
 
 def test_labels_within_a_budget(tmp_path):

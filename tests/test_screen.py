@@ -235,7 +235,7 @@ def test_two_particles_are_enough_to_ask():
 
 
 def test_a_particle_with_nan_is_flagged_and_spoils_no_other():
-    x, wrong = particles("lying", 120, 2.0, 0.1, 9)
+    x, _ = particles("lying", 120, 2.0, 0.1, 9)
     broken = x.copy()
     broken[17, 3, 4, 5] = np.nan
     found, clean = screened(broken), screened(np.delete(x, 17, axis=0))
@@ -266,13 +266,14 @@ def small() -> np.ndarray:
 @given(grid=chunkings((26, 11, 7, 13)))
 @FEW
 def test_chunking_does_not_change_what_is_found(grid):
-    whole = screened(small())
+    plain = lv.as_stack(small())
+    whole = lv.scores.screen(plain)
 
     def refuse(*args, **kwargs):
         raise AssertionError("building computed something")
 
     with dask.config.set(scheduler=refuse):
-        lazy = lv.scores.screen(chunked(small(), grid))
+        lazy = lv.scores.screen(plain.copy(data=chunked(small(), grid).data))
     found = lazy.compute(scheduler="sync")
     np.testing.assert_allclose(found.llr, whole.llr, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(found.best_hypothesis, whole.best_hypothesis)
@@ -287,8 +288,8 @@ def test_the_stack_is_read_three_times_and_hypotheses_are_weighed_once(monkeypat
     judged = kernel._judged
     monkeypatch.setattr(kernel, "_judged", lambda *a: (calls.append(1), judged(*a))[1])
     found = lv.scores.screen(stack)
-    assert lv.explain(found).passes == pytest.approx(3)
-    assert lv.explain(found[["llr", "flagged"]]).passes == pytest.approx(1)
+    assert lv.explain(found).bytes_read == 3 * x.nbytes
+    assert lv.explain(found[["llr", "flagged"]]).bytes_read == x.nbytes
     found.compute(scheduler="sync")
     assert elements_read("screened") == 3 * x.size
     assert len(calls) == 1
@@ -361,7 +362,7 @@ with lv.limited(None, workers=1):
 """
 
 
-@pytest.mark.parametrize("size", [("600", "24"), ("12", "40")])
+@pytest.mark.parametrize("size", [("400", "20"), ("12", "32")])
 def test_memory_is_what_the_plan_said(size):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("the highest memory of a process can be reset on Linux alone")
@@ -379,19 +380,20 @@ def test_memory_is_what_the_plan_said(size):
 def test_real_ribosomes_turned_away_are_found_better_than_by_correlation():
     """20 noisy subtomograms with wedges of their own: few, so ranks are all that is asked."""
     stack = lv.open(DATA / "cryoet_warp_70s" / "subtomos_aligned.mrc").compute()
-    gained = []
-    for seed in range(3):
+    ours, plain = [], []
+    for seed in range(4):
         rng = np.random.default_rng(seed)
         wrong = np.zeros(20, bool)
-        wrong[rng.choice(20, 4, replace=False)] = True
+        wrong[rng.choice(20, 2, replace=False)] = True
         x = stack.values.copy()
         for k in np.flatnonzero(wrong):
             back = Rotation.random(random_state=int(rng.integers(999))).as_matrix()
             x[k] = ndi.affine_transform(x[k], back, 16 - back @ np.full(3, 16.0), order=1)
         found = lv.scores.screen(stack.copy(data=x))
-        gained.append(area(found.llr.values, wrong) - area(-found.ncc.values, wrong))
-        assert found.flagged.values.sum() <= 6
-    assert np.mean(gained) > -0.05
+        ours.append(area(found.llr.values, wrong))
+        plain.append(area(-found.ncc.values, wrong))
+    assert np.mean(ours) > 0.9
+    assert np.mean(ours) > np.mean(plain) + 0.1
 
 
 # parts -----------------------------------------------------------------------------------------
@@ -449,7 +451,7 @@ def test_a_turned_spectrum_is_that_of_the_turned_object(step):
     rows = bands.finish(state, band=band, dtype=np.dtype("f8"))["rows"]
     solid = references.standing(bands.volumes(rows[:1], band), np.ones(band.cube), band)
     found = orientations.Turned(solid, band).rows(turn, np.arange(len(band.index)))
-    assert np.linalg.norm(found[0] - rows[1]) < 0.06 * np.linalg.norm(rows[1])
+    assert np.linalg.norm(found[0] - rows[1]) < 0.08 * np.linalg.norm(rows[1])
     assert np.linalg.norm(rows[0] - rows[1]) > 0.4 * np.linalg.norm(rows[1])
 
 
@@ -498,7 +500,7 @@ def test_p_values_are_those_of_plain_simulation(excess):
     asked = np.quantile(ratios, [0.05, 0.5, 0.95, 0.999])
     p = suspects.p_values(asked, gram, covariance, share, np.ones(9), 0.05)
     np.testing.assert_allclose(p, [0.95, 0.5, 0.05, 0.001], rtol=0.1)
-    far = suspects.p_values(asked[-1:] + [20.0, 40.0], gram, covariance, share, np.ones(9), 0.05)
+    far = suspects.p_values(np.array([20.0, 40.0, 60.0]), gram, covariance, share, np.ones(9), 0.05)
     assert 0 < far[1] <= far[0] < 1e-8
 
 

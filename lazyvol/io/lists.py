@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import em, star
 from lazyvol.plan.recipe import Array
-from lazyvol.stack import STACK
+from lazyvol.stack import SPATIAL, STACK
 
 ANGLES = ("rot", "tilt", "psi")
 #: name of a fact by RELION's label; of several that are there the first counts
@@ -60,6 +60,8 @@ MOTIVE = {
     9: "coordinate_z", 10: "shift_x", 11: "shift_y", 12: "shift_z", 16: "phi", 17: "psi",
     18: "theta", 19: "class",
 }  # fmt: skip
+#: names of dims, which no fact may have
+TAKEN = (STACK, *SPATIAL, "frame")
 COUNTED = ("tag", "class", "tomogram", "object")
 #: attribute that holds the table of optics groups
 OPTICS = "optics"
@@ -127,7 +129,7 @@ def facts_of(block: star.Block, optics: star.Block | None) -> tuple[Facts, str]:
         return _stopgap(block.columns), "voxel"
     found: Facts = {}
     for label, values in block.columns.items():
-        name = RELION.get(label, label)
+        name = RELION.get(label, f"list_{label}" if label in TAKEN else label)
         found[label if name in found else name] = values
     if "rlnCoordinateZ" in block.columns and "rlnMicrographName" in block.columns:
         found.setdefault("tomogram", block.columns["rlnMicrographName"])
@@ -260,7 +262,8 @@ def star_text(table: xr.Dataset) -> str:
     columns = {_label(str(n), table[n].attrs.get("units")): table[n].values for n in names}
     if len(columns) != len(names) or any(" " in label for label in columns):
         raise LabelError(f"columns of a .star file have names of their own, no spaces, got {names}")
-    optics = table.attrs.get(OPTICS)
+    notes = (table.attrs, *(a.attrs for a in table.values()))
+    optics = next((n[OPTICS] for n in notes if OPTICS in n), None)
     blocks = [(OPTICS, optics)] if isinstance(optics, Mapping) else []
     return star.text([*blocks, ("particles", columns)])
 

@@ -57,7 +57,10 @@ def _spline(weights: Array, a: float) -> None:
 
 @compiled
 def _cubic(out: Array, grown: Array, moves: Array, at: int, low: int, halo: Array) -> None:
-    """The same by cubic splines with the coefficients ``grown``; axes of length 1 stay as is."""
+    """The same by cubic splines with the coefficients ``grown``; axes of length 1 stay as is.
+
+    The last axis is never one of them: those come first.
+    """
     weights = np.ones((3, 4))
     place, first = np.empty(3, np.int64), np.empty(3, np.int64)
     count = np.array([4 if n > 1 else 1 for n in grown.shape])
@@ -70,13 +73,13 @@ def _cubic(out: Array, grown: Array, moves: Array, at: int, low: int, halo: Arra
                     whole = np.floor(moves[a, j, k])
                     _spline(weights[a], moves[a, j, k] - whole)
                     first[a] += int(whole) - 1
+            w0, w1, w2, w3 = weights[2]
             total = 0.0
             for z in range(count[0]):
                 for y in range(count[1]):
-                    row = 0.0
-                    for x in range(count[2]):
-                        row += weights[2, x] * grown[first[0] + z, first[1] + y, first[2] + x]
-                    total += weights[0, z] * weights[1, y] * row
+                    row = grown[first[0] + z, first[1] + y, first[2] : first[2] + 4]
+                    across = w0 * row[0] + w1 * row[1] + w2 * row[2] + w3 * row[3]
+                    total += weights[0, z] * weights[1, y] * across
             out[j, k] = total
 
 

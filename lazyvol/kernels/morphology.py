@@ -9,7 +9,8 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import scipy.ndimage as ndi
+
+from lazyvol.kernels.compiled import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Halo = Sequence[tuple[int, int]]
@@ -51,33 +52,68 @@ def _interior(block: Array, halo: Halo) -> Array:
 
 
 def _times(step: Any, block: Array, element: Array, iterations: int, border: bool) -> Array:
-    """A step some times over; scipy's own iterations hold a list of all voxels that changed."""
+    """A step some times over, each with the border as it was."""
     for _ in range(iterations):
         block = step(block, element, border)
     return block
 
 
 def _dilate(block: Array, element: Array, border: bool) -> Array:
-    if _is_long_box(element):
-        return _running(ndi.maximum_filter1d, block, element, border)
-    return np.asarray(ndi.binary_dilation(block, element, border_value=int(border)))
+    return _swept(block, element, border, True)
 
 
 def _erode(block: Array, element: Array, border: bool) -> Array:
-    if _is_long_box(element):
-        return _running(ndi.minimum_filter1d, block, element, border)
-    return np.asarray(ndi.binary_erosion(block, element, border_value=int(border)))
+    return _swept(block, element, border, False)
 
 
-def _is_long_box(element: Array) -> bool:
-    """Whether running extremes are faster: 33 Mvoxel/s at any length; a whole element takes 37
-    at 3^3 and 2 at 9^3."""
-    return bool(element.all()) and element.size > 27
+def _swept(block: Array, element: Array, border: bool, any_: bool) -> Array:
+    """Whether any or all of the flags that a symmetric element covers are set.
+
+    A box is a line along one axis after the other. Measured on one core, 128^3 in Mvoxel/s
+    (``scipy.ndimage``): 7 neighbours 700 (150), ball of 3 300 (25), of 5 80 (8), box of 9^3 500
+    (2). scipy's own iterations, moreover, corrupt the heap where an element is longer than the
+    array (scipy 1.17).
+    """
+    if element.all():
+        for axis, n in enumerate(element.shape):
+            if n > 1:
+                line = np.ones([n if a == axis else 1 for a in range(block.ndim)], bool)
+                block = _covered(block, line, border, any_)
+        return block
+    return _covered(block, element, border, any_)
 
 
-def _running(extreme: Any, block: Array, element: Array, border: bool) -> Array:
-    values = block.view(np.uint8)
-    for axis, n in enumerate(element.shape):
-        if n > 1:
-            values = extreme(values, n, axis, mode="constant", cval=int(border))
-    return values.view(bool)
+def _covered(block: Array, element: Array, border: bool, any_: bool) -> Array:
+    """As ``_swept`` by any element: the block within its border is a row, along which the
+    element is a list of distances."""
+    reach = [n // 2 for n in element.shape]
+    shape = [n + 2 * r for n, r in zip(block.shape, reach, strict=True)]
+    padded = np.full(shape, border)
+    padded[tuple(slice(r, r + n) for r, n in zip(reach, block.shape, strict=True))] = block
+    away = np.ravel_multi_index(np.nonzero(element), shape)
+    out = np.empty(padded.size, np.uint8)
+    _sweep(padded.ravel().view(np.uint8), np.sort(away), out, any_)
+    found = out.view(bool).reshape(shape)[tuple(slice(0, n) for n in block.shape)]
+    return np.ascontiguousarray(found)
+
+
+#: flags that go through all distances together: they stay in the first cache
+CHUNK = 8192
+
+
+@compiled
+def _sweep(x, away, out, any_):  # type: ignore[no-untyped-def]
+    """Flags at every distance of the rising ``away`` taken together, as far as they go."""
+    end = x.size - away[-1]
+    for b in range(0, end, CHUNK):
+        c = min(b + CHUNK, end)
+        part = out[b:c]
+        part[:] = x[b + away[0] : c + away[0]]
+        for k in range(1, away.size):
+            other = x[b + away[k] : c + away[k]]
+            if any_:
+                for j in range(part.size):
+                    part[j] |= other[j]
+            else:
+                for j in range(part.size):
+                    part[j] &= other[j]

@@ -40,13 +40,6 @@ def update_products(state: State, axes: Sequence[int], block: Array, shift: Arra
         dsyrk(1.0, part.T, beta=1.0, c=gram.T, lower=1, overwrite_c=1)
 
 
-def whole(gram: Array) -> Array:
-    """The symmetric matrix whose part right of the diagonal ``update_products`` has made."""
-    upper = np.triu(gram)
-    upper += np.triu(gram, 1).T
-    return upper
-
-
 def combine(a: State, b: State) -> State:
     """Both states as one, in the memory of the first."""
     for name in a:

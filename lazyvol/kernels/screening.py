@@ -228,20 +228,26 @@ def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
         return table
     own = suspects.others_shares(judged.share, judged.found, judged.prior)
     column["llr"][:] = suspects.ratio(judged.logs, own)
-    mean = judged.rivals.rows.astype(np.float64)
     column["p_value"][:] = suspects.p_values(
-        column["llr"],
-        mean @ mean.T,
-        (mean * judged.excess) @ mean.T,
-        judged.share,
-        judged.level,
-        judged.spread,
+        column["llr"], *_moments(judged), judged.share, judged.level, judged.spread
     )
     column["flagged"][:] = suspects.rejected(column["p_value"], rate)
     column["probability"][:] = 1 - judged.found[:, 0]
     column["contrast"][:] = judged.t[:, 0] / judged.q[:, 0]
     _explain(judged, column)
     return table
+
+
+def _moments(judged: _Judged) -> tuple[Array, Array, Array]:
+    """Means of inner products under each hypothesis, references' own, and noise's covariance.
+
+    Means of right particles are taken from the particles: a filtered reference falls short of the
+    truth, and by a different part where it is turned.
+    """
+    rows = judged.rivals.rows.astype(np.float64)
+    means, right = rows @ rows.T, judged.found[:, 0]
+    means[0] = (right / judged.level) @ judged.t / right.sum()
+    return means, judged.q.mean(0), (rows * judged.excess) @ rows.T
 
 
 def _explain(judged: _Judged, column: dict[str, Array]) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
-
-from lazyvol.kernels.products import whole
+from scipy.linalg.blas import dsyr
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,9 +27,11 @@ def of_samples(square: Array, *, count: int) -> Array:
     Distances know no common offset, so that nothing cancels when the mean is large. The largest
     weight of every component is positive.
     """
-    square = np.asarray(square, np.float64)
-    across = square.mean(1)
-    gram = -0.5 * (square - across[:, None] - across + across.mean())
+    gram = np.array(square, np.float64)
+    across = gram.mean(1)
+    gram -= across[:, None]
+    gram -= across - across.mean()
+    gram *= -0.5
     found = _spectrum(gram, count)
     found[:-FACTS] -= found[:-FACTS].mean(0)  # centred to the last digit: no offset passes
     return found
@@ -39,9 +40,13 @@ def of_samples(square: Array, *, count: int) -> Array:
 def of_features(
     gram: Array, sums: Array, mask: Array | None = None, *, n: int, count: int
 ) -> Array:
-    """Spectrum from sums of products of ``n`` samples about any shift: weights of features."""
+    """Spectrum from sums of products of ``n`` samples about any shift: weights of features.
+
+    Of the products those right of the diagonal are enough.
+    """
     flat = sums.ravel()
-    cross = whole(gram.reshape(flat.size, flat.size)) - np.outer(flat, flat) / n
+    cross = np.array(gram.reshape(flat.size, flat.size))
+    dsyr(-1.0 / n, flat, a=cross.T, lower=1, overwrite_a=1)
     if mask is None:
         return _spectrum(cross, count)
     inside = np.flatnonzero(np.broadcast_to(mask, sums.shape))
@@ -54,29 +59,29 @@ def of_features(
 
 
 def _spectrum(matrix: Array, count: int) -> Array:
-    n = len(matrix)
+    """Spectrum of a symmetric matrix given right of its diagonal, which is destroyed."""
+    n, total = len(matrix), np.trace(matrix)
     if not np.isfinite(matrix).all():
         return np.full((n + FACTS, count), np.nan)
     values, vectors = _largest(matrix, count)
     none = values <= n * np.finfo(np.float64).eps * max(float(values[0]), 0.0)
-    values, vectors = np.where(none, 0.0, values), np.where(none, 0.0, vectors)
-    return np.concatenate([_upright(vectors), [values, np.full(count, np.trace(matrix))]])
+    found = np.empty((n + FACTS, count))
+    np.multiply(vectors, np.where(none, 0.0, upright(vectors)), out=found[:-FACTS])
+    found[-FACTS], found[-1] = np.where(none, 0.0, values), total
+    return found
 
 
 def _largest(matrix: Array, count: int) -> tuple[Array, Array]:
-    """The largest eigenvalues, in decreasing order, and their vectors."""
+    """The largest eigenvalues, in decreasing order, and their vectors; in the matrix' memory."""
     n = len(matrix)
     if count * 4 < n:  # a few of 2000: 0.5 s against 1.4 s
         ends = (n - count, n - 1)
-        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=ends, driver="evr")
+        values, vectors = scipy.linalg.eigh(
+            matrix.T, lower=True, overwrite_a=True, subset_by_index=ends, driver="evr"
+        )
     else:
-        values, vectors = scipy.linalg.eigh(matrix, driver="evd", overwrite_a=True)
+        values, vectors = scipy.linalg.eigh(matrix.T, lower=True, overwrite_a=True, driver="evd")
     return values[::-1][:count], vectors[:, ::-1][:, :count]
-
-
-def _upright(vectors: Array) -> Array:
-    """Every column with its largest entry positive."""
-    return np.asarray(vectors * upright(vectors))
 
 
 def weights(spectrum: Array) -> Array:
@@ -119,10 +124,20 @@ def ratio(spectrum: Array) -> Array:
         return np.where(total == 0, 0.0, part / total)
 
 
+#: share of the largest entry within which another one is as large
+TIE = 1e-9
+
+
 def upright(table: Array) -> Array:
-    """The sign of each column's largest entry."""
-    peaks = np.take_along_axis(table, np.abs(table).argmax(0)[None], 0)[0]
-    return np.where(peaks < 0, -1.0, 1.0)
+    """Sign of each column's largest entry, of the first of several that are as large."""
+    found = np.empty(table.shape[1])
+    for at in range(0, len(found), 64):
+        part = table[:, at : at + 64]
+        sizes = np.abs(part)
+        first = (sizes >= (1 - TIE) * sizes.max(0)).argmax(0)
+        peaks = np.take_along_axis(part, first[None], 0)[0]
+        found[at : at + 64] = np.where(peaks < 0, -1.0, 1.0)
+    return found
 
 
 def scales(spectrum: Array, *, n: int, epsilon: float) -> Array:

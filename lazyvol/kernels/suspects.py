@@ -12,6 +12,8 @@ from scipy.special import expit, logsumexp
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+#: least share of right particles: most are right, by what the word means here
+MAJORITY = 0.5
 #: rounds of expectation and maximisation of the shares of hypotheses
 ROUNDS = 60
 #: simulated particles, half of them right
@@ -43,12 +45,15 @@ def shares(logs: Array, prior: Array) -> tuple[Array, Array]:
         found -= logsumexp(found, axis=1, keepdims=True)
         np.exp(found, out=found)
         share = (found.sum(0) + prior) / (n + prior.sum())
+        if count > 1 and share[0] < MAJORITY:
+            share[1:] *= (1 - MAJORITY) / share[1:].sum()
+            share[0] = MAJORITY
     return share, found
 
 
 def ratio(logs: Array, share: Array) -> Array:
     """Logarithm of the likelihood of all rivals, mixed by their shares, over the first's."""
-    rivals = np.maximum(share[..., 1:], 1e-300)
+    rivals: Array = np.maximum(share[..., 1:], 1e-300)
     mixed = rivals / rivals.sum(-1, keepdims=True)
     return np.asarray(logsumexp(logs[:, 1:] + np.log(mixed), axis=1) - logs[:, 0])
 
@@ -56,17 +61,17 @@ def ratio(logs: Array, share: Array) -> Array:
 def others_shares(share: Array, found: Array, prior: Array) -> Array:
     """Shares as they are without each particle."""
     total = len(found) + prior.sum()
-    return np.maximum(share * total - found, 1e-12)
+    return np.asarray(np.maximum(share * total - found, 1e-12))
 
 
 def p_values(
-    ratios: Array, gram: Array, noise: Array, share: Array, level: Array, spread: float,
+    ratios: Array, means: Array, q: Array, noise: Array, share: Array, level: Array, spread: float,
     seed: int = 0,
 ) -> Array:  # fmt: skip
     """Probability that a right particle has so large a ratio or a larger one.
 
-    ``gram`` are the references' inner products, ``noise`` the covariance of a particle's own with
-    them. Half of the simulated particles are right, half are drawn from the rivals and weighed by
+    ``means`` are inner products of a particle of each hypothesis with all references, ``q`` the
+    references' own, ``noise`` the covariance of what noise adds. Half of the simulated particles are right, half are drawn from the rivals and weighed by
     how much likelier right ones are there: that gives tails which right ones never reach (a
     p-value of 1e-12 costs no more than one of 0.1).
     """
@@ -77,12 +82,12 @@ def p_values(
     own = random.choice(level, DRAWS)
     contrast = own * (1 + np.sqrt(spread) * random.normal(size=DRAWS))
     drawn, weight = np.empty(DRAWS), np.empty(DRAWS)
-    step = (gram[1:] - gram[0]) @ back
-    middle = 0.5 * ((gram[1:] + gram[0]) * step).sum(1)
+    step = (means[1:] - means[0]) @ back
+    middle = 0.5 * ((means[1:] + means[0]) * step).sum(1)
     for part in np.array_split(np.arange(DRAWS), 10):
         a = contrast[part, None]
-        t = a * gram[truth[part]] + random.normal(size=(len(part), len(root))) @ root.T
-        logs = likelihood(t, np.diag(gram), own[part, None], spread)
+        t = a * means[truth[part]] + random.normal(size=(len(part), len(root))) @ root.T
+        logs = likelihood(t, q, own[part, None], spread)
         drawn[part] = ratio(logs, share)
         likelier = logsumexp(a * (t @ step.T) - a * a * middle + np.log(rivals), axis=1)
         weight[part] = 2 * expit(-likelier)

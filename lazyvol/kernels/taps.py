@@ -25,9 +25,9 @@ def weighted(out: Array, x: Array, at: int, n: int, offsets: Array, weights: Arr
     start = np.uint64(at)
     for first in range(0, n, RUN):
         low, high = np.uint64(first), np.uint64(min(n, first + RUN))
+        t = 1 if weights.size % 4 == 1 else 0  # an odd one out spares the zeros
         for i in range(low, high):
-            out[i] = 0
-        t = 0
+            out[i] = weights[0] * x[start + offsets[0] + i] if t else 0
         while t + 8 <= weights.size:
             _eight(out, x, start, low, high, offsets, weights, t)
             t += 8

@@ -268,25 +268,10 @@ def _bordered(
     """``kernel`` over a stack that goes on beyond its border."""
     depth = {str(d): r for d, r in zip(stack.dims, reach, strict=True)}
     border.require(stack, depth)
-    if border.mode == "mirror":  # a halo that is longer on one side may lack what it mirrors
-        whole = {d: (max(r), max(r)) for d, r in depth.items()}
-        kernel = partial(_trimmed, kernel=kernel, ends=_beyond(depth, whole))
-        depth = whole
     return stencil(
         kernel, stack, depth=depth, mode=border.mode, fill=border.fill, dtype=dtype, title=title,
         scratch=scratch + _cast(stack.dtype) + _cast(dtype),
     )  # fmt: skip
-
-
-def _beyond(depth: Mapping[str, Reach], whole: Mapping[str, Reach]) -> tuple[Reach, ...]:
-    """Voxels before and after by which ``whole`` reaches further."""
-    return tuple((whole[d][0] - low, whole[d][1] - high) for d, (low, high) in depth.items())
-
-
-def _trimmed(block: Array, *, kernel: Callable[[Array], Array], ends: Sequence[Reach]) -> Array:
-    """``kernel`` of a block without its ends."""
-    inner = zip(ends, block.shape, strict=True)
-    return kernel(block[tuple(slice(low, n - high) for (low, high), n in inner)])
 
 
 def _cast(dtype: np.dtype[Any]) -> float:

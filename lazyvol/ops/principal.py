@@ -72,7 +72,7 @@ def samples_spectrum(
     found = blockwise(
         partial(spectra.of_samples, count=count), square.rename("spectrum"), core=names,
         out=("_sample", "component"), sizes={"_sample": size + spectra.FACTS, "component": count},
-        dtype=DOUBLE, scratch=32, title="spectrum",
+        dtype=DOUBLE, scratch=24, title="spectrum",
     )  # fmt: skip
     return settled(found)
 
@@ -95,7 +95,7 @@ def features_spectrum(
     spectrum = blockwise(
         partial(spectra.of_features, n=n, count=count), *operands, core=(*kept, "_feature"),
         out=("_sample", "component"), sizes={"_sample": p + spectra.FACTS, "component": count},
-        dtype=DOUBLE, scratch=32, title="spectrum",
+        dtype=DOUBLE, scratch=24, title="spectrum",
     )  # fmt: skip
     mean = stack.isel(dict.fromkeys(over, 0), drop=True).astype(DOUBLE) + found["sums"] / n
     return settled(spectrum.rename("spectrum").rename(_sample="_feature")), mean
@@ -150,7 +150,7 @@ def small(
     """A kernel on a whole small table, and on others over its dims; float64."""
     return blockwise(
         kernel, table, *others, core=tuple(str(d) for d in table.dims), out=out, sizes=sizes,
-        dtype=DOUBLE, scratch=24, title="spectrum",
+        dtype=DOUBLE, scratch=16, title="spectrum",
     )  # fmt: skip
 
 

@@ -127,7 +127,8 @@ def _counts(mask: xr.DataArray, dims: tuple[str, ...]) -> xr.DataArray:
         state_bytes=8,
         scratch=1.0,
     )
-    return fold(spec, mask, dims=dims, title="count")["count"].compute()
+    bare = mask.reset_coords(drop=True)
+    return fold(spec, bare, dims=dims, title="count")["count"].compute()
 
 
 def _positions(mask: xr.DataArray, selected: tuple[str, ...], *, local: bool) -> xr.DataArray:

@@ -262,7 +262,8 @@ def _bare(column: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
     """A column with the coordinates of the particles and no unit."""
     attrs = {name: value for name, value in stack.attrs.items() if name != "units"}
     coords = {n: c for n, c in stack.coords.items() if set(c.dims) <= {STACK}}
-    return column.assign_coords(coords).assign_attrs(attrs)
+    column.attrs = {str(name): value for name, value in attrs.items()}
+    return column.assign_coords(coords)
 
 
 def _told(found: xr.Dataset, templates: int, band: Band) -> xr.Dataset:

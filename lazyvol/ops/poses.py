@@ -1,0 +1,217 @@
+"""Shifts and rotations as people give them, as one number per particle for kernels.
+
+A rotation acts on vectors (x, y, z), right-handed, about voxel ``n // 2``: what is at v goes to
+R v. Its Euler angles are the intrinsic z, y, z of RELION and Heymann et al. (J. Struct. Biol. 151,
+196, 2005): rot, tilt and psi bring a particle into the frame of the reference.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import xarray as xr
+from scipy.spatial.transform import Rotation
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels import turns
+from lazyvol.ops import stats, structures
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    require_same_grid,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
+
+#: what places a particle: shifts by dim, or the angles of one
+Shifts: TypeAlias = xr.DataArray | Mapping[str, float] | Sequence[float]
+Rotations: TypeAlias = Rotation | xr.DataArray | Sequence[float] | float
+#: what of the frequencies was measured: tilts, or a mask
+Wedge: TypeAlias = xr.DataArray | tuple[float, float]
+
+AXIS, ANGLE = "axis", "angle"
+EULER = ("rot", "tilt", "psi")
+
+
+def whole_dims(stack: xr.DataArray) -> tuple[str, ...]:
+    """The spatial dims of a stack of real numbers; refused where it has none."""
+    dims = spatial_dims(require_stack(stack))
+    if not dims:
+        raise LabelError(f"particles have some of the dims z, y, x, the stack has {stack.dims}")
+    if stack.dtype.kind == "c":
+        raise LabelError(f"particles are real numbers, got dtype={stack.dtype}; use .real")
+    return dims
+
+
+def axes_of(stack: xr.DataArray, dims: Sequence[str]) -> tuple[int, ...]:
+    """Axes of the spatial dims, in the order of these."""
+    return tuple(stack.dims.index(d) for d in dims)
+
+
+def steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
+    """Size of a voxel along three axes, 1 along those that ``dims`` lacks."""
+    return (*(1.0,) * (3 - len(dims)), *(spacing(stack, d) for d in dims))
+
+
+def reference_of(
+    stack: xr.DataArray, reference: xr.DataArray | str, dims: Sequence[str]
+) -> xr.DataArray:
+    """What particles are held against, with all their spatial dims."""
+    if isinstance(reference, str):
+        if reference != "average":
+            raise LabelError(f"reference is 'average', a volume or a stack, got {reference!r}")
+        if STACK not in stack.dims:
+            raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
+        return stats.mean(stack, STACK)
+    missing = [d for d in dims if d not in require_stack(reference).dims]
+    if missing:
+        raise LabelError(f"a reference has the dims {tuple(dims)}, got {reference.dims}")
+    require_same_grid(stack, reference)
+    return reference
+
+
+def frequencies(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
+    """The frequencies that were measured as a mask, the lowest first."""
+    if not isinstance(wedge, xr.DataArray):
+        return structures.wedge(_space(stack), tuple(wedge))
+    missing = [d for d in SPATIAL if d not in require_stack(wedge).dims]
+    if missing:
+        raise LabelError(f"a mask of frequencies has the dims {SPATIAL}, got {wedge.dims}")
+    if wedge.attrs.get("layout", "fft") != "fft":
+        raise LabelError(f"a mask of frequencies has frequency 0 first, got {wedge.attrs=}")
+    require_same_grid(stack, wedge)
+    return wedge
+
+
+def _space(stack: xr.DataArray) -> xr.DataArray:
+    """One particle of a stack."""
+    return stack.isel({d: 0 for d in stack.dims if d not in SPATIAL}, drop=True)
+
+
+def per_particle(stack: xr.DataArray, numbers: xr.DataArray | Sequence[float]) -> xr.DataArray:
+    """A number for each particle along k."""
+    if isinstance(numbers, xr.DataArray):
+        found = require_stack(numbers)
+    else:
+        values = np.asarray(numbers, np.float64)
+        found = xr.DataArray(values, dims=(STACK,) if values.ndim else ())
+    if set(found.dims) - {STACK} or found.sizes.get(STACK, 1) not in (1, stack.sizes[STACK]):
+        raise LabelError(
+            f"weights are one number for each of the {stack.sizes[STACK]} particles along "
+            f"{STACK!r}, got {dict(found.sizes)}"
+        )
+    return found
+
+
+def in_voxels(stack: xr.DataArray, shifts: Shifts, dims: Sequence[str]) -> list[xr.DataArray]:
+    """Shifts along each of ``dims`` in voxels, over the other dims of ``stack`` or none."""
+    found = _labelled_shifts(stack, shifts, dims) if isinstance(shifts, xr.DataArray) else [
+        xr.DataArray(d) for d in _plain_shifts(shifts, dims)
+    ]  # fmt: skip
+    return [own / spacing(stack, d) for own, d in zip(found, dims, strict=True)]
+
+
+def _plain_shifts(
+    shifts: Mapping[str, float] | Sequence[float], dims: Sequence[str]
+) -> list[float]:
+    given = dict(shifts) if isinstance(shifts, Mapping) else dict(zip(dims, shifts, strict=False))
+    unknown = [d for d in given if d not in dims]
+    if unknown or not (isinstance(shifts, Mapping) or len(shifts) == len(dims)):
+        raise LabelError(f"shifts are one length for each of {tuple(dims)}, got {shifts!r}")
+    return [float(given.get(d, 0.0)) for d in dims]
+
+
+def _labelled_shifts(
+    stack: xr.DataArray, shifts: xr.DataArray, dims: Sequence[str]
+) -> list[xr.DataArray]:
+    _require_leading(stack, shifts, AXIS, dims)
+    names = named(shifts, AXIS, dims)
+    unit, known = shifts.attrs.get("units", "voxel"), unit_of(stack, dims[-1])
+    if unit != known and "voxel" not in (unit, known):
+        raise LabelError(f"shifts are in {unit}, the stack's positions in {known}; convert one")
+    return [shifts.isel({AXIS: names.index(d)}, drop=True) for d in dims]
+
+
+def _require_leading(
+    stack: xr.DataArray, given: xr.DataArray, own: str, dims: Sequence[str]
+) -> None:
+    """Refuse numbers of particles with other dims than those of the stack and their own."""
+    require_stack(given)
+    wrong = [d for d in given.dims if d != own and (d in dims or d not in stack.dims)]
+    if wrong:
+        raise LabelError(
+            f"numbers of particles have dim {own!r} and those of {stack.dims} that are not "
+            f"spatial, got {given.dims}"
+        )
+
+
+def named(given: xr.DataArray, dim: str, names: Sequence[str]) -> list[str]:
+    """Labels along a dim that has to name each of ``names``; in that order where it has none."""
+    found = [str(v) for v in given.coords[dim].values] if dim in given.coords else list(names)
+    if sorted(found) != sorted(names) or given.sizes.get(dim) != len(names):
+        raise LabelError(
+            f"dim {dim!r} names {tuple(names)}, got {tuple(found)} for sizes {dict(given.sizes)}"
+        )
+    return found
+
+
+def in_degrees(
+    stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]
+) -> list[xr.DataArray]:
+    """rot, tilt and psi in degrees, over the dims of ``stack`` that are not spatial or none."""
+    found = _angles(stack, rotations, dims)
+    if len(dims) == 3:
+        return found
+    if set(dims) != {"y", "x"}:
+        raise LabelError(f"rotations are of particles with dims z, y, x or y, x, got {tuple(dims)}")
+    if not isinstance(rotations, xr.DataArray) and any((a.values % 360).any() for a in found[1:2]):
+        raise LabelError("images turn about z alone; give one angle in degrees for each")
+    return found
+
+
+def _angles(stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]) -> list[xr.DataArray]:
+    if isinstance(rotations, Rotation):
+        return _of_rotation(stack, rotations)
+    if isinstance(rotations, xr.DataArray):
+        _require_leading(stack, rotations, ANGLE, dims)
+        if ANGLE not in rotations.dims:
+            return about_z(rotations)
+        if len(dims) == 2:
+            raise LabelError("images turn about z alone; give one angle in degrees for each")
+        names = named(rotations, ANGLE, EULER)
+        return [rotations.isel({ANGLE: names.index(a)}, drop=True) for a in EULER]
+    values = [float(v) for v in (rotations if isinstance(rotations, Sequence) else [rotations])]
+    if len(values) not in (1, 3):
+        raise LabelError(f"rotations are one angle about z, or {EULER}, got {rotations!r}")
+    return [xr.DataArray(v) for v in (*values, 0.0, 0.0)[:3]]
+
+
+def about_z(angle: xr.DataArray) -> list[xr.DataArray]:
+    """Euler angles of a rotation about z."""
+    return [angle, xr.DataArray(0.0), xr.DataArray(0.0)]
+
+
+def _of_rotation(stack: xr.DataArray, rotations: Rotation) -> list[xr.DataArray]:
+    angles = turns.angles(rotations.as_quat())
+    if angles.ndim == 1:
+        return [xr.DataArray(float(a)) for a in angles]
+    if STACK not in stack.dims or len(angles) != stack.sizes[STACK]:
+        raise LabelError(
+            f"rotations are one, or one for each of the {stack.sizes.get(STACK, 1)} particles "
+            f"along {STACK!r}, got {len(angles)}"
+        )
+    return [xr.DataArray(a, dims=(STACK,)) for a in angles.T]
+
+
+def half_sets(stack: xr.DataArray) -> xr.DataArray:
+    """Half-set of each particle as 0 or 1: by its coordinate ``half``, else even and odd."""
+    numbers = np.arange(stack.sizes[STACK]) % 2
+    if "half" in stack.coords and stack.coords["half"].dims == (STACK,):
+        values, numbers = np.unique(stack.coords["half"].values, return_inverse=True)
+        if len(values) != 2:
+            raise LabelError(
+                f"coordinate 'half' names two half-sets, got the values {values[:5].tolist()}"
+            )
+    return xr.DataArray(numbers.astype(np.int64), dims=(STACK,))
