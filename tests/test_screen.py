@@ -267,13 +267,13 @@ def small() -> np.ndarray:
 @FEW
 def test_chunking_does_not_change_what_is_found(grid):
     plain = lv.as_stack(small())
-    whole = lv.scores.screen(plain)
+    whole = lv.scores.screen(plain, angles=70.0)
 
     def refuse(*args, **kwargs):
         raise AssertionError("building computed something")
 
     with dask.config.set(scheduler=refuse):
-        lazy = lv.scores.screen(plain.copy(data=chunked(small(), grid).data))
+        lazy = lv.scores.screen(plain.copy(data=chunked(small(), grid).data), angles=70.0)
     found = lazy.compute(scheduler="sync")
     np.testing.assert_allclose(found.llr, whole.llr, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(found.best_hypothesis, whole.best_hypothesis)
@@ -282,8 +282,8 @@ def test_chunking_does_not_change_what_is_found(grid):
 
 def test_the_stack_is_read_three_times_and_hypotheses_are_weighed_once(monkeypatch):
     x = small()
-    source = Counting(x, (4, 11, 7, 13), "screened")
-    stack = lv.as_stack(source_array(source, ((4,) * 6 + (2,), (11,), (7,), (13,))))
+    source = Counting(x, (2, 11, 7, 13), "screened")
+    stack = lv.as_stack(source_array(source, ((2,) * 13, (11,), (7,), (13,))))
     calls = []
     judged = kernel._judged
     monkeypatch.setattr(kernel, "_judged", lambda *a: (calls.append(1), judged(*a))[1])
@@ -373,7 +373,7 @@ def test_memory_is_what_the_plan_said(size):
     assert done.returncode == 0, done.stderr
     taken, told = json.loads(done.stdout.splitlines()[-1])
     assert taken <= told + 6 * 2**20
-    assert told <= 5 * taken
+    assert told <= 10 * taken
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the checkout")
@@ -498,9 +498,10 @@ def test_p_values_are_those_of_plain_simulation(excess):
     t = contrast * gram[0] + rng.normal(size=(drawn, 40)) * np.sqrt(noise) @ rows.T
     ratios = suspects.ratio(suspects.likelihood(t, np.diag(gram), 1.0, 0.05), share)
     asked = np.quantile(ratios, [0.05, 0.5, 0.95, 0.999])
-    p = suspects.p_values(asked, gram, covariance, share, np.ones(9), 0.05)
+    p = suspects.p_values(asked, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
     np.testing.assert_allclose(p, [0.95, 0.5, 0.05, 0.001], rtol=0.1)
-    far = suspects.p_values(np.array([20.0, 40.0, 60.0]), gram, covariance, share, np.ones(9), 0.05)
+    beyond = np.array([20.0, 40.0, 60.0])
+    far = suspects.p_values(beyond, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
     assert 0 < far[1] <= far[0] < 1e-8
 
 

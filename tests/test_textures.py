@@ -1,6 +1,5 @@
 """Random fields and what they deform: their statistics, their halos, and real EM slices."""
 
-from itertools import permutations
 from pathlib import Path
 
 import cloudpickle
@@ -13,11 +12,10 @@ import scipy.signal
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
-from lazyvol.kernels import elastic, structures, textures
+from lazyvol.kernels import elastic, textures
 from lazyvol.plan.lazy import source_array
 from tests.oracles import VOXEL
 from tests.sources import READS, Counting, elements_read
@@ -308,6 +306,21 @@ def test_a_profile_reads_the_data_once_and_the_reference_once():
     assert elements_read("profile") <= array.size + 4 * 30 * 40
 
 
+@pytest.mark.parametrize(
+    ("transform", "turn"),
+    [
+        (None, np.s_[:]), ("flip", np.s_[:, ::-1, ::-1]), ("flip_y", np.s_[:, ::-1]),
+        ("flip_x", np.s_[..., ::-1]), (lambda s: s[::-1], np.s_[::-1]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("reference", "index"), [("first", 0), ("last", -1)])
+def test_words_of_a_profile_mean_what_they_say(transform, turn, reference, index):
+    array = np.random.default_rng(0).normal(size=(4, 9, 11))
+    found = lv.scores.profile(lv.as_stack(array), reference, transform=transform)
+    expected = [np.corrcoef(s.ravel(), array[index].ravel())[0, 1] for s in array[turn]]
+    np.testing.assert_allclose(found.correlation, expected, atol=1e-12)
+
+
 def test_noise_of_a_profile_hangs_on_the_position_alone():
     array = values("float32")
     plain = lv.scores.profile(lv.as_stack(array), noise=2.0, seed=1)
@@ -316,62 +329,6 @@ def test_noise_of_a_profile_hangs_on_the_position_alone():
     xr.testing.assert_allclose(found, plain, atol=1e-6)
     other = lv.scores.profile(lv.as_stack(array), noise=2.0, seed=2)
     assert np.abs(other.correlation - plain.correlation).max() > 0.01
-
-
-# structures ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tilt", [-50.0, 0.0, 25.0])
-@pytest.mark.parametrize(("axis", "beam"), list(permutations("zyx", 2)))
-def test_a_wedge_holds_what_projections_show(tilt, axis, beam):
-    """The projection of a turned specimen is the plane of frequencies that the mask keeps."""
-    shape, voxel = (12, 14, 18), dict(zip("zyx", (2.0, 1.5, 1.0), strict=True))
-    like = lv.as_stack(np.zeros(shape), voxel_size=voxel)
-    mask = synthetic.wedge(like, (tilt - 9, tilt + 9), axis=axis, beam=beam).values
-    turn = Rotation.from_rotvec(np.radians(tilt) * np.array([float(axis == d) for d in "xyz"]))
-    across = next(d for d in "zyx" if d not in (axis, beam))
-    along = turn.inv().apply([float(across == d) for d in "xyz"])  # of the image, in the specimen
-    cycles = 0.8 / (2 * max(voxel.values())) * along[::-1]  # z, y, x
-    steps = [1 / (n * voxel[d]) for n, d in zip(shape, "zyx", strict=True)]
-    index = tuple(round(c / s) % n for c, s, n in zip(cycles, steps, shape, strict=True))
-    assert mask[index] == 1
-    mirrored = list(index)
-    at = "zyx".index(beam)
-    mirrored[at] = -mirrored[at] % shape[at]
-    assert mask[tuple(mirrored)] == (tilt == 0 or mirrored[at] == index[at])
-
-
-def test_a_wedge_keeps_real_volumes_real():
-    volume = np.random.default_rng(0).normal(size=(9, 10, 11))
-    mask = synthetic.wedge(volume.shape).values
-    filtered = np.fft.ifftn(np.fft.fftn(volume) * mask)
-    assert np.abs(filtered.imag).max() < 1e-12
-    centred = synthetic.wedge(volume.shape, layout="centred").values
-    np.testing.assert_array_equal(np.fft.fftshift(mask), centred)
-    assert mask[0].all()
-    assert synthetic.wedge(volume.shape, (-90, 90)).values.all()
-
-
-def test_a_membrane_is_where_its_positions_say():
-    like = lv.as_stack(np.zeros((40, 41, 42)), voxel_size=2.0, unit="nm")
-    shell = synthetic.membrane(like, radius=30.0, thickness=8.0, leaflet=3.0)
-    far = np.sqrt(sum((like[d] - float(like[d][n // 2])) ** 2 for d, n in like.sizes.items()))
-    inside = far.where(shell.values > 0).values
-    assert 26 <= np.nanmin(inside) < 27
-    assert 33 < np.nanmax(inside) <= 34
-    assert not shell.where((far > 29.1) & (far < 30.9), 0).any()
-    curved = synthetic.membrane(like, radius=500.0, thickness=8.0, centre={"z": -460.0}).values
-    assert curved[20, 20, 21] == 1
-    assert curved.any(0).sum() == 41 * 42
-
-
-def test_grids_cross_at_the_centre_and_may_have_walls():
-    found = synthetic.grid_lines((9, 10, 11), 4.0, 1.0, dim=("z", "y", "x")).values
-    assert found[4].all()
-    assert found[:, 5].all()
-    assert found[:, :, 5].all()
-    assert not found[2, 3, 3]
-    assert synthetic.grid_lines((9, 10, 11), 4.0, 1.0, dim="x").values.sum() == 9 * 10 * 3
 
 
 # cost and errors -------------------------------------------------------------------------------
@@ -426,16 +383,3 @@ VOLUME = lv.as_stack(np.zeros((4, 5, 6)))
 def test_refusals_say_what_is_wrong(make, message):
     with pytest.raises(LabelError, match=message):
         make()
-
-
-def test_structures_are_the_same_in_any_region():
-    like = lv.as_stack(np.zeros(SHAPE[1:]), voxel_size=VOXEL)
-    region = (slice(1, 4), slice(3, 9), slice(2, 13))
-    for made in (
-        synthetic.membrane(like, radius=9.0, thickness=3.0, soft=2.0),
-        synthetic.grid_lines(like, 5.0, 1.0, soft=1.0),
-        synthetic.wedge(like),
-        synthetic.wedge(like, beam="x", layout="centred"),
-    ):
-        np.testing.assert_array_equal(made.data[region].compute(), made.values[region])
-    assert structures.TIE < 1e-6

@@ -102,7 +102,7 @@ class Reference:
             found = scipy.fft.fft(found, n, axis=axis, workers=1)
             found = np.take(found, np.arange(-most[axis], most[axis] + 1) % n, axis)
         for axis, m in enumerate(most):
-            at = np.arange(m + 1) if axis == 2 else np.arange(-m, m + 1)
+            at = np.arange(found.shape[2]) if axis == 2 else np.arange(-m, m + 1)
             turns = at * (shape[axis] // 2) / (FINE * shape[axis])
             found *= _wave(turns).reshape([-1 if a == axis else 1 for a in range(3)])
         if most[2] + 1 > found.shape[2]:
@@ -113,8 +113,12 @@ class Reference:
         """Spectra of the reference as particles see it, (rotation, frequency): at ``matrix @ f``,
         for rotations that bring a particle to the reference, of vectors (z, y, x)."""
         out = np.empty((len(matrices), len(frequencies.places)), np.complex64)
-        _read(out, self.values, np.ascontiguousarray(matrices), frequencies.places, self.scale)
+        _read(out, self.values, self._samples(matrices), frequencies.places)
         return out
+
+    def _samples(self, matrices: Array) -> Array:
+        """Matrices from frequencies to samples."""
+        return np.ascontiguousarray(matrices * self.scale[:, None])
 
     def sums(
         self, matrices: Array, frequencies: Frequencies, own: Array, weight: Array
@@ -122,10 +126,7 @@ class Reference:
         """For each rotation: product with ``own`` (a particle, conjugated and weighted), its slope
         and its second derivatives by a shift, and the reference's power."""
         found = np.empty((len(matrices), SUMS))
-        _sums(
-            found, self.values, np.ascontiguousarray(matrices), frequencies.places, self.scale,
-            own, weight,
-        )  # fmt: skip
+        _sums(found, self.values, self._samples(matrices), frequencies.places, own, weight)
         bend = found[:, [4, 5, 6, 5, 7, 8, 6, 8, 9]].reshape(-1, 3, 3)
         return found[:, 0], 2 * np.pi * found[:, 1:4], 4 * np.pi**2 * bend, found[:, 10]
 
@@ -148,11 +149,16 @@ def _corrected(volume: Array) -> Array:
 
 
 def masked(volume: Array, mask: Array) -> Array:
-    """A volume about its mean under a mask of weights, times these; NaN counts as the mean."""
-    weight = np.where(np.isnan(volume), 0.0, mask)
+    """A volume about its level where a mask of weights ends, times these; NaN counts as none.
+
+    Under a mask without a soft end the level is the mean: what is cut off there makes an edge.
+    """
+    weight = np.where(np.isnan(volume), 0.0, np.asarray(mask, np.float64))
     values = np.nan_to_num(np.asarray(volume, np.float64))
-    total = weight.sum()
-    return np.asarray((values - ((values * weight).sum() / total if total else 0.0)) * weight)
+    end = weight * (1 - weight)
+    end = end if end.sum() > 0 else weight
+    level = (values * end).sum() / end.sum() if end.any() else 0.0
+    return np.asarray((values - level) * weight)
 
 
 def _inside(shape: Sequence[int]) -> Array:
@@ -163,35 +169,36 @@ def _inside(shape: Sequence[int]) -> Array:
 
 @compiled
 def _value(values: Array, z: float, y: float, x: float) -> Any:
-    """Linear interpolation in a spectrum at samples from its middle, x 0 or more."""
+    """Linear interpolation in a spectrum at samples from its middle; those with negative x are
+    conjugates of their opposites."""
+    flip = x < 0
+    if flip:
+        z, y, x = -z, -y, -x
     z, y = z + values.shape[0] // 2, y + values.shape[1] // 2
     a, b, c = np.uint32(z), np.uint32(y), np.uint32(x)
-    s, t, u, one = np.float32(z - a), np.float32(y - b), np.float32(x - c), np.float32(1.0)
-    v = one - u
-    near = (one - t) * (v * values[a, b, c] + u * values[a, b, c + 1]) + t * (
-        v * values[a, b + 1, c] + u * values[a, b + 1, c + 1]
-    )
+    s, t, u = np.float32(z - a), np.float32(y - b), np.float32(x - c)
+    one = np.float32(1.0)
+    near = (one - u) * values[a, b, c] + u * values[a, b, c + 1]
+    low = (one - t) * near + t * ((one - u) * values[a, b + 1, c] + u * values[a, b + 1, c + 1])
     a += 1
-    far = (one - t) * (v * values[a, b, c] + u * values[a, b, c + 1]) + t * (
-        v * values[a, b + 1, c] + u * values[a, b + 1, c + 1]
-    )
-    return (one - s) * near + s * far
+    near = (one - u) * values[a, b, c] + u * values[a, b, c + 1]
+    high = (one - t) * near + t * ((one - u) * values[a, b + 1, c] + u * values[a, b + 1, c + 1])
+    found = (one - s) * low + s * high
+    return np.conj(found) if flip else found
 
 
 @compiled
-def _turned(values: Array, m: Array, f: Array, scale: Array) -> Any:
-    """A spectrum at ``m @ f``; its negative frequencies along x are conjugates."""
-    z = (m[0, 0] * f[0] + m[0, 1] * f[1] + m[0, 2] * f[2]) * scale[0]
-    y = (m[1, 0] * f[0] + m[1, 1] * f[1] + m[1, 2] * f[2]) * scale[1]
-    x = (m[2, 0] * f[0] + m[2, 1] * f[1] + m[2, 2] * f[2]) * scale[2]
-    return np.conj(_value(values, -z, -y, -x)) if x < 0 else _value(values, z, y, x)
-
-
-@compiled
-def _read(out: Array, values: Array, matrices: Array, places: Array, scale: Array) -> None:
+def _read(out: Array, values: Array, matrices: Array, places: Array) -> None:
+    """A spectrum at samples ``matrix @ place``."""
     for r in range(matrices.shape[0]):
+        m = matrices[r]
+        a, b, c, d, e, f = m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1], m[1, 2]
+        g, h, k = m[2, 0], m[2, 1], m[2, 2]
         for i in range(places.shape[0]):
-            out[r, i] = _turned(values, matrices[r], places[i], scale)
+            z, y, x = places[i, 0], places[i, 1], places[i, 2]
+            out[r, i] = _value(
+                values, a * z + b * y + c * x, d * z + e * y + f * x, g * z + h * y + k * x
+            )
 
 
 #: sums over frequencies: of products, of their slope and bend by shifts, of the reference's power
@@ -200,25 +207,29 @@ SUMS = 11
 
 @compiled
 def _sums(
-    out: Array, values: Array, matrices: Array, places: Array, scale: Array, own: Array,
-    weight: Array,
-) -> None:  # fmt: skip
+    out: Array, values: Array, matrices: Array, places: Array, own: Array, weight: Array
+) -> None:
     """For each rotation the product with a particle at no shift, its slope (3) and bend (zz, zy,
     zx, yy, yx, xx) by a shift, and the power of the reference."""
     for r in range(matrices.shape[0]):
-        total, power = 0.0, 0.0
-        z, y, x, zz, zy, zx, yy, yx, xx = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        m = matrices[r]
+        a, b, c, d, e, f = m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1], m[1, 2]
+        g, h, k = m[2, 0], m[2, 1], m[2, 2]
+        total, power, sz, sy, sx = 0.0, 0.0, 0.0, 0.0, 0.0
+        zz, zy, zx, yy, yx, xx = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(places.shape[0]):
-            found = _turned(values, matrices[r], places[i], scale)
-            c = own[i] * found
-            re, im = np.float64(c.real), np.float64(c.imag)
-            fz, fy, fx = places[i, 0], places[i, 1], places[i, 2]
+            z, y, x = places[i, 0], places[i, 1], places[i, 2]
+            found = _value(
+                values, a * z + b * y + c * x, d * z + e * y + f * x, g * z + h * y + k * x
+            )
+            product = own[i] * found
+            re, im = np.float64(product.real), np.float64(product.imag)
             total += re
             power += weight[i] * (found.real * found.real + found.imag * found.imag)
-            z, y, x = z - im * fz, y - im * fy, x - im * fx
-            zz, zy, zx = zz - re * fz * fz, zy - re * fz * fy, zx - re * fz * fx
-            yy, yx, xx = yy - re * fy * fy, yx - re * fy * fx, xx - re * fx * fx
-        out[r] = (total, z, y, x, zz, zy, zx, yy, yx, xx, power)
+            sz, sy, sx = sz - im * z, sy - im * y, sx - im * x
+            zz, zy, zx = zz - re * z * z, zy - re * z * y, zx - re * z * x
+            yy, yx, xx = yy - re * y * y, yx - re * y * x, xx - re * x * x
+        out[r] = (total, sz, sy, sx, zz, zy, zx, yy, yx, xx, power)
 
 
 @dataclass(frozen=True)

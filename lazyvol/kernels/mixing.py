@@ -7,8 +7,8 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: values that are taken together, so that their float64 copies stay in the cache: 16 million
-#: pixels of 3 float32 channels take 0.3 s, 0.6 s as one product
+#: values that are taken together, so that their float64 copies stay in the cache: 4 million
+#: pixels of 3 float32 channels take 22 ms a core, 54 ms as one product, 23 ms in compiled loops
 SLAB = 2**16
 
 
@@ -27,14 +27,14 @@ def applied(block: Array, *, table: Array, axis: int, dtype: np.dtype[Any]) -> A
     """``block @ table`` along one axis, in float64, as ``dtype``."""
     shape = (*block.shape[:axis], table.shape[1], *block.shape[axis + 1 :])
     found = np.empty(shape, dtype)
-    cut = (prod(block.shape[:axis]), -1, prod(block.shape[axis + 1 :]))
-    values = block.reshape(cut[0], block.shape[axis], cut[2])
-    out = found.reshape(cut[0], table.shape[1], cut[2])
+    before, after = prod(block.shape[:axis]), prod(block.shape[axis + 1 :])
+    values = block.reshape(before, block.shape[axis], after)
+    out = found.reshape(before, table.shape[1], after)
     with np.errstate(invalid="ignore", over="ignore"):
-        if cut[2] == 1:
+        if after == 1:
             _rows(values[..., 0], table, out[..., 0])
         else:
-            for index in range(cut[0]):
+            for index in range(before):
                 _rows(values[index].T, table, out[index].T)
     return found
 

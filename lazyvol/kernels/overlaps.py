@@ -13,6 +13,7 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels.phasing import Search, State, distances
+from lazyvol.kernels.shifting import working
 from lazyvol.kernels.wholes import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -34,13 +35,14 @@ def find(
     others = [
         np.broadcast_to(volumes(b, axes), source.shape) for b in (references, mask, reference_mask)
     ]
+    dtype = np.result_type(working(block[:0]), working(references[:0]))
     against: tuple[Any, Spectra] | None = None
     for index in np.ndindex(source.shape[:-3]):
         reference, flags, allowed = (o[index] for o in others)
         key = reference.__array_interface__["data"], allowed.__array_interface__["data"]
         if against is None or against[0] != key:
-            against = key, _spectra(reference, allowed, padded)
-        own = _spectra(source[index], flags, padded)
+            against = key, _spectra(reference, allowed, padded, dtype)
+        own = _spectra(source[index], flags, padded, dtype)
         shift = _shift(own, against[1], padded, reach, search, overlap)
         found[index] = (shift * search.step)[3 - len(axes) :]
 
@@ -60,14 +62,15 @@ def padding(shape: Sequence[int], reach: Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def _spectra(volume: Array, flags: Array, padded: Sequence[int]) -> Spectra:
+def _spectra(volume: Array, flags: Array, padded: Sequence[int], dtype: np.dtype[Any]) -> Spectra:
     """Spectra of the voxels that count, of their values about their mean, and of the squares."""
     counted = np.array(flags, np.float64)
     values = np.where(flags, np.asarray(volume, np.float64), 0.0)
     n = counted.sum()
     values = np.where(flags, values - (values.sum() / n if n else 0.0), 0.0)
     ones, first, second = (
-        scipy.fft.rfftn(v, padded, workers=1) for v in (counted, values, values * values)
+        scipy.fft.rfftn(v.astype(dtype), padded, workers=1)
+        for v in (counted, values, values * values)
     )
     return ones, first, second
 
@@ -109,8 +112,8 @@ def _coefficient(
     spread = np.maximum(correlated(second, against[0]) - here * here / n, 0.0)
     spread *= np.maximum(correlated(ones, against[2]) - there * there / n, 0.0)
     np.sqrt(spread, out=spread)
-    some = spread > 1e3 * np.finfo(np.float64).eps * spread.max(initial=0.0)
-    return np.divide(product, spread, out=np.full(count.shape, -inf), where=some), count
+    some = spread > 1e3 * np.finfo(spread.dtype).eps * spread.max(initial=0.0)
+    return np.divide(product, spread, out=np.full_like(spread, -inf), where=some), count
 
 
 def _part(values: Array, peak: Sequence[Any], upsample: int) -> Array:

@@ -174,7 +174,7 @@ def _two_kinds(
         if not 1.5 < belongs.sum() < 0.5 * len(rows):
             return None
         means = _means(rows, right, belongs, snr, folds)
-        t = np.einsum("nd,nd->n", rows, means[folds])
+        t = products(rows, means[:, None], folds)[:, 0]
         logs = likelihood(t, (means**2).sum(1)[folds], 1.0, spread)
         part = belongs.sum() / len(rows)
         both = np.stack([known + np.log(1 - part), logs + np.log(part)])

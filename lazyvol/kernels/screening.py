@@ -23,6 +23,8 @@ ROUNDS = 3
 TURNS, EACH = 5.0, 1.0
 #: frequencies where less than this part of the reference is signal are left out
 TELLING = 0.02
+#: standard errors by which particles have to confirm the references that the others make
+CONFIRMED = 3.0
 #: largest variance of contrasts
 VARIED = 0.25
 
@@ -88,6 +90,8 @@ def _judged(
             return None, scale
         last = n >= ROUNDS - 2
         judged = _round(rows, right, scale, folds, made, given, band, grid, other and last)
+        if judged is None:
+            return None, scale
         right = judged.found[:, 0]
     return judged, scale
 
@@ -95,7 +99,7 @@ def _judged(
 def _round(
     rows: Array, right: Array, scale: Array, folds: Array, made: common.References,
     given: Given, band: Band, grid: Array, other: bool,
-) -> _Judged:  # fmt: skip
+) -> _Judged | None:  # fmt: skip
     telling = made.gain > TELLING
     if given.measured is not None:
         telling &= given.measured
@@ -112,6 +116,8 @@ def _round(
         seen, folds, np.delete(solid, (1, 2), axis=0), turn, templates, white, kept, band
     )
     judged = _judge(*found, right, scale)
+    if judged is None:
+        return None
     judged.excess = np.tile(made.noise[kept] / made.taken[kept], 2)
     if other:
         snr = np.tile(made.signal[kept] / made.taken[kept], 2)
@@ -156,11 +162,18 @@ def _templates(templates: Array, solid: Array, white: Array, both: Array, band: 
     return rows.astype(np.float32)
 
 
-def _judge(hypotheses: rivals.Rivals, t: Array, q: Array, right: Array, scale: Array) -> _Judged:
-    """Likelihoods of all hypotheses: contrasts are as they are among the particles."""
+def _judge(
+    hypotheses: rivals.Rivals, t: Array, q: Array, right: Array, scale: Array
+) -> _Judged | None:
+    """Likelihoods of all hypotheses: contrasts are as they are among the particles.
+
+    None where particles do not hold the references that the others make.
+    """
     level = _levels(t[:, 0], q[:, 0], right, scale)
-    strength = (right * level * t[:, 0]).sum() / max((right * level**2 * q[:, 0]).sum(), 1e-300)
-    strength = max(float(strength), 0.1)
+    seen, due = (right * level * t[:, 0]).sum(), (right * level**2 * q[:, 0]).sum()
+    if seen < CONFIRMED * np.sqrt(due):
+        return None
+    strength = float(seen / due)
     hypotheses.rows *= np.float32(strength)
     hypotheses.right *= np.float32(strength)
     t, q = t * strength, q * strength**2
@@ -275,7 +288,7 @@ def memory(n: int, templates: int, turns: int, band: Band) -> int:
     rows = 4 * band.size * (3 * hypotheses + 2 * rivals.TOGETHER * (common.folds_of(n).max() + 3))
     pairs = 8 * hypotheses * (6 * hypotheses + 5 * suspects.DRAWS // 10 + 6 * n)
     return int(
-        1.3 * 4 * n * band.size + volumes_held + rows + pairs + 24 * band.size * common.PIECE
+        2.3 * 4 * n * band.size + volumes_held + rows + pairs + 24 * band.size * common.PIECE
     )
 
 

@@ -17,8 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: rows of a spectrum after the weights
 FACTS = 2
-#: values that are taken together: their float64 copy is 8 MiB
-SLAB = 2**20
+#: values that are taken together: their float64 copy is 4 MiB
+SLAB = 2**19
 
 
 def of_samples(square: Array, *, count: int) -> Array:

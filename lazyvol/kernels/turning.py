@@ -42,8 +42,9 @@ def turned(
 
 
 def wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The type that compiled code writes for a result of ``dtype``: it has no float16."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 else np.dtype(dtype)
+    """The type that compiled code writes for a result of ``dtype``: it knows no float16, and no
+    other byte order than the machine's."""
+    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
 
 
 def backwards(

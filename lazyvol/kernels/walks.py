@@ -29,9 +29,11 @@ SHORT = 32
 #: lanes of a flat row: their state stays in the first cache, and what each call costs is spread
 #: (sums of 1e6 float32 each: 0.4 Gvoxel/s with 64 lanes, 2.1 with 512)
 WIDE = 512
-#: changes of the flags in one flat row up to which the stretches between them are taken as they
-#: are; a mask is mostly long stretches
-CHANGES = 16
+#: rows whose flags are looked at together, and the changes among them that are a few
+BATCH = 64
+CHANGES = 4
+#: eight flags that are set, as a word
+ALL_SET = np.uint64(0x0101010101010101)
 
 
 def walk(
@@ -70,6 +72,24 @@ _ALL = np.ones((1, 1, 1), bool)
 
 
 @compiled
+def _least(low, values):  # type: ignore[no-untyped-def]
+    """Take a row into the least values of its voxels; a NaN stays."""
+    for j in range(values.size):
+        v, m = values[j], low[j]
+        least = v if v < m else m
+        low[j] = least if v == v else v
+
+
+@compiled
+def _most(high, values):  # type: ignore[no-untyped-def]
+    """Take a row into the greatest values of its voxels; a NaN stays."""
+    for j in range(values.size):
+        v, m = values[j], high[j]
+        most = v if v > m else m
+        high[j] = most if v == v else v
+
+
+@compiled
 def _take(values, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
     """One row of values into the state of its voxels."""
     if sums:
@@ -79,15 +99,9 @@ def _take(values, s, sr, q, qr, low, high, sums, squares, lows, highs, wide):  #
     if squares and not wide:
         add_square(q, qr, values)
     if lows:
-        for j in range(values.size):
-            v, m = values[j], low[j]
-            least = v if v < m else m
-            low[j] = least if v == v else v
+        _least(low, values)
     if highs:
-        for j in range(values.size):
-            v, m = values[j], high[j]
-            most = v if v > m else m
-            high[j] = most if v == v else v
+        _most(high, values)
 
 
 @compiled
@@ -165,6 +179,109 @@ def _walk_rows(  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _take_lanes(part, lanes, ends, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+    """Elements side by side, a lane each; parts that are not there cost nothing."""
+    k = part.size
+    if sums and part.itemsize <= 2:  # integers whose sums are exact as they are
+        sums_of_lanes = lanes[0, :k]
+        for j in range(k):
+            sums_of_lanes[j] += np.float64(part[j])
+    elif sums:
+        add(lanes[0, :k], lanes[1, :k], part)
+    if squares and wide:
+        add_wide_square(lanes[2, :k], lanes[3, :k], part)
+    if squares and not wide:
+        add_square(lanes[2, :k], lanes[3, :k], part)
+    if lows:
+        _least(ends[0, :k], part)
+    if highs:
+        _most(ends[1, :k], part)
+
+
+@compiled
+def _take_rows(x, first, last, few, n, lanes, ends, sums, squares, lows, highs, wide):  # type: ignore[no-untyped-def]
+    """Rows ``first`` to ``last`` of ``n`` elements, ``few`` at a time side by side."""
+    for r in range(first, last, few):
+        part = x[r * n : min(r + few, last) * n]
+        _take_lanes(part, lanes, ends, sums, squares, lows, highs, wide)
+
+
+@compiled
+def _take_marked(  # type: ignore[no-untyped-def]
+    part, m, repeats, lanes, ends, row, marks, bounds, sums, squares, lows, highs, wide
+):
+    """Rows by flags that change often, each for ``repeats`` elements: what does not count becomes
+    what changes nothing."""
+    for i in range(m.size):
+        for k in range(i * repeats, (i + 1) * repeats):
+            marks[k] = m[i]
+    for which in range(3):
+        if (which == 0 and (sums or squares)) or (which == 1 and lows) or (which == 2 and highs):
+            other = bounds[which]
+            for k in range(part.size):
+                row[k] = part[k] if marks[k] else other
+            _take_lanes(
+                row[: part.size], lanes, ends, sums and which == 0, squares and which == 0,
+                which == 1, which == 2, wide,
+            )  # fmt: skip
+
+
+@compiled
+def _walk_marked(  # type: ignore[no-untyped-def]
+    x, m, n, repeats, few, lanes, ends, row, marks, bounds, sums, squares, lows, highs, wide
+):
+    """Rows whose flags are set. Stretches of them are taken as they are: a mask is mostly these.
+
+    Flags are looked at by the ``BATCH`` of rows. Where they are all alike, or change but a few
+    times, only the ends of the stretches are noted; where they change often, rows are taken by
+    the flags of their elements.
+    """
+    total, each, begin = x.size // n, n // repeats, -1
+    words = m[: m.size // 8 * 8].view(np.uint64)
+    for r in range(0, total, BATCH):
+        end = min(r + BATCH, total)
+        alike = _alike(words, r * each, end * each)
+        if alike == 1 and begin < 0:
+            begin = r
+        if alike == 1 or (alike == 0 and begin < 0):
+            continue
+        own = m[r * each : end * each]
+        count, changes = _told(own)
+        if each == 1 and changes <= CHANGES:
+            for i in range(r, end):
+                if m[i] and begin < 0:
+                    begin = i
+                elif not m[i] and begin >= 0:
+                    _take_rows(x, begin, i, few, n, lanes, ends, sums, squares, lows, highs, wide)
+                    begin = -1
+            continue
+        if begin >= 0:
+            _take_rows(x, begin, r, few, n, lanes, ends, sums, squares, lows, highs, wide)
+            begin = -1
+        if count:
+            _take_marked(
+                x[r * n : end * n], own, repeats, lanes, ends, row, marks, bounds,
+                sums, squares, lows, highs, wide,
+            )  # fmt: skip
+    if begin >= 0:
+        _take_rows(x, begin, total, few, n, lanes, ends, sums, squares, lows, highs, wide)
+
+
+@compiled
+def _alike(words, first, last):  # type: ignore[no-untyped-def]
+    """Whether flags are all set (1), none is (0), or both (-1), read eight to a word."""
+    if last % 8:
+        return -1
+    word = words[first // 8]
+    if word != ALL_SET and word != 0:
+        return -1
+    for i in range(first // 8 + 1, last // 8):
+        if words[i] != word:
+            return -1
+    return 1 if word else 0
+
+
+@compiled
 def _told(m):  # type: ignore[no-untyped-def]
     """How many flags are set, and how often they change."""
     count, changes = 0, 0
@@ -176,42 +293,6 @@ def _told(m):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _repeated(m, n, flags):  # type: ignore[no-untyped-def]
-    """Every flag ``n`` times."""
-    for i in range(m.size):
-        for k in range(n):
-            flags[i * n + k] = m[i]
-
-
-@compiled
-def _take_lanes(  # type: ignore[no-untyped-def]
-    part, m, n, lanes, ends, row, flags, bounds, sums, squares, lows, highs, wide
-):
-    """A few rows side by side, a lane for each element; ``n`` elements share a flag."""
-    count, changes = _told(m)
-    if 0 < count < m.size and changes > CHANGES:
-        k = part.size
-        _repeated(m, n, flags)
-        _take_flagged(
-            part, flags[:k], row, bounds, lanes[0, :k], lanes[1, :k], lanes[2, :k], lanes[3, :k],
-            ends[0, :k], ends[1, :k], sums, squares, lows, highs, wide,
-        )  # fmt: skip
-        return
-    i = 0
-    while count and i < m.size:
-        j = i
-        while j < m.size and m[j] == m[i]:
-            j += 1
-        if m[i]:
-            b, c = i * n, j * n
-            _take(
-                part[b:c], lanes[0, b:c], lanes[1, b:c], lanes[2, b:c], lanes[3, b:c],
-                ends[0, b:c], ends[1, b:c], sums, squares, lows, highs, wide,
-            )  # fmt: skip
-        i = j
-
-
-@compiled
 def _walk_flat(  # type: ignore[no-untyped-def]
     x, n, m, repeats, masked, s, sr, q, qr, low, high, sums, squares, lows, highs, wide, bounds
 ):
@@ -219,28 +300,20 @@ def _walk_flat(  # type: ignore[no-untyped-def]
     side by side, merged at the end."""
     total = x.shape[1] // n
     few = max(1, min(WIDE, max(LANES, total * n // 32)) // n)
-    few = min(few, total)
+    few = max(min(few, total), min(BATCH, total) if masked else 1)
     width = few * n
     lanes, ends = np.zeros((4, width)), np.empty((2, width), x.dtype)
-    row, flags = np.empty(width, x.dtype), np.empty(width, np.bool_)
+    row, marks = np.empty(width, x.dtype), np.empty(width, np.bool_)
     for a in range(x.shape[0]):
-        am = a if m.shape[0] > 1 else 0
         lanes[:] = 0.0
         ends[0], ends[1] = bounds[1], bounds[2]
-        for r in range(0, total, few):
-            k = min(few, total - r) * n
-            part = x[a, r * n : r * n + k]
-            if masked:
-                own = m[am, r * n // repeats : (r * n + k) // repeats]
-                _take_lanes(
-                    part, own, repeats, lanes, ends, row, flags, bounds,
-                    sums, squares, lows, highs, wide,
-                )  # fmt: skip
-            else:
-                _take(
-                    part, lanes[0, :k], lanes[1, :k], lanes[2, :k], lanes[3, :k],
-                    ends[0, :k], ends[1, :k], sums, squares, lows, highs, wide,
-                )  # fmt: skip
+        if masked:
+            _walk_marked(
+                x[a], m[a if m.shape[0] > 1 else 0], n, repeats, few, lanes, ends, row, marks,
+                bounds, sums, squares, lows, highs, wide,
+            )  # fmt: skip
+        else:
+            _take_rows(x[a], 0, total, few, n, lanes, ends, sums, squares, lows, highs, wide)
         for j in range(width):
             c = j % n
             if sums:
@@ -249,11 +322,8 @@ def _walk_flat(  # type: ignore[no-untyped-def]
             if squares:
                 q[a, c], e = two_sum(q[a, c], lanes[2, j])
                 qr[a, c] += e + lanes[3, j]
-        s0 = s[0]
         for j in range(0, width, n):
             if lows:
-                _take(ends[0, j : j + n], s0, s0, s0, s0, low[a], low[a],
-                      False, False, True, False, wide)  # fmt: skip
+                _least(low[a], ends[0, j : j + n])
             if highs:
-                _take(ends[1, j : j + n], s0, s0, s0, s0, high[a], high[a],
-                      False, False, False, True, wide)  # fmt: skip
+                _most(high[a], ends[1, j : j + n])

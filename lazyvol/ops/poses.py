@@ -75,7 +75,8 @@ def reference_of(
 def frequencies(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
     """The frequencies that were measured as a mask, the lowest first."""
     if not isinstance(wedge, xr.DataArray):
-        return structures.wedge(_space(stack), tuple(wedge))
+        made = structures.wedge(_space(stack), tuple(wedge))
+        return made if stack.chunks is not None else made.compute(scheduler="threads")
     missing = [d for d in SPATIAL if d not in require_stack(wedge).dims]
     if missing:
         raise LabelError(f"a mask of frequencies has the dims {SPATIAL}, got {wedge.dims}")

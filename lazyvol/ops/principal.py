@@ -23,6 +23,8 @@ from lazyvol.stack import require_stack
 
 #: features whose products are made: their matrix takes 0.5 GB
 FEATURES = 8192
+#: bytes that BLAS takes for itself in a product
+BLAS = 12 * 2**20
 DOUBLE = np.dtype(np.float64)
 
 
@@ -34,7 +36,7 @@ def paired(metric: str, dtype: np.dtype[Any]) -> Paired:
         finish=partial(gram.finish, metric=metric, dtype=dtype),
         dtype=dtype,
         state_bytes=16 + dtype.itemsize,
-        buffers=4 * gram.STRETCH,
+        buffers=4 * gram.STRETCH + BLAS,
     )
 
 

@@ -191,8 +191,9 @@ def _masked(
     lengths = tuple([1] * (3 - len(dims)) + [stack.sizes[d] for d in dims])
     grown = prod(overlaps.padding(lengths, overlaps.reaches(lengths, search)))
     find = partial(overlaps.find, axes=axes_of(stack, dims), search=search, overlap=overlap)
-    # 12 spectra and volumes of float64 at once, padded
-    scratch = 200.0 * grown / max(1, prod(lengths))
+    # 12 spectra and volumes at once, padded, and three of float64 that are not
+    item = 4 if _is_single(stack, against) else 8
+    scratch = 24.0 + 25.0 * item * grown / max(1, prod(lengths))
     return _found(stack, dims, find, scratch, against, mask, reference_mask)
 
 

@@ -204,7 +204,7 @@ def _own(
     dims = tuple(str(d) for d in stack.dims)
     return with_tables(
         partial(spectra.mixed, axis=dims.index(dim), dtype=dtype), stack, settled(matrix),
-        core=(dim,), out=dims, dtype=dtype, scratch=1.0 + stack.dtype.itemsize, title="whiten",
+        core=(dim,), out=dims, dtype=dtype, scratch=2.0 + stack.dtype.itemsize, title="whiten",
     )  # fmt: skip
 
 
@@ -224,13 +224,14 @@ def _applied(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
     tables = _tables(components, fitted["scale"], kind, p)
     lead = tuple(str(d) for d in stack.dims if d not in features)
     axes = tuple(stack.dims.index(d) for d in features)
+    trailing = tuple(range(stack.ndim - len(axes), stack.ndim))
     out = tuple(str(d) for d in stack.dims) if kind == "zca" else (*lead, "component")
     dtype = float_of(stack.dtype)
     return with_tables(
         partial(spectra.mapped, axes=axes, replace=kind == "zca", dtype=dtype), stack, mean,
         fitted["scale"], *tables, core=features, out=out,
         sizes=None if kind == "zca" else {"component": count}, dtype=dtype,
-        scratch=2 * stack.dtype.itemsize, title="whiten",
+        scratch=4.0 if axes == trailing else 4.0 + 2 * stack.dtype.itemsize, title="whiten",
     )  # fmt: skip
 
 

@@ -178,7 +178,7 @@ class Pairs(Recipe):
             reading = max(reading, held + parent.cost(part).peak)
             held += parent.nbytes(part)
         pairs = (rows.stop - rows.start) * (columns.stop - columns.start)
-        peak = max(reading, held + self.paired.buffers) + pairs * self.paired.state_bytes
+        peak = max(reading, held) + self.paired.buffers + pairs * self.paired.state_bytes
         return Cost(read, peak + self.nbytes(region))
 
 

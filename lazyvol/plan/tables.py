@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.plan import regions
-from lazyvol.plan.budget import BLOCK
 from lazyvol.plan.lazy import LazyArray, derived, dressed, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Foreign, Recipe
@@ -93,6 +92,10 @@ def _tabled(
     return lazy(recipe, grid, *arrays, title=title)
 
 
+#: bytes of a block beside tables, which take as much again
+BLOCK = 32 * 2**20
+
+
 def _cut(array: Any, parent: Recipe, runs: tuple[int | None, ...]) -> Grid:
     """Blocks of the stack: its own, cut further along the dims that need not be whole."""
     grid = list(_grid(array, tuple(range(parent.ndim))))
@@ -101,6 +104,8 @@ def _cut(array: Any, parent: Recipe, runs: tuple[int | None, ...]) -> Grid:
     room = max(1, BLOCK // max(1, whole * parent.dtype.itemsize))
     for a, axis in enumerate(runs):
         if axis is not None and prod(chunks) > room:
-            chunks[a] = max(1, chunks[a] * room // prod(chunks))
+            most = max(1, chunks[a] * room // prod(chunks))
+            grain = parent.grain[a]
+            chunks[a] = most // grain * grain if most >= grain else most
             grid[a] = regions.cover(parent.shape[a], chunks[a])
     return tuple(grid)

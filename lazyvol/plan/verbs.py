@@ -19,7 +19,7 @@ from lazyvol.plan import regions
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.folding import folded
+from lazyvol.plan.folding import folded, outright
 from lazyvol.plan.lazy import LazyArray, derived, finished, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.ragged import ragged_array
@@ -173,8 +173,10 @@ def fold(
     reduced = frozenset(order.index(d) for d in dims)
     arrays, local = _operands(stacks)
     turns = tuple(_turn(s, order) for s in stacks)
-    made = derived(partial(folded, spec, turns, reduced, title), *arrays)
-    made = {key: _done(made[key], False) for key in made} if not local else _all_done(made)
+    made: Mapping[str, Any] | None = outright(spec, turns, reduced, *arrays) if local else None
+    if made is None:
+        lazily = derived(partial(folded, spec, turns, reduced, title), *arrays)
+        made = _all_done(lazily) if local else lazily
     return {
         key: _labelled(made[key], (*kept, *out.dims), stacks[0])
         for key, out in spec.outputs.items()

@@ -1,0 +1,132 @@
+"""Registration beside scipy and scikit-image: shifts, moving, turning, averaging, aligning.
+
+    python bench/bench_registration.py [--box 64] [--particles 16]
+
+Two threads each, in memory, median of 5, all ways in turn in one process. The peers work particle
+by particle in a pool of two threads.
+"""
+
+import argparse
+from functools import partial
+
+import dask
+import numpy as np
+import scipy.fft
+import scipy.ndimage as ndi
+from scipy.spatial.transform import Rotation
+from side_by_side import table, threads, timed
+from skimage.registration import phase_cross_correlation
+
+import lazyvol as lv
+from lazyvol.kernels import matching, turning, turns
+
+
+def each(work, stack) -> None:
+    """``work(particle)`` for every particle, on two threads."""
+    values = stack.values
+
+    def share(thread: int) -> None:
+        for volume in values[thread::2]:
+            work(volume)
+
+    threads(share)
+
+
+def moving_ways(stack, reference, rotation) -> dict:
+    """One line for lazyvol and one for its peer, of each operation."""
+    step = {"z": 1.3, "y": -0.7, "x": 0.4}
+    by = list(step.values())
+    matrix, offset = turning.backwards(reference.shape, (1, 1, 1), turns.angles(rotation.as_quat()))
+    masks = np.ones(reference.shape, bool)
+    mask = reference > -np.inf
+    ours = lv.registration
+    phase = partial(phase_cross_correlation, reference.values)
+    masked = {"reference_mask": masks, "moving_mask": masks}
+    return {
+        "shifts": lambda: ours.shifts(stack, reference),
+        "shifts, skimage": lambda: each(
+            lambda v: phase(v, upsample_factor=10, normalization=None), stack
+        ),
+        "shifts under a mask": lambda: ours.shifts(stack, reference, mask=mask, upsample=1),
+        "shifts under a mask, skimage": lambda: each(lambda v: phase(v, **masked), stack),
+        "shift, cubic": lambda: ours.shift(stack, step),
+        "shift, cubic, scipy": lambda: each(lambda v: ndi.shift(v, by), stack),
+        "shift, linear": lambda: ours.shift(stack, step, order=1),
+        "shift, linear, scipy": lambda: each(lambda v: ndi.shift(v, by, order=1), stack),
+        "shift, fourier": lambda: ours.shift(stack, step, order="fourier"),
+        "shift, fourier, scipy": lambda: each(
+            lambda v: scipy.fft.ifftn(ndi.fourier_shift(scipy.fft.fftn(v), by)).real, stack
+        ),
+        "rotate, cubic": lambda: ours.rotate(stack, rotation),
+        "rotate, cubic, scipy": lambda: each(
+            lambda v: ndi.affine_transform(v, matrix, offset), stack
+        ),
+        "rotate, linear": lambda: ours.rotate(stack, rotation, order=1),
+        "rotate, linear, scipy": lambda: each(
+            lambda v: ndi.affine_transform(v, matrix, offset, order=1), stack
+        ),
+        "average of shifted": lambda: ours.average(stack, step),
+        "average of shifted, scipy": lambda: each(
+            lambda v: np.nan_to_num(ndi.shift(v, by, cval=np.nan)), stack
+        ),
+    }
+
+
+def matching_ways(reference, count: int = 100) -> dict:
+    """Scores of one particle against a reference in many orientations, at the best shift."""
+    box = reference.shape
+    some = matching.Frequencies.of(box, (1, 1, 1), [0.4])[-1]
+    window = matching.Window.of(box, (1, 1, 1), some, box[0] / 4)
+    known = matching.Reference.of(reference.values, (1, 1, 1), 0.4)
+    own = np.conj(matching.gathered(reference.values, some)) * some.twice
+    matrices = turns.matrices(turns.spiral(count))
+    spectrum = np.conj(scipy.fft.rfftn(reference.values))
+
+    def turned_volumes() -> None:
+        for m in matrices:
+            centre = np.array(box) // 2
+            volume = ndi.affine_transform(reference.values, m.T, centre - m.T @ centre, order=1)
+            scipy.fft.irfftn(scipy.fft.rfftn(volume) * spectrum, box).max()
+
+    def searched() -> None:
+        for m in matrices:
+            window.peaks(known.turned(m[None], some) * own)
+
+    return {
+        "100 rotations, shift and its top followed": lambda: known.sums(
+            matrices, some, own, some.twice
+        ),
+        "100 rotations, all shifts": searched,
+        "100 rotations, all shifts, scipy": turned_volumes,
+    }
+
+
+def report(title: str, seconds: dict[str, float], n: int) -> None:
+    rows = []
+    for name, s in seconds.items():
+        ours = [o for o in seconds if name.startswith(f"{o}, ") and name != o]
+        ratio = f"{s / seconds[max(ours, key=len)]:.1f}" if ours else ""
+        rows.append([name, f"{1000 * s / n:.2f}", ratio])
+    print(f"\n{title}\n")
+    print(table(["way", "ms each", "time / lazyvol"], rows), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--box", type=int, default=64)
+    parser.add_argument("--particles", type=int, default=16)
+    args = parser.parse_args()
+    dask.config.set(scheduler="threads", num_workers=2)
+    rng = np.random.default_rng(0)
+    box = (args.box,) * 3
+    reference = lv.as_stack(ndi.gaussian_filter(rng.normal(size=box), 2).astype("f4"))
+    made = reference.values + 0.05 * rng.normal(size=(args.particles, *box))
+    stack = lv.as_stack(made.astype("f4"))
+    rotation = Rotation.from_euler("ZYZ", (30, 40, 50), degrees=True)
+    title = f"{args.particles} particles of {args.box}^3 float32, two threads"
+    report(title, timed(moving_ways(stack, reference, rotation)), args.particles)
+    report("one reference, one thread", timed(matching_ways(reference)), 100)
+
+
+if __name__ == "__main__":
+    main()
