@@ -18,7 +18,7 @@ import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.kernels import gram
 from lazyvol.ops.principal import BLAS
-from lazyvol.plan import pairs, regions
+from lazyvol.plan import cuts, pairs, regions
 from lazyvol.plan.lazy import source_array
 from tests.clustering_rows import decomposition
 from tests.sources import READS, Virtual, elements_read
@@ -131,6 +131,17 @@ def test_equal_volumes_are_0_apart_and_small_angles_have_digits():
     assert C.distances(stack, metric="cosine").values[0, 3] == pytest.approx(angle, rel=1e-6)
 
 
+def test_offsets_and_contrasts_do_not_part_what_correlates():
+    rng = np.random.default_rng(9)
+    base = rng.normal(size=(3, 5, 7))
+    near = base + 1e-6 * rng.normal(size=base.shape)
+    found = C.distances(lv.as_stack(np.stack([base, near + 50, 3 * base - 7])), metric="ncc")
+    expected = C.distances(lv.as_stack(np.stack([base, near])), metric="ncc").values[0, 1]
+    assert 0 < expected < 1e-11
+    assert found.values[0, 1] == pytest.approx(expected, rel=1e-3)
+    assert found.values[0, 2] < 1e-15
+
+
 def test_a_correlation_far_from_0_is_right():
     array = values("float64") + 1e6
     found = C.distances(lv.as_stack(array), metric="ncc").values
@@ -139,9 +150,9 @@ def test_a_correlation_far_from_0_is_right():
 
 
 def test_what_has_no_direction_has_no_angle():
-    array = values("float32").copy()
+    array = values("float64").copy()
     array[3] = 0
-    array[4] = 7.3
+    array[4] = 0.1  # whose mean is not 0.1
     found = {m: C.distances(lv.as_stack(array), metric=m).values for m in ("cosine", "ncc")}
     assert np.isnan(found["cosine"][3]).all()
     assert np.isfinite(found["cosine"][4, :3]).all()
@@ -419,8 +430,10 @@ def test_many_small_volumes_are_decomposed_by_their_voxels(offset):
 
 def test_few_large_volumes_are_decomposed_by_their_distances():
     array = values("float64") * np.linspace(9, 1, 7)[:, None, None, None] + 1e5
-    for stack in (labelled(array), stored(array, (2, 5, 6, 13)), foreign(array, (3, 2, 4, 7))):
-        checked(C.components(stack, 3).compute(), flat(array), 3, 1e-8)
+    with pytest.MonkeyPatch.context() as patch, lv.limited(None, workers=3):
+        patch.setattr(cuts, "SMALL", 0)
+        for stack in (labelled(array), stored(array, (2, 5, 6, 13)), foreign(array, (3, 2, 4, 7))):
+            checked(C.components(stack, 3).compute(), flat(array), 3, 1e-8)
 
 
 def test_components_build_the_stack_again():

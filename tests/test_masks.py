@@ -149,6 +149,29 @@ def test_a_stretch_of_observations_reads_the_frames_behind_it():
     assert frames_read("ragged-slice") == {2, 3}
 
 
+def test_frames_without_observations_are_not_read():
+    array, mask = sample()
+    mask[6:9] = False
+    stack = opened("ragged-empty", array, (1, 17, 5), ("frame", "point", "feature"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_ragged, "TILE", 17 * 5 * 4)
+        lv.masks.select(stack, points(mask))["values"].compute()
+    assert frames_read("ragged-empty") == set(range(13)) - {4, 6, 7, 8}
+
+
+@pytest.mark.parametrize("chunks", [None, 3])
+def test_rows_are_padded_and_any_part_of_them_is_right(chunks):
+    array, mask = sample()
+    rows = np.full((13, mask.sum(1).max(), 5), np.nan, np.float32)
+    for row, values_, own in zip(rows, array, mask, strict=True):
+        row[: own.sum()] = values_[own]
+    found = lv.masks.pad(lv.masks.select(points(array, chunks), points(mask)))
+    np.testing.assert_array_equal(found, rows)
+    part = found[3:9, 4:, 1:3]
+    np.testing.assert_array_equal(part, rows[3:9, 4:, 1:3])
+    assert found.dtype == np.float32
+
+
 def test_blocks_are_few_fat_and_cut_between_frames(monkeypatch):
     array, mask = sample()
     monkeypatch.setattr(plan_ragged, "BLOCK", 400)
@@ -341,7 +364,7 @@ def exact(array: np.ndarray, flags: np.ndarray) -> np.ndarray:
 @given(
     after=st.integers(1, 40), rows=st.integers(1, 900), before=st.integers(1, 3),
     shared=st.sampled_from([(1, 1), (0, 1), (1, 0), (0, 0), None]),
-    share=st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]), wide=st.booleans(),
+    share=st.sampled_from([0.0, 0.02, 0.25, 0.5, 0.98, 1.0]), wide=st.booleans(),
 )  # fmt: skip
 @MORE
 def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, shared, share, wide):
@@ -354,6 +377,8 @@ def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, sha
     mask = None if share == 1.0 else rng.random(shape) < share
     if mask is not None and share == 0.5:  # long stretches, as masks have them
         mask = np.sort(mask, axis=1)
+    if share == 0.25:  # the same in every word of eight flags
+        mask = np.broadcast_to(np.arange(rows)[:, None] % 4 == 0, shape).copy()
     full = np.ones(array.shape, bool) if mask is None else np.broadcast_to(mask, array.shape)
     state = moments.start((before, after), parts=("sum", "low", "high", "count"), dtype=array.dtype)
     moments.update(state, (1,), array, mask)
@@ -578,7 +603,16 @@ def test_touching_volumes_are_not_joined():
     assert (found == 1).all()
 
 
-def test_labels_within_a_budget(tmp_path):
+def test_blocks_are_joined_on_a_cluster(client):
+    array = np.random.default_rng(4).random((2, 9, 10, 11)) < 0.4
+    mask = lv.as_stack(da.from_array(array, chunks=5))
+    with pytest.MonkeyPatch.context() as patch, client.as_current():
+        patch.setattr(stitching, "BLOCK", 1000)
+        found = lv.masks.label(mask).compute()
+    np.testing.assert_array_equal(found, np.stack([ndi.label(v)[0] for v in array]))
+
+
+def test_labels_within_a_budget():
     """A volume beyond a task's share is labelled in blocks, and saved within the budget."""
     noise = lv.synthetic.noise((180, 190, 200), seed=2)
     mask = noise > 0.6

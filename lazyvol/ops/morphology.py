@@ -158,7 +158,7 @@ def _reshaped(
         str(d): steps * times * (n // 2) for d, n in zip(mask.dims, element.shape, strict=True)
     }
     bound = partial(kernel, element=element, iterations=times, border=bool(border))
-    found = stencil(bound, mask, depth=depth, mode="clip", scratch=3.0, title=title)
+    found = stencil(bound, mask, depth=depth, mode="clip", scratch=2.0 + steps, title=title)
     found.attrs = {**with_units(mask, 0)}
     return found
 

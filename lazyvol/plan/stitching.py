@@ -38,6 +38,9 @@ from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.verbs import _done, _grid, _labelled, _operands, _turn
 from lazyvol.stack import require_stack
 
+#: bytes of the smallest blocks that a tight budget may ask for
+LEAST = 2**16
+
 
 @dataclass(frozen=True)
 class Stitching:
@@ -195,12 +198,33 @@ def _narrowed(grid: Grid, first: int, item: int) -> Grid:
 
 def _volume_grid(parent: Recipe, first: int, kernels: Stitching) -> Grid:
     """Blocks of one volume each, in whole stored chunks where they are not too large."""
-    shape, room = parent.shape[first:], _room()
-    item = _item(kernels, parent)
+    limit, room, item = Budget.current().per_task, _room(), _item(kernels, parent)
+    grid = _blocks(parent, first, item, room)
+    while (
+        limit is not None
+        and room > LEAST
+        and sampled_cost(_looked(kernels, parent), grid)[1] > limit
+    ):
+        room //= 2
+        grid = _blocks(parent, first, item, room)
+    return grid
+
+
+def _blocks(parent: Recipe, first: int, item: int, room: int) -> Grid:
+    """Blocks of one volume each, of about ``room`` bytes."""
+    shape = parent.shape[first:]
     own = block_grid(shape, parent.grain[first:], item, room)
     if prod(max(c) for c in own) * item > 2 * room:
         own = block_grid(shape, (1,) * len(shape), item, room)
     return (*((1,) * n for n in parent.shape[:first]), *own)
+
+
+def _looked(kernels: Stitching, parent: Recipe) -> Blockwise:
+    """A recipe that costs what looking at a block does."""
+    axes = (tuple(range(parent.ndim)),)
+    return Blockwise(
+        kernels.alone, (parent,), axes, parent.shape, kernels.dtype, frozenset(), kernels.scratch
+    )
 
 
 def _tables(
@@ -256,11 +280,7 @@ def _table(tables: Mapping[tuple[int, ...], Any], index: tuple[int, ...], ndim: 
 
 def _price(kernels: Stitching, parent: Recipe, grid: Grid, first: int) -> Price:
     """A read of all of it; faces of every block wait until they are joined."""
-    looked = Blockwise(
-        kernels.alone, (parent,), (tuple(range(parent.ndim)),), parent.shape, kernels.dtype,
-        frozenset(), kernels.scratch,
-    )  # fmt: skip
-    read, peak = sampled_cost(looked, grid)
+    read, peak = sampled_cost(_looked(kernels, parent), grid)
     return Price(read, stored_bytes(parent), peak, waiting=_faces(grid[first:]) * 4)
 
 
