@@ -51,9 +51,11 @@ def peak_of(way: Way) -> int:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    way()
-    done.set()
-    watcher.join()
+    try:
+        way()
+    finally:
+        done.set()
+        watcher.join()
     return most - before
 
 

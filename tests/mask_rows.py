@@ -108,7 +108,9 @@ SELECTIONS = {
         ("obs", "x"), dtype="same", ulps=0,
     ),
     "masks.frame": Case(
-        lambda s: lv.masks.frame(lv.masks.select(s, per_particle(s)), -1).drop_vars("score", errors="ignore"),
+        lambda s: lv.masks.frame(lv.masks.select(s, per_particle(s)), -1).drop_vars(
+            "score", errors="ignore"
+        ),
         lambda a: a[-1][own_of(a.shape)[-1]], ("obs",), dtype="same", ulps=0,
     ),
     "masks.pad": Case(

@@ -96,7 +96,15 @@ REST = {
     ("masks", "var"): ["mask.zarr", "--dim", "z,y"],
     ("projections", "slab"): ["z", "2", "6"],
     ("registration", "align"): [
-        "volume.zarr", "--angles", "60", "--finest", "30", "--resolution", "6", "--max-shift", "2"
+        "volume.zarr",
+        "--angles",
+        "60",
+        "--finest",
+        "30",
+        "--resolution",
+        "6",
+        "--max-shift",
+        "2",
     ],
     ("registration", "rotate"): ["10,20,30"],
     ("registration", "shift"): ["1,0,2"],

@@ -9,7 +9,6 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-import scipy.integrate
 import scipy.ndimage as ndi
 import scipy.stats
 import xarray as xr
@@ -18,8 +17,8 @@ from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
-from lazyvol.kernels import bands, orientations, references, rivals, shapes, suspects
 from lazyvol.kernels import screening as kernel
+from lazyvol.kernels import shapes
 from lazyvol.plan.lazy import source_array
 from tests.sources import Counting, elements_read
 from tests.strategies import FEW, chunked, chunkings
@@ -234,16 +233,6 @@ def test_nothing_in_common_tells_nothing():
         silent += (found.p_value.values == 1).all() and (found.llr.values == 0).all()
         assert not found.flagged.any()
     assert silent >= 6  # noise agrees with itself by three standard errors now and then
-
-
-@pytest.mark.parametrize(("agreement", "told"), [(0.0, False), (1.0, True)])
-def test_references_that_the_particles_do_not_hold_tell_nothing(agreement, told):
-    kinds = np.array([rivals.RIGHT, rivals.EMPTY])
-    rows = np.zeros((2, 7), np.float32)
-    made = rivals.Rivals(kinds, np.tile(np.eye(3), (2, 1, 1)), rows, rows[:1])
-    t = 3 * np.random.default_rng(0).normal(size=(50, 2)) + 9 * agreement
-    q = np.full((50, 2), 9.0)
-    assert (kernel._judge(made, t, q, np.ones(50), np.ones(50)) is not None) == told
     alike = screened(np.ones((5, 8, 8, 8)))
     assert not alike.flagged.any()
     assert np.isfinite(alike.llr.values).all()
@@ -414,120 +403,3 @@ def test_real_ribosomes_turned_away_are_found_better_than_by_correlation():
         plain.append(area(-found.ncc.values, wrong))
     assert np.mean(ours) > 0.9
     assert np.mean(ours) > np.mean(plain) + 0.1
-
-
-# parts -----------------------------------------------------------------------------------------
-
-
-def test_spectra_are_those_of_the_whole_fft():
-    shape, step = (7, 10, 13), (2.0, 1.5, 1.0)
-    band = bands.band_of(shape, step, 10**6)
-    x = np.random.default_rng(0).normal(size=(2, *shape)) + 30
-    window = np.einsum("i,j,k->ijk", *band.fades)
-    state = bands.start((2,), band=band)
-    for z in (slice(0, 3), slice(3, 7)):
-        for y in (slice(0, 9), slice(9, 10)):
-            places = np.arange(7)[z], np.arange(10)[y], np.arange(13)
-            bands.update(state, (1, 2, 3), x[:, z, y], *places, band=band)
-    rows = bands.finish(state, band=band, dtype=np.dtype("f8"))["rows"]
-    level = (x * window).sum((1, 2, 3)) / window.sum()
-    whole = np.fft.fftn((x - level[:, None, None, None]) * window, axes=(1, 2, 3))
-    at = band.index
-    turn = np.exp(2j * np.pi * (at * (np.array(shape) // 2) / shape).sum(1))
-    expected = whole[:, at[:, 0], at[:, 1], at[:, 2]] * turn * np.sqrt(2 / np.prod(shape))
-    np.testing.assert_allclose(bands.complexes(rows), expected, atol=2e-4)
-    again = bands.rows_of(bands.volumes(rows, band), band)
-    np.testing.assert_allclose(again, rows, atol=1e-9)
-
-
-def test_rotations_are_evenly_spread():
-    turns = orientations.rotations(500)
-    np.testing.assert_allclose(
-        turns @ turns.transpose(0, 2, 1), np.tile(np.eye(3), (500, 1, 1)), atol=1e-9
-    )
-    np.testing.assert_allclose(np.linalg.det(turns), 1)
-    apart = np.degrees(np.arccos(np.clip((np.einsum("aij,bij->ab", turns, turns) - 1) / 2, -1, 1)))
-    np.fill_diagonal(apart, 999)
-    nearest = apart.min(1)
-    assert nearest.min() > 20
-    assert nearest.max() < 40
-
-
-@pytest.mark.parametrize("step", [(1.0, 1.0, 1.0), (1.6, 1.0, -1.3)])
-def test_a_turned_spectrum_is_that_of_the_turned_object(step):
-    shape = tuple(int(26 / abs(d)) for d in step)
-    turn = Rotation.from_rotvec([0.3, 0.9, -0.5]).as_matrix()
-
-    def gaussian(matrix):
-        axes = [(np.arange(n) - n // 2) * d for n, d in zip(shape, step, strict=True)]
-        place = np.stack(np.meshgrid(*axes, indexing="ij"), -1) @ matrix
-        return np.exp(-0.5 * ((place - (1, -2, 0.5)) / (1.5, 2.0, 3.0)) ** 2).prod(-1)
-
-    band = bands.band_of(shape, step, 10**6)
-    places = [np.arange(n) for n in shape]
-    state = bands.start((2,), band=band)
-    both = np.stack([gaussian(np.eye(3)), gaussian(turn)])
-    bands.update(state, (1, 2, 3), both, *places, band=band)
-    rows = bands.finish(state, band=band, dtype=np.dtype("f8"))["rows"]
-    solid = references.standing(bands.volumes(rows[:1], band), np.ones(band.cube), band)
-    found = orientations.Turned(solid, band).rows(turn, np.arange(len(band.index)))
-    assert np.linalg.norm(found[0] - rows[1]) < 0.08 * np.linalg.norm(rows[1])
-    assert np.linalg.norm(rows[0] - rows[1]) > 0.4 * np.linalg.norm(rows[1])
-
-
-def test_hypotheses_that_look_alike_are_one():
-    angles = np.radians([0, 5, 90, 93, 180, 45])
-    rows = np.stack([np.cos(angles), np.sin(angles)], 1)
-    assert sorted(rivals.distinct(rows @ rows.T)) in ([1, 3, 4], [2, 3, 4])
-    assert len(rivals.distinct(np.zeros((3, 3)))) == 0
-
-
-def test_a_likelihood_is_the_integral_over_contrasts():
-    t, q, level, spread = 2.3, 3.1, 0.8, 0.2
-
-    def density(a):
-        return scipy.stats.norm.pdf(a, level, level * np.sqrt(spread)) * np.exp(
-            a * t - a * a * q / 2
-        )
-
-    expected = np.log(scipy.integrate.quad(density, -20, 20)[0])
-    assert suspects.likelihood(np.array(t), np.array(q), level, spread) == pytest.approx(expected)
-    assert suspects.likelihood(np.array(t), np.array(q), 1.0, 0.0) == pytest.approx(t - q / 2)
-
-
-def test_shares_of_hypotheses_are_recovered():
-    rng = np.random.default_rng(0)
-    truth = rng.choice(3, 4000, p=(0.7, 0.2, 0.1))
-    x = rng.normal(size=(4000, 3)) + 2 * np.eye(3)[truth]
-    share, found = suspects.shares(2 * x - 2, np.zeros(3))
-    np.testing.assert_allclose(share, (0.7, 0.2, 0.1), atol=0.03)
-    np.testing.assert_allclose(found.sum(1), 1)
-
-
-@pytest.mark.parametrize("excess", [1.0, 0.6])
-def test_p_values_are_those_of_plain_simulation(excess):
-    rng = np.random.default_rng(1)
-    rows = rng.normal(size=(5, 40)) * 0.5
-    rows[1] = 0
-    noise = np.full(40, excess)
-    noise[20:] = 1
-    gram, covariance = rows @ rows.T, (rows * noise) @ rows.T
-    share = np.array([0.9, 0.01, 0.03, 0.02, 0.04])
-    drawn = 200_000
-    contrast = 1 + np.sqrt(0.05) * rng.normal(size=(drawn, 1))
-    t = contrast * gram[0] + rng.normal(size=(drawn, 40)) * np.sqrt(noise) @ rows.T
-    ratios = suspects.ratio(suspects.likelihood(t, np.diag(gram), 1.0, 0.05), share)
-    asked = np.quantile(ratios, [0.05, 0.5, 0.95, 0.999])
-    p = suspects.p_values(asked, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
-    np.testing.assert_allclose(p, [0.95, 0.5, 0.05, 0.001], rtol=0.1)
-    beyond = np.array([20.0, 40.0, 60.0])
-    far = suspects.p_values(beyond, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
-    assert 0 < far[1] <= far[0] < 1e-8
-
-
-def test_the_rule_of_benjamini_and_hochberg():
-    p = np.random.default_rng(2).random(200) ** 3
-    expected = scipy.stats.false_discovery_control(p) <= 0.1
-    np.testing.assert_array_equal(suspects.rejected(p, 0.1), expected)
-    assert not suspects.rejected(np.array([0.5, 0.9]), 0.05).any()
-    assert suspects.rejected(np.empty(0), 0.05).size == 0

@@ -124,13 +124,27 @@ def _cover(coverage: Array, mask: Array, m: Array, w: float) -> None:
         for y in range(ny):
             fy = y if y <= ny // 2 else y - ny
             for x in range(coverage.shape[2]):
-                i = int(np.rint(m[0, 0] * fz + m[0, 1] * fy + m[0, 2] * x))
-                j = int(np.rint(m[1, 0] * fz + m[1, 1] * fy + m[1, 2] * x))
-                k = int(np.rint(m[2, 0] * fz + m[2, 1] * fy + m[2, 2] * x))
-                if 2 * abs(i) > nz or 2 * abs(j) > ny or 2 * abs(k) > nx:
+                p = m[0, 0] * fz + m[0, 1] * fy + m[0, 2] * x
+                q = m[1, 0] * fz + m[1, 1] * fy + m[1, 2] * x
+                r = m[2, 0] * fz + m[2, 1] * fy + m[2, 2] * x
+                if 2 * abs(p) > nz or 2 * abs(q) > ny or 2 * abs(r) > nx:
                     coverage[z, y, x] += w
                 else:
-                    coverage[z, y, x] += w * mask[i % nz, j % ny, k % nx]
+                    coverage[z, y, x] += w * _between(mask, p, q, r)
+
+
+@compiled
+def _between(mask: Array, p: float, q: float, r: float) -> float:
+    """Linear interpolation in a periodic array."""
+    nz, ny, nx = mask.shape
+    i, j, k = int(np.floor(p)), int(np.floor(q)), int(np.floor(r))
+    found = 0.0
+    for a in range(2):
+        for b in range(2):
+            near = (p - i if a else 1 - p + i) * (q - j if b else 1 - q + j)
+            row = mask[(i + a) % nz, (j + b) % ny]
+            found += near * ((1 - r + k) * row[k % nx] + (r - k) * row[(k + 1) % nx])
+    return found
 
 
 def combine(s: State, t: State) -> State:

@@ -41,11 +41,7 @@ class Frequencies:
     def of(
         cls, shape: Sequence[int], step: Sequence[float], limits: Sequence[float]
     ) -> "list[Frequencies]":
-        """Those up to each of several limits, of which lower ones are the beginning of higher.
-
-        Else they follow each other along rows, for neighbours are read together (in the order of
-        their length 64^3 took 200 ns for each and rotation, so 40).
-        """
+        """Those up to each of several limits, of which lower ones are the beginning of higher."""
         sizes = np.array(shape) * step
         most = [
             min((n - 1) // 2, floor(max(limits) * abs(s) + 1e-9))
@@ -236,14 +232,12 @@ def _sums(
 class Window:
     """A coarser box on which correlations up to a limit are looked at, and its shifts in reach.
 
-    ``slots`` are where frequencies lie in its half spectrum, ``mirrored`` where the conjugates of
-    those without x lie; ``allowed`` are its voxels within reach and ``moves`` their shifts.
+    ``slots`` are where frequencies lie in its half spectrum; ``allowed`` are its voxels within
+    reach and ``moves`` their shifts.
     """
 
     shape: tuple[int, int, int]
     slots: Array
-    mirrored: Array
-    plane: Array
     allowed: Array
     moves: Array
     voxel: Array
@@ -259,22 +253,19 @@ class Window:
         nz, ny, nx = lengths
         half = nx // 2 + 1
         z, y, x = frequencies.at.T
-        plane = np.flatnonzero(x == 0)
         slots = ((z % nz) * ny + y % ny) * half + x
-        mirrored = ((-z[plane] % nz) * ny + -y[plane] % ny) * half
         voxel = np.array(shape) * np.array(step) / lengths
         places = near(lengths, [int(reach / abs(v) + 1e-9) for v in voxel])
         inside = distances(places, voxel) <= reach * (1 + 1e-9)
         own = np.stack([p[i] for p, i in zip(places, np.nonzero(inside), strict=True)], -1)
         flat = np.ravel_multi_index(tuple((own % lengths).T), tuple(lengths))
-        return cls((nz, ny, nx), slots, mirrored, plane, flat, own, voxel)
+        return cls((nz, ny, nx), slots, flat, own, voxel)
 
     def spectrum(self, cross: Array) -> Array:
         """Half spectra of this box out of (many, frequency)."""
         nz, ny, nx = self.shape
         half = np.zeros((len(cross), nz * ny * (nx // 2 + 1)), np.complex64)
         half[:, self.slots] = cross
-        half[:, self.mirrored] = np.conj(cross[:, self.plane])
         return half.reshape(-1, nz, ny, nx // 2 + 1)
 
     def correlation(self, cross: Array) -> Array:

@@ -71,9 +71,10 @@ def p_values(
     """Probability that a right particle has so large a ratio or a larger one.
 
     ``means`` are inner products of a particle of each hypothesis with all references, ``q`` the
-    references' own, ``noise`` the covariance of what noise adds. Half of the simulated particles are right, half are drawn from the rivals and weighed by
-    how much likelier right ones are there: that gives tails which right ones never reach (a
-    p-value of 1e-12 costs no more than one of 0.1).
+    references' own, ``noise`` the covariance of what noise adds. Half of the simulated particles
+    are right, half are drawn from the rivals and weighed by how much likelier right ones are
+    there: that gives tails which right ones never reach (a p-value of 1e-12 costs no more than one
+    of 0.1).
     """
     random = np.random.default_rng(seed)
     root, back = _roots(noise)
