@@ -64,4 +64,4 @@ def _outside(span: slice, length: int, mode: Mode) -> list[tuple[int, int]]:
 
 
 def _beyond(span: slice, length: int) -> list[int]:
-    return [p for p in range(span.start, span.stop) if not 0 <= p < length]
+    return [p for p in range(span.start, span.stop) if not 0 <= p < length] if length else []
