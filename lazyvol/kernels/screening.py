@@ -25,6 +25,8 @@ TURNS, EACH = 5.0, 1.0
 TELLING = 0.02
 #: standard errors by which particles have to confirm the references that the others make
 CONFIRMED = 3.0
+#: false discovery rate at which wrong particles count as shown when weights are made
+SHOWN = 0.2
 #: largest variance of contrasts
 VARIED = 0.25
 
@@ -42,10 +44,17 @@ class _Judged:
     share: Array
     found: Array
     excess: Array
+    trusted: Array
 
     @property
     def logs(self) -> Array:
         return suspects.likelihood(self.t, self.q, self.level[:, None], self.spread)
+
+    @property
+    def ratios(self) -> Array:
+        """Log likelihood ratios, by shares that do not count the particle itself."""
+        own = suspects.others_shares(self.share, self.found, self.prior)
+        return suspects.ratio(self.logs, own)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def _judged(
         judged = _round(rows, right, scale, folds, made, given, band, grid, other and last)
         if judged is None:
             return None, scale
-        right = judged.found[:, 0]
+        right = judged.trusted = _trusted(judged, right)
     return judged, scale
 
 
@@ -185,7 +194,7 @@ def _judge(
     logs = suspects.likelihood(t, q, level[:, None], spread)
     share, found = suspects.shares(logs, prior)
     excess = np.ones(hypotheses.rows.shape[1])
-    return _Judged(hypotheses, t, q, level, spread, prior, share, found, excess)
+    return _Judged(hypotheses, t, q, level, spread, prior, share, found, excess, right)
 
 
 def _levels(t: Array, q: Array, right: Array, scale: Array) -> Array:
@@ -239,11 +248,8 @@ def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
         column["llr"][:], column["p_value"][:], column["probability"][:] = 0.0, 1.0, 0.0
         column["best_hypothesis"][:] = rivals.RIGHT
         return table
-    own = suspects.others_shares(judged.share, judged.found, judged.prior)
-    column["llr"][:] = suspects.ratio(judged.logs, own)
-    column["p_value"][:] = suspects.p_values(
-        column["llr"], *_moments(judged), judged.share, judged.level, judged.spread
-    )
+    column["llr"][:] = judged.ratios
+    column["p_value"][:] = _p_values(judged, judged.trusted, suspects.DRAWS)
     column["flagged"][:] = suspects.rejected(column["p_value"], rate)
     column["probability"][:] = 1 - judged.found[:, 0]
     column["contrast"][:] = judged.t[:, 0] / judged.q[:, 0]
@@ -251,16 +257,32 @@ def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
     return table
 
 
-def _moments(judged: _Judged) -> tuple[Array, Array, Array]:
-    """Means of inner products under each hypothesis, references' own, and noise's covariance.
+def _trusted(judged: _Judged, before: Array) -> Array:
+    """Weight of each particle among the right ones.
 
-    Means of right particles are taken from the particles: a filtered reference falls short of the
-    truth, and by a different part where it is turned.
+    Its probability, but all are trusted as far as their p-values do not show as many wrong ones:
+    where hypotheses can hardly be told apart, shares drift, and to leave out those that happen to
+    fit worse makes the others fit too well.
+    """
+    doubt = 1 - judged.found[:, 0]
+    p = _p_values(judged, before, suspects.DRAWS // 4)
+    shown = suspects.rejected(p, SHOWN).sum() * (1 - SHOWN)
+    found: Array = 1 - doubt * min(1.0, shown / max(float(doubt.sum()), 1e-9))
+    return found
+
+
+def _p_values(judged: _Judged, trusted: Array, draws: int) -> Array:
+    """p-values by the mean inner products of right particles, taken from the particles.
+
+    A filtered reference falls short of the truth, and by a different part where it is turned.
     """
     rows = judged.rivals.rows.astype(np.float64)
-    means, right = rows @ rows.T, judged.found[:, 0]
-    means[0] = (right / judged.level) @ judged.t / right.sum()
-    return means, judged.q.mean(0), (rows * judged.excess) @ rows.T
+    means = rows @ rows.T
+    means[0] = (trusted / judged.level) @ judged.t / trusted.sum()
+    return suspects.p_values(
+        judged.ratios, means, judged.q.mean(0), (rows * judged.excess) @ rows.T, judged.share,
+        judged.level, judged.spread, draws,
+    )  # fmt: skip
 
 
 def _explain(judged: _Judged, column: dict[str, Array]) -> None:

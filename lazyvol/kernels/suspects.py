@@ -66,7 +66,7 @@ def others_shares(share: Array, found: Array, prior: Array) -> Array:
 
 def p_values(
     ratios: Array, means: Array, q: Array, noise: Array, share: Array, level: Array, spread: float,
-    seed: int = 0,
+    draws: int = DRAWS,
 ) -> Array:  # fmt: skip
     """Probability that a right particle has so large a ratio or a larger one.
 
@@ -76,16 +76,16 @@ def p_values(
     there: that gives tails which right ones never reach (a p-value of 1e-12 costs no more than one
     of 0.1).
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     root, back = _roots(noise)
-    half, rivals = DRAWS // 2, share[1:] / share[1:].sum()
+    half, rivals = draws // 2, share[1:] / share[1:].sum()
     truth = np.r_[np.zeros(half, np.int64), 1 + random.choice(len(rivals), half, p=rivals)]
-    own = random.choice(level, DRAWS)
-    contrast = own * (1 + np.sqrt(spread) * random.normal(size=DRAWS))
-    drawn, weight = np.empty(DRAWS), np.empty(DRAWS)
+    own = random.choice(level, draws)
+    contrast = own * (1 + np.sqrt(spread) * random.normal(size=draws))
+    drawn, weight = np.empty(draws), np.empty(draws)
     step = (means[1:] - means[0]) @ back
     middle = 0.5 * ((means[1:] + means[0]) * step).sum(1)
-    for part in np.array_split(np.arange(DRAWS), 10):
+    for part in np.array_split(np.arange(draws), 10):
         a = contrast[part, None]
         t = a * means[truth[part]] + random.normal(size=(len(part), len(root))) @ root.T
         logs = likelihood(t, q, own[part, None], spread)
@@ -93,7 +93,7 @@ def p_values(
         likelier = logsumexp(a * (t @ step.T) - a * a * middle + np.log(rivals), axis=1)
         weight[part] = 2 * expit(-likelier)
     order = np.argsort(-drawn)
-    tail = np.cumsum(weight[order]) / DRAWS
+    tail = np.cumsum(weight[order]) / draws
     place = np.searchsorted(-drawn[order], -ratios, side="right")
     least = tail[0] * np.exp(np.minimum(0, drawn[order[0]] - ratios))  # beyond all drawn
     return np.minimum(1.0, np.where(place > 0, tail[np.maximum(place - 1, 0)], least))
