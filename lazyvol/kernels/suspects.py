@@ -113,3 +113,16 @@ def rejected(p: Array, rate: float) -> Array:
     order = np.sort(p)
     below = np.flatnonzero(order <= rate * np.arange(1, len(p) + 1) / max(1, len(p)))
     return p <= order[below[-1]] if below.size else np.zeros(len(p), bool)
+
+
+def at_least_wrong(p: Array) -> float:
+    """How many p-values are surely of wrong particles: more small ones than right ones give.
+
+    The excess over what is due below any bound, less its standard error (after Meinshausen
+    and Rice, Ann. Stat. 34, 2006).
+    """
+    n, below = len(p), np.arange(1, len(p) + 1)
+    bound = np.sort(p)
+    sure = below - n * bound - np.sqrt(n * bound * (1 - bound))
+    inside = bound < 0.5
+    return float(max(0.0, np.max(sure[inside] / (1 - bound[inside]), initial=0.0)))
