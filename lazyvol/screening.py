@@ -8,9 +8,9 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import scipy.special
 import xarray as xr
 
 from lazyvol.client import current_client, progress_bar, tasks_at_once
@@ -18,15 +18,14 @@ from lazyvol.errors import LabelError, StoreError, TargetExistsError
 from lazyvol.facts import Source
 from lazyvol.io.saving import save
 from lazyvol.ops import scores, stats
+from lazyvol.ops.screening import Wedge
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.report import Flagging, Run, ScreenResult, write_report
+from lazyvol.report.result import ranking
 from lazyvol.stack import SPATIAL, STACK, require_stack
 from lazyvol.tables import csv_text, write_text
 
-METRICS = ("ncc", "cosine", "mse", "rmse")
-#: the metric by which particles are flagged
-FLAGGED_BY = "ncc"
 #: particles shown of each kind, best and worst
 SHOWN = 8
 
@@ -39,6 +38,10 @@ def screen(
     out: str | os.PathLike[str],
     *,
     fdr: float = 0.05,
+    templates: xr.DataArray | None = None,
+    angles: float | None = 30.0,
+    mask: xr.DataArray | None = None,
+    wedge: Wedge | None = None,
     memory: int | float | str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
@@ -48,9 +51,9 @@ def screen(
 ) -> ScreenResult:
     """Computes the screening of a stack of particles in two reads and writes it to a folder.
 
-    The first read gives the average, the variance and the two half-set averages; the second the
-    scores of every particle against the average of the others. Particles whose ncc is too low for
-    the bulk are flagged: robust z-scores, a normal bulk, Benjamini-Hochberg.
+    The first read gives the average, the variance and the two half-set averages; the second all
+    that ``scores.screen`` needs to say which particles are explained better by something else than
+    by what the others have in common, and plain scores beside.
 
     Parameters
     ----------
@@ -61,6 +64,8 @@ def screen(
         where it is missing. Each gets its name only when it is complete, the report last.
     fdr
         Share of good ones that is acceptable among the flagged, between 0 and 1.
+    templates, angles, mask, wedge
+        As in ``scores.screen``.
     memory
         Bytes, or text like ``"2GiB"``, that the run may take beside the interpreter.
     workers
@@ -92,9 +97,8 @@ def screen(
     >>> import numpy as np, lazyvol as lv, tempfile
     >>> from lazyvol.screening import screen
     >>> rng = np.random.default_rng(0)
-    >>> particles = rng.normal(size=(40, 1, 1, 1)) * 0 + rng.normal(size=(6, 6, 6))
-    >>> particles = particles + rng.normal(scale=0.3, size=particles.shape)
-    >>> particles[7] = rng.normal(size=(6, 6, 6))
+    >>> particles = rng.normal(size=(8, 8, 8)) + rng.normal(scale=0.5, size=(60, 8, 8, 8))
+    >>> particles[7] = rng.normal(size=(8, 8, 8))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     screen(lv.as_stack(particles), folder).flagged
     (7,)
@@ -105,19 +109,23 @@ def screen(
     clock, started = _Clock(), datetime.now().astimezone()
     folder = results_folder(Path(out), overwrite)
     budget = budget_for(memory, workers)
+    options: dict[str, Any] = {
+        "fdr": fdr, "templates": templates, "angles": angles, "mask": mask, "wedge": wedge
+    }  # fmt: skip
     with limited(budget.memory, budget.workers), tasks_at_once(workers):
-        planned = plans(stack)
+        planned = plans(stack, **options)
         with clock.of(AVERAGES), progress_bar("averages", shown=progress):
             averages = _without_nan(stack, scores.halves(stack).compute())
         with clock.of(SCORES), progress_bar("scores", shown=progress):
-            table, flagging = _table(stack, averages["average"], fdr)
+            table = table_of(scores.screen(stack, average=averages["average"], **options))
         best, worst = _extremes(table)
         with clock.of(EXAMPLES):
             shown = _examples(stack, (*best, *worst))
         curve = scores.fsc(averages["first"], averages["second"])
     result = ScreenResult(
         source=Source.of(stack, name), average=averages["average"],
-        variance=averages["variance"], scores=table, flagging=flagging, fsc=curve,
+        variance=averages["variance"], scores=table, fsc=curve,
+        flagging=flagging(table, fdr, prod(averages["average"].shape)),
         half_sizes=_half_sizes(stack), halves_by="half" if "half" in stack.coords else "parity",
         examples=shown, best=best, worst=worst,
         run=Run(
@@ -131,15 +139,22 @@ def screen(
 
 
 def plans(
-    stack: xr.DataArray, *, memory: int | float | str | None = None, workers: int | None = None
-) -> dict[str, Plan]:
-    """Plans of the two reads of a screening, by name. Nothing is computed."""
+    stack: xr.DataArray, *, memory: int | float | str | None = None, workers: int | None = None,
+    **options: Any,
+) -> dict[str, Plan]:  # fmt: skip
+    """Plans of the two reads of a screening, by name. Nothing of the stack is computed.
+
+    ``options`` are those of ``scores.screen``.
+    """
     stack = _particles(stack)
     volume = stack.isel({STACK: 0}, drop=True)
     blank = volume.copy(data=np.zeros(volume.shape, volume.dtype))
     budget = budget_for(memory, workers)
     with limited(budget.memory, budget.workers):
-        steps = {AVERAGES: scores.halves(stack), SCORES: _compared(stack, blank)}
+        steps = {
+            AVERAGES: scores.halves(stack),
+            SCORES: scores.screen(stack, average=blank, **options),
+        }
         return {n: explain(s) for n, s in steps.items()}
 
 
@@ -218,57 +233,37 @@ def results_folder(out: Path, overwrite: bool) -> Path:
     return out
 
 
-def _compared(stack: xr.DataArray, average: xr.DataArray) -> xr.Dataset:
-    return scores.compare(stack, average, metrics=METRICS, leave_one_out=True)
+def table_of(found: xr.Dataset) -> xr.Dataset:
+    """What was found as columns that a text file can hold."""
+    codes = found["best_hypothesis"].attrs
+    words = np.array(str(codes["flag_meanings"]).split())
+    made = found.compute()
+    angles = {
+        str(name): (STACK, made["angles"].sel(angle=name).values)
+        for name in made["angles"].coords["angle"].values
+    }
+    hypothesis = {"hypothesis": (STACK, words[made["best_hypothesis"].values])}
+    table = made.drop_vars(["angles", "best_hypothesis", "angle"]).assign(hypothesis | angles)
+    first = ("llr", "p_value", "flagged", "probability", *hypothesis, *angles)
+    return table[[*first, *(n for n in table if n not in first)]].drop_attrs(deep=True)
 
 
-def _table(stack: xr.DataArray, average: xr.DataArray, fdr: float) -> tuple[xr.Dataset, Flagging]:
-    """Scores of all particles, with what flags them."""
-    found = _compared(stack, average).compute().drop_attrs(deep=True)
-    return flagged(found, fdr, prod(average.shape))
-
-
-def flagged(found: xr.Dataset, fdr: float, voxels: int) -> tuple[xr.Dataset, Flagging]:
-    """Scores with ``z``, ``p_value`` and ``flagged``, and how they came about.
-
-    z is against the median and 1.4826 times the median absolute deviation; p is the lower tail
-    of a normal; flagged are those that the Benjamini-Hochberg rule rejects at ``fdr``, and those
-    without a finite score.
-    """
-    values = found[FLAGGED_BY].values.astype(np.float64)
+def flagging(table: xr.Dataset, fdr: float, voxels: int) -> Flagging:
+    """Where the flagged begin, and the bulk of the plain correlations."""
+    ratio, values = table["llr"].values, table["ncc"].values.astype(np.float64)
+    marked = ratio[table["flagged"].values & np.isfinite(ratio)]
     good = values[np.isfinite(values)]
     middle = float(np.median(good)) if good.size else np.nan
     spread = float(1.4826 * np.median(np.abs(good - middle))) if good.size else np.nan
-    z = (values - middle) / spread if spread > 0 else np.where(np.isfinite(values), 0.0, np.nan)
-    p = scipy.special.ndtr(z)
-    cut = rejection(p[np.isfinite(p)], fdr)
-    marked = ~np.isfinite(values) | (p <= cut)
-    threshold = middle + spread * float(scipy.special.ndtri(cut)) if cut > 0 else np.nan
-    columns = {"z": (STACK, z), "p_value": (STACK, p), "flagged": (STACK, marked)}
-    how = Flagging(FLAGGED_BY, middle, spread, threshold, fdr, 1 / voxels**0.5)
-    return found.assign(columns), how
-
-
-def rejection(p: np.ndarray, fdr: float) -> float:
-    """Benjamini-Hochberg: the largest p-value bound i fdr / n with i p-values at or below it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(rejection(np.array([0.001, 0.02, 0.5, 0.9]), 0.05), 4)
-    0.025
-    """
-    bounds = fdr * np.arange(1, len(p) + 1) / max(1, len(p))
-    below = np.flatnonzero(np.sort(p) <= bounds)
-    return float(bounds[below[-1]]) if below.size else 0.0
+    threshold = float(marked.min()) if marked.size else np.nan
+    return Flagging(threshold, fdr, middle, spread, 1 / voxels**0.5)
 
 
 def _extremes(table: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Positions of the best and of the worst particles, extreme first."""
-    values = table[FLAGGED_BY].values
-    order = np.argsort(np.where(np.isfinite(values), values, -np.inf), kind="stable")
+    order = ranking(table)
     n = min(SHOWN, len(order) // 2)
-    return tuple(int(i) for i in order[::-1][:n]), tuple(int(i) for i in order[:n])
+    return order[::-1][:n], order[:n]
 
 
 def _examples(stack: xr.DataArray, positions: tuple[int, ...]) -> xr.Dataset:

@@ -28,7 +28,7 @@ from lazyvol.io import open as open_stack
 from lazyvol.io.saving import save
 from lazyvol.plan import regions
 from lazyvol.plan.lazy import source_array
-from lazyvol.screening import FILES, flagged, rejection, screen
+from lazyvol.screening import FILES, screen
 from lazyvol.tables import csv_text
 from tests.clusters import status_of
 from tests.sources import Counting
@@ -369,24 +369,6 @@ def test_a_failing_read_leaves_no_results(tmp_path):
     with pytest.raises(TruncatedError):
         screen(stack, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("p", "bound"),
-    [([0.9, 0.8, 0.7], 0.0), ([0.001, 0.9], 0.025), ([0.01, 0.02, 0.03], 0.05), ([], 0.0)],
-)
-def test_benjamini_hochberg(p, bound):
-    assert rejection(np.array(p), 0.05) == pytest.approx(bound)
-
-
-def test_flags_keep_the_false_discovery_rate(tmp_path):
-    """Nothing but bulk: across many screenings nearly none is flagged."""
-    rng = np.random.default_rng(0)
-    counts = []
-    for _ in range(200):
-        scores = xr.Dataset({"ncc": ("k", rng.normal(0.3, 0.01, 500))})
-        counts.append(int(flagged(scores, 0.05, 1000)[0].flagged.sum()))
-    assert np.mean(np.array(counts) > 0) < 0.12
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from lazyvol.plan.explain import explain
 from lazyvol.report import Run, ScreenResult, resolution, write_report
 from lazyvol.report.markup import join, table, tag
 from lazyvol.report.page import report_html
+from lazyvol.report.result import ranking
 from lazyvol.report.words import caveats, findings, headlines
-from lazyvol.screening import flagged
+from lazyvol.screening import flagging, table_of
 
 PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 SHAPE = (9, 11, 13)
@@ -76,15 +77,15 @@ def stack() -> xr.DataArray:
 def result() -> ScreenResult:
     particles = stack()
     halves = lv.scores.halves(particles)
-    scored = lv.scores.compare(particles, halves.average, leave_one_out=True)
-    scored, how = flagged(scored.drop_attrs(deep=True), 0.05, int(np.prod(SHAPE)))
-    order = np.argsort(scored.ncc.values)
-    best, worst = (tuple(map(int, o)) for o in (order[::-1][:4], order[:4]))
+    scored = table_of(lv.scores.screen(particles, average=halves.average))
+    order = ranking(scored)
+    best, worst = order[::-1][:4], order[:4]
     shown = particles.drop_vars("file").isel(k=[*best, *worst])
     plans = {n: explain(particles.chunk()) for n in ("1 averages", "2 scores")}
     return ScreenResult(
         source=Source.of(particles, "particles.zarr"), average=halves.average,
-        variance=halves.variance, scores=scored, flagging=how,
+        variance=halves.variance, scores=scored,
+        flagging=flagging(scored, 0.05, int(np.prod(SHAPE))),
         fsc=lv.scores.fsc(halves["first"], halves["second"]), half_sizes=(30, 30),
         halves_by="parity",
         examples=xr.Dataset({"along_z": shown.mean("z"), "along_y": shown.mean("y")}),
@@ -125,7 +126,7 @@ def test_the_page_runs_nothing_and_forbids_fetching(page):
 
 def test_every_picture_is_a_png_with_an_alternative_text(page):
     images = page.all("img")
-    assert len(images) >= 3 + 3 + 3 + 2 + 3 + 16
+    assert len(images) >= 3 + 3 + 3 + 2 + 4 + 16
     for image in images:
         data = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
         assert imread(BytesIO(data)).ndim == 3
@@ -198,7 +199,7 @@ def test_none_flagged_is_said(result):
         flagging=replace(result.flagging, threshold=np.nan),
     )
     assert "No particle of 60 stands out" in findings(none)[0]
-    assert dict(headlines(none))["threshold of ncc"] == "none"
+    assert dict(headlines(none))["flagged from llr"] == "none"
     assert "None." in Page(report_html(none)).text
 
 
@@ -210,9 +211,9 @@ def test_small_sets_come_with_caveats(result):
 
 
 def test_lost_scores_are_told(result):
-    lost = result.scores["ncc"].copy()
+    lost = result.scores["llr"].copy()
     lost[7] = np.nan
-    found = caveats(replace(result, scores=result.scores.assign(ncc=lost), half_sizes=(99, 99)))
+    found = caveats(replace(result, scores=result.scores.assign(llr=lost), half_sizes=(99, 99)))
     assert "1 particles have no score" in found[0]
 
 

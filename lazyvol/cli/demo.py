@@ -66,7 +66,7 @@ def demo(
         write_result(made(problem), particles, Resuming(**vars(options)))
         stack = open_stack(particles)
         say(f"\nscreening   {show_bytes(stack.nbytes)} in {options.memory}")
-        result = screen.screened(stack, out, str(particles), 0.05, options)
+        result = screen.screened(stack, out, str(particles), screen.Question(), options)
     screen.report(result, out)
     say_truth(result, stack)
     say(f"in all      {time.monotonic() - start:.1f} s; everything is in {out}")
@@ -93,7 +93,7 @@ def agreement(result: ScreenResult, truth: np.ndarray) -> Agreement:
     """Precision and recall of the flags, and the area under the curve of the score."""
     flagged = result.scores["flagged"].values
     hits = int((flagged & truth).sum())
-    score = result.scores[result.flagging.metric].values
+    score = -result.scores["llr"].values
     return Agreement(
         hits / max(1, int(flagged.sum())),
         hits / max(1, int(truth.sum())),

@@ -30,7 +30,7 @@ PRODUCTS = 2**23
 DOUBLE = np.dtype(np.float64)
 
 
-def of_differences(block: Array, halo: Halo, *, task: Task) -> Array:
+def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = None) -> Array:
     """``task`` of derivatives as ``numpy.gradient`` takes them.
 
     The halo, one voxel for each order, ends at the border of the array.
@@ -50,10 +50,12 @@ def of_differences(block: Array, halo: Halo, *, task: Task) -> Array:
         else:
             differences.second(*given, task.fine, options, out.reshape(-1))
 
-    return each(block, inner, task, make)
+    return each(block, inner, task, make, out)
 
 
-def of_gaussians(block: Array, *, task: Task, sigma: Sequence[float], truncate: float) -> Array:
+def of_gaussians(
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, out: Array | None = None
+) -> Array:
     """``task`` of derivatives of a Gaussian, ``sigma`` in voxels; the halo is its reach."""
     weights = [
         [gaussian_weights(s, truncate, order) / h**order for order in range(3)]
@@ -69,7 +71,7 @@ def of_gaussians(block: Array, *, task: Task, sigma: Sequence[float], truncate: 
             )
             _emit(_derivatives(volume[grown], weights, task), task, out[place])
 
-    return each(block, inner, task, make)
+    return each(block, inner, task, make, out)
 
 
 def of_products(

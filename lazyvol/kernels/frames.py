@@ -49,18 +49,24 @@ class Task:
 
 
 def each(
-    block: Array, inner: Sequence[int], task: Task, make: Callable[[Array, Array], None]
+    block: Array,
+    inner: Sequence[int],
+    task: Task,
+    make: Callable[[Array, Array], None],
+    out: Array | None = None,
 ) -> Array:
     """``make(volume, out)`` for every volume over the task's axes, these in its order.
 
     ``inner`` are the lengths of the result, whose axes are in the block's order; axes of the block
-    after them stay where they are.
+    after them stay where they are. The result is ``out`` where that has its order and type.
     """
     lead = [a for a in range(len(inner)) if a not in task.axes]
     order, after = [*lead, *task.axes], range(len(inner), block.ndim)
     turned = block.transpose(*order, *after)
     shape = (*(inner[a] for a in order), *task.components)
-    out = np.empty(shape, readable_type(task.dtype))
+    dtype, kept = readable_type(task.dtype), order == sorted(order)
+    if out is None or not kept or (out.shape, out.dtype) != (shape, dtype):
+        out = np.empty(shape, dtype)
     if out.size:
         for index in np.ndindex(*(inner[a] for a in lead)):
             make(turned[index], out[index])

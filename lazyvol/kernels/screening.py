@@ -29,6 +29,8 @@ CONFIRMED = 3.0
 IMAGINED = 100.0
 #: largest variance of contrasts
 VARIED = 0.25
+#: rows this much shorter than most are of volumes that do not vary, their rounding aside
+FLAT = 1e-4
 
 
 @dataclass
@@ -71,16 +73,24 @@ def screened(
 ) -> Array:
     """(particle, column) out of rows of particles (see ``bands``).
 
-    Particles with a number that is not finite get NaN, and are flagged.
+    Particles with a number that is not finite, or without variation, get NaN, and are flagged.
     """
     table = np.full((len(rows), len(COLUMNS)), np.nan)
     table[:, COLUMNS.index("flagged")] = 1.0
     table[:, COLUMNS.index("best_hypothesis")] = rivals.EMPTY
-    good = np.isfinite(rows.sum(1, dtype=np.float64))
+    good = _tells(rows)
     kept = rows if good.all() else rows[good]
     if len(kept) >= 2:
         table[good] = _table(*_judged(kept, given, band, turns, other), rate)
     return table
+
+
+def _tells(rows: Array) -> Array:
+    """Which rows are finite and vary."""
+    power = np.einsum("kn,kn->k", rows, rows, dtype=np.float64)
+    finite = np.isfinite(power)
+    typical = np.median(power[finite]) if finite.any() else 0.0
+    return finite & (power > FLAT**2 * typical)
 
 
 def _judged(

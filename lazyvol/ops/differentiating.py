@@ -91,13 +91,13 @@ class Grid:
         """The result of a task, with new dims and unit (``power`` 0: none)."""
         found = self.stencil(
             self.kernel(task), dict(zip(new, task.components, strict=True)), task.dtype,
-            self.reach(task.order), title,
+            self.reach(task.order), title, fills=True,
         )  # fmt: skip
         return self.labelled(found, power, power * task.order)
 
     def stencil(
         self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any],
-        depth: Mapping[str, int], title: str, *, scratch: float = 0.0,
+        depth: Mapping[str, int], title: str, *, scratch: float = 0.0, fills: bool = False,
     ) -> xr.DataArray:  # fmt: skip
         """``kernel`` over the volume with this grid's border."""
         data, made = self.volume.dtype, prod(sizes.values())
@@ -106,7 +106,8 @@ class Grid:
         scratch += 0.0 if readable_type(dtype) == dtype else made * readable_type(dtype).itemsize
         return stencil(
             kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
-            mode="clip" if self.sigma is None else self.mode, fill=self.fill, title=title,
+            mode="clip" if self.sigma is None else self.mode, fill=self.fill, fills=fills,
+            title=title,
         )  # fmt: skip
 
     def labelled(self, found: xr.DataArray, power: int, order: int) -> xr.DataArray:

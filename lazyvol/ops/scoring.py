@@ -1,7 +1,7 @@
 """How scores are made: the fold behind all of them, and what they are held against."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,15 @@ EACH = 24
 POWERS = {"mse": 2, "rmse": 1}
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A fold that gives scores, with its operands, the stack first, and the dims it is over."""
+
+    fold: Fold
+    operands: tuple[xr.DataArray, ...]
+    dims: tuple[str, ...]
+
+
 def scored(
     metrics: Sequence[str],
     stack: xr.DataArray,
@@ -38,6 +47,20 @@ def scored(
     leave_one_out: bool | None,
 ) -> dict[str, xr.DataArray]:
     """Scores by name, all from one fold."""
+    asked = comparison(metrics, stack, against, dim, mask, leave_one_out)
+    found = fold(asked.fold, *asked.operands, dims=asked.dims, title="-".join(metrics))
+    return {m: relabelled(found[m], m, stack) for m in metrics}
+
+
+def comparison(
+    metrics: Sequence[str],
+    stack: xr.DataArray,
+    against: str | xr.DataArray,
+    dim: Dims,
+    mask: xr.DataArray | None,
+    leave_one_out: bool | None,
+) -> Comparison:
+    """What makes scores, not yet folded."""
     dims = compared_dims(stack, dim)
     own = isinstance(against, str)
     others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
@@ -57,8 +80,7 @@ def scored(
     operands = (stack, reference) if mask is None else (stack, reference, mask)
     if set(dims) != set(stack.dims[-len(dims) :]):  # both are laid out anew
         spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
-    found = fold(spec, *operands, dims=dims, title="-".join(metrics))
-    return {m: relabelled(found[m], m, stack) for m in metrics}
+    return Comparison(spec, operands, dims)
 
 
 def agreement_fold(

@@ -10,8 +10,8 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import bands, screening
 from lazyvol.kernels.bands import Band
-from lazyvol.ops.scoring import scored
-from lazyvol.plan.streams import Fold, Output
+from lazyvol.ops.scoring import comparison, relabelled
+from lazyvol.plan.streams import Fold, Output, together
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing
 
@@ -22,6 +22,8 @@ NUMBERS = 17_200
 
 Wedge = tuple[float, float] | xr.DataArray
 
+#: scores against the average of the others
+PLAIN = ("mse", "rmse", "cosine", "ncc")
 #: columns of the result that are no float64
 TYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
 #: hypotheses by their code; templates follow
@@ -31,6 +33,7 @@ MEANINGS = ("right", "empty", "turned", "other")
 def screen(
     stack: xr.DataArray,
     *,
+    average: xr.DataArray | None = None,
     templates: xr.DataArray | None = None,
     angles: float | None = 30.0,
     other: bool = True,
@@ -50,14 +53,16 @@ def screen(
     particle is compared with averages that it is not part of; averages are made anew, twice,
     without those that look wrong: three in ten of them may be.
 
-    The stack is read three times: for spectra up to the frequency that fits 256 MiB for all
-    particles, for the plain average, and for plain scores against it. Only the first read is
-    needed for what is found by likelihood. Templates and mask are read at once.
+    The stack is read twice: for the plain average, and for plain scores against it with spectra
+    up to the frequency that fits 256 MiB for all particles; once where ``average`` is given. All
+    else follows from the spectra. Templates and mask are read at once.
 
     Parameters
     ----------
     stack
         Particles, (k, z, y, x), two or more.
+    average
+        Average of all of them, (z, y, x), where it was computed before.
     templates
         Volumes that a wrong particle may hold, (z, y, x) or with one dim before; any contrast.
         One that is like the average itself is left out.
@@ -84,8 +89,8 @@ def screen(
         wrong, given how many are; ``contrast`` of the reference in it and level of its ``noise``,
         1 in a typical one; ``best_hypothesis``, a code that its attributes explain, and of a
         turned one the ``angles`` (rot, tilt, psi; intrinsic ZYZ, degrees) that turn the average
-        into it. NaN voxels make a particle NaN, and flagged. Where particles have nothing
-        in common, llr is 0 and p 1.
+        into it. NaN voxels, or voxels that are all the same, make a particle NaN, and
+        flagged. Where particles have nothing in common, llr is 0 and p 1.
 
     Raises
     ------
@@ -116,18 +121,17 @@ def screen(
         _measured(wedge, stack, band),
     )
     turns = _turns(angles)
-    spectra = fold(_spectra(band), stack, *_places(stack), dims=SPATIAL, title="spectra")["rows"]
+    read = _read(stack, average, None if mask is None else mask > 0, band)
     n = stack.sizes[STACK]
     table = blockwise(
         partial(screening.screened, given=given, band=band, turns=turns, other=other, rate=fdr),
-        spectra, core=(STACK, "number"), out=(STACK, "column"),
+        read["rows"], core=(STACK, "number"), out=(STACK, "column"),
         sizes={"column": len(screening.COLUMNS)}, dtype=np.dtype(np.float64),
         scratch=screening.memory(n, len(given.templates), turns, band) / (n * band.size),
         title="hypotheses",
     )  # fmt: skip
     found = fold(_columns(), table, dims=("column",), title="screen")
-    inside = None if mask is None else mask > 0
-    plain = scored(("mse", "rmse", "cosine", "ncc"), stack, "average", SPATIAL, inside, None)
+    plain = {name: relabelled(read[name], name, stack) for name in PLAIN}
     columns = {**plain, **{name: _bare(found[name], stack) for name in found}}
     free = {name: c.drop_vars(list(columns), errors="ignore") for name, c in columns.items()}
     return _told(xr.Dataset(free), len(given.templates), band)
@@ -163,6 +167,20 @@ def _turns(angles: float | None) -> int:
     if not 5 <= angles <= 180:
         raise LabelError(f"angles between rotations are from 5 to 180 degrees, got {angles=}")
     return ceil(8 * pi**2 / radians(angles) ** 3)
+
+
+def _read(
+    stack: xr.DataArray, average: xr.DataArray | None, inside: xr.DataArray | None, band: Band
+) -> dict[str, xr.DataArray]:
+    """Plain scores and spectra of all particles, in one read."""
+    against = "average" if average is None else average
+    asked = comparison(PLAIN, stack, against, SPATIAL, inside, True)
+    count, places = len(asked.operands), _places(stack)
+    both = together(
+        (asked.fold, range(count)),
+        (_spectra(band), (0, *range(count, count + len(places)))),
+    )
+    return fold(both, *asked.operands, *places, dims=asked.dims, title="scores-spectra")
 
 
 def _spectra(band: Band) -> Fold:

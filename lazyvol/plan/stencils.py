@@ -23,7 +23,8 @@ class Stencil(Recipe):
     beyond the array. Two modes leave it out: ``"valid"`` keeps only voxels whose halo lies inside,
     ``"clip"`` ends the halo at the border and calls ``kernel(grown, halo)`` with its lengths.
     An element of the result stands for ``step`` elements of the parent along each axis;
-    ``sizes`` are the lengths of axes that the kernel adds at the end.
+    ``sizes`` are the lengths of axes that the kernel adds at the end. A kernel that ``fills``
+    takes memory for its result as ``out``, contiguous, or None.
     """
 
     kernel: Callable[..., Array]
@@ -35,6 +36,7 @@ class Stencil(Recipe):
     scratch: float = 0.0
     step: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    fills: bool = False
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -101,9 +103,11 @@ class Stencil(Recipe):
             return np.empty(regions.lengths(region), self.dtype)
         block = self._filled(self._grown(region), given)
         told = (self._halo(region),) if self.mode == "clip" else ()
-        made = np.asarray(self.kernel(block, *told), self.dtype)
-        new: Any = (..., *region[self.parent.ndim :])
-        return made[new] if self.sizes else made
+        new: Any = region[self.parent.ndim :]
+        if all(s == slice(0, n) for s, n in zip(new, self.sizes, strict=True)):
+            filled = {"out": out} if self.fills else {}
+            return np.asarray(self.kernel(block, *told, **filled), self.dtype)
+        return np.asarray(self.kernel(block, *told), self.dtype)[(..., *new)]
 
     def _filled(self, grown: Region, given: Given) -> Array:
         """The parent on ``grown``, what lies outside it continued by the mode."""

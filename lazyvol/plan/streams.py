@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, TypeAlias
 
@@ -46,6 +47,49 @@ class Fold:
     state_bytes: int
     finish_bytes: int = 0
     scratch: float = 0.0
+
+
+def together(*folds: tuple[Fold, Sequence[int]]) -> Fold:
+    """Several folds in one read, each with the numbers of the operands that it takes."""
+    parts = tuple(f for f, _ in folds)
+    return Fold(
+        start=partial(_start_all, folds=parts),
+        update=partial(_update_all, folds=tuple((f, tuple(taken)) for f, taken in folds)),
+        combine=partial(_combine_all, folds=parts),
+        finish=partial(_finish_all, folds=parts),
+        outputs={name: out for f in parts for name, out in f.outputs.items()},
+        state_bytes=sum(f.state_bytes for f in parts),
+        finish_bytes=sum(f.finish_bytes for f in parts),
+        scratch=max(f.scratch for f in parts),
+    )
+
+
+def _start_all(shape: tuple[int, ...], *, folds: Sequence[Fold]) -> State:
+    return {f"{n} {name}": v for n, f in enumerate(folds) for name, v in f.start(shape).items()}
+
+
+def _of(state: State, n: int) -> State:
+    """The state of one of several folds: the same arrays under its own names."""
+    return {name.partition(" ")[2]: v for name, v in state.items() if name.startswith(f"{n} ")}
+
+
+def _update_all(
+    state: State, axes: Sequence[int], *blocks: Array, folds: Sequence[tuple[Fold, Sequence[int]]]
+) -> None:
+    for n, (fold, taken) in enumerate(folds):
+        fold.update(_of(state, n), axes, *(blocks[i] for i in taken))
+
+
+def _combine_all(a: State, b: State, *, folds: Sequence[Fold]) -> State:
+    return {
+        f"{n} {name}": v
+        for n, f in enumerate(folds)
+        for name, v in f.combine(_of(a, n), _of(b, n)).items()
+    }
+
+
+def _finish_all(state: State, *, folds: Sequence[Fold]) -> dict[str, Array]:
+    return {name: v for n, f in enumerate(folds) for name, v in f.finish(_of(state, n)).items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,9 @@ from lazyvol.plan import regions
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
+from lazyvol.plan.filling import filled
 from lazyvol.plan.folding import folded, outright
-from lazyvol.plan.lazy import LazyArray, derived, finished, lazy, recipe_of
+from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.ragged import ragged_array
 from lazyvol.plan.recipe import Array
@@ -28,6 +29,7 @@ from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.stencils import Generated, Stencil
 from lazyvol.plan.streams import Fold
+from lazyvol.plan.threads import one_thread_each
 from lazyvol.stack import require_same_grid, require_stack
 
 Kernel = Callable[..., Array]
@@ -100,6 +102,7 @@ def stencil(
     step: Mapping[str, int] | None = None,
     sizes: Mapping[str, int] | None = None,
     scratch: float = 0.0,
+    fills: bool = False,
     title: str = "stencil",
 ) -> xr.DataArray:
     """Each block with a halo: ``kernel(grown) -> interior``, exact at every border.
@@ -109,7 +112,9 @@ def stencil(
     ends at the border, and ``kernel(grown, halo)`` is told how far it got on each side.
     ``step`` gives the voxels of the stack that one of the result stands for (the last may stand
     for fewer), ``sizes`` the lengths of new dims that the kernel makes whole at the end.
-    ``scratch`` is the kernel's own memory in bytes per voxel of the grown block.
+    ``scratch`` is the kernel's own memory in bytes per voxel of the grown block. A kernel that
+    ``fills`` has an argument ``out``: memory that its result may be made in (fresh memory costs
+    more than differences do), or None.
     """
     require_stack(stack)
     if mode not in (*MODES, "valid", "clip"):
@@ -119,7 +124,7 @@ def stencil(
     steps = tuple((step or {}).get(d, 1) for d in dims)
     make = partial(
         _stencil, kernel, halo, mode, fill, dtype or stack.dtype, steps, tuple(new.values()),
-        scratch, title,
+        scratch, fills, title,
     )  # fmt: skip
     arrays, local = _operands((stack,))
     made = _done(derived(make, *arrays), local)
@@ -138,11 +143,12 @@ def _stencil(
     steps: tuple[int, ...],
     sizes: tuple[int, ...],
     scratch: float,
+    fills: bool,
     title: str,
     array: Any,
 ) -> LazyArray:
     recipe = Stencil(
-        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes
+        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes, fills
     )
     grid = _grid(array, tuple(range(array.ndim)))
     if mode == "valid" or max(steps, default=1) > 1:
@@ -293,20 +299,14 @@ def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
 
 
 def _done(array: LazyArray, local: bool) -> Any:
-    """The array itself, or, where all is in memory, its values: each block goes to its place
-    (dask's own compute holds every block and then copies them together)."""
-    if not local:
-        return array
-    if array.npartitions == 1 and not array.foreign:
-        return finished(array.recipe, array.recipe.read(regions.whole(array.shape), {}))
-    values = np.empty(array.shape, array.dtype)
-    da.store(array, values, lock=False, scheduler="threads")
-    return values
+    """The array itself, or, where all is in memory, its values."""
+    return filled(array.recipe, array.chunks) if local else array
 
 
 def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
     """Several outputs of one graph computed together, so that the data is read once."""
-    return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
+    with one_thread_each():
+        return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
 
 
 def _labelled(data: Any, dims: tuple[str, ...], like: xr.DataArray) -> xr.DataArray:

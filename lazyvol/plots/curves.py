@@ -80,7 +80,7 @@ def scores(
     flagged
         (k,), boolean: particles to mark.
     threshold
-        Score below which particles are flagged, drawn as a line.
+        Score where the flagged begin, drawn as a line.
     ax
         Axes to draw on; those of a new figure by default.
 

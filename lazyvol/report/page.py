@@ -115,9 +115,9 @@ def _projections(result: ScreenResult) -> Html:
 
 
 def particle_scores(result: ScreenResult) -> Html:
-    """Histogram of the scores, and scores against the particle."""
-    values, flagged = result.scores[result.flagging.metric], result.scores["flagged"]
-    threshold = result.flagging.threshold
+    """Histograms of llr and of ncc, and llr against the particle."""
+    values, flagged = result.scores["llr"], result.scores["flagged"]
+    threshold, plain = result.flagging.threshold, result.scores["ncc"]
     return join(
         tag("h2", "Score of every particle"),
         paragraphs(*words.score_notes(result)),
@@ -125,12 +125,17 @@ def particle_scores(result: ScreenResult) -> Html:
             chart(
                 lambda ax: plots.histogram(values, flagged=flagged, threshold=threshold, ax=ax),
                 words.histogram_caption(result),
-                "Histogram of the scores",
+                "Histogram of the log-likelihood ratios",
             ),
             chart(
                 lambda ax: plots.scores(values, flagged=flagged, threshold=threshold, ax=ax),
-                "Score against the position along k: drifts and bad runs show as structure.",
-                "Scores against the particle",
+                "Against the position along k: drifts and bad runs show as structure.",
+                "Log-likelihood ratios against the particle",
+            ),
+            chart(
+                lambda ax: plots.histogram(plain, flagged=flagged, ax=ax),
+                "What plain correlation sees of the same particles.",
+                "Histogram of the plain correlations",
             ),
         ),
     )
@@ -173,12 +178,12 @@ def _particle(result: ScreenResult, position: int) -> Html:
 
 
 def flagged_table(result: ScreenResult) -> Html:
-    """The flagged particles, lowest score first."""
+    """The flagged particles, the worst first."""
     flagged = result.flagged
     if not flagged:
         return join(tag("h2", "Flagged particles"), tag("p", "None. ", _all_scores()))
     more = len(flagged) - ROWS
-    note = f"The {ROWS} with the lowest scores; {more:,} more are flagged. " if more > 0 else ""
+    note = f"The {ROWS} least likely to be right; {more:,} more are flagged. " if more > 0 else ""
     header, rows = words.score_table(result, flagged[:ROWS])
     return join(tag("h2", "Flagged particles"), tag("p", note, _all_scores()), table(header, rows))
 

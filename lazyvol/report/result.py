@@ -30,17 +30,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Flagging:
-    """How particles were flagged: the bulk's median and robust deviation, and the threshold.
+    """How particles were flagged, and how little their plain correlation says.
 
-    ``threshold`` is the score at or below which a particle is flagged, NaN where none is.
-    ``noise`` is the deviation of the score of a volume of white noise.
+    ``threshold`` is the llr at or above which a particle is flagged, NaN where none is. ``median``
+    and ``deviation`` (robust) are of ncc over all particles, ``noise`` is the deviation of the ncc
+    of a volume of white noise.
     """
 
-    metric: str
-    median: float
-    deviation: float
     threshold: float
     fdr: float
+    median: float
+    deviation: float
     noise: float
 
 
@@ -48,7 +48,8 @@ class Flagging:
 class ScreenResult:
     """Average and variance, score of every particle, half-set FSC, and pictures' data.
 
-    ``scores`` is over k: metrics, ``z``, ``p_value`` and ``flagged``. ``examples`` holds, over k,
+    ``scores`` is over k: what ``scores.screen`` gives, hypotheses as words and angles as columns
+    of their own. ``examples`` holds, over k,
     the means along z (``along_z``) and along y (``along_y``) of the particles shown;
     ``best`` and ``worst`` are their positions along k, best and worst first.
     """
@@ -68,10 +69,8 @@ class ScreenResult:
 
     @property
     def flagged(self) -> tuple[int, ...]:
-        """Positions along k of the flagged particles, lowest score first."""
-        found = np.flatnonzero(self.scores["flagged"].values)
-        values = self.scores[self.flagging.metric].values[found]
-        return tuple(int(i) for i in found[np.argsort(values, kind="stable")])
+        """Positions along k of the flagged particles, the least likely to be right first."""
+        return tuple(i for i in ranking(self.scores) if self.scores["flagged"].values[i])
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -82,6 +81,21 @@ class ScreenResult:
     def particles(self) -> int:
         """Number of particles."""
         return int(self.scores.sizes[STACK])
+
+
+def ranking(scores: xr.Dataset) -> tuple[int, ...]:
+    """Positions along k from the worst to the best particle, those without a score first.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> columns = {"llr": ("k", [-3.0, 5.0, -3.0]), "ncc": ("k", [0.2, 0.1, 0.1])}
+    >>> ranking(xr.Dataset(columns))
+    (1, 2, 0)
+    """
+    ratio, ncc = (scores[name].values.astype(np.float64) for name in ("llr", "ncc"))
+    worse = np.where(np.isfinite(ratio), ratio, np.inf)
+    return tuple(int(i) for i in np.lexsort((ncc, -worse)))
 
 
 def resolution(curve: xr.DataArray, cutoff: float = 0.143) -> float:

@@ -14,8 +14,14 @@ from lazyvol.stack import STACK, spacing, spatial_dims
 
 #: half-sets smaller than this make a Fourier shell correlation a rough figure
 TINY = 50
-#: with fewer particles the bulk's deviation is a rough figure
+#: with fewer particles the average that all are held against is a poor one
 FEW = 30
+#: hypotheses in words
+REASONS = {
+    "empty": "by nothing but noise",
+    "turned": "by the average turned",
+    "other": "by a second kind of particle",
+}
 
 
 def headlines(result: ScreenResult) -> list[tuple[str, str]]:
@@ -24,10 +30,7 @@ def headlines(result: ScreenResult) -> list[tuple[str, str]]:
     return [
         ("particles", f"{result.particles:,}"),
         (f"flagged ({flagged / max(1, result.particles):.1%})", f"{flagged:,}"),
-        (
-            f"threshold of {result.flagging.metric}",
-            "none" if np.isnan(threshold) else f"{threshold:.4g}",
-        ),
+        ("flagged from llr", "none" if np.isnan(threshold) else f"{threshold:.4g}"),
         ("half-set FSC at 0.143", resolution_text(result)),
     ]
 
@@ -47,20 +50,39 @@ def nyquist(volume: xr.DataArray) -> float:
 
 def findings(result: ScreenResult) -> list[str]:
     """What was found, in words."""
-    flag, total, flagged = result.flagging, result.particles, len(result.flagged)
-    if not flagged:
+    total, flagged = result.particles, len(result.flagged)
+    if nothing_in_common(result):
         first = (
-            f"No particle of {total:,} stands out: none has an {flag.metric} with the average of "
-            f"the others so low that it is unlikely to belong to the bulk."
+            f"The {total:,} particles have nothing in common that noise would not give as well: "
+            f"none of them can be judged."
+        )
+    elif not flagged:
+        first = (
+            f"No particle of {total:,} stands out: none is explained so much better by anything "
+            f"else than by what the others have in common."
         )
     else:
         first = (
-            f"{flagged:,} of {total:,} particles ({flagged / total:.1%}) agree so little with the "
-            f"average of the others that they are unlikely to belong to the bulk: their "
-            f"{flag.metric} is at most {flag.threshold:.4g}, where the median is "
-            f"{flag.median:.4g}."
+            f"{flagged:,} of {total:,} particles ({flagged / total:.1%}) are explained better by "
+            f"something else than by what the others have in common: {reasons(result)}."
         )
     return [first, _resolution_sentence(result)]
+
+
+def nothing_in_common(result: ScreenResult) -> bool:
+    """Whether no average could be told from noise."""
+    ratio, p = result.scores["llr"].values, result.scores["p_value"].values
+    seen = np.isfinite(ratio)
+    return bool(seen.any() and (ratio[seen] == 0).all() and (p[seen] == 1).all())
+
+
+def reasons(result: ScreenResult) -> str:
+    """How many of the flagged each hypothesis explains best."""
+    words = result.scores["hypothesis"].values[list(result.flagged)]
+    names, counts = np.unique(words, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    told = (f"{counts[n]:,} {REASONS.get(names[n], names[n])}" for n in order)
+    return ", ".join(told)
 
 
 def _resolution_sentence(result: ScreenResult) -> str:
@@ -81,8 +103,8 @@ def caveats(result: ScreenResult) -> list[str]:
     found = []
     if result.particles < FEW:
         found.append(
-            f"With {result.particles} particles the spread of the bulk is itself uncertain: read "
-            f"the flags as a ranking, not as a test."
+            f"With {result.particles} particles the average of the others is a poor one: little "
+            f"is flagged, and what is not flagged need not be right. Read the scores as a ranking."
         )
     smaller = min(result.half_sizes)
     if smaller < TINY:
@@ -90,7 +112,7 @@ def caveats(result: ScreenResult) -> list[str]:
             f"The smaller half-set has {smaller} particles: the Fourier shell correlation is a "
             f"rough figure."
         )
-    lost = int((~np.isfinite(result.scores[result.flagging.metric].values)).sum())
+    lost = int((~np.isfinite(result.scores["llr"].values)).sum())
     if lost:
         found.append(
             f"{lost:,} particles have no score, as all their voxels are the same; they are flagged."
@@ -115,14 +137,17 @@ def slice_caption(volume: xr.DataArray, dim: str) -> str:
 def score_notes(result: ScreenResult) -> list[str]:
     """What the scores mean, and what noise would score."""
     flag = result.flagging
-    values = result.scores[flag.metric].values
+    values = result.scores["ncc"].values
     near = int((np.abs(values) < 3 * flag.noise).sum())
     return [
-        f"The {flag.metric} compares each particle with the average of all the others: 1 is the "
-        f"same up to brightness and contrast, 0 is unrelated. The bulk lies at {flag.median:.4g} "
-        f"± {flag.deviation:.2g} (median, and deviation from the median absolute deviation).",
-        f"A volume of white noise would score 0 ± {flag.noise:.2g} (1/√n for the n voxels "
-        f"compared), and wider where noise is correlated between voxels. "
+        "llr is the logarithm of how much likelier a particle's voxels are if it is one of the "
+        "rivals (the average turned, a second kind of particle that the stack holds, nothing) than "
+        "if it is what the others are. Its p-value is how often a right particle with the noise "
+        "that was measured reaches it.",
+        f"ncc, the plain correlation with the average of the others, is 1 for the same up to "
+        f"brightness and contrast and 0 for the unrelated. The bulk lies at {flag.median:.4g} "
+        f"± {flag.deviation:.2g}; a volume of white noise would score 0 ± {flag.noise:.2g} (1/√n "
+        f"for the n voxels compared), and wider where noise is correlated between voxels. "
         f"{near:,} of {result.particles:,} particles score within three such deviations of 0.",
     ]
 
@@ -130,7 +155,7 @@ def score_notes(result: ScreenResult) -> list[str]:
 def histogram_caption(result: ScreenResult) -> str:
     """What the histogram shows."""
     line = "" if np.isnan(result.flagging.threshold) else " Dashed: the threshold."
-    return f"How often each score occurs.{line}"
+    return f"How often each log-likelihood ratio occurs; the rivals are likelier above 0.{line}"
 
 
 def half_notes(result: ScreenResult) -> list[str]:
@@ -181,9 +206,9 @@ def particle(result: ScreenResult, position: int) -> str:
     """Caption of one particle."""
     label = result.scores.coords[STACK].values[position] if STACK in result.scores.coords else None
     name = f"k = {position}" if label is None else f"k = {label}"
-    score = float(result.scores[result.flagging.metric].values[position])
+    score = float(result.scores["llr"].values[position])
     flagged = " · flagged" if bool(result.scores["flagged"].values[position]) else ""
-    return f"{name} · {result.flagging.metric} {score:.4g}{flagged}"
+    return f"{name} · llr {score:.4g}{flagged}"
 
 
 def score_table(
@@ -237,11 +262,14 @@ def method(result: ScreenResult) -> list[str]:
         f"others, (n·average - x)/(n - 1), since a particle agrees with itself. ncc is Pearson's "
         f"correlation; cosine is the same without subtracting means; mse is the mean squared "
         f"difference, rmse its root.",
-        f"Flags: z = ({flag.metric} - median)/(1.4826 · MAD), MAD being the median absolute "
-        f"deviation; p is the lower tail of a standard normal at z; the Benjamini-Hochberg rule "
-        f"flags so that, if the bulk is normal, at most {flag.fdr:.0%} of the flagged are "
-        f"expected to be good. A bulk that is not normal, or less than half of all particles, "
-        f"breaks that promise: look at the histogram.",
+        f"Flags: spectra of the particles, whitened by the spectrum of their noise, are held "
+        f"against the average of the others, filtered by its own signal (Wiener) and masked where "
+        f"it rises from its noise, and against rivals: that average turned, noise alone, templates "
+        f"where given, and a second kind of particle found by principal components and two-class "
+        f"expectation and maximisation. The average is made anew without those that look wrong. "
+        f"p-values come from simulated right particles; the Benjamini-Hochberg rule flags so that "
+        f"at most {flag.fdr:.0%} of the flagged are expected to be right. That most particles are "
+        f"right is assumed, and that noise is normal.",
         "Half-set FSC: the correlation of the Fourier transforms of the two half-set averages in "
         "shells of spatial frequency, without a mask.",
     ]

@@ -1,0 +1,40 @@
+"""Values of recipes over arrays in memory, here and now."""
+
+from functools import partial
+
+import numpy as np
+from dask import threaded
+
+from lazyvol.plan import regions
+from lazyvol.plan.lazy import finished
+from lazyvol.plan.recipe import Array, Recipe
+from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.threads import one_thread_each
+
+
+def filled(recipe: Recipe, grid: Grid) -> Array:
+    """All values of a recipe, block by block on this machine's threads, each put in its place.
+
+    (Dask's own compute holds every block and then copies them together.)
+    """
+    values = np.empty(recipe.shape, recipe.dtype)
+    boxes = [box for _, box in regions.boxes(grid)]
+    if len(boxes) == 1:
+        made = _made(recipe, values, boxes[0])
+        return values if np.may_share_memory(made, values) else finished(recipe, made)
+    put = partial(_put, recipe, values)
+    with one_thread_each():
+        threaded.get({n: (put, box) for n, box in enumerate(boxes)}, list(range(len(boxes))))
+    return values
+
+
+def _put(recipe: Recipe, values: Array, box: Region) -> None:
+    made = _made(recipe, values, box)
+    if not np.may_share_memory(made, values):
+        values[box] = made
+
+
+def _made(recipe: Recipe, values: Array, box: Region) -> Array:
+    """A block, made where it belongs if that place is contiguous and the recipe can."""
+    place = values[box]
+    return recipe.read(box, {}, place if place.flags.c_contiguous else None)
