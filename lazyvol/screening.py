@@ -270,7 +270,7 @@ def _examples(stack: xr.DataArray, positions: tuple[int, ...]) -> xr.Dataset:
     """Means along z and along y of some particles."""
     few = stack.isel({STACK: list(positions)})
     plain = few.drop_vars([n for n, c in few.coords.items() if c.dims == (STACK,)])
-    return xr.Dataset({"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")})
+    return xr.Dataset({"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")}).compute()
 
 
 def _without_nan(stack: xr.DataArray, averages: xr.Dataset) -> xr.Dataset:

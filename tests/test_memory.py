@@ -1,6 +1,7 @@
 """No result takes more memory than its plan said, for every row of the table."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from tests.oracles import ORACLES
 NOISE = 6 * 2**20
 
 
-#: held one block more than planned (144 of 82 MiB, 87 of 69) after other rows, not by themselves
-UNEXPLAINED = {"masks.threshold/mask", "clustering.linkage"}
+#: glibc raises the size from which blocks are mapped, and so returned when they are free, to that
+#: of the largest freed so far; smaller ones then stay in a heap that cannot shrink: 62 MiB more
+#: for masks.threshold/mask after masks.var. That is the allocator's memory, not the plan's
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,9 @@ def measured():
         pytest.skip("the highest memory of a process can be reset on Linux alone")
     command = [sys.executable, "-m", "tests.memory_of_rows"]
     root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=root, check=False, env=os.environ | ALLOCATOR
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -35,6 +40,4 @@ def test_every_row_was_measured(measured):
 @pytest.mark.parametrize("name", ORACLES)
 def test_memory_is_what_the_plan_said(measured, name):
     taken, told = measured[name]
-    if name in UNEXPLAINED and taken > told + NOISE:
-        pytest.skip(f"takes {taken >> 20} MiB where {told >> 20} were planned, not understood yet")
     assert taken <= told + NOISE
