@@ -105,7 +105,7 @@ def screen(
     """
     stack = _particles(stack)
     if not 0 < fdr < 1:
-        raise LabelError(f"fdr is a share between 0 and 1, got {fdr=}")
+        raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
     clock, started = _Clock(), datetime.now().astimezone()
     folder = results_folder(Path(out), overwrite)
     budget = budget_for(memory, workers)

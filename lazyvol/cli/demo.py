@@ -28,7 +28,7 @@ class Problem:
     memory: str
 
 
-SIZES = {"small": Problem(120, 24, 0.5, "256MiB"), "full": Problem(2000, 64, 0.2, "1GiB")}
+SIZES = {"small": Problem(120, 24, 0.5, "512MiB"), "full": Problem(2000, 64, 0.2, "1GiB")}
 
 
 @dataclass(frozen=True)

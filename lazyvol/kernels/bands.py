@@ -23,6 +23,8 @@ State = dict[str, Array]
 SPACE = (-3, -2, -1)
 #: part of each side of a box over which it is faded out, at either end
 FADED = 1 / 16
+#: variation over mean value that is no more than the rounding of float32
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def finish(state: State, *, band: Band, dtype: np.dtype[Any]) -> dict[str, Array
     values = state["waves"][..., at[:, 0], at[:, 1], at[:, 2]]
     values -= mean[..., None] * flat[tuple((band.index + np.array(band.reach)).T)]
     values *= np.float32(np.sqrt(2 / prod(band.shape)))
+    power = np.square(np.abs(values)).sum(-1)
+    values[power <= band.size * np.square(ROUNDING * mean)] = 0  # all voxels are the same
     return {"rows": reals(values).astype(dtype), "mean": state["total"] / prod(band.shape)}
 
 

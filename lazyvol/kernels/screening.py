@@ -29,7 +29,7 @@ CONFIRMED = 3.0
 IMAGINED = 100.0
 #: largest variance of contrasts
 VARIED = 0.25
-#: rows this much shorter than most are of volumes that do not vary, their rounding aside
+#: rows this much shorter than most are of volumes that do not vary
 FLAT = 1e-4
 
 

@@ -15,8 +15,9 @@ from lazyvol.plan.streams import Fold, Output, together
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing
 
-#: bytes of all particles' spectra together: with many particles they end at a lower frequency
-SPECTRA = 2**28
+#: bytes of all particles' spectra together: with many particles they end at a lower frequency.
+#: 20,000 are so judged within 2 GiB
+SPECTRA = 7 * 2**25
 #: numbers of one particle's spectrum: all of a box of 31^3; wrong orientations show below
 NUMBERS = 17_200
 
@@ -54,7 +55,7 @@ def screen(
     without those that look wrong: three in ten of them may be.
 
     The stack is read twice: for the plain average, and for plain scores against it with spectra
-    up to the frequency that fits 256 MiB for all particles; once where ``average`` is given. All
+    up to the frequency that fits 224 MiB for all particles; once where ``average`` is given. All
     else follows from the spectra. Templates and mask are read at once.
 
     Parameters

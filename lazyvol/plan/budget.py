@@ -222,17 +222,17 @@ def _every(grid: Grid, stride: int, total: int) -> Iterable[regions.Region]:
 
 def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
     """``grid``, or finer blocks where the tasks that run at once would not fit the budget."""
-    limit = budget.per_task
-    while limit is not None:
+    while budget.share is not None:
         _, peak = sampled_cost(recipe, grid)
-        if peak <= limit:
+        running = max(1, min(budget.at_once, regions.count(grid)))
+        if running * peak + SLACK <= budget.share:
             break
-        finer = _finer(grid, recipe.grain) or _finer(grid, (1,) * len(grid))
+        finer = _finer(grid, recipe.grain) or _finer(grid, recipe.least)
         if finer is None:
             raise BudgetError(
                 f"a result of {recipe.shape=} needs at least "
-                f"{enough((peak * budget.at_once + SLACK) * budget.processes)} with "
-                f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
+                f"{enough((peak * running + SLACK) * budget.processes)} with "
+                f"{running * budget.processes} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
                 f"give it that much, or fewer workers"
             )
         grid = finer

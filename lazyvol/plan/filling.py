@@ -2,23 +2,28 @@
 
 from functools import partial
 
+import dask.array as da
 import numpy as np
 from dask import threaded
 
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import finished
+from lazyvol.plan.lazy import LazyArray, finished
 from lazyvol.plan.recipe import Array, Recipe
-from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.regions import Region
 from lazyvol.plan.threads import one_thread_each
 
 
-def filled(recipe: Recipe, grid: Grid) -> Array:
-    """All values of a recipe, block by block on this machine's threads, each put in its place.
+def filled(array: LazyArray) -> Array:
+    """All values, block by block on this machine's threads, each put in its place.
 
     (Dask's own compute holds every block and then copies them together.)
     """
+    recipe, boxes = array.recipe, [box for _, box in regions.boxes(array.chunks)]
     values = np.empty(recipe.shape, recipe.dtype)
-    boxes = [box for _, box in regions.boxes(grid)]
+    if array.foreign:  # made in steps
+        with one_thread_each():
+            da.store(array, values, lock=False, scheduler="threads")
+        return values
     if len(boxes) == 1:
         made = _made(recipe, values, boxes[0])
         return values if np.may_share_memory(made, values) else finished(recipe, made)

@@ -148,7 +148,7 @@ def _price(stream: Stream) -> Price:
         most = max(most, (width + 1) * state)  # a merge takes its states and makes one
     last = min(width, parts) * state if parts > 1 else 0
     waiting = max(0, levels - 1) * (width - 1) * state
-    held = stream.fold.finish_bytes * prod(stream.shape[a] for a in stream.kept)
+    held = stream.fold.output_bytes * prod(stream.shape[a] for a in stream.kept)
     stored = sum(stored_bytes(o) for o in stream.operands)
     return Price(read, stored, most, last, waiting, held)
 

@@ -44,6 +44,10 @@ class Blockwise(Recipe):
             for a, g in enumerate(found)
         )
 
+    @property
+    def least(self) -> tuple[int, ...]:
+        return tuple(n if a in self.entire else 1 for a, n in enumerate(self.shape))
+
     @cached_property
     def token(self) -> str:
         tokens = [p.token for p in self.above]

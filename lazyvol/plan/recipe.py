@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from dask.base import tokenize
 
+from lazyvol.errors import MissingChunkError
 from lazyvol.plan import regions
 from lazyvol.plan.regions import Grid, Region
 
@@ -91,6 +92,11 @@ class Recipe:
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+    @property
+    def least(self) -> tuple[int, ...]:
+        """The smallest box that takes less memory than a larger one."""
+        return (1,) * self.ndim
 
     def nbytes(self, region: Region) -> int:
         """Bytes of the values in ``region``."""
@@ -244,13 +250,16 @@ class Foreign(Recipe):
 
 def assemble(blocks: Iterable[tuple[Region, Array]], region: Region, dtype: np.dtype[Any]) -> Array:
     """Values of ``region`` out of the blocks that overlap it; a view where one block has all."""
-    found: Array | None = None
+    found, missing = np.empty(0, dtype), regions.size(region)
     for box, values in blocks:
         common = regions.intersect(box, region)
         if common == region:
             return np.asarray(values[regions.relative(region, box)])
         if regions.size(common):
-            if found is None:
+            if not found.size:
                 found = np.empty(regions.lengths(region), dtype)
             found[regions.relative(common, region)] = values[regions.relative(common, box)]
-    return np.empty(regions.lengths(region), dtype) if found is None else found
+            missing -= regions.size(common)
+    if missing:  # never to be read as what memory happened to hold
+        raise MissingChunkError(f"a task on {region} was not handed {missing} of its elements")
+    return found if found.size else np.empty(regions.lengths(region), dtype)

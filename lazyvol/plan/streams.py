@@ -35,8 +35,8 @@ class Fold:
     ``finish(state)`` gives the outputs. Updating in place costs one read and one write of the
     state per tile; merging a fresh state per tile would cost four times the data.
 
-    ``state_bytes`` and ``finish_bytes`` are bytes per kept element, ``scratch`` bytes per
-    element of a tile that ``update`` takes beside its blocks.
+    ``state_bytes`` and ``finish_bytes`` (what ``finish`` takes, its outputs included) are bytes per
+    kept element, ``scratch`` bytes per element of a tile that ``update`` takes beside its blocks.
     """
 
     start: Callable[[tuple[int, ...]], State]
@@ -47,6 +47,11 @@ class Fold:
     state_bytes: int
     finish_bytes: int = 0
     scratch: float = 0.0
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of all outputs per kept element."""
+        return sum(out.dtype.itemsize * prod(out.sizes) for out in self.outputs.values())
 
 
 def together(*folds: tuple[Fold, Sequence[int]]) -> Fold:
@@ -178,7 +183,7 @@ class Stream:
         if segments(self) == 1:  # finished column by column
             columns = (regions.lengths(c) for c in self._columns(box))
             wide = max(prod(c[a] for a in self.kept) for c in columns)
-            held = self.fold.finish_bytes * kept
+            held = self.fold.output_bytes * kept
         working = self.fold.state_bytes * wide + max(peak, self.fold.finish_bytes * wide) + held
         return Cost(_read_once(self.operands, parts), working)
 

@@ -300,7 +300,7 @@ def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
 
 def _done(array: LazyArray, local: bool) -> Any:
     """The array itself, or, where all is in memory, its values."""
-    return filled(array.recipe, array.chunks) if local else array
+    return filled(array) if local else array
 
 
 def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
