@@ -16,6 +16,8 @@ from lazyvol.stack import STACK, spacing, spatial_dims
 TINY = 50
 #: with fewer particles the average that all are held against is a poor one
 FEW = 30
+#: columns of the page's table; scores.csv has all
+TABLED = ("llr", "p_value", "probability", "hypothesis", "rot", "tilt", "psi", "ncc")
 #: hypotheses in words
 REASONS = {
     "empty": "by nothing but noise",
@@ -216,7 +218,7 @@ def score_table(
 ) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
     """Header and rows of a table of particles."""
     shown = result.scores.isel({STACK: list(positions)})
-    names = [n for n in shown.coords if n != STACK] + [n for n in shown if n != "flagged"]
+    names = [n for n in shown.coords if n != STACK] + [n for n in TABLED if n in shown]
     columns = [shown[n].values for n in names]
     labels = shown.coords[STACK].values if STACK in shown.coords else list(positions)
     rows: list[tuple[object, ...]] = [
