@@ -239,7 +239,7 @@ def table_of(found: xr.Dataset) -> xr.Dataset:
     words = np.array(str(codes["flag_meanings"]).split())
     made = found.compute()
     angles = {
-        str(name): (STACK, made["angles"].sel(angle=name).values)
+        f"angle_{name}": (STACK, made["angles"].sel(angle=name).values)
         for name in made["angles"].coords["angle"].values
     }
     hypothesis = {"hypothesis": (STACK, words[made["best_hypothesis"].values])}
@@ -270,7 +270,9 @@ def _examples(stack: xr.DataArray, positions: tuple[int, ...]) -> xr.Dataset:
     """Means along z and along y of some particles."""
     few = stack.isel({STACK: list(positions)})
     plain = few.drop_vars([n for n, c in few.coords.items() if c.dims == (STACK,)])
-    return xr.Dataset({"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")}).compute()
+    return xr.Dataset(
+        {"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")}
+    ).compute()
 
 
 def _without_nan(stack: xr.DataArray, averages: xr.Dataset) -> xr.Dataset:

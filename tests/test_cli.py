@@ -323,6 +323,22 @@ def test_scores_are_against_the_average_of_the_others(tmp_path):
         assert found.scores.mse[n] == pytest.approx(((one - others) ** 2).mean(), rel=1e-5)
 
 
+def test_columns_are_facts_of_particles_and_what_was_found(tmp_path):
+    """A coordinate of the particles is not overwritten by an angle."""
+    stack = lv.synthetic.particles((12, 12, 12), 40, sigma=0.5, tilted=0.2, radius=2, seed=1)
+    found = screen(stack, tmp_path, wedge=(-80.0, 80.0), angles=60.0)
+    table = rows(tmp_path / "scores.csv")
+    np.testing.assert_allclose([float(r["tilt"]) for r in table], stack.tilt)
+    assert {r["hypothesis"] for r in table} <= {"right", "empty", "turned", "other"}
+    turned = [r["hypothesis"] == "turned" for r in table]
+    assert any(turned)
+    for name in ("rot", "tilt", "psi"):
+        known = np.isfinite([float(r[f"angle_{name}"]) for r in table])
+        assert known.tolist() == turned
+    assert [r["flagged"] == "True" for r in table] == found.scores.flagged.values.tolist()
+    assert found.flagging.threshold == min(float(r["llr"]) for r in table if r["flagged"] == "True")
+
+
 def test_a_budget_in_force_holds_for_a_screening(tmp_path):
     with lv.limited("300MiB", workers=1):
         found = screen(lv.as_stack(values()).chunk(k=2), tmp_path)

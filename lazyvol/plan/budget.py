@@ -232,8 +232,8 @@ def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
             raise BudgetError(
                 f"a result of {recipe.shape=} needs at least "
                 f"{enough((peak * running + SLACK) * budget.processes)} with "
-                f"{running * budget.processes} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
-                f"give it that much, or fewer workers"
+                f"{running * budget.processes} tasks at once, got "
+                f"memory={show_bytes(budget.memory or 0)}; give it that much, or fewer workers"
             )
         grid = finer
     return grid

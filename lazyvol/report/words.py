@@ -17,7 +17,8 @@ TINY = 50
 #: with fewer particles the average that all are held against is a poor one
 FEW = 30
 #: columns of the page's table; scores.csv has all
-TABLED = ("llr", "p_value", "probability", "hypothesis", "rot", "tilt", "psi", "ncc")
+TABLED = ("llr", "p_value", "probability", "hypothesis", "angle_rot", "angle_tilt",
+          "angle_psi", "ncc")  # fmt: skip
 #: hypotheses in words
 REASONS = {
     "empty": "by nothing but noise",
