@@ -17,6 +17,7 @@ from lazyvol.client import current_client, progress_bar, tasks_at_once
 from lazyvol.errors import LabelError, StoreError, TargetExistsError
 from lazyvol.facts import Source
 from lazyvol.io.saving import save
+from lazyvol.io.tables import csv_text, write_text
 from lazyvol.ops import scores, stats
 from lazyvol.ops.screening import Wedge
 from lazyvol.plan.budget import limited
@@ -24,7 +25,6 @@ from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.report import Flagging, Run, ScreenResult, write_report
 from lazyvol.report.result import ranking
 from lazyvol.stack import SPATIAL, STACK, require_stack
-from lazyvol.tables import csv_text, write_text
 
 #: particles shown of each kind, best and worst
 SHOWN = 8

@@ -26,10 +26,10 @@ from lazyvol.errors import LabelError, TruncatedError
 from lazyvol.facts import TIMES
 from lazyvol.io import open as open_stack
 from lazyvol.io.saving import save
+from lazyvol.io.tables import csv_text
 from lazyvol.plan import regions
 from lazyvol.plan.lazy import source_array
 from lazyvol.screening import FILES, screen
-from lazyvol.tables import csv_text
 from tests.clusters import status_of
 from tests.sources import Counting
 

@@ -9,8 +9,8 @@ from lazyvol.cli.options import Resuming, say
 from lazyvol.client import progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.saving import save
+from lazyvol.io.tables import csv_text, write_text
 from lazyvol.plan.explain import explain
-from lazyvol.tables import csv_text, write_text
 
 
 def write_result(result: Any, out: Path, options: Resuming, column: str = "value") -> None:

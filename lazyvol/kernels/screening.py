@@ -90,7 +90,8 @@ def _tells(rows: Array) -> Array:
     power = np.einsum("kn,kn->k", rows, rows, dtype=np.float64)
     finite = np.isfinite(power)
     typical = np.median(power[finite]) if finite.any() else 0.0
-    return finite & (power > FLAT**2 * typical)
+    found: Array = finite & (power > FLAT**2 * typical)
+    return found
 
 
 def _judged(

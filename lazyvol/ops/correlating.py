@@ -12,8 +12,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement, particles
 from lazyvol.ops.canvas import not_negative, seed_of
 from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled
-from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.plan.warping import placed
+from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
     SPATIAL,
     STACK,
@@ -193,4 +192,4 @@ def _noisy(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
     kernel = partial(
         particles.with_noise, shape=turned.shape, seed=seed, stream=NOISE, scale=noise, dtype=dtype
     )
-    return placed(kernel, turned, dtype=dtype, scratch=8.0, title="noise")
+    return stencil(kernel, turned, depth={}, placed=True, dtype=dtype, scratch=8.0, title="noise")

@@ -17,7 +17,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels import gram, products, spectra
 from lazyvol.plan.pairs import Paired, pairs
 from lazyvol.plan.streams import Fold, Output
-from lazyvol.plan.tables import Alone, settled
+from lazyvol.plan.tables import settled
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import require_stack
 
@@ -109,7 +109,7 @@ def _products(
     """Sums of products about the first sample, and its distance from the mean, in one read."""
     spec = Fold(
         start=products.start_products,
-        update=Alone(products.update_products),
+        update=products.update_products,
         combine=products.combine,
         finish=products.finish,
         outputs={"gram": Output(DOUBLE, ("_feature",), (p,)), "sums": Output(DOUBLE)},
@@ -133,7 +133,7 @@ def weighted_sums(
     count = weights.sizes["component"]
     spec = Fold(
         start=partial(products.start_weighted, count=count),
-        update=Alone(partial(products.update_weighted, masked=mask is not None)),
+        update=partial(products.update_weighted, masked=mask is not None),
         combine=products.combine,
         finish=products.finish,
         outputs={"sums": Output(DOUBLE, ("component",), (count,))},

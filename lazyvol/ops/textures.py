@@ -11,7 +11,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels import elastic as deforming
 from lazyvol.kernels import textures
 from lazyvol.ops.canvas import Like, canvas, float_dtype, made, not_negative, seed_of
-from lazyvol.plan.warping import placed
+from lazyvol.plan.verbs import stencil
 from lazyvol.stack import (
     SPATIAL,
     STACK,
@@ -189,8 +189,8 @@ def elastic(
         rest=stack.get_axis_num(rest), shape=stack.shape, fields=fields, bounds=tuple(reach),
         scales=tuple(strengths.get(d, 0.0) * typical for d in dims), order=int(order), dtype=dtype,
     )  # fmt: skip
-    return placed(
-        kernel, stack, depth=dict(zip(dims, halo, strict=True)), dtype=dtype,
+    return stencil(
+        kernel, stack, depth=dict(zip(dims, halo, strict=True)), placed=True, dtype=dtype,
         scratch=deforming.scratch(order, stack.dtype, dtype), title="elastic",
     )  # fmt: skip
 

@@ -38,16 +38,19 @@ from lazyvol.plan.recipe import Array, Cost, Foreign, Memory, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.streams import Fold, Output, State, Stream, finished_state, segments
+from lazyvol.plan.threads import one_thread_each
 
 
 def _leaf(stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]) -> State:
-    return stream.run(box, wanted.given(blocks))
+    with one_thread_each():
+        return stream.run(box, wanted.given(blocks))
 
 
 def _leaf_outputs(
     stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]
 ) -> dict[str, Array]:
-    return stream.outputs(box, wanted.given(blocks))
+    with one_thread_each():
+        return stream.outputs(box, wanted.given(blocks))
 
 
 def _merge(fold: Fold, states: Sequence[State]) -> State:

@@ -21,6 +21,7 @@ from lazyvol.plan.budget import Budget, Step, fitted, foreign_step, limited, rec
 from lazyvol.plan.recipe import Array, Foreign, Key, Memory, Recipe, Stored, foreign_blocks, leaves
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned, Pick, Sliced
+from lazyvol.plan.threads import one_thread_each
 
 
 class LazyArray(da.Array):  # type: ignore[misc]
@@ -148,7 +149,8 @@ class Reader:
         if picks is None:
             raise IndexError(f"a recipe is indexed by integers, slices and lists, got {index=}")
         part = Sliced(self.recipe, picks)
-        return finished(part, part.read(regions.whole(part.shape), {}))
+        with one_thread_each():
+            return finished(part, part.read(regions.whole(part.shape), {}))
 
     def __dask_tokenize__(self) -> str:
         return self.recipe.token
@@ -182,7 +184,8 @@ def finished(recipe: Recipe, values: Array) -> Array:
 
 def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]) -> Array:
     """One task of a recipe that rests on foreign blocks."""
-    return finished(recipe, recipe.read(region, wanted.given(blocks)))
+    with one_thread_each():
+        return finished(recipe, recipe.read(region, wanted.given(blocks)))
 
 
 def needs(*parts: tuple[Recipe, Region]) -> tuple[Wanted, list[Key]]:

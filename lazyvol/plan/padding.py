@@ -13,9 +13,9 @@ from dask.base import tokenize
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.operands import done, operands
 from lazyvol.plan.recipe import Array, Cost, Given, Recipe
 from lazyvol.plan.regions import Region
-from lazyvol.plan.verbs import _done, _operands
 from lazyvol.stack import require_stack
 
 #: ``kernel(values, sizes, out, first)`` puts rows of ``sizes`` into the frames of ``out``, whose
@@ -96,9 +96,9 @@ def padded(
     ``row_size`` is in memory. Places beyond the end of a row are ``fill``.
     """
     require_stack(values)
-    arrays, local = _operands((values,))
+    arrays, local = operands((values,))
     sizes = np.asarray(row_size.data, np.int64)
-    made = _done(derived(partial(_padded, kernel, sizes, fill, title), *arrays), local)
+    made = done(derived(partial(_padded, kernel, sizes, fill, title), *arrays), local)
     dims = (str(row_size.dims[0]), dim, *(str(d) for d in values.dims[1:]))
     coords = {n: c.variable for n, c in values.coords.items() if values.dims[0] not in c.dims}
     coords |= {n: c.variable for n, c in row_size.coords.items()}

@@ -20,13 +20,12 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget
 from lazyvol.plan.cuts import HANDED, SMALL
 from lazyvol.plan.lazy import LazyArray, derived, is_held, lazy, recipe_of
+from lazyvol.plan.operands import done, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
-from lazyvol.plan.tables import _settled
-from lazyvol.plan.threads import one_thread_each
-from lazyvol.plan.verbs import _done, _operands
+from lazyvol.plan.tables import settled_array
 
 #: bytes that a task may hold where no budget says: rows of 64^3 float32 for 450 of them
 HOLD = 512 * 2**20
@@ -137,8 +136,7 @@ class Pairs(Recipe):
         found = np.zeros(regions.lengths(region), self.dtype)
         if columns.stop > columns.start:
             at = columns.start - region[1].start
-            with one_thread_each():
-                found[:, at:] = self._made(rows, columns, given)
+            found[:, at:] = self._made(rows, columns, given)
         return found
 
     def _made(self, rows: slice, columns: slice, given: Given) -> Array:
@@ -199,9 +197,9 @@ def pairs(
     order = (dim, *(str(d) for d in stack.dims if d != dim))
     stacks = (stack,) if other is None else (stack, other)
     flags = [] if mask is None else [mask.transpose(*order[1:])]
-    arrays, local = _operands([*(s.transpose(*order) for s in stacks), *flags])
+    arrays, local = operands([*(s.transpose(*order) for s in stacks), *flags])
     make = partial(_pairs, paired, other is None, mask is not None, title)
-    data = _done(derived(make, *arrays), local)
+    data = done(derived(make, *arrays), local)
     names = (dim, f"{dim}_other")
     coords: dict[Any, Any] = {
         n: c.variable for n, c in stack.coords.items() if set(c.dims) <= {dim}
@@ -215,7 +213,7 @@ def _pairs(paired: Paired, own: bool, masked: bool, title: str, *arrays: Any) ->
     whole = Pairs(paired, recipes[0], recipes[0 if own else 1], mask, own)
     recipe, grid = _planned(whole, Budget.current())
     made = lazy(recipe, grid, *arrays, title=title)
-    return _mirrored(_settled(made), title) if own else made
+    return _mirrored(settled_array(made), title) if own else made
 
 
 def _planned(whole: Pairs, budget: Budget) -> tuple[Pairs, Grid]:

@@ -23,8 +23,9 @@ class Stencil(Recipe):
     beyond the array. Two modes leave it out: ``"valid"`` keeps only voxels whose halo lies inside,
     ``"clip"`` ends the halo at the border and calls ``kernel(grown, halo)`` with its lengths.
     An element of the result stands for ``step`` elements of the parent along each axis;
-    ``sizes`` are the lengths of axes that the kernel adds at the end. A kernel that ``fills``
-    takes memory for its result as ``out``, contiguous, or None.
+    ``sizes`` are the lengths of axes that the kernel adds at the end. A ``placed`` kernel is told
+    next the region of the result that it makes; one that ``fills`` takes memory for its result as
+    ``out``, contiguous, or None.
     """
 
     kernel: Callable[..., Array]
@@ -36,6 +37,7 @@ class Stencil(Recipe):
     scratch: float = 0.0
     step: tuple[int, ...] = ()
     sizes: tuple[int, ...] = ()
+    placed: bool = False
     fills: bool = False
 
     @cached_property
@@ -58,7 +60,9 @@ class Stencil(Recipe):
 
     @cached_property
     def token(self) -> str:
-        options = (self.depth, self.mode, str(self.dtype), self.fill, self.steps, self.sizes)
+        options = (
+            self.depth, self.mode, str(self.dtype), self.fill, self.steps, self.sizes, self.placed
+        )  # fmt: skip
         return str(tokenize("stencil", self.kernel, self.parent.token, options))
 
     @property
@@ -102,7 +106,8 @@ class Stencil(Recipe):
         if regions.size(region) == 0:
             return np.empty(regions.lengths(region), self.dtype)
         block = self._filled(self._grown(region), given)
-        told = (self._halo(region),) if self.mode == "clip" else ()
+        told: tuple[Any, ...] = (self._halo(region),) if self.mode == "clip" else ()
+        told += (region[: self.parent.ndim],) if self.placed else ()
         new: Any = region[self.parent.ndim :]
         if all(s == slice(0, n) for s, n in zip(new, self.sizes, strict=True)):
             filled = {"out": out} if self.fills else {}

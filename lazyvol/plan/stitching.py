@@ -31,11 +31,11 @@ from lazyvol.plan.lazy import (
     recipe_of,
     steps_of,
 )
+from lazyvol.plan.operands import axes_within, done, grid_of, labelled, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
-from lazyvol.plan.verbs import _done, _grid, _labelled, _operands, _turn
 from lazyvol.stack import require_stack
 
 #: bytes of the smallest blocks that a tight budget may ask for
@@ -140,10 +140,10 @@ def stitched(
 ) -> xr.DataArray:
     """Every volume of a stack, along ``dims``, by a stitching; its dims stay in their order."""
     order = (*(str(d) for d in require_stack(stack).dims if d not in dims), *dims)
-    arrays, local = _operands((stack,))
-    turn = tuple(a for a in _turn(stack, order) if a is not None)
+    arrays, local = operands((stack,))
+    turn = tuple(a for a in axes_within(stack, order) if a is not None)
     made = derived(partial(_stitched, kernels, turn, len(dims), title), *arrays)
-    found = _labelled(_done(made, local), order, stack)
+    found = labelled(done(made, local), order, stack)
     return found.transpose(*stack.dims)
 
 
@@ -158,7 +158,7 @@ def _stitched(
         alone = Blockwise(
             kernels.alone, (parent,), (axes,), parent.shape, kernels.dtype, core, kernels.scratch
         )
-        own = _grid(array, turn)
+        own = grid_of(array, turn)
         grid = (*own[:first], *((n,) for n in parent.shape[first:]))
         return lazy(alone, _narrowed(grid, first, kernels.dtype.itemsize), array, title=title)
     grid = _volume_grid(parent, first, kernels)

@@ -1,7 +1,6 @@
 """Small arrays beside a stack: made once for all tasks, and handed whole to each of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -12,33 +11,21 @@ import xarray as xr
 
 from lazyvol.plan import regions
 from lazyvol.plan.lazy import LazyArray, derived, dressed, lazy, recipe_of
+from lazyvol.plan.operands import done, grid_of, labelled, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Foreign, Recipe
 from lazyvol.plan.regions import Grid
-from lazyvol.plan.threads import one_thread_each
-from lazyvol.plan.verbs import _done, _grid, _labelled, _operands
 from lazyvol.stack import require_stack
-
-
-@dataclass(frozen=True)
-class Alone:
-    """A kernel that leaves BLAS one thread, for its tasks run side by side."""
-
-    kernel: Callable[..., Any]
-
-    def __call__(self, *blocks: Any) -> Any:
-        with one_thread_each():
-            return self.kernel(*blocks)
 
 
 def settled(stack: xr.DataArray) -> xr.DataArray:
     """The same, made once in a run however many tasks take it; for what is small."""
     if not isinstance(stack.data, LazyArray):
         return stack
-    return stack.copy(data=derived(_settled, stack.data))
+    return stack.copy(data=derived(settled_array, stack.data))
 
 
-def _settled(array: LazyArray) -> LazyArray:
+def settled_array(array: LazyArray) -> LazyArray:
     if isinstance(array.recipe, Foreign):
         return array
     plain = da.Array(array.dask, array.name, array.chunks, meta=array._meta)
@@ -60,17 +47,17 @@ def with_tables(
     """Each block alone with all of every table: ``kernel(block, *tables) -> block``.
 
     As ``blockwise``, where the others may have dims that the stack has not. Blocks that are too
-    large because of what is in ``core`` are cut along the other dims. Kernels may use BLAS.
+    large because of what is in ``core`` are cut along the other dims.
     """
     require_stack(stack)
     dims, result = tuple(str(d) for d in stack.dims), tuple(out)
     lengths = {str(d): n for d, n in stack.sizes.items()} | dict(sizes or {})
     fixed = frozenset(a for a, d in enumerate(result) if d in core or d in (sizes or {}))
     runs = tuple(None if d in core or d not in result else result.index(d) for d in dims)
-    arrays, local = _operands((stack, *(require_stack(t) for t in tables)))
+    arrays, local = operands((stack, *(require_stack(t) for t in tables)))
     shape = tuple(lengths[d] for d in result)
-    make = partial(_tabled, Alone(kernel), runs, shape, np.dtype(dtype), fixed, scratch, title)
-    return _labelled(_done(derived(make, *arrays), local), result, stack)
+    make = partial(_tabled, kernel, runs, shape, np.dtype(dtype), fixed, scratch, title)
+    return labelled(done(derived(make, *arrays), local), result, stack)
 
 
 def _tabled(
@@ -98,7 +85,7 @@ BLOCK = 32 * 2**20
 
 def _cut(array: Any, parent: Recipe, runs: tuple[int | None, ...]) -> Grid:
     """Blocks of the stack: its own, cut further along the dims that need not be whole."""
-    grid = list(_grid(array, tuple(range(parent.ndim))))
+    grid = list(grid_of(array, tuple(range(parent.ndim))))
     whole = prod(n for n, axis in zip(parent.shape, runs, strict=True) if axis is None)
     chunks = [1 if axis is None else max(c, default=1) for c, axis in zip(grid, runs, strict=True)]
     room = max(1, BLOCK // max(1, whole * parent.dtype.itemsize))

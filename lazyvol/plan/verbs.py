@@ -4,33 +4,38 @@ Stacks that are all numpy give a numpy result, computed here and now on this mac
 one dask array among them makes the result lazy.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.borders import MODES, Mode
-from lazyvol.plan.budget import BLOCK, Budget
+from lazyvol.plan.budget import BLOCK
 from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.filling import filled
 from lazyvol.plan.folding import folded, outright
 from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.operands import (
+    all_done,
+    axes_within,
+    done,
+    grid_of,
+    labelled,
+    lengths_of,
+    operands,
+    shared_dims,
+)
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.ragged import ragged_array
 from lazyvol.plan.recipe import Array
-from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.regions import Region
 from lazyvol.plan.selecting import Aligned
 from lazyvol.plan.stencils import Generated, Stencil
 from lazyvol.plan.streams import Fold
-from lazyvol.plan.threads import one_thread_each
-from lazyvol.stack import require_same_grid, require_stack
+from lazyvol.stack import require_stack
 
 Kernel = Callable[..., Array]
 Depth = Mapping[str, int | tuple[int, int]]
@@ -54,18 +59,18 @@ def blockwise(
     ``sizes`` the lengths of those that are new. ``scratch`` is the kernel's own memory in bytes
     per voxel of the first block.
     """
-    dims = _dims(stacks, core)
+    dims = shared_dims(stacks, core)
     result = tuple(out) if out is not None else dims
-    lengths = _lengths(stacks) | dict(sizes or {})
+    lengths = lengths_of(stacks) | dict(sizes or {})
     fixed = frozenset(n for n, d in enumerate(result) if d in core or d in (sizes or {}))
     runs = tuple(None if d in core or d not in result else result.index(d) for d in dims)
-    arrays, local = _operands(stacks)
+    arrays, local = operands(stacks)
     shape = tuple(lengths[d] for d in result)
     make = partial(
-        _blockwise, kernel, tuple(_turn(s, dims) for s in stacks), runs, shape,
+        _blockwise, kernel, tuple(axes_within(s, dims) for s in stacks), runs, shape,
         dtype or stacks[0].dtype, fixed, scratch, title,
     )  # fmt: skip
-    return _labelled(_done(derived(make, *arrays), local), result, stacks[0])
+    return labelled(done(derived(make, *arrays), local), result, stacks[0])
 
 
 def _blockwise(
@@ -84,7 +89,7 @@ def _blockwise(
         kernel, parents, (runs,) * len(parents), shape, np.dtype(dtype), entire, scratch
     )
     along = {axis: own for own, axis in enumerate(runs) if axis is not None}
-    first = _grid(arrays[0], turns[0])
+    first = grid_of(arrays[0], turns[0])
     grid = tuple(
         (n,) if a in entire or a not in along else first[along[a]] for a, n in enumerate(shape)
     )
@@ -102,6 +107,7 @@ def stencil(
     step: Mapping[str, int] | None = None,
     sizes: Mapping[str, int] | None = None,
     scratch: float = 0.0,
+    placed: bool = False,
     fills: bool = False,
     title: str = "stencil",
 ) -> xr.DataArray:
@@ -113,8 +119,9 @@ def stencil(
     ``step`` gives the voxels of the stack that one of the result stands for (the last may stand
     for fewer), ``sizes`` the lengths of new dims that the kernel makes whole at the end.
     ``scratch`` is the kernel's own memory in bytes per voxel of the grown block. A kernel that
-    ``fills`` has an argument ``out``: memory that its result may be made in (fresh memory costs
-    more than differences do), or None.
+    is ``placed`` is told next the region of the result that it makes; one that ``fills`` has an
+    argument ``out``: memory that its result may be made in (fresh memory costs more than
+    differences do), or None.
     """
     require_stack(stack)
     if mode not in (*MODES, "valid", "clip"):
@@ -124,14 +131,14 @@ def stencil(
     steps = tuple((step or {}).get(d, 1) for d in dims)
     make = partial(
         _stencil, kernel, halo, mode, fill, dtype or stack.dtype, steps, tuple(new.values()),
-        scratch, fills, title,
+        scratch, placed, fills, title,
     )  # fmt: skip
-    arrays, local = _operands((stack,))
-    made = _done(derived(make, *arrays), local)
+    arrays, local = operands((stack,))
+    made = done(derived(make, *arrays), local)
     if mode == "valid":
         ends = [(lo, n - hi) for n, (lo, hi) in zip(stack.shape, halo, strict=True)]
         stack = stack.isel({d: slice(*e) for d, e in zip(stack.dims, ends, strict=True)})
-    return _labelled(made, (*dims, *new), stack)
+    return labelled(made, (*dims, *new), stack)
 
 
 def _stencil(
@@ -143,14 +150,16 @@ def _stencil(
     steps: tuple[int, ...],
     sizes: tuple[int, ...],
     scratch: float,
+    placed: bool,
     fills: bool,
     title: str,
     array: Any,
 ) -> LazyArray:
     recipe = Stencil(
-        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes, fills
-    )
-    grid = _grid(array, tuple(range(array.ndim)))
+        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes, placed,
+        fills,
+    )  # fmt: skip
+    grid = grid_of(array, tuple(range(array.ndim)))
     if mode == "valid" or max(steps, default=1) > 1:
         own = zip(recipe.shape, grid, steps, strict=False)
         grid = tuple(regions.cover(n, max(1, max(c, default=1) // s)) for n, c, s in own)
@@ -171,21 +180,20 @@ def fold(
 
     Blocks have the dims of the first stack, of length 1 where a stack lacks them.
     """
-    order = _dims(stacks)
+    order = shared_dims(stacks)
     missing = [d for d in dims if d not in order]
     if missing:
         raise LabelError(f"dims to reduce are among {order}, got {missing=}")
     kept = tuple(d for d in order if d not in dims)
     reduced = frozenset(order.index(d) for d in dims)
-    arrays, local = _operands(stacks)
-    turns = tuple(_turn(s, order) for s in stacks)
+    arrays, local = operands(stacks)
+    turns = tuple(axes_within(s, order) for s in stacks)
     made: Mapping[str, Any] | None = outright(spec, turns, reduced, *arrays) if local else None
     if made is None:
         lazily = derived(partial(folded, spec, turns, reduced, title), *arrays)
-        made = _all_done(lazily) if local else lazily
+        made = all_done(lazily) if local else lazily
     return {
-        key: _labelled(made[key], (*kept, *out.dims), stacks[0])
-        for key, out in spec.outputs.items()
+        key: labelled(made[key], (*kept, *out.dims), stacks[0]) for key, out in spec.outputs.items()
     }
 
 
@@ -200,7 +208,7 @@ def generate(
     """Values from position alone: ``kernel(slices) -> block``, lazy, labelled as ``like``."""
     make = partial(_generate, kernel, like.shape, np.dtype(dtype), scratch, title)
     dims = tuple(str(d) for d in like.dims)
-    return _labelled(derived(make), dims, like)
+    return labelled(derived(make), dims, like)
 
 
 def _generate(
@@ -237,87 +245,14 @@ def ragged(
     kept = tuple(str(d) for d in stack.dims if d not in (frame, *selected))
     if lines is None:
         lines = xr.DataArray(np.asarray(mask.data, bool), dims=mask.dims).sum(selected)
-    n = _lengths((stack, mask, lines))[frame]
+    n = lengths_of((stack, mask, lines))[frame]
     each = [d for d in selected if d in lines.dims]
     own = lines.transpose(*(d for d in (frame, *each) if d in lines.dims)).values
     numbers = np.broadcast_to(own, (n, *own.shape[own.ndim - len(each) :])).reshape(n, -1)
-    turns = _turn(stack, (frame, *selected, *kept)), _turn(mask, (frame, *selected))
+    turns = axes_within(stack, (frame, *selected, *kept)), axes_within(mask, (frame, *selected))
     make = partial(ragged_array, kernel, turns, numbers, dtype or stack.dtype, title)
-    arrays, local = _operands((stack, mask))
-    return _labelled(_done(derived(make, *arrays), local), ("obs", *kept), stack)
-
-
-def _dims(stacks: Sequence[xr.DataArray], core: Sequence[str] = ()) -> tuple[str, ...]:
-    """Dims of the first stack, then those in ``core`` that others have; they have no more."""
-    for stack in stacks:
-        require_stack(stack)
-    own = [str(d) for d in stacks[0].dims]
-    more = dict.fromkeys(str(d) for s in stacks[1:] for d in s.dims if d in core)
-    dims = (*own, *(d for d in more if d not in own))
-    for other in stacks[1:]:
-        extra = [d for d in other.dims if d not in dims]
-        if extra:
-            raise LabelError(
-                f"the first stack has dims {dims}, another has {tuple(other.dims)}; "
-                f"give the one with {extra} first"
-            )
-        require_same_grid(stacks[0], other)
-    return dims
-
-
-def _lengths(stacks: Sequence[xr.DataArray]) -> dict[str, int]:
-    return {str(d): n for s in stacks for d, n in s.sizes.items()}
-
-
-def _turn(stack: xr.DataArray, dims: Sequence[str]) -> tuple[int | None, ...]:
-    own = [str(d) for d in stack.dims]
-    return tuple(own.index(d) if d in own else None for d in dims)
-
-
-def _operands(stacks: Sequence[xr.DataArray]) -> tuple[tuple[Any, ...], bool]:
-    """Arrays behind stacks, and whether all are in memory; a lone numpy array joins a graph."""
-    arrays = [s.data for s in stacks]
-    local = not any(isinstance(a, da.Array) for a in arrays)
-    if local:
-        return tuple(np.asarray(a) for a in arrays), True
-    return tuple(a if isinstance(a, da.Array) else _handed(a) for a in arrays), False
-
-
-def _handed(values: Array) -> da.Array:
-    """A numpy array as a single block: it enters a graph once, however many tasks take it."""
-    return da.from_array(values, chunks=-1, name=f"array in memory-{tokenize(values)}")
-
-
-def _grid(array: Any, turn: tuple[int | None, ...]) -> Grid:
-    """Blocks of the result over ``array``: a dask array's own, else one per thread or more."""
-    if isinstance(array, da.Array):
-        chunks = array.chunks
-    else:
-        target = max(2**18, min(BLOCK, array.nbytes // max(1, Budget.current().workers)))
-        chunks = block_grid(array.shape, (1,) * array.ndim, array.dtype.itemsize, target)
-    return tuple((1,) if a is None else chunks[a] for a in turn)
-
-
-def _done(array: LazyArray, local: bool) -> Any:
-    """The array itself, or, where all is in memory, its values."""
-    return filled(array) if local else array
-
-
-def _all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
-    """Several outputs of one graph computed together, so that the data is read once."""
-    with one_thread_each():
-        return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
-
-
-def _labelled(data: Any, dims: tuple[str, ...], like: xr.DataArray) -> xr.DataArray:
-    """``data`` with the coordinates of ``like`` that still fit, its attributes and its name."""
-    lengths = dict(zip(dims, np.shape(data), strict=True))
-    coords: dict[Hashable, Any] = {
-        name: coord.variable
-        for name, coord in like.coords.items()
-        if all(lengths.get(str(d)) == n for d, n in coord.sizes.items())
-    }
-    return xr.DataArray(data, coords, dims, name=like.name, attrs=like.attrs)
+    arrays, local = operands((stack, mask))
+    return labelled(done(derived(make, *arrays), local), ("obs", *kept), stack)
 
 
 __all__ = ["Fold", "blockwise", "fold", "generate", "ragged", "stencil"]

@@ -6,6 +6,7 @@ from importlib.resources import files
 import numpy as np
 
 from lazyvol import plots
+from lazyvol.io.tables import write_text
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import limits_of
 from lazyvol.report import words
@@ -13,7 +14,6 @@ from lazyvol.report.markup import Html, facts, join, paragraphs, table, tag
 from lazyvol.report.pictures import chart, charts, plane_image, ramp, row
 from lazyvol.report.result import ScreenResult
 from lazyvol.stack import spatial_dims
-from lazyvol.tables import write_text
 
 #: nothing is fetched, nothing runs: only pictures and styles inside the page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
