@@ -344,6 +344,8 @@ def test_rounding_does_not_make_a_matrix_unsymmetric():
 
 def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
     lazy = C.condensed(broken(put(2, 5, 1.0)).chunk({"k": 2}))
+    with pytest.raises(LabelError, match="what linkage gives"):
+        lv.clustering.clusters(xr.Dataset({"distance": ("merge", [1.0])}), n=1)
     with pytest.raises(LabelError, match="symmetric"):
         lazy.compute()
 

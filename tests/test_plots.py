@@ -65,7 +65,12 @@ DRAWN = {
     "histogram": lambda ax: plots.histogram(ncc(), ax=ax),
     "alpha_sweep": lambda ax: plots.alpha_sweep(sweep(), ax=ax),
     "fsc": lambda ax: plots.fsc(curve(), ax=ax),
+    "dendrogram": lambda ax: plots.dendrogram(tree(), ax=ax),
 }
+
+
+def tree() -> xr.Dataset:
+    return lv.clustering.linkage(lv.clustering.distances(particles()))
 
 
 def sweep() -> xr.Dataset:

@@ -145,6 +145,8 @@ def test_leaves_have_the_names_that_a_coordinate_gives_them():
     assert words(plots.dendrogram(named, labels="ncc")) == [f"{k / 3:.4g}" for k in order]
     with pytest.raises(LabelError, match=r"'kind', 'ncc'.*got 'merge'"):
         plots.dendrogram(named, labels="merge")
+    with pytest.raises(LabelError, match="got 'column'"):
+        plots.dendrogram(named, labels="column")
 
 
 def test_the_array_alone_is_enough_lazy_or_not():
@@ -169,7 +171,8 @@ def test_equal_volumes_merge_at_0_and_are_drawn():
     assert "1 cluster" in ax.get_legend().get_texts()[0].get_text()
 
 
-GOOD = [[0.0, 1.0, 1.0, 2.0], [2.0, 3.0, 4.5, 3.0]]
+PAIR = [0.0, 1.0, 1.0, 2.0]
+GOOD = [PAIR, [2.0, 3.0, 4.5, 3.0]]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +185,8 @@ GOOD = [[0.0, 1.0, 1.0, 2.0], [2.0, 3.0, 4.5, 3.0]]
         ([GOOD[0], [0.0, 2.0, 4.5, 3.0]], "no such rows"),  # 0 merges twice
         ([GOOD[0], [2.0, 4.0, 4.5, 3.0]], "no such rows"),  # 4 is not there yet
         ([GOOD[0], [2.0, 3.0, 4.5, 4.0]], "no such rows"),  # 2 + 1 are not 4
-        ([GOOD[0], [2.0, 2.5, 4.5, 3.0]], "no such rows"),
+        ([PAIR, [2.0, 3.5, 2.0, 2.0], [4.0, 5.0, 3.0, 4.0]], "no such rows"),  # no node 3.5
+        ([PAIR, [2.0, 3.0, 2.0, 2.0], [4.0, 5.0, 3.0, 3.0]], "no such rows"),  # 2 + 2 are not 3
         ([GOOD[0], [2.0, 3.0, -4.5, 3.0]], "no such rows"),
         ([GOOD[0], [2.0, 3.0, np.nan, 3.0]], "no such rows"),
     ],

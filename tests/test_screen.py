@@ -207,7 +207,9 @@ def test_a_missing_wedge_is_no_evidence():
     wedged[decoy] += 8 * np.fft.ifftn(np.fft.fftn(rod((0, 1, 1))) * ~kept).real
     wedged = wedged.astype(np.float32)
     measured = lv.as_stack(np.fft.fftshift(kept).astype(np.float32))
-    for wedge in ((-60.0, 60.0), measured):
+    measured = measured.assign_attrs(layout="centred")
+    plain = lv.as_stack(kept.astype(np.float32))
+    for wedge in ((-60.0, 60.0), measured, plain):
         found = screened(wedged, wedge=wedge)
         assert area(found.llr.values, wrong) > 0.97
         assert (found.flagged.values & ~wrong).sum() <= 3

@@ -83,19 +83,21 @@ def compared(
         each = np.stack([turned.rows(turn[n], kept) * white for n in some], axis=1)
         each = each.astype(np.float32)
         rows[some] = each[0]
-        t[:, some] = products(seen, each[1:], folds)
+        t[:, some] = products(seen, each[1:])
         q[:, some] = np.square(each[1:], dtype=np.float64).sum(2)[folds]
         if first == 0:
             right = each[1:, 0].copy()
     return Rivals(kind, turn, rows, right), t, q
 
 
-def products(seen: Array, each: Array, folds: Array) -> Array:
-    """(particle, hypothesis): inner products with the hypotheses of the particle's own fold."""
+def products(seen: Array, each: Array) -> Array:
+    """(particle, hypothesis): inner products with the hypotheses of the particle's own fold.
+
+    Folds take turns (``references.folds_of``), so that none of them is copied.
+    """
     out = np.empty((len(seen), each.shape[1]))
     for f, own in enumerate(each):
-        at = np.flatnonzero(folds == f)
-        out[at] = seen[at] @ own.T
+        out[f :: len(each)] = seen[f :: len(each)] @ own.T
     return out
 
 
@@ -174,7 +176,7 @@ def _two_kinds(
         if not 1.5 < belongs.sum() < 0.5 * len(rows):
             return None
         means = _means(rows, right, belongs, snr, folds)
-        t = products(rows, means[:, None], folds)[:, 0]
+        t = products(rows, means[:, None])[:, 0]
         logs = likelihood(t, (means**2).sum(1)[folds], 1.0, spread)
         part = belongs.sum() / len(rows)
         both = np.stack([known + np.log(1 - part), logs + np.log(part)])

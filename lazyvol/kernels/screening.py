@@ -1,6 +1,7 @@
 """Which particles are wrong: references, rivals and their likelihoods, out of all rows at once."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class _Judged:
     found: Array
     excess: Array
     trusted: Array
+
+    @cached_property
+    def crossed(self) -> tuple[Array, Array]:
+        """Inner products of all hypotheses, and covariances of what noise adds to a particle's."""
+        rows = self.rivals.rows.astype(np.float64)
+        return rows @ rows.T, (rows * self.excess) @ rows.T
 
     @property
     def logs(self) -> Array:
@@ -163,7 +170,7 @@ def _explained(
     solid: Array, seen: Array, right: Array, folds: Array, white: Array, both: Array, band: Band
 ) -> float:
     own = rows_of(solid[3:], band)[:, both] * white
-    t = rivals.products(seen, own[:, None].astype(np.float32), folds)[:, 0]
+    t = rivals.products(seen, own[:, None].astype(np.float32))[:, 0]
     q = (own**2).sum(1)[folds]
     return float(max((right * t).sum(), 0) ** 2 / max((right * q).sum(), 1e-300))
 
@@ -242,7 +249,7 @@ def _with_other_kind(judged: _Judged, seen: Array, folds: Array, snr: Array) -> 
         np.concatenate([old.rows, means.mean(0, keepdims=True)]),
         old.right,
     )
-    t = np.c_[judged.t, rivals.products(seen, means[:, None], folds)]
+    t = np.c_[judged.t, rivals.products(seen, means[:, None])]
     q = np.c_[judged.q, (means.astype(np.float64) ** 2).sum(1)[folds]]
     prior = np.r_[judged.prior, EACH]
     logs = suspects.likelihood(t, q, judged.level[:, None], judged.spread)
@@ -287,10 +294,9 @@ def _p_values(judged: _Judged, trusted: Array, draws: int) -> Array:
 
     A filtered reference falls short of the truth, and by a different part where it is turned.
     """
-    rows = judged.rivals.rows.astype(np.float64)
-    means = rows @ rows.T
+    means, noise = (a.copy() for a in judged.crossed)
     means[0] = (trusted / judged.level) @ judged.t / trusted.sum()
-    noise = _as_seen((rows * judged.excess) @ rows.T, means[0], judged, trusted)
+    noise = _as_seen(noise, means[0], judged, trusted)
     return suspects.p_values(
         judged.ratios, means, judged.q.mean(0), noise, judged.share,
         judged.level, judged.spread, draws,

@@ -289,6 +289,8 @@ def clusters(
     >>> lv.clustering.clusters(tree, n=2).values
     array([0, 1, 0, 1])
     """
+    if isinstance(tree, xr.Dataset) and "tree" not in tree:
+        raise LabelError(f"a Dataset with a tree is what linkage gives, got {list(tree)}")
     array = tree["tree"] if isinstance(tree, xr.Dataset) else require_stack(tree)
     if array.ndim != 2 or array.shape[1] != 4:
         raise LabelError(f"a tree is (merge, 4), got {dict(array.sizes)}; make one with linkage")

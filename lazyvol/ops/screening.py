@@ -75,8 +75,10 @@ def screen(
         Where the object is, (z, y, x), from 0 to 1; found from the data by default.
     wedge
         Range of tilts (from, to) in degrees about y, the beam along z, that a tomogram common to
-        all particles was made of; or the measured frequencies, (z, y, x), zero at ``n // 2``.
-        Frequencies outside tell nothing.
+        all particles was made of; or the measured frequencies, (z, y, x), as
+        ``synthetic.wedge`` gives them: zero is at the first voxel, or at ``n // 2`` where
+        ``attrs["layout"]`` is ``"centred"``. Frequencies outside tell nothing. With a wedge
+        small p-values are up to three times too small, and more of the flagged may be right.
     fdr
         Part of the flagged that may be right, between 0 and 1 (Benjamini and Hochberg, J. R.
         Stat. Soc. B 57, 1995).
@@ -90,8 +92,9 @@ def screen(
         wrong, given how many are; ``contrast`` of the reference in it and level of its ``noise``,
         1 in a typical one; ``best_hypothesis``, a code that its attributes explain, and of a
         turned one the ``angles`` (rot, tilt, psi; intrinsic ZYZ, degrees) that turn the average
-        into it. NaN voxels, or voxels that are all the same, make a particle NaN, and
-        flagged. Where particles have nothing in common, llr is 0 and p 1.
+        into it (RELION's turn the particle into the average: the inverse). NaN voxels, or voxels
+        that are all the same, make a particle NaN, and flagged. Where particles have nothing in
+        common, llr is 0 and p 1.
 
     Raises
     ------
@@ -257,7 +260,9 @@ def _measured(wedge: Wedge | None, stack: xr.DataArray, band: Band) -> Any:
         return None
     if isinstance(wedge, xr.DataArray):
         _require_volume("wedge", wedge, stack)
-        at = band.index + np.array(band.shape) // 2
+        centred = wedge.attrs.get("layout", "fft") == "centred"
+        middle = np.array(band.shape) // 2 if centred else 0
+        at = (band.index + middle) % np.array(band.shape)
         return np.asarray(wedge.transpose(*SPATIAL).values)[tuple(at.T)] > 0.5
     low, high = (float(a) for a in wedge)
     if not -90 <= low < high <= 90:

@@ -8,10 +8,12 @@ that are shown are read.
 from lazyvol.plots.curves import alpha_sweep, correlation, fsc, histogram, scores
 from lazyvol.plots.mosaics import montage, slices
 from lazyvol.plots.planes import density, orthogonal, projection
+from lazyvol.plots.trees import dendrogram
 
 __all__ = [
     "alpha_sweep",
     "correlation",
+    "dendrogram",
     "density",
     "fsc",
     "histogram",
