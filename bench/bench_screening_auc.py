@@ -65,8 +65,9 @@ def blob(box: int) -> Array:
 
 
 def ribosome(box: int, path: Path) -> Array:
-    """A map of the EMDB, brought to the box, without its negative solvent."""
-    volume = np.maximum(lv.open(path).values.astype(np.float64), 0)
+    """A map, brought to the box, its density made positive and without its solvent."""
+    volume = lv.open(path).values.astype(np.float64)
+    volume = np.maximum(volume if volume.max() > -volume.min() else -volume, 0)
     return ndi.zoom(volume, box / volume.shape[0], order=1, grid_mode=True, mode="nearest")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage as ndi
 
-from lazyvol.kernels import convolving, ranking, running, separable
+from lazyvol.kernels import convolving, fours, ranking, rowwise, running, separable, sweeping
 from tests.filter_rows import KERNEL, close
 from tests.strategies import FEW, values
 
@@ -40,6 +40,69 @@ def test_axes_are_summed_alone_and_together(shape, dtype, data):
     found = separable.separable(block, weights)
     assert found.dtype == (np.dtype(dtype) if block.dtype.kind == "f" else np.float64)
     close(found, by_shifts(block, weights), 20 if found.dtype.itemsize == 8 else 3e9)
+
+
+#: fewer rows than four, more than are read at once, more values than a row of memory has; longer
+#: taps than fit beside them (by another way), interleaved channels
+SWEPT = [
+    ((21, 23, 150), (5, 7, 9)),
+    ((20, 19, 29), (2, 8, 16)),
+    ((90, 4, 6), (67, 3, 2)),
+    ((3, 22, 300), (1, 17, 45)),
+    ((2, 40, 140), (None, 17, 17)),
+    ((19, 21, 33, 3), (4, 5, 12, None)),
+    ((1, 1, 200), (1, 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("shape", "taps"), SWEPT)
+def test_a_sweep_is_what_shifted_blocks_add_up_to(shape, taps):
+    rng = np.random.default_rng(11)
+    block = rng.normal(3, 50, shape)
+    weights = [rng.normal(size=n) if n else None for n in taps]
+    expected = by_shifts(block, weights)
+    for source in (block, np.asfortranarray(block), block.astype(np.float32)):
+        out = np.full(expected.shape, np.nan, source.dtype)
+        found = separable.separable(source, weights, out=out)
+        assert found is out
+        close(found, expected, 30 if out.itemsize == 8 else 3e9)
+    other = np.empty(expected.shape, np.float32)
+    assert separable.separable(block, weights, out=other).dtype == np.float64
+    part = tuple(slice(n // 3, n) for n in shape)
+    wanted = found[tuple(slice(n // 3, None) for n in shape)]
+    if wanted.size:
+        again = separable.separable(block.astype(np.float32)[part], weights)
+        np.testing.assert_array_equal(again, wanted)
+
+
+def test_a_sweep_keeps_what_is_not_finite_in_its_box():
+    block = values("float64", (40, 41, 150))
+    weights = [separable.gaussian_weights(s) for s in (1.0, 0.5, 2.0)]
+    plain = separable.separable(block, weights)
+    block[20, 20, 140], block[0, 39, 3] = np.nan, np.inf
+    found = separable.separable(block, weights)
+    hit = np.zeros(plain.shape, bool)
+    hit[12:21, 16:21, 124:] = hit[:1, 35:, :4] = True
+    assert not np.isfinite(found[hit]).any()
+    np.testing.assert_array_equal(found[~hit], plain[~hit])
+
+
+def test_sweeps_have_weights_that_find_room():
+    one, wide, deep = np.ones(1), np.ones(41), np.ones(sweeping.DEEPEST + 1)
+    assert sweeping.fits([one, one, wide], 1)
+    assert not sweeping.fits([one, one, np.ones(42)], 1)
+    assert not sweeping.fits([one, one, wide], 2)
+    assert not sweeping.fits([deep, one, one], 1)
+    assert not sweeping.fits([one, one, one.astype(np.float32)], 1)
+
+
+def test_taps_are_shared_out_in_the_parts_that_are_compiled():
+    for n in range(1, 200):
+        parts = fours.shares(n)
+        assert sum(parts) == n
+        assert set(parts) <= {1, 3, 5, 7, 9}
+        assert max(parts) - min(parts) <= 2
+    assert [fours.shares(n) for n in (1, 2, 9, 17)] == [[1], [1, 1], [9], [7, 5, 5]]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -101,6 +164,69 @@ def test_products_and_transforms_agree(shape):
         f(single, weights, single.dtype) for f in (convolving.by_products, convolving.by_transforms)
     ]
     assert np.abs(found[0] - found[1]).max() <= 2.4e-7 * np.abs(products).max()
+
+
+def by_products(block, weights):
+    """Correlation, one shifted block after the other; weights of 0 are left out."""
+    kept = [n - w + 1 for n, w in zip(block.shape, weights.shape, strict=True)]
+    found = np.zeros(kept)
+    for at in zip(*np.nonzero(weights), strict=True):
+        found += weights[at] * block[tuple(slice(a, a + n) for a, n in zip(at, kept, strict=True))]
+    return found
+
+
+#: blocks and weights: rows along every axis, fewer than four of them and more than are read at
+#: once, taps that do not fit beside a row of memory, taps of all numbers, interleaved channels
+PRODUCTS = [
+    ((9, 40, 31), (3, 5, 4)), ((40, 5, 31), (3, 1, 4)), ((9, 40, 31), (3, 9, 1)),
+    ((2, 9, 40, 31), (1, 3, 9, 2)), ((4, 9, 12, 11), (3, 3, 3, 2)), ((50, 160), (11, 17)),
+    ((40, 50, 3), (5, 6, 1)), ((20, 200), (5, 50)), ((5, 600), (2, 3)),
+    ((3, 14, 3, 2), (1, 8, 2, 1)), ((20, 3, 40), (16, 1, 17)), ((4, 5, 6, 7), (2, 1, 1, 3)),
+    ((7, 7), (7, 7)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "lengths"), PRODUCTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_rows_by_fours_are_sums_of_products(shape, lengths, dtype, monkeypatch):
+    monkeypatch.setattr(rowwise, "DENSE", 1)
+    rng = np.random.default_rng(12)
+    block, weights = rng.normal(0, 50, shape).astype(dtype), rng.normal(size=lengths)
+    weights[rng.random(lengths) < 0.1] = 0
+    assert rowwise.planned(weights[None]) is not None
+    expected = by_products(block, weights)
+    out = np.full(expected.shape, np.nan)
+    found = convolving.by_products(np.asfortranarray(block), weights, out.dtype, out)
+    assert np.shares_memory(found, out)
+    close(found, expected)
+    single = convolving.by_products(block, weights, np.dtype(np.float32))
+    assert single.dtype == np.float32
+    close(single, expected, 3e9)
+
+
+def test_rows_by_fours_leave_out_weights_of_0():
+    block, weights = values("float64", (30, 31, 150)), np.ones((5, 6, 7))
+    weights[:, 2, 3] = weights[4] = 0
+    weights[0, 0, 0] = 2
+    assert rowwise.planned(weights) is not None
+    plain = convolving.by_products(block, weights, block.dtype)
+    block[20, 20, 120] = np.inf
+    found = convolving.by_products(block, weights, block.dtype)
+    hit = np.zeros(plain.shape, bool)
+    for at in zip(*np.nonzero(weights), strict=True):
+        hit[20 - at[0], 20 - at[1], 120 - at[2]] = True
+    assert not np.isfinite(found[hit]).any()
+    np.testing.assert_array_equal(found[~hit], plain[~hit])
+
+
+def test_rows_by_fours_are_for_weights_side_by_side():
+    assert rowwise.planned(np.ones((5, 5, 5))) is not None
+    assert rowwise.planned(np.ones((3, 3, 3))) is None
+    assert rowwise.planned(np.ones((1, 1, 9))) is None
+    assert rowwise.planned(np.zeros((5, 5, 5))) is None
+    cross = np.zeros((7, 7, 7))
+    cross[3, 3], cross[3, :, 3], cross[:, 3, 3] = 1, 1, 1
+    assert rowwise.planned(cross) is None
 
 
 def test_transforms_are_for_large_kernels_on_large_blocks():

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.kernels import rowwise
 from lazyvol.kernels.compiled import compiled_products
-from lazyvol.kernels.separable import DOUBLE, readable, readable_type
+from lazyvol.kernels.separable import DOUBLE, readable, readable_type, taken
 from lazyvol.kernels.taps import weighted
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: products that take as long as a transform there and back takes per value and log2(values):
-#: 0.8 to 1.1 ns of it from 32^3 to 256^3, against 0.04 ns for a product. Of 128^3 float32, 9^3
-#: random weights take 30 ns per voxel by products and 23 by transforms, 7^3 take 14 and 27
-HALVING = 25
+#: 0.85 to 1.1 ns of it from 32^3 to 256^3, against 0.023 to 0.035 ns for a product. Of 128^3
+#: float32, 9^3 random weights take 17 ns per voxel by products and 24 by transforms, 11^3 take
+#: 65 and 36
+HALVING = 32
 #: length of a tile that is transformed at once: of 144 they leave the cache (11^3 weights take
 #: 42 ns per voxel against 26); weights of a third of it and more get longer ones
 TILE = 96
@@ -52,14 +54,16 @@ def _row(weights: Array, peak: Sequence[Any], axis: int) -> Array:
     return np.asarray(weights[(*peak[:axis], slice(None), *peak[axis + 1 :])])
 
 
-def correlate(block: Array, *, weights: Array, dtype: np.dtype[Any]) -> Array:
+def correlate(
+    block: Array, *, weights: Array, dtype: np.dtype[Any], out: Array | None = None
+) -> Array:
     """The valid part, in float64 arithmetic, in the way that takes less time for this block.
 
     A block with NaN or infinities is done by products: transforms would spread them everywhere.
     """
     if transforms_pay(block.shape, weights) and np.isfinite(block).all():
-        return by_transforms(block, weights, dtype)
-    return by_products(block, weights, dtype)
+        return by_transforms(block, weights, dtype, out)
+    return by_products(block, weights, dtype, out)
 
 
 def transforms_pay(shape: Sequence[int], weights: Array) -> bool:
@@ -76,17 +80,25 @@ def transforms_pay(shape: Sequence[int], weights: Array) -> bool:
     return bool(transforms < np.count_nonzero(weights) * prod(kept))
 
 
-def by_products(block: Array, weights: Array, dtype: np.dtype[Any]) -> Array:
+def by_products(
+    block: Array, weights: Array, dtype: np.dtype[Any], out: Array | None = None
+) -> Array:
     """Product by product; weights of 0 are left out."""
     if block.ndim < 3:
-        return np.asarray(by_products(block[None], weights[None], dtype)[0])
+        lifted = None if out is None else out[None]
+        return np.asarray(by_products(block[None], weights[None], dtype, lifted)[0])
     kept = _kept(block.shape, weights.shape)
-    out = np.empty(kept, readable_type(dtype))
-    weighty = (a for a, w in enumerate(weights.shape) if w > 1)
-    first = min(next(weighty, block.ndim), block.ndim - 3)
+    out = taken(out, kept, readable_type(dtype))
+    weighty = [a for a, w in enumerate(weights.shape) if w > 1]
+    first = min([*weighty, block.ndim - 3])
+    small = weights.reshape(weights.shape[first:])
+    plan = rowwise.planned(small)
     if out.size:
         for index in np.ndindex(kept[:first]):
-            _volume(out[index], readable(block[index]), weights.reshape(weights.shape[first:]))
+            if plan is None:
+                _volume(out[index], readable(block[index]), small)
+            else:
+                rowwise.correlate(out[index], readable(block[index]), plan)
     return out.astype(dtype, copy=False)
 
 
@@ -122,7 +134,9 @@ def _planes(
                     line[i] = sums[r * width + i]
 
 
-def by_transforms(block: Array, weights: Array, dtype: np.dtype[Any]) -> Array:
+def by_transforms(
+    block: Array, weights: Array, dtype: np.dtype[Any], out: Array | None = None
+) -> Array:
     """Tile after tile by Fourier transforms in float64, of which the valid part is kept.
 
     In float32 they would be off by more than products are: errors are those of the largest values.
@@ -130,7 +144,7 @@ def by_transforms(block: Array, weights: Array, dtype: np.dtype[Any]) -> Array:
     axes = [a for a, w in enumerate(weights.shape) if w > 1]
     order = [a for a in range(block.ndim) if a not in axes] + axes
     small = weights.transpose(order).reshape([weights.shape[a] for a in axes])
-    out = np.empty(_kept(block.shape, weights.shape), dtype)
+    out = taken(out, _kept(block.shape, weights.shape), dtype)
     source, target = block.transpose(order), out.transpose(order)
     lengths, _ = _tiles(source.shape[-len(axes) :], small.shape)
     inverse = tuple(range(len(axes)))

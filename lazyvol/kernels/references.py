@@ -71,7 +71,7 @@ def references(rows: Array, weight: Array, scale: Array, folds: Array, band: Ban
     mean = sums.sum(0) / shares.sum()
     many = shares.sum() ** 2 / (weight**2).sum()
     noise = _noise(rows, weight, scale, mean, many, band)
-    signal = _signal(mean, noise / many, band)
+    signal = _signal(mean, noise * band.left / many, band)
     gain = signal / (signal + noise / many)
     halves = [sums[h::2].sum(0) / shares[h::2].sum() for h in (0, 1)]
     others = (sums.sum(0) - sums) / (shares.sum() - shares)[:, None]
@@ -108,12 +108,22 @@ def _noise(rows: Array, weight: Array, scale: Array, mean: Array, many: float, b
 def _signal(mean: Array, error: Array, band: Band) -> Array:
     """Power of what particles share, by shells: that of their mean less that of its noise.
 
-    It is what correlations between half-sets estimate, averaged over all ways to halve.
+    It is what correlations between half-sets estimate, averaged over all ways to halve. Shells
+    that show nothing by themselves are taken together: thousands of frequencies that each tell
+    next to nothing tell much of an object with fine detail.
     """
     power = (mean**2).reshape(2, -1).mean(0)
-    signal, chance = shell_mean(power - error, band), shell_mean(error, band)
-    known = np.sqrt(np.bincount(band.shell)[band.shell])
-    return np.where(signal > SURE * chance / known, signal, 0.0)
+    count = np.maximum(np.bincount(band.shell), 1)
+    signal = np.bincount(band.shell, power - error) / count
+    spread = np.bincount(band.shell, error) / count / np.sqrt(count)
+    sure = signal > SURE * spread
+    found = np.where(sure, signal, 0.0)
+    for run in np.split(np.arange(len(count)), np.flatnonzero(np.diff(sure)) + 1):
+        if not sure[run[0]]:
+            weight = count[run] / count[run].sum()
+            pooled, chance = weight @ signal[run], np.sqrt(weight**2 @ spread[run] ** 2)
+            found[run] = pooled if pooled > SURE * chance else 0.0
+    return np.asarray(found[band.shell])
 
 
 def shell_mean(values: Array, band: Band) -> Array:

@@ -160,7 +160,7 @@ def correlated(
     dtype = float_of(stack.dtype)
     kernel = partial(convolving.correlate, weights=weights, dtype=dtype)
     transformed = TRANSFORMED if np.count_nonzero(weights) >= MANY else 0.0
-    return _bordered(kernel, stack, reach, border, dtype, transformed, title)
+    return _bordered(kernel, stack, reach, border, dtype, transformed, title, fills=True)
 
 
 def separated(
@@ -176,7 +176,8 @@ def separated(
     passes = 0 if separable.swept((2,) * stack.ndim, axes) else 2
     between = max(separable.readable_type(t).itemsize for t in (stack.dtype, dtype))
     kernel = partial(separable.separable, weights=tuple(taps), dtype=dtype)
-    return _bordered(kernel, stack, reach, border, dtype, float(passes * between), title)
+    scratch = float(passes * between)
+    return _bordered(kernel, stack, reach, border, dtype, scratch, title, fills=True)
 
 
 def smoothed(
@@ -257,20 +258,22 @@ def _reach(sizes: Sequence[int]) -> list[Reach]:
 
 
 def _bordered(
-    kernel: Callable[[Array], Array],
+    kernel: Callable[..., Array],
     stack: xr.DataArray,
     reach: Sequence[Reach],
     border: Border,
     dtype: np.dtype[Any],
     scratch: float,
     title: str,
+    *,
+    fills: bool = False,
 ) -> xr.DataArray:
     """``kernel`` over a stack that goes on beyond its border."""
     depth = {str(d): r for d, r in zip(stack.dims, reach, strict=True)}
     border.require(stack, depth)
     return stencil(
         kernel, stack, depth=depth, mode=border.mode, fill=border.fill, dtype=dtype, title=title,
-        scratch=scratch + _cast(stack.dtype) + _cast(dtype),
+        scratch=scratch + _cast(stack.dtype) + _cast(dtype), fills=fills,
     )  # fmt: skip
 
 
