@@ -12,6 +12,7 @@ def client() -> Iterator[object]:
 
     with Client(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
         set_as_default=False,
     ) as connected:  # fmt: skip
         yield connected
