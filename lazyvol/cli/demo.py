@@ -28,7 +28,7 @@ class Problem:
     memory: str
 
 
-SIZES = {"small": Problem(120, 24, 0.5, "512MiB"), "full": Problem(2000, 64, 0.2, "1GiB")}
+SIZES = {"small": Problem(120, 24, 0.5, "512MiB"), "full": Problem(2000, 64, 0.2, "1280MiB")}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def demo(
     """Make a stack of noisy cylinders larger than the memory allowed, and find the tilted ones.
 
     2000 particles of 64 x 64 x 64 voxels (2 GB) are written to disk, one in ten tilted by 60 to
-    90 degrees, and screened in 1 GiB. Nothing is deleted afterwards.
+    90 degrees, and screened in 1.25 GiB. Nothing is deleted afterwards.
 
     Parameters
     ----------

@@ -336,15 +336,16 @@ def _explain(judged: _Judged, column: dict[str, Array]) -> None:
 
 
 def memory(n: int, templates: int, turns: int, band: Band) -> int:
-    """Bytes that ``screened`` takes beside its rows."""
-    padded = 8 * 8 * int(np.prod(band.cube))  # complex64, twice as long along each axis
-    volumes_held = (3 + common.folds_of(n).max() + 1) * (3 * padded + 40 * int(np.prod(band.cube)))
-    hypotheses = 4 + turns + templates
-    rows = 4 * band.size * (3 * hypotheses + 2 * rivals.TOGETHER * (common.folds_of(n).max() + 3))
-    pairs = 8 * hypotheses * (6 * hypotheses + 5 * suspects.DRAWS // 10 + 6 * n)
-    return int(
-        2.3 * 4 * n * band.size + volumes_held + rows + pairs + 24 * band.size * common.PIECE
-    )
+    """Bytes that ``screened`` takes beside its rows: what stays, and the largest of its phases."""
+    folds, hypotheses = int(common.folds_of(n).max()) + 1, 4 + turns + templates
+    stays = 2.3 * 4 * n * band.size + 8 * hypotheses * 6 * n
+    stays += 4 * band.size * (3 * hypotheses + 2 * rivals.TOGETHER * (folds + 2))
+    cube = int(np.prod(band.cube))
+    padded = 8 * 8 * cube  # complex64, twice as long along each axis
+    spectra = 8 * band.size * common.PIECE
+    turned = (folds + 3) * (3 * padded + 40 * cube)
+    drawn = 8 * hypotheses * (6 * hypotheses + 5 * suspects.DRAWS // 10)
+    return int(stays + max(spectra, turned, drawn))
 
 
 def start(shape: tuple[int, ...]) -> dict[str, Array]:
