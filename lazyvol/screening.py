@@ -19,7 +19,7 @@ from lazyvol.facts import Source
 from lazyvol.io.saving import save
 from lazyvol.io.tables import csv_text, write_text
 from lazyvol.ops import scores, stats
-from lazyvol.ops.screening import Wedge
+from lazyvol.ops.poses import Wedge
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.report import Flagging, Run, ScreenResult, write_report

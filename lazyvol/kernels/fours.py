@@ -133,8 +133,8 @@ def _within(
 
 
 @compiled_products
-def read(out: Array, o: int, x: Array, at: int, n: int) -> None:
-    """``n`` values of ``x`` into a row."""
+def move(out: Array, o: int, x: Array, at: int, n: int) -> None:
+    """``n`` values of ``x`` from ``at`` on to ``out`` from ``o`` on."""
     p, q = np.uint64(o), np.uint64(at)
     for i in range(np.uint64(n)):
         out[p + i] = x[q + i]

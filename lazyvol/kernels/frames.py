@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels import rows
-from lazyvol.kernels.separable import readable_type
+from lazyvol.kernels.separable import readable_type, taken
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -64,9 +64,7 @@ def each(
     order, after = [*lead, *task.axes], range(len(inner), block.ndim)
     turned = block.transpose(*order, *after)
     shape = (*(inner[a] for a in order), *task.components)
-    dtype, kept = readable_type(task.dtype), order == sorted(order)
-    if out is None or not kept or (out.shape, out.dtype) != (shape, dtype):
-        out = np.empty(shape, dtype)
+    out = taken(out if order == sorted(order) else None, shape, readable_type(task.dtype))
     if out.size:
         for index in np.ndindex(*(inner[a] for a in lead)):
             make(turned[index], out[index])

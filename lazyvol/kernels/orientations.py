@@ -70,7 +70,7 @@ class Turned:
 def _interpolated(waves, at, out):  # type: ignore[no-untyped-def]
     """Trilinear interpolation of periodic spectra, the last axis, at fractional frequencies.
 
-    Places are brought into the period once for all spectra: 1 us a frequency became 0.15.
+    Places are brought into the period once for all spectra: 0.9 us a frequency became 0.3.
     """
     depth, height, width, count = waves.shape
     flat = waves.reshape(-1)

@@ -113,9 +113,9 @@ def _signal(mean: Array, error: Array, band: Band) -> Array:
     next to nothing tell much of an object with fine detail.
     """
     power = (mean**2).reshape(2, -1).mean(0)
-    count = np.maximum(np.bincount(band.shell), 1)
-    signal = np.bincount(band.shell, power - error) / count
-    spread = np.bincount(band.shell, error) / count / np.sqrt(count)
+    count = _counts(band)
+    signal = _by_shell(power - error, band)
+    spread = _by_shell(error, band) / np.sqrt(count)
     sure = signal > SURE * spread
     found = np.where(sure, signal, 0.0)
     for run in np.split(np.arange(len(count)), np.flatnonzero(np.diff(sure)) + 1):
@@ -128,9 +128,17 @@ def _signal(mean: Array, error: Array, band: Band) -> Array:
 
 def shell_mean(values: Array, band: Band) -> Array:
     """Mean of each frequency's shell."""
-    count = np.maximum(np.bincount(band.shell), 1)
-    found: Array = (np.bincount(band.shell, values) / count)[band.shell]
+    found: Array = _by_shell(values, band)[band.shell]
     return found
+
+
+def _by_shell(values: Array, band: Band) -> Array:
+    return np.asarray(np.bincount(band.shell, values) / _counts(band))
+
+
+def _counts(band: Band) -> Array:
+    """Frequencies in each shell, 1 where there are none."""
+    return np.maximum(np.bincount(band.shell), 1)
 
 
 def _mask(row: Array, gain: Array, noise: Array, taken: Array, many: float, band: Band) -> Array:

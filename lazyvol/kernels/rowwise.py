@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazyvol.kernels.compiled import compiled_products
-from lazyvol.kernels.fours import LANES, PITCH, VECTOR, add, clear, fits, read, rows_of, shares
+from lazyvol.kernels.fours import LANES, PITCH, VECTOR, add, clear, fits, move, rows_of, shares
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -160,10 +160,8 @@ def _rows(
                 at = starts[s] + first * steps[1] + low
                 _sums(sums, rows, x, at + shifts, steps[1], high, n, plan)
                 for r in range(high):
-                    place = np.uint64(places[s] + (first + r) * steps[0] + low)
-                    source = np.uint64(r * PITCH)
-                    for i in range(np.uint64(n)):
-                        out[place + i] = sums[source + i]
+                    place = places[s] + (first + r) * steps[0] + low
+                    move(out, place, sums, r * PITCH, n)
 
 
 @compiled_products
@@ -175,7 +173,7 @@ def _sums(
     clear(sums, 0, 4 * groups, lanes)
     for i in range(starts.size):
         for r in range(high + plan.reach[0]):
-            read(rows, r * PITCH, x, starts[i] + r * step, n + plan.reach[1])
+            move(rows, r * PITCH, x, starts[i] + r * step, n + plan.reach[1])
         for g in range(plan.reads[i], plan.reads[i + 1]):
             columns = plan.columns[plan.begins[g] : plan.begins[g + 1]]
             add(sums, rows, 0, lanes, groups, plan.weights, plan.firsts[g], plan.counts[g], columns)

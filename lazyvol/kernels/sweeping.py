@@ -18,7 +18,7 @@ from lazyvol.kernels.fours import (
     add,
     add_within,
     clear,
-    read,
+    move,
     rows_of,
     shares,
 )  # fmt: skip
@@ -71,22 +71,9 @@ def _strips(
         for low in range(0, kept[2], LANES):
             n = min(LANES, kept[2] - low)
             _strip(
-                out,
-                x,
-                lengths,
-                kept,
-                weights,
-                parts,
-                step,
-                rows,
-                sums,
-                waiting,
-                first,
-                high,
-                low,
-                n,
-                n + wide,
-            )
+                out, x, lengths, kept, weights, parts, step, rows, sums, waiting,
+                first, high, low, n, n + wide,
+            )  # fmt: skip
 
 
 @compiled_products
@@ -104,24 +91,17 @@ def _strip(
         for slot in range(before if start else 0, before + planes):
             at = ((start + slot) * lengths[1] + first) * lengths[2] + low
             for r in range(high + wy.size - 1):
-                read(rows, r * PITCH, x, at + r * lengths[2], wide)
+                move(rows, r * PITCH, x, at + r * lengths[2], wide)
             _down(sums, rows, 0, high, wide, wy, parts[1])
             _within(waiting, slot, deep, sums, high, n, step, wx, parts[2])
         for r in range(high):
             _down(sums, waiting, r * deep, planes, n, wz, parts[0])
             for z in range(planes):
                 place = ((start + z) * kept[1] + first + r) * kept[2] + low
-                _write(out, place, sums, z, n)
+                move(out, place, sums, z * PITCH, n)
             for slot in range(before):
                 place = (r * deep + slot) * PITCH
-                read(waiting, place, waiting, place + PLANES * PITCH, n)
-
-
-@compiled_products
-def _write(out: Array, place: int, x: Array, row: int, n: int) -> None:
-    p, q = np.uint64(place), np.uint64(row * PITCH)
-    for i in range(np.uint64(n)):
-        out[p + i] = x[q + i]
+                move(waiting, place, waiting, place + PLANES * PITCH, n)
 
 
 @compiled_products

@@ -61,8 +61,7 @@ def walk(
         if masked and marks.shape[1] == 1:
             marks = np.repeat(marks, values.shape[1], axis=1)
         flat, lain = values.reshape(len(values), -1), marks.reshape(len(marks), -1)
-        repeats = after if marks.shape[2] == 1 else 1
-        _walk_flat(flat, after, lain, repeats, masked, *parts, *todo, wide, bounds)
+        _walk_flat(flat, after, lain, marks.shape[2], masked, *parts, *todo, wide, bounds)
     else:
         chosen = np.arange(values.shape[1]) if rows is None else rows
         _walk_rows(values, chosen, marks, masked, *parts, *todo, wide, bounds)
@@ -208,18 +207,14 @@ def _take_rows(x, first, last, few, n, lanes, ends, sums, squares, lows, highs, 
 
 @compiled
 def _take_marked(  # type: ignore[no-untyped-def]
-    part, m, repeats, lanes, ends, row, marks, bounds, sums, squares, lows, highs, wide
+    part, m, lanes, ends, row, bounds, sums, squares, lows, highs, wide
 ):
-    """Rows by flags that change often, each for ``repeats`` elements: what does not count becomes
-    what changes nothing."""
-    for i in range(m.size):
-        for k in range(i * repeats, (i + 1) * repeats):
-            marks[k] = m[i]
+    """Elements by flags of their own: what does not count becomes what changes nothing."""
     for which in range(3):
         if (which == 0 and (sums or squares)) or (which == 1 and lows) or (which == 2 and highs):
             other = bounds[which]
             for k in range(part.size):
-                row[k] = part[k] if marks[k] else other
+                row[k] = part[k] if m[k] else other
             _take_lanes(
                 row[: part.size], lanes, ends, sums and which == 0, squares and which == 0,
                 which == 1, which == 2, wide,
@@ -245,15 +240,15 @@ def _take_flagged_rows(  # type: ignore[no-untyped-def]
 
 @compiled
 def _walk_marked(  # type: ignore[no-untyped-def]
-    x, m, n, repeats, few, lanes, ends, row, marks, bounds, sums, squares, lows, highs, wide
+    x, m, n, each, few, lanes, ends, row, bounds, sums, squares, lows, highs, wide
 ):
     """Rows whose flags are set. Stretches of them are taken as they are: a mask is mostly these.
 
     Flags are looked at by the ``BATCH`` of rows. Where they are all alike, or change but a few
     times, only the ends of the stretches are noted; where they change often, rows are taken by
-    the flags of their elements.
+    their flags, of which each row has ``each``: one, or one for each element.
     """
-    total, each, begin = x.size // n, n // repeats, -1
+    total, begin = x.size // n, -1
     words = m[: m.size // 8 * 8].view(np.uint64)
     for r in range(0, total, BATCH):
         end = min(r + BATCH, total)
@@ -281,9 +276,8 @@ def _walk_marked(  # type: ignore[no-untyped-def]
             )
         elif count:
             _take_marked(
-                x[r * n : end * n], own, repeats, lanes, ends, row, marks, bounds,
-                sums, squares, lows, highs, wide,
-            )  # fmt: skip
+                x[r * n : end * n], own, lanes, ends, row, bounds, sums, squares, lows, highs, wide
+            )
     if begin >= 0:
         _take_rows(x, begin, total, few, n, lanes, ends, sums, squares, lows, highs, wide)
 
@@ -315,7 +309,7 @@ def _told(m):  # type: ignore[no-untyped-def]
 
 @compiled
 def _walk_flat(  # type: ignore[no-untyped-def]
-    x, n, m, repeats, masked, s, sr, q, qr, low, high, sums, squares, lows, highs, wide, bounds
+    x, n, m, each, masked, s, sr, q, qr, low, high, sums, squares, lows, highs, wide, bounds
 ):
     """Blocks (before, reduced * n), ``n`` after the reduced axis: partial results of a few rows
     side by side, merged at the end."""
@@ -324,13 +318,13 @@ def _walk_flat(  # type: ignore[no-untyped-def]
     few = max(min(few, total), min(BATCH, total) if masked else 1)
     width = few * n
     lanes, ends = np.zeros((4, width)), np.empty((2, width), x.dtype)
-    row, marks = np.empty(width, x.dtype), np.empty(width, np.bool_)
+    row = np.empty(width, x.dtype)
     for a in range(x.shape[0]):
         lanes[:] = 0.0
         ends[0], ends[1] = bounds[1], bounds[2]
         if masked:
             _walk_marked(
-                x[a], m[a if m.shape[0] > 1 else 0], n, repeats, few, lanes, ends, row, marks,
+                x[a], m[a if m.shape[0] > 1 else 0], n, each, few, lanes, ends, row,
                 bounds, sums, squares, lows, highs, wide,
             )  # fmt: skip
         else:

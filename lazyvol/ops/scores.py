@@ -14,7 +14,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments, shells
 from lazyvol.ops.correlating import correlation, profile
-from lazyvol.ops.scoring import relabelled, scored
+from lazyvol.ops.scoring import comparison, relabelled
 from lazyvol.ops.screening import screen
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
@@ -64,7 +64,7 @@ def mse(
     >>> lv.scores.mse(stack).values
     array([1., 1.])
     """
-    return scored(("mse",), stack, against, dim, mask, leave_one_out)["mse"]
+    return comparison(("mse",), stack, against, dim, mask, leave_one_out).scores()["mse"]
 
 
 def rmse(
@@ -84,7 +84,7 @@ def rmse(
     >>> lv.scores.rmse(stack, lv.as_stack(np.full((2, 2, 2), 2.0))).values
     array([3.])
     """
-    return scored(("rmse",), stack, against, dim, mask, leave_one_out)["rmse"]
+    return comparison(("rmse",), stack, against, dim, mask, leave_one_out).scores()["rmse"]
 
 
 def cosine(
@@ -105,7 +105,7 @@ def cosine(
     >>> lv.scores.cosine(stack, stack.isel(k=0)).values
     array([1., 0.])
     """
-    return scored(("cosine",), stack, against, dim, mask, leave_one_out)["cosine"]
+    return comparison(("cosine",), stack, against, dim, mask, leave_one_out).scores()["cosine"]
 
 
 def ncc(
@@ -127,7 +127,7 @@ def ncc(
     >>> lv.scores.ncc(2 * ramp + 1, ramp.isel(k=0)).values
     array([1.])
     """
-    return scored(("ncc",), stack, against, dim, mask, leave_one_out)["ncc"]
+    return comparison(("ncc",), stack, against, dim, mask, leave_one_out).scores()["ncc"]
 
 
 def bce(
@@ -150,7 +150,7 @@ def bce(
     >>> lv.scores.bce(stack, lv.as_stack(np.ones((2, 2, 2)))).values.round(4)
     array([0.6931])
     """
-    return scored(("bce",), stack, against, dim, mask, leave_one_out)["bce"]
+    return comparison(("bce",), stack, against, dim, mask, leave_one_out).scores()["bce"]
 
 
 def compare(
@@ -195,7 +195,7 @@ def compare(
     unknown = [m for m in metrics if m not in METRICS]
     if unknown or not metrics:
         raise LabelError(f"metrics are among {METRICS}, got {tuple(metrics)}")
-    return xr.Dataset(scored(tuple(metrics), stack, against, dim, mask, leave_one_out))
+    return xr.Dataset(comparison(metrics, stack, against, dim, mask, leave_one_out).scores())
 
 
 def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:

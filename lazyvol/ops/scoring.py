@@ -33,23 +33,19 @@ POWERS = {"mse": 2, "rmse": 1}
 class Comparison:
     """A fold that gives scores, with its operands, the stack first, and the dims it is over."""
 
+    metrics: tuple[str, ...]
     fold: Fold
     operands: tuple[xr.DataArray, ...]
     dims: tuple[str, ...]
 
+    def scores(self) -> dict[str, xr.DataArray]:
+        """Scores by name, all from one fold."""
+        title = "-".join(self.metrics)
+        return self.labelled(fold(self.fold, *self.operands, dims=self.dims, title=title))
 
-def scored(
-    metrics: Sequence[str],
-    stack: xr.DataArray,
-    against: str | xr.DataArray,
-    dim: Dims,
-    mask: xr.DataArray | None,
-    leave_one_out: bool | None,
-) -> dict[str, xr.DataArray]:
-    """Scores by name, all from one fold."""
-    asked = comparison(metrics, stack, against, dim, mask, leave_one_out)
-    found = fold(asked.fold, *asked.operands, dims=asked.dims, title="-".join(metrics))
-    return {m: relabelled(found[m], m, stack) for m in metrics}
+    def labelled(self, found: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+        """The scores among the outputs of a fold."""
+        return {m: relabelled(found[m], m, self.operands[0]) for m in self.metrics}
 
 
 def comparison(
@@ -80,7 +76,7 @@ def comparison(
     operands = (stack, reference) if mask is None else (stack, reference, mask)
     if set(dims) != set(stack.dims[-len(dims) :]):  # both are laid out anew
         spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
-    return Comparison(spec, operands, dims)
+    return Comparison(tuple(metrics), spec, operands, dims)
 
 
 def agreement_fold(

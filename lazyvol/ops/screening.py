@@ -10,7 +10,8 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import bands, screening
 from lazyvol.kernels.bands import Band
-from lazyvol.ops.scoring import comparison, relabelled
+from lazyvol.ops.poses import Wedge
+from lazyvol.ops.scoring import comparison
 from lazyvol.plan.streams import Fold, Output, together
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing
@@ -20,8 +21,6 @@ from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spac
 SPECTRA = 7 * 2**25
 #: numbers of one particle's spectrum: all of a box of 31^3; wrong orientations show below
 NUMBERS = 17_200
-
-Wedge = tuple[float, float] | xr.DataArray
 
 #: scores against the average of the others
 PLAIN = ("mse", "rmse", "cosine", "ncc")
@@ -135,7 +134,7 @@ def screen(
         title="hypotheses",
     )  # fmt: skip
     found = fold(_columns(), table, dims=("column",), title="screen")
-    plain = {name: relabelled(read[name], name, stack) for name in PLAIN}
+    plain = {name: read[name] for name in PLAIN}
     columns = {**plain, **{name: _bare(found[name], stack) for name in found}}
     free = {name: c.drop_vars(list(columns), errors="ignore") for name, c in columns.items()}
     return _told(xr.Dataset(free), len(given.templates), band)
@@ -184,7 +183,8 @@ def _read(
         (asked.fold, range(count)),
         (_spectra(band), (0, *range(count, count + len(places)))),
     )
-    return fold(both, *asked.operands, *places, dims=asked.dims, title="scores-spectra")
+    read = fold(both, *asked.operands, *places, dims=asked.dims, title="scores-spectra")
+    return read | asked.labelled(read)
 
 
 def _spectra(band: Band) -> Fold:

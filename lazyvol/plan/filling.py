@@ -21,8 +21,7 @@ def filled(array: LazyArray) -> Array:
     recipe, boxes = array.recipe, [box for _, box in regions.boxes(array.chunks)]
     values = np.empty(recipe.shape, recipe.dtype)
     if array.foreign:  # made in steps
-        with one_thread_each():
-            da.store(array, values, lock=False, scheduler="threads")
+        da.store(array, values, lock=False, scheduler="threads")
         return values
     if len(boxes) == 1:
         made = _made(recipe, values, boxes[0])

@@ -16,7 +16,6 @@ from lazyvol.plan.filling import filled
 from lazyvol.plan.lazy import LazyArray
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid
-from lazyvol.plan.threads import one_thread_each
 from lazyvol.stack import require_same_grid, require_stack
 
 
@@ -78,8 +77,7 @@ def done(array: LazyArray, local: bool) -> Any:
 
 def all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
     """Several outputs of one graph computed together, so that the data is read once."""
-    with one_thread_each():
-        return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
+    return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
 
 
 def labelled(data: Any, dims: tuple[str, ...], like: xr.DataArray) -> xr.DataArray:
