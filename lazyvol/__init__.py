@@ -2,26 +2,30 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from lazyvol.client import connect
 from lazyvol.io import open, save
-from lazyvol.ops import (
-    clustering,
-    density,
-    derivatives,
-    filters,
-    intensity,
-    masks,
-    projections,
-    registration,
-    scores,
-    stats,
-    synthetic,
-    unmixing,
-)
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import explain
 from lazyvol.stack import as_stack
+
+if TYPE_CHECKING:
+    from lazyvol import plots
+    from lazyvol.ops import (
+        clustering,
+        density,
+        derivatives,
+        filters,
+        intensity,
+        masks,
+        projections,
+        registration,
+        scores,
+        stats,
+        synthetic,
+        unmixing,
+    )
 
 __all__ = [
     "as_stack",
@@ -47,7 +51,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """``lazyvol.plots`` on first use: matplotlib takes 0.4 s, which tasks and commands save."""
-    if name == "plots":
-        return import_module("lazyvol.plots")
-    raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
+    """A topic on first use: all of them take 1 s, which workers and commands save."""
+    if name not in __all__:
+        raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
+    topic = import_module(f"lazyvol.{name}" if name == "plots" else f"lazyvol.ops.{name}")
+    globals()[name] = topic
+    return topic
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

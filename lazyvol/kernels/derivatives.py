@@ -1,6 +1,7 @@
 """Derivatives of blocks, and what is made of them, along some of their axes.
 
-All others are left alone. Results have the block's axes in its own order, components last.
+All others are left alone. Results have the block's axes in its own order, components last (and
+first in memory, see ``frames``).
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels import differences, rows, slopes
-from lazyvol.kernels.frames import Task, each, tiles
+from lazyvol.kernels.frames import Task, each, flat, tiles
 from lazyvol.kernels.separable import gaussian_weights, readable, separable
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,9 +47,9 @@ def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = 
         lengths = np.array([*(1,) * absent, *volume.shape[:n]])
         given = (readable(volume).reshape(-1), lengths, start, shape, inverse, task.what, n)
         if task.order == 1:
-            differences.first(*given, out.reshape(-1))
+            differences.first(*given, *flat(out, len(task.components)))
         else:
-            differences.second(*given, task.fine, options, out.reshape(-1))
+            differences.second(*given, task.fine, options, *flat(out, len(task.components)))
 
     return each(block, inner, task, make, out)
 
@@ -90,13 +91,13 @@ def of_products(
     ]
 
     def make(volume: Array, out: Array) -> None:
-        volume = readable(volume)
+        parts = [readable(volume[..., n]) for n in range(volume.shape[-1])]
         for place in tiles(out.shape[: len(weights)], PRODUCTS):
             grown = [
                 s[p.start : p.stop + len(w) - 1]
                 for s, p, w in zip(sources, place, weights, strict=True)
             ]
-            _emit(_means(volume, grown, weights), task, out[place])
+            _emit(_means(parts, grown, weights), task, out[place])
 
     made = each(block, inner, task, make)
     low, high = halo[-1]
@@ -128,10 +129,12 @@ def _derivatives(tile: Array, weights: Sequence[Sequence[Array]], task: Task) ->
     return _filled(fields)
 
 
-def _means(volume: Array, sources: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
+def _means(
+    parts: Sequence[Array], sources: Sequence[Array], weights: Sequence[Array]
+) -> list[Array]:
     """Gaussian means of products of components, flat; zeros along axes that are not there."""
-    n, absent = volume.shape[-1], 3 - volume.shape[-1]
-    lengths = np.array([*(1,) * absent, *volume.shape])
+    n, absent = len(parts), 3 - len(parts)
+    lengths = np.array([*(1,) * absent, *parts[0].shape])
     at = [*(np.zeros(1, np.int64),) * absent, *sources]
     product = np.empty([len(s) for s in sources])
     fields: list[Array | None] = []
@@ -139,7 +142,8 @@ def _means(volume: Array, sources: Sequence[Array], weights: Sequence[Array]) ->
         if a < 0:
             fields.append(None)
             continue
-        slopes.multiply(volume.reshape(-1), lengths, *at, a, b, product.reshape(-1))
+        one, other = parts[a].reshape(-1), parts[b].reshape(-1)
+        slopes.multiply(one, other, lengths, *at, product.reshape(-1))
         fields.append(separable(product, weights, dtype=DOUBLE).reshape(-1))
     return _filled(fields)
 
@@ -164,5 +168,5 @@ def _sources(length: int, halo: tuple[int, int], reach: int, mode: str) -> Array
 
 
 def _emit(fields: Sequence[Array], task: Task, out: Array) -> None:
-    options = np.array(task.options)
-    rows.emit_fields(tuple(fields), task.what, len(task.axes), task.fine, options, out.reshape(-1))
+    given = (task.what, len(task.axes), task.fine, np.array(task.options))
+    rows.emit_fields(tuple(fields), *given, *flat(out, len(task.components)))

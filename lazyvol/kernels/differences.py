@@ -28,38 +28,37 @@ ROWS = 9
 @compiled
 def first(
     f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, what: int, axes: int,
-    out: Array,
+    out: Array, apart: int,
 ) -> None:  # fmt: skip
     """What is made of the gradient of voxels ``start`` to ``start + shape`` of a block.
 
-    ``lengths`` are those of the block, ``inverse`` 1 / spacing along z, y, x; ``out`` is flat.
+    ``lengths`` are those of the block, ``inverse`` 1 / spacing along z, y, x; ``out`` is flat, with
+    components ``apart``.
     """
     s, nothing = np.empty(ROWS * STRIDE), np.empty(0)
-    components = out.size // (shape[0] * shape[1] * shape[2])
     for z in range(start[0], start[0] + shape[0]):
         for y in range(start[1], start[1] + shape[1]):
             row = ((z - start[0]) * shape[1] + y - start[1]) * shape[2]
             for x in range(0, shape[2], WIDTH):
                 n = min(WIDTH, shape[2] - x)
                 _gradient_row(f, lengths, z, y, start[2] + x, n, inverse, s)
-                emit(s, n, what, axes, True, nothing, out, (row + x) * components)
+                emit(s, n, what, axes, True, nothing, out, row + x, apart)
 
 
 @compiled
 def second(
     f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, what: int, axes: int,
-    fine: bool, p: Array, out: Array,
+    fine: bool, p: Array, out: Array, apart: int,
 ) -> None:  # fmt: skip
     """What is made of the Hessian of voxels ``start`` to ``start + shape`` of a block."""
     s = np.empty(ROWS * STRIDE)
-    components = out.size // (shape[0] * shape[1] * shape[2])
     for z in range(start[0], start[0] + shape[0]):
         for y in range(start[1], start[1] + shape[1]):
             row = ((z - start[0]) * shape[1] + y - start[1]) * shape[2]
             for x in range(0, shape[2], WIDTH):
                 n = min(WIDTH, shape[2] - x)
                 _hessian_row(f, lengths, z, y, start[2] + x, n, inverse, s)
-                emit(s, n, what, axes, fine, p, out, (row + x) * components)
+                emit(s, n, what, axes, fine, p, out, row + x, apart)
 
 
 @compiled

@@ -58,18 +58,30 @@ def each(
     """``make(volume, out)`` for every volume over the task's axes, these in its order.
 
     ``inner`` are the lengths of the result, whose axes are in the block's order; axes of the block
-    after them stay where they are. The result is ``out`` where that has its order and type.
+    after them stay where they are. The result is ``out`` where that has its order and type. Its
+    components come last among its axes and first in memory.
     """
     lead = [a for a in range(len(inner)) if a not in task.axes]
     order, after = [*lead, *task.axes], range(len(inner), block.ndim)
     turned = block.transpose(*order, *after)
-    shape = (*(inner[a] for a in order), *task.components)
-    out = taken(out if order == sorted(order) else None, shape, readable_type(task.dtype))
+    shape, new = (*(inner[a] for a in order), *task.components), len(task.components)
+    out = taken(out if order == sorted(order) else None, shape, readable_type(task.dtype), new)
     if out.size:
         for index in np.ndindex(*(inner[a] for a in lead)):
             make(turned[index], out[index])
     back = [*np.argsort(order).tolist(), *range(len(inner), out.ndim)]
     return out.astype(task.dtype, copy=False).transpose(back)
+
+
+def flat(out: Array, components: int) -> tuple[Array, int]:
+    """From the first value of a volume's first component to the last of its last, and how far
+    apart two components lie. (What lies between may be of other volumes.)"""
+    volumes = out.transpose(*range(out.ndim - components, out.ndim), *range(out.ndim - components))
+    count = prod(volumes.shape[:components])
+    apart = volumes.strides[components - 1] // out.itemsize if count > 1 else 0
+    first = volumes[(0,) * components].reshape(-1)
+    length = first.size + (count - 1) * apart
+    return np.lib.stride_tricks.as_strided(first, (length,), (out.itemsize,)), apart
 
 
 def tiles(shape: Sequence[int], size: int = TILE) -> Iterator[tuple[slice, ...]]:

@@ -1,7 +1,8 @@
 """What is made of rows of derivatives before they are stored: the field is never whole.
 
 Rows are those of a buffer of ``eigen``: the three first derivatives, or the six second ones. Axes
-that a block lacks (the first ones) have zeros. Results go to a flat array, components last.
+that a block lacks (the first ones) have zeros. Results go to a flat array, each component to its
+own part of it: side by side they took twice as long to store.
 """
 
 from typing import Any
@@ -21,15 +22,16 @@ SCALAR = (LENGTH, TRACE, VESSELNESS, NORM)
 
 
 @compiled
-def emit(s: Array, n: int, what: int, axes: int, fine: bool, p: Array, out: Array, at: int) -> None:
+def emit(
+    s: Array, n: int, what: int, axes: int, fine: bool, p: Array, out: Array, at: int, apart: int
+) -> None:
     """``what`` of ``n`` voxels of a block with ``axes`` axes into ``out`` from ``at``.
 
-    ``fine`` asks for eigenvalues to the precision of float64, ``p`` has the options of vesselness.
+    Components are ``apart`` there. ``fine`` asks for eigenvalues to the precision of float64, ``p``
+    has the options of vesselness.
     """
-    if what == GRADIENT and axes == 3:
-        _triples(s, n, out, at)
-    elif what == GRADIENT:
-        _columns(s, n, 3 - axes, axes, out, at)
+    if what == GRADIENT:
+        _store(s, n, 3 - axes, axes, out, at, apart)
     elif what == LENGTH:
         _length(s, n, out, at)
     elif what == TRACE:
@@ -37,26 +39,26 @@ def emit(s: Array, n: int, what: int, axes: int, fine: bool, p: Array, out: Arra
         for i in range(n):
             out[place + np.uint64(i)] = s[i] + s[3 * STRIDE + i] + s[5 * STRIDE + i]
     elif what == HESSIAN:
-        _matrices(s, n, axes, out, at)
+        _matrices(s, n, axes, out, at, apart)
     else:
         _eigenvalues(s, n, axes, fine)
-        _of_eigenvalues(s, n, what, axes, p, out, at)
+        _of_eigenvalues(s, n, what, axes, p, out, at, apart)
 
 
 @compiled
-def _of_eigenvalues(s: Array, n: int, what: int, axes: int, p: Array, out: Array, at: int) -> None:
-    if what == EIGENVALUES and axes == 3:
-        _triples(s, n, out, at)
-    elif what == EIGENVALUES:
-        _columns(s, n, 0, axes, out, at)
+def _of_eigenvalues(
+    s: Array, n: int, what: int, axes: int, p: Array, out: Array, at: int, apart: int
+) -> None:
+    if what == EIGENVALUES:
+        _store(s, n, 0, axes, out, at, apart)
     elif what == VESSELNESS:
         ridges.vesselness(s, n, axes == 2, p[0], p[1], p[2], p[3])
-        _columns(s, n, 0, 1, out, at)
+        _store(s, n, 0, 1, out, at, apart)
     else:
         ridges.shape(s, n, axes == 2, p[0], p[1], p[2])
         for i in range(n):
             s[STRIDE + i] = np.sqrt(s[STRIDE + i])
-        _columns(s, n, 1 if what == NORM else 0, 1 if what == NORM else 2, out, at)
+        _store(s, n, 1 if what == NORM else 0, 1 if what == NORM else 2, out, at, apart)
 
 
 @compiled
@@ -86,58 +88,36 @@ def _length(s: Array, n: int, out: Array, at: int) -> None:
 
 
 @compiled
-def _triples(s: Array, n: int, out: Array, at: int) -> None:
-    """The first three rows, in vector lanes as their number is known."""
-    place = np.uint64(at)
-    for i in range(n):
-        k = place + np.uint64(3 * i)
-        out[k] = s[i]
-        out[k + np.uint64(1)] = s[STRIDE + i]
-        out[k + np.uint64(2)] = s[2 * STRIDE + i]
-
-
-@compiled
-def _columns(s: Array, n: int, first: int, count: int, out: Array, at: int) -> None:
+def _store(s: Array, n: int, first: int, count: int, out: Array, at: int, apart: int) -> None:
+    """``count`` rows from ``first``."""
     for c in range(count):
-        row, place = np.uint64((first + c) * STRIDE), np.uint64(at + c)
+        row, place = np.uint64((first + c) * STRIDE), np.uint64(at + c * apart)
         for i in range(n):
-            out[place + np.uint64(count * i)] = s[row + np.uint64(i)]
+            k = np.uint64(i)
+            out[place + k] = s[row + k]
 
 
 @compiled
-def _matrices(s: Array, n: int, axes: int, out: Array, at: int) -> None:
+def _matrices(s: Array, n: int, axes: int, out: Array, at: int, apart: int) -> None:
     """Symmetric matrices in full, row by row."""
-    if axes == 3:
-        for i in range(n):
-            zz, zy, zx = s[i], s[STRIDE + i], s[2 * STRIDE + i]
-            yy, yx, xx = s[3 * STRIDE + i], s[4 * STRIDE + i], s[5 * STRIDE + i]
-            k = np.uint64(at + 9 * i)
-            out[k], out[k + np.uint64(1)], out[k + np.uint64(2)] = zz, zy, zx
-            out[k + np.uint64(3)], out[k + np.uint64(4)], out[k + np.uint64(5)] = zy, yy, yx
-            out[k + np.uint64(6)], out[k + np.uint64(7)], out[k + np.uint64(8)] = zx, yx, xx
-        return
-    size = axes * axes
     for r in range(axes):
         for c in range(axes):
             low, high = min(r, c) + 3 - axes, max(r, c) + 3 - axes
-            row = (low * (5 - low) // 2 + high) * STRIDE
-            place = at + r * axes + c
-            for i in range(n):
-                out[place + size * i] = s[row + i]
+            row = low * (5 - low) // 2 + high
+            _store(s, n, row, 1, out, at + (r * axes + c) * apart, apart)
 
 
 @compiled
 def emit_fields(
-    fields: tuple[Array, ...], what: int, axes: int, fine: bool, p: Array, out: Array
+    fields: tuple[Array, ...], what: int, axes: int, fine: bool, p: Array, out: Array, apart: int
 ) -> None:
     """``what`` of whole fields of derivatives, flat and as many as there are rows."""
     s = np.empty(6 * STRIDE)
     size = fields[0].size
-    components = out.size // size
     for start in range(0, size, WIDTH):
         n = min(WIDTH, size - start)
         for row in range(len(fields)):
             field, place = fields[row][start : start + n], s[row * STRIDE : row * STRIDE + n]
             for i in range(n):
                 place[i] = field[i]
-        emit(s, n, what, axes, fine, p, out, start * components)
+        emit(s, n, what, axes, fine, p, out, start, apart)

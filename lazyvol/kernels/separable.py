@@ -98,11 +98,17 @@ def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return SINGLE if dtype.itemsize <= 2 or dtype == SINGLE else DOUBLE
 
 
-def taken(out: Array | None, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-    """``out`` where a result can be made in it, else fresh memory."""
-    if out is not None and out.shape == tuple(shape) and out.dtype == dtype:
+def taken(out: Array | None, shape: Sequence[int], dtype: np.dtype[Any], planes: int = 0) -> Array:
+    """``out`` where a result can be made in it, else fresh memory.
+
+    The last ``planes`` axes come first there.
+    """
+    shape = tuple(shape)
+    if out is not None and out.shape == shape and out.dtype == dtype:
         return out
-    return np.empty(tuple(shape), dtype)
+    own = len(shape) - planes
+    fresh = np.empty((*shape[own:], *shape[:own]), dtype)
+    return fresh.transpose(*range(planes, len(shape)), *range(planes))
 
 
 def _result(own: np.dtype[Any], dtype: np.dtype[Any] | None) -> np.dtype[Any]:

@@ -10,16 +10,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @compiled
-def multiply(
-    f: Array, lengths: Array, z: Array, y: Array, x: Array, a: int, b: int, out: Array
-) -> None:
-    """Components ``a`` times ``b`` of voxels at ``z``, ``y``, ``x``; 0 where one of them is -1.
+def multiply(f: Array, g: Array, lengths: Array, z: Array, y: Array, x: Array, out: Array) -> None:
+    """``f`` times ``g`` of voxels at ``z``, ``y``, ``x``; 0 where one of these is -1.
 
-    ``f`` is flat, of ``lengths`` (z, y, x, component). Positions along x are repeated at the ends
+    Both are flat, of ``lengths`` (z, y, x). Positions along x are repeated at the ends
     alone, so rows are multiplied as they lie: 1 ns per voxel, 4 with numpy.
     """
     first, last = _run(x)
-    size = lengths[3]
     for i in range(z.size):
         for j in range(y.size):
             row, to = (z[i] * lengths[1] + y[j]) * lengths[2], (i * y.size + j) * x.size
@@ -28,19 +25,18 @@ def multiply(
                 continue
             for k in range(x.size):
                 if k < first or k >= last:
-                    at = (row + x[k]) * size
-                    out[to + k] = np.float64(f[at + a]) * f[at + b] if x[k] >= 0 else 0.0
+                    at = row + x[k]
+                    out[to + k] = np.float64(f[at]) * g[at] if x[k] >= 0 else 0.0
             if last > first:
-                at = (row + x[first]) * size
-                _multiply_run(f, at + a, at + b, size, last - first, out, to + first)
+                _multiply_run(f, g, row + x[first], last - first, out, to + first)
 
 
 @compiled
-def _multiply_run(f: Array, a: int, b: int, step: int, n: int, out: Array, to: int) -> None:
-    a_, b_, to_, step_ = np.uint64(a), np.uint64(b), np.uint64(to), np.uint64(step)
+def _multiply_run(f: Array, g: Array, at: int, n: int, out: Array, to: int) -> None:
+    at_, to_ = np.uint64(at), np.uint64(to)
     for i in range(n):
         k = np.uint64(i)
-        out[to_ + k] = np.float64(f[a_ + step_ * k]) * np.float64(f[b_ + step_ * k])
+        out[to_ + k] = np.float64(f[at_ + k]) * np.float64(g[at_ + k])
 
 
 @compiled

@@ -1,6 +1,6 @@
 """What derivatives are taken of: dims, distances, scale and border of a volume, checked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -91,13 +91,14 @@ class Grid:
         """The result of a task, with new dims and unit (``power`` 0: none)."""
         found = self.stencil(
             self.kernel(task), dict(zip(new, task.components, strict=True)), task.dtype,
-            self.reach(task.order), title, fills=True,
+            self.reach(task.order), title, fills=True, planes=len(new),
         )  # fmt: skip
         return self.labelled(found, power, power * task.order)
 
     def stencil(
         self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any],
         depth: Mapping[str, int], title: str, *, scratch: float = 0.0, fills: bool = False,
+        planes: int = 0,
     ) -> xr.DataArray:  # fmt: skip
         """``kernel`` over the volume with this grid's border."""
         data, made = self.volume.dtype, prod(sizes.values())
@@ -107,14 +108,16 @@ class Grid:
         return stencil(
             kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
             mode="clip" if self.sigma is None else self.mode, fill=self.fill, fills=fills,
-            title=title,
+            planes=planes, labels=self.labels(sizes), title=title,
         )  # fmt: skip
+
+    def labels(self, new: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Coordinates of new dims along which there is something for each of the dims."""
+        return {d: self.dims for d in new if d.startswith("axis")}
 
     def labelled(self, found: xr.DataArray, power: int, order: int) -> xr.DataArray:
         """``found`` in the volume's unit to ``power`` over length to ``order``."""
-        names = {d: (d, list(self.dims)) for d in ("axis", "axis_other") if d in found.dims}
         unit = unit_over(self.volume, unit_of(self.volume, self.dims[0]), power, order)
-        found = found.assign_coords(names)
         attrs = {n: v for n, v in found.attrs.items() if n != "units"}
         found.attrs = attrs | ({"units": unit} if unit else {})
         return found

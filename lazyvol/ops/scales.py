@@ -67,7 +67,7 @@ def _over(
     each = prod(tasks[0].components)
     sizes = {new: len(grids) * each} if new else {}
     held = dtype.itemsize * each * (len(grids) if new else 1) if len(grids) > 1 else 0
-    found = grids[0].stencil(kernel, sizes, dtype, depth, title, scratch=held)
+    found = grids[0].stencil(kernel, sizes, dtype, depth, title, scratch=held, planes=len(sizes))
     return grids[0].labelled(found, 0, 0)
 
 
@@ -86,10 +86,11 @@ def tensor(
     slopes = grid.made(grid.task(rows.GRADIENT, readable_type(grid.dtype)), "gradient", ("axis",))
     task = grid.task(what)
     reach = {d: kernels.radius(s, truncate) for d, s in zip(grid.dims, outer, strict=True)}
+    new = dict.fromkeys(("axis_other",)[: len(task.components) - 1], len(grid.dims))
     found = stencil(
         partial(kernels.of_products, task=task, sigma=outer, truncate=truncate, mode=mode),
         slopes, depth=reach | {"axis": len(grid.dims) - 1}, mode="clip", dtype=task.dtype,
-        sizes=dict(zip(("axis_other",), task.components[1:], strict=False)), title=title,
-        scratch=2 * SMOOTHING,
+        sizes=new, labels=grid.labels(new), planes=len(task.components), scratch=2 * SMOOTHING,
+        title=title,
     )  # fmt: skip
     return grid.labelled(found, 2, 2)

@@ -6,23 +6,29 @@ import dask.array as da
 import numpy as np
 from dask import threaded
 
-from lazyvol.plan import regions
-from lazyvol.plan.lazy import LazyArray, finished
+from lazyvol.plan import planes, regions
+from lazyvol.plan.budget import Budget, fitted
+from lazyvol.plan.lazy import Blocks, LazyArray, finished
 from lazyvol.plan.recipe import Array, Recipe
 from lazyvol.plan.regions import Region
 from lazyvol.plan.threads import one_thread_each
 
 
-def filled(array: LazyArray) -> Array:
+def stored(array: LazyArray) -> Array:
+    """All values of what is made in several steps, each block put in its place."""
+    values = np.empty(array.shape, array.dtype)
+    da.store(array, values, lock=False, scheduler="threads")
+    return values
+
+
+def filled(blocks: Blocks) -> Array:
     """All values, block by block on this machine's threads, each put in its place.
 
     (Dask's own compute holds every block and then copies them together.)
     """
-    recipe, boxes = array.recipe, [box for _, box in regions.boxes(array.chunks)]
-    values = np.empty(recipe.shape, recipe.dtype)
-    if array.foreign:  # made in steps
-        da.store(array, values, lock=False, scheduler="threads")
-        return values
+    recipe = blocks.recipe
+    boxes = [box for _, box in regions.boxes(fitted(recipe, blocks.grid, Budget.current()))]
+    values = planes.empty(recipe.shape, recipe.dtype, recipe.planes)
     if len(boxes) == 1:
         made = _made(recipe, values, boxes[0])
         return values if np.may_share_memory(made, values) else finished(recipe, made)
@@ -41,4 +47,4 @@ def _put(recipe: Recipe, values: Array, box: Region) -> None:
 def _made(recipe: Recipe, values: Array, box: Region) -> Array:
     """A block, made where it belongs if that place is contiguous and the recipe can."""
     place = values[box]
-    return recipe.read(box, {}, place if place.flags.c_contiguous else None)
+    return recipe.read(box, {}, place if planes.runs(place, recipe.planes) else None)

@@ -8,19 +8,19 @@ a dask array still works; what they return is then foreign, and read block by bl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from lazyvol.plan import arithmetic, regions
+from lazyvol.plan import arithmetic, planes, regions
 from lazyvol.plan.budget import Budget, Step, fitted, foreign_step, limited, recipe_step
+from lazyvol.plan.indexing import cut, is_full, picks, selects
 from lazyvol.plan.recipe import Array, Foreign, Key, Memory, Recipe, Stored, foreign_blocks, leaves
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned, Pick, Sliced
+from lazyvol.plan.selecting import Aligned, Sliced
 from lazyvol.plan.threads import one_thread_each
 
 
@@ -35,6 +35,9 @@ class LazyArray(da.Array):  # type: ignore[misc]
     def __reduce__(self) -> tuple[Any, ...]:
         facts = (self.recipe, self.foreign, self.steps, self.origin)
         return (_remember, (super().__reduce__(), *facts))
+
+    def __dask_postcompute__(self) -> tuple[Any, ...]:
+        return planes.joined, (self.recipe.planes,)
 
     def __getitem__(self, index: Any) -> da.Array:
         if selects(index, self.shape):
@@ -145,10 +148,10 @@ class Reader:
         return self.recipe.ndim
 
     def __getitem__(self, index: Any) -> Array:
-        picks = _picks(index, self.shape)
-        if picks is None:
+        found = picks(index, self.shape)
+        if found is None:
             raise IndexError(f"a recipe is indexed by integers, slices and lists, got {index=}")
-        part = Sliced(self.recipe, picks)
+        part = Sliced(self.recipe, found)
         with one_thread_each():
             return finished(part, part.read(regions.whole(part.shape), {}))
 
@@ -179,7 +182,8 @@ def finished(recipe: Recipe, values: Array) -> Array:
     owner = values if values.base is None else values.base
     whole = isinstance(owner, np.ndarray) and owner.nbytes <= values.nbytes
     own = owner is values or not is_local(recipe)
-    return values if whole and own and values.flags.c_contiguous else values.copy()
+    lies = planes.is_dense(values, recipe.planes)
+    return values if whole and own and lies else planes.dense(values, recipe.planes)
 
 
 def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]) -> Array:
@@ -194,6 +198,27 @@ def needs(*parts: tuple[Recipe, Region]) -> tuple[Wanted, list[Key]]:
     for recipe, region in parts:
         found.update(foreign_blocks(recipe, region))
     return Wanted(tuple((leaf.name, box) for leaf, box in found.values())), list(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """A recipe cut into blocks, which becomes a lazy array, or values in memory."""
+
+    recipe: Recipe
+    grid: Grid
+    title: str
+
+
+def lazily(make: Callable[..., "Blocks | LazyArray"], *arrays: Any) -> LazyArray:
+    """Lazy array of what ``make(*arrays)`` says; it remembers how it was made."""
+    return cast(LazyArray, derived(partial(_lazily, make), *arrays))
+
+
+def _lazily(make: Callable[..., "Blocks | LazyArray"], *arrays: Any) -> LazyArray:
+    made = make(*arrays)
+    if isinstance(made, LazyArray):
+        return made
+    return lazy(made.recipe, made.grid, *arrays, title=made.title)
 
 
 def lazy(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> LazyArray:
@@ -283,70 +308,12 @@ def is_held(leaf: Recipe) -> bool:
     return isinstance(leaf, Foreign) and leaf.held
 
 
-def _picks(index: Any, shape: Sequence[int]) -> tuple[Pick, ...] | None:
-    """A selection as one pick per axis; None where dask itself has to do it."""
-    index = index if isinstance(index, tuple) else (index,)
-    if any(i is None for i in index) or sum(i is Ellipsis for i in index) > 1:
-        return None
-    if Ellipsis in [i if i is Ellipsis else 0 for i in index]:
-        at = next(n for n, i in enumerate(index) if i is Ellipsis)
-        fill = (slice(None),) * (len(shape) - len(index) + 1)
-        index = index[:at] + fill + index[at + 1 :]
-    index = index + (slice(None),) * (len(shape) - len(index))
-    if len(index) != len(shape):
-        return None
-    picks = [_pick(i, n) for i, n in zip(index, shape, strict=True)]
-    if any(p is None for p in picks) or sum(isinstance(p, tuple) for p in picks) > 1:
-        return None
-    return tuple(p for p in picks if p is not None)
-
-
-def _pick(index: Any, length: int) -> Pick | None:
-    if isinstance(index, slice):
-        start, stop, step = index.indices(length)
-        return slice(start, max(start, stop), step) if step > 0 else None
-    if isinstance(index, (int, np.integer)) and not isinstance(index, (bool, np.bool_)):
-        if not -length <= index < length:
-            raise IndexError(f"index {int(index)} is out of bounds for an axis of length {length}")
-        return int(index) % length
-    if isinstance(index, (list, np.ndarray)):
-        return _listed(np.asarray(index), length)
-    return None
-
-
-def _listed(index: Array, length: int) -> Pick | None:
-    if index.ndim != 1:
-        return None
-    if index.dtype == bool:
-        if len(index) != length:
-            raise IndexError(f"a mask of {len(index)} does not fit an axis of length {length}")
-        index = np.flatnonzero(index)
-    if index.size and (index.dtype.kind not in "iu"):
-        return None
-    if index.size and not (-length <= index.min() and index.max() < length):
-        raise IndexError(f"a list reaches outside an axis of length {length}")
-    return tuple(int(i) % length for i in index)
-
-
-def selects(index: Any, shape: Sequence[int]) -> bool:
-    """Whether a selection can be part of a recipe: dask itself has to do the others."""
-    plain = index if isinstance(index, tuple) else (index,)
-    if any(i is None for i in plain):
-        return all(i is None or i is Ellipsis or _is_full(i) for i in plain)
-    return _picks(index, shape) is not None
-
-
-def _is_full(index: Any) -> bool:
-    return isinstance(index, slice) and index == slice(None)
-
-
 def _select(index: Any, array: LazyArray) -> LazyArray:
     plain = index if isinstance(index, tuple) else (index,)
     if any(i is None for i in plain):
         return _with_new_axes(plain, array)
-    picks = _picks(index, array.shape)
-    recipe = Sliced(array.recipe, picks or ())
-    grid = tuple(_cut(array.chunks[a], recipe.picks[a]) for a in recipe.kept)
+    recipe = Sliced(array.recipe, picks(index, array.shape) or ())
+    grid = tuple(cut(array.chunks[a], recipe.picks[a]) for a in recipe.kept)
     return lazy(recipe, grid, array, title="select")
 
 
@@ -355,7 +322,7 @@ def _with_new_axes(index: tuple[Any, ...], array: LazyArray) -> LazyArray:
     if Ellipsis not in index:
         index = (*index, Ellipsis)
     at = index.index(Ellipsis)
-    fill = (slice(None),) * (array.ndim - sum(_is_full(i) for i in index))
+    fill = (slice(None),) * (array.ndim - sum(is_full(i) for i in index))
     numbers = iter(range(array.ndim))
     full = index[:at] + fill + index[at + 1 :]
     return _turned(tuple(None if i is None else next(numbers) for i in full), array)
@@ -364,13 +331,3 @@ def _with_new_axes(index: tuple[Any, ...], array: LazyArray) -> LazyArray:
 def _turned(axes: tuple[int | None, ...], array: LazyArray) -> LazyArray:
     grid = tuple((1,) if a is None else array.chunks[a] for a in axes)
     return lazy(Aligned(array.recipe, axes), grid, array, title="turn")
-
-
-def _cut(chunks: Sequence[int], pick: Pick) -> tuple[int, ...]:
-    """Chunks of a picked axis: a slice keeps the cuts, a list gets chunks of the same length."""
-    if isinstance(pick, slice):
-        length = len(range(pick.start, pick.stop, pick.step))
-        found = {-(-(e - pick.start) // pick.step) for e in regions.edges(chunks)}
-        cuts = sorted({min(length, max(0, c)) for c in found} | {0, length})
-        return tuple(b - a for a, b in pairwise(cuts)) or (0,)
-    return regions.cover(len(pick), max(chunks, default=1)) if isinstance(pick, tuple) else ()

@@ -12,7 +12,7 @@ from dask.base import tokenize
 
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
-from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.lazy import Blocks, recipe_of
 from lazyvol.plan.operands import done, operands
 from lazyvol.plan.recipe import Array, Cost, Given, Recipe
 from lazyvol.plan.regions import Region
@@ -98,17 +98,17 @@ def padded(
     require_stack(values)
     arrays, local = operands((values,))
     sizes = np.asarray(row_size.data, np.int64)
-    made = done(derived(partial(_padded, kernel, sizes, fill, title), *arrays), local)
+    made = done(partial(_padded, kernel, sizes, fill, title), arrays, local)
     dims = (str(row_size.dims[0]), dim, *(str(d) for d in values.dims[1:]))
     coords = {n: c.variable for n, c in values.coords.items() if values.dims[0] not in c.dims}
     coords |= {n: c.variable for n, c in row_size.coords.items()}
     return xr.DataArray(made, coords, dims, name=values.name, attrs=values.attrs)
 
 
-def _padded(kernel: Kernel, sizes: Array, fill: Any, title: str, array: Any) -> LazyArray:
+def _padded(kernel: Kernel, sizes: Array, fill: Any, title: str, array: Any) -> Blocks:
     recipe = Padded(kernel, recipe_of(array), sizes, fill)
     limit = Budget.current().per_task
     room = BLOCK if limit is None else min(BLOCK, max(1, limit // 4))
     item = max(1, prod(recipe.shape[1:]) * recipe.dtype.itemsize)
     rows = regions.cover(recipe.shape[0], max(1, room // item))
-    return lazy(recipe, (rows, *((n,) for n in recipe.shape[1:])), array, title=title)
+    return Blocks(recipe, (rows, *((n,) for n in recipe.shape[1:])), title)

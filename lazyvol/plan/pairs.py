@@ -19,7 +19,7 @@ from dask.base import tokenize
 from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget
 from lazyvol.plan.cuts import HANDED, SMALL
-from lazyvol.plan.lazy import LazyArray, derived, is_held, lazy, recipe_of
+from lazyvol.plan.lazy import Blocks, LazyArray, is_held, lazy, recipe_of
 from lazyvol.plan.operands import done, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
@@ -199,7 +199,7 @@ def pairs(
     flags = [] if mask is None else [mask.transpose(*order[1:])]
     arrays, local = operands([*(s.transpose(*order) for s in stacks), *flags])
     make = partial(_pairs, paired, other is None, mask is not None, title)
-    data = done(derived(make, *arrays), local)
+    data = done(make, arrays, local)
     names = (dim, f"{dim}_other")
     coords: dict[Any, Any] = {
         n: c.variable for n, c in stack.coords.items() if set(c.dims) <= {dim}
@@ -207,13 +207,14 @@ def pairs(
     return xr.DataArray(data, coords, names, name=stack.name, attrs=stack.attrs)
 
 
-def _pairs(paired: Paired, own: bool, masked: bool, title: str, *arrays: Any) -> LazyArray:
+def _pairs(paired: Paired, own: bool, masked: bool, title: str, *arrays: Any) -> Blocks | LazyArray:
     recipes = [recipe_of(a) for a in arrays]
     mask = recipes.pop() if masked else None
     whole = Pairs(paired, recipes[0], recipes[0 if own else 1], mask, own)
     recipe, grid = _planned(whole, Budget.current())
-    made = lazy(recipe, grid, *arrays, title=title)
-    return _mirrored(settled_array(made), title) if own else made
+    if not own:
+        return Blocks(recipe, grid, title)
+    return _mirrored(settled_array(lazy(recipe, grid, *arrays, title=title)), title)
 
 
 def _planned(whole: Pairs, budget: Budget) -> tuple[Pairs, Grid]:

@@ -19,7 +19,7 @@ from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import HANDED
-from lazyvol.plan.lazy import LazyArray, is_held, lazy, recipe_of
+from lazyvol.plan.lazy import Blocks, is_held, recipe_of
 from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.selecting import Aligned
@@ -181,14 +181,14 @@ def ragged_array(
     title: str,
     stack: Any,
     mask: Any,
-) -> LazyArray:
+) -> Blocks:
     """Ragged observations of two arrays whose axes are turned into those of a recipe."""
     parent, flags = Aligned(recipe_of(stack), turns[0]), Aligned(recipe_of(mask), turns[1])
     limit = Budget.current().per_task
     room = BLOCK if limit is None else min(BLOCK, max(1, limit // 4))
     recipe = Ragged(kernel, parent, flags, lines, dtype, 1)
     recipe = replace(recipe, tile=_tile(recipe, min(TILE, room)))
-    return lazy(recipe, _grid(recipe, room), stack, mask, title=title)
+    return Blocks(recipe, _grid(recipe, room), title)
 
 
 def _line_bytes(recipe: Ragged) -> int:

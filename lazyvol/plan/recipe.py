@@ -60,12 +60,14 @@ class Recipe:
     """A lazy array that can produce any region of itself.
 
     ``grain`` is the box that is cheapest to ask for (the stored chunk behind it), a length per
-    axis. Reading returns memory that the caller must not write to.
+    axis. Reading returns memory that the caller must not write to. The last ``planes`` axes come
+    first in memory: components that are whole volumes each.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     grain: tuple[int, ...]
+    planes: int = 0
 
     @cached_property
     def token(self) -> str:

@@ -25,7 +25,7 @@ class Stencil(Recipe):
     An element of the result stands for ``step`` elements of the parent along each axis;
     ``sizes`` are the lengths of axes that the kernel adds at the end. A ``placed`` kernel is told
     next the region of the result that it makes; one that ``fills`` takes memory for its result as
-    ``out``, contiguous, or None.
+    ``out``, contiguous (each of its planes, where there are ``planes``), or None.
     """
 
     kernel: Callable[..., Array]
@@ -39,6 +39,7 @@ class Stencil(Recipe):
     sizes: tuple[int, ...] = ()
     placed: bool = False
     fills: bool = False
+    planes: int = 0
 
     @cached_property
     def steps(self) -> tuple[int, ...]:

@@ -21,9 +21,9 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, Price, Step, sampled_cost, stored_bytes
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.lazy import (
+    Blocks,
     LazyArray,
     Wanted,
-    derived,
     dressed,
     foreign_of,
     lazy,
@@ -142,14 +142,14 @@ def stitched(
     order = (*(str(d) for d in require_stack(stack).dims if d not in dims), *dims)
     arrays, local = operands((stack,))
     turn = tuple(a for a in axes_within(stack, order) if a is not None)
-    made = derived(partial(_stitched, kernels, turn, len(dims), title), *arrays)
-    found = labelled(done(made, local), order, stack)
+    make = partial(_stitched, kernels, turn, len(dims), title)
+    found = labelled(done(make, arrays, local), order, stack)
     return found.transpose(*stack.dims)
 
 
 def _stitched(
     kernels: Stitching, turn: tuple[int, ...], ndim: int, title: str, array: Any
-) -> LazyArray:
+) -> Blocks | LazyArray:
     parent = Aligned(recipe_of(array), turn)
     first = parent.ndim - ndim
     if _fits(kernels, parent, first):
@@ -160,7 +160,7 @@ def _stitched(
         )
         own = grid_of(array, turn)
         grid = (*own[:first], *((n,) for n in parent.shape[first:]))
-        return lazy(alone, _narrowed(grid, first, kernels.dtype.itemsize), array, title=title)
+        return Blocks(alone, _narrowed(grid, first, kernels.dtype.itemsize), title)
     grid = _volume_grid(parent, first, kernels)
     tables = _tables(kernels, parent, grid, first, array, title)
     recipe = Stitched(kernels, parent, recipe_of(tables), grid)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import LazyArray, derived, dressed, lazy, recipe_of
+from lazyvol.plan.lazy import Blocks, LazyArray, derived, dressed, recipe_of
 from lazyvol.plan.operands import done, grid_of, labelled, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Foreign, Recipe
@@ -57,7 +57,7 @@ def with_tables(
     arrays, local = operands((stack, *(require_stack(t) for t in tables)))
     shape = tuple(lengths[d] for d in result)
     make = partial(_tabled, kernel, runs, shape, np.dtype(dtype), fixed, scratch, title)
-    return labelled(done(derived(make, *arrays), local), result, stack)
+    return labelled(done(make, arrays, local), result, stack)
 
 
 def _tabled(
@@ -69,14 +69,14 @@ def _tabled(
     scratch: float,
     title: str,
     *arrays: Any,
-) -> LazyArray:
+) -> Blocks:
     parents = tuple(recipe_of(a) for a in arrays)
     axes = (runs, *((None,) * p.ndim for p in parents[1:]))
     recipe = Blockwise(kernel, parents, axes, shape, dtype, entire, scratch)
     own = _cut(arrays[0], parents[0], runs)
     along = {axis: a for a, axis in enumerate(runs) if axis is not None}
     grid = tuple((n,) if a in entire else own[along[a]] for a, n in enumerate(shape))
-    return lazy(recipe, grid, *arrays, title=title)
+    return Blocks(recipe, grid, title)
 
 
 #: bytes of a block beside tables, which take as much again

@@ -17,7 +17,7 @@ from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.folding import folded, outright
-from lazyvol.plan.lazy import LazyArray, derived, lazy, recipe_of
+from lazyvol.plan.lazy import Blocks, derived, lazily, recipe_of
 from lazyvol.plan.operands import (
     all_done,
     axes_within,
@@ -70,7 +70,7 @@ def blockwise(
         _blockwise, kernel, tuple(axes_within(s, dims) for s in stacks), runs, shape,
         dtype or stacks[0].dtype, fixed, scratch, title,
     )  # fmt: skip
-    return labelled(done(derived(make, *arrays), local), result, stacks[0])
+    return labelled(done(make, arrays, local), result, stacks[0])
 
 
 def _blockwise(
@@ -83,7 +83,7 @@ def _blockwise(
     scratch: float,
     title: str,
     *arrays: Any,
-) -> LazyArray:
+) -> Blocks:
     parents = tuple(Aligned(recipe_of(x), t) for x, t in zip(arrays, turns, strict=True))
     recipe = Blockwise(
         kernel, parents, (runs,) * len(parents), shape, np.dtype(dtype), entire, scratch
@@ -93,7 +93,7 @@ def _blockwise(
     grid = tuple(
         (n,) if a in entire or a not in along else first[along[a]] for a, n in enumerate(shape)
     )
-    return lazy(recipe, grid, *arrays, title=title)
+    return Blocks(recipe, grid, title)
 
 
 def stencil(
@@ -106,9 +106,11 @@ def stencil(
     dtype: np.dtype[Any] | None = None,
     step: Mapping[str, int] | None = None,
     sizes: Mapping[str, int] | None = None,
+    labels: Mapping[str, Sequence[Any]] | None = None,
     scratch: float = 0.0,
     placed: bool = False,
     fills: bool = False,
+    planes: int = 0,
     title: str = "stencil",
 ) -> xr.DataArray:
     """Each block with a halo: ``kernel(grown) -> interior``, exact at every border.
@@ -117,7 +119,8 @@ def stencil(
     the array beyond its border as ``scipy.ndimage`` does, is ``"valid"``, or ``"clip"``: the halo
     ends at the border, and ``kernel(grown, halo)`` is told how far it got on each side.
     ``step`` gives the voxels of the stack that one of the result stands for (the last may stand
-    for fewer), ``sizes`` the lengths of new dims that the kernel makes whole at the end.
+    for fewer), ``sizes`` the lengths of new dims that the kernel makes whole at the end,
+    ``labels`` their coordinates; the last ``planes`` dims come first in memory.
     ``scratch`` is the kernel's own memory in bytes per voxel of the grown block. A kernel that
     is ``placed`` is told next the region of the result that it makes; one that ``fills`` has an
     argument ``out``: memory that its result may be made in (fresh memory costs more than
@@ -131,14 +134,14 @@ def stencil(
     steps = tuple((step or {}).get(d, 1) for d in dims)
     make = partial(
         _stencil, kernel, halo, mode, fill, dtype or stack.dtype, steps, tuple(new.values()),
-        scratch, placed, fills, title,
+        scratch, placed, fills, planes, title,
     )  # fmt: skip
     arrays, local = operands((stack,))
-    made = done(derived(make, *arrays), local)
+    made = done(make, arrays, local)
     if mode == "valid":
         ends = [(lo, n - hi) for n, (lo, hi) in zip(stack.shape, halo, strict=True)]
         stack = stack.isel({d: slice(*e) for d, e in zip(stack.dims, ends, strict=True)})
-    return labelled(made, (*dims, *new), stack)
+    return labelled(made, (*dims, *new), stack, labels)
 
 
 def _stencil(
@@ -152,18 +155,19 @@ def _stencil(
     scratch: float,
     placed: bool,
     fills: bool,
+    planes: int,
     title: str,
     array: Any,
-) -> LazyArray:
+) -> Blocks:
     recipe = Stencil(
         kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes, placed,
-        fills,
+        fills, planes,
     )  # fmt: skip
     grid = grid_of(array, tuple(range(array.ndim)))
     if mode == "valid" or max(steps, default=1) > 1:
         own = zip(recipe.shape, grid, steps, strict=False)
         grid = tuple(regions.cover(n, max(1, max(c, default=1) // s)) for n, c, s in own)
-    return lazy(recipe, (*grid, *((n,) for n in sizes)), array, title=title)
+    return Blocks(recipe, (*grid, *((n,) for n in sizes)), title)
 
 
 def _pair(depth: int | tuple[int, int]) -> tuple[int, int]:
@@ -208,7 +212,7 @@ def generate(
     """Values from position alone: ``kernel(slices) -> block``, lazy, labelled as ``like``."""
     make = partial(_generate, kernel, like.shape, np.dtype(dtype), scratch, title)
     dims = tuple(str(d) for d in like.dims)
-    return labelled(derived(make), dims, like)
+    return labelled(lazily(make), dims, like)
 
 
 def _generate(
@@ -217,10 +221,10 @@ def _generate(
     dtype: np.dtype[Any],
     scratch: float,
     title: str,
-) -> LazyArray:
+) -> Blocks:
     recipe = Generated(kernel, shape, dtype, scratch)
     grid = block_grid(shape, (1,) * len(shape), dtype.itemsize, BLOCK)
-    return lazy(recipe, grid, title=title)
+    return Blocks(recipe, grid, title)
 
 
 def ragged(
@@ -252,7 +256,7 @@ def ragged(
     turns = axes_within(stack, (frame, *selected, *kept)), axes_within(mask, (frame, *selected))
     make = partial(ragged_array, kernel, turns, numbers, dtype or stack.dtype, title)
     arrays, local = operands((stack, mask))
-    return labelled(done(derived(make, *arrays), local), ("obs", *kept), stack)
+    return labelled(done(make, arrays, local), ("obs", *kept), stack)
 
 
 __all__ = ["Fold", "blockwise", "fold", "generate", "ragged", "stencil"]
