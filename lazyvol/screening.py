@@ -107,13 +107,13 @@ def screen(
     if not 0 < fdr < 1:
         raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
     clock, started = _Clock(), datetime.now().astimezone()
-    folder = results_folder(Path(out), overwrite)
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
         "fdr": fdr, "templates": templates, "angles": angles, "mask": mask, "wedge": wedge
     }  # fmt: skip
     with limited(budget.memory, budget.workers), tasks_at_once(workers):
         planned = plans(stack, **options)
+        folder = results_folder(Path(out), overwrite)
         with clock.of(AVERAGES), progress_bar("averages", shown=progress):
             averages = _without_nan(stack, scores.halves(stack).compute())
         with clock.of(SCORES), progress_bar("scores", shown=progress):

@@ -28,9 +28,9 @@ class Question:
     templates: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """Options of ``scores.screen``, files opened."""
+        """Options of ``scores.screen``, files read: every plan looks at them."""
         files = {"mask": self.mask, "templates": self.templates}
-        opened = {n: None if f is None else open_stack(f) for n, f in files.items()}
+        opened = {n: None if f is None else open_stack(f).compute() for n, f in files.items()}
         return {"fdr": self.fdr, "angles": self.angles or None, "wedge": self.wedge, **opened}
 
     def words(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 The first derivative is central, one-sided at the two ends of an axis; the second is the first one
 taken twice. Blocks are (z, y, x), flat, with a halo that ends at the border of the array, so that
-an end of the block within reach is one of the array. An axis of length 1 has derivatives of 0.
+an end of the block within reach is one of the array. Derivatives along an axis without a spacing
+(``inverse`` is 0) are 0.
 Voxels become float64 as they are read; row after row is finished while it is in the fastest cache.
 
 Rows are offsets into flat arrays, unsigned in loops: 1.5 ns per voxel for the six elements of the
@@ -27,58 +28,58 @@ ROWS = 9
 
 @compiled
 def first(
-    f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, what: int, axes: int,
-    out: Array, apart: int,
+    f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, rows: Array, what: int,
+    axes: int, out: Array, steps: Array, apart: int,
 ) -> None:  # fmt: skip
     """What is made of the gradient of voxels ``start`` to ``start + shape`` of a block.
 
-    ``lengths`` are those of the block, ``inverse`` 1 / spacing along z, y, x; ``out`` is flat, with
-    components ``apart``.
+    ``lengths`` are those of the block, ``inverse`` 1 / spacing along z, y, x. Derivatives go to
+    ``rows`` of the buffer. ``out`` is flat: planes and rows ``steps``, components ``apart``.
     """
-    s, nothing = np.empty(ROWS * STRIDE), np.empty(0)
+    s, nothing, to = np.empty(ROWS * STRIDE), np.empty(0), rows * STRIDE
     for z in range(start[0], start[0] + shape[0]):
         for y in range(start[1], start[1] + shape[1]):
-            row = ((z - start[0]) * shape[1] + y - start[1]) * shape[2]
+            row = (z - start[0]) * steps[0] + (y - start[1]) * steps[1]
             for x in range(0, shape[2], WIDTH):
                 n = min(WIDTH, shape[2] - x)
-                _gradient_row(f, lengths, z, y, start[2] + x, n, inverse, s)
+                _gradient_row(f, lengths, z, y, start[2] + x, n, inverse, to, s)
                 emit(s, n, what, axes, True, nothing, out, row + x, apart)
 
 
 @compiled
 def second(
-    f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, what: int, axes: int,
-    fine: bool, p: Array, out: Array, apart: int,
+    f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, rows: Array, what: int,
+    axes: int, fine: bool, p: Array, out: Array, steps: Array, apart: int,
 ) -> None:  # fmt: skip
     """What is made of the Hessian of voxels ``start`` to ``start + shape`` of a block."""
-    s = np.empty(ROWS * STRIDE)
+    s, to = np.empty(ROWS * STRIDE), rows * STRIDE
     for z in range(start[0], start[0] + shape[0]):
         for y in range(start[1], start[1] + shape[1]):
-            row = ((z - start[0]) * shape[1] + y - start[1]) * shape[2]
+            row = (z - start[0]) * steps[0] + (y - start[1]) * steps[1]
             for x in range(0, shape[2], WIDTH):
                 n = min(WIDTH, shape[2] - x)
-                _hessian_row(f, lengths, z, y, start[2] + x, n, inverse, s)
+                _hessian_row(f, lengths, z, y, start[2] + x, n, inverse, to, s)
                 emit(s, n, what, axes, fine, p, out, row + x, apart)
 
 
 @compiled
 def _gradient_row(
-    f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, s: Array
+    f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, to: Array, s: Array
 ) -> None:
     """First derivatives along z, y, x of ``n`` voxels from ``x``."""
     ny, nx = lengths[1], lengths[2]
     za, zb, zw = _step(z, lengths[0], inverse[0])
     ya, yb, yw = _step(y, ny, inverse[1])
     low, high, own = max(0, x - 1), min(nx, x + n + 1), z * ny + y
-    _difference(f, (za * ny + y) * nx + x, (zb * ny + y) * nx + x, zw, n, s, 0)
-    _difference(f, (z * ny + ya) * nx + x, (z * ny + yb) * nx + x, yw, n, s, STRIDE)
+    _difference(f, (za * ny + y) * nx + x, (zb * ny + y) * nx + x, zw, n, s, to[0])
+    _difference(f, (z * ny + ya) * nx + x, (z * ny + yb) * nx + x, yw, n, s, to[1])
     _copy(f, own * nx + low, high - low, s, VOXELS)
-    _slopes(s, VOXELS, high - low, x - low, n, inverse[2], 2 * STRIDE)
+    _slopes(s, VOXELS, high - low, x - low, n, inverse[2], to[2])
 
 
 @compiled
 def _hessian_row(
-    f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, s: Array
+    f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, to: Array, s: Array
 ) -> None:
     """Elements zz, zy, zx, yy, yx, xx of ``n`` voxels from ``x``."""
     nz, ny, nx = lengths[0], lengths[1], lengths[2]
@@ -92,16 +93,16 @@ def _hessian_row(
     a, b, u = _step(za, nz, inverse[0])
     c, d, v = _step(zb, nz, inverse[0])
     _four(f, (a * ny + y) * nx + x, (b * ny + y) * nx + x, u * zw,
-          (c * ny + y) * nx + x, (d * ny + y) * nx + x, v * zw, n, s, 0)  # fmt: skip
+          (c * ny + y) * nx + x, (d * ny + y) * nx + x, v * zw, n, s, to[0])  # fmt: skip
     _four(f, (za * ny + ya) * nx + x, (za * ny + yb) * nx + x, yw * zw,
-          (zb * ny + ya) * nx + x, (zb * ny + yb) * nx + x, yw * zw, n, s, STRIDE)  # fmt: skip
-    _slopes(s, ALONG_Z, wide, begin, n, inverse[2], 2 * STRIDE)
+          (zb * ny + ya) * nx + x, (zb * ny + yb) * nx + x, yw * zw, n, s, to[1])  # fmt: skip
+    _slopes(s, ALONG_Z, wide, begin, n, inverse[2], to[2])
     a, b, u = _step(ya, ny, inverse[1])
     c, d, v = _step(yb, ny, inverse[1])
     _four(f, (z * ny + a) * nx + x, (z * ny + b) * nx + x, u * yw,
-          (z * ny + c) * nx + x, (z * ny + d) * nx + x, v * yw, n, s, 3 * STRIDE)  # fmt: skip
-    _slopes(s, ALONG_Y, wide, begin, n, inverse[2], 4 * STRIDE)
-    _slopes_of_slopes(s, VOXELS, wide, begin, n, inverse[2], 5 * STRIDE)
+          (z * ny + c) * nx + x, (z * ny + d) * nx + x, v * yw, n, s, to[3])  # fmt: skip
+    _slopes(s, ALONG_Y, wide, begin, n, inverse[2], to[4])
+    _slopes_of_slopes(s, VOXELS, wide, begin, n, inverse[2], to[5])
 
 
 @compiled
@@ -120,7 +121,16 @@ def _copy(f: Array, row: int, n: int, s: Array, to: int) -> None:
 
 
 @compiled
+def _zeros(n: int, s: Array, to: int) -> None:
+    for i in range(n):
+        s[to + i] = 0.0
+
+
+@compiled
 def _difference(f: Array, low: int, high: int, weight: float, n: int, s: Array, to: int) -> None:
+    if weight == 0.0:
+        _zeros(n, s, to)
+        return
     low_, high_, to_ = np.uint64(low), np.uint64(high), np.uint64(to)
     for i in range(n):
         k = np.uint64(i)
@@ -132,6 +142,9 @@ def _four(
     f: Array, a: int, b: int, u: float, c: int, d: int, v: float, n: int, s: Array, to: int
 ) -> None:
     """The difference of rows d and c less that of b and a, with their weights."""
+    if u == 0.0 and v == 0.0:
+        _zeros(n, s, to)
+        return
     a_, b_, c_, d_ = np.uint64(a), np.uint64(b), np.uint64(c), np.uint64(d)
     to_ = np.uint64(to)
     for i in range(n):
@@ -144,6 +157,9 @@ def _four(
 @compiled
 def _slopes(s: Array, row: int, wide: int, begin: int, n: int, inverse: float, to: int) -> None:
     """First derivative along a row of ``wide`` values, of ``n`` of them from ``begin``."""
+    if inverse == 0.0:
+        _zeros(n, s, to)
+        return
     first, last, end = max(begin, 1), min(begin + n, wide - 1), begin + n
     if last > first:
         low, high = np.uint64(row + first - 1), np.uint64(row + first + 1)
@@ -162,6 +178,9 @@ def _slopes_of_slopes(
     s: Array, row: int, wide: int, begin: int, n: int, inverse: float, to: int
 ) -> None:
     """Second derivative along a row."""
+    if inverse == 0.0:
+        _zeros(n, s, to)
+        return
     first, last, end = max(begin, 2), min(begin + n, wide - 2), begin + n
     if last > first:
         low, mid, high = (

@@ -109,15 +109,22 @@ def _matrices(s: Array, n: int, axes: int, out: Array, at: int, apart: int) -> N
 
 @compiled
 def emit_fields(
-    fields: tuple[Array, ...], what: int, axes: int, fine: bool, p: Array, out: Array, apart: int
-) -> None:
-    """``what`` of whole fields of derivatives, flat and as many as there are rows."""
+    fields: tuple[Array, ...], shape: Array, what: int, axes: int, fine: bool, p: Array,
+    out: Array, steps: Array, apart: int,
+) -> None:  # fmt: skip
+    """``what`` of fields of derivatives of a box, flat and as many as there are rows.
+
+    ``out`` is flat, with planes and rows of the box ``steps`` and components ``apart``.
+    """
     s = np.empty(6 * STRIDE)
-    size = fields[0].size
-    for start in range(0, size, WIDTH):
-        n = min(WIDTH, size - start)
-        for row in range(len(fields)):
-            field, place = fields[row][start : start + n], s[row * STRIDE : row * STRIDE + n]
-            for i in range(n):
-                place[i] = field[i]
-        emit(s, n, what, axes, fine, p, out, start, apart)
+    for z in range(shape[0]):
+        for y in range(shape[1]):
+            first, to = (z * shape[1] + y) * shape[2], z * steps[0] + y * steps[1]
+            for x in range(0, shape[2], WIDTH):
+                n = min(WIDTH, shape[2] - x)
+                for row in range(len(fields)):
+                    field = fields[row][first + x : first + x + n]
+                    place = s[row * STRIDE : row * STRIDE + n]
+                    for i in range(n):
+                        place[i] = field[i]
+                emit(s, n, what, axes, fine, p, out, to + x, apart)

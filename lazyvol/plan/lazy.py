@@ -37,7 +37,7 @@ class LazyArray(da.Array):  # type: ignore[misc]
         return (_remember, (super().__reduce__(), *facts))
 
     def __dask_postcompute__(self) -> tuple[Any, ...]:
-        return planes.joined, (self.recipe.planes,)
+        return planes.joined, ()
 
     def __getitem__(self, index: Any) -> da.Array:
         if selects(index, self.shape):
@@ -182,8 +182,7 @@ def finished(recipe: Recipe, values: Array) -> Array:
     owner = values if values.base is None else values.base
     whole = isinstance(owner, np.ndarray) and owner.nbytes <= values.nbytes
     own = owner is values or not is_local(recipe)
-    lies = planes.is_dense(values, recipe.planes)
-    return values if whole and own and lies else planes.dense(values, recipe.planes)
+    return values if whole and own and planes.is_dense(values) else values.copy("K")
 
 
 def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]) -> Array:

@@ -1,7 +1,7 @@
-"""Values whose last axes come first in memory: components that are whole volumes each.
+"""How values lie in memory, and how blocks become one array.
 
-Written, and read one by one, as runs: nine components side by side of each voxel took twice as long
-to write as nine volumes (128^3 float32, two threads).
+Components are the last axes of a result and come first in memory, whole volumes each, written and
+read as runs: nine side by side of each voxel took twice as long to write (128^3 float32).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,14 +23,9 @@ def empty(shape: Sequence[int], dtype: np.dtype[Any], planes: int) -> Array:
     return _last(np.empty((*shape[own:], *shape[:own]), dtype), planes)
 
 
-def is_dense(values: Array, planes: int) -> bool:
-    """Whether all values lie in their order, without gaps."""
-    return bool(_first(values, planes).flags.c_contiguous)
-
-
-def dense(values: Array, planes: int) -> Array:
-    """A copy in that order."""
-    return _last(_first(values, planes).copy(), planes)
+def is_dense(values: Array) -> bool:
+    """Whether values lie without gaps, whatever the order of their axes."""
+    return bool(values.transpose(_order(values)).flags.c_contiguous)
 
 
 def runs(values: Array, planes: int) -> bool:
@@ -42,17 +37,20 @@ def runs(values: Array, planes: int) -> bool:
 SEVERAL = 2**23
 
 
-def joined(blocks: Any, planes: int) -> Array:
-    """Nested lists of blocks as one array; a lone block as it is.
+def joined(blocks: Any) -> Array:
+    """Nested lists of blocks as one array that lies as they do; a lone block as it is.
 
-    Dask joins in one thread, and copies a lone block.
+    Dask joins in one thread, into another order, and copies a lone block.
     """
     parts = dict(_nested(blocks))
     ndim = len(next(iter(parts)))
     if len(parts) == 1:
         return next(iter(parts.values()))
     grid = tuple(_lengths(parts, axis) for axis in range(ndim))
-    found = empty([sum(own) for own in grid], parts[(0,) * ndim].dtype, planes)
+    first = parts[(0,) * ndim]
+    order = _order(first)
+    shape = [sum(grid[axis]) for axis in order]
+    found = np.empty(shape, first.dtype).transpose(np.argsort(order))
 
     def put(place: tuple[tuple[int, ...], regions.Region]) -> None:
         index, box = place
@@ -78,6 +76,11 @@ def _lengths(parts: dict[tuple[int, ...], Array], axis: int) -> tuple[int, ...]:
     """Lengths of the blocks along one axis."""
     along = {i[axis]: b.shape[axis] for i, b in parts.items() if not any(i[:axis] + i[axis + 1 :])}
     return tuple(along[n] for n in range(len(along)))
+
+
+def _order(values: Array) -> list[int]:
+    """Axes from the slowest in memory to the fastest."""
+    return sorted(range(values.ndim), key=lambda axis: -values.strides[axis])
 
 
 def _first(values: Array, planes: int) -> Array:
