@@ -19,15 +19,17 @@ All other columns keep their names.
 import os
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from scipy.spatial.transform import Rotation
 
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import em, star
 from lazyvol.plan.recipe import Array
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
 from lazyvol.stack import SPATIAL, STACK
 
 ANGLES = ("rot", "tilt", "psi")
@@ -183,8 +185,7 @@ def _dynamo(where: str) -> tuple[Facts, str]:
     except ValueError as error:
         raise FormatError(f"{where}: a Dynamo table holds numbers, but: {error}") from error
     found = _counted({name: table[:, n] for n, name in DYNAMO.items()})
-    angles = np.stack([found.pop("tdrot"), found.pop("tilt"), found.pop("narot")], -1)
-    return _turned(_negated(found), Rotation.from_euler("zxz", angles, degrees=True)), "voxel"
+    return _turned(_negated(found), _rotation(found, "tdrot", "tilt", "narot")), "voxel"
 
 
 def _motive(where: str) -> tuple[Facts, str]:
@@ -200,10 +201,17 @@ def _motive(where: str) -> tuple[Facts, str]:
     return _turned(_negated(found), _inverse(found)), "voxel"
 
 
-def _inverse(found: Facts) -> Rotation:
+def _inverse(found: Facts) -> "Rotation":
     """Rotation to the reference from angles that turn the reference to the particle."""
-    angles = np.stack([found.pop("phi"), found.pop("theta"), found.pop("psi")], -1)
-    return Rotation.from_euler("zxz", angles, degrees=True).inv()
+    return _rotation(found, "phi", "theta", "psi").inv()
+
+
+def _rotation(found: Facts, *names: str) -> "Rotation":
+    """Rotation by extrinsic zxz angles; scipy's are imported here, for that takes 0.4 s."""
+    from scipy.spatial.transform import Rotation
+
+    angles = np.stack([found.pop(name) for name in names], -1)
+    return Rotation.from_euler("zxz", angles, degrees=True)
 
 
 def _negated(found: Facts) -> Facts:
@@ -211,7 +219,7 @@ def _negated(found: Facts) -> Facts:
     return {n: 0.0 - v if n.startswith("shift_") else v for n, v in found.items()}
 
 
-def _turned(found: Facts, rotation: Rotation) -> Facts:
+def _turned(found: Facts, rotation: "Rotation") -> Facts:
     """Facts with RELION's angles; of a tilt of 0 the whole turn is in ``rot``."""
     angles = rotation.as_euler("ZYZ", degrees=True, suppress_warnings=True)
     kept = {n: v for n, v in found.items() if n not in ("phi", "psi", "theta")}
