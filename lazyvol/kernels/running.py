@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels.compiled import compiled
-from lazyvol.kernels.separable import readable_type
+from lazyvol.kernels.separable import readable_type, taken
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,20 +24,22 @@ TILE = 2**14
 NARROW = 64
 
 
-def means(block: Array, *, sizes: Sequence[int], dtype: np.dtype[Any]) -> Array:
+def means(
+    block: Array, *, sizes: Sequence[int], dtype: np.dtype[Any], out: Array | None = None
+) -> Array:
     """Mean of every window of ``sizes`` within the block; sums are in float64."""
     between = np.promote_types(readable_type(block.dtype), readable_type(dtype))
-    return _windows(block, sizes, SUM, between, np.dtype(dtype))
+    return _windows(block, sizes, SUM, between, np.dtype(dtype), out)
 
 
-def minimum(block: Array, *, sizes: Sequence[int]) -> Array:
+def minimum(block: Array, *, sizes: Sequence[int], out: Array | None = None) -> Array:
     """Least value of every window of ``sizes`` within the block; NaN where it has one."""
-    return _windows(block, sizes, LEAST, _ordered(block.dtype), block.dtype)
+    return _windows(block, sizes, LEAST, _ordered(block.dtype), block.dtype, out)
 
 
-def maximum(block: Array, *, sizes: Sequence[int]) -> Array:
+def maximum(block: Array, *, sizes: Sequence[int], out: Array | None = None) -> Array:
     """Greatest value of every window of ``sizes`` within the block; NaN where it has one."""
-    return _windows(block, sizes, GREATEST, _ordered(block.dtype), block.dtype)
+    return _windows(block, sizes, GREATEST, _ordered(block.dtype), block.dtype, out)
 
 
 def _ordered(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -48,18 +50,19 @@ def _ordered(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _windows(
-    block: Array, sizes: Sequence[int], what: int, between: np.dtype[Any], dtype: np.dtype[Any]
-) -> Array:
+    block: Array, sizes: Sequence[int], what: int, between: np.dtype[Any], dtype: np.dtype[Any],
+    out: Array | None,
+) -> Array:  # fmt: skip
     """Windows of every volume after the other, along one axis after the other and in place."""
     kept = tuple(max(0, n - s + 1) for n, s in zip(block.shape, sizes, strict=True))
-    out = np.empty(kept, dtype)
-    taken = [a for a, s in enumerate(sizes) if s > 1]
-    first = min(taken, default=block.ndim)
+    out = taken(out, kept, dtype)
+    slid = [a for a, s in enumerate(sizes) if s > 1]
+    first = min(slid, default=block.ndim)
     if out.size:
         inner = tuple(slice(0, n) for n in kept[first:])
         for index in np.ndindex(block.shape[:first]):
             volume = np.array(block[index], between, order="C")
-            for axis, scale in zip(taken, _scales([sizes[a] for a in taken], what), strict=True):
+            for axis, scale in zip(slid, _scales([sizes[a] for a in slid], what), strict=True):
                 _slide(volume, axis - first, sizes[axis], what, *scale)
             out[index] = volume[inner]
     return out

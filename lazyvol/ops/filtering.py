@@ -196,14 +196,14 @@ def averaged(stack: xr.DataArray, sizes: Sequence[int], border: Border) -> xr.Da
     """Means of windows."""
     dtype = float_of(stack.dtype)
     kernel = partial(running.means, sizes=tuple(sizes), dtype=dtype)
-    return _bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, "uniform")
+    return _bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, "uniform", fills=True)
 
 
 def extreme(stack: xr.DataArray, sizes: Sequence[int], border: Border, title: str) -> xr.DataArray:
     """Least or greatest values of windows, by the name of a kernel."""
     kernel = partial(getattr(running, title), sizes=tuple(sizes))
     width = float(max(4, stack.dtype.itemsize))
-    return _bordered(kernel, stack, _reach(sizes), border, stack.dtype, width, title)
+    return _bordered(kernel, stack, _reach(sizes), border, stack.dtype, width, title, fills=True)
 
 
 def ranked(
