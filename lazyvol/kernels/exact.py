@@ -124,13 +124,21 @@ def merge(high: Array, low: Array, other_high: Array, other_low: Array) -> None:
 
 @compiled
 def quotient(high: float, low: float, n: float) -> tuple[float, float]:
-    """A sum divided by a count, to about 100 bits; infinities and NaN as IEEE has them."""
-    q = high / n
+    """A sum divided by a count, to about 100 bits; infinities and NaN as IEEE has them.
+
+    Without a branch: with those of ``/``, which looks for a 0, and of ``isfinite`` variances took
+    16 ns each, so 2.
+    """
+    q = np.divide(high, n)
     p, r = two_product(q, n)
-    rest = (((high - p) - r) + low) / n
-    if not np.isfinite(q) or not np.isfinite(rest):
-        return q, 0.0
-    return q, rest
+    rest = np.divide(((high - p) - r) + low, n)
+    return q, (rest if is_finite(q) & is_finite(rest) else 0.0)
+
+
+@compiled
+def is_finite(x: float) -> bool:
+    """Whether a number is neither infinite nor NaN."""
+    return x - x == 0.0
 
 
 @compiled
@@ -142,6 +150,8 @@ def centred(
     q, rest = quotient(p, r + 2.0 * high * low, n)
     s, e = two_sum(square, -q)
     found, left = two_sum(s, e + (square_low - rest))
-    if not np.isfinite(found):
-        return np.inf if np.isinf(square) and np.isfinite(high) else np.nan, 0.0
-    return (found, left) if found > 0.0 else (0.0, 0.0)
+    without_end = is_finite(high) & (square == square) & ~is_finite(square)
+    other = np.inf if without_end else np.nan
+    value = found if found > 0.0 else 0.0
+    own = is_finite(found) & (found > 0.0)
+    return (value if is_finite(found) else other), (left if own else 0.0)

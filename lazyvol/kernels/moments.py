@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels.compiled import compiled
-from lazyvol.kernels.exact import centred, merge, quotient
+from lazyvol.kernels.exact import centred, is_finite, merge, quotient
 from lazyvol.kernels.layout import pair, split, spread
 from lazyvol.kernels.walks import walk
 
@@ -184,20 +184,51 @@ def _ends(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
 
 @compiled
 def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untyped-def]
+    if which == 0:
+        _sums(out, s, sr)
+    elif which == 1:
+        _means(out, s, sr, count)
+    elif which == 2 or which == 3:
+        _sums(out, q, qr)
+    else:
+        _variances(out, s, sr, q, qr, count, ddof)
+    if which == 3 or which == 5:
+        for j in range(out.size):
+            out[j] = np.sqrt(out[j])
+
+
+@compiled
+def _sums(out, high, low):  # type: ignore[no-untyped-def]
     for j in range(out.size):
-        n = float(count[j] if count.size > 1 else count[0])
-        if which == 0:
-            out[j] = s[j] + sr[j] if np.isfinite(s[j]) else s[j]
-        elif which == 1:
-            m, e = quotient(s[j], sr[j], n) if n > 0 else (np.nan, 0.0)
+        out[j] = high[j] + (low[j] if is_finite(high[j]) else 0.0)
+
+
+@compiled
+def _means(out, s, sr, count):  # type: ignore[no-untyped-def]
+    """Two loops: a count that may be everyone's or not keeps them out of vector registers."""
+    if count.size == 1:
+        n = np.float64(count[0])
+        for j in range(out.size):
+            m, e = quotient(s[j], sr[j], n)
             out[j] = m + e
-        elif which == 2 or which == 3:
-            v = q[j] + qr[j] if np.isfinite(q[j]) else q[j]
-            out[j] = v if which == 2 else np.sqrt(v)
-        else:
-            v = np.nan
-            if n > ddof:
-                v, e = centred(s[j], sr[j], q[j], qr[j], n)
-                v, e = quotient(v, e, n - ddof)
-                v += e
-            out[j] = v if which == 4 else np.sqrt(v)
+        return
+    for j in range(out.size):
+        m, e = quotient(s[j], sr[j], np.float64(count[j]))
+        out[j] = m + e
+
+
+@compiled
+def _variances(out, s, sr, q, qr, count, ddof):  # type: ignore[no-untyped-def]
+    n, free = np.float64(count[0]), np.float64(ddof)
+    if count.size == 1:
+        left = n - free if n > free else np.nan
+        for j in range(out.size):
+            v, e = centred(s[j], sr[j], q[j], qr[j], n)
+            v, e = quotient(v, e, left)
+            out[j] = v + e
+        return
+    for j in range(out.size):
+        n = np.float64(count[j])
+        v, e = centred(s[j], sr[j], q[j], qr[j], n)
+        v, e = quotient(v, e, n - free if n > free else np.nan)
+        out[j] = v + e

@@ -35,7 +35,8 @@ class Problem:
     """A fold as numbers: ``item`` bytes per element of data, ``state`` per element kept.
 
     A task that is ``handed`` its data (blocks of someone else's graph) holds all of it at once,
-    so it gets no more than ``HANDED``.
+    so it gets no more than ``HANDED``. A tile is no longer than ``pieces`` of data that are in
+    memory, for those across two are copied (0: any length).
     """
 
     shape: tuple[int, ...]
@@ -48,6 +49,7 @@ class Problem:
     handed: bool = False
     tile: int = TILE
     state_limit: int = STATE
+    pieces: tuple[int, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -130,7 +132,8 @@ def _tile(problem: Problem, grain: Sequence[int], chunks: Sequence[int]) -> tupl
     for a in (*sorted(problem.reduced, reverse=True), *reversed(problem.kept)):
         others = prod(tile) // max(1, tile[a])
         fits = _multiple(max(1, room // max(1, others)), grain[a], chunks[a])
-        tile[a] = max(tile[a], fits)
+        most = problem.pieces[a] if problem.pieces and problem.pieces[a] else fits
+        tile[a] = max(tile[a], min(fits, most))
     return tuple(max(1, t) for t in tile)
 
 

@@ -126,7 +126,7 @@ def _problem(
     views = all(isinstance(leaf, Memory) or is_held(leaf) for leaf in below)
     return Problem(
         shape, reduced, largest.grain, item, fold.state_bytes, budget.workers,
-        HANDED if handed else TASK, handed, VIEWED if views else TILE,
+        HANDED if handed else TASK, handed, VIEWED if views else TILE, pieces=largest.pieces,
     )  # fmt: skip
 
 

@@ -100,6 +100,12 @@ class Recipe:
         """The smallest box that takes less memory than a larger one."""
         return (1,) * self.ndim
 
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        """Lengths along each axis that are there already: a region within one piece is a view,
+        one across two is copied. 0 along an axis where any length is as good."""
+        return (0,) * self.ndim
+
     def nbytes(self, region: Region) -> int:
         """Bytes of the values in ``region``."""
         return regions.size(region) * self.dtype.itemsize
@@ -232,12 +238,20 @@ class Foreign(Recipe):
         cut = [len(chunks) > 1 for chunks in self.grid]  # across blocks there are no views
         return tuple(b if c else r for b, c, r in zip(block, cut, run, strict=True))
 
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        block = (max(chunks, default=1) or 1 for chunks in self.grid)
+        return tuple(
+            n if self.held and len(chunks) > 1 else 0
+            for n, chunks in zip(block, self.grid, strict=True)
+        )
+
     @cached_property
     def token(self) -> str:
         return self.name
 
     def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        return assemble(given.get(self.name, ()), region, self.dtype)
+        return assemble(given.get(self.name, ()), region, self.dtype, out)
 
     @cached_property
     def cuts(self) -> tuple[tuple[int, ...], ...]:
@@ -250,8 +264,14 @@ class Foreign(Recipe):
         return Cost(0, self.nbytes(region) if several else 0)
 
 
-def assemble(blocks: Iterable[tuple[Region, Array]], region: Region, dtype: np.dtype[Any]) -> Array:
-    """Values of ``region`` out of the blocks that overlap it; a view where one block has all."""
+def assemble(
+    blocks: Iterable[tuple[Region, Array]],
+    region: Region,
+    dtype: np.dtype[Any],
+    out: Array | None = None,
+) -> Array:
+    """Values of ``region`` out of the blocks that overlap it; a view where one block has all, else
+    in ``out``, or in fresh memory."""
     found, missing = np.empty(0, dtype), regions.size(region)
     for box, values in blocks:
         common = regions.intersect(box, region)
@@ -259,7 +279,7 @@ def assemble(blocks: Iterable[tuple[Region, Array]], region: Region, dtype: np.d
             return np.asarray(values[regions.relative(region, box)])
         if regions.size(common):
             if not found.size:
-                found = np.empty(regions.lengths(region), dtype)
+                found = np.empty(regions.lengths(region), dtype) if out is None else out
             found[regions.relative(common, region)] = values[regions.relative(common, box)]
             missing -= regions.size(common)
     if missing:  # never to be read as what memory happened to hold

@@ -35,6 +35,10 @@ class Aligned(Recipe):
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(1 if a is None else self.parent.grain[a] for a in self.axes)
 
+    @property
+    def pieces(self) -> tuple[int, ...]:
+        return tuple(0 if a is None else self.parent.pieces[a] for a in self.axes)
+
     @cached_property
     def token(self) -> str:
         return str(tokenize("aligned", self.parent.token, self.axes))
