@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, TypeAlias
 
@@ -109,11 +109,11 @@ class Stream:
     reduced: frozenset[int]
     cut: Cut
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return np.broadcast_shapes(*(o.shape for o in self.operands))
 
-    @property
+    @cached_property
     def kept(self) -> tuple[int, ...]:
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
