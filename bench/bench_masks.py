@@ -1,15 +1,21 @@
 """Masks beside what people use: mean colour, ragged selection, morphology and labels.
 
-    python bench/bench_masks.py [--frames 2000] [--folder DIR] [--quick]
+    python bench/bench_masks.py [colours] [shapes] [labels] [ragged] [dask-label]
+                                [--frames 2000] [--folder DIR] [--runs 5]
 
-Two threads each, warm, all ways in turn in one process, median of 5. Memory is the most that a
-process of its own gains. dask-image takes part where it is installed.
+All parts but the last by default: dask-image takes half a minute to label once. Two threads each,
+warm, all ways in turn in one process, median of 5; of the ragged selection each way is timed in a
+process of its own, once, after the files were read once. Memory is the most that such a process
+gains, mapped files included. dask-image takes part where it is installed.
 """
 
 import argparse
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +24,8 @@ import dask.array as da
 import numpy as np
 import scipy.ndimage as ndi
 import xarray as xr
-from side_by_side import RUNS, peak_of, peaks, table, timed
+import zarr
+from side_by_side import RUNS, peak_of, table, timed
 
 import lazyvol as lv
 from lazyvol.plan import stitching
@@ -49,9 +56,10 @@ def colours(runs: int) -> None:
                 "tensordot": lambda a=array, m=mask, w=wide: (
                     np.tensordot(a, m.astype(w), ((0, 1), (0, 1))) / m.sum()
                 ),
-                "boolean index": lambda a=array, m=mask: a[m].mean(0),
             }
             found = timed(ways, runs)
+            # alone: it writes 8 to 15 MB, and who came next found nothing in cache
+            found |= timed({"boolean index": lambda a=array, m=mask: a[m].mean(0)}, runs)
             rows.append(
                 [dtype, name, *(f"{1e3 * s:.2f}" for s in found.values()),
                  f"{found['tensordot'] / found['lazyvol']:.2f}"]
@@ -61,63 +69,109 @@ def colours(runs: int) -> None:
     print(table(header, rows), flush=True)
 
 
-def write_points(path: Path, frames: int) -> None:
-    """Points of many frames, some 12 MB of them to a stored chunk."""
-    if (path / "done").exists():
-        return
-    made = lv.synthetic.noise((frames, POINTS, FEATURES), seed=1)
-    made = made.rename(z="frame", y="point", x="feature").drop_vars(("frame", "point", "feature"))
-    lv.save(made.drop_vars(list(made.coords)), path)
-    (path / "done").write_text("")
+def write_points(folder: Path, frames: int) -> None:
+    """Points of many frames, as zarr (zstd, 12 MB of whole frames to a chunk) and as one .npy."""
+    part = folder / "frames.part"
+    if not (folder / f"frames-{frames}.npy").exists():
+        shape, rng = (frames, POINTS, FEATURES), np.random.default_rng(1)
+        stored = zarr.create_array(
+            folder / f"frames-{frames}.zarr", shape=shape, chunks=(8, POINTS, FEATURES),
+            dtype="f4", dimension_names=("frame", "point", "feature"), overwrite=True,
+        )  # fmt: skip
+        mapped = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+        for n in range(0, frames, 80):
+            count = min(80, frames - n)
+            block = rng.standard_normal((count, POINTS, FEATURES), np.float32)
+            stored[n : n + count] = mapped[n : n + count] = block
+        part.rename(folder / f"frames-{frames}.npy")
 
 
-def selection(folder: Path, frames: int) -> tuple[xr.DataArray, xr.DataArray]:
-    points = lv.open(folder / f"points-{frames}.zarr")
-    mask = np.random.default_rng(2).random((frames, POINTS)) < 0.5
-    return points, xr.DataArray(mask, dims=("frame", "point"))
+def chosen(frames: int) -> np.ndarray:
+    return np.random.default_rng(2).random((frames, POINTS)) < 0.5
 
 
 def ours(folder: Path, frames: int) -> None:
-    points, mask = selection(folder, frames)
+    points = lv.open(folder / f"frames-{frames}.zarr")
+    mask = xr.DataArray(chosen(frames), dims=("frame", "point"))
     with lv.limited("1GiB"):
         found = lv.masks.select(points, mask)
         lv.save(found, folder / "ragged.zarr", overwrite=True, memory="1GiB")
 
 
-def copied(folder: Path, frames: int) -> None:
-    """Read and write all of it, as it is: what a selection cannot be much faster than."""
-    points, _ = selection(folder, frames)
-    lv.save(points, folder / "copy.zarr", overwrite=True, memory="1GiB")
+def by_numpy(folder: Path, frames: int) -> None:
+    points = np.load(folder / f"frames-{frames}.npy", mmap_mode="r")
+    np.save(folder / "ragged.npy", points[chosen(frames)])
+
+
+def by_dask(folder: Path, frames: int) -> None:
+    """Chunk sizes take one read, values another; the frames are lost."""
+    points = da.from_zarr(str(folder / f"frames-{frames}.zarr"), chunks=(80, -1, -1))
+    mask = da.from_array(chosen(frames), chunks=(80, -1))
+    found = points.reshape(-1, FEATURES)[mask.reshape(-1)].compute_chunk_sizes()
+    da.to_npy_stack(folder / "ragged.stack", found)
 
 
 def frame_by_frame(folder: Path, frames: int) -> None:
     """The usual loop: each frame's rows, to a file of their own."""
-    points, mask = selection(folder, frames)
-    out = folder / "rows"
+    points, mask = np.load(folder / f"frames-{frames}.npy", mmap_mode="r"), chosen(frames)
+    out = folder / "ragged.rows"
     out.mkdir(exist_ok=True)
     for n in range(frames):
-        np.save(out / f"{n}.npy", points[n].values[mask.values[n]])
+        np.save(out / f"{n}.npy", points[n][mask[n]])
+
+
+SELECTING = {
+    "lazyvol select": ours,
+    "numpy memmap[mask]": by_numpy,
+    "dask x[mask], compute_chunk_sizes": by_dask,
+    "numpy, frame by frame": frame_by_frame,
+}
+
+
+def alone(way: str, folder: Path, frames: int) -> tuple[float, int]:
+    """Seconds and bytes gained of one way in a process of its own; what it wrote goes."""
+    options = ["--frames", str(frames), "--folder", str(folder)]
+    command = [sys.executable, __file__, "--peak", way, *options]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    seconds, peak = json.loads(out.splitlines()[-1])
+    if way != "lazyvol select":
+        clear(folder)
+    return seconds, peak
+
+
+def measured(way: str, folder: Path, frames: int) -> str:
+    """Run by ``alone``."""
+    start = time.perf_counter()
+    peak = peak_of(partial(SELECTING[way], folder, frames))
+    return json.dumps([time.perf_counter() - start, peak])
+
+
+def clear(folder: Path) -> None:
+    for name in ("ragged.stack", "ragged.rows"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "ragged.npy").unlink(missing_ok=True)
 
 
 def ragged(folder: Path, frames: int, runs: int) -> None:
-    write_points(folder / f"points-{frames}.zarr", frames)
+    write_points(folder, frames)
     shape = (frames, POINTS, FEATURES)
-    points, mask = selection(folder, frames)
+    points = lv.open(folder / f"frames-{frames}.zarr")
+    mask = xr.DataArray(chosen(frames), dims=("frame", "point"))
     plan = lv.explain(lv.masks.select(points, mask), memory="1GiB")
     print(f"\nselect {shape} float32 by {shape[:2]} on disk, saved\n\n{plan}\n")
-    ways = {"lazyvol select": partial(ours, folder, frames)}
-    ways["lazyvol copy"] = partial(copied, folder, frames)
-    ways["frame by frame"] = partial(frame_by_frame, folder, frames)
-    found = timed(ways, runs)
-    memory = peaks(__file__, list(ways), "--frames", str(frames), "--folder", str(folder))
-    read = np.prod(shape) * 4 / 1e9
-    rows = [
-        [n, f"{s:.2f}", f"{read / s:.2f}", f"{memory[n] / 2**20:.0f}"] for n, s in found.items()
-    ]
+    for path in (p for p in folder.rglob("*") if p.is_file() and "frames-" in str(p)):
+        with path.open("rb", buffering=0) as handle:  # into the system's cache
+            while handle.read(2**24):
+                pass
+    read, rows = np.prod(shape) * 4 / 1e9, []
+    for way in SELECTING:
+        seconds, peak = alone(way, folder, frames)
+        rows.append([way, f"{seconds:.2f}", f"{read / seconds:.2f}", f"{peak / 2**20:.0f}"])
     print(table(["way", "seconds", "GB/s read", "peak above start, MiB"], rows), flush=True)
     opened = lv.open(folder / "ragged.zarr")
     one = timed({"a frame of it": lambda: lv.masks.frame(opened, frames // 2).compute()}, runs)
     print(f"\na frame of what was saved: {1e3 * one['a frame of it']:.0f} ms", flush=True)
+    shutil.rmtree(folder / "ragged.zarr")
 
 
 def volumes() -> tuple[xr.DataArray, np.ndarray]:
@@ -145,14 +199,16 @@ def shapes(runs: int) -> None:
             **dask_image_ways(name, stack, element),
         }
         found = timed(ways, runs)
-        tasks = {"lazyvol": len(op(stack, **options).data.dask)}
-        rows += row_of(name, found, tasks, flags.size)
-    rows += labels(stack, flags, runs)
+        rows += row_of(name, found, flags.size)
+    show(rows)
+
+
+def show(rows: list[list[str]]) -> None:
     print("\nMasks of 8 x 128^3 in blocks of 64^3\n")
     print(table(["operation", "way", "seconds", "Mvoxel/s", "times lazyvol"], rows), flush=True)
 
 
-def row_of(name: str, found: dict, tasks: dict, voxels: int) -> list[list[str]]:
+def row_of(name: str, found: dict, voxels: int) -> list[list[str]]:
     return [
         [name, way, f"{s:.3f}", f"{voxels / s / 1e6:.0f}", f"{s / found['lazyvol']:.2f}"]
         for way, s in found.items()
@@ -170,8 +226,9 @@ def dask_image_ways(name: str, stack: xr.DataArray, element: np.ndarray) -> dict
     return {"dask-image": lambda: function(stack.data, element[None]).compute()}
 
 
-def labels(stack: xr.DataArray, flags: np.ndarray, runs: int) -> list[list[str]]:
+def labels(runs: int) -> None:
     """Whole volumes, and one volume in blocks."""
+    stack, flags = volumes()
 
     def in_blocks() -> object:
         room, stitching.BLOCK = stitching.BLOCK, 2**21
@@ -189,40 +246,57 @@ def labels(stack: xr.DataArray, flags: np.ndarray, runs: int) -> list[list[str]]
         "lazyvol": len(lv.masks.label(stack).data.dask),
         "in blocks": len(in_blocks().data.dask),
     }
-    try:
-        from dask_image.ndmeasure import label
-
-        apart = np.zeros((3, 3, 3, 3), int)
-        apart[1] = ndi.generate_binary_structure(3, 1)
-        ways["dask-image"] = lambda: label(stack.data, apart)[0].compute()
-        tasks["dask-image"] = len(label(stack.data, apart)[0].dask)
-    except ImportError:
-        pass
     print(f"\ntasks to label {stack.data.npartitions} blocks: {tasks}")
-    return row_of("label", timed(ways, runs), tasks, flags.size)
+    show(row_of("label", timed(ways, runs), flags.size))
+
+
+def label_by_dask_image() -> None:
+    """Once, without a warm-up: it takes half a minute."""
+    from dask_image.ndmeasure import label
+
+    stack, flags = volumes()
+    apart = np.zeros((3, 3, 3, 3), int)
+    apart[1] = ndi.generate_binary_structure(3, 1)
+    ways = {"lazyvol": lambda: lv.masks.label(stack).compute()}
+    found = timed(ways, 1)
+    start = time.perf_counter()
+    made = label(stack.data, apart)[0]
+    made.compute()
+    found["dask-image"] = time.perf_counter() - start
+    print(f"\ndask-image's tasks to label {stack.data.npartitions} blocks: {len(made.dask)}")
+    show(row_of("label", found, flags.size))
+
+
+PARTS = ("colours", "shapes", "labels", "ragged", "dask-label")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"among {PARTS}")
     parser.add_argument("--frames", type=int, default=2000)
     parser.add_argument("--folder", default=str(Path(tempfile.gettempdir()) / "lazyvol-bench"))
     parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--quick", action="store_true", help="nothing on disk")
     parser.add_argument("--peak")
     args = parser.parse_args()
+    if set(args.parts) - set(PARTS):
+        parser.error(f"parts are among {PARTS}, got {args.parts}")
     dask.config.set(scheduler="threads", num_workers=2)
     folder = Path(args.folder)
     folder.mkdir(parents=True, exist_ok=True)
     if args.peak:
-        ways = {"lazyvol select": ours, "lazyvol copy": copied, "frame by frame": frame_by_frame}
-        print(json.dumps(peak_of(partial(ways[args.peak], folder, args.frames))))
+        print(measured(args.peak, folder, args.frames))
         return
-    colours(max(args.runs, 15))
-    shapes(args.runs)
-    if not args.quick:
+    parts = args.parts or PARTS[:-1]
+    if "colours" in parts:
+        colours(max(args.runs, 15))
+    if "shapes" in parts:
+        shapes(args.runs)
+    if "labels" in parts:
+        labels(args.runs)
+    if "dask-label" in parts:
+        label_by_dask_image()
+    if "ragged" in parts:
         ragged(folder, args.frames, args.runs)
-        for name in ("copy.zarr", "ragged.zarr", "rows"):
-            shutil.rmtree(folder / name, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Densities: any size and border, positions, points on grids, and what is refused."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,34 @@ def test_kernels_take_any_memory(dtype, layout):
     np.testing.assert_allclose(mean, a.astype("f8").reshape(cut).mean((1, 3, 5, 7)), rtol=1e-14)
     found = windows.fractions(a, sizes=size, dtype=float64)
     assert (found == window_means(a != 0, dict(zip("kzyx", size, strict=True)), "valid")).all()
+
+
+@pytest.mark.parametrize("size", [(1, 2, 3, 4), (2, 5, 7, 6)])
+@pytest.mark.parametrize("kernel", [blocks.fractions, blocks.means])
+def test_blocks_are_made_in_the_memory_handed_in(kernel, size):
+    a = speckled("float32", (3, 8, 12, 20))
+    made = partial(kernel, a, sizes=size, dtype=np.dtype(np.float32))
+    expected = made()
+    room = np.full(expected.shape, -1, np.float32)
+    assert made(out=room) is room
+    np.testing.assert_array_equal(room, expected)
+    other = np.full(expected.shape, -1, np.float64)  # of another type: left alone
+    np.testing.assert_array_equal(made(out=other), expected)
+    assert (other == -1).all()
+
+
+def test_blocks_of_an_array_in_memory_are_made_once(monkeypatch):
+    stack, handed = labelled(speckled(shape=(4, 6, 8, 10))), []
+    kernel = blocks.fractions
+
+    def watched(block, **options):
+        handed.append(options["out"])
+        return kernel(block, **options)
+
+    monkeypatch.setattr(blocks, "fractions", watched)
+    found = DENSITY.blocks(stack, 2)
+    assert handed
+    assert all(np.shares_memory(found.values, out) for out in handed)
 
 
 def test_a_mean_of_float32_is_summed_in_float64():

@@ -361,16 +361,26 @@ def exact(array: np.ndarray, flags: np.ndarray) -> np.ndarray:
     )
 
 
+LIMITS = {d: (np.iinfo(d).min, np.iinfo(d).max) for d in ("uint8", "int16", "int32", "uint64")}
+
+
+def drawn(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Floats of 24 orders of magnitude, integers over all of their range."""
+    if dtype in LIMITS:
+        return rng.integers(*LIMITS[dtype], shape, dtype, endpoint=True)
+    return (rng.standard_normal(shape) * 10.0 ** rng.integers(-12, 12, shape)).astype(dtype)
+
+
 @given(
     after=st.integers(1, 40), rows=st.integers(1, 900), before=st.integers(1, 3),
     shared=st.sampled_from([(1, 1), (0, 1), (1, 0), (0, 0), None]),
-    share=st.sampled_from([0.0, 0.02, 0.25, 0.5, 0.98, 1.0]), wide=st.booleans(),
+    share=st.sampled_from([0.0, 0.02, 0.25, 0.5, 0.98, 1.0]),
+    dtype=st.sampled_from(["float64", "float32", "uint8", "int16", "int32", "uint64"]),
 )  # fmt: skip
 @MORE
-def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, shared, share, wide):
+def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, shared, share, dtype):
     rng = np.random.default_rng(after * rows)
-    scale = 10.0 ** rng.integers(-12, 12, (before, rows, after))
-    array = (rng.standard_normal((before, rows, after)) * scale).astype("f8" if wide else "f4")
+    array = drawn(dtype, (before, rows, after), rng)
     shape = (before, rows, after) if shared is None else (
         before if shared[0] else 1, rows, after if shared[1] else 1
     )  # fmt: skip
@@ -380,12 +390,32 @@ def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, sha
     if share == 0.25:  # the same in every word of eight flags
         mask = np.broadcast_to(np.arange(rows)[:, None] % 4 == 0, shape).copy()
     full = np.ones(array.shape, bool) if mask is None else np.broadcast_to(mask, array.shape)
-    state = moments.start((before, after), parts=("sum", "low", "high", "count"), dtype=array.dtype)
+    parts = ("sum", "square", "low", "high", "count")
+    state = moments.start((before, after), parts=parts, dtype=array.dtype)
     moments.update(state, (1,), array, mask)
     np.testing.assert_array_equal(state["sum"] + state["sum_rest"], exact(array, full))
+    squares = exact(array.astype(np.float64) ** 2, full)
+    rounded = 0 if dtype in moments.NARROW else 1e-14  # the squares themselves, here
+    np.testing.assert_allclose(state["square"] + state["square_rest"], squares, rtol=rounded)
     np.testing.assert_array_equal(state["count"], full.sum(1))
-    np.testing.assert_array_equal(state["low"], np.where(full, array, np.inf).min(1))
-    np.testing.assert_array_equal(state["high"], np.where(full, array, -np.inf).max(1))
+    least, most = (-np.inf, np.inf) if dtype[0] == "f" else LIMITS[dtype]
+    np.testing.assert_array_equal(state["low"], array.min(1, initial=most, where=full))
+    np.testing.assert_array_equal(state["high"], array.max(1, initial=least, where=full))
+
+
+@pytest.mark.parametrize("part", ["low", "high"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_lane_and_under_its_mask(part, bad):
+    array = values("float32", (2, 700, 3))
+    array[0, 650, 1] = array[1, 3, 2] = bad
+    mask = np.ones((1, 700, 1), bool)
+    mask[0, 3] = False
+    state = moments.start((2, 3), parts=("sum", part, "count"), dtype=array.dtype)
+    moments.update(state, (1,), array, mask)
+    inside = array[:, mask[0, :, 0]]
+    np.testing.assert_array_equal(state[part], (np.min if part == "low" else np.max)(inside, 1))
+    total = moments.finish(state, want={"sum": np.dtype(np.float64)}, n=0)["sum"]
+    np.testing.assert_allclose(total, inside.astype(np.float64).sum(1))
 
 
 def test_nan_outside_a_mask_is_not_seen_and_inside_is():

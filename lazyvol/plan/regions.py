@@ -100,7 +100,7 @@ def tiles(region: Region, step: Sequence[int], grain: Sequence[int]) -> Iterator
 
 
 def _cuts(span: slice, step: int, grain: int) -> list[slice]:
-    if span.stop - span.start <= step:
+    if span.start % grain == 0 and span.stop - span.start <= step:
         return [span]
     step = step if step < grain else step // grain * grain
     cuts, at = [], span.start
