@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lazyvol as lv
+from lazyvol.kernels.counting import frozen
+from lazyvol.kernels.layout import follow, rows, split
 from tests.strategies import FEW, MORE, chunked, chunkings, cuts, labelled
 
 RNG = np.random.default_rng(23)
@@ -181,3 +183,48 @@ def test_the_largest_numbers_overflow_as_ieee_has_it():
     assert lv.stats.mean(lv.as_stack(large)).item() == pytest.approx(1.7e308 / 3)
     assert lv.stats.sum(lv.as_stack(np.abs(large))).item() == np.inf
     assert lv.stats.norm(lv.as_stack(large), "k").item() == np.inf
+
+
+def wide(dtype: str) -> np.ndarray:
+    values = np.random.default_rng(5).normal(100, 40, (6, 5, 70, 45))
+    return values.clip(0, 255).astype(dtype)
+
+
+LAYOUTS = {
+    "a corner": lambda a: a[1:5, 1:, 3:65, 2:44],
+    "every other": lambda a: a[::2, :, ::3, :],
+    "backwards": lambda a: a[::-1, :, ::-1],
+    "turned": lambda a: a.transpose(2, 0, 3, 1),
+    "columns first": np.asfortranarray,
+    "not to be written": lambda a: frozen(a.copy()),
+    "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
+    "one row": lambda a: a[:, 2:3, 4:5],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_values_are_read_wherever_they_lie(layout, dtype):
+    """Rows are walked where they are: strides, gaps and order change no bit."""
+    seen = LAYOUTS[layout](wide(dtype))
+    plain = np.ascontiguousarray(seen)
+    for dims in (("k",), ("z",), ("k", "y"), ("z", "y"), ("y", "x"), ("k", "z", "y", "x")):
+        for op in (lv.stats.sum, lv.stats.var, lv.stats.min, lv.stats.max):
+            found = op(labelled(seen), dims)
+            np.testing.assert_array_equal(found, op(labelled(plain), dims))
+    expected = plain.astype("f8")
+    np.testing.assert_array_equal(lv.stats.max(labelled(seen), "k"), expected.max(0))
+    np.testing.assert_allclose(lv.stats.var(labelled(seen), "z"), expected.var(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_lie_where_their_places_say(layout):
+    block = LAYOUTS[layout](wide("float32"))
+    for axes in ((0,), (1,), (0, 1), (1, 2)):
+        laid = rows(block, axes)
+        expected = split(block, axes)
+        for a, b in np.ndindex(expected.shape[:2]):
+            start = laid.before[a] + laid.reduced[b]
+            found = laid.values[start : start + laid.length]
+            np.testing.assert_array_equal(found, expected[a, b])
+        assert follow(block.shape, axes) == laid.length

@@ -1,12 +1,61 @@
 """Blocks as three axes: what comes before the reduced axes, the reduced ones, and what follows."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of ``length`` values in flat memory: each begins at one of ``before`` plus one of
+    ``reduced``."""
+
+    values: Array
+    before: Array
+    reduced: Array
+    length: int
+
+
+def rows(block: Array, axes: Sequence[int]) -> Rows:
+    """What follows the reduced axes as rows, where it lies.
+
+    Copied only where it has gaps: to copy a tile of an array in memory took three times as long
+    as its statistics.
+    """
+    block, first, last = _together(block, sorted(axes))
+    if not (block.flags.c_contiguous or _in_runs(block, last)):
+        block = np.ascontiguousarray(block)
+    steps = [n // block.itemsize for n in block.strides]
+    span = 1 + sum((n - 1) * step for n, step in zip(block.shape, steps, strict=True))
+    values = np.lib.stride_tricks.as_strided(block, (span,), (block.itemsize,), writeable=False)
+    before = _places(block.shape[:first], steps[:first])
+    reduced = _places(block.shape[first:last], steps[first:last])
+    return Rows(values, before, reduced, prod(block.shape[last:]))
+
+
+def _in_runs(block: Array, last: int) -> bool:
+    """Whether all that follows the reduced axes lies in its order, and nothing backwards."""
+    forwards = all(n >= 0 and n % block.itemsize == 0 for n in block.strides)
+    return forwards and block[(0,) * last].flags.c_contiguous
+
+
+def _places(shape: Sequence[int], steps: Sequence[int]) -> Array:
+    """Where each element of some axes begins."""
+    found = np.zeros(1, np.int64)
+    for n, step in zip(shape, steps, strict=True):
+        found = (found[:, None] + np.arange(n) * step).reshape(-1)
+    return found
+
+
+def follow(shape: Sequence[int], axes: Sequence[int]) -> int:
+    """How many elements follow the reduced axes, as ``split`` lays out a block of ``shape``."""
+    axes = sorted(axes)
+    return prod(shape[axes[-1] + 1 :]) if axes and _neighbours(axes) else 1
 
 
 def split(block: Array, axes: Sequence[int]) -> Array:

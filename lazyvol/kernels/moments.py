@@ -8,7 +8,7 @@ import numpy as np
 
 from lazyvol.kernels.compiled import compiled
 from lazyvol.kernels.exact import centred, is_finite, merge, quotient
-from lazyvol.kernels.layout import pair, split, spread
+from lazyvol.kernels.layout import pair, spread
 from lazyvol.kernels.walks import walk
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -100,7 +100,7 @@ def _accumulate(
     through what ``flags`` (laid out by ``spread``) say."""
     if not block.size:
         return
-    values = split(block.astype(np.float32) if block.dtype == np.float16 else block, axes)
+    values = block.astype(np.float32) if block.dtype == np.float16 else block
     sums = [pair(state[n], axes) if n in state else _NONE for n in PARTS]
     none = _NONE.astype(values.dtype)
     low, high = (
@@ -109,7 +109,8 @@ def _accumulate(
     )
     todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
     bounds = np.array([0, *(_unbound(n, values.dtype) for n in ("low", "high"))], values.dtype)
-    walk(values, flags, rows, (*sums, low, high), todo, str(block.dtype) not in NARROW, bounds)
+    ends = (*sums, low, high)
+    walk(values, axes, flags, rows, ends, todo, str(block.dtype) not in NARROW, bounds)
     for n, found in (("low", low), ("high", high)):
         if n in state and found.dtype != state[n].dtype:
             state[n][...] = found.reshape(state[n].shape)

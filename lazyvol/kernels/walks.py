@@ -4,10 +4,13 @@ A block may have flags: only flagged values count. Flags have the block's axes, 
 all share them (a mask of the pixels of a colour image).
 """
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from lazyvol.kernels import layout
 from lazyvol.kernels.compiled import compiled
 from lazyvol.kernels.exact import (
     LANES,
@@ -20,6 +23,7 @@ from lazyvol.kernels.exact import (
     add_wide_square,
 )
 from lazyvol.kernels.lanes import walk_lanes
+from lazyvol.kernels.layout import follow, split
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,7 +35,8 @@ MANTISSA = 53
 
 
 def walk(
-    values: Array,
+    block: Array,
+    axes: Sequence[int],
     flags: Array | None,
     rows: Array | None,
     parts: tuple[Array, ...],
@@ -39,7 +44,7 @@ def walk(
     wide: bool,
     bounds: Array,
 ) -> None:
-    """Take a C-contiguous block into the parts of a state, (before, after) each.
+    """Take a block, reduced over ``axes``, into the parts of a state, (before, after) each.
 
     ``parts`` are sum, its rest, sum of squares, its rest, least and greatest; ``todo`` says
     which of sum, squares, least and greatest are there. ``rows`` are the indices of the reduced
@@ -48,8 +53,9 @@ def walk(
     """
     masked = flags is not None
     marks = _ALL if flags is None else flags
-    after = values.shape[2]
-    if after == 1 or (after <= SHORT and values.shape[1] >= LANES):
+    after = follow(block.shape, axes)
+    if after == 1 or (after <= SHORT and prod(block.shape[a] for a in axes) >= LANES):
+        values = split(block, axes)
         if rows is not None:
             values = values[:, rows]
         if masked and marks.shape[1] == 1:
@@ -60,8 +66,12 @@ def walk(
         plain = values.dtype.kind in "iub" and bits <= MANTISSA
         walk_lanes(flat, after, lain, marks.shape[2], masked, *parts, *todo, wide, plain, bounds)
     else:
-        chosen = np.arange(values.shape[1]) if rows is None else rows
-        _walk_rows(values, chosen, marks, masked, *parts, *todo, wide, bounds)
+        laid = layout.rows(block, axes)
+        chosen = np.arange(len(laid.reduced)) if rows is None else rows
+        _walk_rows(
+            laid.values, laid.before, laid.reduced, chosen, marks, masked, *parts, *todo, wide,
+            bounds,
+        )  # fmt: skip
 
 
 _ALL = np.ones((1, 1, 1), bool)
@@ -134,15 +144,18 @@ def _take_flagged(  # type: ignore[no-untyped-def]
 
 @compiled
 def _walk_rows(  # type: ignore[no-untyped-def]
-    x, rows, m, masked, s, sr, q, qr, low, high, sums, squares, lows, highs, wide, bounds
-):
+    x, before, reduced, rows, m, masked, s, sr, q, qr, low, high, sums, squares, lows, highs, wide,
+    bounds,
+):  # fmt: skip
     """A row of voxels stays in cache through the reduced axis."""
     row = np.empty(ROW, x.dtype)
     each = m.shape[2] > 1
-    for a in range(x.shape[0]):
+    length = max(s.shape[1], q.shape[1], low.shape[1], high.shape[1])
+    for a in range(before.size):
         am = a if m.shape[0] > 1 else 0
-        for b in range(0, x.shape[2], ROW):
-            c = min(b + ROW, x.shape[2])
+        for b in range(0, length, ROW):
+            c = min(b + ROW, length)
+            n, start = c - b, before[a] + b
             s_, sr_ = (s[a, b:c], sr[a, b:c]) if sums else (s[0], sr[0])
             q_, qr_ = (q[a, b:c], qr[a, b:c]) if squares else (q[0], qr[0])
             low_ = low[a, b:c] if lows else low[0]
@@ -151,24 +164,27 @@ def _walk_rows(  # type: ignore[no-untyped-def]
             if not (masked or wide) and (sums or squares):
                 done = len(rows) // 4 * 4
                 for i in range(0, done, 4):
+                    p, p_ = start + reduced[rows[i]], start + reduced[rows[i + 1]]
+                    r, r_ = start + reduced[rows[i + 2]], start + reduced[rows[i + 3]]
                     _take_four(
-                        x[a, rows[i], b:c], x[a, rows[i + 1], b:c], x[a, rows[i + 2], b:c],
-                        x[a, rows[i + 3], b:c], s_, sr_, q_, qr_, sums, squares,
+                        x[p : p + n], x[p_ : p_ + n], x[r : r + n], x[r_ : r_ + n],
+                        s_, sr_, q_, qr_, sums, squares,
                     )  # fmt: skip
             if done and (lows or highs):
                 for r in rows[:done]:
+                    p = start + reduced[r]
                     _take(
-                        x[a, r, b:c], s_, sr_, q_, qr_, low_, high_, False, False, lows, highs, wide
+                        x[p : p + n], s_, sr_, q_, qr_, low_, high_, False, False, lows, highs, wide
                     )
             for r in rows[done:]:
-                rm = r if m.shape[1] > 1 else 0
+                rm, p = r if m.shape[1] > 1 else 0, start + reduced[r]
                 if masked and each:
                     _take_flagged(
-                        x[a, r, b:c], m[am, rm, b:c], row, bounds, s_, sr_, q_, qr_, low_, high_,
+                        x[p : p + n], m[am, rm, b:c], row, bounds, s_, sr_, q_, qr_, low_, high_,
                         sums, squares, lows, highs, wide,
                     )  # fmt: skip
                 elif not masked or m[am, rm, 0]:
                     _take(
-                        x[a, r, b:c], s_, sr_, q_, qr_, low_, high_,
+                        x[p : p + n], s_, sr_, q_, qr_, low_, high_,
                         sums, squares, lows, highs, wide,
                     )  # fmt: skip

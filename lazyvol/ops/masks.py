@@ -176,7 +176,7 @@ def apply(
     dtype = float_of(stack.dtype) if soft else _holding(stack.dtype, fill)
     number = 0.0 if isinstance(fill, str) else fill
     kernel = partial(masking.outside, fill=number, dtype=dtype)
-    scratch = 26.0 if mask.dtype != bool else float(dtype.itemsize)
+    scratch = 18.0 if mask.dtype != bool else float(dtype.itemsize)
     return blockwise(kernel, stack, mask, *levels, dtype=dtype, scratch=scratch, title="apply")
 
 
