@@ -71,7 +71,8 @@ def test_a_turned_spectrum_is_that_of_the_turned_object(step):
     bands.update(state, (1, 2, 3), both, *places, band=band)
     rows = bands.finish(state, band=band, dtype=np.dtype("f8"))["rows"]
     solid = references.standing(bands.volumes(rows[:1], band), np.ones(band.cube), band)
-    found = orientations.Turned(solid, band).rows(turn, np.arange(len(band.index)))
+    kept, white = np.arange(len(band.index)), np.full(band.size, 0.5)
+    found = 2 * orientations.Turned(solid, band, kept, white).rows(turn)
     assert np.linalg.norm(found[0] - rows[1]) < 0.08 * np.linalg.norm(rows[1])
     assert np.linalg.norm(rows[0] - rows[1]) > 0.4 * np.linalg.norm(rows[1])
 
@@ -100,9 +101,81 @@ def test_shares_of_hypotheses_are_recovered():
     rng = np.random.default_rng(0)
     truth = rng.choice(3, 4000, p=(0.7, 0.2, 0.1))
     x = rng.normal(size=(4000, 3)) + 2 * np.eye(3)[truth]
-    share, found = suspects.shares(2 * x - 2, np.zeros(3))
-    np.testing.assert_allclose(share, (0.7, 0.2, 0.1), atol=0.03)
+    share, found = suspects.shares(2 * x - 2, np.zeros(3), np.arange(4000) % 5)
+    np.testing.assert_allclose(share, np.tile((0.7, 0.2, 0.1), (5, 1)), atol=0.03)
     np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_shares_of_a_fold_are_those_of_the_others():
+    rng = np.random.default_rng(0)
+    logs, prior, folds = 2 * rng.normal(size=(60, 7)), np.full(7, 0.3), np.arange(60) % 4
+    share, found = suspects.shares(logs, prior, folds)
+    changed = logs.copy()
+    changed[folds == 2] = 50 * np.eye(7)[3]
+    again, _ = suspects.shares(changed, prior, folds)
+    np.testing.assert_allclose(again[2], share[2])
+    assert again[1, 3] > share[1, 3] + 0.1
+    likely = np.exp(logs[folds == 2]) * share[2]
+    np.testing.assert_allclose(found[folds == 2], likely / likely.sum(1, keepdims=True))
+
+
+def spectra(x, band):
+    state = bands.start((len(x),), band=band)
+    bands.update(state, (1, 2, 3), x, *(np.arange(n) for n in band.shape), band=band)
+    return bands.finish(state, band=band, dtype=np.dtype("f4"))["rows"]
+
+
+def test_what_fading_leaves_of_noise_is_known():
+    """Rows that reach the faces of the box meet less noise there, and it is not independent."""
+    shape, rng = (33, 7, 7), np.random.default_rng(3)
+    band = bands.band_of(shape, (1.0, 1.0, 1.0), 10**6)
+    seen = spectra(rng.normal(size=(20_000, *shape)).astype(np.float32), band).astype(np.float64)
+    objects = np.zeros((3, *shape))
+    objects[0, :4], objects[1, 9:25], objects[2, 27:] = 1, 1, 1
+    rows = spectra(objects, band)
+    expected = np.cov(rows.astype(np.float64) @ seen.T)
+    faded = references.faded(rows, band).astype(np.float64)
+    tolerance = 0.03 * np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    assert (abs(faded @ faded.T - expected) < tolerance).all()
+    plain = (rows @ rows.T).astype(np.float64)
+    assert not (abs(plain * band.left - expected) < tolerance).all()
+
+
+def tubes(box, n, wrong, seed):
+    """Tubes along z, the first ones tilted by 60 to 90 degrees."""
+    rng, along = np.random.default_rng(seed), np.tile([1.0, 0.0, 0.0], (n, 1))
+    tilt, about = np.radians(rng.uniform(60, 90, wrong)), rng.uniform(0, 2 * np.pi, wrong)
+    along[:wrong, 0] = np.cos(tilt)
+    along[:wrong, 1:] = (np.sin(tilt) * np.stack([np.cos(about), np.sin(about)])).T
+    place = np.stack(np.indices((box,) * 3), -1) - box // 2
+    height = np.einsum("zyxa,ka->kzyx", place, along)
+    away, size = np.sqrt(np.maximum((place**2).sum(-1) - height**2, 0)), box / 14
+    return (away > 1.2 * size) & (away < 3.2 * size) & (abs(height) < 5 * size), rng
+
+
+@pytest.mark.parametrize(("box", "sigma", "wedge"), [(18, 4.0, False), (16, 3.0, True)])
+def test_p_values_of_right_particles_are_not_too_small_beside_wrong_ones(box, sigma, wedge):
+    """Small ones were twice as many as they may be, with a missing wedge four times."""
+    band = bands.band_of((box,) * 3, (1.0,) * 3, 10**6)
+    z, _, x = np.meshgrid(*[np.fft.fftfreq(box)] * 3, indexing="ij")
+    kept = (abs(z) < 1.7 * abs(x)) | (not wedge) | ((z == 0) & (x == 0))
+    measured = kept[tuple((band.index % box).T)]
+    given = kernel.Given(np.empty((0, band.size), np.float32), measured=measured)
+    p, found = [], []
+    for seed in range(8):
+        shapes, rng = tubes(box, 200, 20, seed)
+        seen = shapes + sigma * rng.normal(size=shapes.shape)
+        seen = np.fft.ifftn(np.fft.fftn(seen, axes=(1, 2, 3)) * kept, axes=(1, 2, 3)).real
+        table = kernel.screened(
+            spectra(seen, band), given, band=band, turns=440, other=True, rate=0.05
+        )  # fmt: skip
+        p.append(table[20:, kernel.COLUMNS.index("p_value")])
+        found.append(table[:20, kernel.COLUMNS.index("flagged")])
+    assert np.mean(found) > 0.7
+    levels = np.array([0.005, 0.01, 0.05, 0.1, 0.5])
+    small = (np.concatenate(p) < levels[:, None]).mean(1) / levels
+    assert (small < [1.6, 1.5, 1.2, 1.2, 1.06]).all(), small
+    assert (small > [0.4, 0.5, 0.8, 0.85, 0.94]).all(), small
 
 
 @pytest.mark.parametrize("excess", [1.0, 0.6])
@@ -113,16 +186,19 @@ def test_p_values_are_those_of_plain_simulation(excess):
     noise = np.full(40, excess)
     noise[20:] = 1
     gram, covariance = rows @ rows.T, (rows * noise) @ rows.T
-    share = np.array([0.9, 0.01, 0.03, 0.02, 0.04])
+    share = np.array([[0.9, 0.01, 0.03, 0.02, 0.04], [0.8, 0.1, 0.01, 0.01, 0.08]])
     drawn = 200_000
     contrast = 1 + np.sqrt(0.05) * rng.normal(size=(drawn, 1))
     t = contrast * gram[0] + rng.normal(size=(drawn, 40)) * np.sqrt(noise) @ rows.T
-    ratios = suspects.ratio(suspects.likelihood(t, np.diag(gram), 1.0, 0.05), share)
-    asked = np.quantile(ratios, [0.05, 0.5, 0.95, 0.999])
-    p = suspects.p_values(asked, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
-    np.testing.assert_allclose(p, [0.95, 0.5, 0.05, 0.001], rtol=0.1)
+    every = suspects.ratio(suspects.likelihood(t, np.diag(gram), 1.0, 0.05), share)
+    levels, due = np.array([0.05, 0.5, 0.95, 0.999]), np.array([0.95, 0.5, 0.05, 0.001])
+    asked, folds = np.quantile(every, levels, axis=0), np.repeat([0, 1], 4)
+    facts = gram, np.diag(gram), covariance, share, np.ones(9), 0.05
+    p = suspects.p_values(asked.T.ravel(), folds, *facts, draws=100_000)
+    np.testing.assert_allclose(p.reshape(2, 4)[:, :3], np.tile(due[:3], (2, 1)), rtol=0.06)
+    np.testing.assert_allclose(p[3::4], due[3], rtol=0.3)
     beyond = np.array([20.0, 40.0, 60.0])
-    far = suspects.p_values(beyond, gram, np.diag(gram), covariance, share, np.ones(9), 0.05)
+    far = suspects.p_values(beyond, np.zeros(3, int), *facts)
     assert 0 < far[1] <= far[0] < 1e-8
 
 

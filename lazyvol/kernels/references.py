@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from scipy import ndimage
 
 from lazyvol.kernels.bands import Band, volumes
@@ -49,29 +50,35 @@ def folds_of(n: int) -> Array:
     return np.arange(n) % (8 if n > 24 else n)
 
 
-def gains(rows: Array, noise: Array) -> Array:
+def gains(rows: Array, noise: Array, measured: Array) -> Array:
     """Strength of the noise of each particle relative to the typical one.
 
     Logarithms are drawn together as far as their spread is that of chance.
     """
-    power = np.array([(np.square(r, dtype=np.float64) / np.tile(noise, 2)).mean() for r in rows])
+    share = np.tile(measured / noise, 2) / (2 * measured.sum())
+    power = np.array([np.square(r, dtype=np.float64) @ share for r in rows])
     logs = np.log(np.maximum(power, 1e-300))
     logs -= np.median(logs)
-    chance, spread = 1.5 * 2 / rows.shape[1], float(np.var(logs))
+    chance, spread = 1.5 / measured.sum(), float(np.var(logs))
     kept = max(0.0, 1 - chance / spread) if spread > 0 else 0.0
     return np.asarray(np.exp(0.5 * kept * logs))
 
 
-def references(rows: Array, weight: Array, scale: Array, folds: Array, band: Band) -> References:
-    """References out of rows divided by ``scale``, weighted by how likely each belongs."""
+def references(
+    rows: Array, weight: Array, scale: Array, folds: Array, measured: Array, band: Band
+) -> References:
+    """References out of rows divided by ``scale``, weighted by how likely each belongs.
+
+    They hold nothing at frequencies that are not ``measured``, (frequency,).
+    """
     count = int(folds.max()) + 1
     each = (weight / scale * (folds == np.arange(count)[:, None])).astype(np.float32)
     sums = (each @ rows).astype(np.float64)
     shares = np.array([weight[folds == f].sum() for f in range(count)])
     mean = sums.sum(0) / shares.sum()
     many = shares.sum() ** 2 / (weight**2).sum()
-    noise = _noise(rows, weight, scale, mean, many, band)
-    signal = _signal(mean, noise * band.left / many, band)
+    noise = _noise(rows, weight, scale, mean, many, measured, band)
+    signal = _signal(mean, noise * band.left / many, measured, band)
     gain = signal / (signal + noise / many)
     halves = [sums[h::2].sum(0) / shares[h::2].sum() for h in (0, 1)]
     others = (sums.sum(0) - sums) / (shares.sum() - shares)[:, None]
@@ -81,11 +88,15 @@ def references(rows: Array, weight: Array, scale: Array, folds: Array, band: Ban
     return References(filtered, noise, taken, gain, mask, signal)
 
 
-def _noise(rows: Array, weight: Array, scale: Array, mean: Array, many: float, band: Band) -> Array:
+def _noise(
+    rows: Array, weight: Array, scale: Array, mean: Array, many: float, measured: Array, band: Band
+) -> Array:  # fmt: skip
     """Power of the noise at every frequency: variance over particles, smoothed.
 
     What is smoothed is its ratio to the mean of its shell, so that a steep spectrum stays steep
-    and a direction that was not measured (a missing wedge) stays empty.
+    and a direction without noise stays empty. Frequencies that were measured and those that were
+    not (a missing wedge) are smoothed each among themselves: together, noise beside the wedge was
+    found a third too weak.
     """
     squares = np.zeros(rows.shape[1])
     share = (weight / scale**2).astype(np.float32)
@@ -94,18 +105,26 @@ def _noise(rows: Array, weight: Array, scale: Array, mean: Array, many: float, b
         squares += share[part] @ np.square(rows[part])
     variance = (squares / weight.sum() - mean**2) * many / max(many - 1, 1e-9) / band.left
     power = np.maximum(variance.reshape(2, -1).mean(0), 0)
-    shell = shell_mean(power, band)
-    ratio = np.divide(power, shell, out=np.ones_like(power), where=shell > 0)
-    cube, count = np.zeros(band.cube), np.zeros(band.cube)
+    smooth = np.zeros_like(power)
+    for kind in (measured, ~measured):
+        if kind.any():
+            smooth[kind] = _smoothed(power, kind, band)[kind]
+    return np.asarray(np.maximum(smooth, 1e-300))
+
+
+def _smoothed(power: Array, kind: Array, band: Band) -> Array:
+    """Power smoothed among frequencies of a kind."""
+    shell = _by_shell(power, kind, band)[band.shell]
+    cubes = np.zeros((2, *band.cube))
     for sign in (1, -1):
         at = tuple((sign * band.index + np.array(band.reach)).T)
-        cube[at], count[at] = ratio, 1
-    smooth = ndimage.gaussian_filter(cube, SMOOTH, mode="constant")[at]
-    near = ndimage.gaussian_filter(count, SMOOTH, mode="constant")[at]
-    return np.asarray(np.maximum(shell * smooth / near, 1e-300))
+        cubes[0][at] = np.divide(power, shell, out=np.ones_like(power), where=shell > 0) * kind
+        cubes[1][at] = kind
+    ratio, near = (ndimage.gaussian_filter(c, SMOOTH, mode="constant")[at] for c in cubes)
+    return np.asarray(shell * ratio / np.maximum(near, 1e-300))
 
 
-def _signal(mean: Array, error: Array, band: Band) -> Array:
+def _signal(mean: Array, error: Array, measured: Array, band: Band) -> Array:
     """Power of what particles share, by shells: that of their mean less that of its noise.
 
     It is what correlations between half-sets estimate, averaged over all ways to halve. Shells
@@ -113,9 +132,9 @@ def _signal(mean: Array, error: Array, band: Band) -> Array:
     next to nothing tell much of an object with fine detail.
     """
     power = (mean**2).reshape(2, -1).mean(0)
-    count = _counts(band)
-    signal = _by_shell(power - error, band)
-    spread = _by_shell(error, band) / np.sqrt(count)
+    count = _counts(measured, band)
+    signal = _by_shell(power - error, measured, band)
+    spread = _by_shell(error, measured, band) / np.sqrt(count)
     sure = signal > SURE * spread
     found = np.where(sure, signal, 0.0)
     for run in np.split(np.arange(len(count)), np.flatnonzero(np.diff(sure)) + 1):
@@ -123,22 +142,17 @@ def _signal(mean: Array, error: Array, band: Band) -> Array:
             weight = count[run] / count[run].sum()
             pooled, chance = weight @ signal[run], np.sqrt(weight**2 @ spread[run] ** 2)
             found[run] = pooled if pooled > SURE * chance else 0.0
-    return np.asarray(found[band.shell])
+    return np.asarray(found[band.shell] * measured)
 
 
-def shell_mean(values: Array, band: Band) -> Array:
-    """Mean of each frequency's shell."""
-    found: Array = _by_shell(values, band)[band.shell]
-    return found
+def _by_shell(values: Array, kind: Array, band: Band) -> Array:
+    """Mean of each shell's frequencies of a kind."""
+    return np.asarray(np.bincount(band.shell, values * kind) / _counts(kind, band))
 
 
-def _by_shell(values: Array, band: Band) -> Array:
-    return np.asarray(np.bincount(band.shell, values) / _counts(band))
-
-
-def _counts(band: Band) -> Array:
-    """Frequencies in each shell, 1 where there are none."""
-    return np.maximum(np.bincount(band.shell), 1)
+def _counts(kind: Array, band: Band) -> Array:
+    """Frequencies of a kind in each shell, 1 where there are none."""
+    return np.maximum(np.bincount(band.shell, kind), 1)
 
 
 def _mask(row: Array, gain: Array, noise: Array, taken: Array, many: float, band: Band) -> Array:
@@ -164,3 +178,34 @@ def standing(volumes: Array, mask: Array, band: Band) -> Array:
     total = max(float((outside * band.window).sum()), 1e-9)
     level = (volumes * outside).sum((-3, -2, -1)) / total
     return np.asarray((volumes - level[..., None, None, None] * band.window) * mask)
+
+
+def faded(rows: Array, band: Band) -> Array:
+    """Rows whose products with the noise of a whole box are those of ``rows`` with a faded one's.
+
+    Of the faded box the mean is taken out.
+    """
+    half, cube = band.size // 2, np.array(band.cube)
+    plane = band.index[:, 2] == 0  # elsewhere x > 0, and half a spectrum holds one of each pair
+    at, back = tuple((band.index % cube).T), tuple((-band.index[plane] % cube).T)
+    window = np.fft.ifftshift(_window(band)).astype(np.float32)
+    out = np.empty_like(rows)
+    for row, found in zip(rows, out, strict=True):
+        values = row[:half] + 1j * row[half:]
+        waves = np.zeros((*band.cube[:2], band.cube[2] // 2 + 1), np.complex64)
+        waves[at], waves[back] = values, values[plane].conj()
+        volume = scipy.fft.irfftn(waves, band.cube, workers=1)
+        volume -= (volume * window).sum() / window.sum()
+        kept = scipy.fft.rfftn(volume * window, workers=1)[at]
+        found[:half], found[half:] = kept.real, kept.imag
+    return out
+
+
+def _window(band: Band) -> Array:
+    """Weight of each place of the cube as it lies in the box, whose middle voxel is not its own."""
+    fades = []
+    for n, m, fade in zip(band.shape, band.cube, band.fades, strict=True):
+        place = n // 2 + (np.arange(m) - m // 2) * (n / m)
+        fades.append(np.interp(place, np.arange(-1, n + 1), np.r_[fade[-1:], fade, fade[:1]]))
+    z, y, x = fades
+    return np.asarray(z[:, None, None] * y[:, None] * x)

@@ -49,11 +49,11 @@ def different_turns(volumes: Array, turns: Array, white: Array, kept: Array, ban
     ``volumes`` are two references of half the particles each: their noise differs. Symmetric
     objects look the same from where their symmetry turns them, and noise does not tell otherwise.
     """
-    halves = Turned(volumes, band)
+    halves = Turned(volumes, band, kept, white)
     every = np.concatenate([np.eye(3)[None], turns])
     seen = np.empty((2, len(every), len(white)), np.float32)
     for n, turn in enumerate(every):
-        seen[:, n] = halves.rows(turn, kept) * white
+        seen[:, n] = halves.rows(turn)
     found: Array = turns[distinct(seen[0] @ seen[1].T)]
     return found
 
@@ -66,7 +66,7 @@ def compared(
 
     ``volumes`` are the references of all particles and of every fold, ``given`` rows of templates.
     """
-    turned = Turned(volumes, band)
+    turned = Turned(volumes, band, kept, white)
     count = 2 + len(turns) + len(given)
     kind = np.full(count, TURNED)
     kind[:2] = RIGHT, EMPTY
@@ -80,11 +80,10 @@ def compared(
     numbers = np.r_[0, np.arange(2, 2 + len(turns))]
     for first in range(0, len(numbers), TOGETHER):
         some = numbers[first : first + TOGETHER]
-        each = np.stack([turned.rows(turn[n], kept) * white for n in some], axis=1)
-        each = each.astype(np.float32)
+        each = np.stack([turned.rows(turn[n]) for n in some], axis=1)
         rows[some] = each[0]
         t[:, some] = products(seen, each[1:])
-        q[:, some] = np.square(each[1:], dtype=np.float64).sum(2)[folds]
+        q[:, some] = np.einsum("fhn,fhn->fh", each[1:], each[1:], dtype=np.float64)[folds]
         if first == 0:
             right = each[1:, 0].copy()
     return Rivals(kind, turn, rows, right), t, q
@@ -146,18 +145,14 @@ def other_kind(
     """
     known = logsumexp(logs + np.log(np.maximum(share, 1e-300)), axis=1)
     weight = np.sqrt(DIFFERENT * snr / (1 + DIFFERENT * snr)).astype(np.float32)
-    best: tuple[float, Array] | None = None
-    for scores in directions(rows, weight, 3).T:
-        for sign in (1, -1):
-            cut = np.quantile(sign * scores, 1 - FEW)
-            found = _two_kinds(
-                rows, right, known, expit(4 * (sign * scores - cut)), snr, folds, spread
-            )
-            if found is not None and (best is None or found[0] > best[0]):
-                best = found
-    if best is None or best[0] < WORTH or _alike(best[1], right):
+    scores = directions(rows, weight, 3).T
+    ends = np.stack([scores, -scores], axis=1).reshape(-1, len(rows))
+    starts = expit(4 * (ends - np.quantile(ends, 1 - FEW, axis=1, keepdims=True)))
+    gain, means = _two_kinds(rows, right, known, starts, snr, folds, spread)
+    best = int(gain.argmax()) if len(gain) else -1
+    if best < 0 or gain[best] < WORTH or _alike(means[:, best], right):
         return None
-    return best[1]
+    return means[:, best]
 
 
 def _alike(one: Array, other: Array) -> bool:
@@ -169,37 +164,53 @@ def _alike(one: Array, other: Array) -> bool:
 def _two_kinds(
     rows: Array, right: Array, known: Array, belongs: Array, snr: Array, folds: Array,
     spread: float,
-) -> tuple[float, Array] | None:  # fmt: skip
-    """What a second kind adds to the logarithm of the likelihood, and its means."""
-    gain, means = 0.0, right
+) -> tuple[Array, Array]:  # fmt: skip
+    """What a second kind adds to the logarithm of the likelihood, and its means, by starts.
+
+    ``belongs`` is (start, particle), means are (fold, start, number). Rows are read once for all
+    starts; those that end with next to no particle, or with half of them, are left out.
+    """
+    gain, means = np.zeros(len(belongs)), np.repeat(right[:, None], len(belongs), axis=1)
+    whole = sums_of(rows, np.ones((1, len(rows)), np.float32), len(right))
     for _ in range(ROUNDS):
-        if not 1.5 < belongs.sum() < 0.5 * len(rows):
-            return None
-        means = _means(rows, right, belongs, snr, folds)
-        t = products(rows, means[:, None])[:, 0]
-        logs = likelihood(t, (means**2).sum(1)[folds], 1.0, spread)
-        part = belongs.sum() / len(rows)
+        many = belongs.sum(1)
+        belongs = belongs[(many > 1.5) & (many < 0.5 * len(rows))]
+        if not len(belongs):
+            return np.empty(0), means[:, :0]
+        means = _means(rows, right, belongs, whole, snr, folds)
+        q = np.einsum("fsn,fsn->fs", means, means, dtype=np.float64)[folds]
+        logs = likelihood(products(rows, means), q, 1.0, spread).T
+        part = belongs.mean(1, keepdims=True)
         both = np.stack([known + np.log(1 - part), logs + np.log(part)])
         total = logsumexp(both, axis=0)
-        belongs, gain = np.exp(both[1] - total), float((total - known).sum())
+        belongs, gain = np.exp(both[1] - total), (total - known).sum(1)
     return gain, means
 
 
-def _means(rows: Array, right: Array, belongs: Array, snr: Array, folds: Array) -> Array:
-    """Means of a kind for every fold, out of the other folds.
+def sums_of(rows: Array, weights: Array, count: int) -> Array:
+    """(fold, sum, number): sums of the rows of each fold, by (sum, particle) weights."""
+    each = weights.astype(np.float32)
+    return np.stack([each[:, f::count] @ rows[f::count] for f in range(count)])
+
+
+def _means(
+    rows: Array, right: Array, belongs: Array, whole: Array, snr: Array, folds: Array
+) -> Array:
+    """Means of kinds for every fold, out of the other folds: (fold, kind, number).
 
     ``right`` and as much of the difference between the kind's mean and that of all others as can
-    be trusted: what the two share is in ``right`` already.
+    be trusted: what the two share is in ``right`` already. ``whole`` are sums of all particles.
     """
     count = len(right)
-    member = folds == np.arange(count)[:, None]
+    own = sums_of(rows, belongs, count)
     both = []
-    for part in (belongs, 1 - belongs):
-        each = (part * member).astype(np.float32)
-        many = np.maximum(each.sum() - each.sum(1), 1e-3)[:, None]
-        sums = each @ rows
+    for sums, part in ((own, belongs), (whole - own, 1 - belongs)):
+        each = np.stack([part[:, f::count].sum(1) for f in range(count)])
+        many = np.maximum(each.sum(0) - each, 1e-3)[:, :, None].astype(np.float32)
         both.append(((sums.sum(0) - sums) / many, many))
     (kind, many), (rest, others) = both
-    trust = DIFFERENT * snr / (DIFFERENT * snr + 1 / many + 1 / others)
-    found: Array = right + trust * (kind - rest)
-    return found.astype(np.float32)
+    power = (DIFFERENT * snr).astype(np.float32)
+    kind -= rest
+    kind *= power / (power + 1 / many + 1 / others)
+    kind += right[:, None]
+    return np.asarray(kind, np.float32)

@@ -31,72 +31,78 @@ def likelihood(t: Array, q: Array, level: Array | float, spread: float) -> Array
     return found
 
 
-def shares(logs: Array, prior: Array) -> tuple[Array, Array]:
-    """Share of each hypothesis, and their probabilities for each particle.
+def shares(logs: Array, prior: Array, folds: Array) -> tuple[Array, Array]:
+    """Share of each hypothesis, (fold, hypothesis), and their probabilities for each particle.
 
-    ``prior`` counts imagined particles per hypothesis.
+    Expectation and maximisation. ``prior`` counts imagined particles per hypothesis. The shares
+    of a fold are those in all others: where hypotheses are many and alike, a particle that tips
+    the share of the one it resembles would make itself look wrong.
     """
-    n, count = logs.shape
-    share = np.full(count, 0.1 / max(1, count - 1))
-    share[0] = 0.9
-    found = np.zeros_like(logs)
+    count = logs.shape[1]
+    likely = np.exp(logs - logs.max(1, keepdims=True))
+    others = (folds[:, None] != np.arange(folds.max() + 1)).astype(np.float64)
+    share = np.full((others.shape[1], count), 0.1 / max(1, count - 1))
+    share[:, 0] = 0.9
+    many = others.sum(0)[:, None] + prior.sum()
     for _ in range(ROUNDS):
-        found = logs + np.log(np.maximum(share, 1e-300))
-        found -= logsumexp(found, axis=1, keepdims=True)
-        np.exp(found, out=found)
-        share = (found.sum(0) + prior) / (n + prior.sum())
-        if count > 1 and share[0] < MAJORITY:
-            share[1:] *= (1 - MAJORITY) / share[1:].sum()
-            share[0] = MAJORITY
-    return share, found
+        belong = others / np.maximum(likely @ share.T, 1e-300)
+        share = (share * (belong.T @ likely) + prior) / many
+        few = share[:, 0] < MAJORITY
+        if count > 1 and few.any():
+            share[few, 1:] *= (1 - MAJORITY) / share[few, 1:].sum(1, keepdims=True)
+            share[few, 0] = MAJORITY
+    found = likely * share[folds]
+    return share, found / np.maximum(found.sum(1, keepdims=True), 1e-300)
 
 
 def ratio(logs: Array, share: Array) -> Array:
-    """Logarithm of the likelihood of all rivals, mixed by their shares, over the first's."""
-    rivals: Array = np.maximum(share[..., 1:], 1e-300)
-    mixed = rivals / rivals.sum(-1, keepdims=True)
-    return np.asarray(logsumexp(logs[:, 1:] + np.log(mixed), axis=1) - logs[:, 0])
+    """Logarithm of the likelihood of all rivals, mixed by their shares, over the first's.
 
-
-def others_shares(share: Array, found: Array, prior: Array) -> Array:
-    """Shares as they are without each particle."""
-    total = len(found) + prior.sum()
-    return np.asarray(np.maximum(share * total - found, 1e-12))
+    (particle, hypothesis) and (fold, hypothesis) give (particle, fold).
+    """
+    rivals = np.maximum(share[:, 1:], 1e-300)
+    best = logs[:, 1:].max(1, keepdims=True)
+    mixed = np.exp(logs[:, 1:] - best) @ (rivals / rivals.sum(1, keepdims=True)).T
+    return np.asarray(np.log(np.maximum(mixed, 1e-300)) + best - logs[:, :1])
 
 
 def p_values(
-    ratios: Array, means: Array, q: Array, noise: Array, share: Array, level: Array, spread: float,
-    draws: int = DRAWS,
+    ratios: Array, folds: Array, means: Array, q: Array, noise: Array, share: Array, level: Array,
+    spread: float, draws: int = DRAWS,
 ) -> Array:  # fmt: skip
     """Probability that a right particle has so large a ratio or a larger one.
 
     ``means`` are inner products of a particle of each hypothesis with all references, ``q`` the
-    references' own, ``noise`` the covariance of what noise adds. Half of the simulated particles
-    are right, half are drawn from the rivals and weighed by how much likelier right ones are
-    there: that gives tails which right ones never reach (a p-value of 1e-12 costs no more than one
-    of 0.1).
+    references' own, ``noise`` the covariance of what noise adds; ``share`` and ``folds`` as in
+    ``shares``. Half of the simulated particles are right, half are drawn from the rivals and
+    weighed by how much likelier right ones are there: that gives tails which right ones never
+    reach (a p-value of 1e-12 costs no more than one of 0.1).
     """
     random = np.random.default_rng(0)
     root, back = _roots(noise)
-    half, rivals = draws // 2, share[1:] / share[1:].sum()
+    half, rivals = draws // 2, share[:, 1:].sum(0) / share[:, 1:].sum()
     truth = np.r_[np.zeros(half, np.int64), 1 + random.choice(len(rivals), half, p=rivals)]
     own = random.choice(level, draws)
     contrast = own * (1 + np.sqrt(spread) * random.normal(size=draws))
-    drawn, weight = np.empty(draws), np.empty(draws)
+    drawn, weight = np.empty((len(share), draws), np.float32), np.empty(draws)
     step = (means[1:] - means[0]) @ back
     middle = 0.5 * ((means[1:] + means[0]) * step).sum(1)
     for part in np.array_split(np.arange(draws), 10):
         a = contrast[part, None]
         t = a * means[truth[part]] + random.normal(size=(len(part), len(root))) @ root.T
-        logs = likelihood(t, q, own[part, None], spread)
-        drawn[part] = ratio(logs, share)
+        drawn[:, part] = ratio(likelihood(t, q, own[part, None], spread), share).T
         likelier = logsumexp(a * (t @ step.T) - a * a * middle + np.log(rivals), axis=1)
         weight[part] = 2 * expit(-likelier)
-    order = np.argsort(-drawn)
-    tail = np.cumsum(weight[order]) / draws
-    place = np.searchsorted(-drawn[order], -ratios, side="right")
-    least = tail[0] * np.exp(np.minimum(0, drawn[order[0]] - ratios))  # beyond all drawn
-    return np.minimum(1.0, np.where(place > 0, tail[np.maximum(place - 1, 0)], least))
+    weight /= draws
+    return np.array([_tail(r, drawn[f], weight) for r, f in zip(ratios, folds, strict=True)])
+
+
+def _tail(ratio: float, drawn: Array, weight: Array) -> float:
+    """Weight of what is drawn as high as a ratio or higher."""
+    top = int(drawn.argmax())
+    if ratio > drawn[top]:
+        return float(weight[top] * np.exp(drawn[top] - ratio))
+    return min(1.0, float(weight @ (drawn >= ratio)))
 
 
 def _roots(covariance: Array) -> tuple[Array, Array]:
@@ -113,16 +119,3 @@ def rejected(p: Array, rate: float) -> Array:
     order = np.sort(p)
     below = np.flatnonzero(order <= rate * np.arange(1, len(p) + 1) / max(1, len(p)))
     return p <= order[below[-1]] if below.size else np.zeros(len(p), bool)
-
-
-def at_least_wrong(p: Array) -> float:
-    """How many p-values are surely of wrong particles: more small ones than right ones give.
-
-    The excess over what is due below any bound, less its standard error (after Meinshausen
-    and Rice, Ann. Stat. 34, 2006).
-    """
-    n, below = len(p), np.arange(1, len(p) + 1)
-    bound = np.sort(p)
-    sure = below - n * bound - np.sqrt(n * bound * (1 - bound))
-    inside = bound < 0.5
-    return float(max(0.0, np.max(sure[inside] / (1 - bound[inside]), initial=0.0)))

@@ -50,8 +50,9 @@ def screen(
     particle found in the stack itself (principal components, then two-class expectation and
     maximisation). Rotations that the object's symmetry makes the same are no rivals. Noise is
     whitened by its own spectrum; offset, noise level and contrast are each particle's own. A
-    particle is compared with averages that it is not part of; averages are made anew, twice,
-    without those that look wrong: three in ten of them may be.
+    particle is compared with averages that it is not part of, and rivals are weighed by how many
+    of the other particles they explain; averages are made anew, twice, without those that look
+    wrong: three in ten of them may be.
 
     The stack is read twice: for the plain average, and for plain scores against it with spectra
     up to the frequency that fits 224 MiB for all particles; once where ``average`` is given. All
@@ -76,8 +77,7 @@ def screen(
         Range of tilts (from, to) in degrees about y, the beam along z, that a tomogram common to
         all particles was made of; or the measured frequencies, (z, y, x), as
         ``synthetic.wedge`` gives them: zero is at the first voxel, or at ``n // 2`` where
-        ``attrs["layout"]`` is ``"centred"``. Frequencies outside tell nothing. With a wedge
-        small p-values are up to three times too small, and more of the flagged may be right.
+        ``attrs["layout"]`` is ``"centred"``. Frequencies outside tell nothing.
     fdr
         Part of the flagged that may be right, between 0 and 1 (Benjamini and Hochberg, J. R.
         Stat. Soc. B 57, 1995).
@@ -102,7 +102,8 @@ def screen(
 
     Notes
     -----
-    p-values come from simulating right particles with the noise that was measured. Few particles
+    p-values come from simulating right particles with the noise that was measured, as the fading
+    of the box leaves it and as strong as it is among the particles. Few particles
     (some tens) make a poor average: little is flagged then. A rotation by much less than
     ``angles`` is no rival, it is the same particle.
 
