@@ -20,11 +20,12 @@ from lazyvol.io.saving import save
 from lazyvol.io.tables import csv_text, write_text
 from lazyvol.ops import scores, stats
 from lazyvol.ops.poses import Wedge
+from lazyvol.ops.screening import particles_of
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.report import Flagging, Run, ScreenResult, write_report
 from lazyvol.report.result import ranking
-from lazyvol.stack import SPATIAL, STACK, require_stack
+from lazyvol.stack import SPATIAL, STACK
 
 #: particles shown of each kind, best and worst
 SHOWN = 8
@@ -103,9 +104,7 @@ def screen(
     ...     screen(lv.as_stack(particles), folder).flagged
     (7,)
     """
-    stack = _particles(stack)
-    if not 0 < fdr < 1:
-        raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
+    stack = particles_of(stack)
     clock, started = _Clock(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
@@ -146,7 +145,7 @@ def plans(
 
     ``options`` are those of ``scores.screen``.
     """
-    stack = _particles(stack)
+    stack = particles_of(stack)
     volume = stack.isel({STACK: 0}, drop=True)
     blank = volume.copy(data=np.zeros(volume.shape, volume.dtype))
     budget = budget_for(memory, workers)
@@ -205,18 +204,6 @@ class _Stage:
 
     def __exit__(self, *error: object) -> None:
         self._stages[self._name] = time.monotonic() - self._start
-
-
-def _particles(stack: xr.DataArray) -> xr.DataArray:
-    require_stack(stack)
-    if set(stack.dims) != {STACK, *SPATIAL}:
-        raise LabelError(
-            f"a screening is of particles with dims ('k', 'z', 'y', 'x'), got {stack.dims}; "
-            f"select or rename dims, or stack the files with open"
-        )
-    if stack.sizes[STACK] < 2:
-        raise LabelError(f"a screening compares two or more particles, got {stack.sizes[STACK]}")
-    return stack.transpose(STACK, *SPATIAL)
 
 
 def results_folder(out: Path, overwrite: bool) -> Path:

@@ -115,7 +115,7 @@ def screen(
     >>> int(found.flagged.sum()), int((found.flagged & stack.tilted).sum())
     (6, 6)
     """
-    stack = _particles(stack)
+    stack = particles_of(stack)
     if not 0 < fdr < 1:
         raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
     band = _band(stack)
@@ -141,7 +141,8 @@ def screen(
     return _told(xr.Dataset(free), len(given.templates), band)
 
 
-def _particles(stack: xr.DataArray) -> xr.DataArray:
+def particles_of(stack: xr.DataArray) -> xr.DataArray:
+    """A stack as (k, z, y, x); refused where it is none that can be screened."""
     require_stack(stack)
     if set(stack.dims) != {STACK, *SPATIAL}:
         raise LabelError(
