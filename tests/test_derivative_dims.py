@@ -77,10 +77,11 @@ def test_any_dims_have_a_scale_and_no_others(dims, order):
     np.testing.assert_allclose(found, products, rtol=0, atol=1e-14)
 
 
-def test_tiles_cover_a_volume_once():
+@pytest.mark.parametrize("halo", [(0, 0, 0), (16, 16, 16), (64, 64, 64)])
+def test_tiles_cover_a_volume_once(halo):
     for shape in [(1, 1, 1), (3, 7, 1000), (2, 300, 300), (1, 5000, 9), (40, 1, 700), (5, 600, 70)]:
         seen = np.zeros(shape, int)
-        for place in frames.tiles(shape, 48 * 5000):
+        for place in frames.tiles(shape, halo, 48 * 5000):
             seen[place] += 1
             assert seen[place].size <= 10_000
         assert (seen == 1).all()

@@ -67,7 +67,7 @@ def of_gaussians(
     own, more = frame.per_axis(weights, None), frame.per_axis(lost, 0)
 
     def make(volume: Array, out: Array) -> None:
-        for place in tiles(out.shape[:3]):
+        for place in tiles(out.shape[:3], more):
             grown = tuple(slice(p.start, p.stop + n) for p, n in zip(place, more, strict=True))
             _emit(_derivatives(volume[grown], own, frame, task), task, out[place])
 
@@ -90,10 +90,11 @@ def of_products(
         for a, w in zip(task.axes, weights, strict=True)
     ]
     own, sources = frame.per_axis(weights, None), frame.per_axis(continued, None)
+    more = frame.per_axis([len(w) - 1 for w in weights], 0)
 
     def make(volume: Array, out: Array) -> None:
         parts = [readable(volume[..., n]) for n in range(volume.shape[-1])]
-        for place in tiles(out.shape[:3], PRODUCTS):
+        for place in tiles(out.shape[:3], more, PRODUCTS):
             grown = [
                 np.arange(p.start, p.stop) if w is None else s[p.start : p.stop + len(w) - 1]
                 for s, p, w in zip(sources, place, own, strict=True)

@@ -14,10 +14,13 @@ from lazyvol.kernels.separable import readable_type, taken
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: bytes of six fields in float64 that are made together, and used up before the next ones
-TILE = 2**21
-#: lengths of such a tile along x, at most, and along z, if it can: thin ones cost no more along z,
-#: along y and x they do (six fields of planes of 512^2: 330 ns per voxel in rows of 512, now 150)
-WIDE, THICK = 256, 2
+TILE = 6 * 2**20
+#: lengths of such a tile along x, at most, and along y, at least: what a sweep sums at once, or
+#: more for sums that are not swept. All else goes into z, whose halo is summed along x and y once
+#: for each tile (six derivatives of scale 2: 28 ns per voxel by 64 planes, 120 by 2)
+WIDE, SWEPT, OTHER = 128, 16, 64
+#: voxels of halo along y up to which sums are swept
+REACH = 32
 #: values that lie together (channels) up to which they are gone through one by one
 CHANNELS = 32
 #: which row of a field of second derivatives is of two axes
@@ -159,12 +162,14 @@ def flat(out: Array) -> tuple[Array, Array, int]:
     return np.lib.stride_tricks.as_strided(out, (length,), (out.itemsize,)), steps[:2], apart
 
 
-def tiles(shape: Sequence[int], size: int = TILE) -> Iterator[tuple[slice, ...]]:
-    """Boxes of a volume, of so many bytes of fields."""
-    room = max(1, size // 48)
+def tiles(
+    shape: Sequence[int], halo: Sequence[int], size: int = TILE
+) -> Iterator[tuple[slice, ...]]:
+    """Boxes of a volume, of so many bytes of fields, each made out of a box with a ``halo``."""
+    room, high = max(1, size // 48), SWEPT if halo[1] <= REACH else OTHER
     x = _even(shape[2], WIDE)
-    y = _even(shape[1], room // (min(THICK, shape[0]) * x))
-    z = _even(shape[0], room // (y * x))
+    z = _even(shape[0], room // (high * x))
+    y = _even(shape[1], max(high, room // (z * x)))
     for place in product(*(_cut(n, step) for n, step in zip(shape, (z, y, x), strict=True))):
         yield tuple(slice(low, high) for low, high in place)
 
