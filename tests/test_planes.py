@@ -12,6 +12,7 @@ from hypothesis import given
 
 import lazyvol as lv
 from lazyvol.plan import planes
+from lazyvol.plan.verbs import blockwise
 from tests.test_plan import GRIDS, QUICK, SHAPE, A, opened
 
 
@@ -72,6 +73,24 @@ def test_components_are_whole_volumes_in_memory(op, chunks):
     assert new in (1, 2)
     assert found.data[(..., *(0,) * new)].flags.c_contiguous
     assert planes.is_dense(found.data)
+
+
+def test_results_are_not_copied_but_where_they_are_a_users():
+    """A transposed result of its own is kept; a view of the user's array is copied."""
+    held = lv.as_stack(da.from_array(A, chunks=-1))
+    made = []
+
+    def kernel(block: np.ndarray) -> np.ndarray:
+        made.append(np.ascontiguousarray(block.T).T + 0)
+        return made[-1].transpose(3, 2, 1, 0).transpose(3, 2, 1, 0)
+
+    with dask.config.set(scheduler="synchronous"):
+        found = blockwise(kernel, held).compute()
+        assert np.shares_memory(found, made[-1])
+        same = blockwise(lambda block: block.transpose(1, 0, 2, 3).transpose(1, 0, 2, 3), held)
+        assert not np.shares_memory(same.compute(), A)
+    turned = blockwise(lambda block: block, lv.as_stack(A))
+    assert not np.shares_memory(turned, A)
 
 
 def test_layout_is_kept_by_persist_and_survives_saving(tmp_path):

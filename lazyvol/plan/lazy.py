@@ -173,22 +173,28 @@ class Wanted:
         return found
 
 
-def finished(recipe: Recipe, values: Array) -> Array:
-    """What leaves a task: of the declared dtype, and safe to keep.
+def finished(recipe: Recipe, values: Array, blocks: Sequence[Array] = ()) -> Array:
+    """What leaves a task that was handed ``blocks``: of the declared dtype, and safe to keep.
 
     A view of a larger block would keep all of it; one of a user's own array could be written to.
     """
     values = np.asarray(values, recipe.dtype)
     owner = values if values.base is None else values.base
     whole = isinstance(owner, np.ndarray) and owner.nbytes <= values.nbytes
-    own = owner is values or not is_local(recipe)
-    return values if whole and own and planes.is_dense(values) else values.copy("K")
+    own = whole and not (is_local(recipe) and _is_of(owner, recipe, blocks))
+    return values if own and planes.is_dense(values) else values.copy("K")
+
+
+def _is_of(owner: Array, recipe: Recipe, blocks: Sequence[Array]) -> bool:
+    """Whether memory is that of an array behind a recipe."""
+    held = [leaf.values for leaf in leaves(recipe) if isinstance(leaf, Memory)]
+    return any(np.may_share_memory(owner, a) for a in (*held, *blocks))
 
 
 def run_block(recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]) -> Array:
     """One task of a recipe that rests on foreign blocks."""
     with one_thread_each():
-        return finished(recipe, recipe.read(region, wanted.given(blocks)))
+        return finished(recipe, recipe.read(region, wanted.given(blocks)), blocks)
 
 
 def needs(*parts: tuple[Recipe, Region]) -> tuple[Wanted, list[Key]]:

@@ -105,7 +105,7 @@ def _wave(
 def _write_block(
     sink: Sink, recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]
 ) -> int:
-    block = finished(recipe, recipe.read(region, wanted.given(blocks)))
+    block = finished(recipe, recipe.read(region, wanted.given(blocks)), blocks)
     sink.write(region, block)
     return block.nbytes
 
