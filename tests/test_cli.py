@@ -397,7 +397,7 @@ def test_a_failing_read_leaves_no_results(tmp_path):
         (["stats", "var", "{stack}", "out.zarr", "--memory", "lots"], "memory is a number"),
         (["stats", "var", "{stack}", "out.zarr", "--memory", "1B"], "BudgetError"),
         (["stats", "var", "{stack}", "out.xyz"], "LabelError"),
-        (["screen", "{volume}", "--out", "out"], "a screening is of particles"),
+        (["screen", "{volume}", "--out", "out"], "particles to screen have dims"),
         (["screen", "{stack}", "--out", "out", "--fdr", "2"], "fdr is a part"),
         (["stats", "var", "{stack}", "out.zarr", "--scheduler", "nowhere.json"], "no scheduler"),
     ],

@@ -147,7 +147,7 @@ def particles_of(stack: xr.DataArray) -> xr.DataArray:
     if set(stack.dims) != {STACK, *SPATIAL}:
         raise LabelError(
             f"particles to screen have dims {(STACK, *SPATIAL)}, got {stack.dims}; "
-            f"select or rename dims"
+            f"select or rename dims, or stack the files with open"
         )
     if stack.sizes[STACK] < 2:
         raise LabelError(f"a screening compares two or more particles, got {stack.sizes[STACK]}")
