@@ -178,6 +178,24 @@ def test_p_values_of_right_particles_are_not_too_small_beside_wrong_ones(box, si
     assert (small > [0.4, 0.5, 0.8, 0.85, 0.94]).all(), small
 
 
+def test_a_right_particle_of_little_contrast_is_not_flagged():
+    """Its llr is far below that of wrong ones, though few right ones have one as high."""
+    band = bands.band_of((14,) * 3, (1.0,) * 3, 10**6)
+    shapes, rng = tubes(14, 200, 20, 0)
+    strong = shapes.astype(np.float32)
+    strong[100] *= 0.6
+    table = kernel.screened(
+        spectra(strong + rng.normal(size=shapes.shape), band),
+        kernel.Given(np.empty((0, band.size), np.float32)),
+        band=band, turns=440, other=True, rate=0.05,
+    )  # fmt: skip
+    llr, p, flagged = (table[:, kernel.COLUMNS.index(n)] for n in ("llr", "p_value", "flagged"))
+    assert flagged[:20].all()
+    assert llr[100] < 0
+    assert p[100] < 0.05 * 21 / 200  # by its p-value alone it would be
+    assert not flagged[100]
+
+
 @pytest.mark.parametrize("excess", [1.0, 0.6])
 def test_p_values_are_those_of_plain_simulation(excess):
     rng = np.random.default_rng(1)

@@ -288,7 +288,8 @@ def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
         return table
     column["llr"][:] = judged.ratios
     column["p_value"][:] = _p_values(judged)
-    column["flagged"][:] = suspects.rejected(column["p_value"], rate)
+    unlikely = suspects.rejected(column["p_value"], rate)
+    column["flagged"][:] = unlikely & (column["llr"] > 0)  # an odd right one is still a right one
     column["probability"][:] = 1 - judged.found[:, 0]
     column["contrast"][:] = judged.t[:, 0] / judged.q[:, 0]
     _explain(judged, column)

@@ -87,13 +87,13 @@ def screen(
     xarray.Dataset
         Over k: ``mse``, ``rmse``, ``cosine`` and ``ncc`` against the average of the others;
         ``llr``, the logarithm of how much likelier the rivals together are; ``p_value``, the
-        probability that a right particle has so high an llr; ``flagged``; ``probability`` of being
-        wrong, given how many are; ``contrast`` of the reference in it and level of its ``noise``,
-        1 in a typical one; ``best_hypothesis``, a code that its attributes explain, and of a
-        turned one the ``angles`` (rot, tilt, psi; intrinsic ZYZ, degrees) that turn the average
-        into it (RELION's turn the particle into the average: the inverse). NaN voxels, or voxels
-        that are all the same, make a particle NaN, and flagged. Where particles have nothing in
-        common, llr is 0 and p 1.
+        probability that a right particle has so high an llr; ``flagged``, where that is low enough
+        for ``fdr`` and llr above 0; ``probability`` of being wrong, given how many are;
+        ``contrast`` of the reference in it and level of its ``noise``, 1 in a typical one;
+        ``best_hypothesis``, a code that its attributes explain, and of a turned one the ``angles``
+        (rot, tilt, psi; intrinsic ZYZ, degrees) that turn the average into it (RELION's turn the
+        particle into the average: the inverse). NaN voxels, or voxels that are all the same, make
+        a particle NaN, and flagged. Where particles have nothing in common, llr is 0 and p 1.
 
     Raises
     ------
