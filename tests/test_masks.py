@@ -708,3 +708,10 @@ def test_a_sharp_shape_is_flags_and_a_soft_one_weights():
     xr.testing.assert_identical(sharp.x, stack.x)
     found = lv.masks.mean(stack, sharp)
     np.testing.assert_allclose(found, A[:, sharp.values].mean(1), rtol=1e-5)
+
+
+def test_a_soft_mask_is_applied_to_no_particles():
+    none = lv.as_stack(np.ones((0, 4, 5, 6), "f4"))
+    found = lv.masks.apply(none, lv.as_stack(np.full((4, 5, 6), 0.5)))
+    assert found.shape == none.shape
+    assert found.dtype == np.float32

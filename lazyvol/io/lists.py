@@ -27,10 +27,10 @@ import xarray as xr
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import em, star
 from lazyvol.plan.recipe import Array
+from lazyvol.stack import SPATIAL, STACK
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
-from lazyvol.stack import SPATIAL, STACK
 
 ANGLES = ("rot", "tilt", "psi")
 #: name of a fact by RELION's label; of several that are there the first counts
