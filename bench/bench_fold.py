@@ -19,6 +19,7 @@ import zarr
 from side_by_side import peak_of, peaks, table, threads, timed
 
 import lazyvol as lv
+from lazyvol.plan.lazy import recipe_of
 from lazyvol.plan.regions import whole
 
 BOX = (160, 160, 160)
@@ -50,7 +51,7 @@ def bare_zarr(path: str) -> None:
 
 def bare_source(stack) -> None:
     """Read and decode everything with lazyvol's reader into memory that is used again."""
-    source = stack.data.recipe.source
+    source = recipe_of(stack.data).source
 
     def work(thread: int) -> None:
         buffer = np.empty((4, *BOX), np.float32)

@@ -253,7 +253,7 @@ def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
 
 
 def test_info_reads_metadata_alone(files, capsys, monkeypatch):
-    monkeypatch.setattr("lazyvol.plan.recipe.Stored.read", refuse)
+    monkeypatch.setattr("lazyvol.plan.recipe.Stored.fetch", refuse)
     assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
 
 
@@ -270,7 +270,7 @@ def refuse(*args, **kwargs):
 
 def test_explain_prints_the_plan_reads_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lazyvol.plan.recipe.Stored.read", refuse)
+    monkeypatch.setattr("lazyvol.plan.recipe.Stored.fetch", refuse)
     code, told, _ = run(
         ["explain", str(files / "stack.zarr"), "stats", "var", "--dim", "k", "--memory", "256MiB"],
         capsys,

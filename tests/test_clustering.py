@@ -19,7 +19,7 @@ from lazyvol.errors import BudgetError, LabelError
 from lazyvol.kernels import gram
 from lazyvol.ops.principal import BLAS
 from lazyvol.plan import cuts, pairs, regions
-from lazyvol.plan.lazy import source_array
+from lazyvol.plan.lazy import recipe_of, source_array
 from tests.clustering_rows import decomposition
 from tests.sources import READS, Virtual, elements_read
 from tests.strategies import MORE, chunkings, labelled, masks, stored, values
@@ -204,7 +204,7 @@ def test_two_stacks_of_different_types_and_numbers():
 def test_each_volume_is_read_as_often_as_the_plan_says():
     array = np.random.default_rng(3).normal(size=(60, 8, 8, 8)).astype(np.float32)
     stack = stored(array, (3, 8, 8, 8))
-    token = stack.data.recipe.token
+    token = recipe_of(stack.data).token
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "HOLD", 4 * gram.STRETCH + BLAS + 2**17)
         READS[token].clear()

@@ -13,6 +13,7 @@ from scipy import ndimage as ndi
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
+from lazyvol.plan.lazy import recipe_of
 from tests.filter_rows import KERNEL, LARGE, ROWS, close
 from tests.sources import elements_read
 from tests.strategies import FEW, SHAPE, chunked, chunkings, labelled, stored, values
@@ -304,7 +305,7 @@ def test_one_task_makes_a_block_and_a_slice_reads_a_slab():
     stack = stored(array, (1, 8, 9, 13))
     chain = lv.filters.uniform(lv.filters.gaussian(stack, 3.0), 3)
     assert lv.explain(chain).tasks <= 1.1 * 2 * 3 * 3 * 2
-    token = stack.data.recipe.source.token
+    token = recipe_of(stack.data).token
     before = elements_read(token)
     chain.isel(k=1, z=12).compute()
     assert 0 < elements_read(token) - before <= 11 * 25 * 26 * 6

@@ -181,7 +181,7 @@ def test_blocks_are_few_fat_and_cut_between_frames(monkeypatch):
     cuts = np.cumsum(found.chunks[0])
     assert set(cuts.tolist()) <= ends
     assert len(cuts) > 2
-    tasks = len(found.data.dask) - len(found.data.foreign)
+    tasks = len(found.data.dask)
     assert tasks <= 1.1 * found.data.npartitions + 2
     found.compute()
     assert elements_read("ragged-cut") <= array.size

@@ -160,11 +160,11 @@ def _refitted(array: xr.DataArray, budget: Budget, done: dict[str, Any]) -> xr.D
 
 def _shard_bytes(array: xr.DataArray, budget: Budget) -> int:
     """Bytes of a shard, halved until the task that makes one fits its share of the budget."""
-    limit, bytes_ = budget.per_task, BLOCK
-    recipe = recipe_of(array.data)
-    while limit is not None and bytes_ > LEAST:
+    bytes_, recipe = BLOCK, recipe_of(array.data)
+    while budget.memory is not None and bytes_ > LEAST:
         _, shards = shard_grid(array.shape, array.dtype, None, bytes_)
         grid = tuple(regions.cover(n, s) for n, s in zip(array.shape, shards, strict=True))
+        limit = budget.per_task_of(regions.count(grid)) or 0
         if sampled_cost(recipe, grid)[1] + bytes_ <= limit:
             break
         bytes_ //= 2

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import turns
 from lazyvol.ops import stats, structures
+from lazyvol.plan.threads import local_scheduler
 from lazyvol.stack import (
     SPATIAL,
     STACK,
@@ -76,7 +77,7 @@ def frequencies(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
     """The frequencies that were measured as a mask, the lowest first."""
     if not isinstance(wedge, xr.DataArray):
         made = structures.wedge(_space(stack), tuple(wedge))
-        return made if stack.chunks is not None else made.compute(scheduler="threads")
+        return made if stack.chunks is not None else made.compute(scheduler=local_scheduler())
     missing = [d for d in SPATIAL if d not in require_stack(wedge).dims]
     if missing:
         raise LabelError(f"a mask of frequencies has the dims {SPATIAL}, got {wedge.dims}")

@@ -4,6 +4,7 @@ import xarray as xr
 
 from lazyvol.kernels.wholes import Array
 from lazyvol.plan.streams import Fold
+from lazyvol.plan.threads import local_scheduler
 from lazyvol.plan.verbs import blockwise, fold
 
 
@@ -25,7 +26,7 @@ def fold_wholes(
     found = fold(spec, uncut, *operands, dims=dims, title=title)
     if not local:
         return found
-    computed = xr.Dataset(found).reset_coords(drop=True).compute(scheduler="threads")
+    computed = xr.Dataset(found).reset_coords(drop=True).compute(scheduler=local_scheduler())
     return {name: found[name].copy(data=computed[name].data) for name in found}
 
 

@@ -13,7 +13,9 @@ import dask
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.recipe import Cost, Recipe, Stored, foreign_bytes, leaves
+from lazyvol.plan.evaluate import foreign_bytes, price
+from lazyvol.plan.halos import Halo, halo_of
+from lazyvol.plan.recipe import Cost, Recipe, Stored, leaves
 from lazyvol.plan.regions import Grid
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -129,8 +131,13 @@ class Budget:
 
     @property
     def per_task(self) -> int | None:
-        """Bytes that one running task may hold."""
-        return None if self.share is None else max(0, self.share - SLACK) // self.at_once
+        """Bytes that one running task may hold, where every thread has one."""
+        return self.per_task_of(self.at_once)
+
+    def per_task_of(self, tasks: int) -> int | None:
+        """Bytes that each of a number of tasks may hold: no more run than there are."""
+        running = max(1, min(self.at_once, tasks))
+        return None if self.share is None else max(0, self.share - SLACK) // running
 
 
 def limited(memory: int | float | str | None = None, workers: int | None = None) -> dask.config.set:
@@ -160,6 +167,10 @@ class Price:
     held: int = 0
 
 
+def _no_halo() -> Halo | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage of a computation: all tasks that run the same kernel."""
@@ -169,6 +180,7 @@ class Step:
     tasks: int
     parents: tuple[str, ...]
     price: Callable[[], Price]
+    halo: Callable[[], Halo | None] = _no_halo
 
 
 def recipe_step(title: str, recipe: Recipe, grid: Grid, parents: Iterable["Step"]) -> Step:
@@ -176,7 +188,8 @@ def recipe_step(title: str, recipe: Recipe, grid: Grid, parents: Iterable["Step"
 
     tokens = tuple(p.token for p in parents)
     price = partial(recipe_price, recipe, grid)
-    return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, price)
+    halo = partial(halo_of, recipe, grid)
+    return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, price, halo)
 
 
 def recipe_price(recipe: Recipe, grid: Grid) -> Price:
@@ -196,7 +209,7 @@ SAMPLE = 512
 
 def task_cost(recipe: Recipe, region: regions.Region) -> Cost:
     """Price of a task that makes ``region``: the recipe's, and the foreign blocks it is handed."""
-    cost = recipe.cost(region)
+    cost = price(recipe, region)
     return replace(cost, peak=cost.peak + foreign_bytes(recipe, region))
 
 
@@ -230,7 +243,7 @@ def fitted(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
         finer = _finer(grid, recipe.grain) or _finer(grid, recipe.least)
         if finer is None:
             raise BudgetError(
-                f"a result of {recipe.shape=} needs at least "
+                f"a result of shape {recipe.shape} needs at least "
                 f"{enough((peak * running + SLACK) * budget.processes)} with "
                 f"{running * budget.processes} tasks at once, got "
                 f"memory={show_bytes(budget.memory or 0)}; give it that much, or fewer workers"

@@ -10,8 +10,9 @@ import dask.array as da
 import xarray as xr
 
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.plan.budget import SLACK, Budget, Price, Step, enough, foreign_step, show_bytes
-from lazyvol.plan.lazy import LazyArray, refit
+from lazyvol.plan.budget import SLACK, Budget, Price, Step, enough, show_bytes
+from lazyvol.plan.halos import Halo
+from lazyvol.plan.lazy import described, refit
 
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
 
@@ -24,6 +25,7 @@ class Row:
     tasks: int
     bytes_read: int
     task_bytes: int
+    halo: Halo | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,7 +74,8 @@ class Plan:
 
 def _row(row: Row) -> str:
     read, memory = show_bytes(row.bytes_read), show_bytes(row.task_bytes)
-    return f"{row.tasks} tasks, read {read}, {memory} each"
+    halo = "" if row.halo is None else f"; {row.halo}"
+    return f"{row.tasks} tasks, read {read}, {memory} each{halo}"
 
 
 def explain(
@@ -104,7 +107,9 @@ def explain(
     """
     budget = budget_for(memory, workers)
     done: dict[str, Any] = {}
-    arrays = [refit(a, budget, done) for a in lazy_arrays(obj)]
+    arrays = lazy_arrays(obj)
+    if memory is not None or workers is not None:
+        arrays = [refit(a, budget, done) for a in arrays]
     plan = plan_of(arrays, budget)
     if budget.memory is not None and plan.peak_bytes > budget.memory:
         raise BudgetError(
@@ -142,12 +147,7 @@ def steps_behind(arrays: Iterable[da.Array]) -> list[Step]:
     """Steps of arrays, each once, in the order they run."""
     found: dict[str, Step] = {}
     for array in arrays:
-        steps = (
-            array.steps
-            if isinstance(array, LazyArray)
-            else (foreign_step(array.name, array.npartitions),)
-        )
-        found.update((s.token, s) for s in steps)
+        found.update((s.token, s) for s in described(array).steps)
     return list(found.values())
 
 
@@ -158,7 +158,8 @@ def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
     prices = {s.token: s.price() for s in steps}
     return Plan(
         rows=tuple(
-            Row(s.title, s.tasks, prices[s.token].read, prices[s.token].peak) for s in steps
+            Row(s.title, s.tasks, prices[s.token].read, prices[s.token].peak, s.halo())
+            for s in steps
         ),
         tasks=sum(s.tasks for s in steps),
         passes=_passes(steps, prices),

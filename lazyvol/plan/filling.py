@@ -4,20 +4,21 @@ from functools import partial
 
 import dask.array as da
 import numpy as np
-from dask import threaded
 
 from lazyvol.plan import planes, regions
 from lazyvol.plan.budget import Budget, fitted
-from lazyvol.plan.lazy import Blocks, LazyArray, finished
+from lazyvol.plan.evaluate import evaluate
+from lazyvol.plan.finishing import finished
+from lazyvol.plan.lazy import Blocks, Lazy
 from lazyvol.plan.recipe import Array, Recipe
 from lazyvol.plan.regions import Region
-from lazyvol.plan.threads import one_thread_each
+from lazyvol.plan.threads import each_here, local_scheduler, one_thread_each
 
 
-def stored(array: LazyArray) -> Array:
+def stored(lazy: Lazy) -> Array:
     """All values of what is made in several steps, each block put in its place."""
-    values = np.empty(array.shape, array.dtype)
-    da.store(array, values, lock=False, scheduler="threads")
+    values = np.empty(lazy.shape, lazy.dtype)
+    da.store(lazy.array, values, lock=False, scheduler=local_scheduler())
     return values
 
 
@@ -32,9 +33,8 @@ def filled(blocks: Blocks) -> Array:
     if len(boxes) == 1:
         made = _made(recipe, values, boxes[0])
         return values if np.may_share_memory(made, values) else finished(recipe, made)
-    put = partial(_put, recipe, values)
     with one_thread_each():
-        threaded.get({n: (put, box) for n, box in enumerate(boxes)}, list(range(len(boxes))))
+        each_here(partial(_put, recipe, values), boxes)
     return values
 
 
@@ -47,4 +47,4 @@ def _put(recipe: Recipe, values: Array, box: Region) -> None:
 def _made(recipe: Recipe, values: Array, box: Region) -> Array:
     """A block, made where it belongs if that place is contiguous and the recipe can."""
     place = values[box]
-    return recipe.read(box, {}, place if planes.runs(place, recipe.planes) else None)
+    return evaluate(recipe, box, {}, place if planes.runs(place, recipe.planes) else None)

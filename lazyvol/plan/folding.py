@@ -6,10 +6,10 @@ from functools import partial, reduce
 from math import ceil, log, prod
 from typing import Any
 
-import dask.array as da
 import numpy as np
+from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
@@ -24,33 +24,27 @@ from lazyvol.plan.budget import (
     stored_bytes,
 )
 from lazyvol.plan.cuts import HANDED, TASK, TILE, VIEWED, Cut, Problem, cut
-from lazyvol.plan.lazy import (
-    LazyArray,
-    Wanted,
-    dressed,
-    foreign_of,
-    is_held,
-    needs,
-    recipe_of,
-    steps_of,
-)
-from lazyvol.plan.recipe import Array, Cost, Foreign, Memory, Recipe, leaves
+from lazyvol.plan.finishing import is_held
+from lazyvol.plan.handed import handed
+from lazyvol.plan.layers import Places, ResultLayer, needs
+from lazyvol.plan.lazy import Lazy, foreign_of, recipe_of, result, steps_of
+from lazyvol.plan.recipe import Array, Cost, Foreign, Memory, Recipe, Want, leaves, settle
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned
+from lazyvol.plan.selecting import aligned
 from lazyvol.plan.streams import Fold, Output, State, Stream, finished_state, segments
 from lazyvol.plan.threads import one_thread_each
 
 
-def _leaf(stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]) -> State:
+def _leaf(stream: Stream, box: Region, places: Places, blocks: Sequence[Array]) -> State:
     with one_thread_each():
-        return stream.run(box, wanted.given(blocks))
+        return stream.run(box, handed(places, blocks))
 
 
 def _leaf_outputs(
-    stream: Stream, box: Region, wanted: Wanted, blocks: Sequence[Array]
+    stream: Stream, box: Region, places: Places, blocks: Sequence[Array]
 ) -> dict[str, Array]:
     with one_thread_each():
-        return stream.outputs(box, wanted.given(blocks))
+        return stream.outputs(box, handed(places, blocks))
 
 
 def _merge(fold: Fold, states: Sequence[State]) -> State:
@@ -82,6 +76,21 @@ def _pick(outputs: Mapping[str, Array], name: str) -> Array:
     return outputs[name]
 
 
+#: bytes of an output that is one block however many tasks made it: an average that is cut as no
+#: stack is would have dask cut the stack anew in every sum with it
+JOINED = 64 * 2**20
+
+
+def _join(name: str, kept: Grid, outputs: Sequence[Mapping[str, Array]]) -> Array:
+    """One output out of its blocks, in the order of their indices."""
+    first = outputs[0][name]
+    shape = (*(sum(chunks) for chunks in kept), *first.shape[len(kept) :])
+    found = np.empty(shape, first.dtype)
+    for (_, box), block in zip(regions.boxes(kept), outputs, strict=True):
+        found[box] = block[name]
+    return found
+
+
 #: states merged at once: two large ones, or many small ones
 LARGE = 8 * 2**20
 
@@ -107,9 +116,10 @@ def planned(
         smallest = need if smallest is None else min(smallest, need)
         problem = problem.tighter()
     raise BudgetError(
-        f"a fold over {stream.shape=} needs at least "
+        f"a reduction over an array of shape {stream.shape} needs at least "
         f"{enough((smallest or 0) * budget.processes)} with "
-        f"{budget.workers} tasks at once, got memory={show_bytes(budget.memory or 0)}; "
+        f"{min(budget.workers, max(1, regions.count(stream.cut.grid)))} tasks at once, "
+        f"got memory={show_bytes(budget.memory or 0)}; "
         f"give it that much, or fewer workers"
     )
 
@@ -143,7 +153,7 @@ def _block_size(stream: Stream) -> int:
 
 
 def _price(stream: Stream) -> Price:
-    read, most = sampled_cost(_Boxes(stream), stream.cut.grid)
+    read, most = sampled_cost(_Boxes(stream, stream.operands), stream.cut.grid)
     parts, width = segments(stream), arity(stream)
     state = _block_size(stream) * stream.fold.state_bytes
     levels = ceil(log(parts, width) - 1e-9) if parts > 1 else 0
@@ -152,18 +162,32 @@ def _price(stream: Stream) -> Price:
     last = min(width, parts) * state if parts > 1 else 0
     waiting = max(0, levels - 1) * (width - 1) * state
     held = stream.fold.output_bytes * prod(stream.shape[a] for a in stream.kept)
+    held += sum(_joined_bytes(stream, out) for out in stream.fold.outputs.values())
     stored = sum(stored_bytes(o) for o in stream.operands)
     return Price(read, stored, most, last, waiting, held)
+
+
+def _kept_grid(stream: Stream) -> Grid:
+    return tuple(stream.cut.grid[a] for a in stream.kept)
+
+
+def _joined_bytes(stream: Stream, out: Output) -> int:
+    """Bytes of an output that is put together into one block; 0 where it stays in blocks."""
+    size = prod(stream.shape[a] for a in stream.kept) * prod(out.sizes) * out.dtype.itemsize
+    return size if regions.count(_kept_grid(stream)) > 1 and size <= JOINED else 0
 
 
 @dataclass(frozen=True, eq=False)
 class _Boxes(Recipe):
     """A stream seen as a recipe whose regions are task boxes, to add up its cost."""
 
-    stream: Stream
+    streams = True
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        return [(o, self.stream.part(o, region)) for o in self.stream.operands]
+    stream: Stream
+    parents: tuple[Recipe, ...]
+
+    def wants(self, region: Region) -> list[Want]:
+        return [(n, self.stream.part(o, region)) for n, o in enumerate(self.parents)]
 
     def cost(self, region: Region) -> Cost:
         return self.stream.cost(region)
@@ -175,24 +199,41 @@ def folded(
     reduced: frozenset[int],
     title: str,
     *arrays: Any,
-) -> dict[str, LazyArray]:
+) -> dict[str, Lazy]:
     """Outputs of a fold over arrays as lazy arrays that share one graph.
 
     ``axes`` turns each array into one with the axes of the data (see ``Aligned``).
     """
-    operands = tuple(Aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
+    operands = tuple(aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
+    for operand in operands:
+        settle(operand)
     stream = planned(fold, operands, reduced, Budget.current())
     name = f"lazyvol-{title}-" + tokenize(fold, [o.token for o in operands], reduced, stream.cut)
-    tasks = _tasks(stream, name)
-    foreign, steps = foreign_of(*arrays), steps_of(*arrays)
-    merged = HighLevelGraph.from_collections(name, tasks, dependencies=list(foreign.values()))
-    below = tuple(s.token for s in steps)
-    own = Step(name, title, len(tasks) - 2, below, partial(_price, stream))
-    kept_grid = tuple(stream.cut.grid[a] for a in stream.kept)
+    tasks, below = _tasks(stream, name), steps_of(*arrays)
+    foreign = list(foreign_of(*arrays).values())
+    own = Step(name, title, len(tasks), tuple(s.token for s in below), partial(_price, stream))
+    merged = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
+    source = _Graph(merged, name)
     return {
-        key: _output(merged, name, key, out, kept_grid, (*steps, own))
+        key: result(_output(stream, name, key, out), [source], (*below, own), None)
         for key, out in fold.outputs.items()
     }
+
+
+class _Graph:
+    """A graph as a dependency of another: what ``HighLevelGraph.from_collections`` asks for."""
+
+    def __init__(self, graph: HighLevelGraph, name: str) -> None:
+        self.graph, self.name = graph, name
+
+    def __dask_graph__(self) -> HighLevelGraph:
+        return self.graph
+
+    def __dask_layers__(self) -> tuple[str]:
+        return (self.name,)
+
+    def __dask_keys__(self) -> list[Any]:
+        return []
 
 
 #: bytes in memory that are folded where they are asked for: scheduling one task takes 1.5 ms
@@ -210,7 +251,7 @@ def outright(
     """Outputs of a fold over arrays in memory, made here and now where they are small."""
     if sum(a.nbytes for a in arrays) > AT_ONCE:
         return None
-    operands = tuple(Aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
+    operands = tuple(aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
     budget = replace(Budget.current(), workers=1)
     shape = np.broadcast_shapes(*(o.shape for o in operands))
     stream = Stream(fold, operands, reduced, Cut(tuple((n,) for n in shape), shape))
@@ -223,52 +264,56 @@ def outright(
 
 def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
     """Leaves, merges and finishes of a stream; the last layer is keyed by kept block."""
-    shared, fold = f"{name}-stream", f"{name}-fold"
-    tasks: dict[Any, Any] = {shared: stream, fold: stream.fold}
+    tasks: dict[Any, Any] = {}
     lone = segments(stream) == 1
+    boxes = _Boxes(stream, stream.operands)
     groups: dict[tuple[int, ...], list[Any]] = {}
     for index, box in regions.boxes(stream.cut.grid):
-        wanted, keys = needs(*_Boxes(stream).wants(box))
+        places, blocks = needs((boxes, box))
         block = tuple(index[a] for a in stream.kept)
         key = (f"{name}-done", *block) if lone else (f"{name}-leaf", *index)
-        tasks[key] = (_leaf_outputs if lone else _leaf, shared, box, wanted, keys)
+        tasks[key] = Task(key, _leaf_outputs if lone else _leaf, stream, box, places, blocks)
         groups.setdefault(block, []).append(key)
     if not lone:
         for block, keys in groups.items():
-            _tree(tasks, name, block, keys, arity(stream))
+            _tree(tasks, name, block, keys, stream)
     return tasks
 
 
 def _tree(
-    tasks: dict[Any, Any], name: str, block: tuple[int, ...], keys: list[Any], width: int
+    tasks: dict[Any, Any], name: str, block: tuple[int, ...], keys: list[Any], stream: Stream
 ) -> None:
-    """Merge the states of one block pairwise by index until one task can finish them."""
-    level = 0
+    """Merge the states of one block by index until one task can finish them."""
+    level, width = 0, arity(stream)
     while len(keys) > width:
         merged = []
         for n in range(0, len(keys), width):
             key = (f"{name}-merge-{level}", *block, n // width)
-            tasks[key] = (_merge, f"{name}-fold", keys[n : n + width])
+            tasks[key] = Task(key, _merge, stream.fold, _refs(keys[n : n + width]))
             merged.append(key)
         keys, level = merged, level + 1
-    tasks[(f"{name}-done", *block)] = (_merge_outputs, f"{name}-stream", keys)
+    key = (f"{name}-done", *block)
+    tasks[key] = Task(key, _merge_outputs, stream, _refs(keys))
 
 
-def _output(
-    source: HighLevelGraph, name: str, key: str, out: Output, kept: Grid, steps: tuple[Step, ...]
-) -> LazyArray:
-    layer = f"{name}-{key}"
-    grid = (*kept, *((n,) for n in out.sizes))
+def _refs(keys: Sequence[Any]) -> List:
+    return List(*(TaskRef(key) for key in keys))
+
+
+def _output(stream: Stream, name: str, key: str, out: Output) -> ResultLayer:
+    """One output of a fold: its blocks, or, where it is small, one block."""
+    layer, kept = f"{name}-{key}", _kept_grid(stream)
     extra = (0,) * len(out.sizes)
-    tasks = {
-        (layer, *index, *extra): (_pick, (f"{name}-done", *index), key)
-        for index, _ in regions.boxes(kept)
-    }
-    made = HighLevelGraph(
-        {**source.layers, layer: MaterializedLayer(tasks)},
-        {**source.dependencies, layer: {name}},
-    )
-    array = da.Array(made, layer, grid, meta=np.empty((0,) * len(grid), out.dtype))
-    lazy = dressed(array, Foreign(layer, grid, np.dtype(out.dtype)), {}, steps)
-    lazy.foreign = {layer: array}
-    return lazy
+    sizes = tuple((n,) for n in out.sizes)
+    done = [(f"{name}-done", *index) for index, _ in regions.boxes(kept)]
+    if _joined_bytes(stream, out):
+        whole = (layer, *(0 for _ in kept), *extra)
+        tasks = {whole: Task(whole, _join, key, kept, _refs(done))}
+        grid: Grid = (*((sum(chunks),) for chunks in kept), *sizes)
+    else:
+        tasks = {
+            (layer, *d[1:], *extra): Task((layer, *d[1:], *extra), _pick, TaskRef(d), key)
+            for d in done
+        }
+        grid = (*kept, *sizes)
+    return ResultLayer(layer, tasks, grid, np.dtype(out.dtype))

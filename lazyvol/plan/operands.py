@@ -13,9 +13,10 @@ from lazyvol.errors import LabelError
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.filling import filled, stored
-from lazyvol.plan.lazy import Blocks, LazyArray, lazily
+from lazyvol.plan.lazy import Blocks, Lazy, described, lazily
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Grid
+from lazyvol.plan.threads import local_scheduler
 from lazyvol.stack import require_same_grid, require_stack
 
 
@@ -52,7 +53,7 @@ def operands(stacks: Sequence[xr.DataArray]) -> tuple[tuple[Any, ...], bool]:
     local = not any(isinstance(a, da.Array) for a in arrays)
     if local:
         return tuple(np.asarray(a) for a in arrays), True
-    return tuple(a if isinstance(a, da.Array) else _handed(a) for a in arrays), False
+    return tuple(described(a if isinstance(a, da.Array) else _handed(a)) for a in arrays), False
 
 
 def _handed(values: Array) -> da.Array:
@@ -61,8 +62,8 @@ def _handed(values: Array) -> da.Array:
 
 
 def grid_of(array: Any, turn: tuple[int | None, ...]) -> Grid:
-    """Blocks of the result over ``array``: a dask array's own, else one per thread or more."""
-    if isinstance(array, da.Array):
+    """Blocks of the result over ``array``: a lazy array's own, else one per thread or more."""
+    if isinstance(array, Lazy):
         chunks = array.chunks
     else:
         target = max(2**18, min(BLOCK, array.nbytes // max(1, Budget.current().workers)))
@@ -70,17 +71,18 @@ def grid_of(array: Any, turn: tuple[int | None, ...]) -> Grid:
     return tuple((1,) if a is None else chunks[a] for a in turn)
 
 
-def done(make: Callable[..., Blocks | LazyArray], arrays: Sequence[Any], local: bool) -> Any:
-    """What ``make(*arrays)`` says as a lazy array, or, where all is in memory, its values."""
+def done(make: Callable[..., Blocks | Lazy], arrays: Sequence[Any], local: bool) -> Any:
+    """``make(*arrays)`` as a dask array, or, where all is in memory, its values."""
     if not local:
-        return lazily(make, *arrays)
+        return lazily(make, *arrays).array
     made = make(*arrays)
-    return stored(made) if isinstance(made, LazyArray) else filled(made)
+    return stored(made) if isinstance(made, Lazy) else filled(made)
 
 
-def all_done(arrays: Mapping[str, LazyArray]) -> dict[str, Any]:
+def all_done(made: Mapping[str, Lazy]) -> dict[str, Any]:
     """Several outputs of one graph computed together, so that the data is read once."""
-    return dict(zip(arrays, dask.compute(*arrays.values(), scheduler="threads"), strict=True))
+    arrays = [lazy.array for lazy in made.values()]
+    return dict(zip(made, dask.compute(*arrays, scheduler=local_scheduler()), strict=True))
 
 
 def labelled(

@@ -1,6 +1,6 @@
 """Padding: rows of unequal lengths as rows of one length, a few frames to a task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -14,7 +14,7 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.lazy import Blocks, recipe_of
 from lazyvol.plan.operands import done, operands
-from lazyvol.plan.recipe import Array, Cost, Given, Recipe
+from lazyvol.plan.recipe import Array, Recipe, Want
 from lazyvol.plan.regions import Region
 from lazyvol.stack import require_stack
 
@@ -28,9 +28,14 @@ class Padded(Recipe):
     """Rows of the parent, one after the other, as (frame, place in the row, ...)."""
 
     kernel: Kernel
-    parent: Recipe
+    parents: tuple[Recipe]
     sizes: Array
     fill: Any
+
+    @property
+    def parent(self) -> Recipe:
+        """The rows, one after the other."""
+        return self.parents[0]
 
     @cached_property
     def ends(self) -> Array:
@@ -55,31 +60,20 @@ class Padded(Recipe):
     def token(self) -> str:
         return str(tokenize("padded", self.kernel, self.parent.token, self.sizes, self.fill))
 
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent,)
-
     def _behind(self, region: Region) -> Region:
         """Observations of the frames of a region."""
         rows = region[0]
         return (slice(int(self.ends[rows.start]), int(self.ends[rows.stop])), *region[2:])
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        return [(self.parent, self._behind(region))]
+    def wants(self, region: Region) -> list[Want]:
+        return [(0, self._behind(region))]
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
         found = np.empty(regions.lengths(region), self.dtype) if out is None else out
         found[...] = self.fill
-        behind = self._behind(region)
-        if regions.size(behind) and regions.size(region):
-            values = self.parent.read(behind, given)
-            self.kernel(values, self.sizes[region[0]], found, region[1].start)
+        if parts[0].size and found.size:
+            self.kernel(parts[0], self.sizes[region[0]], found, region[1].start)
         return found
-
-    def cost(self, region: Region) -> Cost:
-        behind = self._behind(region)
-        below = self.parent.cost(behind)
-        return Cost(below.read, self.nbytes(region) + max(below.peak, self.parent.nbytes(behind)))
 
 
 def padded(
@@ -106,7 +100,7 @@ def padded(
 
 
 def _padded(kernel: Kernel, sizes: Array, fill: Any, title: str, array: Any) -> Blocks:
-    recipe = Padded(kernel, recipe_of(array), sizes, fill)
+    recipe = Padded(kernel, (recipe_of(array),), sizes, fill)
     limit = Budget.current().per_task
     room = BLOCK if limit is None else min(BLOCK, max(1, limit // 4))
     item = max(1, prod(recipe.shape[1:]) * recipe.dtype.itemsize)

@@ -6,7 +6,7 @@ itself a strip begins at its own rows; what lies left of it is a later reading o
 n volumes in strips of b are read (n / b + 1) / 2 times, those of another stack n / b times.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import ceil, prod, sqrt
@@ -19,12 +19,14 @@ from dask.base import tokenize
 from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget
 from lazyvol.plan.cuts import HANDED, SMALL
-from lazyvol.plan.lazy import Blocks, LazyArray, is_held, lazy, recipe_of
+from lazyvol.plan.evaluate import evaluate, price
+from lazyvol.plan.finishing import is_held
+from lazyvol.plan.lazy import Blocks, Lazy, lazy, recipe_of
 from lazyvol.plan.operands import done, operands
 from lazyvol.plan.pointwise import Blockwise
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
+from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, Want, leaves
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned
+from lazyvol.plan.selecting import aligned
 from lazyvol.plan.tables import settled_array
 
 #: bytes that a task may hold where no budget says: rows of 64^3 float32 for 450 of them
@@ -57,18 +59,34 @@ class Paired:
 class Pairs(Recipe):
     """``paired`` on the rows of one parent and of another: (row, column).
 
-    The parents have the rows first, then the axes of a volume; ``mask`` has those axes. With
-    ``triangle`` the two are the same, and nothing is made left of a region's first row. ``tile``
-    is the length along each axis of a volume of what is read at once, ``columns`` their number.
+    The parents are the rows, the others and, where there is one, the mask. Rows come first, then
+    the axes of a volume, which are those of the mask. With ``triangle`` rows and others are one
+    stack, and nothing is made left of a region's first row. ``tile`` is the length along each axis
+    of a volume of what is read at once, ``columns`` their number.
     """
 
+    streams = True
+
     paired: Paired
-    rows: Recipe
-    others: Recipe
-    mask: Recipe | None
+    parents: tuple[Recipe, ...]
     triangle: bool
     tile: tuple[int, ...] = ()
     columns: int = COLUMNS
+
+    @property
+    def rows(self) -> Recipe:
+        """Volumes that are held."""
+        return self.parents[0]
+
+    @property
+    def others(self) -> Recipe:
+        """Volumes that are streamed past them."""
+        return self.parents[1]
+
+    @property
+    def mask(self) -> Recipe | None:
+        """Voxels that count, where not all do."""
+        return self.parents[2] if len(self.parents) > 2 else None
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -88,10 +106,6 @@ class Pairs(Recipe):
         return str(tokenize("pairs", self.paired, parents, self.triangle))
 
     @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.rows, self.others, *(() if self.mask is None else (self.mask,)))
-
-    @property
     def volume(self) -> Region:
         """All voxels of one volume."""
         return regions.whole(self.rows.shape[1:])
@@ -102,15 +116,15 @@ class Pairs(Recipe):
         first = max(columns.start, rows.start) if self.triangle else columns.start
         return rows, slice(min(first, columns.stop), columns.stop)
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
+    def wants(self, region: Region) -> list[Want]:
         rows, columns = self._needed(region)
         if columns.stop == columns.start:
             return []
-        found = [(self.rows, (rows, *self.volume))]
+        found: list[Want] = [(0, (rows, *self.volume))]
         others = self._unheld(rows, columns)
         if others.stop > others.start:
-            found.append((self.others, (others, *self.volume)))
-        return found if self.mask is None else [*found, (self.mask, self.volume)]
+            found.append((1, (others, *self.volume)))
+        return found if self.mask is None else [*found, (2, self.volume)]
 
     def _tiles(self) -> list[Region]:
         return list(regions.tiles(self.volume, self.tile, self.rows.grain[1:]))
@@ -131,7 +145,7 @@ class Pairs(Recipe):
             return columns
         return slice(min(columns.stop, max(columns.start, rows.stop)), columns.stop)
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         rows, columns = self._needed(region)
         found = np.zeros(regions.lengths(region), self.dtype)
         if columns.stop > columns.start:
@@ -142,8 +156,8 @@ class Pairs(Recipe):
     def _made(self, rows: slice, columns: slice, given: Given) -> Array:
         state = self.paired.start(rows.stop - rows.start, columns.stop - columns.start)
         for tile in self._tiles():
-            held = self.rows.read((rows, *tile), given)
-            flags = None if self.mask is None else self.mask.read(tile, given)
+            held = evaluate(self.rows, (rows, *tile), given)
+            flags = None if self.mask is None else evaluate(self.mask, tile, given)
             for batch in self._batches(rows, columns):
                 others = self._columns(rows, batch, tile, held, given)
                 place = slice(batch.start - columns.start, batch.stop - columns.start)
@@ -157,13 +171,13 @@ class Pairs(Recipe):
         """Columns of a tile: rows that are held, or others that are read."""
         if self.triangle and batch.stop <= rows.stop:
             return held[batch.start - rows.start : batch.stop - rows.start]
-        return self.others.read((batch, *tile), given)
+        return evaluate(self.others, (batch, *tile), given)
 
     def cost(self, region: Region) -> Cost:
         rows, columns = self._needed(region)
         if columns.stop == columns.start:
             return Cost(0, self.nbytes(region))
-        read = sum(parent.cost(part).read for parent, part in self.wants(region))
+        read = sum(price(self.parents[n], part).read for n, part in self.wants(region))
         tile = self._tiles()[0]
         batch = max(self._batches(rows, columns), key=lambda b: b.stop - b.start)
         parts = [(self.rows, (rows, *tile))]
@@ -173,7 +187,7 @@ class Pairs(Recipe):
             parts.insert(1, (self.mask, tile))
         held, reading = 0, 0
         for parent, part in parts:
-            reading = max(reading, held + parent.cost(part).peak)
+            reading = max(reading, held + price(parent, part).peak)
             held += parent.nbytes(part)
         pairs = (rows.stop - rows.start) * (columns.stop - columns.start)
         peak = max(reading, held) + self.paired.buffers + pairs * self.paired.state_bytes
@@ -207,10 +221,11 @@ def pairs(
     return xr.DataArray(data, coords, names, name=stack.name, attrs=stack.attrs)
 
 
-def _pairs(paired: Paired, own: bool, masked: bool, title: str, *arrays: Any) -> Blocks | LazyArray:
+def _pairs(paired: Paired, own: bool, masked: bool, title: str, *arrays: Any) -> Blocks | Lazy:
     recipes = [recipe_of(a) for a in arrays]
     mask = recipes.pop() if masked else None
-    whole = Pairs(paired, recipes[0], recipes[0 if own else 1], mask, own)
+    parents = (recipes[0], recipes[0 if own else 1], *(() if mask is None else (mask,)))
+    whole = Pairs(paired, parents, own)
     recipe, grid = _planned(whole, Budget.current())
     if not own:
         return Blocks(recipe, grid, title)
@@ -279,22 +294,21 @@ def _handed_grid(whole: Pairs, count: int, limit: int) -> Grid:
     return tuple(regions.cover(n, side) for n in whole.shape)
 
 
-def _mirrored(upper: LazyArray, title: str) -> LazyArray:
+def _mirrored(upper: Lazy, title: str) -> Lazy:
     """The whole matrix out of its upper triangle."""
     above = upper.recipe
     n = above.shape[0]
-    turned = Aligned(above, (1, 0))
+    turned = aligned(above, (1, 0))
     recipe = _Mirror(_reflect, (above, turned), ((0, 1), (0, 1)), (n, n), above.dtype)
     return lazy(recipe, (upper.chunks[0], (n,)), upper, title=f"{title}: both halves")
 
 
 @dataclass(frozen=True, eq=False)
 class _Mirror(Blockwise):
-    """Blockwise whose kernel is told where its block lies."""
+    """Blockwise whose kernel is told how far its rows begin after its columns."""
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        blocks = [parent.read(part, given) for parent, part in self.wants(region)]
-        return np.asarray(self.kernel(*blocks, region[0].start - region[1].start))
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        return np.asarray(self.kernel(*parts, region[0].start - region[1].start))
 
 
 def _reflect(above: Array, below: Array, offset: int) -> Array:

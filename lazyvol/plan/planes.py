@@ -5,14 +5,12 @@ read as runs: nine side by side of each voxel took twice as long to write (128^3
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import dask
 import numpy as np
-from dask.system import CPU_COUNT
 
 from lazyvol.plan import regions
+from lazyvol.plan.threads import each_here
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,9 +54,7 @@ def joined(blocks: Any) -> Array:
         index, box = place
         found[box] = parts[index]
 
-    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
-    with ThreadPoolExecutor(threads if found.nbytes > SEVERAL else 1) as pool:
-        list(pool.map(put, regions.boxes(grid)))
+    each_here(put, list(regions.boxes(grid)), several=found.nbytes > SEVERAL)
     return found
 
 

@@ -1,16 +1,15 @@
 """Blockwise recipes: one kernel on the same region of several parents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from dask.base import tokenize
 
 from lazyvol.plan import regions
-from lazyvol.plan.recipe import Array, Cost, Given, Recipe
+from lazyvol.plan.recipe import Array, Recipe, Want
 from lazyvol.plan.regions import Region
 
 
@@ -25,7 +24,7 @@ class Blockwise(Recipe):
     """
 
     kernel: Callable[..., Array]
-    above: tuple[Recipe, ...]
+    parents: tuple[Recipe, ...]
     axes: tuple[tuple[int | None, ...], ...]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -35,7 +34,7 @@ class Blockwise(Recipe):
     @cached_property
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
         found = [1] * len(self.shape)
-        for parent, axes in zip(self.above, self.axes, strict=True):
+        for parent, axes in zip(self.parents, self.axes, strict=True):
             for own, axis in enumerate(axes):
                 if axis is not None:
                     found[axis] = max(found[axis], parent.grain[own])
@@ -50,13 +49,9 @@ class Blockwise(Recipe):
 
     @cached_property
     def token(self) -> str:
-        tokens = [p.token for p in self.above]
+        tokens = [p.token for p in self.parents]
         made = (self.axes, self.shape, str(self.dtype))
         return str(tokenize("blockwise", self.kernel, tokens, made))
-
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return self.above
 
     def _made(self, region: Region) -> Region:
         return tuple(
@@ -64,32 +59,27 @@ class Blockwise(Recipe):
             for a, (s, n) in enumerate(zip(region, self.shape, strict=True))
         )
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
+    def wants(self, region: Region) -> list[Want]:
         made = self._made(region)
         return [
-            (parent, tuple(_along(made, a, n) for a, n in zip(axes, parent.shape, strict=True)))
-            for parent, axes in zip(self.above, self.axes, strict=True)
+            (n, tuple(self._along(made, a, m) for a, m in zip(axes, parent.shape, strict=True)))
+            for n, (parent, axes) in enumerate(zip(self.parents, self.axes, strict=True))
         ]
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        blocks = [parent.read(part, given) for parent, part in self.wants(region)]
-        made = np.asarray(self.kernel(*blocks), self.dtype)
+    def _along(self, region: Region, axis: int | None, length: int) -> slice:
+        """Stretch of a parent's axis behind a region: all of one that is taken whole or broadcast.
+
+        An axis of length 1 that is not broadcast may be asked for nothing.
+        """
+        if axis is None or (length == 1 and self.shape[axis] != 1):
+            return slice(0, length)
+        return region[axis]
+
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        made = np.asarray(self.kernel(*parts), self.dtype)
         whole = self._made(region)
         return made if whole == region else made[regions.relative(region, whole)]
 
-    def cost(self, region: Region) -> Cost:
-        parts = self.wants(region)
-        costs = [parent.cost(part) for parent, part in parts]
-        blocks = [parent.nbytes(part) for parent, part in parts]
-        working = sum(blocks) + self.nbytes(self._made(region))
-        working += int(self.scratch * max(regions.size(part) for _, part in parts))
-        # one parent after the other: those already read are held, their own temporaries are gone
-        before = accumulate(blocks, initial=0)
-        reading = max(held + c.peak for held, c in zip(before, costs, strict=False))
-        return Cost(sum(c.read for c in costs), max(working, reading))
-
-
-def _along(region: Region, axis: int | None, length: int) -> slice:
-    if axis is None or length == 1:
-        return slice(0, length)
-    return region[axis]
+    def working(self, region: Region) -> int:
+        largest = max(regions.size(part) for _, part in self.wants(region))
+        return self.nbytes(self._made(region)) + int(self.scratch * largest)

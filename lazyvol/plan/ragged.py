@@ -19,10 +19,12 @@ from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import HANDED
-from lazyvol.plan.lazy import Blocks, is_held, recipe_of
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, leaves
+from lazyvol.plan.evaluate import evaluate, price
+from lazyvol.plan.finishing import is_held
+from lazyvol.plan.lazy import Blocks, recipe_of
+from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, Want, leaves
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned
+from lazyvol.plan.selecting import Aligned, aligned
 
 Turn = tuple[int | None, ...]
 
@@ -41,12 +43,23 @@ class Ragged(Recipe):
     (frame, line), ``tile`` those of lines that are read at once.
     """
 
+    streams = True
+
     kernel: Callable[[Array, Array], Array]
-    parent: Recipe
-    mask: Recipe
+    parents: tuple[Recipe, Recipe]
     lines: Array
     dtype: np.dtype[Any]
     tile: int
+
+    @property
+    def parent(self) -> Recipe:
+        """The array that observations are chosen of."""
+        return self.parents[0]
+
+    @property
+    def mask(self) -> Recipe:
+        """The flags that choose them."""
+        return self.parents[1]
 
     @cached_property
     def ends(self) -> Array:
@@ -71,10 +84,6 @@ class Ragged(Recipe):
     def token(self) -> str:
         parents = (self.parent.token, self.mask.token)
         return str(tokenize("ragged", self.kernel, parents, self.lines, str(self.dtype)))
-
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent, self.mask)
 
     def _tiles(self, region: Region) -> Iterator[tuple[int, int, Region, Region]]:
         """Lines from and to, and the regions of parent and mask behind them, where a stretch of
@@ -120,19 +129,19 @@ class Ragged(Recipe):
     def _selected(self) -> tuple[int, ...]:
         return self.mask.shape[1:]
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        found: list[tuple[Recipe, Region]] = []
+    def wants(self, region: Region) -> list[Want]:
+        found: list[Want] = []
         for _, _, part, flags in self._tiles(region):
-            found += [(self.parent, part), (self.mask, flags)]
+            found += [(0, part), (1, flags)]
         return found
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         found = np.empty(regions.lengths(region), self.dtype) if out is None else out
         for low, high, part, flags in self._tiles(region):
-            block = self.parent.read(part, given)
+            block = evaluate(self.parent, part, given)
             frames = high - low if self.lines.shape[1] == 1 else 1
             block = np.broadcast_to(block, (frames, *block.shape[1:]))
-            values = self.kernel(block, np.asarray(self.mask.read(flags, given), bool))
+            values = self.kernel(block, np.asarray(evaluate(self.mask, flags, given), bool))
             self._place(found, region[0], low, high, values)
         return found
 
@@ -150,7 +159,7 @@ class Ragged(Recipe):
     def cost(self, region: Region) -> Cost:
         read, most = 0, 0
         for low, high, part, flags in self._tiles(region):
-            parent, mask = self.parent.cost(part), self.mask.cost(flags)
+            parent, mask = price(self.parent, part), price(self.mask, flags)
             made = int(self.ends[high] - self.ends[low]) * prod(regions.lengths(region[1:]))
             size = prod(regions.lengths(self._box(low, high))) * prod(regions.lengths(region[1:]))
             held = size * self.parent.dtype.itemsize
@@ -183,10 +192,10 @@ def ragged_array(
     mask: Any,
 ) -> Blocks:
     """Ragged observations of two arrays whose axes are turned into those of a recipe."""
-    parent, flags = Aligned(recipe_of(stack), turns[0]), Aligned(recipe_of(mask), turns[1])
+    parent, flags = aligned(recipe_of(stack), turns[0]), aligned(recipe_of(mask), turns[1])
     limit = Budget.current().per_task
     room = BLOCK if limit is None else min(BLOCK, max(1, limit // 4))
-    recipe = Ragged(kernel, parent, flags, lines, dtype, 1)
+    recipe = Ragged(kernel, (parent, flags), lines, dtype, 1)
     recipe = replace(recipe, tile=_tile(recipe, min(TILE, room)))
     return Blocks(recipe, _grid(recipe, room), title)
 

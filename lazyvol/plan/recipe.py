@@ -1,15 +1,21 @@
-"""Recipes: lazy arrays that can produce any region of themselves."""
+"""Recipes: lazy arrays that can produce any region of themselves.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+A recipe is one step. What it needs is asked of its parents by ``wants``, and it is handed their
+values by ``make``: who evaluates a recipe (``lazyvol.plan.evaluate``) walks through all steps in
+order, each once. Leaves, which have no parents, are fetched; so are the steps that ``stream``:
+these evaluate their parents themselves, one tile after the other, to hold no more than a tile.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from dask.base import tokenize
 
-from lazyvol.errors import MissingChunkError
 from lazyvol.plan import regions
+from lazyvol.plan.handed import Handed, assemble
 from lazyvol.plan.regions import Grid, Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -52,43 +58,79 @@ class Cost:
     peak: int = 0
 
 
-#: blocks of foreign dask arrays that a task was handed: name -> [(where it lies, values)]
-Given = Mapping[str, Sequence[tuple[Region, Array]]]
+#: blocks of foreign dask arrays that a task was handed, by the array's name
+Given = Mapping[str, Handed]
+
+#: number of a parent, and the region of it that is needed
+Want = tuple[int, Region]
 
 
 class Recipe:
-    """A lazy array that can produce any region of itself.
+    """A lazy array that can produce any region of itself, as one step over its parents.
 
     ``grain`` is the box that is cheapest to ask for (the stored chunk behind it), a length per
-    axis. Reading returns memory that the caller must not write to. The last ``planes`` axes come
-    first in memory: components that are whole volumes each.
+    axis. Values are returned in memory that the caller must not write to. The last ``planes``
+    axes come first in memory: components that are whole volumes each. All recipes that a recipe
+    holds are in ``parents``.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     grain: tuple[int, ...]
     planes: int = 0
+    parents: tuple["Recipe", ...]
+    #: whether ``fetch`` evaluates the parents itself, tile by tile
+    streams: ClassVar[bool] = False
 
     @cached_property
     def token(self) -> str:
-        """Name that is the same for the same computation on the same data."""
+        """Name that is equal for equal computations on equal data."""
         raise NotImplementedError
 
-    @property
-    def parents(self) -> tuple["Recipe", ...]:
-        """Recipes this one reads."""
-        return ()
-
-    def wants(self, region: Region) -> list[tuple["Recipe", Region]]:
-        """What ``region`` needs of each parent."""
+    def wants(self, region: Region) -> list[Want]:
+        """The regions of parents that ``region`` needs."""
         return []
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        """Values of ``region``; ``out`` is memory that may be used for them."""
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        """Values of ``region`` out of ``parts``, which answer ``wants`` in their order.
+
+        ``out`` is memory that may be used for them.
+        """
+        raise NotImplementedError
+
+    def working(self, region: Region) -> int:
+        """Bytes that ``make`` takes beside its parts: its result and its own memory."""
+        return self.nbytes(region)
+
+    def room(self, region: Region, out: Array | None = None) -> Array | None:
+        """Memory into which the parts are put one by one; None where ``make`` takes all at once.
+
+        Of a recipe with room, ``make`` is handed the room as its only part.
+        """
+        return None
+
+    def room_bytes(self, region: Region) -> int:
+        """Bytes of the memory that ``room`` takes."""
+        return 0
+
+    def put(self, region: Region, room: Array, number: int, part: Array) -> None:
+        """Put the part that answers ``wants(region)[number]`` into the room."""
+        raise NotImplementedError
+
+    def lend(self, region: Region, out: Array) -> Array | None:
+        """Memory for the values of the only parent, so that ``make`` returns them as a view."""
+        return None
+
+    def is_view(self, region: Region) -> bool:
+        """Return True if ``make`` returns a view of its only part."""
+        return False
+
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
+        """Values of ``region`` of a leaf, or of a recipe that streams."""
         raise NotImplementedError
 
     def cost(self, region: Region) -> Cost:
-        """Price of ``region``: what the parents cost, and this recipe's own memory."""
+        """Price of ``fetch``."""
         raise NotImplementedError
 
     @property
@@ -102,46 +144,128 @@ class Recipe:
 
     @property
     def pieces(self) -> tuple[int, ...]:
-        """Lengths along each axis that are there already: a region within one piece is a view,
-        one across two is copied. 0 along an axis where any length is as good."""
+        """Lengths along each axis that are in memory already: a region within one piece is a
+        view, one across two is copied. 0 along an axis where any length is as good."""
         return (0,) * self.ndim
 
     def nbytes(self, region: Region) -> int:
         """Bytes of the values in ``region``."""
         return regions.size(region) * self.dtype.itemsize
 
+    @cached_property
+    def height(self) -> int:
+        """Steps of the longest chain down to a leaf."""
+        return 1 + max((p.height for p in self.parents), default=0)
 
-#: a block of a foreign array: the array's name and the block's index, which is its dask key
-Key = tuple[str | int, ...]
+    @cached_property
+    def _foreign(self) -> frozenset["Foreign"]:
+        return frozenset().union(*(p._foreign for p in self.parents))
+
+    @property
+    def foreign(self) -> list["Foreign"]:
+        """Leaves that are someone's dask array, each name once, in a fixed order."""
+        return sorted({leaf.name: leaf for leaf in self._foreign}.values(), key=lambda f: f.name)
+
+    def over(self, parents: tuple["Recipe", ...]) -> "Recipe":
+        """The step over other parents."""
+        made: Recipe = replace(self, parents=parents)  # type: ignore[type-var]
+        return made
+
+    def bare(self) -> dict[str, Any]:
+        """What a task needs of the recipe, without its parents."""
+        state = {n: v for n, v in self.__dict__.items() if not n.startswith("_")}
+        state.pop("parents", None)
+        return state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Steps as a flat list, down to a depth from which on they are pickled on their own.
+
+        Nested pickles of a chain of a thousand steps exceed the recursion limit; the depth is on a
+        fixed grid, so that the recipes of one graph share what they are made on.
+        """
+        last = (self.height - 1) // SEGMENT * SEGMENT
+        nodes, numbers = ordered(self, last)
+        flat = [
+            node if node.height <= last and node is not self
+            else (type(node), node.bare(), [numbers[id(p)] for p in node.parents])
+            for node in nodes
+        ]  # fmt: skip
+        return _assembled, (flat,)
 
 
-def foreign_blocks(recipe: Recipe, region: Region) -> dict[Key, tuple["Foreign", Region]]:
-    """Blocks of dask arrays that ``region`` of ``recipe`` rests on: their keys and places."""
-    found: dict[Key, tuple[Foreign, Region]] = {}
-    if isinstance(recipe, Foreign):
-        for index, box in regions.overlapping(recipe.cuts, region):
-            found[(recipe.name, *index)] = (recipe, box)
-    for parent, part in recipe.wants(region):
-        found.update(foreign_blocks(parent, part))
-    return found
+class Leaf(Recipe):
+    """A recipe that rests on no other."""
+
+    parents = ()
 
 
-def foreign_bytes(recipe: Recipe, region: Region) -> int:
-    """Bytes of the foreign blocks that a task on ``region`` is handed, beside those in memory."""
-    blocks = foreign_blocks(recipe, region).values()
-    return sum(leaf.nbytes(box) for leaf, box in blocks if not leaf.held)
+#: steps that are pickled as one flat list
+SEGMENT = 32
+
+
+def _assembled(flat: Sequence[Any]) -> Recipe:
+    nodes: list[Recipe] = []
+    for item in flat:
+        if isinstance(item, Recipe):
+            nodes.append(item)
+            continue
+        cls, state, parents = item
+        node = object.__new__(cls)
+        node.__dict__.update(state, parents=tuple(nodes[n] for n in parents))
+        nodes.append(node)
+    return nodes[-1]
+
+
+def ordered(root: Recipe, lowest: int = 0) -> tuple[list[Recipe], dict[int, int]]:
+    """Recipes behind ``root``, each once, parents before children; ``root`` comes last.
+
+    Recipes of equal tokens count as one: the numbers in the list are given by every object's id.
+    Nothing below the height ``lowest`` is walked through.
+    """
+    nodes: list[Recipe] = []
+    numbers: dict[int, int] = {}
+    known: dict[Any, int] = {}
+    stack = [(root, False)]
+    while stack:
+        node, done = stack.pop()
+        if id(node) in numbers:
+            continue
+        key = node.__dict__.get("token", id(node))
+        if key in known:
+            numbers[id(node)] = known[key]
+        elif done or (lowest and node.height <= lowest and node is not root):
+            numbers[id(node)] = known[key] = len(nodes)
+            nodes.append(node)
+        else:
+            stack.append((node, True))
+            stack += [(p, False) for p in reversed(node.parents) if id(p) not in numbers]
+    return nodes, numbers
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """Derive what a recipe caches of its parents, from the leaves up: no recursion later.
+
+    What is settled already is not walked through again.
+    """
+    stack = [recipe]
+    while stack:
+        node = stack[-1]
+        below = [p for p in node.parents if "_settled" not in p.__dict__]
+        if below and "_settled" not in node.__dict__:
+            stack += below
+            continue
+        node.__dict__["_settled"] = (node.height, node._foreign, node.grain, node.token)
+        stack.pop()
+    return recipe
 
 
 def leaves(recipe: Recipe) -> Iterator[Recipe]:
     """Recipes at the bottom of ``recipe``: stored, in memory, foreign or generated."""
-    if not recipe.parents:
-        yield recipe
-    for parent in recipe.parents:
-        yield from leaves(parent)
+    return (node for node in ordered(recipe)[0] if not node.parents)
 
 
 @dataclass(frozen=True, eq=False)
-class Stored(Recipe):
+class Stored(Leaf):
     """A format reader's source as a recipe."""
 
     source: Source
@@ -162,7 +286,7 @@ class Stored(Recipe):
     def token(self) -> str:
         return self.source.token
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return self.source.read(region, out)
 
     def cost(self, region: Region) -> Cost:
@@ -175,7 +299,7 @@ CONTIGUOUS = 2**17
 
 
 def contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Lengths along each axis of a run of values that lie together in memory."""
+    """Lengths along each axis of a run of values that are adjacent in memory."""
     room, found = CONTIGUOUS // itemsize, []
     for n in reversed(shape):
         found.append(max(1, min(n, room)))
@@ -184,7 +308,7 @@ def contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Memory(Recipe):
+class Memory(Leaf):
     """An array that is already in memory; only ever run in this process."""
 
     values: Array
@@ -205,7 +329,7 @@ class Memory(Recipe):
     def token(self) -> str:
         return str(tokenize("memory", id(self.values), self.shape, str(self.dtype)))
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return self.values[region]
 
     def cost(self, region: Region) -> Cost:
@@ -213,11 +337,11 @@ class Memory(Recipe):
 
 
 @dataclass(frozen=True, eq=False)
-class Foreign(Recipe):
+class Foreign(Leaf):
     """Someone else's dask array: its blocks come to the task as arguments.
 
-    It holds the array's name and grid, not its graph: recipes travel with every task. Blocks
-    that are ``held`` are in memory before anything runs, so that any part of them is free.
+    It holds the array's name and grid, not its graph. Blocks that are ``held`` are in memory
+    before anything runs, so that any part of them is free.
     """
 
     name: str
@@ -250,38 +374,26 @@ class Foreign(Recipe):
     def token(self) -> str:
         return self.name
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        return assemble(given.get(self.name, ()), region, self.dtype, out)
+    @cached_property
+    def _foreign(self) -> frozenset["Foreign"]:
+        return frozenset((self,))
+
+    def bare(self) -> dict[str, Any]:
+        """Without the grid: a task is handed its blocks, and a grid may be megabytes."""
+        return {**super().bare(), "shape": self.shape, "grain": self.grain, "grid": None}
 
     @cached_property
-    def cuts(self) -> tuple[tuple[int, ...], ...]:
-        """Where the blocks of each axis begin and end."""
+    def _cuts(self) -> tuple[tuple[int, ...], ...]:
+        """Positions at which the blocks of each axis begin and end."""
         return tuple(regions.edges(chunks) for chunks in self.grid)
+
+    def blocks(self, region: Region) -> list[tuple[regions.Index, Region]]:
+        """Index and region of the blocks behind a region."""
+        return regions.overlapping(self._cuts, region)
+
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
+        return assemble(given.get(self.name) or Handed(), region, self.dtype, out)
 
     def cost(self, region: Region) -> Cost:
         """Memory to put the region together; the blocks themselves are the task's to count."""
-        several = len(regions.overlapping(self.cuts, region)) > 1
-        return Cost(0, self.nbytes(region) if several else 0)
-
-
-def assemble(
-    blocks: Iterable[tuple[Region, Array]],
-    region: Region,
-    dtype: np.dtype[Any],
-    out: Array | None = None,
-) -> Array:
-    """Values of ``region`` out of the blocks that overlap it; a view where one block has all, else
-    in ``out``, or in fresh memory."""
-    found, missing = np.empty(0, dtype), regions.size(region)
-    for box, values in blocks:
-        common = regions.intersect(box, region)
-        if common == region:
-            return np.asarray(values[regions.relative(region, box)])
-        if regions.size(common):
-            if not found.size:
-                found = np.empty(regions.lengths(region), dtype) if out is None else out
-            found[regions.relative(common, region)] = values[regions.relative(common, box)]
-            missing -= regions.size(common)
-    if missing:  # never to be read as what memory happened to hold
-        raise MissingChunkError(f"a task on {region} was not handed {missing} of its elements")
-    return found if found.size else np.empty(regions.lengths(region), dtype)
+        return Cost(0, self.nbytes(region) if len(self.blocks(region)) > 1 else 0)

@@ -142,3 +142,10 @@ def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
         else:
             found.append((i, i + 1))
     return found
+
+
+def hull(a: Region, b: Region) -> Region:
+    """Smallest region that holds both."""
+    return tuple(
+        slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True)
+    )

@@ -1,6 +1,6 @@
 """Recipes that rearrange: axes in another order, and selections of a parent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from dask.base import tokenize
 
 from lazyvol.plan import regions
-from lazyvol.plan.recipe import Array, Cost, Given, Recipe
+from lazyvol.plan.recipe import Array, Recipe, Want
 from lazyvol.plan.regions import Region
 
 
@@ -20,8 +20,13 @@ class Aligned(Recipe):
     ``axes`` names, for each axis of the result, the parent's axis, or None for a new one.
     """
 
-    parent: Recipe
+    parents: tuple[Recipe]
     axes: tuple[int | None, ...]
+
+    @property
+    def parent(self) -> Recipe:
+        """The recipe whose axes are turned."""
+        return self.parents[0]
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -43,39 +48,44 @@ class Aligned(Recipe):
     def token(self) -> str:
         return str(tokenize("aligned", self.parent.token, self.axes))
 
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent,)
-
     def _below(self, region: Region) -> Region:
         place = {a: s for a, s in zip(self.axes, region, strict=True) if a is not None}
         return tuple(place[a] for a in range(self.parent.ndim))
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        return [(self.parent, self._below(region))]
+    def wants(self, region: Region) -> list[Want]:
+        return [(0, self._below(region))]
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def lend(self, region: Region, out: Array) -> Array | None:
         order = [a for a in self.axes if a is not None]
-        if order != sorted(order) or out is None:
-            values = self.parent.read(self._below(region), given)
-        else:
-            flat = out.reshape(regions.lengths(self._below(region)))
-            values = self.parent.read(self._below(region), given, flat)
-        return values.transpose(order)[tuple(None if a is None else slice(None) for a in self.axes)]
+        if order != sorted(order):
+            return None
+        return out.reshape(regions.lengths(self._below(region)))
 
-    def cost(self, region: Region) -> Cost:
-        return self.parent.cost(self._below(region))
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        order = [a for a in self.axes if a is not None]
+        new = tuple(None if a is None else slice(None) for a in self.axes)
+        return parts[0].transpose(order)[new]
+
+    def is_view(self, region: Region) -> bool:
+        return True
 
 
-#: what one axis of a selection keeps: one index, a slice with a positive step, or a list
-Pick = int | slice | tuple[int, ...]
+def aligned(parent: Recipe, axes: Sequence[int | None]) -> Recipe:
+    """The parent with its axes turned; itself where they are in their order already."""
+    if tuple(axes) == tuple(range(parent.ndim)):
+        return parent
+    return Aligned((parent,), tuple(axes))
+
+
+#: what one axis of a selection keeps: one index, a range with any step, or a list
+Pick = int | range | tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Sliced(Recipe):
-    """A selection of the parent: per axis one index (the axis goes), a slice, or a list."""
+    """A selection of the parent: per axis one index (the axis goes), a range, or a list."""
 
-    parent: Recipe
+    parents: tuple[Recipe]
     picks: tuple[Pick, ...]
     kept: tuple[int, ...] = field(init=False)
 
@@ -83,9 +93,14 @@ class Sliced(Recipe):
         kept = tuple(i for i, p in enumerate(self.picks) if not isinstance(p, int))
         object.__setattr__(self, "kept", kept)
 
+    @property
+    def parent(self) -> Recipe:
+        """The recipe that is selected from."""
+        return self.parents[0]
+
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(_picked(self.picks[a], self.parent.shape[a]) for a in self.kept)
+        return tuple(1 if isinstance(p := self.picks[a], int) else len(p) for a in self.kept)
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
@@ -94,55 +109,78 @@ class Sliced(Recipe):
     @cached_property
     def grain(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(
-            max(1, self.parent.grain[a] // p.step) if isinstance(p := self.picks[a], slice) else 1
+            max(1, self.parent.grain[a] // abs(p.step)) if isinstance(p := self.picks[a], range)
+            else 1
             for a in self.kept
-        )
+        )  # fmt: skip
 
     @cached_property
     def token(self) -> str:
         return str(tokenize("sliced", self.parent.token, self.picks))
 
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent,)
-
-    def _reads(self, region: Region) -> list[list[tuple[slice, slice]]]:
-        """Per parent axis: pairs of (place in the region's own axis, stored stretch)."""
-        spans = dict(zip(self.kept, region, strict=True))
-        return [_stretches(p, spans.get(a)) for a, p in enumerate(self.picks)]
-
-    def _parts(self, region: Region) -> Iterator[tuple[Region, Region]]:
-        for combo in _product(self._reads(region)):
-            yield tuple(place for place, _ in combo), tuple(stored for _, stored in combo)
-
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        return [(self.parent, stored) for _, stored in self._parts(region)]
-
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        parts = list(self._parts(region))
-        step = tuple(
-            0 if isinstance(p, int) else slice(None, None, p.step if isinstance(p, slice) else 1)
+    @cached_property
+    def _step(self) -> tuple[Any, ...]:
+        """Index that takes the picked elements out of a stretch of the parent."""
+        return tuple(
+            0 if isinstance(p, int) else slice(None, None, p.step if isinstance(p, range) else 1)
             for p in self.picks
         )
-        if len(parts) == 1:
-            unit = all(not isinstance(p, slice) or p.step == 1 for p in self.picks)
-            into = _shaped(out, regions.lengths(parts[0][1])) if unit else None
-            values = self.parent.read(parts[0][1], given, into)
-            return values if unit and len(self.kept) == len(self.picks) else values[step]
-        found = np.empty(regions.lengths(region), self.dtype) if out is None else out
-        for place, stored in parts:
-            target = tuple(place[a] for a in self.kept)
-            found[target] = self.parent.read(stored, given)[step]
-        return found
 
-    def cost(self, region: Region) -> Cost:
-        costs = [self.parent.cost(stored) for _, stored in self._parts(region)]
-        own = self.nbytes(region) if len(costs) > 1 else 0
-        return Cost(sum(c.read for c in costs), max((c.peak for c in costs), default=0) + own)
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether every element of a stretch is picked, in its order."""
+        return all(not isinstance(p, range) or p.step == 1 for p in self.picks)
 
+    def _parts(self, region: Region) -> list[tuple[Region, Region]]:
+        """Pairs of (region within ``region``, one axis for each of the parent; stored stretch).
 
-def _shaped(out: Array | None, shape: tuple[int, ...]) -> Array | None:
-    return None if out is None else out.reshape(shape)
+        Those of the last region are remembered: every part of it asks for them.
+        """
+        last = self.__dict__.get("_last")
+        if last is None or last[0] != region:
+            last = self.__dict__["_last"] = (region, self._made_parts(region))
+        parts: list[tuple[Region, Region]] = last[1]
+        return parts
+
+    def _made_parts(self, region: Region) -> list[tuple[Region, Region]]:
+        spans = dict(zip(self.kept, region, strict=True))
+        axes = [_stretches(p, spans.get(a), self.parent.grain[a]) for a, p in enumerate(self.picks)]
+        return [
+            (tuple(place for place, _ in combo), tuple(stored for _, stored in combo))
+            for combo in _product(axes)
+        ]
+
+    def wants(self, region: Region) -> list[Want]:
+        return [(0, stored) for _, stored in self._parts(region)]
+
+    def lend(self, region: Region, out: Array) -> Array | None:
+        if not self._is_plain:
+            return None
+        return out.reshape(regions.lengths(self._parts(region)[0][1]))
+
+    def room(self, region: Region, out: Array | None = None) -> Array | None:
+        return np.empty(regions.lengths(region), self.dtype) if out is None else out
+
+    def room_bytes(self, region: Region) -> int:
+        return self.nbytes(region) if len(self._parts(region)) > 1 else 0
+
+    def put(self, region: Region, room: Array, number: int, part: Array) -> None:
+        place = self._parts(region)[number][0]
+        room[tuple(place[a] for a in self.kept)] = part[self._step]
+
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        if self.room_bytes(region):
+            return parts[0]
+        if self._is_plain and len(self.kept) == len(self.picks):
+            return parts[0]
+        values: Array = parts[0][self._step]
+        return values
+
+    def is_view(self, region: Region) -> bool:
+        return not self.room_bytes(region)
+
+    def working(self, region: Region) -> int:
+        return 0
 
 
 def _product(
@@ -156,22 +194,21 @@ def _product(
             yield (head, *tail)
 
 
-def _picked(pick: Pick, length: int) -> int:
-    if isinstance(pick, slice):
-        return len(range(*pick.indices(length)))
-    return 1 if isinstance(pick, int) else len(pick)
+#: elements far apart that are read one by one, though each may decode the same stored chunk
+FEW = 4
 
 
-def _stretches(pick: Pick, span: slice | None) -> list[tuple[slice, slice]]:
+def _stretches(pick: Pick, span: slice | None, grain: int) -> list[tuple[slice, slice]]:
     """Stored stretches behind ``span`` of one picked axis, with their places in the result."""
     if isinstance(pick, int):
         return [(slice(0, 1), slice(pick, pick + 1))]
     if span is None or span.stop <= span.start:
         return [(slice(0, 0), slice(0, 0))]
-    if isinstance(pick, slice):
-        first = pick.start + span.start * pick.step
-        last = pick.start + (span.stop - 1) * pick.step
-        return [(slice(0, span.stop - span.start), slice(first, last + 1))]
+    if isinstance(pick, range):
+        ends, far = (pick[span.start], pick[span.stop - 1]), abs(pick.step)
+        if far > 1 and (far >= grain or span.stop - span.start <= FEW):
+            return [(slice(n, n + 1), slice(p, p + 1)) for n, p in enumerate(pick[span])]
+        return [(slice(0, span.stop - span.start), slice(min(ends), max(ends) + 1))]
     found, at = [], 0
     for start, stop in regions.runs(pick[span]):
         found.append((slice(at, at + stop - start), slice(start, stop)))

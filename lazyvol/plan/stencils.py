@@ -11,7 +11,7 @@ from dask.base import tokenize
 
 from lazyvol.plan import regions
 from lazyvol.plan.borders import Mode, pieces, sources
-from lazyvol.plan.recipe import Array, Cost, Given, Recipe
+from lazyvol.plan.recipe import Array, Cost, Given, Leaf, Recipe, Want
 from lazyvol.plan.regions import Region
 
 
@@ -29,7 +29,7 @@ class Stencil(Recipe):
     """
 
     kernel: Callable[..., Array]
-    parent: Recipe
+    parents: tuple[Recipe]
     depth: tuple[tuple[int, int], ...]
     mode: Mode | str
     dtype: np.dtype[Any]
@@ -40,6 +40,11 @@ class Stencil(Recipe):
     placed: bool = False
     fills: bool = False
     planes: int = 0
+
+    @property
+    def parent(self) -> Recipe:
+        """The recipe whose neighbourhoods are taken."""
+        return self.parents[0]
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -65,10 +70,6 @@ class Stencil(Recipe):
             self.depth, self.mode, str(self.dtype), self.fill, self.steps, self.sizes, self.placed
         )  # fmt: skip
         return str(tokenize("stencil", self.kernel, self.parent.token, options))
-
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent,)
 
     def _core(self, region: Region) -> Region:
         """The parent's elements that ``region`` stands for, in the parent's positions.
@@ -100,13 +101,30 @@ class Stencil(Recipe):
             (tuple(p for p, _ in combo), tuple(q for _, q in combo)) for combo in product(*axes)
         ]
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        return [(self.parent, stored) for _, stored in self._reads(self._grown(region))]
+    def wants(self, region: Region) -> list[Want]:
+        if regions.size(region) == 0:
+            return []
+        return [(0, stored) for _, stored in self._reads(self._grown(region))]
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def room(self, region: Region, out: Array | None = None) -> Array | None:
+        return np.empty(regions.lengths(self._grown(region)), self.parent.dtype)
+
+    def room_bytes(self, region: Region) -> int:
+        grown = self._grown(region)
+        if regions.size(region) == 0 or _is_whole(self._reads(grown), grown):
+            return 0
+        return self.parent.nbytes(grown)
+
+    def put(self, region: Region, room: Array, number: int, part: Array) -> None:
+        room[self._reads(self._grown(region))[number][0]] = part
+
+    def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
         if regions.size(region) == 0:
             return np.empty(regions.lengths(region), self.dtype)
-        block = self._filled(self._grown(region), given)
+        grown, block = self._grown(region), parts[0]
+        if not _is_whole(self._reads(grown), grown):
+            for axis, span in enumerate(grown):
+                self._continue(block, axis, span)
         told: tuple[Any, ...] = (self._halo(region),) if self.mode == "clip" else ()
         told += (region[: self.parent.ndim],) if self.placed else ()
         new: Any = region[self.parent.ndim :]
@@ -114,18 +132,6 @@ class Stencil(Recipe):
             filled = {"out": out} if self.fills else {}
             return np.asarray(self.kernel(block, *told, **filled), self.dtype)
         return np.asarray(self.kernel(block, *told), self.dtype)[(..., *new)]
-
-    def _filled(self, grown: Region, given: Given) -> Array:
-        """The parent on ``grown``, what lies outside it continued by the mode."""
-        reads = self._reads(grown)
-        if _is_whole(reads, grown):
-            return self.parent.read(reads[0][1], given)
-        block = np.empty(regions.lengths(grown), self.parent.dtype)
-        for place, stored in reads:
-            block[place] = self.parent.read(stored, given)
-        for axis, span in enumerate(grown):
-            self._continue(block, axis, span)
-        return block
 
     def _continue(self, block: Array, axis: int, span: slice) -> None:
         """Fill the positions of one axis that lie outside the parent; axes before are done."""
@@ -138,15 +144,11 @@ class Stencil(Recipe):
         elif places:
             block[(*lead, places)] = block[(*lead, copied)]
 
-    def cost(self, region: Region) -> Cost:
-        grown = self._grown(region)
-        reads = self._reads(grown)
-        costs = [self.parent.cost(stored) for _, stored in reads]
-        held = self.parent.dtype.itemsize * regions.size(grown)
+    def working(self, region: Region) -> int:
+        """The result, the kernel's memory, and a copy of the grown block."""
+        grown = regions.size(self._grown(region))
         made = self.nbytes((*region[: self.parent.ndim], *(slice(0, n) for n in self.sizes)))
-        working = 2 * held + made + int(self.scratch * regions.size(grown))
-        reading = max(c.peak for c in costs) + (0 if _is_whole(reads, grown) else held)
-        return Cost(sum(c.read for c in costs), max(working, reading))
+        return self.parent.dtype.itemsize * grown + made + int(self.scratch * grown)
 
 
 def _is_whole(reads: Sequence[tuple[Region, Region]], grown: Region) -> bool:
@@ -155,7 +157,7 @@ def _is_whole(reads: Sequence[tuple[Region, Region]], grown: Region) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Generated(Recipe):
+class Generated(Leaf):
     """Values from position alone: ``kernel(region) -> block``, the same for any blocks."""
 
     kernel: Callable[[Region], Array]
@@ -171,7 +173,7 @@ class Generated(Recipe):
     def token(self) -> str:
         return str(tokenize("generated", self.kernel, self.shape, str(self.dtype)))
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         return np.asarray(self.kernel(region), self.dtype)
 
     def cost(self, region: Region) -> Cost:

@@ -11,31 +11,32 @@ from functools import cached_property, partial
 from math import prod
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
+from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, Price, Step, sampled_cost, stored_bytes
 from lazyvol.plan.cuts import block_grid
+from lazyvol.plan.evaluate import evaluate, price
+from lazyvol.plan.handed import handed
+from lazyvol.plan.layers import Places, ResultLayer, needs
 from lazyvol.plan.lazy import (
     Blocks,
-    LazyArray,
-    Wanted,
-    dressed,
+    Lazy,
     foreign_of,
     lazy,
-    needs,
     recipe_of,
+    result,
     steps_of,
 )
 from lazyvol.plan.operands import axes_within, done, grid_of, labelled, operands
 from lazyvol.plan.pointwise import Blockwise
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe
+from lazyvol.plan.recipe import Array, Cost, Given, Recipe, Want, settle
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned
+from lazyvol.plan.selecting import aligned
+from lazyvol.plan.threads import one_thread_each
 from lazyvol.stack import require_stack
 
 #: bytes of the smallest blocks that a tight budget may ask for
@@ -64,10 +65,21 @@ class Stitching:
 class Stitched(Recipe):
     """Blocks of ``grid`` made with their tables; ``tables`` has an object for each of them."""
 
+    streams = True
+
     kernels: Stitching
-    parent: Recipe
-    tables: Recipe
+    parents: tuple[Recipe, Recipe]
     grid: Grid
+
+    @property
+    def parent(self) -> Recipe:
+        """The volumes."""
+        return self.parents[0]
+
+    @property
+    def tables(self) -> Recipe:
+        """A table for each block, in an array of objects."""
+        return self.parents[1]
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -86,10 +98,6 @@ class Stitched(Recipe):
         facts = (self.parent.token, self.tables.token, self.grid)
         return str(tokenize("stitched", self.kernels, facts))
 
-    @property
-    def parents(self) -> tuple[Recipe, ...]:
-        return (self.parent, self.tables)
-
     @cached_property
     def cuts(self) -> tuple[tuple[int, ...], ...]:
         """Where the blocks of each axis begin and end."""
@@ -103,17 +111,17 @@ class Stitched(Recipe):
             if regions.size(regions.intersect(box, region))
         ]
 
-    def wants(self, region: Region) -> list[tuple[Recipe, Region]]:
-        found: list[tuple[Recipe, Region]] = []
+    def wants(self, region: Region) -> list[Want]:
+        found: list[Want] = []
         for box, place in self._blocks(region):
-            found += [(self.parent, box), (self.tables, place)]
+            found += [(0, box), (1, place)]
         return found
 
-    def read(self, region: Region, given: Given, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
         found = np.empty(regions.lengths(region), self.dtype) if out is None else out
         for box, place in self._blocks(region):
-            table = self.tables.read(place, given).item()
-            made = self.kernels.make(self.parent.read(box, given), table)
+            table = evaluate(self.tables, place, given).item()
+            made = self.kernels.make(evaluate(self.parent, box, given), table)
             if box == region:
                 return np.asarray(made, self.dtype)
             common = regions.intersect(box, region)
@@ -122,7 +130,7 @@ class Stitched(Recipe):
 
     def cost(self, region: Region) -> Cost:
         blocks = self._blocks(region)
-        costs = [self.parent.cost(box) for box, _ in blocks]
+        costs = [price(self.parent, box) for box, _ in blocks]
         own = 0 if len(blocks) == 1 and blocks[0][0] == region else self.nbytes(region)
         most = max((_working(self, box) for box, _ in blocks), default=0)
         most = max(most, max((c.peak for c in costs), default=0))
@@ -149,8 +157,8 @@ def stitched(
 
 def _stitched(
     kernels: Stitching, turn: tuple[int, ...], ndim: int, title: str, array: Any
-) -> Blocks | LazyArray:
-    parent = Aligned(recipe_of(array), turn)
+) -> Blocks | Lazy:
+    parent = aligned(recipe_of(array), turn)
     first = parent.ndim - ndim
     if _fits(kernels, parent, first):
         axes = (*range(first), *(None for _ in range(ndim)))
@@ -163,13 +171,13 @@ def _stitched(
         return Blocks(alone, _narrowed(grid, first, kernels.dtype.itemsize), title)
     grid = _volume_grid(parent, first, kernels)
     tables = _tables(kernels, parent, grid, first, array, title)
-    recipe = Stitched(kernels, parent, recipe_of(tables), grid)
+    recipe = Stitched(kernels, (parent, recipe_of(tables)), grid)
     return lazy(recipe, grid, array, tables, title=title)
 
 
-def _room() -> int:
-    """Bytes that a block and what is made of it may take."""
-    limit = Budget.current().per_task
+def _room(tasks: int) -> int:
+    """Bytes that a block and what is made of it may take where there are so many tasks."""
+    limit = Budget.current().per_task_of(tasks)
     return 2 * BLOCK if limit is None else min(2 * BLOCK, limit // 2)
 
 
@@ -180,7 +188,8 @@ def _item(kernels: Stitching, parent: Recipe) -> int:
 
 def _fits(kernels: Stitching, parent: Recipe, first: int) -> bool:
     """Whether a task can make a whole volume."""
-    return prod(parent.shape[first:]) * _item(kernels, parent) <= _room()
+    room = _room(prod(parent.shape[:first]))
+    return prod(parent.shape[first:]) * _item(kernels, parent) <= room
 
 
 def _narrowed(grid: Grid, first: int, item: int) -> Grid:
@@ -198,7 +207,8 @@ def _narrowed(grid: Grid, first: int, item: int) -> Grid:
 
 def _volume_grid(parent: Recipe, first: int, kernels: Stitching) -> Grid:
     """Blocks of one volume each, in whole stored chunks where they are not too large."""
-    limit, room, item = Budget.current().per_task, _room(), _item(kernels, parent)
+    budget = Budget.current()
+    limit, room, item = budget.per_task, _room(budget.at_once), _item(kernels, parent)
     grid = _blocks(parent, first, item, room)
     while (
         limit is not None
@@ -229,40 +239,39 @@ def _looked(kernels: Stitching, parent: Recipe) -> Blockwise:
 
 def _tables(
     kernels: Stitching, parent: Recipe, grid: Grid, first: int, array: Any, title: str
-) -> LazyArray:
+) -> Lazy:
     """A table for every block: blocks are looked at, those of a volume are joined."""
+    settle(parent)
     name = f"lazyvol-{title}-tables-" + tokenize(kernels, parent.token, grid)
-    tasks: dict[Any, Any] = {f"{name}-recipe": parent}
+    tasks: dict[Any, Any] = {}
     volumes: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for index, box in regions.boxes(grid):
-        wanted, keys = needs((parent, box))
-        tasks[(f"{name}-look", *index)] = (
-            _look, kernels.look, f"{name}-recipe", box, first, wanted, keys
-        )  # fmt: skip
+        places, blocks = needs((parent, box))
+        key = (f"{name}-look", *index)
+        tasks[key] = Task(key, _look, kernels.look, parent, box, first, places, blocks)
         volumes.setdefault(index[:first], []).append(index)
-        tasks[(name, *index)] = (
-            _table, (f"{name}-join", *index[:first]), index[first:], len(grid)
-        )  # fmt: skip
-    for volume, blocks in volumes.items():
-        inside = [index[first:] for index in blocks]
-        seen = [(f"{name}-look", *index) for index in blocks]
-        tasks[(f"{name}-join", *volume)] = (_join, kernels.join, inside, grid[first:], seen)
-    foreign, below = foreign_of(array), steps_of(array)
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=list(foreign.values()))
-    ones = tuple((1,) * len(chunks) for chunks in grid)
-    made = da.Array(graph, name, ones, meta=np.empty((0,) * len(ones), object))
+        joined = TaskRef((f"{name}-join", *index[:first]))
+        tasks[(name, *index)] = Task((name, *index), _table, joined, index[first:], len(grid))
+    for volume, indices in volumes.items():
+        inside = [index[first:] for index in indices]
+        seen = List(*(TaskRef((f"{name}-look", *index)) for index in indices))
+        key = (f"{name}-join", *volume)
+        tasks[key] = Task(key, _join, kernels.join, inside, grid[first:], seen)
+    below = steps_of(array)
     price = partial(_price, kernels, parent, grid, first)
-    step = Step(name, f"{title}-look", len(tasks) - 1, tuple(s.token for s in below), price)
-    leaf = Foreign(name, ones, np.dtype(object))
-    return dressed(made, leaf, {name: made}, (*below, step))
+    step = Step(name, f"{title}-look", len(tasks), tuple(s.token for s in below), price)
+    ones = tuple((1,) * len(chunks) for chunks in grid)
+    layer = ResultLayer(name, tasks, ones, np.dtype(object))
+    return result(layer, foreign_of(array).values(), below, step)
 
 
 def _look(
-    look: Callable[..., Any], parent: Recipe, box: Region, first: int, wanted: Wanted,
+    look: Callable[..., Any], parent: Recipe, box: Region, first: int, places: Places,
     blocks: Sequence[Array],
 ) -> Any:  # fmt: skip
-    block = parent.read(box, wanted.given(blocks))
-    return look(block, box[first:], parent.shape[first:])
+    with one_thread_each():
+        block = evaluate(parent, box, handed(places, blocks))
+        return look(block, box[first:], parent.shape[first:])
 
 
 def _join(

@@ -10,6 +10,7 @@ import numpy as np
 
 from lazyvol.plan import regions
 from lazyvol.plan.cuts import Cut
+from lazyvol.plan.evaluate import evaluate, price
 from lazyvol.plan.recipe import Array, Cost, Given, Recipe
 from lazyvol.plan.regions import Region
 
@@ -174,7 +175,7 @@ class Stream:
     def cost(self, box: Region) -> Cost:
         """Bytes a task reads, and its peak: state, tile of every operand, scratch."""
         tiles = list(self.tiles(box))
-        parts = [[o.cost(self.part(o, t)) for t in tiles] for o in self.operands]
+        parts = [[price(o, self.part(o, t)) for t in tiles] for o in self.operands]
         kept = prod(box[a].stop - box[a].start for a in self.kept)
         most = max((regions.size(t) for t in tiles), default=0)
         peak = sum(max((c.peak for c in costs), default=0) for costs in parts)
@@ -214,7 +215,8 @@ class _Reused:
             if self._memory.size < n:
                 self._memory = np.empty(n, self.recipe.dtype)
             out = self._memory[:n].reshape(regions.lengths(region))
-            self._values, self._region = self.recipe.read(region, given, out), region
+            self._values = evaluate(self.recipe, region, given, out)
+            self._region = region
         return self._values
 
 

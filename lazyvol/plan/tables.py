@@ -8,9 +8,11 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask._task_spec import Alias
 
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import Blocks, LazyArray, derived, dressed, recipe_of
+from lazyvol.plan.layers import ResultLayer
+from lazyvol.plan.lazy import Blocks, Lazy, derived, described, recipe_of, result
 from lazyvol.plan.operands import done, grid_of, labelled, operands
 from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.recipe import Array, Foreign, Recipe
@@ -19,18 +21,28 @@ from lazyvol.stack import require_stack
 
 
 def settled(stack: xr.DataArray) -> xr.DataArray:
-    """The same, made once in a run however many tasks take it; for what is small."""
-    if not isinstance(stack.data, LazyArray):
+    """The stack, made once in a run however many tasks take it; for what is small."""
+    if not isinstance(stack.data, da.Array):
         return stack
-    return stack.copy(data=derived(settled_array, stack.data))
+    return stack.copy(data=settled_array(described(stack.data)).array)
 
 
-def settled_array(array: LazyArray) -> LazyArray:
-    if isinstance(array.recipe, Foreign):
-        return array
-    plain = da.Array(array.dask, array.name, array.chunks, meta=array._meta)
-    leaf = Foreign(array.name, array.chunks, array.dtype)
-    return dressed(plain, leaf, {array.name: plain}, array.steps)
+def settled_array(lazy: Lazy) -> Lazy:
+    """An array whose blocks are made once, and handed to the tasks that need them."""
+    made: Lazy = derived(_settled, lazy)
+    return made
+
+
+def _settled(lazy: Lazy) -> Lazy:
+    if isinstance(lazy.recipe, Foreign):
+        return lazy
+    name = f"{lazy.name}-settled"
+    tasks = {
+        (name, *index): Alias((name, *index), (lazy.name, *index))
+        for index, _ in regions.boxes(lazy.chunks)
+    }
+    layer = ResultLayer(name, tasks, lazy.chunks, lazy.dtype)
+    return result(layer, [lazy.array], lazy.steps, None)
 
 
 def with_tables(

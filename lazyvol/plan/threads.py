@@ -14,12 +14,17 @@ This is the one place where thread counts are set. Who brings threads, and what 
 - ``scipy.fft`` uses one worker unless asked.
 """
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
+import dask
+from dask import threaded
+from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
 
 
@@ -64,6 +69,43 @@ class _Shared:
 
 
 _shared = _Shared()
+
+Item = TypeVar("Item")
+
+
+def local_scheduler() -> str:
+    """Dask's scheduler for what is in this process's memory: threads, or none where one thread was
+    asked for (a cluster would be sent all of the data)."""
+    asked = dask.config.get("scheduler", None)
+    return "synchronous" if asked in ("sync", "synchronous", "single-threaded") else "threads"
+
+
+def each_here(
+    function: Callable[[Item], None], items: Sequence[Item], *, several: bool = True
+) -> None:
+    """Call ``function`` with every item, on this machine's threads where they are ``several``."""
+    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+    if not several or min(threads, len(items)) < 2 or local_scheduler() == "synchronous":
+        for item in items:
+            function(item)
+        return
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        list(pool.map(function, items))
+
+
+def _forget_threads() -> None:
+    """Start anew in a forked process: it has the locks and pools of its parent, not the threads.
+
+    Dask would wait for ever for threads that its pool still counts.
+    """
+    _shared.__init__()  # type: ignore[misc]
+    threaded.default_pool = None
+    threaded.pools.clear()
+    threaded.pools_lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.ragged import ragged_array
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Region
-from lazyvol.plan.selecting import Aligned
+from lazyvol.plan.selecting import aligned
 from lazyvol.plan.stencils import Generated, Stencil
 from lazyvol.plan.streams import Fold
 from lazyvol.stack import require_stack
@@ -84,7 +84,7 @@ def _blockwise(
     title: str,
     *arrays: Any,
 ) -> Blocks:
-    parents = tuple(Aligned(recipe_of(x), t) for x, t in zip(arrays, turns, strict=True))
+    parents = tuple(aligned(recipe_of(x), t) for x, t in zip(arrays, turns, strict=True))
     recipe = Blockwise(
         kernel, parents, (runs,) * len(parents), shape, np.dtype(dtype), entire, scratch
     )
@@ -160,8 +160,8 @@ def _stencil(
     array: Any,
 ) -> Blocks:
     recipe = Stencil(
-        kernel, recipe_of(array), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes, placed,
-        fills, planes,
+        kernel, (recipe_of(array),), halo, mode, np.dtype(dtype), fill, scratch, steps, sizes,
+        placed, fills, planes,
     )  # fmt: skip
     grid = grid_of(array, tuple(range(array.ndim)))
     if mode == "valid" or max(steps, default=1) > 1:
@@ -195,7 +195,7 @@ def fold(
     made: Mapping[str, Any] | None = outright(spec, turns, reduced, *arrays) if local else None
     if made is None:
         lazily = derived(partial(folded, spec, turns, reduced, title), *arrays)
-        made = all_done(lazily) if local else lazily
+        made = all_done(lazily) if local else {k: lazy.array for k, lazy in lazily.items()}
     return {
         key: labelled(made[key], (*kept, *out.dims), stacks[0]) for key, out in spec.outputs.items()
     }
@@ -212,7 +212,7 @@ def generate(
     """Values from position alone: ``kernel(slices) -> block``, lazy, labelled as ``like``."""
     make = partial(_generate, kernel, like.shape, np.dtype(dtype), scratch, title)
     dims = tuple(str(d) for d in like.dims)
-    return labelled(lazily(make), dims, like)
+    return labelled(lazily(make).array, dims, like)
 
 
 def _generate(

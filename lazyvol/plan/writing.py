@@ -9,15 +9,21 @@ from typing import Any, Protocol
 
 import dask
 import dask.array as da
+from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.delayed import Delayed
 from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import LazyArray, Wanted, dressed, finished, foreign_of, needs, recipe_of
-from lazyvol.plan.recipe import Array, Recipe
+from lazyvol.plan.evaluate import evaluate
+from lazyvol.plan.finishing import finished
+from lazyvol.plan.handed import handed
+from lazyvol.plan.layers import Places, needs
+from lazyvol.plan.lazy import described, recipe_of
+from lazyvol.plan.recipe import Array, Recipe, settle
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.threads import local_scheduler, one_thread_each
 
 #: tasks handed to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
 WAVE = 10_000
@@ -49,63 +55,54 @@ def write(
         for index, box in regions.boxes(sink.grid)
         if not (resume and sink.has(box))
     ]
-    scheduler = None if any(isinstance(a, da.Array) for a in arrays) else "threads"
-    arrays = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
-    if len(todo) > WAVE:
-        arrays = _settled(arrays)
-    jobs = iter(todo)
+    scheduler = None if any(isinstance(a, da.Array) for a in arrays) else local_scheduler()
+    lazy = [
+        described(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
+    ]
+    foreign = {name: array for one in lazy for name, array in one.foreign.items()}
+    if len(todo) > WAVE:  # computed once, not once a wave
+        foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
+    jobs, recipes = iter(todo), [one.recipe for one in lazy]
     with _shown(progress):
         while wave := list(islice(jobs, WAVE)):
-            dask.compute(_wave(wave, arrays, sinks), scheduler=scheduler)
+            tasks = _wave(wave, recipes, sinks, list(foreign.values()))
+            dask.compute(tasks, scheduler=scheduler)
 
 
 def plan_token(arrays: Sequence[Any], *facts: Any) -> str:
     """Name of a computation: its recipes down to the stored data, its facts, the versions."""
     versions = [version(p) for p in ("lazyvol", "numpy", "numba", "scipy")]
-    return str(tokenize([recipe_of(a).token for a in arrays], facts, versions))
-
-
-def _settled(arrays: Sequence[Any]) -> Sequence[Any]:
-    """Arrays whose foreign parts are computed once, not once a wave."""
-    held = foreign_of(*arrays)
-    done = dict(zip(held, dask.persist(*held.values()), strict=True))
-    settled = []
-    for array in arrays:
-        if isinstance(array, LazyArray):
-            foreign = {name: done[name] for name in array.foreign}
-            settled.append(dressed(array, array.recipe, foreign, array.steps))
-        else:
-            settled.append(done[array.name])
-    return settled
+    return str(tokenize([settle(recipe_of(a)).token for a in arrays], facts, versions))
 
 
 def _wave(
     jobs: Sequence[tuple[int, tuple[int, ...], Region]],
-    arrays: Sequence[Any],
+    recipes: Sequence[Recipe],
     sinks: Sequence[Sink],
+    foreign: Sequence[da.Array],
 ) -> Delayed:
-    """One delayed value that rests on the write tasks of a wave."""
-    recipes = [recipe_of(a) for a in arrays]
+    """One delayed value that rests on the write tasks of a wave.
+
+    Recipes and sinks travel in every task: as tasks of their own they would be what all others
+    depend on, and take the blame when a worker dies.
+    """
     name = "lazyvol-write-" + tokenize([r.token for r in recipes], jobs)
     tasks: dict[Any, Any] = {}
-    for n in {n for n, _, _ in jobs}:
-        tasks[f"{name}-recipe-{n}"], tasks[f"{name}-sink-{n}"] = recipes[n], sinks[n]
-    keys = []
     for n, index, box in jobs:
-        wanted, blocks = needs((recipes[n], box))
+        places, blocks = needs((recipes[n], box))
         key = (name, n, *index)
-        parts = (f"{name}-sink-{n}", f"{name}-recipe-{n}", box, wanted, blocks)
-        tasks[key] = (_write_block, *parts)
-        keys.append(key)
-    tasks[name] = (len, keys)
-    below = list(foreign_of(*arrays).values())
-    return Delayed(name, HighLevelGraph.from_collections(name, tasks, dependencies=below))
+        tasks[key] = Task(key, _write_block, sinks[n], recipes[n], box, places, blocks)
+    tasks[name] = Task(name, len, List(*(TaskRef(key) for key in tasks)))
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
+    return Delayed(name, graph)
 
 
 def _write_block(
-    sink: Sink, recipe: Recipe, region: Region, wanted: Wanted, blocks: Sequence[Array]
+    sink: Sink, recipe: Recipe, region: Region, places: Places, blocks: Sequence[Array]
 ) -> int:
-    block = finished(recipe, recipe.read(region, wanted.given(blocks)), blocks)
+    with one_thread_each():
+        values = evaluate(recipe, region, handed(places, blocks))
+        block = finished(recipe, values, blocks)
     sink.write(region, block)
     return block.nbytes
 
