@@ -17,6 +17,8 @@ PARTS = ("n", "x", "y", "xx", "yy", "xy", "difference", "entropy")
 LANES = 64
 #: how close to 0 and 1 a probability may come before its logarithm is taken
 CLIP = 1e-7
+#: products below have lost digits to underflow
+SMALLEST = 1e-290
 
 
 def start(shape: tuple[int, ...]) -> State:
@@ -75,14 +77,15 @@ def _row_numbers(block: Array | None, kept: Sequence[int], shape: tuple[int, ...
 
 @compiled
 def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type: ignore[no-untyped-def]
-    """Sums about the first voxel of each row, turned into means and centred moments.
+    """Sums about the first voxel of each row that counts, turned into means and centred moments.
 
     The shift keeps cancellation to the ratio of a deviation to the spread, whatever the offset.
     """
     for a in range(x.shape[0]):
         v, u, m = x[a], y[y_row[a]], w[w_row[a]]
-        x0 = np.float64(v[0]) if np.isfinite(v[0]) else 0.0
-        y0 = np.float64(u[0]) if np.isfinite(u[0]) else 0.0
+        first = _first(m) if masked else 0
+        x0 = np.float64(v[first]) if np.isfinite(v[first]) else 0.0
+        y0 = np.float64(u[first]) if np.isfinite(u[first]) else 0.0
         n = float(v.size)
         if masked:
             n, sx, sy, xx, yy, xy, dd = _masked_sums(v, u, m, x0, y0, own, other)
@@ -97,6 +100,15 @@ def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type
             out[6, a] = dd
         if entropy:
             out[7, a] = _entropy(v, u, m, masked, own, other)
+
+
+@compiled
+def _first(flags):  # type: ignore[no-untyped-def]
+    """Place of the first flag that is set; 0 where none is."""
+    for j in range(flags.size):
+        if flags[j]:
+            return j
+    return 0
 
 
 @compiled_sums
@@ -183,7 +195,7 @@ def _mse(s: State) -> Array:
 
 
 def _ncc(s: State) -> Array:
-    found = s["xy"] / np.sqrt(np.maximum(s["xx"], 0.0) * np.maximum(s["yy"], 0.0))
+    found = s["xy"] / _root_of_product(np.maximum(s["xx"], 0.0), np.maximum(s["yy"], 0.0))
     return np.where(np.isfinite(found), np.clip(found, -1.0, 1.0), np.nan)
 
 
@@ -191,8 +203,18 @@ def _cosine(s: State) -> Array:
     xy = s["xy"] + s["n"] * s["x"] * s["y"]
     xx = s["xx"] + s["n"] * s["x"] ** 2
     yy = s["yy"] + s["n"] * s["y"] ** 2
-    found: Array = np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0)
+    found: Array = np.clip(xy / _root_of_product(xx, yy), -1.0, 1.0)
     return found
+
+
+def _root_of_product(a: Array, b: Array) -> Array:
+    """Root of a product, also where the product leaves the range of a float64.
+
+    The root of the product is exact for equal factors, the product of the roots is not.
+    """
+    product = a * b
+    within = (product > SMALLEST) & (product < np.inf)
+    return np.where(within, np.sqrt(product), np.sqrt(a) * np.sqrt(b))
 
 
 SCORES = {

@@ -173,7 +173,7 @@ def _shares(out, values, mean, width, low, high, table):  # type: ignore[no-unty
     last = table.shape[0] - 1
     for i in range(out.size):
         away = np.float64(values[i]) - mean
-        z = away / width if width > 0.0 else away
+        z = away / width if width != 0.0 else away
         if not (abs(z) < REACH):
             share = 1.0 if z > 0.0 else 0.0 if z < 0.0 else z
         else:

@@ -56,13 +56,14 @@ def update(
     if "count" not in state:
         _accumulate(state, axes, block)
         return
+    holed = skipna and block.dtype.kind == "f"
     valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
-    if skipna and block.dtype.kind == "f":
+    if holed:
         valid = valid & ~np.isnan(block)
     flags = spread(valid, block.shape, axes)
     counts = pair(state["count"], axes)
     counts += _counted(flags, prod(block.shape[a] for a in axes))
-    counted = None if mask is None and flags.size == 1 else flags
+    counted = flags if holed or mask is not None else None
     _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
 
 
@@ -189,19 +190,25 @@ def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untype
         _sums(out, s, sr)
     elif which == 1:
         _means(out, s, sr, count)
-    elif which == 2 or which == 3:
+    elif which == 2:
         _sums(out, q, qr)
+    elif which == 3:
+        _roots(out, q, qr)
     else:
-        _variances(out, s, sr, q, qr, count, ddof)
-    if which == 3 or which == 5:
-        for j in range(out.size):
-            out[j] = np.sqrt(out[j])
+        _variances(out, s, sr, q, qr, count, ddof, which == 5)
 
 
 @compiled
 def _sums(out, high, low):  # type: ignore[no-untyped-def]
     for j in range(out.size):
         out[j] = high[j] + (low[j] if is_finite(high[j]) else 0.0)
+
+
+@compiled
+def _roots(out, high, low):  # type: ignore[no-untyped-def]
+    """Roots before rounding to the type of ``out``: the square of a float32 may not fit one."""
+    for j in range(out.size):
+        out[j] = np.sqrt(high[j] + (low[j] if is_finite(high[j]) else 0.0))
 
 
 @compiled
@@ -219,17 +226,17 @@ def _means(out, s, sr, count):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _variances(out, s, sr, q, qr, count, ddof):  # type: ignore[no-untyped-def]
+def _variances(out, s, sr, q, qr, count, ddof, root):  # type: ignore[no-untyped-def]
     n, free = np.float64(count[0]), np.float64(ddof)
     if count.size == 1:
         left = n - free if n > free else np.nan
         for j in range(out.size):
             v, e = centred(s[j], sr[j], q[j], qr[j], n)
             v, e = quotient(v, e, left)
-            out[j] = v + e
+            out[j] = np.sqrt(v + e) if root else v + e
         return
     for j in range(out.size):
         n = np.float64(count[j])
         v, e = centred(s[j], sr[j], q[j], qr[j], n)
         v, e = quotient(v, e, n - free if n > free else np.nan)
-        out[j] = v + e
+        out[j] = np.sqrt(v + e) if root else v + e

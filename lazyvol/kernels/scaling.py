@@ -37,8 +37,8 @@ def rescale(
 def unit_norm(
     block: Array, mask: Array | None = None, *, axes: Sequence[int], dtype: np.dtype[Any]
 ) -> Array:
-    """Divided by the Euclidean norm; zeros stay zeros."""
-    return _scaled(block, mask, axes, ("norm",), _length, None, dtype)
+    """Divided by the Euclidean norm; zeros stay zeros, and nothing counted gives NaN."""
+    return _scaled(block, mask, axes, ("norm", "count"), _length, None, dtype)
 
 
 def center(
@@ -70,7 +70,7 @@ def _range(found: Found) -> tuple[Array, Array]:
 
 
 def _length(found: Found) -> tuple[Array, Array]:
-    norm = found["norm"]
+    norm = np.where(found["count"] == 0, np.nan, found["norm"])
     return np.zeros_like(norm), np.where(norm == 0, 1.0, norm)
 
 

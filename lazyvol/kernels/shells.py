@@ -27,7 +27,7 @@ def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
     Per shell, the sum of ``A conj(B)`` over the root of the two powers (Harauz and van Heel,
     Optik 73, 1986); a frequency belongs to the nearest shell. Zero where a shell has no power.
     """
-    first, second = (scipy.fft.rfftn(np.asarray(v, np.float64), workers=1) for v in (a, b))
+    first, second = (scipy.fft.rfftn(_about_one(v), workers=1) for v in (a, b))
     shells = np.rint(_radius(a.shape, spacing) / shell_width(a.shape, spacing)).astype(np.int64)
     count = shell_count(a.shape, spacing)
     kept = shells < count
@@ -42,6 +42,15 @@ def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
     power = np.sqrt(total(np.abs(first) ** 2) * total(np.abs(second) ** 2))
     found: Array = np.divide(cross, power, out=np.zeros(count), where=power > 0)
     return found
+
+
+def _about_one(values: Array) -> Array:
+    """Float64 times the power of two that brings the largest to about 1: powers are squares of
+    squares, whose range would end at 1e77."""
+    wide = np.asarray(values, np.float64)
+    largest = np.abs(wide).max(initial=0.0)
+    scaled: Array = np.ldexp(wide, -np.frexp(largest)[1]) if np.isfinite(largest) else wide
+    return scaled
 
 
 def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:

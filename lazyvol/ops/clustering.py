@@ -5,6 +5,7 @@ count. Nothing here holds more than a share of the stack; ``explain`` tells how 
 is read. A NaN makes every distance of its volume NaN, and all components.
 """
 
+import warnings
 from functools import partial
 from math import comb, isqrt
 from typing import Any, Literal, get_args
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import gram, trees
 from lazyvol.ops.decomposing import decomposed
 from lazyvol.ops.principal import paired, require_free, require_mask, require_real
@@ -25,6 +26,8 @@ __all__ = ["clusters", "components", "condensed", "distances", "linkage"]
 Metric = Literal["euclidean", "cosine", "ncc", "jaccard", "tanimoto"]
 Method = Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"]
 OTHER = f"{STACK}_other"
+#: methods that are about centres of clusters, which only Euclidean distances tell of
+EUCLIDEAN = ("centroid", "median", "ward")
 COLUMNS = ("left", "right", "distance", "size")
 
 
@@ -60,6 +63,7 @@ def distances(
     -------
     xarray.DataArray
         (k, k_other), float; symmetric with zeros on its diagonal for a stack against itself.
+        ``attrs["metric"]`` names the metric, through ``condensed``, files and ``linkage``.
         An angle with an empty volume, or a correlation with a constant one, is NaN.
 
     Raises
@@ -93,6 +97,7 @@ def distances(
     )  # fmt: skip
     if metric != "euclidean":
         found.attrs = {str(n): v for n, v in with_units(a, 0).items()}
+    found.attrs["metric"] = metric
     return found
 
 
@@ -109,6 +114,11 @@ def _require_volumes(stack: xr.DataArray, metric: str) -> None:
         raise LabelError(
             f"jaccard compares boolean volumes, got dtype={stack.dtype}; compare first, e.g. "
             f"stack > 0, or take 'tanimoto'"
+        )
+    if metric == "ncc" and stack.size == stack.sizes[STACK]:
+        raise LabelError(
+            f"distances: volumes must have two voxels or more for metric='ncc', got "
+            f"{dict(stack.sizes)}; take metric='euclidean'"
         )
 
 
@@ -196,7 +206,8 @@ def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
         Square (k, k_other) as ``distances`` gives it, or condensed (pair,).
     method
         ``"single"``, ``"complete"``, ``"average"``, ``"weighted"``, or, of Euclidean distances
-        alone, ``"centroid"``, ``"median"``, ``"ward"``.
+        alone, ``"centroid"``, ``"median"``, ``"ward"``: of others they mean nothing, and a
+        UserWarning names the metric.
 
     Returns
     -------
@@ -225,6 +236,14 @@ def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
     if method not in get_args(Method):
         raise LabelError(f"method is one of {get_args(Method)}, got {method!r}")
     require_real(matrix)
+    metric = matrix.attrs.get("metric", "euclidean")
+    if method in EUCLIDEAN and metric != "euclidean":
+        warnings.warn(
+            f"linkage: method={method!r} must have Euclidean distances, got those of "
+            f"{metric=}; pass method='average', or distances(metric='euclidean')",
+            UserWarning,
+            stacklevel=2,
+        )
     n = _leaves(matrix) if matrix.ndim == 1 else _side(matrix)
     if n < 2:
         raise LabelError(f"a tree has two leaves or more, got {n} volumes")
@@ -297,6 +316,8 @@ def clusters(
     leaves = array.shape[0] + 1
     if (n is None) == (distance is None):
         raise LabelError(f"clusters are cut by n or by distance, got {n=} and {distance=}")
+    if n is not None and n % 1:
+        raise OptionError(f"clusters: n must be a whole number, got {n!r}; round it")
     if n is not None and not 1 <= n <= leaves:
         raise LabelError(f"{leaves} particles make 1 to {leaves} clusters, got {n=}")
     if distance is not None and not distance >= 0:
@@ -359,6 +380,9 @@ def components(stack: xr.DataArray, n: int = 8, *, mask: xr.DataArray | None = N
     dims = tuple(str(d) for d in stack.dims if d != STACK)
     count, voxels = stack.sizes[STACK], stack.size // max(1, stack.sizes[STACK])
     most = min(count - 1, voxels)
+    if n % 1:
+        raise OptionError(f"components: n must be a whole number, got {n!r}; round it")
+    n = int(n) if 1 <= n <= most else n
     if not 1 <= n <= most:
         raise LabelError(
             f"{count} volumes of {voxels} voxels have 1 to {most} components, got {n=}"

@@ -11,7 +11,7 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement, particles
 from lazyvol.ops.canvas import not_negative, seed_of
-from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled
+from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled, require_several
 from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
     SPATIAL,
@@ -74,6 +74,7 @@ def correlation(
     if not 0 < confidence < 1:
         raise LabelError(f"confidence lies between 0 and 1, got {confidence=}")
     dims = compared_dims(a, dim)
+    require_several("correlation", a, dims)
     names = ("correlation", "lower", "upper")
     dtype = float_of(a.dtype)
     z = float(scipy.special.ndtri((1 + confidence) / 2))
@@ -108,7 +109,7 @@ def profile(
     reference
         ``"first"`` or ``"last"`` slice along ``dim``, or any other as an array.
     dim
-        Spatial dim to go along.
+        Spatial dim to go along, or ``"k"``: every volume with the first or last one.
     transform
         Change of the slices: a function of the whole stack, such as
         ``lambda s: lv.synthetic.elastic(s, 40.0, 6.0, dim=("y", "x"))``; or a flip, ``"flip"``
@@ -130,7 +131,7 @@ def profile(
     Raises
     ------
     LabelError
-        If an option is none of these, or a transform changes the shape.
+        If an option is none of these, a transform changes the shape, or ``dim`` has one slice.
 
     Examples
     --------
@@ -145,13 +146,28 @@ def profile(
     require_stack(stack)
     dims_of(stack, dim)
     over = tuple(d for d in spatial_dims(stack) if d != dim)
-    if dim not in SPATIAL or not over:
-        raise LabelError(f"a profile goes along one of two or more spatial dims, got {dim=}")
+    if dim not in (STACK, *SPATIAL) or not over:
+        raise LabelError(
+            f"a profile goes along {STACK!r} or one of two or more spatial dims, got {dim=}"
+        )
+    _require_slices(stack, dim)
     kept = _reference(stack, reference, dim)
     changed = stack if transform is None else _transformed(stack, transform, over)
     if not_negative("noise", noise) > 0:
         changed = _noisy(changed, noise, seed_of(seed))
     return correlation(changed, kept, over, confidence=confidence, mask=mask)
+
+
+def _require_slices(stack: xr.DataArray, dim: str) -> None:
+    """Refuse to go along a dim that has one slice, which would be compared with itself."""
+    if stack.sizes[dim] != 1:
+        return
+    longer = [d for d in (STACK, *SPATIAL) if stack.sizes.get(d, 1) > 1]
+    best = longer[0] if longer else STACK
+    raise LabelError(
+        f"profile: dim must name a dim of two slices or more, got dim={dim!r} of length 1 in "
+        f"{dict(stack.sizes)}; pass dim={best!r}"
+    )
 
 
 def _reference(stack: xr.DataArray, reference: str | xr.DataArray, dim: str) -> xr.DataArray:

@@ -2,9 +2,14 @@
 
 All of them take ``dim``, the dims of one particle (the spatial ones by default), and ``mask``, a
 boolean array over any of the stack's dims: statistics are of the voxels where it is True, every
-voxel is changed. NaN is left out of the statistics and stays NaN; a particle without any other
-voxel becomes NaN. Floats keep their type, integers give float64; arithmetic is in float64.
-Each particle is one piece of one task: blocks hold ``dim`` whole.
+voxel is changed. NaN is left out of the statistics and stays NaN; a particle of which nothing
+counts (an empty mask, no voxel but NaN) becomes NaN. Floats keep their type, integers give float64;
+arithmetic is in float64. Each particle is one piece of one task: blocks hold ``dim`` whole.
+
+A constant particle becomes ``low`` by ``rescale``, of norm 1 by ``unit_norm`` (zeros stay), 0 by
+``center``, ``standardize`` and ``contrast_normalise``, the middle by ``gaussian_stretch``, and 0 by
+``display``. Under a mask ``gaussian_stretch`` and ``equalise`` change only its voxels, so that an
+empty one leaves a particle as it is; ``display`` shows a stack of which nothing counts as 0.
 
 ``gaussian_stretch``, ``equalise`` and ``display`` go through the distribution of the values, that
 of each particle or of the whole stack: one pass finds it, the next takes the voxels through it,
@@ -88,6 +93,8 @@ def unit_norm(
     stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle divided by its Euclidean norm; zeros stay zeros.
+
+    Where nothing counts (an empty mask, nothing but NaN) the particle becomes NaN.
 
     Examples
     --------
@@ -213,7 +220,8 @@ def gaussian_stretch(
     Returns
     -------
     xarray.DataArray
-        Same dims and coordinates, without a unit; NaN stays NaN. A constant becomes the middle.
+        Same dims and coordinates, without a unit; NaN stays NaN. A constant becomes the middle;
+        one with an infinite value has no mean or deviation and becomes NaN.
 
     Raises
     ------

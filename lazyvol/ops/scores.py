@@ -219,6 +219,12 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
             f"got {dims} and {tuple(b.dims)}"
         )
     require_same_grid(a, b)
+    flat = [d for d in dims if a.sizes[d] < 2]
+    if flat:
+        raise LabelError(
+            f"fsc: a and b must have two voxels or more along each dim, got {dict(a.sizes)}; "
+            f"drop the others with .isel(dict.fromkeys({flat!r}, 0), drop=True)"
+        )
     steps = tuple(spacing(a, d) for d in dims)
     n = shells.shell_count(a.shape, steps)
     found = blockwise(

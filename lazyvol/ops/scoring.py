@@ -58,6 +58,8 @@ def comparison(
 ) -> Comparison:
     """What makes scores, not yet folded."""
     dims = compared_dims(stack, dim)
+    if "ncc" in metrics:
+        require_several("ncc", stack, dims)
     own = isinstance(against, str)
     others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
     reference = _reference(stack, against)
@@ -111,6 +113,16 @@ def compared_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     if dim == SPATIAL:
         dim = tuple(d for d in SPATIAL if d in stack.dims)
     return dims_of(stack, dim)
+
+
+def require_several(op: str, stack: xr.DataArray, dims: tuple[str, ...]) -> None:
+    """Refuse a correlation over a single voxel, which has no deviation."""
+    if all(stack.sizes[d] == 1 for d in dims):
+        longer = tuple(str(d) for d in stack.dims if stack.sizes[d] > 1)
+        raise LabelError(
+            f"{op}: dim must span two voxels or more, got {dims} of length 1 in "
+            f"{dict(stack.sizes)}; pass dim={longer!r}"
+        )
 
 
 def _others(stack: xr.DataArray) -> int:

@@ -26,9 +26,10 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments
 from lazyvol.ops import distribution
+from lazyvol.ops.reducing import freedom_of, require_ends
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, apart, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import Dims, apart, dims_of, float_of, require_mask, require_stack, with_units
 
 __all__ = [
     "count",
@@ -86,7 +87,9 @@ def var(
 
     Never negative. Of float32 and small integers right to rounding; of float64 while the mean is
     below about 1e7 deviations (21 units in the last place at 1e8, nothing left at 1e14: subtract
-    an offset first). int64 beyond 2**53 is rounded as it is read. NaN where ``n <= ddof``.
+    an offset first), and while values of float64 are 0 or from about 1e-140 to 1e150 in size: their
+    squares then have all digits. int64 beyond 2**53 is rounded as it is read. NaN where a mask or
+    ``skipna`` leaves no more than ``ddof`` values; fewer than that without them are refused.
 
     Examples
     --------
@@ -122,7 +125,8 @@ def min(
 ) -> xr.DataArray:
     """Least value over ``dim``, in the stack's own dtype.
 
-    Where a mask leaves nothing, floats give NaN and integers the largest of their type.
+    Where a mask leaves nothing, floats give NaN and integers the largest of their type; integers
+    over a dim of length 0 are refused.
 
     Examples
     --------
@@ -138,7 +142,8 @@ def max(
 ) -> xr.DataArray:
     """Greatest value over ``dim``, in the stack's own dtype.
 
-    Where a mask leaves nothing, floats give NaN and integers the least of their type.
+    Where a mask leaves nothing, floats give NaN and integers the least of their type; integers
+    over a dim of length 0 are refused.
 
     Examples
     --------
@@ -173,6 +178,9 @@ def norm(
 ) -> xr.DataArray:
     """Vector norm over ``dim``, by default of every volume: as ``numpy.linalg.norm`` of order 1,
     2 or infinity.
+
+    Order 2 is of values that are 0 or from about 1e-140 to 1e150 in size: of float64 beyond, the
+    squares leave the range of the type, as they do in numpy. Every float32 is within.
 
     Examples
     --------
@@ -239,7 +247,7 @@ def quantile(
     >>> lv.stats.quantile(stack, (0.0, 0.25, 1.0)).values.ravel()
     array([1.  , 1.75, 8.  ])
     """
-    flags = None if mask is None else _flags(mask)
+    flags = None if mask is None else require_mask(mask)
     return distribution.quantile(stack, q, dim, skipna, flags)
 
 
@@ -266,7 +274,7 @@ def histogram(
     >>> found.counts.values, found.edges.values
     (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
     """
-    flags = None if mask is None else _flags(mask)
+    flags = None if mask is None else require_mask(mask)
     return distribution.histogram(stack, bins, range, dim, flags)
 
 
@@ -311,13 +319,17 @@ def _statistics(
     if stack.dtype.kind == "c":
         raise LabelError(f"statistics are of real numbers, got dtype={stack.dtype}; use .real")
     dims = dims_of(stack, dim)
+    n = prod(stack.sizes[d] for d in dims)
+    free = freedom_of("-".join(names), ddof, n if {"var", "std"} & set(names) else None)
+    if {"min", "max"} & set(names) and not absolute:
+        require_ends("-".join(names), stack, dims, n)
     spec = statistics_fold(
-        names, stack.dtype, prod(stack.sizes[d] for d in dims), ddof=ddof,
+        names, stack.dtype, n, ddof=free,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
     )  # fmt: skip
     if apart(stack, dims):
         spec = replace(spec, scratch=spec.scratch + stack.dtype.itemsize)
-    operands = (stack,) if mask is None else (stack, _flags(mask))
+    operands = (stack,) if mask is None else (stack, require_mask(mask))
     found = fold(spec, *operands, dims=dims, title="-".join(names))
     made = {n: found[NEEDS[n][1]] for n in names}
     for name, array in made.items():
@@ -376,15 +388,6 @@ def _finish_bytes(want: Mapping[str, np.dtype[Any]]) -> int:
     for dtype in want.values():
         total += dtype.itemsize
     return total
-
-
-def _flags(mask: xr.DataArray) -> xr.DataArray:
-    require_stack(mask)
-    if mask.dtype != bool:
-        raise LabelError(
-            f"a mask is boolean, got dtype={mask.dtype}; compare it first, e.g. mask > 0"
-        )
-    return mask
 
 
 def _attrs(stack: xr.DataArray, power: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import spectra
 from lazyvol.ops.principal import (
     features_spectrum,
@@ -175,9 +175,11 @@ def _sized(
             f"whiten over one dim"
         )
     most = min(n - 1, p)
+    if keep is not None and keep % 1:
+        raise OptionError(f"whitening: keep must be a whole number, got {keep!r}; round it")
     if keep is not None and not 1 <= keep <= most:
         raise LabelError(f"{n} samples of {p} features have 1 to {most} components, got {keep=}")
-    return own, features, keep or most
+    return own, features, int(keep or most)
 
 
 def _by_samples(stack: xr.DataArray, own: Sequence[str]) -> bool:
