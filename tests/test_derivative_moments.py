@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import ndimage as ndi
 
 import lazyvol as lv
-from lazyvol.ops import differentiating
+from lazyvol.kernels import continuing
 from tests.derivative_rows import derived, frangi, smooth_curvatures, tensors
 from tests.strategies import chunked, labelled, values
 
@@ -105,6 +105,15 @@ def test_scipy_has_the_derivatives_of_a_gaussian_that_ends_late():
 # scales beside short axes ------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["blocks", "wholes"])
+def way(request, monkeypatch):
+    """Small volumes are padded along all axes at once; large ones along one after the other."""
+    if request.param == "wholes":
+        monkeypatch.setattr(continuing, "WIDE", 0)
+        monkeypatch.setattr(continuing, "SMALL", 0)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("length", [30.0, 7.5])
 def test_scales_larger_than_the_array(mode, length):
@@ -120,6 +129,7 @@ def test_scales_larger_than_the_array(mode, length):
     )
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("mode", ["reflect", "mirror", "nearest", "constant"])
 def test_tensors_of_scales_larger_than_the_array(mode):
     a = values("float64")
@@ -140,7 +150,8 @@ def test_whole_volumes_and_blocks_are_filtered_alike(monkeypatch):
     options = {"sigma": {"z": 3.0, "y": 2.0, "x": 1.5}, "mode": "constant", "fill": 4.0}
     ops = (D.gradient, D.hessian_eigenvalues, D.laplacian, D.gradient_magnitude)
     blocks = [op(stack, **options) for op in ops]
-    monkeypatch.setattr(differentiating, "WIDE", 0.0)
+    monkeypatch.setattr(continuing, "WIDE", 0)
+    monkeypatch.setattr(continuing, "SMALL", 0)
     for op, expected in zip(ops, blocks, strict=True):
         found = op(stack, **options)
         xr.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -6,19 +6,26 @@ reach further than one period (2 n voxels at the most) are added up to those of 
 filter that is made axis by axis needs no more than one padded axis at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from lazyvol.kernels.separable import DOUBLE, along
-from lazyvol.kernels.splines import positions
+from lazyvol.kernels.splines import Border, positions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: voxels before and after
 Reach = tuple[int, int]
+
+#: times the memory of an array that it may take with what lies beyond its border, and values up
+#: to which that does not matter
+WIDE, SMALL = 8, 2**22
+#: values that volumes which are filtered together may have when they are grown
+ROOM = 2**20
 
 
 def shortened(
@@ -50,7 +57,7 @@ def shortened(
     return np.ascontiguousarray(np.moveaxis(found, 0, axis)), (-first, last)
 
 
-def continued(block: Array, reach: Sequence[Reach], mode: str, fill: Any) -> Array:
+def continued(block: Array, reach: Sequence[Reach], mode: Border, fill: Any) -> Array:
     """A block of whole axes with what lies beyond their border."""
     for axis, (before, after) in enumerate(reach):
         n = block.shape[axis]
@@ -60,6 +67,12 @@ def continued(block: Array, reach: Sequence[Reach], mode: str, fill: Any) -> Arr
         elif before + after:
             block = np.take(block, positions(np.arange(-before, n + after), n, mode), axis)
     return block
+
+
+def is_wide(shape: Sequence[int], reach: Sequence[Reach]) -> bool:
+    """Whether an array with what lies beyond its border takes too much memory at once."""
+    grown = prod(n + sum(own) for n, own in zip(shape, reach, strict=True))
+    return grown > max(SMALL, WIDE * prod(shape))
 
 
 @dataclass(frozen=True)
@@ -75,21 +88,36 @@ class Pass:
 
 
 def filtered(
-    block: Array, *, passes: Sequence[Pass], axes: Sequence[int], mode: str, dtype: np.dtype[Any]
+    block: Array, *, passes: Sequence[Pass], axes: Sequence[int], mode: Border, dtype: np.dtype[Any]
 ) -> Array:
-    """Every volume of a block whose ``axes`` are whole, pass by pass."""
+    """A block whose ``axes`` are whole, pass by pass, some volumes at a time."""
     out = np.empty(block.shape, dtype)
-    lead = [range(1) if a in axes else range(n) for a, n in enumerate(block.shape)]
-    for at in product(*lead) if block.size else ():
-        index = tuple(slice(None) if a in axes else slice(i, i + 1) for a, i in enumerate(at))
-        volume = block[index]
+    for index in _volumes(block.shape, axes, passes) if block.size else ():
+        some = block[index]
         for step in passes:
-            volume = step.kernel(continued(volume, step.reach, mode, step.fill))
-        out[index] = volume
+            some = step.kernel(continued(some, step.reach, mode, step.fill))
+        out[index] = some
     return out
 
 
-def axis_by_axis(volume: Array, weights: Sequence[Array | None], mode: str, fill: float) -> Array:
+def _volumes(
+    shape: Sequence[int], axes: Sequence[int], passes: Sequence[Pass]
+) -> Iterator[tuple[slice, ...]]:
+    """As many volumes as are ``ROOM`` values when they are grown, along their longest axis."""
+    lead = [a for a in range(len(shape)) if a not in axes]
+    longest = max(lead, key=lambda a: shape[a], default=None)
+    volume = [(a, n) for a, n in enumerate(shape) if a in axes]
+    grown = max((prod(n + sum(p.reach[a]) for a, n in volume) for p in passes), default=1)
+    steps = [n if a in axes else 1 for a, n in enumerate(shape)]
+    if longest is not None:
+        steps[longest] = max(1, ROOM // grown)
+    for at in product(*(range(0, n, step) for n, step in zip(shape, steps, strict=True))):
+        yield tuple(slice(i, i + step) for i, step in zip(at, steps, strict=True))
+
+
+def axis_by_axis(
+    volume: Array, weights: Sequence[Array | None], mode: Border, fill: float
+) -> Array:
     """Weighted sums of a whole volume in float64, every axis padded by itself; weights are of odd
     lengths."""
     beyond = fill

@@ -14,6 +14,7 @@ from lazyvol.kernels import differences, rows, slopes
 from lazyvol.kernels.continuing import axis_by_axis
 from lazyvol.kernels.frames import Frame, Task, each, flat, tiles
 from lazyvol.kernels.separable import gaussian_weights, readable, separable
+from lazyvol.kernels.splines import Border
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Halo = Sequence[tuple[int, int]]
@@ -89,7 +90,7 @@ def of_gaussians(
 
 
 def of_whole_gaussians(
-    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: str, fill: float
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border, fill: float
 ) -> Array:
     """``of_gaussians`` of a block whose axes are whole: one of them is padded at a time."""
     weights = gaussians(sigma, truncate, task.spacing)
@@ -140,7 +141,7 @@ def of_products(
 
 
 def of_whole_products(
-    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: str
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border
 ) -> Array:
     """``of_products`` of a block whose axes are whole: one of them is padded at a time."""
     inner = block.shape[:-1]

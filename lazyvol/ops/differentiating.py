@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels import continuing
 from lazyvol.kernels import derivatives as kernels
 from lazyvol.kernels.frames import Task
 from lazyvol.kernels.separable import readable_type
@@ -146,15 +147,13 @@ class Grid:
         return found
 
 
-#: times the memory of a volume that it may take with its halo; beyond, one axis is padded at a time
-WIDE = 8.0
 #: bytes per voxel of a whole volume: six fields of float64, one of them padded threefold twice
 WHOLE = 8.0 * 12
 
 
 def is_wide(stack: xr.DataArray, reach: Mapping[str, int]) -> bool:
-    """Whether a volume grown by ``reach`` on every side is ``WIDE`` times as large or more."""
-    return prod(1 + 2 * n / max(1, stack.sizes[d]) for d, n in reach.items()) > WIDE
+    """Whether a volume grown by ``reach`` on every side takes too much memory at once."""
+    return continuing.is_wide(stack.shape, [(reach.get(str(d), 0),) * 2 for d in stack.dims])
 
 
 def of_wholes(
