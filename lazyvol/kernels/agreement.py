@@ -183,7 +183,7 @@ def _mse(s: State) -> Array:
 
 
 def _ncc(s: State) -> Array:
-    found = s["xy"] / np.sqrt(np.maximum(s["xx"], 0.0) * np.maximum(s["yy"], 0.0))
+    found = s["xy"] / np.sqrt(np.maximum(s["xx"], 0.0)) / np.sqrt(np.maximum(s["yy"], 0.0))
     return np.where(np.isfinite(found), np.clip(found, -1.0, 1.0), np.nan)
 
 
@@ -191,7 +191,7 @@ def _cosine(s: State) -> Array:
     xy = s["xy"] + s["n"] * s["x"] * s["y"]
     xx = s["xx"] + s["n"] * s["x"] ** 2
     yy = s["yy"] + s["n"] * s["y"] ** 2
-    found: Array = np.clip(xy / np.sqrt(xx * yy), -1.0, 1.0)
+    found: Array = np.clip(xy / np.sqrt(xx) / np.sqrt(yy), -1.0, 1.0)
     return found
 
 
