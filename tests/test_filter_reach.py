@@ -170,6 +170,28 @@ def test_a_large_reach_on_a_stack_of_a_few_mib_takes_a_few_times_that():
         assert peak < 16 * stack.nbytes
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_shares_of_windows_larger_than_the_array(mode):
+    a = np.random.default_rng(5).integers(0, 2, (2, 5, 6, 7)).astype("f8")
+    for sizes in ((801, 802, 3), (2001, 1001, 1001)):
+        found = lv.density.local(lv.as_stack(a), by_dim(sizes), mode=mode)
+        expected = ndi.uniform_filter(a, (1, *sizes), mode=mode)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+        assert found.dtype == np.float64
+
+
+def test_boxes_larger_than_the_array():
+    mask = np.zeros((2, 4, 5, 6), bool)
+    mask[0, 1, 2, 3] = True
+    wide = {"z": 2001, "y": 2001, "x": 2001}
+    found = lv.masks.dilate(lv.as_stack(mask), size=wide)
+    np.testing.assert_array_equal(found, mask.any((1, 2, 3), keepdims=True) | (mask & False))
+    assert not lv.masks.erode(lv.as_stack(~mask), size=wide).any()
+    whole = lv.masks.erode(lv.as_stack(~mask), size=wide, border=True)
+    assert whole[1].all()
+    assert not whole[0].any()
+
+
 REFUSED = [
     (lambda s: lv.filters.rank(s, 1.5, 3), "rank: number must be a whole number, got number=1.5"),
     (lambda s: lv.filters.rank(s, True, 3), "whole number"),
@@ -212,3 +234,26 @@ def test_values_of_options_that_make_no_sense_are_refused(call, words):
 def test_options_that_do_not_fit_are_refused(call, words):
     with pytest.raises(LabelError, match=words):
         call(lv.as_stack(random("float64")))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5, 6), (2, 0, 5, 6), (2, 4, 5, 0)])
+def test_nothing_is_filtered_to_nothing_or_refused_in_words(shape):
+    stack = lv.as_stack(np.ones(shape))
+    for op in (
+        lambda s: lv.filters.gaussian(s, 300.0),
+        lambda s: lv.filters.uniform(s, 301),
+        lambda s: lv.filters.median(s, 3),
+        lambda s: lv.filters.convolve(s, KERNEL),
+        lv.filters.laplace,
+        lambda s: lv.derivatives.laplacian(s, sigma=3.0),
+    ):
+        assert op(stack).shape == shape
+    whole = [
+        lambda s: lv.filters.bandpass(s, 3.0),
+        lambda s: lv.registration.shift(s, (1, 1, 1)),
+        lambda s: lv.registration.rotate(s, 30.0),
+        lambda s: lv.registration.shifts(s, s),
+    ]
+    for op in whole if 0 in shape[1:] else ():
+        with pytest.raises(LabelError, match="one voxel or more along"):
+            op(stack)

@@ -288,6 +288,9 @@ def _steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
     """Distances of voxels along ``dims``, which have one unit."""
     if not dims:
         raise LabelError(f"a volume has one dim or more, got {dims} of {stack.dims}")
+    empty = {d: 0 for d in dims if stack.sizes[d] == 0}
+    if empty:
+        raise LabelError(f"a volume has one voxel or more along each of {tuple(dims)}, got {empty}")
     units = {d: unit_of(stack, d) for d in dims}
     if len(set(units.values())) > 1:
         raise LabelError(f"wavelengths are in one unit of length, got {units}; convert them")
