@@ -315,7 +315,7 @@ def vesselness(
     >>> tube = lv.as_stack(np.exp(-(y**2 + x**2) / 8))
     >>> found = lv.derivatives.vesselness(tube, sigma=(1.0, 2.0), c=0.5)
     >>> found.values[4, 8, [0, 8]].round(3)
-    array([0.   , 0.191])
+    array([0.   , 0.192])
     """
     if not all(0 < v < np.inf for v in (alpha, beta, 1.0 if c is None else c)):
         raise LabelError(f"alpha, beta and c are positive, got {alpha=}, {beta=} and {c=}")
