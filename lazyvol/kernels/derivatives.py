@@ -4,15 +4,17 @@ All others are left alone. Results have the block's axes in its own order, compo
 first in memory, see ``frames``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
 from lazyvol.kernels import differences, rows, slopes
+from lazyvol.kernels.continuing import axis_by_axis
 from lazyvol.kernels.frames import Frame, Task, each, flat, tiles
 from lazyvol.kernels.separable import gaussian_weights, readable, separable
+from lazyvol.kernels.splines import Border
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Halo = Sequence[tuple[int, int]]
@@ -29,6 +31,8 @@ ROWS = 6
 #: each of them and its halo
 PRODUCTS = 2**23
 DOUBLE = np.dtype(np.float64)
+#: roundings of the largest value up to which a second derivative may be off
+ROUNDINGS = 16.0
 
 
 def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = None) -> Array:
@@ -41,6 +45,8 @@ def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = 
     start = np.array(frame.per_axis([halo[a][0] for a in task.axes], 0))
     inverse = np.array(frame.per_axis([1 / h for h in task.spacing], 0.0))
     found, options = (frame.rows(task.order), task.what, len(task.axes)), np.array(task.options)
+    # a difference of differences weighs 1 in all, over the squared distance
+    rounded = ROUNDINGS * float(np.finfo(DOUBLE).eps) * float((inverse**2).sum())
 
     def make(volume: Array, out: Array) -> None:
         lengths, shape = np.array(volume.shape), np.array(out.shape[:3])
@@ -49,19 +55,27 @@ def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = 
             differences.first(*given, *flat(out))
         else:
             differences.second(*given, task.fine, options, *flat(out))
+            _silence(out, volume, task, rounded)
 
     return each(block, inner, task, make, out)
+
+
+def gaussians(
+    sigma: Sequence[float], truncate: float, spacing: Sequence[float]
+) -> list[list[Array]]:
+    """Weights of the orders 0, 1 and 2 along each axis, of ``sigma`` in voxels, per length."""
+    return [
+        [gaussian_weights(s, truncate, order, 1) / h**order for order in range(3)]
+        for s, h in zip(sigma, spacing, strict=True)
+    ]
 
 
 def of_gaussians(
     block: Array, *, task: Task, sigma: Sequence[float], truncate: float, out: Array | None = None
 ) -> Array:
     """``task`` of derivatives of a Gaussian, ``sigma`` in voxels; the halo is its reach."""
-    weights = [
-        [gaussian_weights(s, truncate, order) / h**order for order in range(3)]
-        for s, h in zip(sigma, task.spacing, strict=True)
-    ]
-    lost = [2 * radius(s, truncate) for s in sigma]
+    weights = gaussians(sigma, truncate, task.spacing)
+    lost = [len(w[0]) - 1 for w in weights]
     inner = _less(block.shape, dict(zip(task.axes, lost, strict=True)))
     frame = Frame.of(inner, task.axes)
     own, more = frame.per_axis(weights, None), frame.per_axis(lost, 0)
@@ -70,8 +84,28 @@ def of_gaussians(
         for place in tiles(out.shape[:3], more):
             grown = tuple(slice(p.start, p.stop + n) for p, n in zip(place, more, strict=True))
             _emit(_derivatives(volume[grown], own, frame, task), task, out[place])
+            _silence(out[place], volume[grown], task, noise(own))
 
     return each(block, inner, task, make, out)
+
+
+def of_whole_gaussians(
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border, fill: float
+) -> Array:
+    """``of_gaussians`` of a block whose axes are whole: one of them is padded at a time."""
+    weights = gaussians(sigma, truncate, task.spacing)
+    frame = Frame.of(block.shape, task.axes)
+    own = frame.per_axis(weights, None)
+
+    def make(volume: Array, out: Array) -> None:
+        def summed(orders: Sequence[int]) -> Array:
+            taps = [None if w is None else w[n] for w, n in zip(own, orders, strict=True)]
+            return axis_by_axis(volume, taps, mode, fill)
+
+        _emit(_fields(summed, frame, task), task, out)
+        _silence(out, volume, task, noise(own))
+
+    return each(block, block.shape, task, make)
 
 
 def of_products(
@@ -106,9 +140,28 @@ def of_products(
     return made[(*(slice(None),) * len(inner), slice(low, block.shape[-1] - high))]
 
 
-def radius(sigma: float, truncate: float) -> int:
-    """Voxels to each side that a Gaussian reaches."""
-    return len(gaussian_weights(sigma, truncate)) // 2
+def of_whole_products(
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border
+) -> Array:
+    """``of_products`` of a block whose axes are whole: one of them is padded at a time."""
+    inner = block.shape[:-1]
+    frame = Frame.of(inner, task.axes)
+    own = frame.per_axis([gaussian_weights(s, truncate) for s in sigma], None)
+
+    def make(volume: Array, out: Array) -> None:
+        parts = [np.asarray(volume[..., n], DOUBLE) for n in range(volume.shape[-1])]
+        fields = [
+            None if a < 0 else axis_by_axis(parts[a] * parts[b], own, mode, 0.0).reshape(-1)
+            for a, b in _components(len(parts))
+        ]
+        _emit(_filled(fields), task, out)
+
+    return each(block, inner, task, make)
+
+
+def radius(sigma: float, truncate: float, least: int = 0) -> int:
+    """Voxels to each side that a Gaussian reaches; its derivatives reach 1 at ``least``."""
+    return max(least, int(truncate * sigma + 0.5))
 
 
 def _less(shape: Sequence[int], lost: dict[int, int]) -> list[int]:
@@ -119,20 +172,29 @@ def _less(shape: Sequence[int], lost: dict[int, int]) -> list[int]:
 def _derivatives(
     tile: Array, weights: Sequence[Sequence[Array] | None], frame: Frame, task: Task
 ) -> list[Array]:
-    """Derivatives, flat; zeros along axes that are not there, and where a trace needs none.
+    """Derivatives of a tile, flat.
 
     Each by itself: to share the sums along the first axis was not faster, 32 ns per voxel for the
     six of 17 taps an axis against 31.
     """
+
+    def summed(orders: Sequence[int]) -> Array:
+        own = [None if w is None else w[n] for w, n in zip(weights, orders, strict=True)]
+        return separable(tile, own, dtype=DOUBLE)
+
+    return _fields(summed, frame, task)
+
+
+def _fields(summed: Callable[[Sequence[int]], Array], frame: Frame, task: Task) -> list[Array]:
+    """What ``summed`` makes of the orders along the axes of a volume, flat; zeros along axes that
+    are not there, and where a trace needs none."""
     absent = 3 - len(task.axes)
     fields: list[Array | None] = []
     for orders in ORDERS[task.order]:
         if any(orders[:absent]) or (task.what == rows.TRACE and 1 in orders):
             fields.append(None)
-            continue
-        each_axis = zip(weights, frame.per_axis(orders[absent:], 0), strict=True)
-        own = [None if w is None else w[order] for w, order in each_axis]
-        fields.append(separable(tile, own, dtype=DOUBLE).reshape(-1))
+        else:
+            fields.append(summed(frame.per_axis(orders[absent:], 0)).reshape(-1))
     return _filled(fields)
 
 
@@ -140,11 +202,10 @@ def _means(
     parts: Sequence[Array], sources: Sequence[Array], weights: Sequence[Array | None]
 ) -> list[Array]:
     """Gaussian means of products of components, flat; zeros along axes that are not there."""
-    n, absent = len(parts), 3 - len(parts)
     lengths = np.array(parts[0].shape)
     product = np.empty([len(s) for s in sources])
     fields: list[Array | None] = []
-    for a, b in combinations_with_replacement(range(-absent, n), 2):
+    for a, b in _components(len(parts)):
         if a < 0:
             fields.append(None)
             continue
@@ -152,6 +213,25 @@ def _means(
         slopes.multiply(one, other, lengths, *sources, product.reshape(-1))
         fields.append(separable(product, weights, dtype=DOUBLE).reshape(-1))
     return _filled(fields)
+
+
+def _components(n: int) -> list[tuple[int, int]]:
+    """Pairs of ``n`` components behind the rows; those of axes that are not there are negative."""
+    return list(combinations_with_replacement(range(n - 3, n), 2))
+
+
+def noise(weights: Sequence[Sequence[Array] | None]) -> float:
+    """Norm of second derivatives that rounding alone may make of values up to 1."""
+    curved = [float(np.abs(w[2]).sum()) for w in weights if w is not None]
+    return ROUNDINGS * float(np.finfo(DOUBLE).eps) * sum(curved)
+
+
+def _silence(out: Array, values: Array, task: Task, unit: float) -> None:
+    """Norms that are no more than rounding of the values made 0: half of the largest of them would
+    make ridges of it."""
+    if task.what == rows.NORM:
+        largest = np.abs(values, dtype=DOUBLE).max(initial=0.0, where=np.isfinite(values))
+        out[out <= unit * largest] = 0.0
 
 
 def _filled(fields: list[Array | None]) -> list[Array]:

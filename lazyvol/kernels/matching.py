@@ -16,6 +16,7 @@ import scipy.fft
 
 from lazyvol.kernels.compiled import compiled
 from lazyvol.kernels.phasing import distances, near
+from lazyvol.kernels.shifting import centred, exponent
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -62,8 +63,11 @@ class Frequencies:
 
 
 def gathered(volume: Array, frequencies: Frequencies) -> Array:
-    """Spectrum of a volume about voxel n // 2, without its mean, at ``frequencies``; complex64."""
-    values = np.asarray(volume, np.float32) - np.float32(volume.mean(dtype=np.float64))
+    """Spectrum of a volume about voxel n // 2, without its mean, at ``frequencies``; complex64.
+
+    Of values brought near 1: coefficients do not depend on a factor, powers in float32 overflow.
+    """
+    values = _near_one(centred(volume))
     spectrum = scipy.fft.rfftn(values, workers=1, overwrite_x=True)
     z, y, x = (frequencies.at[:, a] % n for a, n in enumerate(volume.shape))
     centre = [n // 2 / n for n in volume.shape]
@@ -141,7 +145,12 @@ def _corrected(volume: Array) -> Array:
     for axis, n in enumerate(volume.shape):
         taper = np.sinc((np.arange(n) - n // 2) / (FINE * n)) ** 2
         found /= taper.reshape([-1 if a == axis else 1 for a in range(3)])
-    return found.astype(np.float32)
+    return _near_one(found)
+
+
+def _near_one(values: Array) -> Array:
+    """Values times the power of two that brings the largest near 1, as float32."""
+    return np.asarray(np.ldexp(values, -exponent(values)), np.float32)
 
 
 def masked(volume: Array, mask: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels.phasing import Search, State, distances
-from lazyvol.kernels.shifting import working
+from lazyvol.kernels.shifting import centred, exponent, working
 from lazyvol.kernels.wholes import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,11 +63,15 @@ def padding(shape: Sequence[int], reach: Sequence[int]) -> tuple[int, ...]:
 
 
 def _spectra(volume: Array, flags: Array, padded: Sequence[int], dtype: np.dtype[Any]) -> Spectra:
-    """Spectra of the voxels that count, of their values about their mean, and of the squares."""
+    """Spectra of the voxels that count, of their values about their mean, and of the squares.
+
+    Values are brought near 1 by a power of two: coefficients do not depend on it, and squares of
+    float32 squares of 1e9 overflow.
+    """
     counted = np.array(flags, np.float64)
-    values = np.where(flags, np.asarray(volume, np.float64), 0.0)
-    n = counted.sum()
-    values = np.where(flags, values - (values.sum() / n if n else 0.0), 0.0)
+    own = centred(np.asarray(volume)[np.asarray(flags, bool)])
+    values = np.zeros(volume.shape)
+    values[np.asarray(flags, bool)] = np.ldexp(own, -exponent(own))
     ones, first, second = (
         scipy.fft.rfftn(v.astype(dtype), padded, workers=1)
         for v in (counted, values, values * values)

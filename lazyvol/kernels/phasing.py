@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels.compiled import compiled
-from lazyvol.kernels.shifting import working
+from lazyvol.kernels.shifting import centred, exponent
 from lazyvol.kernels.wholes import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,8 +48,7 @@ def spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
 
 def spectrum(volume: Array, single: bool) -> Array:
     """Half spectrum of a volume without its mean: an offset would use up the digits."""
-    values = working(volume) - volume.mean(dtype=np.float64)
-    values = values.astype(np.float32 if single else np.float64, copy=False)
+    values = centred(volume).astype(np.float32 if single else np.float64, copy=False)
     return np.asarray(scipy.fft.rfftn(values, workers=1, overwrite_x=True))
 
 
@@ -68,21 +67,39 @@ def find(
 
 
 def _shift(values: Array, reference: Array, shape: Sequence[int], search: Search) -> Array:
-    """Voxels by which a particle has to move to lie on the reference."""
+    """Voxels by which a particle has to move to lie on the reference.
+
+    Both are brought near 1 by powers of two: products of float32 spectra of values of 1e14 and
+    more would overflow.
+    """
+    own, other = _exponent(values), _exponent(reference)
+    values = values * np.array(2.0**-own, values.real.dtype)
     cross = np.conj(values)
-    cross *= reference
+    cross *= reference * np.array(2.0**-other, values.real.dtype)
     if search.others:
         power = values.real**2 + values.imag**2
-        cross -= power / np.array(search.others, power.dtype)
+        cross -= power * np.array(2.0 ** (own - other) / search.others, power.dtype)
     size = np.abs(cross)
     most = size.max()
     if not most > 0:
         return np.full(3, np.nan)
     if search.whiten:
-        cross /= np.maximum(size, 100 * np.finfo(size.dtype).eps)
+        # amplitudes under 100 roundings of the largest are nothing but these
+        cross /= np.maximum(size, most * (100 * np.finfo(size.dtype).eps) ** 2)
     del size
     coarse = _coarse(scipy.fft.irfftn(cross, shape, workers=1), search)
     return coarse if search.upsample == 1 else _fine(cross, coarse, shape, search)
+
+
+#: largest power of two that float32 holds beside its inverse
+SINGLE = 120
+
+
+def _exponent(spectrum: Array) -> int:
+    """``exponent`` of complex values, as far as single precision goes."""
+    own = exponent(np.ascontiguousarray(spectrum).view(spectrum.real.dtype))
+    most = SINGLE if spectrum.dtype == np.complex64 else 1000
+    return max(-most, min(own, most))
 
 
 def near(shape: Sequence[int], reach: Sequence[int]) -> list[Array]:

@@ -7,6 +7,7 @@ per voxel, those of uint8 9 (scipy.ndimage 400 and 450; see bench_filters).
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -21,22 +22,34 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RUN = 512
 
 
-def ranked(block: Array, *, sizes: Sequence[int], rank: int) -> Array:
-    """Value number ``rank`` from 0, in rising order, of every window; NaN where it has one."""
+def ranked(
+    block: Array, *, sizes: Sequence[int], rank: int, times: Sequence[Array] | None = None
+) -> Array:
+    """Value number ``rank`` from 0, in rising order, of every window; NaN where it has one.
+
+    ``times`` says how often the values at each place of a window along each axis count in it:
+    their product, a whole number. By default every value counts once.
+    """
     if block.ndim < 3:
-        return np.asarray(ranked(block[None], sizes=(1, *sizes), rank=rank)[0])
+        more = None if times is None else (np.ones(1, np.int64), *times)
+        return np.asarray(ranked(block[None], sizes=(1, *sizes), rank=rank, times=more)[0])
     kept = tuple(max(0, n - s + 1) for n, s in zip(block.shape, sizes, strict=True))
     out = np.empty(kept, block.dtype)
     first = next((a for a, s in enumerate(sizes) if s > 1), block.ndim)
     first = min(first, block.ndim - 3)
     if out.size:
         for index in np.ndindex(kept[:first]):
-            out[index] = _volume(block[index], kept[first:], sizes[first:], rank)
+            own = None if times is None else times[first:]
+            out[index] = _volume(block[index], kept[first:], sizes[first:], rank, own)
     return out
 
 
-def _volume(volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int) -> Array:
-    keys = _keys(volume, prod(sizes))
+def _volume(
+    volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int,
+    times: Sequence[Array] | None,
+) -> Array:  # fmt: skip
+    count = prod(sizes) if times is None else prod(int(t.sum()) for t in times)
+    keys = _keys(volume, count)
     least = keys.min()
     keys -= least
     *lead, rows, columns = kept
@@ -45,9 +58,11 @@ def _volume(volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int)
     offsets = _places(sizes, keys.shape).astype(np.uint64)
     starts = _places(lead, keys.shape[:-2]) * prod(keys.shape[-2:])
     found = np.empty((len(starts), rows, columns), keys.dtype)
+    often = np.empty(0) if times is None else reduce(np.multiply.outer, times)
     _planes(
-        found, keys.reshape(-1), starts, width, offsets, rank, int(keys.max()).bit_length(),
-        np.empty(max(RUN, high * width), keys.dtype), *np.empty((2, RUN), keys.dtype), high,
+        found, keys.reshape(-1), starts, width, offsets, often.reshape(-1).astype(keys.dtype),
+        rank, int(keys.max()).bit_length(), np.empty(max(RUN, high * width), keys.dtype),
+        *np.empty((2, RUN), keys.dtype), high,
     )  # fmt: skip
     found += least
     return _masked(_values(found.reshape(kept), volume.dtype), volume, sizes)
@@ -93,8 +108,8 @@ def _values(keys: Array, dtype: np.dtype[Any]) -> Array:
 
 @compiled
 def _planes(
-    out: Array, x: Array, starts: Array, width: int, offsets: Array, rank: int, bits: int,
-    found: Array, trial: Array, counts: Array, high: int,
+    out: Array, x: Array, starts: Array, width: int, offsets: Array, times: Array, rank: int,
+    bits: int, found: Array, trial: Array, counts: Array, high: int,
 ) -> None:  # fmt: skip
     """(plane, row, column) of planes that start at ``starts``, ``high`` rows at a time."""
     for plane in range(out.shape[0]):
@@ -104,7 +119,7 @@ def _planes(
             for first in range(0, lanes, RUN):
                 n = min(RUN, lanes - first)
                 at = starts[plane] + row * width + first
-                _select(found, first, x, at, n, offsets, rank, bits, trial, counts)
+                _select(found, first, x, at, n, offsets, times, rank, bits, trial, counts)
             for r in range(rows):
                 line = out[plane, row + r]
                 for i in range(line.size):
@@ -113,10 +128,11 @@ def _planes(
 
 @compiled
 def _select(
-    found: Array, to: int, x: Array, at: int, n: int, o: Array, rank: int, bits: int,
-    trial: Array, counts: Array,
+    found: Array, to: int, x: Array, at: int, n: int, o: Array, times: Array, rank: int,
+    bits: int, trial: Array, counts: Array,
 ) -> None:  # fmt: skip
-    """Keys of ``rank`` among ``x[at + offsets + i]`` for ``i < n``, bit by bit.
+    """Keys of ``rank`` among ``x[at + offsets + i]`` for ``i < n``, bit by bit; each counts as
+    often as ``times`` says, if it does.
 
     What is tried stands in an array: compiled code compares in the type of the keys only what it
     reads in it.
@@ -130,6 +146,12 @@ def _select(
             trial[i] = found[q + i] | one
             counts[i] = 0
         t = 0
+        while t < times.size:
+            a, often = p + o[t], times[t]
+            for i in range(end):
+                if x[a + i] < trial[i]:
+                    counts[i] += often
+            t += 1
         while t + 8 <= o.size:
             _count_eight(counts, trial, x, p, end, o, t)
             t += 8

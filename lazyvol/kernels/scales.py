@@ -39,7 +39,7 @@ def relative_vesselness(parts: Array, *most: Array, dtype: np.dtype[Any]) -> Arr
     found = np.zeros(parts.shape[:-1])
     for n, norm in enumerate(most):
         c = 0.5 * norm[..., 0].astype(np.float64)
-        measure = np.divide(parts[..., 2 * n + 1], np.where(c == 0, 1.0, c))
+        measure = np.divide(parts[..., 2 * n + 1], np.where(c == 0, np.inf, c))
         np.multiply(measure, measure, out=measure)
         np.multiply(measure, -0.5, out=measure)
         np.negative(np.expm1(measure, out=measure), out=measure)

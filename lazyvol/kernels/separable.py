@@ -10,7 +10,7 @@ so the sums of ``taps`` serve them all.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import prod
+from math import fsum, prod
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,26 @@ INTERLEAVED = 8
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0) -> Array:
+def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least: int = 0) -> Array:
     """Weights of a Gaussian, or of its first or second derivative, ``sigma`` in voxels.
 
-    They reach ``int(truncate * sigma + 0.5)`` voxels to each side, and are those that
-    ``scipy.ndimage.gaussian_filter1d`` correlates with.
+    They reach ``int(truncate * sigma + 0.5)`` voxels to each side, or ``least`` if that is more.
+    Means are weighted as in ``scipy.ndimage.gaussian_filter1d``. Derivatives are the sampled
+    Gaussian times the polynomial that gives the sum its moments: 0 of a constant, the slope of a
+    ramp, the curvature of a parabola. scipy's weights miss these by what they cut off, at 4
+    deviations by up to 1e-3 (order 1) and 8e-3 (order 2) of the largest, at 8 by 3e-12.
     """
-    radius = int(truncate * sigma + 0.5)
+    radius = max(least, int(truncate * sigma + 0.5))
     at = np.arange(-radius, radius + 1, dtype=np.float64)
     found = np.exp(-0.5 / (sigma * sigma) * at**2)
     found /= found.sum()
-    polynomial = {0: 1.0, 1: at / sigma**2, 2: (at**2 / sigma**2 - 1.0) / sigma**2}[order]
-    return np.asarray(polynomial * found, np.float64)
+    if order == 1:
+        found *= at / (at**2 @ found)
+    elif order == 2:
+        second, fourth = at**2 @ found, at**4 @ found
+        found *= 2.0 * (at**2 - second) / (fourth - second**2)
+        found[radius] -= fsum(found)
+    return np.asarray(found, np.float64)
 
 
 def along(block: Array, weights: Array, axis: int, *, dtype: np.dtype[Any] | None = None) -> Array:

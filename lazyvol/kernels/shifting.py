@@ -64,6 +64,23 @@ def working(volume: Array) -> Array:
     return np.ascontiguousarray(volume, np.float32 if single else np.float64)
 
 
+def centred(volume: Array) -> Array:
+    """Values about their mean, float64: the offset is taken away before they are added up, so that
+    a constant leaves exactly 0."""
+    found = np.array(volume, np.float64)
+    if found.size:
+        found -= found.flat[0]
+        found -= found.mean()
+    return found
+
+
+def exponent(values: Array) -> int:
+    """Of the power of two that brings the largest of real values to 1/2 or more, below 1; 0 where
+    there is none."""
+    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    return int(np.frexp(top)[1]) if 0 < top < np.inf else 0
+
+
 def _turn_phases(spectrum: Array, distance: Sequence[float], shape: Sequence[int]) -> None:
     """Multiply a half spectrum by the phases of a shift, in place.
 

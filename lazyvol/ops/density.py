@@ -7,6 +7,7 @@ it; ``array > threshold`` is a stack to count, too). Shares run from 0 to 1 and 
 
 from collections.abc import Callable, Mapping
 from functools import partial as bound
+from math import prod
 from operator import index
 from typing import Any, Literal
 
@@ -15,8 +16,10 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels import blocks as reducing
+from lazyvol.kernels import continuing
 from lazyvol.kernels import windows as sliding
-from lazyvol.ops import scattering
+from lazyvol.ops import filtering, scattering
+from lazyvol.ops.bordering import Border
 from lazyvol.ops.canvas import Like, space
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.verbs import stencil
@@ -149,6 +152,11 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode | str = "valid") -> xr.
         raise LabelError(f"a window has one to three dims, got {size=}")
     valid, dtype = mode == "valid", float_of(array.dtype)
     window = tuple(sizes.get(str(d), 1) for d in array.dims)
+    reach = [(n // 2, n // 2) for n in window]
+    if not valid and (prod(window) >= 2**31 or continuing.is_wide(array.shape, reach)):
+        found = filtering.averaged(array != 0, window, Border(mode), "local").astype(dtype)
+        found.attrs = {**with_units(array, 0)}
+        return found
     found = stencil(
         bound(sliding.fractions if valid else sliding.same, sizes=window, dtype=dtype), array,
         depth={d: (n // 2, n - 1 - n // 2 if valid else n // 2) for d, n in sizes.items()},

@@ -10,16 +10,17 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels import continuing
 from lazyvol.kernels import derivatives as kernels
 from lazyvol.kernels.frames import Task
 from lazyvol.kernels.separable import readable_type
 from lazyvol.plan.borders import MODES, Mode
-from lazyvol.plan.verbs import stencil
+from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import SPATIAL, Dims, dims_of, float_of, require_stack, spacing, unit_of
 
 Sigma = float | Mapping[str, float] | None
 
-#: in voxels: a sampled derivative of a narrower Gaussian has lost its scale
+#: in voxels: the sampled derivative of a narrower Gaussian is a difference of neighbours
 NARROWEST = 0.5
 
 
@@ -76,23 +77,40 @@ class Grid:
         if self.sigma is None:
             return dict.fromkeys(self.dims, order)
         return dict(
-            zip(self.dims, (kernels.radius(s, self.truncate) for s in self.sigma), strict=True)
+            zip(self.dims, (kernels.radius(s, self.truncate, 1) for s in self.sigma), strict=True)
         )
 
-    def kernel(self, task: Task) -> Callable[..., Any]:
-        """The kernel for a task."""
+    @property
+    def is_wide(self) -> bool:
+        """Whether a volume and its halo would take too much memory at once."""
+        return self.sigma is not None and is_wide(self.volume, self.reach(2))
+
+    def kernel(self, task: Task, whole: bool) -> Callable[..., Any]:
+        """The kernel for a task, of whole volumes or of blocks with a halo."""
         if self.sigma is None:
             return partial(kernels.of_differences, task=task)
-        return partial(kernels.of_gaussians, task=task, sigma=self.sigma, truncate=self.truncate)
+        scale: dict[str, Any] = {"task": task, "sigma": self.sigma, "truncate": self.truncate}
+        if whole:
+            return partial(
+                kernels.of_whole_gaussians, **scale, mode=self.mode, fill=float(self.fill)
+            )
+        return partial(kernels.of_gaussians, **scale)
 
     def made(
         self, task: Task, title: str, new: Sequence[str] = (), *, power: int = 1
     ) -> xr.DataArray:
         """The result of a task, with new dims and unit (``power`` 0: none)."""
-        found = self.stencil(
-            self.kernel(task), dict(zip(new, task.components, strict=True)), task.dtype,
-            self.reach(task.order), title, fills=True, planes=len(new),
-        )  # fmt: skip
+        kernel, sizes = (
+            self.kernel(task, self.is_wide),
+            dict(zip(new, task.components, strict=True)),
+        )
+        if self.is_wide:
+            found = self.whole(kernel, sizes, task.dtype, title)
+        else:
+            found = self.stencil(
+                kernel, sizes, task.dtype, self.reach(task.order), title, fills=True,
+                planes=len(new),
+            )  # fmt: skip
         return self.labelled(found, power, power * task.order)
 
     def stencil(
@@ -111,6 +129,12 @@ class Grid:
             planes=planes, labels=self.labels(sizes), title=title,
         )  # fmt: skip
 
+    def whole(
+        self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any], title: str
+    ) -> xr.DataArray:
+        """``kernel`` over whole volumes."""
+        return of_wholes(kernel, self.volume, self.dims, sizes, dtype, self.labels(sizes), title)
+
     def labels(self, new: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Coordinates of new dims along which there is something for each of the dims."""
         return {d: self.dims for d in new if d.startswith("axis")}
@@ -121,6 +145,28 @@ class Grid:
         attrs = {n: v for n, v in found.attrs.items() if n != "units"}
         found.attrs = attrs | ({"units": unit} if unit else {})
         return found
+
+
+#: bytes per voxel of a whole volume: six fields of float64, one of them padded threefold twice
+WHOLE = 8.0 * 12
+
+
+def is_wide(stack: xr.DataArray, reach: Mapping[str, int]) -> bool:
+    """Whether a volume grown by ``reach`` on every side takes too much memory at once."""
+    return continuing.is_wide(stack.shape, [(reach.get(str(d), 0),) * 2 for d in stack.dims])
+
+
+def of_wholes(
+    kernel: Callable[..., Any], stack: xr.DataArray, dims: Sequence[str], sizes: Mapping[str, int],
+    dtype: np.dtype[Any], labels: Mapping[str, Sequence[str]], title: str,
+) -> xr.DataArray:  # fmt: skip
+    """``kernel`` over blocks whose ``dims`` are whole, with new dims at the end."""
+    own = tuple(str(d) for d in stack.dims)
+    found = blockwise(
+        kernel, stack, core=dims, out=(*own, *sizes), sizes=sizes, dtype=dtype, scratch=WHOLE,
+        title=title,
+    )  # fmt: skip
+    return found.assign_coords({d: (d, list(names)) for d, names in labels.items()})
 
 
 #: bytes per voxel of a grown block for tiles of smoothed fields, which are of some MiB

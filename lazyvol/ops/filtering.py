@@ -1,7 +1,6 @@
 """What filters are given, checked: windows, scales, borders and kernels, per axis of a stack."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import index
 from typing import Any
@@ -9,15 +8,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import convolving, frequencies, ranking, running, separable
-from lazyvol.plan.borders import MODES
-from lazyvol.plan.verbs import blockwise, stencil
+from lazyvol.kernels.continuing import Reach, shortened
+from lazyvol.ops.bordering import Border, axis_by_axis, bordered, is_number
+from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import dims_of, float_of, require_stack, spacing, spatial_dims, unit_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: voxels before and after
-Reach = tuple[int, int]
 
 #: products from which transforms may take less time, whatever the block
 MANY = 150
@@ -25,39 +23,8 @@ MANY = 150
 TRANSFORMED = 48.0
 #: and of the transform of a whole volume
 BANDED = 32.0
-
-
-@dataclass(frozen=True)
-class Border:
-    """What lies beyond a stack: a mode of scipy.ndimage or ``"valid"``, and its constant."""
-
-    mode: str = "reflect"
-    fill: float = 0.0
-
-    def require(self, stack: xr.DataArray, depth: Mapping[str, Reach]) -> None:
-        """Refuse a border that there is not, or one that does not fit a stack."""
-        if self.mode not in (*MODES, "valid"):
-            raise LabelError(f"mode is one of {(*MODES, 'valid')}, got {self.mode!r}")
-        if self.mode == "constant" and not _holds(stack.dtype, self.fill):
-            raise LabelError(
-                f"fill is a value of the stack, got fill={self.fill} for dtype={stack.dtype}; "
-                f"convert the stack, e.g. with .astype('float32')"
-            )
-        short = {d: stack.sizes[d] for d, (a, b) in depth.items() if stack.sizes[d] <= a + b}
-        if self.mode == "valid" and short:
-            needed = {d: sum(depth[d]) + 1 for d in short}
-            raise LabelError(
-                f"mode='valid' needs a whole neighbourhood of {needed} voxels within the stack, "
-                f"got {short}; choose another mode, or a smaller kernel"
-            )
-
-
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Whether a value of any float type, or exactly of another type."""
-    if dtype.kind == "f":
-        return True
-    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return bool(value == round(value) if np.isfinite(value) else False) and least <= value <= most
+#: voxels along a dim beyond which a length is a slip of its unit
+FARTHEST = 2**24
 
 
 def real(stack: xr.DataArray) -> xr.DataArray:
@@ -75,17 +42,27 @@ def windows(stack: xr.DataArray, size: int | Mapping[str, int]) -> tuple[int, ..
     found = {d: _whole(n) for d, n in given.items()}
     if min(found.values()) < 1:
         raise LabelError(f"size is in whole voxels, 1 or more, got {size=}")
+    _require_length("size", max(found.values()))
     return tuple(found.get(str(d), 1) for d in stack.dims)
 
 
 def scales(stack: xr.DataArray, sigma: float | Mapping[str, float]) -> tuple[float, ...]:
     """Standard deviations in voxels along every axis, 0 where there is none."""
     given = _per_dim(stack, sigma, "sigma")
-    bad = {d: s for d, s in given.items() if not (_is_number(s) and 0 <= s < np.inf)}
+    bad = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
     if bad:
         raise LabelError(f"sigma is 0 or more, in the unit of the coordinates, got {bad}")
     found = {d: float(s) / abs(spacing(stack, d)) for d, s in given.items()}
     return tuple(found.get(str(d), 0.0) for d in stack.dims)
+
+
+def _require_length(what: str, voxels: float) -> None:
+    """Refuse neighbourhoods whose weights alone would take hundreds of MiB."""
+    if voxels > FARTHEST:
+        raise OptionError(
+            f"{what} must be {FARTHEST} voxels or less along a dim, got {voxels:g}; give lengths "
+            f"in the unit of the coordinates and sizes in voxels"
+        )
 
 
 def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
@@ -103,16 +80,17 @@ def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
     return found
 
 
+def is_whole(number: Any) -> bool:
+    """Whether a number counts something."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
+
+
 def _whole(number: Any) -> int:
     """A whole number; 0 where it is none."""
     try:
         return index(number)
     except TypeError:
         return 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def kernel_of(stack: xr.DataArray, kernel: Any, *, turned: bool) -> tuple[Array, tuple[Reach, ...]]:
@@ -157,10 +135,14 @@ def correlated(
     if rows is not None:
         taps = [None if len(r) == 1 and r[0] == 1 else r for r in rows]
         return separated(stack, taps, reach, border, title)
+    border.require(stack, reach)
+    short = list(reach)
+    for axis, n in enumerate(stack.shape):
+        weights, short[axis] = shortened(weights, reach[axis], n, border.mode, axis)
     dtype = float_of(stack.dtype)
     kernel = partial(convolving.correlate, weights=weights, dtype=dtype)
     transformed = TRANSFORMED if np.count_nonzero(weights) >= MANY else 0.0
-    return _bordered(kernel, stack, reach, border, dtype, transformed, title, fills=True)
+    return bordered(kernel, stack, short, border, dtype, transformed, title, fills=True)
 
 
 def separated(
@@ -169,50 +151,109 @@ def separated(
     reach: Sequence[Reach],
     border: Border,
     title: str,
+    dtype: np.dtype[Any] | None = None,
 ) -> xr.DataArray:
     """Weighted sums along each axis that has weights."""
-    dtype = float_of(stack.dtype)
-    axes = [a for a, w in enumerate(taps) if w is not None]
+    border.require(stack, reach)
+    dtype = dtype or float_of(stack.dtype)
+    pairs = [
+        (None, (0, 0)) if w is None else shortened(w, r, n, border.mode)
+        for w, r, n in zip(taps, reach, stack.shape, strict=True)
+    ]
+    weights, short = [w for w, _ in pairs], [r for _, r in pairs]
+    if border.is_wide(stack, short):
+        return axis_by_axis(partial(_row_kernels, weights), stack, short, border, dtype, title)
+    axes = [a for a, w in enumerate(weights) if w is not None]
     passes = 0 if separable.swept((2,) * stack.ndim, axes) else 2
     between = max(separable.readable_type(t).itemsize for t in (stack.dtype, dtype))
-    kernel = partial(separable.separable, weights=tuple(taps), dtype=dtype)
+    kernel = partial(separable.separable, weights=tuple(weights), dtype=dtype)
     scratch = float(passes * between)
-    return _bordered(kernel, stack, reach, border, dtype, scratch, title, fills=True)
+    return bordered(kernel, stack, short, border, dtype, scratch, title, fills=True)
+
+
+def _row_kernels(weights: Sequence[Array | None], axis: int) -> tuple[Callable[..., Array], float]:
+    """The kernel along one axis, and what it makes of a constant 1."""
+    taps = weights[axis]
+    if taps is None:
+        taps = np.ones(1)
+    return partial(separable.along, weights=taps, axis=axis, dtype=separable.DOUBLE), taps.sum()
 
 
 def smoothed(
     stack: xr.DataArray, sigma: Sequence[float], truncate: float, border: Border
 ) -> xr.DataArray:
     """Gaussian means of scales in voxels."""
-    if not 0 < truncate < np.inf:
+    if not (is_number(truncate) and 0 < truncate < np.inf):
         raise LabelError(f"a Gaussian is cut at truncate > 0 deviations, got {truncate=}")
+    _require_length("sigma times truncate", max(sigma) * float(truncate))
     taps = [separable.gaussian_weights(s, truncate) if s > 0 else np.ones(1) for s in sigma]
     reach = [(len(w) // 2, len(w) // 2) for w in taps]
     given = [w if len(w) > 1 else None for w in taps]
     return separated(stack, given, reach, border, "gaussian")
 
 
-def averaged(stack: xr.DataArray, sizes: Sequence[int], border: Border) -> xr.DataArray:
-    """Means of windows."""
+def averaged(
+    stack: xr.DataArray, sizes: Sequence[int], border: Border, title: str = "uniform"
+) -> xr.DataArray:
+    """Means of windows; where one is longer than a period of its axis, as weighted sums."""
+    border.require(stack, _reach(sizes))
     dtype = float_of(stack.dtype)
+    times, near = _times(stack, sizes, border)
+    taps = [None if len(t) == n else t / n for t, n in zip(times, sizes, strict=True)]
+    if any(t is not None for t in taps):
+        short = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
+        reach = [(0, 0) if t is None else r for t, r in zip(taps, near, strict=True)]
+        between = dtype if max(short) == 1 else separable.DOUBLE
+        found = separated(stack, taps, reach, border, title, between)
+        return found if max(short) == 1 else averaged(found, short, border, title).astype(dtype)
+    if border.is_wide(stack, _reach(sizes)):
+        kernels = partial(_window_kernels, running.means, sizes, dtype=separable.DOUBLE)
+        return axis_by_axis(kernels, stack, _reach(sizes), border, dtype, title)
     kernel = partial(running.means, sizes=tuple(sizes), dtype=dtype)
-    return _bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, "uniform", fills=True)
+    return bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, title, fills=True)
 
 
 def extreme(stack: xr.DataArray, sizes: Sequence[int], border: Border, title: str) -> xr.DataArray:
     """Least or greatest values of windows, by the name of a kernel."""
-    kernel = partial(getattr(running, title), sizes=tuple(sizes))
+    border.require(stack, _reach(sizes))
+    times, reach = _times(stack, sizes, border)
+    short, found = tuple(len(t) for t in times), getattr(running, title)
+    if border.is_wide(stack, reach):
+        kernels = partial(_window_kernels, found, short)
+        return axis_by_axis(kernels, stack, reach, border, stack.dtype, title)
     width = float(max(4, stack.dtype.itemsize))
-    return _bordered(kernel, stack, _reach(sizes), border, stack.dtype, width, title, fills=True)
+    kernel = partial(found, sizes=short)
+    return bordered(kernel, stack, reach, border, stack.dtype, width, title, fills=True)
+
+
+def _window_kernels(
+    kernel: Callable[..., Array], sizes: Sequence[int], axis: int, **options: Any
+) -> tuple[Callable[..., Array], float]:
+    """The kernel of windows along one axis, and what it makes of a constant 1."""
+    own = tuple(n if a == axis else 1 for a, n in enumerate(sizes))
+    return partial(kernel, sizes=own, **options), 1.0
 
 
 def ranked(
     stack: xr.DataArray, sizes: Sequence[int], rank: int, border: Border, title: str
 ) -> xr.DataArray:
     """Values of a rank, from 0, in windows."""
-    kernel = partial(ranking.ranked, sizes=tuple(sizes), rank=rank)
+    border.require(stack, _reach(sizes))
+    times, reach = _times(stack, sizes, border)
+    short = tuple(len(t) for t in times)
+    own = None if short == tuple(sizes) else tuple(t.astype(np.int64) for t in times)
+    kernel = partial(ranking.ranked, sizes=short, rank=rank, times=own)
     scratch = 4.0 * max(2, stack.dtype.itemsize)
-    return _bordered(kernel, stack, _reach(sizes), border, stack.dtype, scratch, title)
+    return bordered(kernel, stack, reach, border, stack.dtype, scratch, title)
+
+
+def _times(
+    stack: xr.DataArray, sizes: Sequence[int], border: Border
+) -> tuple[list[Array], list[Reach]]:
+    """How often windows have the voxels at each place along each axis, and how far these are."""
+    ones = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
+    pairs = [shortened(w, r, n, border.mode) for w, r, n in ones]
+    return [w for w, _ in pairs], [r for _, r in pairs]
 
 
 def passed(
@@ -247,6 +288,9 @@ def _steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
     """Distances of voxels along ``dims``, which have one unit."""
     if not dims:
         raise LabelError(f"a volume has one dim or more, got {dims} of {stack.dims}")
+    empty = {d: 0 for d in dims if stack.sizes[d] == 0}
+    if empty:
+        raise LabelError(f"a volume has one voxel or more along each of {tuple(dims)}, got {empty}")
     units = {d: unit_of(stack, d) for d in dims}
     if len(set(units.values())) > 1:
         raise LabelError(f"wavelengths are in one unit of length, got {units}; convert them")
@@ -255,29 +299,3 @@ def _steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
 
 def _reach(sizes: Sequence[int]) -> list[Reach]:
     return [(n // 2, n - 1 - n // 2) for n in sizes]
-
-
-def _bordered(
-    kernel: Callable[..., Array],
-    stack: xr.DataArray,
-    reach: Sequence[Reach],
-    border: Border,
-    dtype: np.dtype[Any],
-    scratch: float,
-    title: str,
-    *,
-    fills: bool = False,
-) -> xr.DataArray:
-    """``kernel`` over a stack that goes on beyond its border."""
-    depth = {str(d): r for d, r in zip(stack.dims, reach, strict=True)}
-    border.require(stack, depth)
-    return stencil(
-        kernel, stack, depth=depth, mode=border.mode, fill=border.fill, dtype=dtype, title=title,
-        scratch=scratch + _cast(stack.dtype) + _cast(dtype), fills=fills,
-    )  # fmt: skip
-
-
-def _cast(dtype: np.dtype[Any]) -> float:
-    """Bytes per voxel of a block in a type that compiled code reads."""
-    found = separable.readable_type(dtype)
-    return 0.0 if found == dtype else float(found.itemsize)

@@ -23,9 +23,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.ops import filtering
-from lazyvol.ops.filtering import Border
+from lazyvol.ops.bordering import Border
 from lazyvol.stack import Dims, dims_of, spatial_dims
 
 __all__ = [
@@ -222,6 +222,11 @@ def rank(
     """
     windows = filtering.windows(stack, size)
     count = prod(windows)
+    if not filtering.is_whole(number):
+        raise OptionError(
+            f"rank: number must be a whole number, got {number=}; for a part of the window use "
+            f"percentile"
+        )
     if not -count <= number < count:
         raise LabelError(f"a window of {count} voxels has ranks up to {count - 1}, got {number=}")
     return filtering.ranked(stack, windows, number % count, Border(mode, fill), "rank")
@@ -296,7 +301,8 @@ def laplace(
     >>> lv.filters.laplace(lv.as_stack(np.array([[[0.0, 1.0, 4.0, 9.0, 9.0]]]))).values
     array([[[ 1.,  2.,  2., -5.,  0.]]])
     """
-    dims = spatial_dims(filtering.real(stack)) if dim is None else dims_of(stack, dim)
+    filtering.real(stack)
+    dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     if not dims:
         raise LabelError(f"differences are along one dim or more, got {dim=} of {stack.dims}")
     weights = _cross([3 if d in dims else 1 for d in stack.dims])
@@ -359,5 +365,6 @@ def bandpass(
     >>> lv.filters.bandpass(volume, 8.0, 32.0, edge=0.0, dim="x").values.round(3)
     array([[[ 1.   ,  0.707,  0.   , -0.707, -1.   , -0.707, -0.   ,  0.707]]])
     """
-    dims = spatial_dims(filtering.real(stack)) if dim is None else dims_of(stack, dim)
+    filtering.real(stack)
+    dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     return filtering.passed(stack, dims, shortest, longest, edge)

@@ -194,7 +194,7 @@ def _element(
     if radius is not None:
         own = _ball(mask, dims, radius)
     elif size is not None:
-        own = _box(dims, size)
+        own = _box(mask, dims, size)
     else:
         own = _neighbours(dims, connectivity)
     order = [dims.index(str(d)) for d in mask.dims if d in dims]
@@ -212,13 +212,14 @@ def _ball(mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Any:
     return morphology.ball(reach, steps, radius)
 
 
-def _box(dims: tuple[str, ...], size: Size) -> Any:
+def _box(mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Any:
     sides = dict(size) if isinstance(size, Mapping) else dict.fromkeys(dims, size)
     unknown = [d for d in sides if d not in dims]
     found = {d: _whole("size", n) for d, n in sides.items()}
     if unknown or any(n % 2 == 0 for n in found.values()):
         raise LabelError(f"size gives odd numbers of voxels along {dims}, got {size!r}")
-    return np.ones([found.get(d, 1) for d in dims], bool)
+    # what is further away than the volume is long lies beyond the border from everywhere
+    return np.ones([min(found.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
 
 
 def _neighbours(dims: tuple[str, ...], connectivity: int) -> Any:

@@ -43,6 +43,9 @@ def whole_dims(stack: xr.DataArray) -> tuple[str, ...]:
         raise LabelError(f"particles have some of the dims z, y, x, the stack has {stack.dims}")
     if stack.dtype.kind == "c":
         raise LabelError(f"particles are real numbers, got dtype={stack.dtype}; use .real")
+    empty = {d: n for d, n in stack.sizes.items() if d in dims and n == 0}
+    if empty:
+        raise LabelError(f"particles have one voxel or more along {dims}, got {empty}")
     return dims
 
 

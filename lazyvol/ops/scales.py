@@ -13,7 +13,15 @@ from lazyvol.kernels import derivatives as kernels
 from lazyvol.kernels import rows, scales
 from lazyvol.kernels.separable import readable_type
 from lazyvol.ops import stats
-from lazyvol.ops.differentiating import SMOOTHING, Grid, Sigma, in_voxels, require_border
+from lazyvol.ops.differentiating import (
+    SMOOTHING,
+    Grid,
+    Sigma,
+    in_voxels,
+    is_wide,
+    of_wholes,
+    require_border,
+)
 from lazyvol.plan.borders import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import Dims
@@ -53,13 +61,13 @@ def _over(
 ) -> xr.DataArray:  # fmt: skip
     """``what`` at every scale: all of them along a ``new`` dim, or the largest."""
     tasks = [g.task(what, dtype, o) for g, o in zip(grids, options, strict=True)]
-    reaches = [g.reach(2) for g in grids]
-    depth = {d: max(r[d] for r in reaches) for d in grids[0].dims}
+    reaches, whole = [g.reach(2) for g in grids], any(g.is_wide for g in grids)
+    depth = {d: 0 if whole else max(r[d] for r in reaches) for d in grids[0].dims}
     kernel = partial(
         scales.of_scales,
-        kernels=tuple(g.kernel(t) for g, t in zip(grids, tasks, strict=True)),
+        kernels=tuple(g.kernel(t, whole) for g, t in zip(grids, tasks, strict=True)),
         trims=tuple(
-            tuple(depth[d] - r[d] if d in depth else 0 for d in grids[0].volume.dims)
+            tuple(max(0, depth[d] - r[d]) if d in depth else 0 for d in grids[0].volume.dims)
             for r in reaches
         ),
         apart=bool(new),
@@ -67,7 +75,12 @@ def _over(
     each = prod(tasks[0].components)
     sizes = {new: len(grids) * each} if new else {}
     held = dtype.itemsize * each * (len(grids) if new else 1) if len(grids) > 1 else 0
-    found = grids[0].stencil(kernel, sizes, dtype, depth, title, scratch=held, planes=len(sizes))
+    if whole:
+        found = grids[0].whole(kernel, sizes, dtype, title)
+    else:
+        found = grids[0].stencil(
+            kernel, sizes, dtype, depth, title, scratch=held, planes=len(sizes)
+        )
     return grids[0].labelled(found, 0, 0)
 
 
@@ -87,10 +100,17 @@ def tensor(
     task = grid.task(what)
     reach = {d: kernels.radius(s, truncate) for d, s in zip(grid.dims, outer, strict=True)}
     new = dict.fromkeys(("axis_other",)[: len(task.components) - 1], len(grid.dims))
-    found = stencil(
-        partial(kernels.of_products, task=task, sigma=outer, truncate=truncate, mode=mode),
-        slopes, depth=reach | {"axis": len(grid.dims) - 1}, mode="clip", dtype=task.dtype,
-        sizes=new, labels=grid.labels(new), planes=len(task.components), scratch=2 * SMOOTHING,
-        title=title,
-    )  # fmt: skip
+    scale: dict[str, Any] = {"task": task, "sigma": outer, "truncate": truncate, "mode": mode}
+    if is_wide(volume, reach):
+        found = of_wholes(
+            partial(kernels.of_whole_products, **scale), slopes, (*grid.dims, "axis"), new,
+            task.dtype, grid.labels(new), title,
+        )  # fmt: skip
+    else:
+        found = stencil(
+            partial(kernels.of_products, **scale),
+            slopes, depth=reach | {"axis": len(grid.dims) - 1}, mode="clip", dtype=task.dtype,
+            sizes=new, labels=grid.labels(new), planes=len(task.components), scratch=2 * SMOOTHING,
+            title=title,
+        )  # fmt: skip
     return grid.labelled(found, 2, 2)
