@@ -19,6 +19,7 @@ from lazyvol.io.spec import DataSet, Opened
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.lazy import source_array
+from lazyvol.plan.recipe import Source
 from lazyvol.plan.regions import Grid, cover
 
 __all__ = ["open", "particles", "save"]
@@ -118,7 +119,7 @@ def _data_set(
         for name, opened in found.variables.items()
     }
     lengths = dict(zip(found.labels.dims, found.shape, strict=True))
-    coords = coordinates(found.labels, lengths, _of(voxel_size, found.labels), unit)
+    coords = coordinates(found.labels, lengths, _of(voxel_size, found.labels), unit, _lazy)
     return xr.Dataset(_without_copies(made), coords, found.labels.attrs)
 
 
@@ -151,9 +152,15 @@ def _array(
     lengths = dict(zip(opened.dims, array.shape, strict=True))
     found = xr.DataArray(array, dims=opened.dims, attrs=opened.attrs)
     # assigned, as xarray copies the coordinates that an array is made with
-    found = found.assign_coords(coordinates(opened, lengths, voxel_size, unit))
+    found = found.assign_coords(coordinates(opened, lengths, voxel_size, unit, _lazy))
     found.name = opened.name  # given none, xarray takes dask's
     return found
+
+
+def _lazy(source: Source) -> Any:
+    """A coordinate that is an array of its own."""
+    size = np.dtype(source.dtype).itemsize
+    return source_array(source, block_grid(source.shape, source.chunks, size, BLOCK))
 
 
 def _grid(opened: Opened, chunks: Chunks) -> Grid:

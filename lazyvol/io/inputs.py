@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
+
 #: what ends the search: values, names and places in arrays
-ENDS = (str, bytes, int, float, slice, type(None))
+ENDS = frozenset({str, bytes, int, float, bool, slice, type(None), np.ndarray})
 
 
 def sources_of(arrays: Iterable[Any]) -> Iterator[Any]:
@@ -26,28 +28,31 @@ def _found(start: Any, seen: dict[int, Any]) -> Iterator[Any]:
     left = [start]
     while left:
         value = left.pop()
-        if isinstance(value, ENDS) or id(value) in seen:
+        kind = type(value)
+        if kind in ENDS or id(value) in seen:
             continue
         seen[id(value)] = value  # kept, so that no other object gets its id
-        if hasattr(value, "stored_bytes") and hasattr(value, "paths"):
+        if _is_source(kind):  # type: ignore[arg-type]
             yield value
+        elif kind in (list, tuple, set, frozenset):
+            left.extend(value)
+        elif kind is dict:
+            left.extend(value.values())
         else:
-            left.extend(_parts(value))
+            names = _parts(kind)  # type: ignore[arg-type]
+            left.extend(getattr(value, name) for name in names if hasattr(value, name))
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What a container, a task or an object of ours holds."""
-    if isinstance(value, list | tuple | set | frozenset):
-        return value
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, partial):
-        return (value.func, value.args, value.keywords)
-    if is_dataclass(value) and not isinstance(value, type):
-        return [getattr(value, f.name) for f in fields(value)]
-    return [getattr(value, name) for name in ("args", "kwargs", "value") if _is_task(value, name)]
+@cache
+def _is_source(kind: type) -> bool:
+    return hasattr(kind, "stored_bytes") and hasattr(kind, "paths")
 
 
-def _is_task(value: Any, name: str) -> bool:
-    """Whether a node of a dask graph has a part of this name."""
-    return type(value).__module__.startswith("dask.") and hasattr(value, name)
+@cache
+def _parts(kind: type) -> tuple[str, ...]:
+    """Attributes of a task or of an object of ours that hold others."""
+    if issubclass(kind, partial):
+        return ("func", "args", "keywords")
+    if is_dataclass(kind):
+        return tuple(f.name for f in fields(kind))
+    return ("args", "kwargs", "value") if kind.__module__.startswith("dask.") else ()

@@ -1,6 +1,6 @@
 """Coordinates of an opened array: regular positions, and those that a store keeps as they were."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,6 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.io.labels import Labels
 from lazyvol.io.spec import Opened
-from lazyvol.plan.budget import BLOCK
-from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.lazy import source_array
 from lazyvol.plan.recipe import Source
 from lazyvol.stack import SPATIAL, positions, spacing, unit_of
 
@@ -19,9 +16,16 @@ VoxelSize = float | Mapping[str, float] | None
 
 
 def coordinates(
-    opened: Labels | Opened, lengths: Mapping[str, int], voxel_size: VoxelSize, unit: str | None
+    opened: Labels | Opened,
+    lengths: Mapping[str, int],
+    voxel_size: VoxelSize,
+    unit: str | None,
+    lazy: Callable[[Source], Any],
 ) -> dict[Hashable, Any]:
-    """Coordinates of an array: what the file knows, replaced by what the user says."""
+    """Coordinates of an array: what the file knows, replaced by what the user says.
+
+    ``lazy`` makes an array of a source: of a coordinate that is too large to be read at once.
+    """
     spatial = [d for d in SPATIAL if d in opened.dims]
     given = _given(voxel_size, spatial)
     kept = {n: coord for n, coord in opened.coords.items() if n not in given}
@@ -37,7 +41,7 @@ def coordinates(
         attrs = dict(rest[0]) if rest else {}
         if unit and name in spatial:
             attrs["units"] = unit
-        data = _lazy(values) if hasattr(values, "read") else values
+        data = lazy(values) if hasattr(values, "read") else values
         coords[name] = xr.Variable(dims, data, attrs)
     return coords
 
@@ -49,12 +53,6 @@ def _given(voxel_size: VoxelSize, spatial: list[str]) -> dict[str, float]:
     if isinstance(voxel_size, Mapping):
         return dict(voxel_size)
     return dict.fromkeys(spatial, voxel_size)
-
-
-def _lazy(source: Source) -> Any:
-    """A coordinate that is an array of its own."""
-    size = np.dtype(source.dtype).itemsize
-    return source_array(source, block_grid(source.shape, source.chunks, size, BLOCK))
 
 
 def regular(

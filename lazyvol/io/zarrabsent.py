@@ -7,7 +7,7 @@ from math import prod
 from lazyvol.io.confined import Confined
 from lazyvol.io.zarrmeta import ArrayMeta
 
-#: names that are looked at in nested folders: 100,000 in 1,000 folders take 0.1 s on a local disk
+#: names that are looked at in nested folders: 100,000 in 11,000 folders take 0.4 s on a local disk
 MAX_ENTRIES = 1_000_000
 
 
