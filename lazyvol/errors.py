@@ -45,6 +45,10 @@ class SourceNotFoundError(LazyvolError, FileNotFoundError):
     """Nothing is stored under the given path or pattern."""
 
 
+class SourceChangedError(LazyvolError, OSError):
+    """What was opened was replaced, rewritten or removed since, and is not what it was."""
+
+
 class TargetExistsError(LazyvolError, FileExistsError):
     """A result would replace something that is already there."""
 

@@ -266,7 +266,7 @@ def test_zarr_stores_go_to_their_reader(tmp_path, monkeypatch, mark):
     (tmp_path / mark).touch()
     calls = []
 
-    def zarr_probe(path, *, permissive):
+    def zarr_probe(path, *, permissive, missing):
         calls.append((path, permissive))
         return "opened"
 

@@ -16,7 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lazyvol.errors import FormatError, LimitExceeded, SourceNotFoundError, TruncatedError
+from lazyvol.errors import (
+    FormatError,
+    LimitExceeded,
+    SourceChangedError,
+    SourceNotFoundError,
+    TruncatedError,
+)
 from lazyvol.io import raw
 from lazyvol.io.mrc import probe
 from lazyvol.io.probe import probe as probe_any
@@ -332,7 +338,7 @@ def test_a_file_that_changes_is_not_read(write):
     path = write(mrc_bytes(values(SHAPE)))
     source = probe(path).source
     path.write_bytes(mrc_bytes(values(SHAPE)) + b"more")
-    with pytest.raises(FormatError, match="must not change"):
+    with pytest.raises(SourceChangedError, match="must not change"):
         source.read(whole(SHAPE))
     assert probe(path, permissive=True).source.token != source.token
     path.unlink()

@@ -41,64 +41,6 @@ CODECS = {
 }
 
 
-@pytest.mark.parametrize("layout", ["v3 zstd", "v2 raw", "v3 dots", "v3 whole"])
-def test_each_missing_chunk_is_found(layout, tmp_path):
-    values = numbers(SHAPE) + 1
-    path = stored(tmp_path / "a", values, **LAYOUTS[layout], fill_value=7)
-    for file in files_of(path):
-        content = file.read_bytes()
-        file.unlink()
-        with pytest.raises(errors.MissingChunkError, match="permissive=True") as caught:
-            probe(path).source.read(whole(SHAPE))
-        assert file.name in str(caught.value)
-        got = probe(path, permissive=True).source.read(whole(SHAPE))
-        assert set(np.unique(got[got != values])) == {7}
-        file.write_bytes(content)
-
-
-def test_a_missing_chunk_matters_only_where_it_is_read(tmp_path):
-    path = stored(tmp_path / "a", numbers(SHAPE))
-    shutil.rmtree(path / "c" / "0")
-    source = probe(path).source
-    assert source.read((slice(2, 4), *whole(SHAPE[1:]))).size
-    with pytest.raises(errors.MissingChunkError, match=r"\(0, 0, 0, 0\)"):
-        source.read((slice(0, 1), slice(0, 1), slice(0, 1), slice(0, 1)))
-
-
-@pytest.mark.parametrize("layout", ["v3 shards", "v3 shards raw", "v3 shards start"])
-def test_each_missing_inner_chunk_is_found(layout, tmp_path):
-    values = numbers(SHAPE) + 1
-    path = stored(tmp_path / "a", values, **LAYOUTS[layout], fill_value=9)
-    full = zarr.open_array(path, mode="r+", config={"write_empty_chunks": False})
-    grid = [range(-(-n // c)) for n, c in zip(SHAPE, full.chunks, strict=True)]
-    for index in np.random.default_rng(0).permutation(list(np.ndindex(*map(len, grid))))[:12]:
-        box = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, full.chunks, strict=True))
-        full[box] = 9
-        number = ", ".join(map(str, index))
-        with pytest.raises(errors.MissingChunkError, match=rf"chunk \({number}\)"):
-            probe(path).source.read(tuple(slice(s.start, s.start + 1) for s in box))
-        got = probe(path, permissive=True).source.read(whole(SHAPE))
-        np.testing.assert_array_equal(got, full[...])
-        full[box] = values[box]
-
-
-def test_a_store_may_say_that_absent_chunks_are_legal(tmp_path):
-    path = stored(tmp_path / "a", numbers(SHAPE), attributes={"lazyvol": {"empty_chunks": "fill"}})
-    shutil.rmtree(path / "c")
-    assert not probe(path).source.read(whole(SHAPE)).any()
-
-
-@pytest.mark.parametrize(
-    ("value", "dtype", "meaning"),
-    [("NaN", "float32", np.nan), ("-Infinity", "float64", -np.inf), ("0x3fc00000", "float32", 1.5)],
-)
-def test_fill_values_that_are_words(value, dtype, meaning, tmp_path):
-    path = plain_v3(tmp_path / "a", fill_value=value, data_type=dtype)
-    (path / "c" / "0").unlink()
-    got = probe(path, permissive=True).source.read((slice(0, 4),))
-    np.testing.assert_array_equal(got, np.full(4, meaning))
-
-
 @pytest.mark.parametrize("layout", [n for n in LAYOUTS if n not in ("v3 raw", "v3 shards raw")])
 def test_cut_chunks_raise(layout, tmp_path):
     path = stored(tmp_path / "a", numbers(SHAPE), **LAYOUTS[layout])

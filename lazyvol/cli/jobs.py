@@ -1,5 +1,6 @@
 """Commands on whole files: info, convert, explain."""
 
+import warnings
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -29,7 +30,9 @@ def info(path: str) -> None:
     path
         File, folder or pattern.
     """
-    for name, value in facts_of(open_stack(path), path).items():
+    with warnings.catch_warnings(record=True) as noted:
+        facts = facts_of(open_stack(path), path)
+    for name, value in (*facts.items(), *(("note", str(each.message)) for each in noted)):
         say(f"{name:<12}{value}")
 
 

@@ -1,5 +1,7 @@
 """Files in and out: one module per format, a probe that trusts nothing, the verified store."""
 
+import os
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar
@@ -7,17 +9,18 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.io.labels import Labels
 from lazyvol.io.lists import particles
+from lazyvol.io.positions import coordinates
 from lazyvol.io.probe import data_set, probe
-from lazyvol.io.saving import COORDINATE_UNITS, save
+from lazyvol.io.saving import save
 from lazyvol.io.spec import DataSet, Opened
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.cuts import block_grid
 from lazyvol.plan.lazy import source_array
+from lazyvol.plan.recipe import Source
 from lazyvol.plan.regions import Grid, cover
-from lazyvol.stack import SPATIAL, positions
 
 __all__ = ["open", "particles", "save"]
 
@@ -32,6 +35,7 @@ def open(
     voxel_size: float | Mapping[str, float] | None = None,
     unit: str | None = None,
     permissive: bool = False,
+    missing: str = "fill",
 ) -> Any:
     """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
 
@@ -55,6 +59,10 @@ def open(
         Unit of the positions, likewise.
     permissive
         Read damaged files and stores with missing chunks as far as a listed repair allows.
+    missing
+        Chunks that are absent from a zarr store of others, where the format allows it: ``"fill"``
+        reads them as the fill value, with a warning that counts them; ``"error"`` refuses them.
+        Stores of lazyvol have all their chunks, so there an absent one is always an error.
 
     Returns
     -------
@@ -77,10 +85,26 @@ def open(
     (('k', 'z', 'y', 'x'), ((2,), (3,), (4,), (5,)), 1.5)
     >>> folder.cleanup()
     """
-    found = data_set(source, permissive)
+    if missing not in ("fill", "error"):
+        raise OptionError(f"open: missing must be 'fill' or 'error', got {missing!r}")
+    found = data_set(source, permissive, missing)
     if found is not None:
+        _warn_of_absent(found.variables)
         return _data_set(found, chunks, voxel_size, unit)
-    return _array(probe(source, permissive=permissive), chunks, voxel_size, unit)
+    opened = probe(source, permissive=permissive, missing=missing)
+    _warn_of_absent({os.fspath(source) if isinstance(source, PathLike) else source: opened})
+    return _array(opened, chunks, voxel_size, unit)
+
+
+def _warn_of_absent(opened: Mapping[Any, Opened]) -> None:
+    """Say once which arrays have chunks that are not stored."""
+    found = [f"{name}: {each.absent}" for name, each in opened.items() if each.absent]
+    if found:
+        warnings.warn(
+            f"open: {'; '.join(found)} are absent and read as the fill value, as the format "
+            "allows; missing='error' refuses them",
+            stacklevel=3,
+        )
 
 
 def _data_set(
@@ -95,8 +119,19 @@ def _data_set(
         for name, opened in found.variables.items()
     }
     lengths = dict(zip(found.labels.dims, found.shape, strict=True))
-    coords = _coords(found.labels, lengths, _of(voxel_size, found.labels), unit)
-    return xr.Dataset(made, coords, _attrs(found.labels))
+    coords = coordinates(found.labels, lengths, _of(voxel_size, found.labels), unit, _lazy)
+    return xr.Dataset(_without_copies(made), coords, found.labels.attrs)
+
+
+def _without_copies(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Arrays whose lazy coordinates are those of the first that has them: to compare reads them."""
+    seen: set[Hashable] = set()
+    found = {}
+    for name, array in arrays.items():
+        lazy = {n for n, c in array.coords.items() if c.chunks is not None}
+        found[name] = array.drop_vars(lazy & seen)
+        seen |= lazy
+    return found
 
 
 def _of(option: Option, labels: Labels | Opened) -> Option:
@@ -114,17 +149,18 @@ def _array(
 ) -> xr.DataArray:
     """What was probed as a lazy, labelled array."""
     array = source_array(opened.source, _grid(opened, chunks))
-    return xr.DataArray(
-        array,
-        _coords(opened, dict(zip(opened.dims, array.shape, strict=True)), voxel_size, unit),
-        opened.dims,
-        name=opened.name,
-        attrs=_attrs(opened),
-    )
+    lengths = dict(zip(opened.dims, array.shape, strict=True))
+    found = xr.DataArray(array, dims=opened.dims, attrs=opened.attrs)
+    # assigned, as xarray copies the coordinates that an array is made with
+    found = found.assign_coords(coordinates(opened, lengths, voxel_size, unit, _lazy))
+    found.name = opened.name  # given none, xarray takes dask's
+    return found
 
 
-def _attrs(labels: Labels | Opened) -> dict[str, object]:
-    return {name: v for name, v in labels.attrs.items() if name != COORDINATE_UNITS}
+def _lazy(source: Source) -> Any:
+    """A coordinate that is an array of its own."""
+    size = np.dtype(source.dtype).itemsize
+    return source_array(source, block_grid(source.shape, source.chunks, size, BLOCK))
 
 
 def _grid(opened: Opened, chunks: Chunks) -> Grid:
@@ -151,32 +187,3 @@ def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:
             f"chunks is 'auto' or lengths of 1 or more (or -1) for dims {opened.dims}, got {chunks}"
         )
     return tuple(found)
-
-
-def _coords(
-    opened: Labels | Opened,
-    lengths: Mapping[str, int],
-    voxel_size: float | Mapping[str, float] | None,
-    unit: str | None,
-) -> dict[Hashable, Any]:
-    """Positions of spatial dims: what the file knows, replaced by what the user says."""
-    spatial = [d for d in SPATIAL if d in opened.dims]
-    sizes = dict(opened.voxel_size)
-    if voxel_size is not None:
-        sizes.update(
-            voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
-        )
-    bad = {d: s for d, s in sizes.items() if d not in spatial or not (np.isfinite(s) and s > 0)}
-    if bad:
-        raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
-    known = unit or (opened.unit if opened.voxel_size else "voxel")
-    coords: dict[Hashable, Any] = {}
-    coords.update(positions(lengths, sizes, known, opened.origin))
-    for d in spatial:
-        if d not in sizes and known != "voxel":
-            coords[d].attrs["units"] = "voxel"
-    told = opened.attrs.get(COORDINATE_UNITS)
-    units = told if isinstance(told, Mapping) else {}
-    for name, (dim, values) in opened.coords.items():
-        coords[name] = (dim, values, {"units": units[name]} if name in units else {})
-    return coords

@@ -49,7 +49,7 @@ def plain_name(path: str) -> tuple[str, str]:
 def stream(file: StoredFile, codec: str) -> Iterator[BufferedIOBase]:
     """Decoded bytes of a file; every failure to decode is an error of the tree."""
     try:
-        with file.open() as raw, open_codec(raw, codec) as decoded:
+        with file.open() as raw, file.unchanged(), open_codec(raw, codec) as decoded:
             yield decoded
     except LazyvolError:
         raise
@@ -153,9 +153,15 @@ class CompressedSource:
         """Copy of one region, in ``out`` where that is given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
+            self.file.check()  # what the cache holds is of the file as it was
             whole = CACHE.get(self.token, self._decoded)
             out[...] = whole.transpose(self.layout.order)[region]
         return out
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
         """All of the packed file."""

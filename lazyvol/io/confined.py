@@ -41,6 +41,11 @@ class Json:
     mark: str
 
 
+def identity(info: os.stat_result) -> str:
+    """Mark of a file that a rewritten or replaced one does not have."""
+    return f"{info.st_ino} {info.st_mtime_ns} {info.st_size}"
+
+
 @dataclass
 class Confined:
     """A folder, given by its real path, for one read or one probe.
@@ -81,6 +86,19 @@ class Confined:
             raise _refused(path, error) from error
         return handle
 
+    def names(self, key: str) -> list[str]:
+        """Names in folder ``key`` ("" or with a trailing slash); none where there is no folder."""
+        path = self.path(key.rstrip("/"))
+        try:
+            self._check(key.rstrip("/"))
+            return os.listdir(path)
+        except OSError as error:
+            if isinstance(error, LazyvolError):
+                raise
+            if error.errno in ABSENT:
+                return []
+            raise _refused(path, error) from error
+
     def _followed(self, path: str) -> FileIO | None:
         try:
             return _opened(self._resolved(path))
@@ -120,7 +138,7 @@ class Confined:
                     f"{path}: metadata may have {MAX_JSON} bytes, found {info.st_size}"
                 )
             raw = _all(handle, info.st_size, path)
-        return Json(_parsed(raw, path), raw, f"{info.st_ino} {info.st_mtime_ns}")
+        return Json(_parsed(raw, path), raw, identity(info))
 
 
 def _opened(path: str) -> FileIO:

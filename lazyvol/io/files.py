@@ -52,6 +52,11 @@ class StackedSource:
                 out[(slice(None),) * self.axis + (index,)] = member.read(rest)
         return out
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of all members."""
+        return tuple(path for m in self.members for path in getattr(m, "paths", ()))
+
     def stored_bytes(self, region: Region) -> int:
         """Sum over the members."""
         chosen, rest = self._split(region)

@@ -17,6 +17,7 @@ from lazyvol.errors import (
     TruncatedError,
     UnsafeSourceError,
 )
+from lazyvol.io import cf
 from lazyvol.io.axes import arrange, elements, named, nameless, positive
 from lazyvol.io.extras import formats
 from lazyvol.io.raw import (
@@ -75,7 +76,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         dims, order = arrange(axis_names(data, file.path), file.path)
         spacing = voxel_size(data, dims)
         return Opened(
-            source=source_of(file, data, order),
+            source=cf.decoded(source_of(file, data, order), packing(data), file.path),
             dims=dims,
             voxel_size=spacing,
             unit="micrometer" if spacing else "voxel",
@@ -89,7 +90,7 @@ def opened(file: StoredFile) -> Iterator[Any]:
     h5py = formats("h5py", file.path)
     file.open().close()
     try:
-        with h5py.File(file.path, "r") as store:
+        with file.unchanged(), h5py.File(file.path, "r") as store:
             yield store
     except LazyvolError:
         raise
@@ -180,6 +181,16 @@ def voxel_size(data: Any, dims: Sequence[str]) -> dict[str, float]:
     return positive({dim: value for dim, value in spacing.items() if dim in dims})
 
 
+def packing(data: Any) -> dict[str, Any]:
+    """How NetCDF packed the numbers of a data set; its attributes are arrays of one element."""
+    return cf.of_attributes({n: _plain(data.attrs[n]) for n in cf.READ if n in data.attrs})
+
+
+def _plain(value: Any) -> Any:
+    value = value[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
 def source_of(file: StoredFile, data: Any, order: tuple[int, ...]) -> Source:
     """Plain reads where the array lies in one piece, reads through HDF5 elsewhere."""
     offset = None if data.chunks else data.id.get_offset()
@@ -227,6 +238,11 @@ class Hdf5Source:
         if direct is not out:
             out[...] = direct.transpose(self.order)
         return out
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.file.path,)
 
     @property
     def _moved(self) -> bool:

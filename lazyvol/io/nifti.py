@@ -183,6 +183,11 @@ class ScaledSource:
             out += self.intercept
         return out
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return self.stored.paths
+
     def stored_bytes(self, region: Region) -> int:
         """What the unscaled data cost."""
         return self.stored.stored_bytes(region)

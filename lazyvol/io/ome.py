@@ -224,7 +224,9 @@ def image_of(labels: Labels) -> dict[str, Any] | None:
         return None
     axes: list[dict[str, str]] = [{"name": d, "type": _kind(d, len(lead))} for d in lead]
     unit = {} if labels.unit == "voxel" else {"unit": labels.unit}
-    axes += [{"name": d, "type": "space", **unit} for d in space]
+    axes += [
+        {"name": d, "type": "space", **(unit if d in labels.voxel_size else {})} for d in space
+    ]
     scale = [float(labels.voxel_size.get(d, 1.0)) for d in labels.dims]
     shift = [float(labels.origin.get(d, 0.0)) for d in labels.dims]
     steps: list[dict[str, Any]] = [

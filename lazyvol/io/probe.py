@@ -52,7 +52,9 @@ FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM)
 PACKED = (MRC, NIFTI)
 
 
-def probe(source: PathLike | Sequence[PathLike], *, permissive: bool = False) -> Opened:
+def probe(
+    source: PathLike | Sequence[PathLike], *, permissive: bool = False, missing: str = "fill"
+) -> Opened:
     """What is stored under ``source``; headers are read, data are not.
 
     Parameters
@@ -64,6 +66,9 @@ def probe(source: PathLike | Sequence[PathLike], *, permissive: bool = False) ->
         in natural order (img2 before img10) for a folder or a pattern, as given for a list.
     permissive
         Read files with the faults that their reader names, each noted in ``attrs["repairs"]``.
+    missing
+        Whether absent chunks of a zarr store of others are read as the fill value, ``"fill"``, or
+        refused, ``"error"``.
 
     Returns
     -------
@@ -94,7 +99,7 @@ def probe(source: PathLike | Sequence[PathLike], *, permissive: bool = False) ->
         return many([os.fspath(path) for path in source], None, permissive)
     path = os.fspath(source)
     if os.path.isdir(path):
-        return folder(path, permissive)
+        return folder(path, permissive, missing)
     if not os.path.lexists(path) and any(sign in path for sign in WILDCARDS):
         return many(matches(path), Path(path).parent.name or None, permissive)
     return single(path, permissive)
@@ -145,12 +150,12 @@ def by_suffix(path: str) -> Format | None:
     return next((f for f in FORMATS if suffix in f.suffixes), None)
 
 
-def folder(path: str, permissive: bool) -> Opened:
+def folder(path: str, permissive: bool, missing: str = "fill") -> Opened:
     """A zarr store, or all files of the one format in a folder."""
     if any(os.path.lexists(os.path.join(path, mark)) for mark in ZARR_MARKS):
         from lazyvol.io import zarr
 
-        return zarr.probe(path, permissive=permissive)
+        return zarr.probe(path, permissive=permissive, missing=missing)
     names = listed(path)
     kinds = Counter(plain_name(name)[1] for name in names if by_suffix(name))
     if not kinds:
@@ -167,14 +172,16 @@ def folder(path: str, permissive: bool) -> Opened:
     return many(sorted(chosen, key=natural), Path(path).name, permissive)
 
 
-def data_set(source: PathLike | Sequence[PathLike], permissive: bool) -> DataSet | None:
+def data_set(
+    source: PathLike | Sequence[PathLike], permissive: bool, missing: str = "fill"
+) -> DataSet | None:
     """Variables and labels of a data set of ours; None for anything else."""
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     if not os.path.isfile(os.path.join(path, "zarr.json")):
         return None
     from lazyvol.io import zarr
 
-    return zarr.probe_set(path, permissive=permissive)
+    return zarr.probe_set(path, permissive=permissive, missing=missing)
 
 
 def listed(path: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Boxes of raw bytes: any region of a plain array in a file, in a few large reads."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from io import FileIO
@@ -15,6 +16,7 @@ import numpy as np
 from lazyvol.errors import (
     FormatError,
     LazyvolError,
+    SourceChangedError,
     SourceNotFoundError,
     StoreError,
     TruncatedError,
@@ -37,6 +39,7 @@ class StoredFile:
     path: str
     size: int
     mtime_ns: int
+    inode: int
 
     def open(self) -> FileIO:
         """Handle of the file, unbuffered; refused when the file changed since the probe."""
@@ -44,14 +47,38 @@ class StoredFile:
             handle = FileIO(self.path, "rb")
         except OSError as error:
             raise unreadable(self.path, error) from error
-        now = os.fstat(handle.fileno())
-        if (now.st_size, now.st_mtime_ns) != (self.size, self.mtime_ns):
+        try:
+            self._compare(os.fstat(handle.fileno()))
+        except SourceChangedError:
             handle.close()
-            raise FormatError(
+            raise
+        return handle
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Context in which the opened file is read: refused when it changed meanwhile.
+
+        A change while it was read is the error, whatever else it caused. One system call, 1 us.
+        """
+        try:
+            yield
+        finally:
+            self.check()
+
+    def check(self) -> None:
+        """Refuse a file that changed since the probe."""
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        self._compare(now)
+
+    def _compare(self, now: os.stat_result) -> None:
+        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.size, self.mtime_ns, self.inode):
+            raise SourceChangedError(
                 f"{self.path}: a file must not change while it is in use; it had {self.size} bytes "
                 f"when it was opened and has {now.st_size} now, or was rewritten; open it again"
             )
-        return handle
 
     def head(self, count: int) -> bytes:
         """First ``count`` bytes, fewer where the file is shorter."""
@@ -71,7 +98,7 @@ def stored_file(path: str | os.PathLike[str]) -> StoredFile:
         raise unreadable(name, error) from error
     if not S_ISREG(info.st_mode):
         raise FormatError(f"{name}: readers need a regular file, this is a folder, pipe or device")
-    return StoredFile(os.path.abspath(name), info.st_size, info.st_mtime_ns)
+    return StoredFile(os.path.abspath(name), info.st_size, info.st_mtime_ns, info.st_ino)
 
 
 def unreadable(path: str, error: Exception) -> Exception:
@@ -203,7 +230,7 @@ def bounce(layout: Layout, counts: Sequence[int], plan: Gather) -> tuple[Array, 
 
 def token(file: StoredFile, *facts: object) -> str:
     """Name of stored data: another path, age, size or layout gives another."""
-    words = repr((file.path, file.mtime_ns, file.size, facts))
+    words = repr((file.path, file.mtime_ns, file.size, file.inode, facts))
     return blake2b(words.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
@@ -237,7 +264,7 @@ class RawSource:
         direct = out if not self.layout.moved else np.empty(lengths(box), self.dtype)
         raw = direct.view(self.layout.dtype)
         try:
-            with self.file.open() as handle:
+            with self.file.open() as handle, self.file.unchanged():
                 read_box(handle, self.layout, box, raw, self.file.path)
         except OSError as error:
             raise unreadable(self.file.path, error) from error
@@ -246,6 +273,11 @@ class RawSource:
         if direct is not out:
             out[...] = direct.transpose(self.layout.order)
         return out
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
         """Bytes read, the gaps between the rows of a narrow box included."""

@@ -1,19 +1,21 @@
 """Saving: labels and values of a result into a store, one task per shard."""
 
 import os
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
+from lazyvol.io.inputs import sources_of
 from lazyvol.io.lists import star_text
+from lazyvol.io.positions import spacing_and_origin, told_by_spacing
 from lazyvol.io.shardgrid import shard_grid
-from lazyvol.io.store import Variable, create, create_group
+from lazyvol.io.store import Beside, Variable, create, create_group
 from lazyvol.io.tables import csv_text, write_text
 from lazyvol.io.target import Target, TargetGroup
 from lazyvol.plan import regions
@@ -23,10 +25,10 @@ from lazyvol.plan.lazy import recipe_of, refit
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Region
 from lazyvol.plan.writing import plan_token, write
-from lazyvol.stack import SPATIAL, require_stack, spacing, unit_of
+from lazyvol.stack import SPATIAL, require_stack, unit_of
 
-#: attribute that keeps the units of coordinates other than positions
-COORDINATE_UNITS = "coordinate_units"
+#: bytes of a coordinate beyond which it is stored as an array of its own
+LARGE = 1 << 20
 #: smallest shard a tight budget may ask for
 LEAST = 2**20
 
@@ -85,6 +87,7 @@ def save(
     path = os.fspath(path)
     suffix = os.path.splitext(path)[1].lower()
     budget = budget_for(memory, None)
+    refuse_own_input(path, _sources(obj))
     if budget.memory is not None:
         explain(obj, memory=memory)
     if suffix in TABLES and not resume:
@@ -105,10 +108,36 @@ def save(
         )
 
 
+def refuse_own_input(path: str, sources: Iterable[Any]) -> None:
+    """Refuse a path whose writing would replace, or lie inside, what a result is computed from."""
+    target = os.path.realpath(path)
+    real = lru_cache(os.path.realpath)  # a stack has thousands of files in few folders
+    for place in dict.fromkeys(p for s in sources for p in getattr(s, "paths", ())):
+        folder, name = os.path.split(place)
+        own = real(place) if os.path.islink(place) else os.path.join(real(folder), name)
+        if own == target or within(own, target) or within(target, own):
+            raise TargetExistsError(
+                f"save: path must not be where the input of the result lies, got {path!r} for a "
+                f"result that is computed from {place}; choose another name, and replace the input "
+                "when the result is saved"
+            )
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether a real path lies below a real folder."""
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _sources(obj: xr.DataArray | xr.Dataset) -> list[Any]:
+    """Stored data that a lazy result and its lazy coordinates are computed from."""
+    found = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name="lazyvol:values")
+    return list(sources_of(v.data for v in found.variables.values() if v.chunks is not None))
+
+
 def _store(
     arrays: Mapping[str, xr.DataArray],
     path: str,
-    group: Variable | None,
+    shared: xr.DataArray | None,
     budget: Budget,
     *,
     overwrite: bool,
@@ -118,38 +147,39 @@ def _store(
     """Write arrays as one store: a group with what all share, or the lone array."""
     specs = {name: _variable(a) for name, a in arrays.items()}
     most = min((_shard_bytes(a, budget) for a in arrays.values()), default=BLOCK)
-    values = [a.data for a in arrays.values()]
+    told = [*arrays.values(), *([] if shared is None else [shared])]
+    values = [a.data for a in arrays.values()] + [v for a in told for v in _values_aside(a, budget)]
     options: dict[str, Any] = {
         "overwrite": overwrite,
         "max_shard_bytes": most,
-        "token": plan_token(values, most, group is not None),
+        "token": plan_token(values, most, shared is not None),
         "resume": resume,
     }
     target: Target | TargetGroup
-    if group is not None:
-        target = create_group(path, specs, shared=group, **options)
+    if shared is not None:
+        target = create_group(path, specs, shared=_variable(shared), **options)
         sinks = list(target.variables.values())
+        aside = [each for t in sinks for each in t.aside] + list(target.aside)
     else:
         target = create(path, next(iter(specs.values())), **options)
-        sinks = [target]
-    write(values, sinks, resume=resume, progress=progress)
+        sinks, aside = [target], list(target.aside)
+    write(values, [*sinks, *aside], resume=resume, progress=progress)
     target.publish()
 
 
 def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
     if isinstance(obj, xr.Dataset):
-        return {str(name): require_stack(a) for name, a in obj.items()}
+        return {_text(name): require_stack(a) for name, a in obj.items()}
     return {"": require_stack(obj)}
 
 
-def _shared(found: xr.Dataset) -> Variable:
-    """Coordinates of a data set that no variable has, and its attributes, as those of an array
-    of nothing else."""
+def _shared(found: xr.Dataset) -> xr.DataArray:
+    """An array of nothing but the coordinates that no variable has, and the attributes."""
     owned = {name for array in found.values() for name in array.coords}
     coords = {name: c.variable for name, c in found.coords.items() if name not in owned}
     dims = tuple(dict.fromkeys(d for c in coords.values() for d in c.dims))
     nothing = np.broadcast_to(np.int8(0), tuple(found.sizes[d] for d in dims))
-    return _variable(xr.DataArray(nothing, coords, dims, attrs=found.attrs))
+    return xr.DataArray(nothing, coords, dims, attrs=found.attrs)
 
 
 def _refitted(array: xr.DataArray, budget: Budget, done: dict[str, Any]) -> xr.DataArray:
@@ -173,43 +203,61 @@ def _shard_bytes(array: xr.DataArray, budget: Budget) -> int:
 
 def _variable(array: xr.DataArray) -> Variable:
     """Labels of an array as the store writes them."""
-    dims = tuple(str(d) for d in array.dims)
-    sizes, origin = _positions(array)
+    sizes, origin = spacing_and_origin(array)
     units = {unit_of(array, d) for d in sizes}
     if len(units) > 1:
         raise LabelError(
             f"positions are stored in one unit, got {sorted(units)}; convert the coordinates"
         )
-    attrs: dict[str, object] = {str(n): v for n, v in array.attrs.items()}
-    coords = {}
-    for name, coord in array.coords.items():
-        if coord.ndim == 0:
-            attrs.setdefault(str(name), coord.values[()])
-        elif coord.ndim == 1 and name not in sizes:
-            coords[str(name)] = (str(coord.dims[0]), np.asarray(coord.values))
-    known = {n: array.coords[n].attrs["units"] for n in coords if "units" in array.coords[n].attrs}
-    if known:
-        attrs[COORDINATE_UNITS] = known
-    name = None if array.name is None else str(array.name)
+    unit = units.pop() if units else "voxel"
+    told = told_by_spacing(array, sizes, unit, origin)
+    named = {_text(name): coord for name, coord in array.coords.items() if name not in told}
+    large = _large(array)
+    dims = tuple(_text(d) for d in array.dims)
     return Variable(
-        array.shape, array.dtype, dims, sizes, units.pop() if units else "voxel", origin, coords,
-        attrs, name,
+        shape=array.shape,
+        dtype=array.dtype,
+        dims=dims,
+        voxel_size=sizes,
+        unit=unit,
+        origin=origin,
+        coords={n: (_along(c), np.asarray(c.values), c.attrs) for n, c in named.items()
+                if n not in large},
+        attrs=dict(array.attrs),
+        name=None if array.name is None else _text(array.name),
+        bare=tuple(d for d in SPATIAL if d in dims and d not in array.coords),
+        aside={n: Beside(c.shape, c.dtype, tuple(map(_text, c.dims)), c.attrs)
+               for n, c in large.items()},
     )  # fmt: skip
 
 
-def _positions(array: xr.DataArray) -> tuple[dict[str, float], dict[str, float]]:
-    """Voxel size and origin of the spatial dims whose positions are regular and known."""
-    sizes, origin = {}, {}
-    for d in (d for d in SPATIAL if d in array.dims and d in array.coords):
-        if array.sizes[d] == 0:
-            continue
-        try:
-            step = spacing(array, d)
-        except LabelError:
-            continue
-        if unit_of(array, d) != "voxel" or step != 1.0 or float(array[d][0]) != 0.0:
-            sizes[d], origin[d] = step, float(array[d][0])
-    return sizes, {d: o for d, o in origin.items() if o}
+def _large(array: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Coordinates of numbers or times that are too large for the metadata."""
+    return {
+        str(name): coord
+        for name, coord in array.coords.items()
+        if coord.nbytes > LARGE and coord.dtype.kind in "biufmM" and name not in SPATIAL
+    }
+
+
+def _values_aside(array: xr.DataArray, budget: Budget) -> list[Any]:
+    """Values of the large coordinates, times as whole numbers."""
+    found = [coord.data for coord in _large(array).values()]
+    whole = [v.astype(np.int64) if v.dtype.kind in "mM" else v for v in found]
+    return whole if budget.memory is None else [refit(v, budget) for v in whole]
+
+
+def _along(coord: xr.DataArray) -> str | tuple[str, ...]:
+    """The dim of a coordinate, or its dims where it has none or several."""
+    dims = tuple(_text(d) for d in coord.dims)
+    return dims[0] if len(dims) == 1 else dims
+
+
+def _text(name: Hashable) -> str:
+    """A name, which has to be text to come back as it was."""
+    if not isinstance(name, str):
+        raise LabelError(f"save: a name must be text, got {name!r}; rename it")
+    return name
 
 
 def _table(obj: xr.DataArray | xr.Dataset, path: str, budget: Budget) -> xr.Dataset:
@@ -235,8 +283,20 @@ def _npy(array: xr.DataArray, path: str, overwrite: bool) -> None:
     write_npy(path, array.shape, array.dtype, blocks, overwrite=overwrite)
 
 
-def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
+def _rising(array: xr.DataArray, path: str) -> Variable:
+    """Labels of an array, whose positions must not decrease: only a store can tell that."""
     spec = _variable(array)
+    falling = [d for d, size in spec.voxel_size.items() if size < 0]
+    if falling:
+        raise LabelError(
+            f"save: positions must increase in {path}, those along {falling} decrease; turn the "
+            f"axes by isel({falling[0]}=slice(None, None, -1)), or save a .zarr"
+        )
+    return spec
+
+
+def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
+    spec = _rising(array, path)
     write_mrc(
         path, array.shape, array.dtype, partial(_blocks, array), dims=spec.dims,
         voxel_size=spec.voxel_size, unit=spec.unit, origin=spec.origin, overwrite=overwrite,
@@ -244,7 +304,7 @@ def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
 
 
 def _tiff(array: xr.DataArray, path: str, overwrite: bool) -> None:
-    spec = _variable(array)
+    spec = _rising(array, path)
     write_tiff(
         path, array.values, dims=spec.dims, voxel_size=spec.voxel_size, unit=spec.unit,
         overwrite=overwrite,

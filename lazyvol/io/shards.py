@@ -85,12 +85,13 @@ def part(out: Array, chunk: Sequence[Cut]) -> Array:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads chunks of one array. ``fill_missing`` makes absent chunks legal."""
+    """Reads chunks of one array. ``fill_missing`` makes absent chunks legal, as ``option`` does."""
 
     folder: Confined
     key: str
     meta: ArrayMeta
     fill_missing: bool
+    option: str = "permissive=True"
 
     def read(self, region: Region, out: Array) -> None:
         """Fill ``out``, which has the region's shape and the array's native dtype."""
@@ -151,10 +152,13 @@ class Reader:
 
     def _absent(self, what: str, path: str, target: Array) -> None:
         if not self.fill_missing:
+            fill = 0 if self.meta.fill is None else self.meta.fill
             raise MissingChunkError(
-                f"{path}: {what} is absent, and this store does not say that absent "
-                f"chunks are legal; permissive=True reads them as {self.meta.fill}"
+                f"{path}: {what} is absent, and absent chunks are not legal here; restore it, or "
+                f"read absent chunks as {fill} by {self.option}"
             )
+        if self.meta.fill is None:
+            raise undefined(path, what)
         target[...] = self.meta.fill
 
     def _chunk(self, handle: FileIO, path: str, piece: Piece, out: Array) -> None:
@@ -194,6 +198,14 @@ class Reader:
         stored = whole.view(meta.dtype) if meta.native.kind != "b" else whole != 0
         values: Array = stored.reshape(meta.stored_shape).transpose(meta.back)
         return values
+
+
+def undefined(path: str, what: str) -> MissingChunkError:
+    """The error for chunks that are absent while nothing says which value they have."""
+    return MissingChunkError(
+        f"{path}: chunks must be there where fill_value is null, which leaves their values "
+        f"undefined, but {what} is absent; permissive=True reads absent chunks as 0"
+    )
 
 
 def _fill(handle: FileIO, offset: int, target: Bytes) -> None:

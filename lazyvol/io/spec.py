@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from lazyvol.io.labels import Labels
+from lazyvol.io.labels import Coords, Labels
+from lazyvol.io.zarrabsent import Absent
 from lazyvol.plan.recipe import Source
 
 
@@ -15,8 +14,10 @@ class Opened:
 
     ``dims`` names every axis of ``source``. ``voxel_size`` and ``origin`` hold the spacing and
     the position of the first voxel centre of each spatial dim in ``unit``; a dim that is absent
-    from ``voxel_size`` has an unknown spacing. ``coords`` maps a name to ``(dim, values)``,
-    small and eager, typically facts per particle along ``k``.
+    from ``voxel_size`` has an unknown spacing. ``coords`` maps a name to ``(dims, values)`` or
+    ``(dims, values, attrs)``, small and eager, typically facts per particle along ``k``; only large
+    ones of our own stores are a source. ``bare`` are the spatial dims without positions. ``absent``
+    says how many chunks are not stored.
     """
 
     source: Source
@@ -24,9 +25,11 @@ class Opened:
     voxel_size: Mapping[str, float] = field(default_factory=dict)
     unit: str = "voxel"
     origin: Mapping[str, float] = field(default_factory=dict)
-    coords: Mapping[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    coords: Coords = field(default_factory=dict)
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
+    bare: tuple[str, ...] = ()
+    absent: Absent | None = None
 
 
 @dataclass(frozen=True)

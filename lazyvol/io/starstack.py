@@ -55,6 +55,11 @@ class Section:
         self.source.read(self._whole(region), out[None])
         return out
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those of the source."""
+        return tuple(getattr(self.source, "paths", ()))
+
     def stored_bytes(self, region: Region) -> int:
         """That of the source."""
         return self.source.stored_bytes(self._whole(region))
@@ -150,12 +155,10 @@ def _described(found: Opened, block: star.Block, optics: star.Block | None) -> O
         known = {d: float(sizes[0]) for d in dims if d in SPATIAL}
         unit = "angstrom"
     words = lists.units(shift)
-    attrs: dict[str, object] = {
-        **found.attrs, "coordinate_units": {n: words[n] for n in facts if n in words}
-    }  # fmt: skip
+    attrs: dict[str, object] = dict(found.attrs)
     if optics is not None:
         attrs[lists.OPTICS] = lists.table_of(optics)
-    coords = {n: ("k", values) for n, values in facts.items()}
+    coords = {n: ("k", v, {"units": words[n]} if n in words else {}) for n, v in facts.items()}
     return Opened(found.source, dims, known, unit, found.origin, coords, attrs, found.name)
 
 

@@ -23,20 +23,22 @@ from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.io import ome
 from lazyvol.io.atomic import PathLike
 from lazyvol.io.confined import Confined
-from lazyvol.io.labels import DATA_SET, KEY, Coords, Labels, record
+from lazyvol.io.labels import COORDINATES, DATA_SET, KEY, Coord, Coords, Elsewhere, Labels, record
 from lazyvol.io.shardgrid import SHARD_BYTES, shard_grid
 from lazyvol.io.target import Place, Target, TargetGroup, packing
 from lazyvol.io.zarrv3 import DTYPES
 
 #: names that zarr keeps for itself
-RESERVED = ("zarr.json", "c", "")
+RESERVED = ("zarr.json", "c", "", COORDINATES)
 
 
 @dataclass(frozen=True)
 class Variable:
     """An array to be written: its shape and dtype, and the labels that go with it.
 
-    ``blocks`` is the length along each axis of the blocks it will be written in.
+    ``blocks`` is the length along each axis of the blocks it will be written in. ``bare`` are the
+    spatial dims without positions. ``aside`` are coordinates too large for the metadata, each to be
+    written as an array of its own: targets in `Target.aside`, in this order.
     """
 
     shape: tuple[int, ...]
@@ -49,19 +51,46 @@ class Variable:
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
     blocks: tuple[int, ...] | None = None
+    bare: tuple[str, ...] = ()
+    aside: Mapping[str, "Beside"] = field(default_factory=dict)
 
     @property
     def labels(self) -> Labels:
         """Everything but the values."""
+        coords = dict(self.coords)
+        for number, (name, beside) in enumerate(self.aside.items()):
+            coords[name] = beside.coordinate(number)
         return Labels(
             tuple(self.dims),
             self.voxel_size,
             self.unit,
             self.origin,
-            self.coords,
+            coords,
             self.attrs,
             self.name,
+            self.bare,
         )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A coordinate that is an array of its own; times are stored as whole numbers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    dims: tuple[str, ...]
+    attrs: Mapping[str, object] = field(default_factory=dict)
+
+    def coordinate(self, number: int) -> Coord:
+        """What the record of the array says of the coordinate."""
+        elsewhere = Elsewhere(f"{COORDINATES}/{number}", self.dtype, self.shape)
+        return (self.dims[0] if len(self.dims) == 1 else self.dims, elsewhere, self.attrs)
+
+    @property
+    def variable(self) -> Variable:
+        """The array that is written."""
+        stored = np.dtype(np.int64) if self.dtype.kind in "mM" else self.dtype
+        return Variable(self.shape, stored, self.dims, bare=self.dims)
 
 
 def create(
@@ -133,9 +162,19 @@ def create_group(
     own: dict[str, Any] = {"kind": DATA_SET, "variables": list(variables)}
     if shared is not None:
         own["labels"] = record(shared.labels, shared.shape, np.dtype(shared.dtype))
+    beside = _beside(place, "", shared, max_shard_bytes) if shared is not None else []
     place.start()
     place.write("", _group({KEY: own}))
-    return TargetGroup(place, {name: _written(plan, alone=False) for name, plan in planned.items()})
+    targets = {name: _written(plan, alone=False) for name, plan in planned.items()}
+    return TargetGroup(place, targets, tuple(_written(plan, alone=False) for plan in beside))
+
+
+def _beside(place: Place, key: str, variable: Variable, max_bytes: int) -> "list[_Plan]":
+    """Coordinates of a variable in folder ``key`` that are arrays of their own."""
+    return [
+        _plan(place, f"{key}{COORDINATES}/{number}/", beside.variable, max_bytes, plain=True)
+        for number, beside in enumerate(variable.aside.values())
+    ]
 
 
 @dataclass(frozen=True)
@@ -144,9 +183,12 @@ class _Plan:
 
     target: Target
     nodes: Mapping[str, Mapping[str, Any]]
+    aside: "Sequence[_Plan]" = ()
 
 
-def _plan(place: Place, key: str, variable: Variable, max_bytes: int) -> _Plan:
+def _plan(
+    place: Place, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
+) -> _Plan:
     dtype = np.dtype(variable.dtype)
     if dtype.name not in DTYPES:
         raise LabelError(
@@ -156,13 +198,17 @@ def _plan(place: Place, key: str, variable: Variable, max_bytes: int) -> _Plan:
     shape = tuple(int(n) for n in variable.shape)
     own = {KEY: record(variable.labels, shape, dtype)}
     chunks, shards = shard_grid(shape, dtype, variable.blocks, max_bytes)
-    image = ome.image_of(variable.labels)
-    array_key = f"{key}0/" if image else key
+    image = None if plain else ome.image_of(variable.labels)
+    grouped = bool(image or variable.aside)
+    array_key = f"{key}0/" if grouped else key
     target = Target(place, array_key, shape, dtype.name, chunks, shards)
-    nodes = {array_key: _array(target, variable.dims, {} if image else own)}
-    if image:
-        nodes = {key: _group({"ome": image, **own}), **nodes}
-    return _Plan(target, nodes)
+    nodes = {array_key: _array(target, variable.dims, {} if grouped else own)}
+    if grouped:
+        nodes = {key: _group({**({"ome": image} if image else {}), **own}), **nodes}
+    aside = _beside(place, key, variable, max_bytes)
+    if aside:
+        nodes[f"{key}{COORDINATES}/"] = _group({})
+    return _Plan(target, nodes, aside)
 
 
 def _written(plan: _Plan, *, alone: bool = True) -> Target:
@@ -176,7 +222,8 @@ def _written(plan: _Plan, *, alone: bool = True) -> Target:
         if not target.place.resume:
             target.discard()
         raise
-    return replace(target, alone=alone)
+    aside = tuple(_written(each, alone=False) for each in plan.aside)
+    return replace(target, alone=alone, aside=aside)
 
 
 def _check_same_cut(target: Target, content: Mapping[str, Any]) -> None:

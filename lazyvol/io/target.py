@@ -150,7 +150,8 @@ class Target:
     """An array that is being written. Small and picklable: tasks anywhere may write into it.
 
     Its labels are on disk already. ``chunks`` is decoded at once, ``shards`` is what one file
-    holds and the unit of writing, ``grid`` all of them as dask writes chunks.
+    holds and the unit of writing, ``grid`` all of them as dask writes chunks. ``aside`` are the
+    coordinates that are arrays of their own.
     """
 
     place: Place
@@ -160,6 +161,7 @@ class Target:
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
     alone: bool = True
+    aside: "tuple[Target, ...]" = ()
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
@@ -255,10 +257,11 @@ class TargetGroup:
 
     place: Place
     variables: Mapping[str, Target]
+    aside: tuple[Target, ...] = ()
 
     def publish(self) -> None:
         """Give the data set its final name; as `Target.publish`."""
-        for target in self.variables.values():
+        for target in (*self.variables.values(), *self.aside):
             check_complete(target)
         self.place.publish()
 
@@ -269,6 +272,8 @@ class TargetGroup:
 
 def check_complete(target: Target) -> None:
     """Refuse a target with missing shards."""
+    for each in target.aside:
+        check_complete(each)
     missing = target.missing()
     if missing:
         total = count(target.grid)

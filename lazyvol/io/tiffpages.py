@@ -61,7 +61,7 @@ def opened(file: StoredFile) -> Iterator[tuple[Any, list[str]]]:
     try:
         file.open().close()
         flags = dict.fromkeys((f"is_{kind}" for kind in OWN_RULES), False)
-        with tifffile.TiffFile(file.path, _multifile=False, **flags) as tif:
+        with file.unchanged(), tifffile.TiffFile(file.path, _multifile=False, **flags) as tif:
             yield tif, kept
     except LazyvolError:
         raise
@@ -196,6 +196,11 @@ class PagedSource:
             axes = [self.order.index(axis) for axis in range(len(self.order))]
             self._fill(out.transpose(axes), self._stored(region))
         return out
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file."""
+        return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
         """Touched pages at the stored size of the first."""

@@ -25,25 +25,31 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import FormatError, SourceNotFoundError
+from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
+from lazyvol.io import cf, ome
 from lazyvol.io import labels as record
-from lazyvol.io import ome
 from lazyvol.io.confined import Confined
-from lazyvol.io.labels import Labels, read_record
+from lazyvol.io.labels import Coord, Coords, Elsewhere, Labels, read_record
+from lazyvol.io.shards import undefined
 from lazyvol.io.spec import DataSet, Opened
+from lazyvol.io.times import Times
+from lazyvol.io.zarrabsent import Absent, absent_files
 from lazyvol.io.zarrmeta import ArrayMeta
 from lazyvol.io.zarrnode import Node, array_meta, below, children, load
 from lazyvol.io.zarrsource import ZarrSource, token
+from lazyvol.plan.recipe import Source
 
 PathLike = str | os.PathLike[str]
 
 #: folders above an array in which its image is looked for
 MAX_PARENTS = 3
+#: folder of the array in a group of ours
+OWN_LEVEL = "0"
 #: attributes that labels are made from, not handed on
 OWN_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", record.KEY)
 
 
-def probe(path: PathLike, *, permissive: bool = False) -> Opened:
+def probe(path: PathLike, *, permissive: bool = False, missing: str = "fill") -> Opened:
     """Array of a zarr store: metadata are read and checked, data are not.
 
     An array is itself; an OME-Zarr image is its level 0 (``path.zarr/1`` is another level); a
@@ -59,13 +65,18 @@ def probe(path: PathLike, *, permissive: bool = False) -> Opened:
     path
         Folder of an array or group on a local disk.
     permissive
-        Absent chunks are read as the fill value, and a scale that is no positive number means an
-        unknown voxel size.
+        Absent chunks of our own stores are read as the fill value too, and a scale that is no
+        positive number means an unknown voxel size.
+    missing
+        Absent chunks of stores that others wrote, where they are legal: ``"fill"`` reads them as
+        the fill value and counts them in ``Opened.absent``, ``"error"`` refuses them.
 
     Raises
     ------
     SourceNotFoundError
         Nothing is stored there.
+    MissingChunkError
+        Chunks are absent and ``missing`` is ``"error"``, or their value is not defined.
     FormatError
         It is no zarr, its metadata break the rules, or it holds several arrays.
     UnsafeSourceError
@@ -85,10 +96,12 @@ def probe(path: PathLike, *, permissive: bool = False) -> Opened:
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
     folder = _folder(path)
-    return _opened(folder, _single(folder, _node(folder)), permissive)
+    return _opened(folder, _single(folder, _node(folder)), permissive, missing)
 
 
-def probe_group(path: PathLike, *, permissive: bool = False) -> dict[str, Opened]:
+def probe_group(
+    path: PathLike, *, permissive: bool = False, missing: str = "fill"
+) -> dict[str, Opened]:
     """Every array and image of a group by name, such as the variables of a data set of ours.
 
     Raises
@@ -98,13 +111,13 @@ def probe_group(path: PathLike, *, permissive: bool = False) -> dict[str, Opened
     """
     folder = _folder(path)
     node = _node(folder)
-    if node.kind == "array" or _image(node) is not None:
-        return {PurePath(path).stem: _opened(folder, node, permissive)}
+    if _is_one(node):
+        return {PurePath(path).stem: _opened(folder, node, permissive, missing)}
     members = _members(folder, node)
-    return {PurePath(m.key).name: _opened(folder, m, permissive) for m in members}
+    return {PurePath(m.key).name: _opened(folder, m, permissive, missing) for m in members}
 
 
-def probe_set(path: PathLike, *, permissive: bool = False) -> DataSet | None:
+def probe_set(path: PathLike, *, permissive: bool = False, missing: str = "fill") -> DataSet | None:
     """Variables of a data set of ours, and the labels of all of it; None where it is none.
 
     Raises
@@ -112,12 +125,13 @@ def probe_set(path: PathLike, *, permissive: bool = False) -> DataSet | None:
     FormatError
         Its record does not fit what is there, or as `probe` for one of the variables.
     """
-    node = _node(_folder(path))
+    folder = _folder(path)
+    node = _node(folder)
     own = node.attributes.get(record.KEY)
     if node.kind == "array" or not isinstance(own, dict) or own.get("kind") != record.DATA_SET:
         return None
     names, told = own.get("variables"), own.get("labels")
-    found = probe_group(path, permissive=permissive) if names else {}
+    found = probe_group(path, permissive=permissive, missing=missing) if names else {}
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(found):
         raise FormatError(
             f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
@@ -129,6 +143,7 @@ def probe_set(path: PathLike, *, permissive: bool = False) -> DataSet | None:
     if not isinstance(told, dict) or not isinstance(told.get("shape"), list):
         raise FormatError(f"{node.path}: labels of a data set are a record, got {told!r:.200}")
     labels = read_record(told, told["shape"], np.dtype(np.int8), node.path)
+    labels = replace(labels, coords=with_sources(folder, node, labels.coords, permissive))
     return DataSet(ordered, labels, tuple(told["shape"]))
 
 
@@ -159,9 +174,14 @@ def _image(node: Node) -> Mapping[str, Any] | None:
     return None if node.kind == "array" else ome.multiscale(node.attributes, node.path)
 
 
+def _is_one(node: Node) -> bool:
+    """Whether a node is an array, or the group of one: an image, or an array of ours."""
+    return node.kind == "array" or _image(node) is not None or _recorded(node)
+
+
 def _single(folder: Confined, node: Node) -> Node:
     """The one array or image that a node is or holds."""
-    if node.kind == "array" or _image(node) is not None:
+    if _is_one(node):
         return node
     members = _members(folder, node)
     if len(members) > 1:
@@ -184,44 +204,98 @@ def _members(folder: Confined, node: Node) -> list[Node]:
 
 def _below(folder: Confined, node: Node, depth: int) -> Iterator[Node]:
     for child in children(folder, node.key):
-        if child.kind == "array" or _image(child) is not None:
+        if _is_one(child):
             yield child
-        elif depth > 1 and PurePath(child.key).name != "labels":
+        elif depth > 1 and PurePath(child.key).name not in ("labels", record.COORDINATES):
             yield from _below(folder, child, depth - 1)
 
 
-def _opened(folder: Confined, node: Node, permissive: bool) -> Opened:
-    image = _image(node)
-    array = node if image is None else _level(folder, node, image)
+def _opened(folder: Confined, node: Node, permissive: bool, missing: str) -> Opened:
+    array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array)
-    found = _labels(folder, node, array, meta, permissive)
-    own = array.attributes.get(record.KEY) or node.attributes.get(record.KEY)
-    legal = permissive or (isinstance(own, dict) and own.get("empty_chunks") == "fill")
+    holder = _holder(folder, node, array)
+    own = holder is not None and holder.attributes[record.KEY].get("empty_chunks") != "fill"
+    legal = missing == "fill" and (permissive or not own)
+    if permissive and meta.fill is None:
+        meta = replace(meta, fill=0)
+    absent = None if own and not legal else absent_files(folder, array.key, meta)
+    if absent:
+        _check_absent(absent, array.path, meta, legal)
+    plain = ZarrSource(
+        root=folder.root,
+        key=array.key,
+        meta=meta,
+        token=token(folder, (node, array), array.key, meta, legal),
+        document=array.document,
+        mark=array.marks[0],
+        fill_missing=legal,
+        option="permissive=True" if own else 'missing="fill"',
+    )
+    source: Source = plain
+    if holder is not None:
+        found = read_record(holder.attributes[record.KEY], meta.shape, meta.native, holder.path)
+        coords = with_sources(Confined(holder.root), holder, found.coords, permissive)
+        found = replace(found, coords=coords)
+    else:
+        found = _labels(folder, node, array, meta, permissive)
+        packing = cf.packing(array, meta, named=_image(node) is None)
+        source = cf.decoded(plain, packing, array.path)
+        found = replace(found, attrs=cf.rest(found.attrs, packing))
     return Opened(
-        source=ZarrSource(
-            root=folder.root,
-            key=array.key,
-            meta=meta,
-            token=token(folder, (node, array), array.key, meta, legal),
-            fill_missing=legal,
-        ),
+        source=source,
         dims=found.dims,
         voxel_size=found.voxel_size,
         unit=found.unit,
         origin=found.origin,
         coords=found.coords,
         attrs=found.attrs,
-        name=found.name or _stem(node.path),
+        name=found.name if holder is not None else found.name or _stem(node.path),
+        bare=found.bare,
+        absent=absent,
     )
+
+
+def _check_absent(absent: Absent, path: str, meta: ArrayMeta, legal: bool) -> None:
+    """Refuse absent chunks where they are not to be read, or have no value."""
+    if not legal:
+        raise MissingChunkError(
+            f"{path}: with missing='error' every chunk must be stored, {absent} are absent; "
+            "restore them, or pass missing='fill' to read them as the fill value"
+        )
+    if meta.fill is None and absent.number:
+        raise undefined(path, str(absent))
+
+
+def with_sources(folder: Confined, node: Node, coords: Coords, permissive: bool) -> Coords:
+    """Coordinates whose values are arrays of their own, as sources of these arrays."""
+    return {name: _with_source(folder, node, coord, permissive) for name, coord in coords.items()}
+
+
+def _with_source(folder: Confined, node: Node, coord: Coord, permissive: bool) -> Coord:
+    dims, values, *rest = coord
+    if not isinstance(values, Elsewhere):
+        return coord
+    array = load(folder, below(node.key, values.path, node.path))
+    if array is None or array.kind != "array":
+        raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
+    source = _opened(folder, array, permissive, "fill").source
+    if source.shape != values.shape:
+        raise FormatError(
+            f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
+        )
+    if values.dtype.kind in "mM":
+        source = Times(source, values.dtype.str)
+    return (dims, source, *rest)  # type: ignore[return-value]
 
 
 def _stem(path: str) -> str:
     return PurePath(path).stem.removesuffix(".ome")
 
 
-def _level(folder: Confined, node: Node, image: Mapping[str, Any]) -> Node:
-    """Array of level 0 of an image."""
-    path = ome.level_path(image, node.path)
+def _level(folder: Confined, node: Node) -> Node:
+    """Array of level 0 of an image, or of a group of ours."""
+    image = _image(node)
+    path = OWN_LEVEL if image is None else ome.level_path(image, node.path)
     array = load(folder, below(node.key, path, node.path))
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: level {path!r} of its image must be an array, found none")
@@ -229,10 +303,7 @@ def _level(folder: Confined, node: Node, image: Mapping[str, Any]) -> Node:
 
 
 def _labels(folder: Confined, node: Node, array: Node, meta: ArrayMeta, permissive: bool) -> Labels:
-    """What is known of an array: by our record, by the OME image it is of, by its names."""
-    holder = next((n for n in (array, node) if _recorded(n)), None)
-    if holder is not None:
-        return read_record(holder.attributes[record.KEY], meta.shape, meta.native, holder.path)
+    """What is known of an array of others: by the OME image it is of, by its names."""
     image = _image(node)
     if image is not None:
         path = array.key[len(node.key) : -1]
@@ -240,11 +311,18 @@ def _labels(folder: Confined, node: Node, array: Node, meta: ArrayMeta, permissi
     above = _above(folder, array)
     if above is not None:
         parent, path = above
-        if _recorded(parent):
-            return read_record(parent.attributes[record.KEY], meta.shape, meta.native, parent.path)
         return _named(_image(parent) or {}, path, parent, meta, permissive)
     names = meta.names or _xarray_names(array.attributes)
     return Labels(ome.guessed_dims(names, len(meta.shape)), attrs=_others(array.attributes))
+
+
+def _holder(folder: Confined, node: Node, array: Node) -> Node | None:
+    """The node with our record of an array: itself, its group, or the group above."""
+    holder = next((n for n in (array, node) if _recorded(n)), None)
+    if holder is not None:
+        return holder
+    above = _above(folder, array) if node is array else None
+    return above[0] if above and _recorded(above[0]) else None
 
 
 def _recorded(node: Node) -> bool:
@@ -270,6 +348,8 @@ def _above(folder: Confined, array: Node) -> tuple[Node, str] | None:
         image = _image(parent)
         name = PurePath(path).relative_to(parent.root).as_posix()
         if image is not None and ome.level_named(image, name, parent.path):
+            return parent, name
+        if _recorded(parent) and name == OWN_LEVEL:
             return parent, name
     return None
 

@@ -39,13 +39,13 @@ class ArrayMeta:
     """What a zarr array is made of.
 
     ``files`` is the shape of what one file holds, ``inner`` of what is decoded at once: the same
-    unless sharded. ``axes`` is the order in which the array's axes are stored in a chunk.
-    ``prefix`` and ``separator`` make the names of files.
+    unless sharded. ``fill`` is None where it is undefined. ``axes`` is the order in which the
+    array's axes are stored in a chunk. ``prefix`` and ``separator`` make the names of files.
     """
 
     shape: tuple[int, ...]
     dtype: str
-    fill: int | float | bool
+    fill: int | float | bool | None
     files: tuple[int, ...]
     inner: tuple[int, ...]
     stages: tuple[Stage, ...]
@@ -152,15 +152,15 @@ def off_list(name: object, allowed: Sequence[str], where: str) -> UnsafeSourceEr
     )
 
 
-def fill_value(value: object, dtype: np.dtype[Any], where: str) -> int | float | bool:
-    """Value of chunks that are not there; zarr v2 may leave it open, which means 0 here."""
+def fill_value(value: object, dtype: np.dtype[Any], where: str) -> int | float | bool | None:
+    """Value of chunks that are not there; None where the metadata leave it undefined."""
     try:
         if value is None:
-            return bool(0) if dtype.kind == "b" else 0
+            return None
         if dtype.kind == "f":
             return _float(value, dtype)
-        if dtype.kind == "b" and isinstance(value, bool):
-            return value
+        if dtype.kind == "b" and value in (0, 1):
+            return bool(value)
         if dtype.kind in "iu" and float(value).is_integer():  # type: ignore[arg-type]
             return int(dtype.type(int(value)))  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):

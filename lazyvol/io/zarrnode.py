@@ -29,6 +29,11 @@ class Node:
     marks: tuple[str, ...]
 
     @property
+    def document(self) -> str:
+        """File with the metadata of an array; the first of ``raw`` and ``marks``."""
+        return "zarr.json" if self.version == 3 else ".zarray"
+
+    @property
     def path(self) -> str:
         """Where it is."""
         return os.path.join(self.root, self.key.rstrip("/")) if self.key else self.root

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.io.confined import Confined
+from lazyvol.errors import SourceChangedError, StoreError
+from lazyvol.io.confined import Confined, identity
 from lazyvol.io.shards import Reader, cuts, extra_decoder_bytes
 from lazyvol.io.zarrmeta import ArrayMeta
 from lazyvol.io.zarrnode import Node
@@ -29,13 +30,18 @@ class ZarrSource:
 
     ``root`` is the real path of the folder that nothing is read outside of, ``key`` the array's
     folder below it. ``chunks`` is what is decoded at once, ``shards`` what one file holds.
+    ``document`` is the array's metadata file and ``mark`` its identity when it was opened.
+    ``fill_missing`` reads absent chunks as the fill value, else ``option`` is what would.
     """
 
     root: str
     key: str
     meta: ArrayMeta
     token: str
+    document: str
+    mark: str
     fill_missing: bool = False
+    option: str = "permissive=True"
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
@@ -58,11 +64,42 @@ class ZarrSource:
             A chunk or the index of a shard is damaged.
         UnsafeSourceError
             A chunk lies outside the store.
+        SourceChangedError
+            The array's metadata are not those that were opened.
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        reader = Reader(Confined(self.root), self.key, self.meta, self.fill_missing)
-        reader.read(region, out)
+        folder = Confined(self.root)
+        reader = Reader(folder, self.key, self.meta, self.fill_missing, self.option)
+        try:
+            reader.read(region, out)
+        finally:  # a store that was replaced is the error, whatever else it caused
+            self.check()
         return out
+
+    def check(self) -> None:
+        """Refuse an array that was replaced or removed since it was opened.
+
+        One system call of 1 us, after the values are read: a store that is replaced while it is
+        read has other metadata by then.
+        """
+        path = f"{self.root}/{self.key}{self.document}"
+        try:
+            found = identity(os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            found = ""
+        except OSError as error:
+            raise StoreError(f"{path}: the operating system refused to read it: {error}") from error
+        if found != self.mark:
+            state = "was replaced or rewritten" if found else "is no longer there"
+            raise SourceChangedError(
+                f"{path}: an array must stay what it was when it was opened, this one {state}; "
+                "open it again"
+            )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Folder of the array."""
+        return (f"{self.root}/{self.key}".rstrip("/"),)
 
     def stored_bytes(self, region: Region) -> int:
         """Decoded size of the touched inner chunks, an upper bound."""
@@ -102,7 +139,7 @@ def _clipped(chunks: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]
 
 def token(folder: Confined, nodes: Iterable[Node], key: str, meta: ArrayMeta, legal: bool) -> str:
     """Name of the stored data: metadata, their age, and the age and size of files with chunks."""
-    seen = blake2b(repr((folder.root, key, legal)).encode(), digest_size=16)
+    seen = blake2b(repr((folder.root, key, legal, meta.fill)).encode(), digest_size=16)
     for node in nodes:
         for raw, mark in zip(node.raw, node.marks, strict=True):
             seen.update(raw + mark.encode())
