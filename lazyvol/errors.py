@@ -9,6 +9,10 @@ class LabelError(LazyvolError, ValueError):
     """Dims, coordinates, units or options of a stack do not fit the operation."""
 
 
+class OptionError(LazyvolError, ValueError):
+    """The value of an option is outside what the operation accepts."""
+
+
 class FormatError(LazyvolError, ValueError):
     """A file's content breaks the rules of its format, or no reader knows it."""
 
