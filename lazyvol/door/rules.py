@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 import xarray as xr
 
+from lazyvol.voxels import filled_with_nan, is_masked
+
 #: what a rule answers for a value that breaks it
 NO: Any = object()
 #: numbers of Python that fit 64 bits, and a float
@@ -49,7 +51,7 @@ def rule_of(hint: Any, *, finite: bool = True) -> Rule:
         return FINITE if finite else NUMBER
     if origin is abc.Callable:
         return Rule("a function", "functions", lambda v: v if callable(v) else NO)
-    return PLAIN.get(hint) or _instance(origin or hint)
+    return PLAIN.get(origin or hint) or _instance(origin or hint)
 
 
 def _flat(kinds: Sequence[Any]) -> list[Any]:
@@ -115,7 +117,9 @@ def _none(value: Any) -> Any:
 def _plain_array(value: Any) -> Any:
     """numpy or dask arrays of numbers."""
     kind = getattr(getattr(value, "dtype", None), "kind", "")
-    return value if kind and kind in "biufc" and not isinstance(value, np.generic) else NO
+    if not kind or kind not in "biufc" or isinstance(value, np.generic):
+        return NO
+    return filled_with_nan(value, "an array") if is_masked(value) else value
 
 
 def _table(value: Any) -> Any:
@@ -126,7 +130,7 @@ def _table(value: Any) -> Any:
         found = np.asarray(value)
     except (ValueError, TypeError):
         return NO
-    return found if found.dtype.kind in "biuf" else NO
+    return found if found.dtype.kind in "biufc" else NO
 
 
 def _type(value: Any) -> Any:

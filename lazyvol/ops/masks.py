@@ -180,7 +180,7 @@ def _holding(dtype: np.dtype[Any], fill: Any) -> np.dtype[Any]:
     return dtype
 
 
-@operation
+@operation(unbounded=("method",))
 def threshold(
     stack: xr.DataArray,
     method: float | Literal["otsu"] = "otsu",

@@ -21,7 +21,7 @@ from lazyvol.stack import STACK, require_mask, require_same_grid, require_stack
 OBS = "obs"
 
 
-@operation(dims={"points": (("k", "point"), ("k", "point", "axis"))})
+@operation(complex=True, dims={"points": (("k", "point"), ("k", "point", "axis"))})
 def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None) -> xr.Dataset:
     """Ragged Dataset of what a mask chooses of every frame; no frame is lost.
 

@@ -66,7 +66,7 @@ def correlation(curve: xr.Dataset, *, label: str | None = None, ax: Axes | None 
     return ax
 
 
-@operation
+@operation(unbounded=("threshold",))
 def scores(
     values: xr.DataArray,
     *,
@@ -112,7 +112,7 @@ def scores(
     return ax
 
 
-@operation
+@operation(unbounded=("threshold",))
 def histogram(
     values: xr.DataArray,
     *,
