@@ -312,8 +312,9 @@ def _require_equal(name: str, ours: Array, theirs: Array, near: float) -> None:
         differ &= ~(np.abs(ours.astype(np.float64) - theirs) <= near)
     if differ.any():
         at = int(np.argmax(differ))
+        found = [v[at : at + 1].tolist()[0] for v in (ours, theirs)]
         raise LabelError(
-            f"labels {name!r} of both must be equal, got {ours[at]!r} and {theirs[at]!r} at "
+            f"labels {name!r} of both must be equal, got {found[0]!r} and {found[1]!r} at "
             f"place {at}; select those that both have, in one order"
         )
 

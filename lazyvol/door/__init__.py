@@ -53,11 +53,13 @@ def operation(function: Any = None, **marks: Any) -> Any:
 
 
 def _through(function: Any, marks: Marks) -> Any:
-    admitted = Gate(function, marks).admitted
+    gate = Gate(function, marks)
+    admitted = gate.admitted
 
     def opened(*args: Any, **kwargs: Any) -> Any:
         return function(*(taken := admitted(args, kwargs))[0], **taken[1])
 
     # doctest looks for examples in functions whose globals are those of the module
     made = FunctionType(opened.__code__, function.__globals__, closure=opened.__closure__)
+    made.__dict__["gate"] = gate
     return wraps(function)(made)

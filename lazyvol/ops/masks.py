@@ -117,7 +117,7 @@ def _fit(array: xr.DataArray, mask: xr.DataArray) -> None:
         raise LabelError(f"a mask lies along dims of its array {array.dims}, got also {extra}")
 
 
-@operation(unbounded=("fill",))
+@operation(complex=True, unbounded=("fill",))
 def apply(
     stack: xr.DataArray, mask: xr.DataArray, fill: float | Literal["mean"] = 0.0
 ) -> xr.DataArray:
