@@ -7,6 +7,7 @@ from functools import cached_property
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import xarray as xr
 
 from lazyvol.door.arrays import Names, Operand, parted
@@ -153,8 +154,9 @@ class Gate:
 
 def _axes(value: Any) -> list[int]:
     """Whole numbers that someone took for axes."""
-    numbers = value if isinstance(value, list | tuple) else [value]
-    return [int(n) for n in numbers if hasattr(n, "__index__") and not isinstance(n, bool)]
+    numbers = np.ravel(value).tolist() if isinstance(value, np.ndarray | np.generic) else value
+    numbers = numbers if isinstance(numbers, list | tuple) else [numbers]
+    return [n for n in numbers if isinstance(n, int) and not isinstance(n, bool)]
 
 
 def _is_masked(value: Any) -> bool:
