@@ -4,7 +4,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from lazyvol import errors
 from lazyvol.client import connect
+from lazyvol.errors import LazyvolError
 from lazyvol.io import open, save
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import explain
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
         unmixing,
     )
 
+__version__ = "0.1.0"
+
 __all__ = [
+    "LazyvolError",
+    "__version__",
     "as_stack",
     "clustering",
     "connect",
     "density",
     "derivatives",
+    "errors",
     "explain",
     "filters",
     "intensity",

@@ -1,12 +1,16 @@
 """The labelled stack: dims, coordinates, voxel size, units, and the checks on them."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
+from lazyvol.voxels import float_of as float_of
+from lazyvol.voxels import unlabelled
 
 #: attribute of a coordinate of one position: the voxel size along it
 LONE = "spacing"
@@ -18,6 +22,7 @@ SPATIAL = ("z", "y", "x")
 #: relative deviation of a coordinate's steps from their mean that still counts as regular
 REGULAR = 1e-3
 
+Array = np.ndarray[Any, np.dtype[Any]]
 Dims = str | Iterable[Hashable] | None
 
 
@@ -34,7 +39,8 @@ def as_stack(
     Parameters
     ----------
     array
-        numpy or dask array, (z, y, x), (k, z, y, x) or, with ``dims``, of any shape.
+        numpy or dask array, (z, y, x), (k, z, y, x) or, with ``dims``, of any shape. What a
+        ``numpy.ma`` array masks becomes NaN, of integers in float64.
     voxel_size
         Distance between voxel centres in ``unit``: one number, one per spatial dim present in
         the order z, y, x, or a mapping from dim to distance.
@@ -42,19 +48,22 @@ def as_stack(
         Unit of the positions, e.g. ``"angstrom"`` or ``"micrometer"``; ``"voxel"`` where the
         size is not known.
     dims
-        Names of the axes. By default the last three are z, y, x and a fourth is k.
+        Names of the axes. By default the last three are z, y, x and a fourth is k; needed where
+        the last axis may be colours (3 or 4 elements beside longer axes).
     name
         Name of the quantity.
 
     Returns
     -------
     xarray.DataArray
-        The same values, labelled. Nothing is computed or copied.
+        The same values, labelled. Nothing is computed, and only masked arrays are copied.
 
     Raises
     ------
     LabelError
-        If the number of dims or voxel sizes does not fit the array.
+        If the number of dims or voxel sizes does not fit the array, or it holds no numbers.
+    OptionError
+        If voxel sizes are not positive numbers, or the unit is not a word.
 
     Examples
     --------
@@ -63,18 +72,27 @@ def as_stack(
     >>> stack.dims, float(stack.x[1]), stack.x.attrs["units"]
     (('k', 'z', 'y', 'x'), 2.0, 'angstrom')
     """
-    names = _dims(np.ndim(array), dims)
+    values = unlabelled(array)
+    names = _dims(np.shape(values), dims)
     sizes = _voxel_sizes(voxel_size, names)
-    coords = positions(dict(zip(names, np.shape(array), strict=True)), sizes, unit)
-    return xr.DataArray(_native(array), coords, names, name=name)
+    if not isinstance(unit, str):
+        raise OptionError(f"as_stack: unit must be a word such as 'angstrom', got {unit!r}")
+    coords = positions(dict(zip(names, np.shape(values), strict=True)), sizes, unit)
+    return xr.DataArray(values, coords, names, name=name)
 
 
-def _native(array: Any) -> Any:
-    """The array in this machine's byte order, the only one that compiled kernels know."""
-    dtype = getattr(array, "dtype", None)
-    if dtype is None or dtype.isnative:
-        return array
-    return array.astype(dtype.newbyteorder("="))
+def require_no_colours(shape: Sequence[int], what: str) -> None:
+    """Refuse an unlabelled shape that may be an image with colours.
+
+    It may where the last axis has 3 or 4 elements and both axes before it more than 4: labelled
+    as x, colours would be mixed by whatever mixes neighbours.
+    """
+    if len(shape) >= 3 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
+        raise LabelError(
+            f"{what} must have named axes where the last one may be colours, got shape "
+            f"{tuple(shape)}; label it by lazyvol.as_stack(array, dims=...), with the dims "
+            f"('y', 'x', 'channel') for an image and {SPATIAL} for a volume"
+        )
 
 
 def positions(
@@ -95,16 +113,24 @@ def positions(
     return found
 
 
-def _dims(ndim: int, dims: Sequence[str] | None) -> tuple[str, ...]:
+def _dims(shape: Sequence[int], dims: Sequence[str] | None) -> tuple[str, ...]:
+    ndim = len(shape)
     if dims is None:
         if not 1 <= ndim <= 4:
             raise LabelError(
-                f"an array of 1 to 4 dims is labelled by itself, got {ndim=}; name them with dims="
+                f"as_stack: array must have 1 to 4 axes to be labelled by itself, got {ndim=}; "
+                f"name its axes by dims="
             )
+        require_no_colours(shape, "as_stack: array")
         return (STACK, *SPATIAL)[4 - ndim :] if ndim > 1 else (STACK,)
-    if len(dims) != ndim or len(set(dims)) != ndim:
-        raise LabelError(f"dims names every axis once, got {tuple(dims)} for {ndim=}")
-    return tuple(dims)
+    named = isinstance(dims, Iterable) and not isinstance(dims, str)
+    names = tuple(dims) if named else ()
+    if len(names) != ndim or len(set(names)) != ndim or not all(isinstance(d, str) for d in names):
+        raise LabelError(
+            f"as_stack: dims must name each of the {ndim} axes once, got {dims!r}; give a "
+            f"sequence of different names, e.g. {(STACK, *SPATIAL)[-ndim:] if ndim else ()}"
+        )
+    return names
 
 
 def _voxel_sizes(
@@ -112,29 +138,37 @@ def _voxel_sizes(
 ) -> dict[str, float]:
     spatial = [d for d in SPATIAL if d in dims]
     if isinstance(voxel_size, Mapping):
-        sizes = dict(voxel_size)
+        given = dict(voxel_size)
     elif np.ndim(voxel_size) == 0:
-        sizes = dict.fromkeys(spatial, float(voxel_size))  # type: ignore[arg-type]
+        given = dict.fromkeys(spatial, voxel_size)  # type: ignore[arg-type]
     else:
-        given = list(voxel_size)  # type: ignore[arg-type]
-        if len(given) != len(spatial):
-            raise LabelError(
-                f"voxel_size is one number or one per spatial dim {spatial}, got {given}"
-            )
-        sizes = dict(zip(spatial, map(float, given), strict=True))
-    unknown = set(sizes) - set(spatial)
-    bad = {d: s for d, s in sizes.items() if not (np.isfinite(s) and s > 0)}
-    if unknown or bad:
-        raise LabelError(
-            f"voxel_size gives positive numbers for {spatial}, got {unknown=} and {bad=}"
+        numbers = list(voxel_size)  # type: ignore[arg-type]
+        given = dict(zip(spatial, numbers, strict=False)) if len(numbers) == len(spatial) else {}
+    sizes = {d: _size(value) for d, value in given.items()}
+    if set(sizes) - set(spatial) or not all(sizes.values()) or (spatial and not sizes):
+        raise OptionError(
+            f"as_stack: voxel_size must be one positive number, one for each of the spatial dims "
+            f"{tuple(spatial)}, or a mapping from them to numbers, got {voxel_size!r}"
         )
     return sizes
+
+
+def _size(value: Any) -> float:
+    """A distance between voxels; 0 where it is none."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        return 0.0
+    found = float(value)
+    return found if isfinite(found) and found > 0 else 0.0
 
 
 def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, ...]:
     """``dim`` as a tuple of dims that ``stack`` has; None means all of them."""
     if dim is None:
         return tuple(str(d) for d in stack.dims)
+    if not isinstance(dim, str) and not isinstance(dim, Iterable):
+        raise LabelError(f"{what} names dims of the stack, got {dim!r}; the stack has {stack.dims}")
     names = (dim,) if isinstance(dim, str) else tuple(str(d) for d in dim)
     missing = [d for d in names if d not in stack.dims]
     if missing or len(set(names)) != len(names):
@@ -203,34 +237,119 @@ def require_mask(mask: Any) -> xr.DataArray:
 
 
 def require_same_grid(a: xr.DataArray, b: xr.DataArray) -> None:
-    """Refuse two stacks whose common dims differ in length, unit or position."""
+    """Refuse two stacks whose common dims differ in length, unit or labels.
+
+    Positions along z, y and x agree within 1e-3 of a voxel where both have them in one unit,
+    ``"voxel"`` among these: a mask cropped elsewhere is refused. Where one alone is in voxels, it
+    is either unlabelled (0, 1, 2, ..., as ``as_stack`` leaves it) and fits anywhere, or counts
+    voxels from the origin of the other's unit. Labels along other dims are equal where both
+    have them, and so are names of particles: coordinates along k of whole numbers or texts, each
+    of which occurs once.
+    """
     for d in (str(d) for d in a.dims if d in b.dims):
         if a.sizes[d] != b.sizes[d]:
             raise LabelError(
                 f"both have dim {d!r}, of lengths {a.sizes[d]} and {b.sizes[d]}; "
                 f"crop or resample one of them"
             )
-        if d in SPATIAL and d in a.coords and d in b.coords:
-            _require_same_positions(a, b, d)
+    require_same_labels(a, b)
 
 
-def _require_same_positions(a: xr.DataArray, b: xr.DataArray, dim: str) -> None:
-    units = unit_of(a, dim), unit_of(b, dim)
-    if units[0] != units[1] and "voxel" not in units:
+def require_same_labels(a: xr.DataArray, b: xr.DataArray) -> None:
+    """Refuse two stacks whose common dims of one length differ in unit or labels.
+
+    Labels are taken from indexes: values of a coordinate take 9 us each, of an index 0.2.
+    """
+    if a is b:
+        return
+    ours, theirs = a.coords.variables, b.coords.variables
+    indexes = a.xindexes, b.xindexes
+    for name in ours.keys() & theirs.keys():
+        own, other = ours[name], theirs[name]
+        if own is other or len(own.dims) != 1 or own.dims != other.dims:
+            continue
+        dim = str(own.dims[0])
+        if name == dim and name in indexes[0] and name in indexes[1]:
+            values = [np.asarray(i[name].to_pandas_index()) for i in indexes]
+            _require_same_index(dim, values, [own.attrs, other.attrs])
+        elif dim == STACK and own.shape == other.shape and _is_naming(own) and _is_naming(other):
+            _require_equal(str(name), own.values, other.values, 0.0)
+
+
+def _require_same_index(
+    dim: str, values: Sequence[Array], attrs: Sequence[Mapping[str, Any]]
+) -> None:
+    units = [str(own.get("units", "voxel")) for own in attrs]
+    if units[0] != units[1] and dim in SPATIAL and "voxel" not in units:
         raise LabelError(
             f"coordinate {dim!r} is in {units[0]} and in {units[1]}; convert one of them"
         )
-    steps = spacing(a, dim), spacing(b, dim)
-    if "voxel" not in units and not np.isclose(*steps, rtol=REGULAR):
+    if len(values[0]) != len(values[1]):
+        return
+    one_unit = units[0] == units[1]
+    numbers = all(v.dtype.kind in "iuf" for v in values)
+    if one_unit and (values[0] == values[1]).all() and LONE not in {*attrs[0], *attrs[1]}:
+        return
+    steps = [_step(v, own) for v, own in zip(values, attrs, strict=True)]
+    if dim in SPATIAL and numbers:
+        _require_same_positions(dim, values, steps, units)
+    else:
+        _require_equal(dim, values[0], values[1], REGULAR * steps[0] if numbers else 0.0)
+
+
+def _is_naming(labels: xr.Variable) -> bool:
+    """Whether labels tell particles apart: whole numbers or texts in memory, each once."""
+    if labels.dtype.kind not in "iuOUST" or labels.chunks is not None:
+        return False
+    values = labels.values.tolist()
+    return all(isinstance(v, Hashable) for v in values) and len(set(values)) == len(values)
+
+
+def _require_equal(name: str, ours: Array, theirs: Array, near: float) -> None:
+    """Refuse labels that differ, by more than ``near`` where they are numbers; NaN is no label."""
+    differ = np.asarray((ours != theirs) & ((ours == ours) | (theirs == theirs)))
+    if near and differ.any():
+        differ &= ~(np.abs(ours.astype(np.float64) - theirs) <= near)
+    if differ.any():
+        at = int(np.argmax(differ))
+        found = [v[at : at + 1].tolist()[0] for v in (ours, theirs)]
+        raise LabelError(
+            f"labels {name!r} of both must be equal, got {found[0]!r} and {found[1]!r} at "
+            f"place {at}; select those that both have, in one order"
+        )
+
+
+def _require_same_positions(
+    dim: str, values: Sequence[Array], steps: Sequence[float], units: Sequence[str]
+) -> None:
+    ours, theirs = (v.astype(np.float64) for v in values)
+    step = steps[0]
+    if units[0] != units[1]:
+        counts, lengths, step = (ours, theirs, steps[1]) if units[0] == "voxel" else (
+            theirs, ours, steps[0])  # fmt: skip
+        if np.array_equal(counts, np.arange(len(counts))):
+            return
+        ours, theirs, step = counts, lengths / step, 1.0
+    elif not abs(steps[0] - steps[1]) <= REGULAR * step:
         raise LabelError(
             f"voxels along {dim!r} are {steps[0]:g} and {steps[1]:g} {units[0]} apart; "
             f"resample one of them"
         )
+    if not (np.abs(ours - theirs) <= REGULAR * step).all():
+        ends = [f"{v[0]:g} to {v[-1]:g} {u}" for v, u in zip(values, units, strict=True)]
+        raise LabelError(
+            f"positions along {dim!r} of both must agree within {REGULAR:g} of a voxel, got "
+            f"{ends[0]} and {ends[1]}; crop both alike, or give one the coordinates of the other "
+            f"by .assign_coords"
+        )
 
 
-def float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Float type of a result: a float's own, float64 for integers and booleans."""
-    return dtype if dtype.kind in "fc" else np.dtype(np.float64)
+def _step(values: Array, attrs: Mapping[str, Any]) -> float:
+    """Mean distance of neighbours; 1 where it is not known."""
+    if len(values) < 2 or values.dtype.kind not in "iuf":
+        return abs(float(attrs.get(LONE, 1.0)))
+    step = abs(float(values[-1]) - float(values[0])) / (len(values) - 1)
+    return step if isfinite(step) and step > 0 else 1.0
 
 
 def with_units(stack: xr.DataArray, power: int) -> dict[Hashable, Any]:

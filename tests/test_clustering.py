@@ -15,7 +15,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import cdist, pdist, squareform
 
 import lazyvol as lv
-from lazyvol.errors import BudgetError, LabelError
+from lazyvol.errors import BudgetError, LabelError, OptionError
 from lazyvol.kernels import gram
 from lazyvol.ops.principal import BLAS
 from lazyvol.plan import cuts, pairs, regions
@@ -266,7 +266,7 @@ def test_memory_stays_within_the_budget(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"metric": "manhattan"}, "metric is one of"),
+        ({"metric": "manhattan"}, "metric must be one of"),
         ({"metric": "jaccard"}, "boolean volumes"),
         ({"mask": lv.as_stack(np.ones((5, 11, 13)))}, "a mask is boolean"),
         ({"mask": lv.as_stack(np.ones((4, 11, 13), bool))}, "lengths"),
@@ -275,7 +275,7 @@ def test_memory_stays_within_the_budget(tmp_path):
     ],
 )
 def test_what_has_no_distance_is_refused(options, told):
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises((LabelError, OptionError), match=told):
         C.distances(lv.as_stack(values("float32")), **options)
 
 
@@ -287,7 +287,7 @@ def test_stacks_are_of_real_volumes():
     with pytest.raises(LabelError, match="real numbers"):
         C.distances(lv.as_stack(np.ones((2, 3, 4, 5), complex)))
     with pytest.raises(LabelError, match="labelled"):
-        C.distances(np.ones((2, 3, 4, 5)))
+        C.distances(2.0)
 
 
 # trees -----------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def put(row: int, column: int, value: float):
     ],
 )
 def test_what_is_no_distance_matrix_is_refused(verb, edit, told):
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises((LabelError, OptionError), match=told):
         verb(broken(edit))
 
 
@@ -360,12 +360,12 @@ def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
     ],
 )
 def test_shapes_of_no_distance_matrix_are_refused(matrix, told):
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises((LabelError, OptionError), match=told):
         C.linkage(xr.DataArray(matrix))
 
 
 def test_methods_are_scipys():
-    with pytest.raises(LabelError, match="method is one of"):
+    with pytest.raises((LabelError, OptionError), match="method must be one of"):
         C.linkage(C.distances(labelled(values("float32"))), "mean")
 
 
@@ -401,7 +401,7 @@ def test_clusters_by_distance_and_by_number():
 )
 def test_cuts_that_make_no_clusters_are_refused(options, told):
     tree = C.linkage(C.distances(labelled(values("float32"))))
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises((LabelError, OptionError), match=told):
         C.clusters(tree, **options)
     with pytest.raises(LabelError, match="a tree is"):
         C.clusters(tree.tree[:, :2], n=2)

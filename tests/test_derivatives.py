@@ -13,7 +13,7 @@ from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from skimage.feature import structure_tensor as skimage_tensor
 
 import lazyvol as lv
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from tests.derivative_rows import curvatures, derived, eigenvalues, frangi, smooth_curvatures
 from tests.strategies import FEW, SHAPE, chunked, chunkings, labelled, stored, values
 
@@ -304,12 +304,12 @@ def test_a_lone_slice_and_a_lone_line_have_derivatives():
     [
         ({"sigma": 0.0}, "positive"),
         ({"sigma": -1.0}, "positive"),
-        ({"sigma": np.nan}, "positive"),
+        ({"sigma": np.nan}, "finite"),
         ({"sigma": {"z": 3.0}}, "one for each"),
         ({"sigma": {"z": 3.0, "y": 3.0, "k": 3.0}}, "one for each"),
         ({"sigma": 1.0}, "0.333"),
-        ({"sigma": "wide"}, "positive"),
-        ({"sigma": 3.0, "mode": "periodic"}, "mode is one of"),
+        ({"sigma": "wide"}, "number"),
+        ({"sigma": 3.0, "mode": "periodic"}, "mode must be one of"),
         ({"sigma": 3.0, "truncate": 0.0}, "truncate"),
         ({"sigma": 3.0, "fill": np.inf}, "fill"),
         ({"mode": "nearest"}, "without a sigma"),
@@ -319,7 +319,7 @@ def test_a_lone_slice_and_a_lone_line_have_derivatives():
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
-    with pytest.raises(LabelError, match=words):
+    with pytest.raises((LabelError, OptionError), match=words):
         lv.derivatives.gradient(labelled(values("float32")), **options)
 
 
@@ -335,21 +335,21 @@ def test_volumes_that_have_no_derivatives_are_refused():
     with pytest.raises(LabelError, match="real"):
         gradient(stack.astype(complex))
     with pytest.raises(LabelError, match="as_stack"):
-        gradient(np.zeros((3, 3, 3)))
+        gradient(2.0)
 
 
 def test_measures_refuse_their_own_options():
     stack = labelled(values("float32"))
     with pytest.raises(LabelError, match="wrap"):
         lv.derivatives.structure_tensor(stack, sigma=3.0, mode="wrap")
-    with pytest.raises(LabelError, match="sigma"):
+    with pytest.raises((LabelError, OptionError), match="sigma"):
         lv.derivatives.structure_tensor(stack, sigma=None)
     for options in ({"alpha": 0.0}, {"beta": -1.0}, {"c": 0.0}, {"c": np.nan}):
-        with pytest.raises(LabelError, match="positive"):
+        with pytest.raises((LabelError, OptionError), match=r"positive|finite"):
             lv.derivatives.vesselness(stack, **options)
     with pytest.raises(LabelError, match="two dims or three"):
         lv.derivatives.vesselness(stack, dim="x")
-    with pytest.raises(LabelError, match="positive"):
+    with pytest.raises((LabelError, OptionError), match="positive"):
         lv.derivatives.vesselness(stack, sigma=(3.0, -1.0))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from scipy import ndimage as ndi
 
 import lazyvol as lv
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.plan.lazy import recipe_of
 from tests.filter_rows import KERNEL, LARGE, ROWS, close
 from tests.sources import elements_read
@@ -318,25 +318,25 @@ def test_one_task_makes_a_block_and_a_slice_reads_a_slab():
 STACK = labelled(values("float32"))
 REFUSED = [
     (lambda: lv.filters.gaussian(STACK, -1.0), "sigma is 0 or more"),
-    (lambda: lv.filters.gaussian(STACK, {"z": np.nan}), "sigma is 0 or more"),
-    (lambda: lv.filters.gaussian(STACK, "1"), "sigma is 0 or more"),
+    (lambda: lv.filters.gaussian(STACK, {"z": np.nan}), "sigma must be a finite number"),
+    (lambda: lv.filters.gaussian(STACK, "1"), "sigma must be"),
     (lambda: lv.filters.gaussian(STACK, {"q": 1.0}), "sigma names dims of the stack"),
     (lambda: lv.filters.gaussian(STACK, {}), "unless it names others"),
     (lambda: lv.filters.gaussian(STACK.isel(z=0, y=0, x=0), 1.0), "unless it names others"),
     (lambda: lv.filters.gaussian(STACK, 1.0, truncate=0.0), "truncate > 0"),
-    (lambda: lv.filters.gaussian(STACK, 1.0, mode="periodic"), "mode is one of"),
-    (lambda: lv.filters.gaussian(STACK, 1.0, mode="clip"), "mode is one of"),
-    (lambda: lv.filters.gaussian(STACK.values, 1.0), "label it with lazyvol.as_stack"),
-    (lambda: lv.filters.gaussian(STACK * 1j, 1.0), "filters are for real numbers"),
+    (lambda: lv.filters.gaussian(STACK, 1.0, mode="periodic"), "mode must be one of"),
+    (lambda: lv.filters.gaussian(STACK, 1.0, mode="clip"), "mode must be one of"),
+    (lambda: lv.filters.gaussian(2.0, 1.0), "lazyvol.as_stack"),
+    (lambda: lv.filters.gaussian(STACK * 1j, 1.0), "real numbers"),
     (lambda: lv.filters.uniform(STACK, 0), "1 or more"),
-    (lambda: lv.filters.uniform(STACK, 2.5), "whole voxels"),
+    (lambda: lv.filters.uniform(STACK, 2.5), "whole number"),
     (lambda: lv.filters.median(STACK, {"q": 3}), "size names dims of the stack"),
     (lambda: lv.filters.percentile(STACK, 101.0, 3), "q is a percentage"),
-    (lambda: lv.filters.percentile(STACK, np.nan, 3), "q is a percentage"),
+    (lambda: lv.filters.percentile(STACK, np.nan, 3), "finite number"),
     (lambda: lv.filters.rank(STACK, 27, 3), "ranks up to 26"),
     (lambda: lv.filters.rank(STACK, -28, 3), "ranks up to 26"),
     (lambda: lv.filters.convolve(STACK, np.ones((2, 2, 2, 2))), "name its dims"),
-    (lambda: lv.filters.convolve(STACK, 3.0), "name its dims"),
+    (lambda: lv.filters.convolve(STACK, 3.0), "nested sequences of numbers"),
     (lambda: lv.filters.convolve(STACK, [1.0, np.nan]), "finite weights"),
     (lambda: lv.filters.convolve(STACK, [1j]), "finite weights"),
     (lambda: lv.filters.convolve(STACK, []), "finite weights"),
@@ -352,7 +352,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("call", "told"), REFUSED, ids=[t for _, t in REFUSED])
 def test_what_makes_no_sense_is_refused(call, told):
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises((LabelError, OptionError), match=told):
         call()
 
 

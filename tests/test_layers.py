@@ -13,11 +13,14 @@ LONGEST = 400
 #: what each inner layer may import of ours; a module on its own is a layer too
 INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
-    "lazyvol.stack": ("lazyvol.errors",),
+    "lazyvol.voxels": ("lazyvol.errors",),
+    "lazyvol.stack": ("lazyvol.voxels", "lazyvol.errors"),
+    "lazyvol.door": ("lazyvol.door", "lazyvol.stack", "lazyvol.voxels", "lazyvol.errors"),
     "lazyvol.kernels": ("lazyvol.kernels",),
     "lazyvol.plan": ("lazyvol.plan", "lazyvol.stack", "lazyvol.errors"),
     "lazyvol.ops": (
-        "lazyvol.ops", "lazyvol.plan", "lazyvol.kernels", "lazyvol.stack", "lazyvol.errors",
+        "lazyvol.ops", "lazyvol.door", "lazyvol.plan", "lazyvol.kernels", "lazyvol.stack",
+        "lazyvol.errors",
     ),
     "lazyvol.io": (
         "lazyvol.io", "lazyvol.plan.recipe", "lazyvol.plan.regions", "lazyvol.plan.threads",
@@ -29,7 +32,9 @@ DOORS = ("lazyvol.io", "lazyvol.io.saving")
 #: what each may import of others', beside the standard library
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
+    "lazyvol.voxels": ("numpy", "xarray"),
     "lazyvol.stack": ("numpy", "xarray"),
+    "lazyvol.door": ("numpy", "xarray"),
     "lazyvol.kernels": ("numpy", "scipy", "numba"),
     "lazyvol.plan": ("numpy", "xarray", "dask", "distributed", "threadpoolctl"),
     "lazyvol.ops": ("numpy", "scipy", "xarray"),

@@ -18,7 +18,7 @@ from skimage.filters import threshold_otsu
 from skimage.io import imread
 
 import lazyvol as lv
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import moments
 from lazyvol.plan import ragged as plan_ragged
 from lazyvol.plan import regions, stitching
@@ -267,7 +267,7 @@ def test_masks_that_do_not_fit_are_refused(mask, options, message):
 def test_what_is_not_ragged_is_refused():
     array, mask = sample()
     found = lv.masks.select(points(array), points(mask))
-    with pytest.raises(LabelError, match=r"masks\.select"):
+    with pytest.raises((LabelError, OptionError), match="must be a Dataset"):
         lv.masks.frame(found["values"], 0)
     with pytest.raises(LabelError, match="13 frames along 'frame', got k=13"):
         lv.masks.frame(found, 13)
@@ -473,7 +473,7 @@ def test_what_has_no_weight_has_no_say():
     volume = lv.as_stack(np.array([[[np.nan, np.nan, 4.0, 4.0]]]))
     weight = lv.as_stack(np.array([[[0.0, 1.0, 0.25, 1.0]]]))
     np.testing.assert_array_equal(lv.masks.apply(volume, weight, 8.0), [[[8, np.nan, 7, 4]]])
-    with pytest.raises(LabelError, match="'mean', got 'median'"):
+    with pytest.raises((LabelError, OptionError), match="'mean', got 'median'"):
         lv.masks.apply(volume, weight, "median")
     with pytest.raises(LabelError, match="boolean or weights"):
         lv.masks.apply(volume, weight.astype(int))
@@ -515,7 +515,7 @@ def test_otsu_of_odd_volumes(per):
 def test_thresholds_that_make_no_sense_are_refused():
     stack = lv.as_stack(A)
     for options in ({"method": "li"}, {"per": "k"}, {"bins": 0}):
-        with pytest.raises(LabelError):
+        with pytest.raises((LabelError, OptionError)):
             lv.masks.threshold(stack, **options)
     for other in (stack > 0, stack.astype(complex)):
         with pytest.raises(LabelError, match="real numbers"):
@@ -683,7 +683,7 @@ def test_real_masks_are_shaped_and_labelled_as_by_scipy():
      {"iterations": 0}, {"iterations": 1.5}],
 )  # fmt: skip
 def test_elements_that_make_no_sense_are_refused(options):
-    with pytest.raises(LabelError):
+    with pytest.raises((LabelError, OptionError)):
         lv.masks.dilate(lv.as_stack(A > 0), **options)
 
 

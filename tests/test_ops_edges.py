@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazyvol as lv
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import particles, scaling
 from lazyvol.ops.intensity import _scratch
 from tests.cases import UNIT, VOLUME, VOXEL
@@ -296,9 +296,9 @@ def shifted(unit: str) -> xr.DataArray:
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no such dim": (lambda: lv.stats.mean(STACK, "t"), "dims of the stack.*'t'"),
     "dim twice": (lambda: lv.stats.mean(STACK, ("k", "k")), "each once"),
-    "no labels": (lambda: lv.stats.mean(np.ones(3)), "as_stack"),
+    "no labels": (lambda: lv.stats.mean(3.0), "as_stack"),
     "complex": (lambda: lv.stats.var(STACK * 1j), "real numbers"),
-    "text": (lambda: lv.stats.mean(xr.DataArray(np.array(["a"]), dims="k")), "voxels are numbers"),
+    "text": (lambda: lv.stats.mean(xr.DataArray(np.array(["a"]), dims="k")), "must hold numbers"),
     "order of a norm": (lambda: lv.stats.norm(STACK, ord=3), "orders.*got ord=3"),
     "mask of numbers": (lambda: lv.stats.mean(STACK, mask=FLAT * 1.0), "a mask is boolean"),
     "mask of another size": (
@@ -313,13 +313,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "projection along k": (lambda: lv.projections.mean(STACK, "k"), "lazyvol.stats reduces"),
     "projection of a slice": (lambda: lv.projections.mean(STACK.isel(z=0)), "dims of the stack"),
     "empty slab": (lambda: lv.projections.slab(STACK, "y", 90.0, 99.0), "run from 0 to 20 ang"),
-    "slab of what": (lambda: lv.projections.slab(STACK, "y", 0, 9, "median"), "reduce is one of"),
+    "slab of what": (lambda: lv.projections.slab(STACK, "y", 0, 9, "median"), "one of 'sum'"),
     "rescale to infinity": (lambda: lv.intensity.rescale(STACK, 0.0, np.inf), "finite"),
     "rescale a dim that is not there": (lambda: lv.intensity.rescale(STACK, dim="t"), "got"),
     "intensities of complex": (lambda: lv.intensity.center(STACK * 1j), "real"),
     "intensity mask": (lambda: lv.intensity.center(STACK, mask=FLAT * 1.0), "boolean"),
     "scale of contrast": (lambda: lv.intensity.contrast_normalise(STACK, scale=0.0), "above 0"),
-    "kind of noise": (lambda: lv.synthetic.noise((3, 3), kind="pink"), "'normal' or 'uniform'"),
+    "kind of noise": (lambda: lv.synthetic.noise((3, 3), kind="pink"), "'normal', 'uniform'"),
     "width of noise": (lambda: lv.synthetic.noise((3, 3), scale=-1.0), "scale is a number of 0"),
     "seed": (lambda: lv.synthetic.noise((3, 3), seed=2**32), "2\\*\\*32 - 1"),
     "integer noise": (lambda: lv.synthetic.noise((3, 3), dtype="int16"), "float16, float32"),
@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_options_that_make_no_sense_are_refused(name):
     act, message = REFUSED[name]
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises((LabelError, OptionError), match=message):
         act()
 
 

@@ -134,7 +134,7 @@ def test_other_refusals():
     with pytest.raises(LabelError, match="real numbers"):
         U.mix(image().astype(complex), NOISE)
     with pytest.raises(LabelError, match="labelled"):
-        U.mix(image().values, NOISE)
+        U.mix(2.0, NOISE)
     with pytest.raises(LabelError, match="has a dim"):
         U.mix(image()[0, 0, 0, 0], NOISE)
 

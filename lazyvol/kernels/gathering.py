@@ -60,7 +60,7 @@ def gather(block: Array, flags: Array) -> Array:
     whole = np.ascontiguousarray(block).reshape(frames, marks.shape[1], -1)
     found = np.empty((count + 1, whole.shape[2]), block.dtype)
     words = _words(block.dtype)
-    if whole.shape[2] == 1:
+    if whole.shape[2] == 1 and words.itemsize == block.dtype.itemsize:
         _take_items(whole.view(words)[:, :, 0], marks.view(np.uint8), found.view(words)[:, 0])
     else:
         _take_rows(whole.view(words), marks, found.view(words))

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import averaging, matching, posing, turns
 from lazyvol.kernels.climbing import ROOM
@@ -42,6 +43,11 @@ DETAIL = 0.8
 Poses = tuple[xr.DataArray, ...]
 
 
+@operation(
+    dims={"shifts": (("k", "axis"),), "rotations": (("k", "angle"),)},
+    unbounded=("shifts", "rotations"),
+    counts=None,
+)
 def align(
     stack: xr.DataArray,
     reference: xr.DataArray | str,

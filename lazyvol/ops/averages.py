@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import averaging
 from lazyvol.kernels.averaging import Layout
@@ -28,6 +29,10 @@ from lazyvol.plan.streams import Fold, Output
 from lazyvol.stack import STACK, float_of
 
 
+@operation(
+    dims={"shifts": (("k", "axis"),), "rotations": (("k", "angle"),)},
+    unbounded=("shifts", "rotations"),
+)
 def average(
     stack: xr.DataArray,
     shifts: Shifts | None = None,

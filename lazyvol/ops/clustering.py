@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import gram, trees
 from lazyvol.ops.decomposing import decomposed
@@ -31,6 +32,7 @@ EUCLIDEAN = ("centroid", "median", "ward")
 COLUMNS = ("left", "right", "distance", "size")
 
 
+@operation(siblings=("b",))
 def distances(
     a: xr.DataArray,
     b: xr.DataArray | None = None,
@@ -126,7 +128,7 @@ def _same_volumes(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     """``b`` where its volumes are those of ``a``; their number may differ."""
     if set(a.dims) != set(b.dims):
         raise LabelError(f"both stacks have the same dims, got {a.dims} and {b.dims}")
-    require_same_grid(a.isel({STACK: slice(0, 1)}), b.isel({STACK: slice(0, 1)}))
+    require_same_grid(a.isel({STACK: 0}, drop=True), b.isel({STACK: 0}, drop=True))
     return b
 
 
@@ -142,6 +144,7 @@ def _spread(
     return mask.drop_vars(list(mask.coords)).expand_dims(missing)
 
 
+@operation(dims={"matrix": (("k", "k_other"),)})
 def condensed(matrix: xr.DataArray) -> xr.DataArray:
     """Half of a distance matrix, above its diagonal, row after row: (pair,).
 
@@ -194,6 +197,7 @@ def _condensed(matrix: Any) -> Any:
     return trees.condensed(matrix)
 
 
+@operation(dims={"matrix": (("pair",), ("k", "k_other"))})
 def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
     """Tree of clusters, merged pair by pair, out of distances.
 
@@ -276,6 +280,7 @@ def _linked(matrix: Any, *, method: str) -> Any:
     return trees.linkage(values, method=method)
 
 
+@operation(dims={"tree": (("merge", "column"),)}, unbounded=("distance",))
 def clusters(
     tree: xr.Dataset | xr.DataArray, *, n: int | None = None, distance: float | None = None
 ) -> xr.DataArray:
@@ -332,6 +337,7 @@ def clusters(
     return found.assign_coords(facts).rename("cluster")
 
 
+@operation
 def components(stack: xr.DataArray, n: int = 8, *, mask: xr.DataArray | None = None) -> xr.Dataset:
     """Principal components along k: what the volumes differ by, and how much of it each has.
 

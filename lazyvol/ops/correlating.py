@@ -8,6 +8,7 @@ import numpy as np
 import scipy.special
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import agreement, particles
 from lazyvol.ops.canvas import not_negative, seed_of
@@ -29,6 +30,7 @@ NOISE = 7
 Transform = Callable[[xr.DataArray], xr.DataArray]
 
 
+@operation
 def correlation(
     a: xr.DataArray,
     b: xr.DataArray,
@@ -86,6 +88,7 @@ def correlation(
     )
 
 
+@operation
 def profile(
     stack: xr.DataArray,
     reference: str | xr.DataArray = "first",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import blocks as reducing
 from lazyvol.kernels import continuing
@@ -32,6 +33,7 @@ Partial = Literal["error", "trim", "keep"]
 Method = Literal["nearest", "linear"]
 
 
+@operation
 def blocks(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr.DataArray:
     """Share of the voxels that are not 0 in every block of ``size``.
 
@@ -74,6 +76,7 @@ def blocks(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr
     return found
 
 
+@operation
 def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr.DataArray:
     """Mean of every block of ``size``: the stack binned, in its own unit.
 
@@ -106,6 +109,7 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
     return _per_block(reducing.means, array, size, partial, "block_mean")
 
 
+@operation
 def local(array: xr.DataArray, size: Size, *, mode: Mode | str = "valid") -> xr.DataArray:
     """Share of the voxels that are not 0 in the window of ``size`` about every voxel.
 
@@ -166,6 +170,13 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode | str = "valid") -> xr.
     return _between(found, array, sizes) if valid else found
 
 
+@operation(
+    dims={
+        "positions": (("point", "axis"), ("k", "point", "axis")),
+        "weights": (("point",), ("k", "point")),
+        "like": (("y", "x"), ("z", "y", "x")),
+    }
+)
 def points(
     positions: xr.DataArray,
     weights: xr.DataArray | None = None,

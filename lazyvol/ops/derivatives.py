@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import rows
 from lazyvol.ops import scales
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 
+@operation(unbounded=("fill",))
 def gradient(
     volume: xr.DataArray,
     *,
@@ -72,6 +74,7 @@ def gradient(
     return grid.made(grid.task(rows.GRADIENT), "gradient", ("axis",))
 
 
+@operation(unbounded=("fill",))
 def gradient_magnitude(
     volume: xr.DataArray,
     *,
@@ -94,6 +97,7 @@ def gradient_magnitude(
     return grid.made(grid.task(rows.LENGTH), "gradient_magnitude")
 
 
+@operation(unbounded=("fill",))
 def hessian(
     volume: xr.DataArray,
     *,
@@ -119,6 +123,7 @@ def hessian(
     return grid.made(grid.task(rows.HESSIAN), "hessian", ("axis", "axis_other"))
 
 
+@operation(unbounded=("fill",))
 def laplacian(
     volume: xr.DataArray,
     *,
@@ -143,6 +148,7 @@ def laplacian(
     return grid.made(grid.task(rows.TRACE), "laplacian")
 
 
+@operation(unbounded=("fill",))
 def hessian_eigenvalues(
     volume: xr.DataArray,
     *,
@@ -169,6 +175,7 @@ def hessian_eigenvalues(
     return grid.made(grid.task(rows.EIGENVALUES), "hessian_eigenvalues", ("eigen",))
 
 
+@operation
 def structure_tensor(
     volume: xr.DataArray,
     *,
@@ -214,6 +221,7 @@ def structure_tensor(
     )
 
 
+@operation
 def structure_tensor_eigenvalues(
     volume: xr.DataArray,
     *,
@@ -252,6 +260,7 @@ def structure_tensor_eigenvalues(
     return made.drop_vars("axis").rename(axis="eigen")
 
 
+@operation(unbounded=("fill",))
 def vesselness(
     volume: xr.DataArray,
     *,

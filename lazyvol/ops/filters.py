@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.ops import filtering
 from lazyvol.ops.bordering import Border
@@ -48,6 +49,7 @@ Sigma: TypeAlias = float | Mapping[str, float]
 Weights: TypeAlias = xr.DataArray | np.ndarray[Any, np.dtype[Any]] | Sequence[Any]
 
 
+@operation(unbounded=("fill",))
 def gaussian(
     stack: xr.DataArray,
     sigma: Sigma,
@@ -89,6 +91,7 @@ def gaussian(
     return filtering.smoothed(stack, filtering.scales(stack, sigma), truncate, Border(mode, fill))
 
 
+@operation(unbounded=("fill",))
 def uniform(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -124,6 +127,7 @@ def uniform(
     return filtering.averaged(stack, filtering.windows(stack, size), Border(mode, fill))
 
 
+@operation(unbounded=("fill",))
 def minimum(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -139,6 +143,7 @@ def minimum(
     return filtering.extreme(stack, windows, Border(mode, fill), "minimum")
 
 
+@operation(unbounded=("fill",))
 def maximum(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -154,6 +159,7 @@ def maximum(
     return filtering.extreme(stack, windows, Border(mode, fill), "maximum")
 
 
+@operation(unbounded=("fill",))
 def median(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -169,6 +175,7 @@ def median(
     return filtering.ranked(stack, windows, prod(windows) // 2, Border(mode, fill), "median")
 
 
+@operation(unbounded=("fill",))
 def percentile(
     stack: xr.DataArray, q: float, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -207,6 +214,7 @@ def percentile(
     return filtering.ranked(stack, windows, number, Border(mode, fill), "percentile")
 
 
+@operation(unbounded=("fill",))
 def rank(
     stack: xr.DataArray, number: int, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -232,6 +240,7 @@ def rank(
     return filtering.ranked(stack, windows, number % count, Border(mode, fill), "rank")
 
 
+@operation(unbounded=("fill",))
 def convolve(
     stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -271,6 +280,7 @@ def convolve(
     return filtering.correlated(stack, weights, reach, Border(mode, fill), "convolve")
 
 
+@operation(unbounded=("fill",))
 def correlate(
     stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -287,6 +297,7 @@ def correlate(
     return filtering.correlated(stack, weights, reach, Border(mode, fill), "correlate")
 
 
+@operation(unbounded=("fill",))
 def laplace(
     stack: xr.DataArray, *, dim: Dims = None, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
@@ -319,6 +330,7 @@ def _cross(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
     return weights
 
 
+@operation
 def bandpass(
     stack: xr.DataArray,
     shortest: float | None = None,

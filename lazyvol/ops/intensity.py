@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import scaling
 from lazyvol.ops import equalising
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 
+@operation
 def rescale(
     stack: xr.DataArray,
     low: float = 0.0,
@@ -89,6 +91,7 @@ def rescale(
     return _scaled(kernel, stack, dim, mask, "rescale")
 
 
+@operation
 def unit_norm(
     stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -105,6 +108,7 @@ def unit_norm(
     return _scaled(scaling.unit_norm, stack, dim, mask, "unit_norm")
 
 
+@operation
 def center(
     stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -119,6 +123,7 @@ def center(
     return _scaled(scaling.center, stack, dim, mask, "center", unit=True)
 
 
+@operation
 def standardize(
     stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -136,6 +141,7 @@ def standardize(
     return _scaled(scaling.standardize, stack, dim, mask, "standardize")
 
 
+@operation
 def contrast_normalise(
     stack: xr.DataArray,
     *,
@@ -185,6 +191,7 @@ def contrast_normalise(
     return _scaled(kernel, stack, dim, mask, "contrast_normalise")
 
 
+@operation(unbounded=("exclude",))
 def gaussian_stretch(
     stack: xr.DataArray,
     low: float = 0.0,
@@ -239,6 +246,7 @@ def gaussian_stretch(
     return equalising.gaussian_stretch(stack, n, ends, values, per, mask)
 
 
+@operation(unbounded=("exclude",))
 def equalise(
     stack: xr.DataArray,
     low: float = 0.0,
@@ -296,6 +304,7 @@ def equalise(
     return equalising.equalise(stack, bins, range, ends, values, per, mask)
 
 
+@operation
 def display(
     stack: xr.DataArray,
     *,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import masking, thresholds
 from lazyvol.ops import solids, stats
@@ -31,25 +32,12 @@ from lazyvol.stack import (
 )
 
 __all__ = [
-    "apply",
-    "box",
-    "close",
-    "cylinder",
-    "dilate",
-    "erode",
-    "frame",
-    "label",
-    "mean",
-    "open",
-    "pad",
-    "select",
-    "sphere",
-    "sum",
-    "threshold",
-    "var",
-]
+    "apply", "box", "close", "cylinder", "dilate", "erode", "frame", "label",
+    "mean", "open", "pad", "select", "sphere", "sum", "threshold", "var",
+]  # fmt: skip
 
 
+@operation
 def mean(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArray:
     """Average of what a mask counts, over the mask's dims by default; other dims stay.
 
@@ -85,6 +73,7 @@ def mean(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataAr
     return stats.mean(array, _reduced(array, mask, dim), mask=mask)
 
 
+@operation
 def var(
     array: xr.DataArray, mask: xr.DataArray, dim: Dims = None, *, ddof: int = 0
 ) -> xr.DataArray:
@@ -100,6 +89,7 @@ def var(
     return stats.var(array, _reduced(array, mask, dim), ddof=ddof, mask=mask)
 
 
+@operation
 def sum(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArray:
     """Sum of what a mask counts, over the mask's dims by default; see ``mean``.
 
@@ -127,6 +117,7 @@ def _fit(array: xr.DataArray, mask: xr.DataArray) -> None:
         raise LabelError(f"a mask lies along dims of its array {array.dims}, got also {extra}")
 
 
+@operation(complex=True, unbounded=("fill",))
 def apply(
     stack: xr.DataArray, mask: xr.DataArray, fill: float | Literal["mean"] = 0.0
 ) -> xr.DataArray:
@@ -189,6 +180,7 @@ def _holding(dtype: np.dtype[Any], fill: Any) -> np.dtype[Any]:
     return dtype
 
 
+@operation(unbounded=("method",))
 def threshold(
     stack: xr.DataArray,
     method: float | Literal["otsu"] = "otsu",
@@ -309,6 +301,7 @@ def _each(
     return made
 
 
+@operation
 def sphere(
     like: Like, *, radius: float, centre: Place | None = None, soft: float = 0.0
 ) -> xr.DataArray:
@@ -346,6 +339,7 @@ def sphere(
     return _mask(solids.sphere(like, radius=radius, centre=centre, soft=soft), soft)
 
 
+@operation
 def cylinder(
     like: Like,
     *,
@@ -370,6 +364,7 @@ def cylinder(
     return _mask(made, soft)
 
 
+@operation
 def box(
     like: Like,
     *,

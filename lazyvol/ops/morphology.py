@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import labelling, morphology
 from lazyvol.plan.stitching import Stitching, stitched
@@ -19,6 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Size = int | Mapping[str, int]
 
 
+@operation
 def dilate(
     mask: xr.DataArray,
     *,
@@ -71,6 +73,7 @@ def dilate(
     )
 
 
+@operation
 def erode(
     mask: xr.DataArray,
     *,
@@ -93,6 +96,7 @@ def erode(
     )
 
 
+@operation
 def open(
     mask: xr.DataArray,
     *,
@@ -116,6 +120,7 @@ def open(
     )
 
 
+@operation
 def close(
     mask: xr.DataArray,
     *,
@@ -228,6 +233,7 @@ def _neighbours(dims: tuple[str, ...], connectivity: int) -> Any:
     return labelling.neighbours(len(dims), connectivity)
 
 
+@operation
 def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     """Connected flags of every volume numbered from 1, as ``scipy.ndimage.label``; 0 elsewhere.
 

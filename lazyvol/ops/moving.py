@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import shifting, splines, turning
 from lazyvol.kernels.splines import Border
@@ -17,6 +18,7 @@ from lazyvol.stack import float_of
 Order = Literal[1, 3]
 
 
+@operation(dims={"shifts": (("k", "axis"),)}, unbounded=("shifts", "fill"))
 def shift(
     stack: xr.DataArray,
     shifts: Shifts,
@@ -73,6 +75,7 @@ def shift(
     )
 
 
+@operation(dims={"rotations": (("k", "angle"),)}, unbounded=("rotations", "fill"))
 def rotate(
     stack: xr.DataArray,
     rotations: Rotations,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops import stats
 from lazyvol.stack import SPATIAL, dims_of, require_stack, unit_of
@@ -18,6 +19,7 @@ __all__ = ["max", "mean", "min", "slab", "std", "sum"]
 Reduce = Literal["sum", "mean", "max", "min", "std"]
 
 
+@operation
 def sum(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -32,6 +34,7 @@ def sum(
     return stats.sum(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
 
 
+@operation
 def mean(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -47,6 +50,7 @@ def mean(
     return stats.mean(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
 
 
+@operation
 def max(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -62,6 +66,7 @@ def max(
     return stats.max(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
 
 
+@operation
 def min(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -77,6 +82,7 @@ def min(
     return stats.min(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
 
 
+@operation
 def std(
     stack: xr.DataArray,
     dim: str = "z",
@@ -97,6 +103,7 @@ def std(
     return stats.std(stack, _spatial(stack, dim), ddof=ddof, skipna=skipna, mask=mask)
 
 
+@operation(unbounded=("start", "stop"))
 def slab(
     stack: xr.DataArray,
     dim: str,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import gathering
 from lazyvol.plan.padding import padded
@@ -20,6 +21,7 @@ from lazyvol.stack import STACK, require_mask, require_same_grid, require_stack
 OBS = "obs"
 
 
+@operation(complex=True, dims={"points": (("k", "point"), ("k", "point", "axis"))})
 def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None) -> xr.Dataset:
     """Ragged Dataset of what a mask chooses of every frame; no frame is lost.
 
@@ -142,6 +144,7 @@ def _positions(mask: xr.DataArray, selected: tuple[str, ...], *, local: bool) ->
     return generate(kernel, like, dtype=dtype, title="positions")
 
 
+@operation
 def frame(ragged: xr.Dataset, k: int) -> xr.DataArray:
     """Values of one frame of a ragged Dataset: (obs, ...).
 
@@ -185,6 +188,7 @@ def frame(ragged: xr.Dataset, k: int) -> xr.DataArray:
     return found
 
 
+@operation(unbounded=("fill",))
 def pad(ragged: xr.Dataset, fill: float = np.nan, *, dim: str = "point") -> xr.DataArray:
     """Ragged rows as rows of one length: (frame, ``dim``, ...), as long as the longest.
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import overlaps, phasing
 from lazyvol.kernels.phasing import Search
@@ -37,6 +38,7 @@ from lazyvol.stack import STACK, require_same_grid, require_stack, unit_of
 __all__ = ["align", "average", "rotate", "shift", "shifts"]
 
 
+@operation
 def shifts(
     stack: xr.DataArray,
     reference: xr.DataArray | str = "average",

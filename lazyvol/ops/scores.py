@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments, shells
 from lazyvol.ops.correlating import correlation, profile
@@ -47,6 +48,7 @@ __all__ = [
 METRICS = ("mse", "rmse", "cosine", "ncc", "bce")
 
 
+@operation
 def mse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -67,6 +69,7 @@ def mse(
     return comparison(("mse",), stack, against, dim, mask, leave_one_out).scores()["mse"]
 
 
+@operation
 def rmse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -87,6 +90,7 @@ def rmse(
     return comparison(("rmse",), stack, against, dim, mask, leave_one_out).scores()["rmse"]
 
 
+@operation
 def cosine(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -108,6 +112,7 @@ def cosine(
     return comparison(("cosine",), stack, against, dim, mask, leave_one_out).scores()["cosine"]
 
 
+@operation
 def ncc(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -130,6 +135,7 @@ def ncc(
     return comparison(("ncc",), stack, against, dim, mask, leave_one_out).scores()["ncc"]
 
 
+@operation
 def bce(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -153,6 +159,7 @@ def bce(
     return comparison(("bce",), stack, against, dim, mask, leave_one_out).scores()["bce"]
 
 
+@operation
 def compare(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
@@ -198,6 +205,7 @@ def compare(
     return xr.Dataset(comparison(metrics, stack, against, dim, mask, leave_one_out).scores())
 
 
+@operation
 def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     """Fourier shell correlation of two volumes: (frequency,), in cycles per unit of length.
 
@@ -237,6 +245,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     return relabelled(found.assign_coords(frequency=frequency), "fsc", a)
 
 
+@operation
 def halves(stack: xr.DataArray) -> xr.Dataset:
     """Averages of the two half-sets, and the average and variance of all, from one read.
 

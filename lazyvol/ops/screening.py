@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import bands, screening
 from lazyvol.kernels.bands import Band
@@ -30,6 +31,7 @@ TYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
 MEANINGS = ("right", "empty", "turned", "other")
 
 
+@operation(dims={"templates": (SPATIAL, ("template", *SPATIAL))}, counts=None)
 def screen(
     stack: xr.DataArray,
     *,

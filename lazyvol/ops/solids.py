@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import shapes
 from lazyvol.ops.canvas import (
@@ -25,6 +26,7 @@ from lazyvol.ops.canvas import (
 from lazyvol.stack import SPATIAL, dims_of
 
 
+@operation
 def cylinder(
     like: Like,
     *,
@@ -80,6 +82,7 @@ def cylinder(
     return _solid(kernel, where, centre, soft, dtype, "cylinder")
 
 
+@operation
 def sphere(
     like: Like,
     *,
@@ -101,6 +104,7 @@ def sphere(
     return _solid(kernel, where, centre, soft, dtype, "sphere")
 
 
+@operation
 def circle(
     like: Like,
     *,
@@ -129,6 +133,7 @@ def circle(
     return _solid(kernel, where, centre, soft, dtype, "circle")
 
 
+@operation
 def box(
     like: Like,
     *,

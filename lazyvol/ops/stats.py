@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import moments
 from lazyvol.ops import distribution
@@ -32,20 +33,12 @@ from lazyvol.plan.verbs import fold
 from lazyvol.stack import Dims, apart, dims_of, float_of, require_mask, require_stack, with_units
 
 __all__ = [
-    "count",
-    "describe",
-    "histogram",
-    "max",
-    "mean",
-    "min",
-    "norm",
-    "quantile",
-    "std",
-    "sum",
-    "var",
-]
+    "count", "describe", "histogram", "max", "mean", "min",
+    "norm", "quantile", "std", "sum", "var",
+]  # fmt: skip
 
 
+@operation
 def mean(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -61,6 +54,7 @@ def mean(
     return _one("mean", stack, dim, skipna, mask)
 
 
+@operation
 def sum(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -75,6 +69,7 @@ def sum(
     return _one("sum", stack, dim, skipna, mask)
 
 
+@operation
 def var(
     stack: xr.DataArray,
     dim: Dims = "k",
@@ -101,6 +96,7 @@ def var(
     return _one("var", stack, dim, skipna, mask, ddof=ddof)
 
 
+@operation
 def std(
     stack: xr.DataArray,
     dim: Dims = "k",
@@ -120,6 +116,7 @@ def std(
     return _one("std", stack, dim, skipna, mask, ddof=ddof)
 
 
+@operation
 def min(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -137,6 +134,7 @@ def min(
     return _one("min", stack, dim, skipna, mask)
 
 
+@operation
 def max(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -154,6 +152,7 @@ def max(
     return _one("max", stack, dim, skipna, mask)
 
 
+@operation
 def count(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = True, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
@@ -168,6 +167,7 @@ def count(
     return _one("count", stack, dim, skipna, mask)
 
 
+@operation(unbounded=("ord",))
 def norm(
     stack: xr.DataArray,
     dim: Dims = ("z", "y", "x"),
@@ -196,6 +196,7 @@ def norm(
 NORMS = {1: "sum", 2: "norm", np.inf: "max"}
 
 
+@operation
 def describe(
     stack: xr.DataArray,
     dim: Dims = "k",
@@ -222,6 +223,7 @@ def describe(
     return xr.Dataset(_statistics(tuple(statistics), stack, dim, skipna, mask, ddof=ddof))
 
 
+@operation
 def quantile(
     stack: xr.DataArray,
     q: float | Iterable[float],
@@ -251,6 +253,7 @@ def quantile(
     return distribution.quantile(stack, q, dim, skipna, flags)
 
 
+@operation
 def histogram(
     stack: xr.DataArray,
     *,

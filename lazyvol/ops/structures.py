@@ -7,6 +7,7 @@ from typing import Literal
 
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import structures
 from lazyvol.ops.canvas import (
@@ -25,6 +26,7 @@ from lazyvol.ops.canvas import (
 from lazyvol.stack import SPATIAL, Dims, dims_of, spacing
 
 
+@operation
 def membrane(
     like: Like,
     *,
@@ -94,6 +96,7 @@ def membrane(
     return made(kernel, where, dtype, "membrane")
 
 
+@operation
 def grid_lines(
     like: Like,
     spacing: float | Mapping[str, float],
@@ -159,6 +162,7 @@ def grid_lines(
     return made(kernel, where, dtype, "grid_lines")
 
 
+@operation
 def wedge(
     like: Like,
     tilts: Sequence[float] = (-60.0, 60.0),

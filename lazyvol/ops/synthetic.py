@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import particles as copying
 from lazyvol.kernels import random
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 
+@operation
 def noise(
     like: Like,
     *,
@@ -99,6 +101,7 @@ def noise(
     return made(kernel, where, dtype, "noise")
 
 
+@operation
 def particles(
     template: Like,
     n: int,

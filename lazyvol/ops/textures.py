@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import elastic as deforming
 from lazyvol.kernels import textures
@@ -32,6 +33,7 @@ FARTHEST = 6.0
 Lengths = float | Mapping[str, float]
 
 
+@operation
 def correlated_noise(
     like: Like,
     length: Lengths,
@@ -110,6 +112,7 @@ def correlated_noise(
     return made(kernel, where, dtype, "correlated_noise")
 
 
+@operation
 def elastic(
     stack: xr.DataArray,
     alpha: Lengths,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import mixing
 from lazyvol.plan.verbs import blockwise
@@ -20,10 +21,13 @@ from lazyvol.stack import dims_of, float_of, require_stack
 __all__ = ["mix", "unmix"]
 
 Matrix = xr.DataArray | np.ndarray[Any, np.dtype[Any]]
+#: dims of plain arrays, whose last axis is mixed
+MIXED = (("channel",), ("x", "channel"), ("y", "x", "channel"), ("z", "y", "x", "channel"))
 #: relative error of a result beyond which a warning says so: one digit is left
 UNSAFE = 0.1
 
 
+@operation(dims={"image": MIXED}, siblings=("matrix",))
 def mix(image: xr.DataArray, matrix: Matrix, *, dim: str | None = None) -> xr.DataArray:
     """Channels as weighted sums of components: ``image @ matrix`` along one dim.
 
@@ -66,6 +70,7 @@ def mix(image: xr.DataArray, matrix: Matrix, *, dim: str | None = None) -> xr.Da
     return _applied(image, table, own, matrix, 1, "mix")
 
 
+@operation(dims={"mixed": MIXED})
 def unmix(
     mixed: xr.DataArray, matrix: Matrix, *, dim: str | None = None, rcond: float | None = None
 ) -> xr.DataArray:
@@ -195,5 +200,5 @@ def _warn(
             f"grow so many times, which leaves less than a digit of {dtype}; add channels, "
             f"or leave small singular values out by rcond=",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import spectra
 from lazyvol.ops.principal import (
@@ -23,6 +24,7 @@ from lazyvol.stack import Dims, dims_of, float_of, require_same_grid, require_st
 Kind = Literal["zca", "pca"]
 
 
+@operation
 def whiten(
     stack: xr.DataArray,
     *,
@@ -96,6 +98,7 @@ def whiten(
     return _unitless(_applied(require_real(stack), fitted), stack)
 
 
+@operation
 def whitening(
     stack: xr.DataArray,
     *,

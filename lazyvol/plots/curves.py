@@ -7,12 +7,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, tidy
 from lazyvol.stack import unit_of
 
 
+@operation
 def correlation(curve: xr.Dataset, *, label: str | None = None, ax: Axes | None = None) -> Axes:
     """Computes a correlation along one dim and draws it with its confidence band.
 
@@ -64,6 +66,7 @@ def correlation(curve: xr.Dataset, *, label: str | None = None, ax: Axes | None 
     return ax
 
 
+@operation(unbounded=("threshold",))
 def scores(
     values: xr.DataArray,
     *,
@@ -109,6 +112,7 @@ def scores(
     return ax
 
 
+@operation(unbounded=("threshold",))
 def histogram(
     values: xr.DataArray,
     *,
@@ -160,6 +164,7 @@ def histogram(
     return ax
 
 
+@operation
 def alpha_sweep(metrics: xr.Dataset, *, dim: str = "alpha", ax: Axes | None = None) -> Axes:
     """Computes metrics against the fraction of signal and draws a line for each.
 
@@ -199,6 +204,7 @@ def alpha_sweep(metrics: xr.Dataset, *, dim: str = "alpha", ax: Axes | None = No
     return ax
 
 
+@operation(dims={"curve": (("frequency",),)})
 def fsc(
     curve: xr.DataArray, *, cutoffs: Sequence[float] = (0.143, 0.5), ax: Axes | None = None
 ) -> Axes:

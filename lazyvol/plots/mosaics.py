@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import (
@@ -27,6 +28,7 @@ from lazyvol.plots.canvas import (
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
 
+@operation
 def slices(
     volume: xr.DataArray,
     *,
@@ -76,6 +78,7 @@ def slices(
     return ax
 
 
+@operation
 def montage(
     stack: xr.DataArray,
     *,

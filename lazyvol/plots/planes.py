@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from lazyvol.door import operation
 from lazyvol.plots.canvas import (
     AMBER,
     Limits,
@@ -29,6 +30,7 @@ from lazyvol.plots.canvas import (
 from lazyvol.stack import spacing
 
 
+@operation
 def orthogonal(
     volume: xr.DataArray,
     *,
@@ -78,6 +80,7 @@ def orthogonal(
     return panels
 
 
+@operation
 def projection(
     volume: xr.DataArray,
     *,
@@ -116,6 +119,7 @@ def projection(
     return ax
 
 
+@operation
 def density(
     blocks: xr.DataArray,
     *,

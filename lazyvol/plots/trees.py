@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from scipy.cluster import hierarchy
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops.clustering import clusters
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, new_axes, tidy
@@ -15,6 +16,7 @@ from lazyvol.stack import STACK
 MOST = 200
 
 
+@operation(dims={"tree": (("merge", "column"),)})
 def dendrogram(
     tree: xr.Dataset | xr.DataArray,
     *,
