@@ -1,7 +1,7 @@
 """The labelled stack: dims, coordinates, voxel size, units, and the checks on them."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -18,13 +18,20 @@ SPATIAL = ("z", "y", "x")
 #: relative deviation of a coordinate's steps from their mean that still counts as regular
 REGULAR = 1e-3
 
+#: as a ``dim``: the spatial dims that the stack has, of volumes z, y, x, of images y, x
+PRESENT = "spatial"
+
 Dims = str | Iterable[Hashable] | None
+#: lengths: one for all spatial dims that are there, one for each in the order z, y, x, or by name
+Sigma: TypeAlias = float | Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
+#: numbers of voxels, likewise
+Size: TypeAlias = int | Mapping[str, int] | Sequence[int] | np.ndarray[Any, np.dtype[Any]]
 
 
 def as_stack(
     array: Any,
     *,
-    voxel_size: float | Sequence[float] | Mapping[str, float] = 1.0,
+    voxel_size: Sigma = 1.0,
     unit: str = "voxel",
     dims: Sequence[str] | None = None,
     name: str | None = None,
@@ -107,34 +114,26 @@ def _dims(ndim: int, dims: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dims)
 
 
-def _voxel_sizes(
-    voxel_size: float | Sequence[float] | Mapping[str, float], dims: Sequence[str]
-) -> dict[str, float]:
+def _voxel_sizes(voxel_size: Sigma, dims: Sequence[str]) -> dict[str, float]:
     spatial = [d for d in SPATIAL if d in dims]
-    if isinstance(voxel_size, Mapping):
-        sizes = dict(voxel_size)
-    elif np.ndim(voxel_size) == 0:
-        sizes = dict.fromkeys(spatial, float(voxel_size))  # type: ignore[arg-type]
-    else:
-        given = list(voxel_size)  # type: ignore[arg-type]
-        if len(given) != len(spatial):
-            raise LabelError(
-                f"voxel_size is one number or one per spatial dim {spatial}, got {given}"
-            )
-        sizes = dict(zip(spatial, map(float, given), strict=True))
-    unknown = set(sizes) - set(spatial)
-    bad = {d: s for d, s in sizes.items() if not (np.isfinite(s) and s > 0)}
-    if unknown or bad:
+    if not spatial and not isinstance(voxel_size, Mapping) and np.ndim(voxel_size) == 0:
+        return {}
+    sizes = per_dim(voxel_size, spatial, "voxel_size")
+    bad = {d: s for d, s in sizes.items() if not (is_number(s) and 0 < s < np.inf)}
+    if bad:
         raise LabelError(
-            f"voxel_size gives positive numbers for {spatial}, got {unknown=} and {bad=}"
+            f"voxel_size must be positive numbers, got {bad}; give the distance between voxel "
+            f"centres along {tuple(spatial)}"
         )
-    return sizes
+    return {d: float(s) for d, s in sizes.items()}
 
 
 def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, ...]:
-    """``dim`` as a tuple of dims that ``stack`` has; None means all of them."""
+    """``dim`` as a tuple of dims that ``stack`` has; None means all, "spatial" the spatial ones."""
     if dim is None:
         return tuple(str(d) for d in stack.dims)
+    if isinstance(dim, str) and dim == PRESENT and PRESENT not in stack.dims:
+        return _present(stack, what)
     names = (dim,) if isinstance(dim, str) else tuple(str(d) for d in dim)
     missing = [d for d in names if d not in stack.dims]
     if missing or len(set(names)) != len(names):
@@ -144,9 +143,61 @@ def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, 
     return names
 
 
+def _present(stack: xr.DataArray, what: str) -> tuple[str, ...]:
+    dims = spatial_dims(stack)
+    if not dims:
+        raise LabelError(
+            f"{what} must name dims where the stack has none of {SPATIAL}, got the dims "
+            f"{stack.dims}; pass {what}=, or rename dims"
+        )
+    return dims
+
+
 def spatial_dims(stack: xr.DataArray) -> tuple[str, ...]:
     """The spatial dims that ``stack`` has, in the order z, y, x."""
     return tuple(d for d in SPATIAL if d in stack.dims)
+
+
+def per_dim(
+    option: Any, dims: Sequence[str], what: str, *, known: Iterable[Hashable] | None = None
+) -> dict[str, Any]:
+    """An option by dim: one value for all ``dims``, one for each in their order, or by name.
+
+    Names are among ``known``, by default ``dims``. Values are for the caller to check.
+    """
+    names = tuple(str(d) for d in (dims if known is None else known))
+    if isinstance(option, Mapping):
+        unknown = [d for d in option if d not in names]
+        if unknown or not option:
+            raise LabelError(
+                f"{what} must name some of the dims {names}, got {dict(option)}; "
+                f"{f'leave out {unknown}' if unknown else 'name one or more'}"
+            )
+        return {str(d): _plain(value) for d, value in option.items()}
+    if not dims:
+        raise LabelError(
+            f"{what} must be by name where there are none of the dims {SPATIAL}, got {option!r}; "
+            f"give a mapping from some of {names}"
+        )
+    if isinstance(option, str) or not (isinstance(option, Sequence) or np.ndim(option)):
+        return dict.fromkeys(dims, _plain(option))
+    values = [_plain(v) for v in option]
+    if len(values) != len(dims):
+        raise LabelError(
+            f"{what} must be one value, or one for each of {tuple(dims)} in this order, got "
+            f"{len(values)} values {option!r}; give {len(dims)} of them, or a mapping by dim"
+        )
+    return dict(zip(dims, values, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """A number out of an array without dims."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a real number, not a flag."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def spacing(stack: xr.DataArray, dim: str) -> float:

@@ -14,6 +14,7 @@ from lazyvol.ops.canvas import not_negative, seed_of
 from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled
 from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
+    PRESENT,
     SPATIAL,
     STACK,
     Dims,
@@ -32,7 +33,7 @@ Transform = Callable[[xr.DataArray], xr.DataArray]
 def correlation(
     a: xr.DataArray,
     b: xr.DataArray,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     *,
     confidence: float = 0.95,
     mask: xr.DataArray | None = None,

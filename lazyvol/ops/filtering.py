@@ -13,7 +13,18 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels import convolving, frequencies, ranking, running, separable
 from lazyvol.plan.borders import MODES
 from lazyvol.plan.verbs import blockwise, stencil
-from lazyvol.stack import dims_of, float_of, require_stack, spacing, spatial_dims, unit_of
+from lazyvol.stack import (
+    Sigma,
+    Size,
+    dims_of,
+    float_of,
+    is_number,
+    per_dim,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: voxels before and after
@@ -69,7 +80,7 @@ def real(stack: xr.DataArray) -> xr.DataArray:
     return stack
 
 
-def windows(stack: xr.DataArray, size: int | Mapping[str, int]) -> tuple[int, ...]:
+def windows(stack: xr.DataArray, size: Size) -> tuple[int, ...]:
     """Voxels of a window along every axis, 1 where it has none."""
     given = _per_dim(stack, size, "size")
     found = {d: _whole(n) for d, n in given.items()}
@@ -78,10 +89,10 @@ def windows(stack: xr.DataArray, size: int | Mapping[str, int]) -> tuple[int, ..
     return tuple(found.get(str(d), 1) for d in stack.dims)
 
 
-def scales(stack: xr.DataArray, sigma: float | Mapping[str, float]) -> tuple[float, ...]:
+def scales(stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
     """Standard deviations in voxels along every axis, 0 where there is none."""
     given = _per_dim(stack, sigma, "sigma")
-    bad = {d: s for d, s in given.items() if not (_is_number(s) and 0 <= s < np.inf)}
+    bad = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
     if bad:
         raise LabelError(f"sigma is 0 or more, in the unit of the coordinates, got {bad}")
     found = {d: float(s) / abs(spacing(stack, d)) for d, s in given.items()}
@@ -90,17 +101,7 @@ def scales(stack: xr.DataArray, sigma: float | Mapping[str, float]) -> tuple[flo
 
 def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
     """An option for all spatial dims, or for those it names."""
-    if isinstance(option, Mapping):
-        dims_of(real(stack), option, what=what)
-        found = {str(d): value for d, value in option.items()}
-    else:
-        found = dict.fromkeys(spatial_dims(real(stack)), option)
-    if not found:
-        raise LabelError(
-            f"{what} is for the spatial dims unless it names others, got {what}={option!r} for "
-            f"a stack with dims {stack.dims}"
-        )
-    return found
+    return per_dim(option, spatial_dims(real(stack)), what, known=stack.dims)
 
 
 def _whole(number: Any) -> int:
@@ -109,10 +110,6 @@ def _whole(number: Any) -> int:
         return index(number)
     except TypeError:
         return 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def kernel_of(stack: xr.DataArray, kernel: Any, *, turned: bool) -> tuple[Array, tuple[Reach, ...]]:

@@ -25,7 +25,7 @@ from lazyvol.ops import equalising
 from lazyvol.ops.equalising import Per
 from lazyvol.ops.whitening import whiten, whitening
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import SPATIAL, Dims, dims_of, float_of, require_stack
+from lazyvol.stack import PRESENT, Dims, dims_of, float_of, require_stack
 
 __all__ = [
     "center",
@@ -46,7 +46,7 @@ def rescale(
     low: float = 0.0,
     high: float = 1.0,
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Every particle from ``low`` (its least value) to ``high`` (its greatest).
@@ -85,7 +85,7 @@ def rescale(
 
 
 def unit_norm(
-    stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle divided by its Euclidean norm; zeros stay zeros.
 
@@ -99,7 +99,7 @@ def unit_norm(
 
 
 def center(
-    stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle without its mean, in its own unit.
 
@@ -113,7 +113,7 @@ def center(
 
 
 def standardize(
-    stack: xr.DataArray, *, dim: Dims = SPATIAL, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle without its mean, over its standard deviation.
 
@@ -135,7 +135,7 @@ def contrast_normalise(
     scale: float = 1.0,
     bias: float = 0.0,
     floor: float = 1e-8,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Global contrast normalisation: ``scale * (x - mean) / max(floor, sqrt(bias + variance))``.

@@ -19,6 +19,7 @@ from lazyvol.ops.screening import screen
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import (
+    PRESENT,
     SPATIAL,
     STACK,
     Dims,
@@ -51,7 +52,7 @@ def mse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -71,7 +72,7 @@ def rmse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -91,7 +92,7 @@ def cosine(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -112,7 +113,7 @@ def ncc(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -134,7 +135,7 @@ def bce(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -158,7 +159,7 @@ def compare(
     against: str | xr.DataArray = "average",
     *,
     metrics: Sequence[str] = ("mse", "rmse", "cosine", "ncc"),
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.Dataset:
@@ -216,7 +217,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     if set(dims) != set(map(str, require_stack(b).dims)) or not set(dims) <= set(SPATIAL):
         raise LabelError(
             f"fsc compares two volumes of the same dims among {SPATIAL}, "
-            f"got {dims} and {tuple(b.dims)}"
+            f"got {dims} and {tuple(b.dims)}; select one of each, e.g. with .isel(k=0)"
         )
     require_same_grid(a, b)
     steps = tuple(spacing(a, d) for d in dims)

@@ -28,7 +28,7 @@ from lazyvol.kernels import moments
 from lazyvol.ops import distribution
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, apart, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import PRESENT, Dims, apart, dims_of, float_of, require_stack, with_units
 
 __all__ = [
     "count",
@@ -165,7 +165,7 @@ def count(
 
 def norm(
     stack: xr.DataArray,
-    dim: Dims = ("z", "y", "x"),
+    dim: Dims = PRESENT,
     *,
     ord: float = 2,
     skipna: bool = False,
