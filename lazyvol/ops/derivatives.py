@@ -22,7 +22,7 @@ arithmetic is in float64. A NaN makes NaN of all voxels that see it. Components 
 and come first in memory: one of them, ``found.isel(eigen=0)``, is a volume without gaps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -169,7 +169,7 @@ def hessian_eigenvalues(
 def structure_tensor(
     volume: xr.DataArray,
     *,
-    sigma: float | Mapping[str, float],
+    sigma: Sigma,
     inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,
@@ -214,7 +214,7 @@ def structure_tensor(
 def structure_tensor_eigenvalues(
     volume: xr.DataArray,
     *,
-    sigma: float | Mapping[str, float],
+    sigma: Sigma,
     inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,

@@ -147,7 +147,7 @@ def particles_of(stack: xr.DataArray) -> xr.DataArray:
     if set(stack.dims) == {STACK, "y", "x"}:
         raise LabelError(
             f"stack must be of volumes with dims {(STACK, *SPATIAL)}, got images with dims "
-            f"{stack.dims}; compare images with scores.metrics or scores.zncc, after "
+            f"{stack.dims}; compare images with scores.compare, after "
             f"registration.shifts and registration.shift"
         )
     if set(stack.dims) != {STACK, *SPATIAL}:

@@ -22,7 +22,7 @@ from lazyvol.ops.canvas import (
     steps,
     triple,
 )
-from lazyvol.stack import SPATIAL, Dims, Sigma, dims_of, per_dim, spacing
+from lazyvol.stack import SPATIAL, Dims, Sigma, dims_of, is_number, per_dim, spacing
 
 
 def membrane(
@@ -148,7 +148,7 @@ def grid_lines(
     where = space(like)
     across = dims_of(where, dim)
     periods = per_dim(spacing, across, "spacing")
-    bad = {d: p for d, p in periods.items() if d not in across or not 0 < p < inf}
+    bad = {d: p for d, p in periods.items() if not (is_number(p) and 0 < p < inf)}
     if bad:
         raise LabelError(f"spacing gives lengths above 0 along {across}, got {bad}")
     kernel = partial(
