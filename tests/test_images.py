@@ -7,6 +7,7 @@ import xarray as xr
 
 import lazyvol as lv
 from lazyvol import plots
+from lazyvol.cli.verbs import verbs
 from lazyvol.errors import LabelError
 from tests.image_rows import ALIKE, IMAGE
 
@@ -163,3 +164,20 @@ def test_every_picture_draws_images():
     np.testing.assert_allclose(ax.images[0].get_array(), rgb.values / 255)
     with pytest.raises(LabelError, match="left out for an image"):
         plots.slices(one, dim="z")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "text", "value"),
+    [
+        (("filters", "gaussian"), "sigma", "1,2.5,2", (1, 2.5, 2)),
+        (("filters", "gaussian"), "sigma", "1.5", 1.5),
+        (("filters", "uniform"), "size", "y=3,x=5", {"y": 3, "x": 5}),
+        (("masks", "sphere"), "centre", "z=4", {"z": 4}),
+        (("registration", "shift"), "shifts", "1.5,-2", (1.5, -2)),
+        (("registration", "rotate"), "rotations", "22.5", 22.5),
+        (("intensity", "center"), "dim", "spatial", "spatial"),
+    ],
+)
+def test_the_command_line_takes_sizes_as_written(verb, name, text, value):
+    arguments = {a.name: a for a in verbs()[verb].arguments}
+    assert arguments[name].value(text) == value

@@ -72,7 +72,7 @@ class Argument:
         if self.opens:
             return _opened(given, self.placed)
         value = parsed(given)
-        return (value,) if self.several and not isinstance(value, tuple) else value
+        return (value,) if self.several and not isinstance(value, tuple | dict) else value
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def _in_plane(stack: xr.DataArray, values: np.ndarray[Any, np.dtype[Any]]) -> xr
         return xr.DataArray(values.reshape(n), dims=(STACK,))
     each = "" if n is None else f", or of the shape ({n},), one for each image"
     raise LabelError(
-        f"rotations of images must be one angle about z in degrees{each}, got the shape "
+        f"rotations of images must be about z alone, one angle in degrees{each}, got the shape "
         f"{values.shape}; leave out tilt and psi"
     )
 
