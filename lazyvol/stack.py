@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import isfinite
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -23,13 +23,20 @@ SPATIAL = ("z", "y", "x")
 REGULAR = 1e-3
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: as a ``dim``: the spatial dims that the stack has, of volumes z, y, x, of images y, x
+PRESENT = "spatial"
+
 Dims = str | Iterable[Hashable] | None
+#: lengths: one for all spatial dims that are there, one for each in the order z, y, x, or by name
+Sigma: TypeAlias = float | Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
+#: numbers of voxels, likewise
+Size: TypeAlias = int | Mapping[str, int] | Sequence[int] | np.ndarray[Any, np.dtype[Any]]
 
 
 def as_stack(
     array: Any,
     *,
-    voxel_size: float | Sequence[float] | Mapping[str, float] = 1.0,
+    voxel_size: Sigma = 1.0,
     unit: str = "voxel",
     dims: Sequence[str] | None = None,
     name: str | None = None,
@@ -133,9 +140,7 @@ def _dims(shape: Sequence[int], dims: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _voxel_sizes(
-    voxel_size: float | Sequence[float] | Mapping[str, float], dims: Sequence[str]
-) -> dict[str, float]:
+def _voxel_sizes(voxel_size: Sigma, dims: Sequence[str]) -> dict[str, float]:
     spatial = [d for d in SPATIAL if d in dims]
     if isinstance(voxel_size, Mapping):
         given = dict(voxel_size)
@@ -164,11 +169,13 @@ def _size(value: Any) -> float:
 
 
 def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, ...]:
-    """``dim`` as a tuple of dims that ``stack`` has; None means all of them."""
+    """``dim`` as a tuple of dims that ``stack`` has; None means all, "spatial" the spatial ones."""
     if dim is None:
         return tuple(str(d) for d in stack.dims)
     if not isinstance(dim, str) and not isinstance(dim, Iterable):
         raise LabelError(f"{what} names dims of the stack, got {dim!r}; the stack has {stack.dims}")
+    if isinstance(dim, str) and dim == PRESENT and PRESENT not in stack.dims:
+        return _present(stack, what)
     names = (dim,) if isinstance(dim, str) else tuple(str(d) for d in dim)
     missing = [d for d in names if d not in stack.dims]
     if missing or len(set(names)) != len(names):
@@ -178,9 +185,61 @@ def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, 
     return names
 
 
+def _present(stack: xr.DataArray, what: str) -> tuple[str, ...]:
+    dims = spatial_dims(stack)
+    if not dims:
+        raise LabelError(
+            f"{what} must name dims where the stack has none of {SPATIAL}, got the dims "
+            f"{stack.dims}; pass {what}=, or rename dims"
+        )
+    return dims
+
+
 def spatial_dims(stack: xr.DataArray) -> tuple[str, ...]:
     """The spatial dims that ``stack`` has, in the order z, y, x."""
     return tuple(d for d in SPATIAL if d in stack.dims)
+
+
+def per_dim(
+    option: Any, dims: Sequence[str], what: str, *, known: Iterable[Hashable] | None = None
+) -> dict[str, Any]:
+    """An option by dim: one value for all ``dims``, one for each in their order, or by name.
+
+    Names are among ``known``, by default ``dims``. Values are for the caller to check.
+    """
+    names = tuple(str(d) for d in (dims if known is None else known))
+    if isinstance(option, Mapping):
+        unknown = [d for d in option if d not in names]
+        if unknown or not option:
+            raise LabelError(
+                f"{what} must name some of the dims {names}, got {dict(option)}; "
+                f"{f'leave out {unknown}' if unknown else 'name one or more'}"
+            )
+        return {str(d): _plain(value) for d, value in option.items()}
+    if not dims:
+        raise LabelError(
+            f"{what} must be by name where there are none of the dims {SPATIAL}, got {option!r}; "
+            f"give a mapping from some of {names}"
+        )
+    if isinstance(option, str) or not (isinstance(option, Sequence) or np.ndim(option)):
+        return dict.fromkeys(dims, _plain(option))
+    values = [_plain(v) for v in option]
+    if len(values) != len(dims):
+        raise LabelError(
+            f"{what} must be one value, or one for each of {tuple(dims)} in this order, got "
+            f"{len(values)} values {option!r}; give {len(dims)} of them, or a mapping by dim"
+        )
+    return dict(zip(dims, values, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """A number out of an array without dims."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a real number, not a flag."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def spacing(stack: xr.DataArray, dim: str) -> float:

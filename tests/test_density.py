@@ -335,10 +335,10 @@ POINTS = cloud(5)
 REFUSED: dict[str, tuple[Any, str]] = {
     "size of 0": (lambda: DENSITY.blocks(STACK, 0), "1 or more, got size=0"),
     "half a voxel": (lambda: DENSITY.blocks(STACK, {"x": 1.5}), "whole number"),
-    "no such dim": (lambda: DENSITY.blocks(STACK, {"t": 2}), "dims of the stack"),
+    "no such dim": (lambda: DENSITY.blocks(STACK, {"t": 2}), "size must name some of the dims"),
     "no spatial dim": (
         lambda: DENSITY.blocks(STACK.isel(z=0, y=0, x=0), 2),
-        "unless they are named",
+        "must be by name",
     ),
     "rest": (lambda: DENSITY.blocks(STACK, {"x": 4}), "'x': \\(13, 4\\).*partial='trim'"),
     "partial": (lambda: DENSITY.blocks(STACK, 4, partial="pad"), "partial must be one of"),

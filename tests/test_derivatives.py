@@ -306,7 +306,7 @@ def test_a_lone_slice_and_a_lone_line_have_derivatives():
         ({"sigma": -1.0}, "positive"),
         ({"sigma": np.nan}, "finite"),
         ({"sigma": {"z": 3.0}}, "one for each"),
-        ({"sigma": {"z": 3.0, "y": 3.0, "k": 3.0}}, "one for each"),
+        ({"sigma": {"z": 3.0, "y": 3.0, "k": 3.0}}, "sigma must name"),
         ({"sigma": 1.0}, "0.333"),
         ({"sigma": "wide"}, "number"),
         ({"sigma": 3.0, "mode": "periodic"}, "mode must be one of"),

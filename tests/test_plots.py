@@ -194,7 +194,7 @@ def test_several_correlations_are_told_apart():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plots.orthogonal(particles()), "a picture is of one volume"),
+        (lambda: plots.orthogonal(particles()), "a picture must be of a volume"),
         (lambda: plots.slices(volume(), dim="k"), "dim is one of"),
         (lambda: plots.orthogonal(volume(), at={"q": 1.0}), "dim is one of"),
         (lambda: plots.orthogonal(volume(), at={"z": 99.0}), "lies between -1.5 and 19.5 angstrom"),

@@ -50,7 +50,8 @@ class Argument:
         opens = bool({xr.DataArray, xr.Dataset} & kinds)
         text = f"{text} A file." if opens and not placed else text
         parses = not all(k in PLAIN or get_origin(k) is Literal for k in kinds)
-        several = Sequence in {get_origin(k) for k in kinds} and str not in kinds
+        single = {str, int, float} & kinds
+        several = Sequence in {get_origin(k) for k in kinds} and not single
         hint = str if parses else hint
         return cls(parameter.name, placed, opens, parses, several, hint, parameter.default, text)
 
@@ -71,7 +72,7 @@ class Argument:
         if self.opens:
             return _opened(given, self.placed)
         value = parsed(given)
-        return (value,) if self.several and not isinstance(value, tuple) else value
+        return (value,) if self.several and not isinstance(value, tuple | dict) else value
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,20 @@ def _number(text: str) -> int | float | str:
 
 def _opened(text: str, placed: bool) -> Any:
     """An array from its path, or a shape such as ``64x64x64``; an optional word stays a word."""
+    if not Path(text).exists() and not SHAPE.fullmatch(text) and _numeric(value := parsed(text)):
+        return value
     if Path(text).exists() or (not SHAPE.fullmatch(text) and (placed or "." in text)):
         return open_stack(text)
     if SHAPE.fullmatch(text):
         return tuple(int(n) for n in re.split("[x,]", text))
     return text
+
+
+def _numeric(value: Any) -> bool:
+    """Whether numbers: ``90.5``, ``1.5,2`` or ``x=2``."""
+    own = value.values() if isinstance(value, dict) else value
+    listed = tuple(own) if isinstance(value, dict | tuple) else (own,)
+    return bool(listed) and all(isinstance(v, int | float) for v in listed)
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

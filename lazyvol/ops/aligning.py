@@ -130,7 +130,12 @@ def align(
     """
     dims = whole_dims(stack)
     if {str(d) for d in stack.dims} != {STACK, *SPATIAL}:
-        raise LabelError(f"particles to align have the dims {(STACK, *SPATIAL)}, got {stack.dims}")
+        images = set(dims) == {"y", "x"}
+        raise LabelError(
+            f"stack must have the dims {(STACK, *SPATIAL)}, got {stack.dims}; "
+            + ("lay images on each other with registration.shifts, shift and rotate" if images
+               else "select or rename the others")
+        )  # fmt: skip
     hunt = _hunt(stack, angles, finest, max_shift, resolution, symmetry, wedge, halves)
     masks = [] if wedge is None else [frequencies(stack, wedge)]
     poses = _poses(stack, rotations, shifts, dims)

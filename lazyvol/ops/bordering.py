@@ -14,6 +14,7 @@ from lazyvol.kernels import continuing, separable
 from lazyvol.kernels.continuing import Pass, Reach
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.verbs import blockwise, stencil
+from lazyvol.stack import is_number
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,10 +60,6 @@ def _holds(dtype: np.dtype[Any], value: float) -> bool:
         return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     return bool(value == round(value) if np.isfinite(value) else False) and least <= value <= most
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def bordered(

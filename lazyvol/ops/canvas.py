@@ -11,16 +11,25 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.random import SEEDS
 from lazyvol.kernels.shapes import Triple
 from lazyvol.plan.verbs import generate
-from lazyvol.stack import SPATIAL, STACK, as_stack, require_stack, spacing, spatial_dims
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    Sigma,
+    as_stack,
+    is_number,
+    per_dim,
+    require_stack,
+    spacing,
+    spatial_dims,
+)
 
 Like = xr.DataArray | Sequence[int]
 Axis = str | Mapping[str, float]
-Place = Mapping[str, float]
+#: a position by dim, or along each spatial dim that is there in the order z, y, x
+Place = Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
 
 
-def canvas(
-    like: Like, voxel_size: float | Sequence[float] = 1.0, unit: str = "voxel"
-) -> xr.DataArray:
+def canvas(like: Like, voxel_size: Sigma = 1.0, unit: str = "voxel") -> xr.DataArray:
     """Dims and positions of what is to be made, over one value that is repeated."""
     if not isinstance(like, xr.DataArray):
         shape = tuple(int(n) for n in like)
@@ -67,14 +76,28 @@ def steps(where: xr.DataArray, flat: str | None = None) -> Triple:
 
 def middle(where: xr.DataArray, centre: Place | None) -> Triple:
     """Voxel of a centre given by dim; that of ``n // 2`` where it is not."""
-    given = dict(centre or {})
-    unknown = [d for d in given if d not in where.dims]
-    if unknown:
-        raise LabelError(f"centre gives positions along {where.dims}, got {unknown}")
     found = {str(d): float(n // 2) for d, n in where.sizes.items()}
-    for d, position in given.items():
-        found[d] = (position - float(where.coords[d][0])) / spacing(where, d)
+    for d, position in _positions(where, centre).items():
+        first = float(where.coords[d][0]) if d in where.coords else 0.0
+        found[d] = (float(position) - first) / spacing(where, d)
     return triple(where, found)
+
+
+def _positions(where: xr.DataArray, centre: Place | None) -> dict[str, float]:
+    """Finite positions of a centre by dim."""
+    if centre is None or (isinstance(centre, Mapping) and not centre):
+        return {}
+    dims = spatial_dims(where)
+    if not isinstance(centre, Mapping) and np.ndim(centre) == 0 and len(dims) > 1:
+        raise LabelError(
+            f"centre must be a position for each of {dims}, got {centre!r}; give {len(dims)} "
+            f"numbers in this order, or a mapping by dim"
+        )
+    found = per_dim(centre, dims, "centre")
+    bad = {d: p for d, p in found.items() if not (is_number(p) and isfinite(p))}
+    if bad:
+        raise LabelError(f"centre must be finite positions, got {bad}; give numbers along {dims}")
+    return found
 
 
 def direction(where: xr.DataArray, axis: Axis, tilt: float = 0.0) -> Triple:
@@ -99,7 +122,7 @@ def triple(where: xr.DataArray, values: Mapping[str, float]) -> Triple:
 
 def not_negative(name: str, value: float) -> float:
     """A finite number of 0 or more."""
-    if not (isfinite(value) and value >= 0):
+    if not (is_number(value) and isfinite(value) and value >= 0):
         raise LabelError(f"{name} is a number of 0 or more, got {value!r}")
     return float(value)
 

@@ -15,6 +15,7 @@ from lazyvol.ops.canvas import not_negative, seed_of
 from lazyvol.ops.scoring import agreement_fold, compared_dims, relabelled, require_several
 from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
+    PRESENT,
     SPATIAL,
     STACK,
     Dims,
@@ -34,7 +35,7 @@ Transform = Callable[[xr.DataArray], xr.DataArray]
 def correlation(
     a: xr.DataArray,
     b: xr.DataArray,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     *,
     confidence: float = 0.95,
     mask: xr.DataArray | None = None,

@@ -1,6 +1,7 @@
 """How much there is where: in blocks, in windows that slide, and of points.
 
-Sizes are in voxels, one number for all spatial dims or one per dim by name; dims not named are
+Sizes are in voxels: one number for all spatial dims that are there, one for each of them in the
+order z, y, x, or by name; dims not named are
 left alone. A voxel counts as full where it is not 0, NaN included (as ``numpy.count_nonzero`` has
 it; ``array > threshold`` is a stack to count, too). Shares run from 0 to 1 and have no unit.
 """
@@ -24,11 +25,10 @@ from lazyvol.ops.bordering import Border
 from lazyvol.ops.canvas import Like, space
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.verbs import stencil
-from lazyvol.stack import dims_of, float_of, require_stack, spatial_dims, with_units
+from lazyvol.stack import Size, float_of, per_dim, require_stack, spatial_dims, with_units
 
 __all__ = ["block_mean", "blocks", "local", "points"]
 
-Size = int | Mapping[str, int]
 Partial = Literal["error", "trim", "keep"]
 Method = Literal["nearest", "linear"]
 
@@ -262,12 +262,7 @@ def _per_block(
 
 def _sizes(array: xr.DataArray, size: Size) -> dict[str, int]:
     """Lengths of a block or window in voxels by dim."""
-    given: Mapping[str, int] = (
-        size if isinstance(size, Mapping) else dict.fromkeys(spatial_dims(array), size)
-    )
-    dims_of(array, given, what="size")
-    if not given:
-        raise LabelError(f"size is for spatial dims unless they are named, got {array.dims}")
+    given = per_dim(size, spatial_dims(array), "size", known=array.dims)
     found = {str(d): _whole(n) for d, n in given.items()}
     if min(found.values()) < 1:
         raise LabelError(f"size is in whole voxels, 1 or more, got {size=}")

@@ -25,7 +25,7 @@ arithmetic is in float64. A NaN makes NaN of all voxels that see it. Components 
 and come first in memory: one of them, ``found.isel(eigen=0)``, is a volume without gaps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -34,9 +34,9 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import rows
 from lazyvol.ops import scales
-from lazyvol.ops.differentiating import Grid, Sigma
+from lazyvol.ops.differentiating import Grid
 from lazyvol.plan.borders import Mode
-from lazyvol.stack import SPATIAL, Dims
+from lazyvol.stack import PRESENT, Dims, Sigma
 
 __all__ = [
     "gradient",
@@ -54,11 +54,11 @@ __all__ = [
 def gradient(
     volume: xr.DataArray,
     *,
-    sigma: Sigma = None,
+    sigma: Sigma | None = None,
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """First derivatives, along a new last dim ``axis`` that names the dim of each.
 
@@ -78,11 +78,11 @@ def gradient(
 def gradient_magnitude(
     volume: xr.DataArray,
     *,
-    sigma: Sigma = None,
+    sigma: Sigma | None = None,
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Euclidean length of the gradient.
 
@@ -101,11 +101,11 @@ def gradient_magnitude(
 def hessian(
     volume: xr.DataArray,
     *,
-    sigma: Sigma = None,
+    sigma: Sigma | None = None,
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Second derivatives, along two new last dims ``axis`` and ``axis_other``.
 
@@ -127,11 +127,11 @@ def hessian(
 def laplacian(
     volume: xr.DataArray,
     *,
-    sigma: Sigma = None,
+    sigma: Sigma | None = None,
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Sum of the second derivatives along every dim: the trace of ``hessian``.
 
@@ -152,11 +152,11 @@ def laplacian(
 def hessian_eigenvalues(
     volume: xr.DataArray,
     *,
-    sigma: Sigma = None,
+    sigma: Sigma | None = None,
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Eigenvalues of the Hessian, decreasing, along a new last dim ``eigen``.
 
@@ -179,11 +179,11 @@ def hessian_eigenvalues(
 def structure_tensor(
     volume: xr.DataArray,
     *,
-    sigma: float | Mapping[str, float],
-    inner: Sigma = None,
+    sigma: Sigma,
+    inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Gaussian means of the products of first derivatives, along ``axis`` and ``axis_other``.
 
@@ -225,11 +225,11 @@ def structure_tensor(
 def structure_tensor_eigenvalues(
     volume: xr.DataArray,
     *,
-    sigma: float | Mapping[str, float],
-    inner: Sigma = None,
+    sigma: Sigma,
+    inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Eigenvalues of the structure tensor, decreasing, along a new last dim ``eigen``.
 
@@ -272,7 +272,7 @@ def vesselness(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
 ) -> xr.DataArray:
     """Likeness of every voxel to a tube, 0 to 1: Frangi's measure of the Hessian's eigenvalues.
 

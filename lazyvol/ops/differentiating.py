@@ -16,9 +16,18 @@ from lazyvol.kernels.frames import Task
 from lazyvol.kernels.separable import readable_type
 from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.verbs import blockwise, stencil
-from lazyvol.stack import SPATIAL, Dims, dims_of, float_of, require_stack, spacing, unit_of
-
-Sigma = float | Mapping[str, float] | None
+from lazyvol.stack import (
+    Dims,
+    Sigma,
+    dims_of,
+    float_of,
+    is_number,
+    per_dim,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
 
 #: in voxels: the sampled derivative of a narrower Gaussian is a difference of neighbours
 NARROWEST = 0.5
@@ -38,7 +47,13 @@ class Grid:
 
     @classmethod
     def of(
-        cls, volume: xr.DataArray, dim: Dims, sigma: Sigma, mode: Mode, fill: float, truncate: float
+        cls,
+        volume: xr.DataArray,
+        dim: Dims,
+        sigma: Sigma | None,
+        mode: Mode,
+        fill: float,
+        truncate: float,
     ) -> "Grid":
         """The grid that a caller's options mean."""
         dims = differentiated(volume, dim)
@@ -178,8 +193,7 @@ def differentiated(volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     require_stack(volume)
     if volume.dtype.kind == "c":
         raise LabelError(f"derivatives are of real numbers, got dtype={volume.dtype}; use .real")
-    present = tuple(d for d in SPATIAL if d in volume.dims)
-    dims = present if dim is None or dim == SPATIAL else dims_of(volume, dim)
+    dims = spatial_dims(volume) if dim is None else dims_of(volume, dim)
     if not 1 <= len(dims) <= 3:
         raise LabelError(
             f"derivatives are along one to three dims, got {dims} of {volume.dims}; name them "
@@ -191,16 +205,10 @@ def differentiated(volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     return dims
 
 
-def in_voxels(
-    volume: xr.DataArray, dims: Sequence[str], sigma: float | Mapping[str, float]
-) -> tuple[float, ...]:
+def in_voxels(volume: xr.DataArray, dims: Sequence[str], sigma: Sigma) -> tuple[float, ...]:
     """A scale in the unit of the coordinates as one in voxels for each dim."""
-    given = dict(sigma) if isinstance(sigma, Mapping) else dict.fromkeys(dims, sigma)
-    bad = {
-        d: s
-        for d, s in given.items()
-        if not (isinstance(s, int | float | np.number) and 0 < s < np.inf)
-    }
+    given = per_dim(sigma, dims, "sigma")
+    bad = {d: s for d, s in given.items() if not (is_number(s) and 0 < s < np.inf)}
     if set(given) != set(dims) or bad:
         raise LabelError(
             f"sigma is one positive length or one for each of {tuple(dims)}, got {sigma!r}"

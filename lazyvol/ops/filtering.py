@@ -1,6 +1,6 @@
 """What filters are given, checked: windows, scales, borders and kernels, per axis of a stack."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from operator import index
 from typing import Any
@@ -11,9 +11,20 @@ import xarray as xr
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels import convolving, frequencies, ranking, running, separable
 from lazyvol.kernels.continuing import Reach, shortened
-from lazyvol.ops.bordering import Border, axis_by_axis, bordered, is_number
+from lazyvol.ops.bordering import Border, axis_by_axis, bordered
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import dims_of, float_of, require_stack, spacing, spatial_dims, unit_of
+from lazyvol.stack import (
+    Sigma,
+    Size,
+    dims_of,
+    float_of,
+    is_number,
+    per_dim,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -36,7 +47,7 @@ def real(stack: xr.DataArray) -> xr.DataArray:
     return stack
 
 
-def windows(stack: xr.DataArray, size: int | Mapping[str, int]) -> tuple[int, ...]:
+def windows(stack: xr.DataArray, size: Size) -> tuple[int, ...]:
     """Voxels of a window along every axis, 1 where it has none."""
     given = _per_dim(stack, size, "size")
     found = {d: _whole(n) for d, n in given.items()}
@@ -46,7 +57,7 @@ def windows(stack: xr.DataArray, size: int | Mapping[str, int]) -> tuple[int, ..
     return tuple(found.get(str(d), 1) for d in stack.dims)
 
 
-def scales(stack: xr.DataArray, sigma: float | Mapping[str, float]) -> tuple[float, ...]:
+def scales(stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
     """Standard deviations in voxels along every axis, 0 where there is none."""
     given = _per_dim(stack, sigma, "sigma")
     bad = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
@@ -67,17 +78,7 @@ def _require_length(what: str, voxels: float) -> None:
 
 def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
     """An option for all spatial dims, or for those it names."""
-    if isinstance(option, Mapping):
-        dims_of(real(stack), option, what=what)
-        found = {str(d): value for d, value in option.items()}
-    else:
-        found = dict.fromkeys(spatial_dims(real(stack)), option)
-    if not found:
-        raise LabelError(
-            f"{what} is for the spatial dims unless it names others, got {what}={option!r} for "
-            f"a stack with dims {stack.dims}"
-        )
-    return found
+    return per_dim(option, spatial_dims(real(stack)), what, known=stack.dims)
 
 
 def is_whole(number: Any) -> bool:

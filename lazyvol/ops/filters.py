@@ -1,7 +1,8 @@
 """Filters: every voxel out of its neighbours.
 
 ``sigma`` (in the unit of the coordinates, so that anisotropic voxels are right) and ``size`` (in
-voxels) are one number for the spatial dims that the stack has, or a mapping from dims to numbers.
+voxels) are one number for the spatial dims that the stack has, one for each of them in the order
+z, y, x, or a mapping from dims to numbers.
 Dims not named are untouched: particles stay apart, a colour stays a colour.
 
 Beyond its border a stack goes on as ``mode`` says, in the words of ``scipy.ndimage``:
@@ -16,7 +17,7 @@ neighbourhood (the box around it) has a NaN. Means and weighted sums keep float 
 float64, and are taken in float64; values picked from a window keep any type.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +28,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.ops import filtering
 from lazyvol.ops.bordering import Border
-from lazyvol.stack import Dims, dims_of, spatial_dims
+from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
 
 __all__ = [
     "bandpass",
@@ -44,8 +45,6 @@ __all__ = [
 ]
 
 Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap", "valid"]
-Size: TypeAlias = int | Mapping[str, int]
-Sigma: TypeAlias = float | Mapping[str, float]
 Weights: TypeAlias = xr.DataArray | np.ndarray[Any, np.dtype[Any]] | Sequence[Any]
 
 

@@ -22,6 +22,7 @@ from lazyvol.plan.tables import with_tables
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
     Dims,
+    Sigma,
     dims_of,
     float_of,
     require_mask,
@@ -314,7 +315,8 @@ def sphere(
     radius
         In the unit of the positions.
     centre
-        Position by dim; for dims not named it is that of voxel ``n // 2``.
+        Position along each spatial dim that is there in the order z, y, x, or by dim; for dims
+        not named it is that of voxel ``n // 2``.
     soft
         Width over which the edge falls to 0 outside, along a raised cosine.
 
@@ -368,11 +370,11 @@ def cylinder(
 def box(
     like: Like,
     *,
-    size: float | Place,
+    size: Sigma,
     centre: Place | None = None,
     soft: float = 0.0,
 ) -> xr.DataArray:
-    """Mask of a box of sides ``size``, one length or by dim; see ``sphere``.
+    """Mask of a box of sides ``size``, one length, one for each dim or by dim; see ``sphere``.
 
     It has no end along dims not named.
 

@@ -1,6 +1,6 @@
 """Shapes of flags: grown, worn down, smoothed, and told apart."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from math import isfinite
 from operator import index
@@ -14,10 +14,9 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels import labelling, morphology
 from lazyvol.plan.stitching import Stitching, stitched
 from lazyvol.plan.verbs import stencil
-from lazyvol.stack import require_mask, spacing, spatial_dims, with_units
+from lazyvol.stack import Size, per_dim, require_mask, spacing, spatial_dims, with_units
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Size = int | Mapping[str, int]
 
 
 @operation
@@ -218,10 +217,9 @@ def _ball(mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Any:
 
 
 def _box(mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Any:
-    sides = dict(size) if isinstance(size, Mapping) else dict.fromkeys(dims, size)
-    unknown = [d for d in sides if d not in dims]
+    sides = per_dim(size, dims, "size")
     found = {d: _whole("size", n) for d, n in sides.items()}
-    if unknown or any(n % 2 == 0 for n in found.values()):
+    if any(n % 2 == 0 for n in found.values()):
         raise LabelError(f"size gives odd numbers of voxels along {dims}, got {size!r}")
     # what is further away than the volume is long lies beyond the border from everywhere
     return np.ones([min(found.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)

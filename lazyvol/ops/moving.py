@@ -34,8 +34,9 @@ def shift(
     stack
         Particles.
     shifts
-        Lengths: (k, axis) as ``shifts`` finds them, a length for each dim by its name, or one for
-        each of z, y, x in turn.
+        Lengths in the unit of the coordinates: by name of the dim for all particles; (n,), one
+        for each spatial dim that is there in the order z, y, x; or (k, n), a row for each
+        particle, as ``shifts`` finds them. Arrays of numpy or labelled (k, axis).
     order
         1, 3 or ``"fourier"``: particles that are periodic and keep all their frequencies.
     mode, fill
@@ -91,9 +92,10 @@ def rotate(
     stack
         Particles.
     rotations
-        ``scipy.spatial.transform.Rotation``, one or as many as particles; (k, angle) with the
-        angles rot, tilt and psi; these three for all; or one angle about z, from x towards y, for
-        all or (k,). Images turn about z.
+        ``scipy.spatial.transform.Rotation``, one or as many as particles; or degrees: the angles
+        rot, tilt and psi (3,) for all particles or (k, 3) for each, of numpy or labelled
+        (k, angle); or one angle about z, from x towards y, for all or labelled (k,). Images turn
+        about z alone: one angle for all or (k,), of numpy or labelled.
     order, mode, fill
         See above.
 

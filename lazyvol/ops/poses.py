@@ -6,7 +6,7 @@ R v. Its Euler angles are the intrinsic z, y, z of RELION and Heymann et al. (J.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -19,6 +19,7 @@ from lazyvol.plan.threads import local_scheduler
 from lazyvol.stack import (
     SPATIAL,
     STACK,
+    per_dim,
     require_same_grid,
     require_stack,
     spacing,
@@ -27,8 +28,9 @@ from lazyvol.stack import (
 )
 
 #: what places a particle: shifts by dim, or the angles of one
-Shifts: TypeAlias = xr.DataArray | Mapping[str, float] | Sequence[float]
-Rotations: TypeAlias = Rotation | xr.DataArray | Sequence[float] | float
+Plain: TypeAlias = np.ndarray[Any, np.dtype[Any]] | Sequence[float] | Sequence[Sequence[float]]
+Shifts: TypeAlias = xr.DataArray | Mapping[str, float] | Plain | float
+Rotations: TypeAlias = Rotation | xr.DataArray | Plain | float
 #: what of the frequencies was measured: tilts, or a mask
 Wedge: TypeAlias = xr.DataArray | tuple[float, float]
 
@@ -112,20 +114,45 @@ def per_particle(stack: xr.DataArray, numbers: xr.DataArray | Sequence[float]) -
 
 def in_voxels(stack: xr.DataArray, shifts: Shifts, dims: Sequence[str]) -> list[xr.DataArray]:
     """Shifts along each of ``dims`` in voxels, over the other dims of ``stack`` or none."""
-    found = _labelled_shifts(stack, shifts, dims) if isinstance(shifts, xr.DataArray) else [
-        xr.DataArray(d) for d in _plain_shifts(shifts, dims)
-    ]  # fmt: skip
+    if isinstance(shifts, xr.DataArray):
+        found = _labelled_shifts(stack, shifts, dims)
+    elif isinstance(shifts, Mapping):
+        given = per_dim(shifts, dims, "shifts")
+        found = [xr.DataArray(float(given.get(d, 0.0))) for d in dims]
+    else:
+        found = _columns(stack, shifts, "shifts", dims)
     return [own / spacing(stack, d) for own, d in zip(found, dims, strict=True)]
 
 
-def _plain_shifts(
-    shifts: Mapping[str, float] | Sequence[float], dims: Sequence[str]
-) -> list[float]:
-    given = dict(shifts) if isinstance(shifts, Mapping) else dict(zip(dims, shifts, strict=False))
-    unknown = [d for d in given if d not in dims]
-    if unknown or not (isinstance(shifts, Mapping) or len(shifts) == len(dims)):
-        raise LabelError(f"shifts are one length for each of {tuple(dims)}, got {shifts!r}")
-    return [float(given.get(d, 0.0)) for d in dims]
+def _columns(
+    stack: xr.DataArray, given: Plain | float, what: str, names: Sequence[str]
+) -> list[xr.DataArray]:
+    """Numbers (n,) of every particle or (k, n) of each as one array for each of n names."""
+    values, n = numbers_of(given, what), len(names)
+    particles = stack.sizes.get(STACK)
+    if values.shape == (n,):
+        return [xr.DataArray(float(v)) for v in values]
+    if values.ndim == 2 and values.shape == (particles, n):
+        return [xr.DataArray(column.copy(), dims=(STACK,)) for column in values.T]
+    rows = "" if particles is None else f" or ({particles}, {n}), a row for each particle"
+    raise LabelError(
+        f"{what} must have the shape ({n},), a number for each of {tuple(names)}{rows}, got the "
+        f"shape {values.shape}; reshape, or name dims with xarray.DataArray(..., dims=...)"
+    )
+
+
+def numbers_of(given: Any, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """What stands for numbers as an array; refused where it does not."""
+    try:
+        values = np.asarray(given)
+        if values.dtype.kind in "iuf":
+            return values.astype(np.float64)
+    except ValueError:
+        pass  # rows of different lengths
+    raise LabelError(
+        f"{what} must be real numbers, rows of one length, got {given!r}; see the operation's "
+        f"documentation for their shapes"
+    )
 
 
 def _labelled_shifts(
@@ -187,10 +214,24 @@ def _angles(stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]) -> l
             raise LabelError("images turn about z alone; give one angle in degrees for each")
         names = named(rotations, ANGLE, EULER)
         return [rotations.isel({ANGLE: names.index(a)}, drop=True) for a in EULER]
-    values = [float(v) for v in (rotations if isinstance(rotations, Sequence) else [rotations])]
-    if len(values) not in (1, 3):
-        raise LabelError(f"rotations are one angle about z, or {EULER}, got {rotations!r}")
-    return [xr.DataArray(v) for v in (*values, 0.0, 0.0)[:3]]
+    values = numbers_of(rotations, "rotations")
+    if values.shape in ((), (1,)):
+        return about_z(xr.DataArray(values.item()))
+    if len(dims) == 2:
+        return about_z(_in_plane(stack, values))
+    return _columns(stack, values, "rotations", EULER)
+
+
+def _in_plane(stack: xr.DataArray, values: np.ndarray[Any, np.dtype[Any]]) -> xr.DataArray:
+    """One angle for each image along k."""
+    n = stack.sizes.get(STACK)
+    if n is not None and values.shape in ((n,), (n, 1)):
+        return xr.DataArray(values.reshape(n), dims=(STACK,))
+    each = "" if n is None else f", or of the shape ({n},), one for each image"
+    raise LabelError(
+        f"rotations of images must be about z alone, one angle in degrees{each}, got the shape "
+        f"{values.shape}; leave out tilt and psi"
+    )
 
 
 def about_z(angle: xr.DataArray) -> list[xr.DataArray]:

@@ -12,7 +12,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops import stats
-from lazyvol.stack import SPATIAL, dims_of, require_stack, unit_of
+from lazyvol.stack import SPATIAL, require_stack, spatial_dims, unit_of
 
 __all__ = ["max", "mean", "min", "slab", "std", "sum"]
 
@@ -175,7 +175,12 @@ def _spatial(stack: xr.DataArray, dim: str) -> str:
         raise LabelError(
             f"a projection is along one of {SPATIAL}, got {dim=}; lazyvol.stats reduces any dims"
         )
-    return dims_of(require_stack(stack), dim)[0]
+    if dim not in require_stack(stack).dims:
+        raise LabelError(
+            f"dim must be a dim of the stack, got {dim=} for {tuple(stack.dims)}; name one of "
+            f"{spatial_dims(stack)}, or reduce images over others with lazyvol.stats"
+        )
+    return dim
 
 
 def _positions(stack: xr.DataArray, dim: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

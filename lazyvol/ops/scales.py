@@ -16,7 +16,6 @@ from lazyvol.ops import stats
 from lazyvol.ops.differentiating import (
     SMOOTHING,
     Grid,
-    Sigma,
     in_voxels,
     is_wide,
     of_wholes,
@@ -24,7 +23,7 @@ from lazyvol.ops.differentiating import (
 )
 from lazyvol.plan.borders import Mode
 from lazyvol.plan.verbs import blockwise, stencil
-from lazyvol.stack import Dims
+from lazyvol.stack import Dims, Sigma
 
 #: modes that continue products of derivatives
 CONTINUING = tuple(kernels.CONTINUED)
@@ -85,8 +84,8 @@ def _over(
 
 
 def tensor(
-    what: int, volume: xr.DataArray, sigma: Sigma, inner: Sigma, mode: Mode, truncate: float,
-    dim: Dims, title: str,
+    what: int, volume: xr.DataArray, sigma: Sigma | None, inner: Sigma | None, mode: Mode,
+    truncate: float, dim: Dims, title: str,
 ) -> xr.DataArray:  # fmt: skip
     """``what`` of Gaussian means of the products of first derivatives."""
     require_border(mode, 0.0, truncate)

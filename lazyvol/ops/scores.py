@@ -20,6 +20,7 @@ from lazyvol.ops.screening import screen
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import (
+    PRESENT,
     SPATIAL,
     STACK,
     Dims,
@@ -53,7 +54,7 @@ def mse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -74,7 +75,7 @@ def rmse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -95,7 +96,7 @@ def cosine(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -117,7 +118,7 @@ def ncc(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -140,7 +141,7 @@ def bce(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -165,7 +166,7 @@ def compare(
     against: str | xr.DataArray = "average",
     *,
     metrics: Sequence[str] = ("mse", "rmse", "cosine", "ncc"),
-    dim: Dims = SPATIAL,
+    dim: Dims = PRESENT,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.Dataset:
@@ -224,7 +225,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     if set(dims) != set(map(str, require_stack(b).dims)) or not set(dims) <= set(SPATIAL):
         raise LabelError(
             f"fsc compares two volumes of the same dims among {SPATIAL}, "
-            f"got {dims} and {tuple(b.dims)}"
+            f"got {dims} and {tuple(b.dims)}; select one of each, e.g. with .isel(k=0)"
         )
     require_same_grid(a, b)
     flat = [d for d in dims if a.sizes[d] < 2]

@@ -14,7 +14,6 @@ from lazyvol.ops.stats import statistics_fold
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
-    SPATIAL,
     STACK,
     Dims,
     dims_of,
@@ -108,10 +107,8 @@ def relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.Data
 
 
 def compared_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
-    """Dims to compare over; the default means those spatial dims that the stack has."""
+    """Dims to compare over; "spatial" are those that the stack has."""
     require_stack(stack)
-    if dim == SPATIAL:
-        dim = tuple(d for d in SPATIAL if d in stack.dims)
     return dims_of(stack, dim)
 
 

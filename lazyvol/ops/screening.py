@@ -146,6 +146,12 @@ def screen(
 def particles_of(stack: xr.DataArray) -> xr.DataArray:
     """A stack as (k, z, y, x); refused where it is none that can be screened."""
     require_stack(stack)
+    if set(stack.dims) == {STACK, "y", "x"}:
+        raise LabelError(
+            f"stack must be of volumes with dims {(STACK, *SPATIAL)}, got images with dims "
+            f"{stack.dims}; compare images with scores.compare, after "
+            f"registration.shifts and registration.shift"
+        )
     if set(stack.dims) != {STACK, *SPATIAL}:
         raise LabelError(
             f"particles to screen have dims {(STACK, *SPATIAL)}, got {stack.dims}; "

@@ -1,6 +1,6 @@
 """Solids by formula, with soft edges: volumes and masks, lazily and of any size."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from lazyvol.ops.canvas import (
     space,
     steps,
 )
-from lazyvol.stack import SPATIAL, dims_of
+from lazyvol.stack import SPATIAL, Sigma, per_dim, spatial_dims
 
 
 @operation
@@ -51,7 +51,8 @@ def cylinder(
     tilt
         Degrees by which it then leans towards x (towards z where the axis is x).
     centre
-        Position by dim; for dims not named it is that of voxel ``n // 2``.
+        Position along each spatial dim that is there in the order z, y, x, or by dim; for dims
+        not named it is that of voxel ``n // 2``.
     soft
         Width over which the edge falls to 0 outside, along a raised cosine.
     dtype
@@ -137,14 +138,15 @@ def circle(
 def box(
     like: Like,
     *,
-    size: float | Mapping[str, float],
+    size: Sigma,
     centre: Place | None = None,
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
     """Volume with a box: 1 inside, 0 outside. Options as those of ``cylinder``.
 
-    ``size`` is the length of its sides, one number or by dim; it has no end along dims not named.
+    ``size`` is the length of its sides: one number, one for each dim in the order z, y, x, or by
+    dim; it has no end along dims not named.
 
     Examples
     --------
@@ -153,8 +155,7 @@ def box(
     105
     """
     where = space(like)
-    sides = size if isinstance(size, Mapping) else dict.fromkeys(map(str, where.dims), size)
-    dims_of(where, tuple(sides), what="size")
+    sides = per_dim(size, spatial_dims(where), "size")
     a, b, c = (not_negative("size", sides[d]) / 2 if d in sides else np.inf for d in order(where))
     kernel = partial(shapes.box, step=steps(where), half=(a, b, c))
     return _solid(kernel, where, centre, soft, dtype, "box")

@@ -30,7 +30,16 @@ from lazyvol.ops import distribution
 from lazyvol.ops.reducing import freedom_of, require_ends
 from lazyvol.plan.streams import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, apart, dims_of, float_of, require_mask, require_stack, with_units
+from lazyvol.stack import (
+    PRESENT,
+    Dims,
+    apart,
+    dims_of,
+    float_of,
+    require_mask,
+    require_stack,
+    with_units,
+)
 
 __all__ = [
     "count", "describe", "histogram", "max", "mean", "min",
@@ -170,7 +179,7 @@ def count(
 @operation(unbounded=("ord",))
 def norm(
     stack: xr.DataArray,
-    dim: Dims = ("z", "y", "x"),
+    dim: Dims = PRESENT,
     *,
     ord: float = 2,
     skipna: bool = False,

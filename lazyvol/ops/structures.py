@@ -1,6 +1,6 @@
 """Membranes, grids of lines and missing wedges by formula, lazily and of any size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 from typing import Literal
@@ -23,7 +23,7 @@ from lazyvol.ops.canvas import (
     steps,
     triple,
 )
-from lazyvol.stack import SPATIAL, Dims, dims_of, spacing
+from lazyvol.stack import SPATIAL, Dims, Sigma, dims_of, is_number, per_dim, spacing
 
 
 @operation
@@ -99,7 +99,7 @@ def membrane(
 @operation
 def grid_lines(
     like: Like,
-    spacing: float | Mapping[str, float],
+    spacing: Sigma,
     thickness: float,
     *,
     dim: Dims = ("y", "x"),
@@ -150,8 +150,8 @@ def grid_lines(
     """
     where = space(like)
     across = dims_of(where, dim)
-    periods = dict(spacing) if isinstance(spacing, Mapping) else dict.fromkeys(across, spacing)
-    bad = {d: p for d, p in periods.items() if d not in across or not 0 < p < inf}
+    periods = per_dim(spacing, across, "spacing")
+    bad = {d: p for d, p in periods.items() if not (is_number(p) and 0 < p < inf)}
     if bad:
         raise LabelError(f"spacing gives lengths above 0 along {across}, got {bad}")
     kernel = partial(

@@ -6,7 +6,6 @@ voxel, or like a stack, then they have its spatial dims and positions. Lengths a
 these positions. The centre is voxel ``n // 2``.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -33,7 +32,7 @@ from lazyvol.ops.solids import box, circle, cylinder, sphere
 from lazyvol.ops.structures import grid_lines, membrane, wedge
 from lazyvol.ops.textures import correlated_noise, elastic
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import SPATIAL, STACK
+from lazyvol.stack import SPATIAL, STACK, Sigma
 
 __all__ = [
     "box",
@@ -114,7 +113,7 @@ def particles(
     length: float | None = None,
     axis: Axis = "z",
     soft: float = 0.0,
-    voxel_size: float | Sequence[float] = 1.0,
+    voxel_size: Sigma = 1.0,
     unit: str = "voxel",
     seed: int = 0,
     dtype: str = "float32",
@@ -173,7 +172,10 @@ def particles(
         _require_bare(radius, length, soft, voxel_size, unit)
     where = canvas(template, voxel_size, unit)
     if where.dims != SPATIAL:
-        raise LabelError(f"a template has the dims {SPATIAL}, got {where.dims}; transpose it")
+        raise LabelError(
+            f"template must have the dims {SPATIAL}, got {where.dims}; transpose it, or give an "
+            f"image a dim z of one voxel, with a shape (1, y, x) or .expand_dims(z=1)"
+        )
     many, tilts, seed = repeated(where, n), _tilts(tilt), seed_of(seed)
     facts, below = _facts(n, seed, tilted, tilts)
     along, step = direction(where, axis), steps(where)

@@ -1,6 +1,6 @@
 """Random fields with a length: noise whose neighbours are alike, and volumes it has deformed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -17,8 +17,10 @@ from lazyvol.stack import (
     SPATIAL,
     STACK,
     Dims,
+    Sigma,
     dims_of,
     float_of,
+    per_dim,
     require_stack,
     spacing,
     spatial_dims,
@@ -30,16 +32,14 @@ CORRELATED, DISPLACED = 3, 4
 #: displacements end at so many standard deviations: one voxel in 5e8 would go further
 FARTHEST = 6.0
 
-Lengths = float | Mapping[str, float]
-
 
 @operation
 def correlated_noise(
     like: Like,
-    length: Lengths,
+    length: Sigma,
     *,
     scale: float = 1.0,
-    voxel_size: float | Sequence[float] = 1.0,
+    voxel_size: Sigma = 1.0,
     unit: str = "voxel",
     seed: int = 0,
     dtype: str = "float32",
@@ -115,8 +115,8 @@ def correlated_noise(
 @operation
 def elastic(
     stack: xr.DataArray,
-    alpha: Lengths,
-    sigma: Lengths,
+    alpha: Sigma,
+    sigma: Sigma,
     *,
     seed: int = 0,
     order: Literal[1, 3] = 1,
@@ -174,10 +174,10 @@ def elastic(
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     if not dims or not set(dims) <= set(SPATIAL):
         raise LabelError(f"dim names some of {SPATIAL}, got {dims}; the stack has {stack.dims}")
-    dims = tuple(d for d in SPATIAL if d in dims)
-    rest = sorted((str(d) for d in stack.dims if d not in dims), key=lambda d: (d != STACK, d))
     strengths = _by_dim("alpha", alpha, stack, dims)
     smooth = _by_dim("sigma", sigma, stack, dims)
+    dims = tuple(d for d in SPATIAL if d in dims)
+    rest = sorted((str(d) for d in stack.dims if d not in dims), key=lambda d: (d != STACK, d))
     deviations = tuple(smooth.get(d, 0.0) for d in dims)
     typical = deforming.deviation(deviations)
     reach = [strengths.get(d, 0.0) * min(1.0, FARTHEST * typical) for d in dims]
@@ -198,14 +198,9 @@ def elastic(
     )  # fmt: skip
 
 
-def _by_dim(
-    what: str, given: Lengths, where: xr.DataArray, dims: Sequence[str]
-) -> dict[str, float]:
-    """Lengths in voxels by dim."""
-    found = dict(given) if isinstance(given, Mapping) else dict.fromkeys(dims, given)
-    unknown = [d for d in found if d not in dims]
-    if unknown:
-        raise LabelError(f"{what} gives lengths along {tuple(dims)}, got {unknown}")
+def _by_dim(what: str, given: Sigma, where: xr.DataArray, dims: Sequence[str]) -> dict[str, float]:
+    """Sigma in voxels by dim."""
+    found = per_dim(given, dims, what)
     return {d: not_negative(what, v) / abs(spacing(where, d)) for d, v in found.items()}
 
 

@@ -19,6 +19,8 @@ from lazyvol.stack import spacing, spatial_dims, unit_of
 
 #: colours that hold on a light and on a dark page
 BLUE, RED, GREEN, AMBER, GREY = "#3d85c6", "#d9573b", "#3a9a6b", "#c98a1b", "#8a9099"
+#: dims of colours in images, as files name them
+COLOURS = ("channel", "sample")
 CYCLE = (BLUE, RED, GREEN, AMBER, "#8e6bbf", "#3aa3a8")
 
 Reduce = Literal["slice", "mean", "max"]
@@ -64,19 +66,45 @@ def edges_of(array: xr.DataArray, dim: str) -> tuple[float, float]:
 
 def extent_of(plane: xr.DataArray) -> tuple[float, float, float, float]:
     """Where a plane (row, column) lies: left, right, bottom, top."""
-    row, column = (str(d) for d in plane.dims)
+    row, column = (str(d) for d in plane.dims[:2])
     return (*edges_of(plane, column), *edges_of(plane, row))
 
 
-def volume_dims(array: xr.DataArray, least: int = 3) -> tuple[str, ...]:
-    """Spatial dims of one volume; refuses what still has a stack dim or too few dims."""
-    dims = spatial_dims(array)
-    if len(dims) < least or set(dims) != set(array.dims):
+def colour_of(array: xr.DataArray) -> str | None:
+    """The dim of red, green, blue and perhaps alpha; None where there is none."""
+    return next((d for d in COLOURS if array.sizes.get(d) in (3, 4)), None)
+
+
+def volume_dims(array: xr.DataArray) -> tuple[str, ...]:
+    """Dims of a volume, an image or a stack of images, without those of colours; no others."""
+    colour, spatial = colour_of(array), spatial_dims(array)
+    dims = tuple(str(d) for d in array.dims if d != colour)
+    if len(spatial) < 2 or not 2 <= len(dims) <= 3:
         raise LabelError(
-            f"a picture is of one volume with dims ('z', 'y', 'x'), got {tuple(array.dims)}; "
-            f"select the rest first, e.g. with .isel(k=0)"
+            f"a picture must be of a volume with dims ('z', 'y', 'x'), an image or a stack of "
+            f"images, got {tuple(array.dims)}; select the rest first, e.g. with .isel(k=0)"
         )
     return dims
+
+
+def cut_dim(array: xr.DataArray, dim: str | None) -> str | None:
+    """The dim along which a picture is cut: ``dim``, z, or that of a stack of images.
+
+    None for an image.
+    """
+    dims, spatial = volume_dims(array), spatial_dims(array)
+    if len(dims) == 2:
+        if dim is not None:
+            raise LabelError(
+                f"dim must be left out for an image, got {dim=} for {tuple(array.dims)}; an image "
+                f"is drawn as it is"
+            )
+        return None
+    rest = tuple(d for d in dims if d not in spatial)
+    if dim is not None:
+        has_dim(rest or spatial, dim)
+        return dim
+    return (rest or spatial)[0]
 
 
 def index_at(array: xr.DataArray, dim: str, at: float | None) -> int:
@@ -95,6 +123,8 @@ def index_at(array: xr.DataArray, dim: str, at: float | None) -> int:
 
 def position_text(array: xr.DataArray, dim: str, index: int) -> str:
     """``z = 96 Å`` for the voxel at ``index``."""
+    if dim not in spatial_dims(array):
+        return f"{dim} = {array.coords[dim].values[index] if dim in array.coords else index}"
     place = float(array.coords[dim][index]) if dim in array.coords else float(index)
     return f"{dim} = {place:.4g} {sign_of(unit_of(array, dim))}"
 
@@ -143,11 +173,27 @@ def flattened(array: xr.DataArray, dim: str, reduce: Reduce) -> xr.DataArray:
     raise LabelError(f"reduce is 'slice', 'mean' or 'max', got {reduce!r}")
 
 
+def shown_limits(array: xr.DataArray, limits: Limits, low: float = 1, high: float = 99) -> Any:
+    """Given limits, those of 8-bit colours, or percentiles."""
+    if limits is None and colour_of(array) is not None and array.dtype == np.uint8:
+        return 0.0, 255.0
+    return limits or limits_of(array.values, low, high)
+
+
+def coloured(values: Any, limits: tuple[float, float]) -> Any:
+    """Colours (..., channel) between limits as shares from 0 to 1; black where not finite."""
+    shares = (np.asarray(values, np.float64) - limits[0]) / (limits[1] - limits[0])
+    return np.clip(np.nan_to_num(shares, nan=0.0), 0.0, 1.0)
+
+
 def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, float]) -> AxesImage:
-    """Draw a plane (row, column) with physical axes."""
-    row, column = (str(d) for d in plane.dims)
+    """Draw a plane (row, column), or one with colours, with physical axes."""
+    colour = colour_of(plane)
+    plane = plane if colour is None else plane.transpose(..., colour)
+    row, column = (str(d) for d in plane.dims[:2])
+    values = plane.values if colour is None else coloured(plane.values, limits)
     image = ax.imshow(
-        plane.values, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower",
+        values, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower",
         extent=extent_of(plane), interpolation="nearest", aspect="equal",
     )  # fmt: skip
     ax.set_xlabel(axis_label(plane, column))

@@ -17,13 +17,15 @@ from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import (
     Limits,
     Reduce,
+    colour_of,
+    coloured,
+    cut_dim,
     draw_scale_bar,
     flattened,
-    has_dim,
     limits_of,
     new_axes,
     position_text,
-    volume_dims,
+    shown_limits,
 )
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
@@ -32,7 +34,7 @@ from lazyvol.stack import spacing, spatial_dims, unit_of
 def slices(
     volume: xr.DataArray,
     *,
-    dim: str = "z",
+    dim: str | None = None,
     n: int = 9,
     columns: int | None = None,
     cmap: str = "gray",
@@ -44,9 +46,10 @@ def slices(
     Parameters
     ----------
     volume
-        (z, y, x); only the slices shown are read.
+        (z, y, x), or images (k, y, x); only the slices shown are read. An image (y, x) is one
+        tile.
     dim
-        The dim that is cut.
+        The dim that is cut: by default z, or that of a stack of images.
     n
         Number of slices, at most as many as there are.
     columns
@@ -69,12 +72,14 @@ def slices(
     >>> plots.slices(volume, n=4).get_title()
     '4 slices along z'
     """
-    has_dim(volume_dims(volume), dim)
-    places = np.unique(np.linspace(0, volume.sizes[dim] - 1, max(1, n)).round().astype(int))
-    planes = volume.isel({dim: [int(i) for i in places]}).transpose(dim, ...).compute()
-    captions = [position_text(volume, dim, int(i)) for i in places]
+    along = cut_dim(volume, dim)
+    if along is None:
+        return _mosaic(volume.expand_dims("tile").compute(), [""], columns, cmap, limits, False, ax)
+    places = np.unique(np.linspace(0, volume.sizes[along] - 1, max(1, n)).round().astype(int))
+    planes = volume.isel({along: [int(i) for i in places]}).transpose(along, ...).compute()
+    captions = [position_text(volume, along, int(i)) for i in places]
     ax = _mosaic(planes, captions, columns, cmap, limits, False, ax)
-    ax.set_title(f"{len(places)} slices along {dim}")
+    ax.set_title(f"{len(places)} slices along {along}")
     return ax
 
 
@@ -82,7 +87,7 @@ def slices(
 def montage(
     stack: xr.DataArray,
     *,
-    dim: str = "z",
+    dim: str | None = None,
     reduce: Reduce = "slice",
     captions: Sequence[str] | None = None,
     columns: int | None = None,
@@ -96,10 +101,10 @@ def montage(
     Parameters
     ----------
     stack
-        (k, z, y, x), one tile for each k; select the particles to show first. With
-        ``reduce="slice"`` only the central slices are read.
+        (k, z, y, x) or images (k, y, x), one tile for each k; select the particles to
+        show first. With ``reduce="slice"`` only the central slices are read.
     dim
-        The dim that is cut or projected.
+        The dim of a volume that is cut or projected, by default z.
     reduce
         The central slice, or the mean or maximum along ``dim``.
     captions
@@ -125,13 +130,27 @@ def montage(
     >>> sorted(t.get_text() for t in ax.texts)[-2:]
     ['first', 'last']
     """
-    first = str(stack.dims[0])
-    has_dim(volume_dims(stack.isel({first: 0}, drop=True)), dim)
+    first = _tiled(stack)
+    along = cut_dim(stack.isel({first: 0}, drop=True), dim)
     words = _captions(stack, first) if captions is None else list(captions)
     if len(words) != stack.sizes[first]:
         raise LabelError(f"{stack.sizes[first]} tiles need as many captions, got {len(words)}")
-    planes = flattened(stack, dim, reduce).transpose(first, ...).compute()
+    shown = stack if along is None else flattened(stack, along, reduce)
+    planes = shown.transpose(first, ...).compute()
     return _mosaic(planes, words, columns, cmap, limits, not (shared or limits), ax)
+
+
+def _tiled(stack: xr.DataArray) -> str:
+    """The dim whose indices are the tiles."""
+    colour, spatial = colour_of(stack), spatial_dims(stack)
+    rest = [str(d) for d in stack.dims if d not in spatial and d != colour]
+    if len(rest) != 1 or not stack.sizes[rest[0]]:
+        raise LabelError(
+            f"stack must have one dim beside those of a volume or an image, of one index or more, "
+            f"got {dict(stack.sizes)}; select the rest first, e.g. with .isel, or draw one volume "
+            f"with slices"
+        )
+    return rest[0]
 
 
 def _captions(stack: xr.DataArray, dim: str) -> list[str]:
@@ -150,15 +169,19 @@ def _mosaic(
 ) -> Axes:
     """Planes (tile, row, column) in rows of tiles, with captions and one scale bar."""
     rows_dim, columns_dim = spatial_dims(planes.isel({planes.dims[0]: 0}, drop=True))
+    colour = colour_of(planes)
+    planes = planes if colour is None else planes.transpose(..., colour)
     wide = columns or ceil(sqrt(len(planes)))
     high = ceil(len(planes) / wide)
     width, height = (planes.sizes[d] * abs(spacing(planes, d)) for d in (columns_dim, rows_dim))
     gap, line = 0.04 * width, 0.16 * width
     ax = ax or new_axes(7.2, min(12.0, 7.2 * high * (height + line) / (wide * (width + gap)) + 0.5))
-    shared = limits or limits_of(planes.values)
+    shared = shown_limits(planes, limits)
+    own = own and not (colour is not None and planes.dtype == np.uint8)
     for n, (plane, caption) in enumerate(zip(planes.values, captions, strict=True)):
         left, bottom = n % wide * (width + gap), -(n // wide + 1) * (height + line)
         low, high_value = limits_of(plane) if own else shared
+        plane = plane if colour is None else coloured(plane, (low, high_value))
         ax.imshow(
             plane, cmap=cmap, vmin=low, vmax=high_value, origin="lower", interpolation="nearest",
             extent=(left, left + width, bottom, bottom + height),
