@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.facts import sign_of
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
@@ -143,11 +144,21 @@ def flattened(array: xr.DataArray, dim: str, reduce: Reduce) -> xr.DataArray:
     raise LabelError(f"reduce is 'slice', 'mean' or 'max', got {reduce!r}")
 
 
+def map_of(cmap: str) -> str:
+    """The name of a colour map that matplotlib has."""
+    if cmap not in colormaps:
+        raise OptionError(
+            f"cmap must be a colour map of matplotlib, e.g. 'gray' or 'magma', got {cmap!r}; they "
+            f"are listed in matplotlib.colormaps"
+        )
+    return cmap
+
+
 def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, float]) -> AxesImage:
     """Draw a plane (row, column) with physical axes."""
     row, column = (str(d) for d in plane.dims)
     image = ax.imshow(
-        plane.values, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower",
+        plane.values, cmap=map_of(cmap), vmin=limits[0], vmax=limits[1], origin="lower",
         extent=extent_of(plane), interpolation="nearest", aspect="equal",
     )  # fmt: skip
     ax.set_xlabel(axis_label(plane, column))

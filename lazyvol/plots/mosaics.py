@@ -21,6 +21,7 @@ from lazyvol.plots.canvas import (
     flattened,
     has_dim,
     limits_of,
+    map_of,
     new_axes,
     position_text,
     volume_dims,
@@ -160,8 +161,8 @@ def _mosaic(
         left, bottom = n % wide * (width + gap), -(n // wide + 1) * (height + line)
         low, high_value = limits_of(plane) if own else shared
         ax.imshow(
-            plane, cmap=cmap, vmin=low, vmax=high_value, origin="lower", interpolation="nearest",
-            extent=(left, left + width, bottom, bottom + height),
+            plane, cmap=map_of(cmap), vmin=low, vmax=high_value, origin="lower",
+            interpolation="nearest", extent=(left, left + width, bottom, bottom + height),
         )  # fmt: skip
         ax.text(left + width / 2, bottom + height + line / 6, caption, ha="center", fontsize=8)
     _frame(ax, wide * (width + gap) - gap, high * (height + line))
