@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.facts import sign_of
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
@@ -186,6 +187,16 @@ def coloured(values: Any, limits: tuple[float, float]) -> Any:
     return np.clip(np.nan_to_num(shares, nan=0.0), 0.0, 1.0)
 
 
+def map_of(cmap: str) -> str:
+    """The name of a colour map that matplotlib has."""
+    if cmap not in colormaps:
+        raise OptionError(
+            f"cmap must be a colour map of matplotlib, e.g. 'gray' or 'magma', got {cmap!r}; they "
+            f"are listed in matplotlib.colormaps"
+        )
+    return cmap
+
+
 def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, float]) -> AxesImage:
     """Draw a plane (row, column), or one with colours, with physical axes."""
     colour = colour_of(plane)
@@ -193,7 +204,7 @@ def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, fl
     row, column = (str(d) for d in plane.dims[:2])
     values = plane.values if colour is None else coloured(plane.values, limits)
     image = ax.imshow(
-        values, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower",
+        values, cmap=map_of(cmap), vmin=limits[0], vmax=limits[1], origin="lower",
         extent=extent_of(plane), interpolation="nearest", aspect="equal",
     )  # fmt: skip
     ax.set_xlabel(axis_label(plane, column))

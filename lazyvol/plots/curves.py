@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, tidy
 from lazyvol.stack import unit_of
@@ -149,6 +149,8 @@ def histogram(
     finite = np.isfinite(found)
     marked = _flags(values, flagged).ravel()
     parts = [found[finite & ~marked], found[finite & marked]]
+    if bins is not None and bins < 1:
+        raise OptionError(f"histogram: bins must be a whole number of 1 or more, got {bins}")
     number = bins or int(np.clip(np.sqrt(max(1, finite.sum())), 10, 80))
     ax = tidy(ax or new_axes(6.4, 3.4))
     if finite.any():

@@ -23,6 +23,7 @@ from lazyvol.plots.canvas import (
     draw_scale_bar,
     flattened,
     limits_of,
+    map_of,
     new_axes,
     position_text,
     shown_limits,
@@ -183,8 +184,8 @@ def _mosaic(
         low, high_value = limits_of(plane) if own else shared
         plane = plane if colour is None else coloured(plane, (low, high_value))
         ax.imshow(
-            plane, cmap=cmap, vmin=low, vmax=high_value, origin="lower", interpolation="nearest",
-            extent=(left, left + width, bottom, bottom + height),
+            plane, cmap=map_of(cmap), vmin=low, vmax=high_value, origin="lower",
+            interpolation="nearest", extent=(left, left + width, bottom, bottom + height),
         )  # fmt: skip
         ax.text(left + width / 2, bottom + height + line / 6, caption, ha="center", fontsize=8)
     _frame(ax, wide * (width + gap) - gap, high * (height + line))

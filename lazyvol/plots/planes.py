@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.plots.canvas import (
     AMBER,
     Limits,
@@ -83,6 +83,8 @@ def orthogonal(
         return (_image(volume, index, cmap, limits, axes),)
     planes = {d: volume.isel({d: i}, drop=True).compute() for d, i in index.items()}
     shown = limits or limits_of(np.concatenate([p.values.ravel() for p in planes.values()]))
+    if axes is not None and len(axes) != len(planes):
+        raise OptionError(f"orthogonal: axes must be {len(planes)} Axes, got {len(axes)}")
     panels = tuple(axes) if axes is not None else _panels(planes)
     for ax, (dim, plane) in zip(panels, planes.items(), strict=True):
         draw_plane(ax, plane, cmap, shown)
