@@ -117,11 +117,10 @@ def test_wrong_values_give_a_result_or_a_refusal(name):
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: lv.filters.gaussian(V, "a"), "sigma must be a finite number or a mapping from "
-                                              "dims to finite numbers, got 'a'"),
+        (lambda: lv.filters.gaussian(V, "a"), "sigma must be a finite number, a mapping.*got 'a'"),
         (lambda: lv.filters.gaussian(V, {"z": np.nan}), "sigma must be .*got {'z': nan}"),
         (lambda: lv.filters.gaussian(V, True), "sigma must be .*got True"),
-        (lambda: lv.filters.uniform(V, 2.0), "size must be a whole number .*got 2.0"),
+        (lambda: lv.filters.uniform(V, 2.0), "size must be a whole number, .*got 2.0"),
         (lambda: lv.stats.mean(V, "z", skipna=1), "skipna must be True or False, got 1"),
         (lambda: lv.stats.var(V, "z", ddof=True), "ddof must be a whole number, got True"),
         (lambda: lv.registration.shift(V, (0, 0, 0), order=1.0), "order must be one of 1, 3, "

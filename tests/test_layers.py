@@ -98,8 +98,16 @@ def test_operations_build_no_graphs():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_file_is_too_long(name):
-    lines = len(MODULES[name].read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{name} has {lines} lines: a layer or a noun is missing"
+    text = MODULES[name].read_text(encoding="utf-8")
+    lines = len(text.splitlines()) - prose(ast.parse(text))
+    assert lines <= LONGEST, f"{name} has {lines} lines of code: a layer or a noun is missing"
+
+
+def prose(tree: ast.Module) -> int:
+    """Lines of docstrings."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    said = [n.body[0] for n in ast.walk(tree) if isinstance(n, kinds) and ast.get_docstring(n)]
+    return sum(node.end_lineno - node.lineno + 1 for node in said)
 
 
 def test_there_is_no_drawer_for_everything():

@@ -148,7 +148,7 @@ def test_integers_at_the_ends_of_their_type_do_not_wrap(dtype):
     assert lv.stats.norm(stack, "k", ord=np.inf).values.item() == np.abs(wide).max()
     assert lv.stats.norm(stack, "k", ord=1).values.item() == pytest.approx(np.abs(wide).sum())
     column = lv.as_stack(array, dims=("x",))
-    assert lv.scores.mse(column, column[::-1].copy(data=array[::-1]), dim="x").item() == (
+    assert lv.scores.mse(column, column.copy(data=array[::-1]), dim="x").item() == (
         pytest.approx(((wide - wide[::-1]) ** 2).mean(), rel=1e-12)
     )
     np.testing.assert_allclose(
@@ -300,7 +300,7 @@ def test_numbers_of_clusters_and_components_are_whole(number):
         lambda: lv.clustering.components(stack, number),
         lambda: lv.intensity.whitening(stack, keep=number),
     ):
-        with pytest.raises(OptionError, match="must be a whole number, got"):
+        with pytest.raises(OptionError, match="must be a whole number"):
             refused()
 
 

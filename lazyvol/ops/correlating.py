@@ -194,7 +194,8 @@ def _transformed(
             raise LabelError(
                 f"a transform keeps the shape, got {dict(changed.sizes)} for {dict(stack.sizes)}"
             )
-        return changed
+        # values are compared place by place, also where the positions went along with a flip
+        return stack.copy(data=changed.transpose(*stack.dims).data)
     flips = {"flip": over} | {f"flip_{d}": (d,) for d in over}
     if transform not in flips:
         raise LabelError(f"transform is a function or one of {tuple(flips)}, got {transform!r}")
