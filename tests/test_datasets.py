@@ -109,5 +109,5 @@ def test_a_data_set_without_labels_of_its_own_opens(tmp_path):
 
 def test_what_takes_an_array_says_that_a_data_set_is_none(tmp_path):
     lv.save(data_set(), tmp_path / "set.zarr")
-    with pytest.raises(LabelError, match="got Dataset"):
+    with pytest.raises(LabelError, match="got a Dataset"):
         lv.stats.mean(lv.open(tmp_path / "set.zarr"))

@@ -193,28 +193,28 @@ def test_boxes_larger_than_the_array():
 
 
 REFUSED = [
-    (lambda s: lv.filters.rank(s, 1.5, 3), "rank: number must be a whole number, got number=1.5"),
+    (lambda s: lv.filters.rank(s, 1.5, 3), "rank: number must be a whole number, got 1.5"),
     (lambda s: lv.filters.rank(s, True, 3), "whole number"),
-    (lambda s: lv.filters.uniform(s, 3, fill=None), "fill must be a number, got fill=None"),
+    (lambda s: lv.filters.uniform(s, 3, fill=None), "fill must be a number, got None"),
     (lambda s: lv.filters.gaussian(s, 1.0, mode="constant", fill="0"), "fill must be a number"),
     (lambda s: lv.filters.median(s, 3, fill=None), "fill must be a number"),
     (lambda s: lv.filters.gaussian(s, 1e9), "16777216 voxels or less"),
     (lambda s: lv.filters.uniform(s, 2**25), "16777216 voxels or less"),
 ]
 REFUSED_LABELS = [
-    (lambda s: lv.filters.gaussian(s, np.nan), "sigma is 0 or more"),
-    (lambda s: lv.filters.gaussian(s, np.inf), "sigma is 0 or more"),
-    (lambda s: lv.filters.gaussian(s, None), "sigma is 0 or more"),
-    (lambda s: lv.filters.gaussian(s, 1.0, truncate=np.nan), "truncate > 0"),
+    (lambda s: lv.filters.gaussian(s, np.nan), "sigma must be a finite number"),
+    (lambda s: lv.filters.gaussian(s, np.inf), "sigma must be a finite number"),
+    (lambda s: lv.filters.gaussian(s, None), "sigma must be a finite number"),
+    (lambda s: lv.filters.gaussian(s, 1.0, truncate=np.nan), "truncate must be a finite number"),
     (lambda s: lv.filters.gaussian(s, 1.0, truncate=-1.0), "truncate > 0"),
-    (lambda s: lv.filters.gaussian(s, 1.0, truncate=None), "truncate > 0"),
-    (lambda s: lv.filters.gaussian(s, 1.0, truncate=np.inf), "truncate > 0"),
+    (lambda s: lv.filters.gaussian(s, 1.0, truncate=None), "truncate must be a finite number"),
+    (lambda s: lv.filters.gaussian(s, 1.0, truncate=np.inf), "truncate must be a finite number"),
     (lambda s: lv.filters.uniform(s, -3), "1 or more"),
     (lambda s: lv.filters.minimum(s, {"z": 0}), "1 or more"),
-    (lambda s: lv.filters.bandpass(s, np.nan), "wavelengths above 0"),
-    (lambda s: lv.filters.bandpass(s, 3.0, np.nan), "wavelengths above 0"),
+    (lambda s: lv.filters.bandpass(s, np.nan), "shortest must be a finite number"),
+    (lambda s: lv.filters.bandpass(s, 3.0, np.nan), "longest must be a finite number"),
     (lambda s: lv.filters.bandpass(s, 9.0, 3.0), "shortest < longest"),
-    (lambda s: lv.filters.bandpass(s, 3.0, edge=np.nan), "edges are 0 or more"),
+    (lambda s: lv.filters.bandpass(s, 3.0, edge=np.nan), "edge must be a finite number"),
     (lambda s: lv.filters.laplace(s * 1j, dim="x"), "real numbers"),
     (lambda s: lv.filters.bandpass(s * 1j, 3.0, dim="x"), "real numbers"),
     (
@@ -232,7 +232,7 @@ def test_values_of_options_that_make_no_sense_are_refused(call, words):
 
 @pytest.mark.parametrize(("call", "words"), REFUSED_LABELS, ids=[w for _, w in REFUSED_LABELS])
 def test_options_that_do_not_fit_are_refused(call, words):
-    with pytest.raises(LabelError, match=words):
+    with pytest.raises((LabelError, OptionError), match=words):
         call(lv.as_stack(random("float64")))
 
 
