@@ -26,7 +26,7 @@ from lazyvol.plan.budget import (
 from lazyvol.plan.cuts import HANDED, TASK, TILE, VIEWED, Cut, Problem, cut
 from lazyvol.plan.finishing import is_held
 from lazyvol.plan.handed import handed
-from lazyvol.plan.layers import Places, ResultLayer, needs
+from lazyvol.plan.layers import Places, ResultLayer, TaskLayer, needs
 from lazyvol.plan.lazy import Lazy, foreign_of, recipe_of, result, steps_of
 from lazyvol.plan.recipe import Array, Cost, Foreign, Memory, Recipe, Want, leaves, settle
 from lazyvol.plan.regions import Grid, Region
@@ -212,7 +212,7 @@ def folded(
     tasks, below = _tasks(stream, name), steps_of(*arrays)
     foreign = list(foreign_of(*arrays).values())
     own = Step(name, title, len(tasks), tuple(s.token for s in below), partial(_price, stream))
-    merged = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
+    merged = HighLevelGraph.from_collections(name, TaskLayer(tasks), dependencies=foreign)
     source = _Graph(merged, name)
     return {
         key: result(_output(stream, name, key, out), [source], (*below, own), None)

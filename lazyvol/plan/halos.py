@@ -34,8 +34,9 @@ class Halo:
     made_then: float = 0.0
 
     def __str__(self) -> str:
-        text = f"halo of {self.reach} voxels after {self.steps} steps: {self.made:.3g} voxels made"
-        text += " for each that is needed"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        text = f"halo of {self.reach} voxels after {steps}: {self.made:.3g} voxels made for each"
+        text += " that is needed"
         if self.save is None:
             return text
         return (

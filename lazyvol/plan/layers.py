@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from dask._task_spec import List, Task, TaskRef
+from dask.base import clone_key
 from dask.highlevelgraph import Layer, MaterializedLayer
 
 from lazyvol.plan import regions
@@ -103,6 +104,11 @@ class RecipeLayer(Layer):  # type: ignore[misc]
         layer = MaterializedLayer(tasks, annotations=self.annotations)
         return layer, {key: set(task.dependencies) for key, task in tasks.items()}
 
+    def clone(
+        self, keys: set[Any], seed: Any, bind_to: Any = None
+    ) -> tuple[MaterializedLayer, bool]:
+        return _cloned(self, keys, seed, bind_to)
+
 
 def _unpickled(
     name: str, recipe: Recipe, grid: Grid, title: str, grids: Mapping[str, Grid], annotations: Any
@@ -115,7 +121,36 @@ def _unpickled(
     return layer
 
 
-class ResultLayer(MaterializedLayer):  # type: ignore[misc]
+class TaskLayer(MaterializedLayer):  # type: ignore[misc]
+    """Tasks of ours under names of their own."""
+
+    def clone(
+        self, keys: set[Any], seed: Any, bind_to: Any = None
+    ) -> tuple[MaterializedLayer, bool]:
+        return _cloned(self, keys, seed, bind_to)
+
+
+def _cloned(
+    layer: Mapping[Any, Task], keys: set[Any], seed: Any, bind_to: Any
+) -> tuple[TaskLayer, bool]:
+    """A layer under other keys; dask's own cloning leaves the arguments of tasks as they were."""
+    tasks: dict[Any, Any] = {}
+    bound = False
+    for key, task in layer.items():
+        own = clone_key(key, seed) if key in keys else key
+        renamed = {d: clone_key(d, seed) for d in task.dependencies if d in keys}
+        tasks[own] = task.substitute(renamed, key=own)
+        if bind_to is not None and key in keys and not renamed:
+            tasks[own] = Task(own, _after, TaskRef(bind_to), task.func, *task.args)
+            bound = True
+    return TaskLayer(tasks), bound
+
+
+def _after(_: Any, function: Any, *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+class ResultLayer(TaskLayer):
     """Blocks that several tasks have made before they are read: results of folds, tables."""
 
     def __init__(self, name: str, tasks: Mapping[Any, Any], grid: Grid, dtype: np.dtype[Any]):
