@@ -9,6 +9,10 @@ class LabelError(LazyvolError, ValueError):
     """Dims, coordinates, units or options of a stack do not fit the operation."""
 
 
+class OptionError(LazyvolError, ValueError):
+    """The value of an option is outside what the operation accepts."""
+
+
 class FormatError(LazyvolError, ValueError):
     """A file's content breaks the rules of its format, or no reader knows it."""
 
@@ -51,3 +55,7 @@ class StoreError(LazyvolError, OSError):
 
 class ClusterError(LazyvolError, ConnectionError):
     """No cluster answers, or it refuses."""
+
+
+class LossWarning(UserWarning):
+    """A file format has no place for some of what is saved; the message names all of that."""

@@ -1,5 +1,6 @@
 """Files in and out: one module per format, a probe that trusts nothing, the verified store."""
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ def open(
     chunks: Chunks = "auto",
     voxel_size: float | Mapping[str, float] | None = None,
     unit: str | None = None,
+    dims: Sequence[str] | None = None,
     permissive: bool = False,
 ) -> Any:
     """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
@@ -53,6 +55,13 @@ def open(
         one per spatial dim.
     unit
         Unit of the positions, likewise.
+    dims
+        Names of all axes of the array, in the order in which it opens without them, where the
+        file does not say or is wrong: ``("k", "y", "x")`` for images that are no volume. Of
+        several files the first name is that of the axis along which they are joined. Files without
+        names of axes (NPY, HDF5, plain TIFF) open as (y, x), (z, y, x), (k, z, y, x) or
+        (k, channel, z, y, x); where they have other numbers of axes, or end in one of 3 or 4
+        that may be colours, they are refused without ``dims``.
     permissive
         Read damaged files and stores with missing chunks as far as a listed repair allows.
 
@@ -79,8 +88,14 @@ def open(
     """
     found = data_set(source, permissive)
     if found is not None:
+        if dims is not None:
+            raise LabelError(
+                f"{source}: dims must name the axes of one array, this is a set of "
+                f"{', '.join(found.variables)}; open one of them, e.g. "
+                f"{os.path.join(str(source), next(iter(found.variables), 'name'))}"
+            )
         return _data_set(found, chunks, voxel_size, unit)
-    return _array(probe(source, permissive=permissive), chunks, voxel_size, unit)
+    return _array(probe(source, permissive=permissive, dims=dims), chunks, voxel_size, unit)
 
 
 def _data_set(

@@ -10,8 +10,10 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.io import losses, rows
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
-from lazyvol.io.lists import star_text
+from lazyvol.io.lists import OPTICS, star_text, units
+from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.shardgrid import shard_grid
 from lazyvol.io.store import Variable, create, create_group
 from lazyvol.io.tables import csv_text, write_text
@@ -46,6 +48,8 @@ def save(
     checksums, of any size; a Dataset becomes a group. ``.npy``, ``.mrc`` and ``.tif`` write one
     array that fits in memory. ``.csv`` and ``.star`` list what is along one dim, scores, flags
     and facts, a row for each particle; STAR under RELION's labels (see ``lazyvol.io.particles``).
+    Where a format has no place for a label, a `LossWarning` names it: TIFF keeps all but
+    coordinates of several dims; MRC dims, lengths and the name; NPY nothing but values.
 
     Parameters
     ----------
@@ -88,7 +92,9 @@ def save(
     if budget.memory is not None:
         explain(obj, memory=memory)
     if suffix in TABLES and not resume:
-        write_text(path, TABLES[suffix](_table(obj, path, budget)), overwrite=overwrite)
+        kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
+        warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept))
+        write_text(path, TABLES[suffix](_computed(obj, budget), path), overwrite=overwrite)
         return
     done: dict[str, Any] = {}
     arrays = {name: _refitted(a, budget, done) for name, a in _arrays(obj).items()}
@@ -212,15 +218,12 @@ def _positions(array: xr.DataArray) -> tuple[dict[str, float], dict[str, float]]
     return sizes, {d: o for d, o in origin.items() if o}
 
 
-def _table(obj: xr.DataArray | xr.Dataset, path: str, budget: Budget) -> xr.Dataset:
-    """What is along one dim, computed."""
-    if len(obj.sizes) > 1:
-        raise LabelError(
-            f"{path}: a table lists what is along one dim, got {dict(obj.sizes)}; save a .zarr"
-        )
-    found = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=obj.name or "value")
+def _computed(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArray | xr.Dataset:
+    """What goes into a table, in memory; its coordinates stay also where it has no variables."""
     done: dict[str, Any] = {}
-    return found.map(_refitted, keep_attrs=True, args=(budget, done)).compute()
+    if isinstance(obj, xr.DataArray):
+        return _refitted(obj, budget, done).compute()
+    return obj.assign({name: _refitted(a, budget, done) for name, a in obj.items()}).compute()
 
 
 def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
@@ -231,23 +234,27 @@ def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
 
 
 def _npy(array: xr.DataArray, path: str, overwrite: bool) -> None:
+    warn_of_losses(path, losses.of_npy(array, _variable(array), path))
     blocks = partial(_blocks, array)
     write_npy(path, array.shape, array.dtype, blocks, overwrite=overwrite)
 
 
 def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
     spec = _variable(array)
+    warn_of_losses(path, losses.of_mrc(array, spec))
     write_mrc(
         path, array.shape, array.dtype, partial(_blocks, array), dims=spec.dims,
-        voxel_size=spec.voxel_size, unit=spec.unit, origin=spec.origin, overwrite=overwrite,
+        voxel_size=spec.voxel_size, unit=spec.unit, origin=spec.origin, name=spec.name,
+        overwrite=overwrite,
     )  # fmt: skip
 
 
 def _tiff(array: xr.DataArray, path: str, overwrite: bool) -> None:
     spec = _variable(array)
+    warn_of_losses(path, losses.of_many_dims(array))
     write_tiff(
         path, array.values, dims=spec.dims, voxel_size=spec.voxel_size, unit=spec.unit,
-        overwrite=overwrite,
+        labels=spec.labels, overwrite=overwrite,
     )  # fmt: skip
 
 

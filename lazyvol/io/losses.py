@@ -1,0 +1,74 @@
+"""What of a stack's labels a file format has no place for, in words."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import PurePath
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LossWarning
+from lazyvol.io.axes import guessed, unit_of
+from lazyvol.io.export import fits_label
+from lazyvol.io.store import Variable
+from lazyvol.stack import SPATIAL, spacing
+
+
+def warn_of_losses(path: str, lost: Sequence[str]) -> None:
+    """Warn of everything that a file will not hold."""
+    if lost:
+        warnings.warn(
+            f"{path}: this format has no place for {'; '.join(lost)}; save a .zarr to keep all",
+            LossWarning,
+            stacklevel=4,
+        )
+
+
+def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
+    """An NPY file holds values; axes are named by their number when it is opened."""
+    names, doubt = guessed(array.shape, path)
+    lost = []
+    if doubt is not None or names != spec.dims:
+        lost.append(f"the dims, open it with dims={spec.dims}")
+    if spec.voxel_size:
+        lost.append(f"voxel size and positions ({spec.unit})")
+    if spec.name not in (None, PurePath(path).stem):
+        lost.append(f"the name {spec.name!r}")
+    return [*lost, *_facts(array, spec)]
+
+
+def of_mrc(array: xr.DataArray, spec: Variable) -> list[str]:
+    """An MRC file holds lengths in angstrom and what fits in labels of 80 characters."""
+    lost = []
+    if spec.voxel_size and unit_of(spec.unit) is None:
+        lost.append(f"voxel size and positions in {spec.unit}")
+    down = [d for d, step in spec.voxel_size.items() if step < 0]
+    if down:
+        lost.append(f"positions that decrease along {', '.join(down)}")
+    if spec.name is not None and not fits_label(spec.name):
+        lost.append(f"the name {spec.name!r}")
+    return [*lost, *_facts(array, spec)]
+
+
+def of_many_dims(array: xr.DataArray) -> list[str]:
+    """Coordinates of several dims."""
+    many = [str(n) for n, c in array.coords.items() if c.ndim > 1]
+    return [f"coordinates of several dims: {', '.join(many)}"] if many else []
+
+
+def _facts(array: xr.DataArray, spec: Variable) -> list[str]:
+    """Coordinates other than positions from 0 on in voxels, and attributes."""
+    uneven = [n for n in spec.coords if n in SPATIAL and not _counted(array, n)]
+    facts = [n for n in spec.coords if n not in SPATIAL]
+    lone = [str(n) for n, c in array.coords.items() if c.ndim == 0]
+    attrs = [str(n) for n in array.attrs]
+    lost = [f"uneven positions along {', '.join(uneven)}"] if uneven else []
+    lost += [f"coordinates {', '.join([*facts, *lone])}"] if facts or lone else []
+    lost += [f"attributes {', '.join(attrs)}"] if attrs else []
+    return lost + of_many_dims(array)
+
+
+def _counted(array: xr.DataArray, dim: str) -> bool:
+    values = np.asarray(array[dim].values)
+    lone = len(values) != 1 or spacing(array, dim) == 1
+    return lone and np.array_equal(values, np.arange(len(values)))
