@@ -340,8 +340,11 @@ def test_columns_that_are_called_like_dims_are_facts_of_another_name(project):
 
 def test_lists_that_cannot_be_opened_say_why(project):
     folder, _ = project
-    with pytest.raises(SourceNotFoundError, match=r"lists gone\.mrc, which is not in"):
-        lv.open(write(folder, ["gone.mrc"]))
+    with pytest.raises(
+        SourceNotFoundError,
+        match=r"row 2 \(gone\.mrc\): the list names 'gone\.mrc', which is not in",
+    ):
+        lv.open(write(folder, ["Extract/p0.mrc", "gone.mrc"]))
     with pytest.raises(FormatError, match="section from 1 to 6"):
         lv.open(write(folder, ["7@Extract/images.mrc"]))
     with pytest.raises(FormatError, match="section from 1 to 6"):

@@ -176,11 +176,12 @@ def _coords(
 ) -> dict[Hashable, Any]:
     """Positions of spatial dims: what the file knows, replaced by what the user says."""
     spatial = [d for d in SPATIAL if d in opened.dims]
-    sizes = dict(opened.voxel_size)
+    sizes, said = dict(opened.voxel_size), dict[str, float]()
     if voxel_size is not None:
-        sizes.update(
+        said = dict(
             voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
         )
+    sizes |= said
     bad = {d: s for d, s in sizes.items() if d not in spatial or not (np.isfinite(s) and s > 0)}
     if bad:
         raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
@@ -193,5 +194,7 @@ def _coords(
     told = opened.attrs.get(COORDINATE_UNITS)
     units = told if isinstance(told, Mapping) else {}
     for name, (dim, values) in opened.coords.items():
-        coords[name] = (dim, values, {"units": units[name]} if name in units else {})
+        own = unit if unit and name in spatial else units.get(name)
+        if name not in said:
+            coords[name] = (dim, values, {"units": own} if own else {})
     return coords

@@ -47,12 +47,22 @@ class Opened:
                 f"{where}: dims must name each of its {len(self.dims)} axes{known} once, got {dims}"
             )
         new = dict(zip(self.dims, dims, strict=True))
+        kept = {d for d, name in new.items() if (d in SPATIAL) == (name in SPATIAL)}
+        coords = {
+            new.get(n, n): (new[d], v)
+            for n, (d, v) in self.coords.items()
+            if n in kept or n not in new
+        }
+        units = self.attrs.get("coordinate_units")
+        told = units if isinstance(units, Mapping) else {}
+        attrs = {"coordinate_units": {new.get(n, n): u for n, u in told.items()}} if told else {}
         return replace(
             self,
             dims=dims,
             voxel_size={new[d]: v for d, v in self.voxel_size.items() if new[d] in SPATIAL},
             origin={new[d]: v for d, v in self.origin.items() if new[d] in SPATIAL},
-            coords={n: (new[d], v) for n, (d, v) in self.coords.items()},
+            coords=coords,
+            attrs={**self.attrs, **attrs},
             doubt=None,
         )
 
