@@ -56,7 +56,7 @@ def test_other_programs_read_what_we_write(stack, tmp_path):
         assert float(file.voxel_size.x) == 1.5
     lv.save(stack.isel(k=0), tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), A[0])
-    with pytest.warns(LossWarning, match="voxel size and positions .*the name 'density'"):
+    with pytest.warns(LossWarning, match="voxel size and positions .angstrom.; coordinates"):
         lv.save(stack, tmp_path / "a.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), A)
 

@@ -7,8 +7,16 @@ import xarray as xr
 
 from lazyvol.cli.options import Resuming, say
 from lazyvol.client import progress_bar
-from lazyvol.io.saving import TABLES, save
+from lazyvol.errors import OptionError
+from lazyvol.io.saving import EXPORTS, TABLES, save
 from lazyvol.plan.explain import explain
+
+
+def require_format(out: Path, usage: str = "") -> None:
+    """Refuse a target whose suffix is of no format, before anything is read."""
+    known = [".zarr", *EXPORTS, *TABLES]
+    if out.suffix.lower() not in known:
+        raise OptionError(f"out must end in one of {', '.join(known)}, got {str(out)!r}{usage}")
 
 
 def write_result(result: Any, out: Path, options: Resuming, column: str = "value") -> None:

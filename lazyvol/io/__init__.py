@@ -182,7 +182,8 @@ def _coords(
             voxel_size if isinstance(voxel_size, Mapping) else dict.fromkeys(spatial, voxel_size)
         )
     sizes |= said
-    bad = {d: s for d, s in sizes.items() if d not in spatial or not (np.isfinite(s) and s > 0)}
+    wrong = {d: s for d, s in said.items() if d not in spatial or not s > 0}
+    bad = {d: s for d, s in sizes.items() if d in wrong or not np.isfinite(s) or s == 0}
     if bad:
         raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
     known = unit or (opened.unit if opened.voxel_size else "voxel")

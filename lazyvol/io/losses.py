@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import PurePath
 
 import numpy as np
 import xarray as xr
@@ -25,15 +24,13 @@ def warn_of_losses(path: str, lost: Sequence[str]) -> None:
 
 
 def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
-    """An NPY file holds values; axes are named by their number when it is opened."""
+    """An NPY file holds values; axes are named by their number, the array as the file."""
     names, doubt = guessed(array.shape, path)
     lost = []
     if doubt is not None or names != spec.dims:
         lost.append(f"the dims, open it with dims={spec.dims}")
     if spec.voxel_size:
         lost.append(f"voxel size and positions ({spec.unit})")
-    if spec.name not in (None, PurePath(path).stem):
-        lost.append(f"the name {spec.name!r}")
     return [*lost, *_facts(array, spec)]
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.io import losses, rows
+from lazyvol.io.atomic import require_free
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
 from lazyvol.io.lists import OPTICS, star_text, units
 from lazyvol.io.losses import warn_of_losses
@@ -91,6 +92,8 @@ def save(
     budget = budget_for(memory, None)
     if budget.memory is not None:
         explain(obj, memory=memory)
+    if suffix in TABLES or suffix in EXPORTS:
+        require_free(path, overwrite)
     if suffix in TABLES and not resume:
         kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
         warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept))
@@ -106,8 +109,8 @@ def save(
     else:
         raise LabelError(
             f"results are saved as .zarr, single arrays also as {', '.join(EXPORTS)}, what is "
-            f"along one dim as {', '.join(TABLES)} (without resume); got {path!r} for "
-            f"{len(arrays)} arrays with {resume=}"
+            f"along one dim as {', '.join(TABLES)} (neither can be resumed); got {path!r} for "
+            f"{len(arrays)} arrays{' with resume=True' if resume else ''}"
         )
 
 
