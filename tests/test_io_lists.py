@@ -168,3 +168,18 @@ def test_images_that_do_not_fit_are_named_by_row(project):
         lv.open(relion(project, rlnImageName=["1@job@2/s.mrc", "9@job@2/s.mrc"]))
     with pytest.raises(SourceNotFoundError, match=r"row 1 \(\).*''"):
         lv.open(relion(project, rlnImageName=[""]))
+
+
+@pytest.mark.parametrize("suffix", ["star", "csv"])
+def test_labels_of_the_rows_come_back(suffix, tmp_path):
+    table = xr.Dataset({"ncc": ("k", [0.5, 0.25])}, {"k": [4, 7]})
+    lv.save(table, tmp_path / f"a.{suffix}")
+    found = lv.io.particles(tmp_path / f"a.{suffix}")
+    xr.testing.assert_identical(found, table.set_coords("ncc"))
+
+
+def test_names_of_columns_may_be_odd(tmp_path):
+    names = ("=a", "b,c", 'd"', "e [nm]", "-", "'=f")
+    table = xr.Dataset(coords={name: ("k", [n, 2 * n]) for n, name in enumerate(names)})
+    lv.save(table, tmp_path / "a.csv")
+    xr.testing.assert_identical(lv.io.particles(tmp_path / "a.csv"), table)

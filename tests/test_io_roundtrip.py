@@ -165,3 +165,11 @@ def test_nothing_is_computed_for_a_file_that_is_there(suffix, tmp_path):
     with pytest.raises(TargetExistsError):
         lv.save(stack, path)
     assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("suffix", ["npy", "mrc", "tif"])
+def test_what_a_set_of_one_array_has_beside_it_is_named(suffix, tmp_path):
+    array = xr.DataArray(np.zeros((4, 5), "f4"), dims=("y", "x"))
+    found = xr.Dataset({"a": array}, {"q": ("q", [1.0])}, {"note": 1})
+    with pytest.warns(LossWarning, match="coordinates q; attributes note of the set"):
+        lv.save(found, tmp_path / f"a.{suffix}")

@@ -67,6 +67,8 @@ MOTIVE = {
 }  # fmt: skip
 #: names of dims, which no fact may have
 TAKEN = (STACK, *SPATIAL, "frame")
+#: label of what counts the particles, where it is saved
+INDEX = "lazyvol_k"
 COUNTED = ("tag", "class", "tomogram", "object")
 #: attribute that holds the table of optics groups
 OPTICS = "optics"
@@ -126,7 +128,8 @@ def _table(where: str) -> xr.Dataset:
     found, said = Facts(), dict[str, str]()
     for label, values in commas.read(where).items():
         titled = TITLED.fullmatch(label)
-        name, unit = (titled[1], titled[2]) if titled else (label, "")
+        known = titled is not None and titled[1] in units("voxel")
+        name, unit = (titled[1], titled[2]) if titled and known else (label, "")
         name = f"list_{name}" if name in TAKEN and name != STACK else name
         found[name] = values
         said |= {name: unit} if unit else {}
@@ -168,6 +171,8 @@ def facts_of(block: star.Block, optics: star.Block | None) -> tuple[Facts, str]:
 def _fact(label: str, columns: Mapping[str, Array]) -> str:
     """Name of the fact in a column: that of RELION's first label, else the label's own."""
     name = RELION.get(label)
+    if label == INDEX:
+        return STACK
     if name is None:
         return f"list_{label}" if label in TAKEN else label
     rivals = [other for other, own in RELION.items() if own == name and other in columns]
@@ -299,7 +304,8 @@ def star_text(table: xr.DataArray | xr.Dataset, where: str = "a .star file") -> 
     """
     dim, found = columns(table, where)
     if dim in table.coords:
-        found = {f"list_{dim}" if dim in TAKEN else dim: table[dim], **found}
+        other = f"list_{dim}" if dim in TAKEN else dim
+        found = {INDEX if dim == STACK else other: table[dim], **found}
     shift = _unit_of_shifts(found, where)
     labels = {n: _label(n, a, shift, where) for n, a in found.items()}
     bad = [label for label in labels.values() if not label or set(label) & set(star.WHITE + "\n")]

@@ -23,6 +23,17 @@ def warn_of_losses(path: str, lost: Sequence[str]) -> None:
         )
 
 
+def of_set(obj: xr.DataArray | xr.Dataset) -> list[str]:
+    """What a data set of one array has beside it."""
+    if isinstance(obj, xr.DataArray):
+        return []
+    owned = {name for array in obj.values() for name in array.coords}
+    beside = [str(n) for n in obj.coords if n not in owned]
+    attrs = [str(n) for n in obj.attrs]
+    lost = [f"coordinates {', '.join(beside)}"] if beside else []
+    return lost + ([f"attributes {', '.join(attrs)} of the set"] if attrs else [])
+
+
 def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
     """An NPY file holds values; axes are named by their number, the array as the file."""
     names, doubt = guessed(array.shape, path)

@@ -105,6 +105,7 @@ def save(
         group = _shared(obj) if isinstance(obj, xr.Dataset) else None
         _store(arrays, path, group, budget, overwrite=overwrite, resume=resume, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
+        warn_of_losses(path, losses.of_set(obj))
         EXPORTS[suffix](arrays[next(iter(arrays))], path, overwrite)
     else:
         raise LabelError(
