@@ -30,6 +30,8 @@ MAX_STAR = 256 << 20
 WHITE = " \t\r\f\v"
 #: a quote ends where a space or the line's end follows
 TOKEN = re.compile(rf"'(.*?)'(?=[{WHITE}]|$)|\"(.*?)\"(?=[{WHITE}]|$)|([^{WHITE}]+)")
+#: what makes words more than what stands between white space
+MARKS = re.compile("['\"#]")
 #: columns that hold names in every file of RELION
 NAMES = re.compile(r"rln\w*(Name|Image|File|Label)")
 #: words that mean something else where they are bare
@@ -170,7 +172,7 @@ BARE: frozenset[int] = frozenset()
 
 def _words(text: str, number: int, where: str) -> Row:
     """Words of a line without its comment, and which of them were quoted."""
-    if text.isascii() and not any(sign in text for sign in "'\"#"):
+    if text.isascii() and not MARKS.search(text):
         return text.split(), BARE
     found, quoted = list[str](), list[int]()
     for match in TOKEN.finditer(text):
@@ -196,8 +198,9 @@ def _require_width(rows: Sequence[Row], count: int, body: Lines, where: str) -> 
 def _require_values(rows: Sequence[Row], body: Lines, where: str) -> None:
     """Refuse rows that STAR takes for something else."""
     for (words, quoted), (number, text) in zip(rows, body, strict=True):
-        first = words[0] if 0 not in quoted else ""
-        if first[:1] == "_" or first.lower() == "loop_":
+        first = words[0]
+        begins = first[:1] == "_" or (first[:1] in "lL" and first.lower() == "loop_")
+        if begins and 0 not in quoted:
             raise FormatError(
                 f"{where}, line {number}: a value that begins with '_' or is 'loop_' must be "
                 f"quoted, and a block has one loop, found {text[:60]!r}"

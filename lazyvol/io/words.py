@@ -25,13 +25,15 @@ TIME = re.compile(
     r"-?[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6}|\.[0-9]{9})?|"
     "NaT"
 )
+#: any of them, in any case
+ANY = re.compile("|".join(f"(?:{kind.pattern})" for kind in (NUMBER, FLAG, TIME)), re.I)
 #: unit of times by the digits behind their seconds
 TIME_UNITS = {0: "s", 3: "ms", 6: "us", 9: "ns"}
 
 
 def is_text(word: str) -> bool:
     """Whether a bare word is text and nothing else."""
-    return not any(kind.fullmatch(word) for kind in (NUMBER, FLAG, TIME))
+    return ANY.fullmatch(word) is None
 
 
 def column(words: Sequence[str], where: str, *, text: bool = False) -> Array:
@@ -42,16 +44,21 @@ def column(words: Sequence[str], where: str, *, text: bool = False) -> Array:
     >>> column(["1", "2"], "a"), column(["1", "nan"], "a"), column(["01", "2"], "a").tolist()
     (array([1, 2]), array([ 1., nan]), ['01', '2'])
     """
-    if not text and not any(_padded(w) for w in words):
-        if _all(WHOLE, words):
-            return _integers(words, where)
-        if _all(NUMBER, words):
-            return np.array([float(w) for w in words], np.float64)
-        if _all(FLAG, words):
-            return np.array([w == "True" for w in words], bool)
-        if _all(TIME, words):
-            return _times(words)
-    return texts(words, where)
+    if text:
+        return texts(words, where)
+    if _all(NUMBER, words):
+        return _numbers(words, where)
+    if _all(FLAG, words):
+        return np.array([w == "True" for w in words], bool)
+    return _times(words) if _all(TIME, words) else texts(words, where)
+
+
+def _numbers(words: Sequence[str], where: str) -> Array:
+    if any(_padded(w) for w in words):
+        return texts(words, where)
+    if _all(WHOLE, words):
+        return _integers(words, where)
+    return np.array([float(w) for w in words], np.float64)
 
 
 def _all(kind: re.Pattern[str], words: Sequence[str]) -> bool:
@@ -60,7 +67,7 @@ def _all(kind: re.Pattern[str], words: Sequence[str]) -> bool:
 
 def _padded(word: str) -> bool:
     plain = word.lstrip("+-")
-    return len(plain) > 1 and plain[0] == "0" and plain.isdigit()
+    return plain[0] == "0" and len(plain) > 1 and plain.isdigit()
 
 
 def _integers(words: Sequence[str], where: str) -> Array:
