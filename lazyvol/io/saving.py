@@ -92,7 +92,7 @@ def save(
     budget = budget_for(memory, None)
     if budget.memory is not None:
         explain(obj, memory=memory)
-    if suffix in TABLES or suffix in EXPORTS:
+    if (suffix in TABLES or suffix in EXPORTS) and not resume:
         require_free(path, overwrite)
     if suffix in TABLES and not resume:
         kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
