@@ -107,6 +107,30 @@ def _dims(ndim: int, dims: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dims)
 
 
+def require_no_colours(shape: Sequence[int], what: str) -> None:
+    """Refuse an array without axis names that looks like images of colours.
+
+    Parameters
+    ----------
+    shape
+        Lengths of the axes.
+    what
+        The array as the message calls it, e.g. the path of its file.
+
+    Raises
+    ------
+    LabelError
+        The last axis is of 3 or 4 and both axes before it are longer.
+    """
+    if len(shape) >= 3 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
+        colours = ("k", "z", "y", "x", "channel")[-len(shape) :]
+        raise LabelError(
+            f"{what}: axes without names must not end in one of 3 or 4 beside longer ones, which "
+            f"may be colours, got shape {tuple(shape)}; name every axis with dims=, e.g. {colours} "
+            "for colours"
+        )
+
+
 def _voxel_sizes(
     voxel_size: float | Sequence[float] | Mapping[str, float], dims: Sequence[str]
 ) -> dict[str, float]:

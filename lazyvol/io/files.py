@@ -84,8 +84,10 @@ def digest(members: Sequence[Source]) -> str:
     return blake2b(" ".join(m.token for m in members).encode(), digest_size=12).hexdigest()
 
 
-def stacked(paths: Sequence[str], opened: Sequence[Opened], name: str | None) -> Opened:
-    """Files of one volume or image each as one stack.
+def stacked(
+    paths: Sequence[str], opened: Sequence[Opened], name: str | None, along: str | None = None
+) -> Opened:
+    """Files of one volume or image each as one stack, along a first axis ``along`` if it is named.
 
     Planes (y, x) become sections of a volume along z. Volumes become (k, z, y, x). Image stacks
     (k, y, x), such as one tilt series per particle, become (k, frame, y, x). The coordinate
@@ -99,10 +101,12 @@ def stacked(paths: Sequence[str], opened: Sequence[Opened], name: str | None) ->
     for path, other in zip(paths, opened, strict=True):
         check_alike(paths[0], opened[0], path, other)
     first = opened[0]
-    dim = "z" if "z" not in first.dims and "k" not in first.dims else "k"
-    dims = tuple("frame" if d == "k" else d for d in first.dims)
-    check_single(first, paths[0])
-    axis = dims.index("y") if dim == "z" else 0
+    dim, dims, axis = along or "", first.dims, 0
+    if along is None:
+        dim = "z" if "z" not in first.dims and "k" not in first.dims else "k"
+        dims = tuple("frame" if d == "k" else d for d in first.dims)
+        check_single(first, paths[0])
+        axis = dims.index("y") if dim == "z" else 0
     origin, facts = origins(opened, dim)
     return Opened(
         source=StackedSource(tuple(o.source for o in opened), axis),
