@@ -169,3 +169,40 @@ def test_what_is_said_of_positions_counts_before_those_of_a_store(tmp_path):
     found = lv.open(tmp_path / "a.zarr", voxel_size={"z": 2.0}, unit="nanometer")
     assert found.z.values.tolist() == [0.0, 2.0, 4.0, 6.0]
     assert (found.z.attrs["units"], found.y.attrs["units"]) == ("nanometer", "voxel")
+
+
+def test_facts_of_any_dims_go_with_their_axes(tmp_path):
+    noise = np.random.default_rng(1).random((4, 5))
+    stack = lv.as_stack(numbers(4, 5, 6), voxel_size=2.0, unit="angstrom").drop_vars("x")
+    stack = stack.assign_coords(
+        drift=(("z", "y"), noise, {"units": "pixel"}), run=((), 7, {"a": 1}),
+    )  # fmt: skip
+    for name in ("a.zarr", "a.tif"):
+        lv.save(stack, tmp_path / name)
+        found = lv.open(tmp_path / name, dims=("k", "x", "y")).compute()
+        expected = stack.drop_vars("z").rename(y="x", x="y", z="k").drop_vars("k", errors="ignore")
+        xr.testing.assert_identical(found.rename(None), expected.rename(None))
+        assert "y" not in found.coords
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.tif"])
+def test_an_axis_takes_no_name_of_a_coordinate_of_other_axes(name, tmp_path):
+    stack = lv.as_stack(numbers(4, 5, 6)).assign_coords(run=7, who=("y", list("abcde")))
+    lv.save(stack, tmp_path / name)
+    for dims in (("run", "y", "x"), ("who", "y", "x"), ("z", "y", "run")):
+        with pytest.raises(LabelError, match="dims must not name an axis like a coordinate"):
+            lv.open(tmp_path / name, dims=dims)
+    found = lv.open(tmp_path / name, dims=("z", "who", "x"))
+    assert found.who.dims == ("who",)
+    assert found.sel(who="c").shape == (4, 6)
+
+
+def test_sizes_that_are_said_are_positive(tmp_path):
+    stack = lv.as_stack(numbers(4, 5, 6), voxel_size=2.0).isel(x=slice(None, None, -1))
+    for name in ("a.tif", "b.tif"):
+        lv.save(stack, tmp_path / name)
+    for wrong in (-2.0, 0.0, np.nan, np.inf, {"k": 1.0}):
+        with pytest.raises(LabelError, match="voxel_size gives positive numbers"):
+            lv.open(tmp_path / "a.tif", voxel_size=wrong)
+    np.testing.assert_array_equal(lv.open(tmp_path / "a.tif", voxel_size=3.0).x[:2], [10.0, 13.0])
+    np.testing.assert_array_equal(lv.open(tmp_path).x, stack.x)

@@ -93,6 +93,36 @@ def test_what_other_programs_changed_in_a_tiff_counts(tmp_path):
         lv.open(path)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_tiff_holds_coordinates_of_any_dims_and_size(lazy, tmp_path):
+    stack = stack_of(("k", "z", "y", "x"), (2, 4, 5, 6), "f4").drop_vars("y")
+    many = np.random.default_rng(0).random((2, 4, 5))
+    stack = stack.assign_coords(
+        drift=(("k", "z", "y"), many, {"units": "pixel"}), run=((), 7, {"note": "a"}),
+        z=("z", stack.z.values, {**stack.z.attrs, "stage": "up"}),
+    )  # fmt: skip
+    stack = stack.assign_coords(drift=stack.drift.chunk(k=1)) if lazy else stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lazyvol.io.saving.LARGE", 100)
+        lv.save(stack, tmp_path / "a.tif")
+    xr.testing.assert_identical(lv.open(tmp_path / "a.tif").compute(), stack.compute())
+
+
+def test_positions_of_sizes_that_other_programs_changed_are_dropped(tmp_path):
+    path = tmp_path / "a.tif"
+    stack = stack_of(("z", "y", "x"), (4, 5, 6))
+    for d in "zx":
+        stack[d].attrs["stage"] = "up"
+    stack = stack.assign_coords(y=("y", [0.0, 1, 5, 6, 9], stack.y.attrs))
+    lv.save(stack, path)
+    xr.testing.assert_identical(lv.open(path).compute(), stack)
+    rewritten(path, b'PhysicalSizeX="1.25"', b'PhysicalSizeX="9.25"')
+    found = lv.open(path)
+    assert (float(found.x[0]), float(found.x[1])) == (0.0, 9.25)
+    assert float(found.z[1]) == 3.5
+    np.testing.assert_array_equal(found.y, stack.y)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 1, 5, 7), (4, 5, 7), (5, 7)])
 def test_npy_gives_values_back(shape, tmp_path):
     stack = lv.as_stack(np.arange(np.prod(shape), dtype="i4").reshape(shape), name="a")

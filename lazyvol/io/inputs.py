@@ -29,11 +29,11 @@ def sources_of(arrays: Iterable[Any]) -> Iterator[Any]:
 
 def _held(layer: Any) -> Any:
     """What the tasks of a layer are made of, without making tasks that it has not made yet."""
-    if not layer.is_materialized():
-        if hasattr(layer, "recipe"):
-            return layer.recipe
-        if hasattr(layer, "task") and hasattr(layer, "io_deps"):
-            return layer.task, layer.indices, layer.io_deps
+    if hasattr(layer, "task") and hasattr(layer, "io_deps"):
+        handed = [getattr(each, "mapping", each) for each in layer.io_deps.values()]
+        return layer.task, layer.indices, handed
+    if hasattr(layer, "recipe") and not layer.is_materialized():
+        return layer.recipe
     return list(layer.values())
 
 
