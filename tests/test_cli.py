@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from distributed import default_client
 
 import lazyvol as lv
@@ -255,6 +256,16 @@ def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
 def test_info_reads_metadata_alone(files, capsys, monkeypatch):
     monkeypatch.setattr("lazyvol.plan.recipe.Stored.fetch", refuse)
     assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
+
+
+def test_info_tells_of_chunks_that_are_absent(tmp_path, capsys):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    array = group.create_array("a", shape=(4, 6, 6), chunks=(1, 6, 6), dtype="u1")
+    array[1] = 7
+    for options in ([], ["--dims", "k,y,x"]):
+        code, told, _ = run(["info", str(tmp_path / "a.zarr"), *options], capsys)
+        assert (code, told.count("note ")) == (0, 1)
+        assert "3 of 4 chunks are absent" in told
 
 
 def test_convert_keeps_values_and_labels(files, tmp_path, capsys):

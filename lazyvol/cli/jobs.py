@@ -30,6 +30,7 @@ def info(path: str, *, dims: Dims = None) -> None:
         File, folder or pattern.
     """
     with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
         found = open_first(path, dims)
     if isinstance(found, xr.DataArray):
         say_facts(facts_of(found, path))
