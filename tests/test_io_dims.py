@@ -206,3 +206,19 @@ def test_sizes_that_are_said_are_positive(tmp_path):
             lv.open(tmp_path / "a.tif", voxel_size=wrong)
     np.testing.assert_array_equal(lv.open(tmp_path / "a.tif", voxel_size=3.0).x[:2], [10.0, 13.0])
     np.testing.assert_array_equal(lv.open(tmp_path).x, stack.x)
+
+
+def test_uneven_positions_of_files_are_those_of_their_stack(tmp_path):
+    stack = lv.as_stack(numbers(4, 5, 6), voxel_size=2.0).drop_vars("y")
+    places = {"z": ("z", [0.0, 1.0, 5.0, 6.0], {"units": "micrometer"})}
+    for name in ("a.tif", "b.tif"):
+        lv.save(stack.assign_coords(places), tmp_path / name)
+    found = lv.open(tmp_path)
+    assert (found.dims, set(found.coords)) == (("k", "z", "y", "x"), {"file", "z", "x"})
+    xr.testing.assert_identical(found.z.variable, stack.assign_coords(places).z.variable)
+    lv.save(stack.assign_coords(z=("z", [0.0, 1.0, 5.0, 7.0], {})), tmp_path / "c.tif")
+    with pytest.raises(LabelError, match=r"a\.tif and .*c\.tif have other positions along z"):
+        lv.open(tmp_path)
+    lv.save(stack.drop_vars("z"), tmp_path / "c.tif", overwrite=True)
+    with pytest.raises(LabelError, match=r"a\.tif and .*c\.tif have other positions along z"):
+        lv.open(tmp_path)

@@ -114,8 +114,9 @@ def test_what_has_no_place_in_a_table_is_named(suffix, tmp_path):
     noted = table.assign_coords(run=7).assign_attrs(method="x")
     noted["ncc"].attrs["units"] = "furlong"
     words = "coordinates run; attributes method; units of ncc"
-    with pytest.warns(LossWarning, match=words):
+    with pytest.warns(LossWarning, match=words) as told:
         lv.save(noted, path)
+    assert told[0].filename == __file__
     assert lv.io.particles(path).ncc.values.tolist() == [0.5, 0.25]
 
 

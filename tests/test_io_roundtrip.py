@@ -201,5 +201,6 @@ def test_nothing_is_computed_for_a_file_that_is_there(suffix, tmp_path):
 def test_what_a_set_of_one_array_has_beside_it_is_named(suffix, tmp_path):
     array = xr.DataArray(np.zeros((4, 5), "f4"), dims=("y", "x"))
     found = xr.Dataset({"a": array}, {"q": ("q", [1.0])}, {"note": 1})
-    with pytest.warns(LossWarning, match="coordinates q; attributes note of the set"):
+    with pytest.warns(LossWarning, match="coordinates q; attributes note of the set") as told:
         lv.save(found, tmp_path / f"a.{suffix}")
+    assert told[0].filename == __file__

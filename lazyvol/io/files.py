@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import LabelError
+from lazyvol.io.labels import Coord
 from lazyvol.io.spec import Opened
 from lazyvol.plan.recipe import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.stack import SPATIAL
 
 #: header words are float32, and programs round them
 SPACING_TOLERANCE = 1e-3
@@ -114,10 +116,31 @@ def stacked(
         voxel_size=first.voxel_size,
         unit=first.unit,
         origin=origin,
-        coords={"file": (dim, np.array(short_names(paths))), **facts},
+        coords={"file": (dim, np.array(short_names(paths))), **facts, **placed(paths, opened)},
         attrs=repairs(paths, opened) or first.attrs,
         name=name,
+        bare=first.bare,
     )
+
+
+def placed(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
+    """Positions that no spacing tells, which the files must have in common."""
+    first = uneven(opened[0])
+    for path, other in zip(paths, map(uneven, opened), strict=True):
+        if other.keys() != first.keys() or any(
+            not np.array_equal(coord[1], other[d][1]) for d, coord in first.items()
+        ):
+            raise LabelError(
+                f"files of a stack must be alike: {paths[0]} and {path} have other positions along "
+                f"{', '.join(sorted(first.keys() | other.keys()))}; leave one out or convert it"
+            )
+    return first
+
+
+def uneven(opened: Opened) -> dict[str, Coord]:
+    """Positions of the spatial dims that have no known spacing."""
+    places = [d for d in SPATIAL if d in opened.dims and d not in opened.voxel_size]
+    return {d: opened.coords[d] for d in places if d in opened.coords}
 
 
 def check_alike(path: str, first: Opened, other_path: str, other: Opened) -> None:

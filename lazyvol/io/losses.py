@@ -13,13 +13,13 @@ from lazyvol.io.store import Variable
 from lazyvol.stack import LONE, SPATIAL, spacing
 
 
-def warn_of_losses(path: str, lost: Sequence[str]) -> None:
-    """Warn of everything that a file will not hold."""
+def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 4) -> None:
+    """Warn of everything that a file will not hold, ``stacklevel`` calls below who saves it."""
     if lost:
         warnings.warn(
             f"{path}: this format has no place for {'; '.join(lost)}; save a .zarr to keep all",
             LossWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

@@ -99,7 +99,7 @@ def save(
         require_free(path, overwrite)
     if suffix in TABLES and not resume:
         kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
-        warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept))
+        warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept), stacklevel=3)
         write_text(path, TABLES[suffix](_computed(obj, budget), path), overwrite=overwrite)
         return
     done: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def save(
         group = _shared(obj) if isinstance(obj, xr.Dataset) else None
         _store(arrays, path, group, budget, overwrite=overwrite, resume=resume, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
-        warn_of_losses(path, losses.of_set(obj))
+        warn_of_losses(path, losses.of_set(obj), stacklevel=3)
         EXPORTS[suffix](arrays[next(iter(arrays))], path, overwrite)
     else:
         raise LabelError(
