@@ -59,3 +59,7 @@ class StoreError(LazyvolError, OSError):
 
 class ClusterError(LazyvolError, ConnectionError):
     """No cluster answers, or it refuses."""
+
+
+class LossWarning(UserWarning):
+    """A file format has no place for some of what is saved; the message names all of that."""

@@ -68,7 +68,7 @@ def test_mrc_is_what_mrcfile_expects(dims, group, mz, dtype, tmp_path):
     origin = {d: 10.0 * s for d, s in sizes.items()}
     write_mrc(
         path, shape, dtype, blocks_of(values, [2] * len(shape)), dims=dims,
-        voxel_size=sizes, unit="nanometer", origin=origin,
+        voxel_size=sizes, unit="nanometer", origin=origin, name="density",
     )  # fmt: skip
     with mrcfile.open(path) as opened:
         # of float16, mrcfile computes the statistics it compares with in float16
@@ -81,8 +81,8 @@ def test_mrc_is_what_mrcfile_expects(dims, group, mz, dtype, tmp_path):
         assert float(opened.header.rms) == pytest.approx(values.astype("f8").std())
     back = mrc.probe(path)
     assert back.dims == dims
-    assert back.voxel_size == pytest.approx({d: 10 * s for d, s in sizes.items()})
-    assert back.origin == pytest.approx({d: 10 * s for d, s in origin.items()})
+    assert (back.voxel_size, back.unit, back.name) == (sizes, "nanometer", "density")
+    assert back.origin == origin
     np.testing.assert_array_equal(back.source.read(whole(shape)), values)
 
 

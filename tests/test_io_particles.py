@@ -18,7 +18,7 @@ from lazyvol.errors import (
     TargetExistsError,
     TruncatedError,
 )
-from lazyvol.io import star
+from lazyvol.io import star, words
 from tests.strategies import MORE
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -114,7 +114,7 @@ def test_text_that_is_no_star_is_refused(tmp_path, content, message):
 def test_long_texts_are_refused_before_they_take_memory(tmp_path, monkeypatch):
     path = tmp_path / "a.star"
     path.write_text("data_\nloop_\n_a\n" + "b\n" * 1000 + "c" * 10_000 + "\n")
-    monkeypatch.setattr(star, "MAX_TEXT", 10**7)
+    monkeypatch.setattr(words, "MAX_TEXT", 10**7)
     with pytest.raises(LimitExceeded, match="texts of up to 10000 characters"):
         star.read(path)
     monkeypatch.setattr(star, "MAX_STAR", 1000)
@@ -206,7 +206,8 @@ def test_every_program_means_its_own_turn(program, tmp_path):
     np.testing.assert_allclose(back, TURNS[program], atol=1e-6)
     assert [found[f"coordinate_{d}"].item() for d in "xyz"] == [100, 200, 300]
     assert [found[f"shift_{d}"].item() for d in "xyz"] == [-0.5, 1, -2]
-    assert (found["class"].item(), found.tomogram.item(), found.score.item()) == (2, 3, 0.25)
+    tomogram = "3" if program == "relion" else 3  # rlnTomoName is a name
+    assert (found["class"].item(), found.tomogram.item(), found.score.item()) == (2, tomogram, 0.25)
     assert found.shift_x.attrs["units"] == found.coordinate_x.attrs["units"] == "voxel"
     assert found.rot.attrs["units"] == "degree"
     if program == "stopgap":
@@ -339,8 +340,11 @@ def test_columns_that_are_called_like_dims_are_facts_of_another_name(project):
 
 def test_lists_that_cannot_be_opened_say_why(project):
     folder, _ = project
-    with pytest.raises(SourceNotFoundError, match=r"lists gone\.mrc, which is not in"):
-        lv.open(write(folder, ["gone.mrc"]))
+    with pytest.raises(
+        SourceNotFoundError,
+        match=r"row 2 \(gone\.mrc\): the list names 'gone\.mrc', which is not in",
+    ):
+        lv.open(write(folder, ["Extract/p0.mrc", "gone.mrc"]))
     with pytest.raises(FormatError, match="section from 1 to 6"):
         lv.open(write(folder, ["7@Extract/images.mrc"]))
     with pytest.raises(FormatError, match="section from 1 to 6"):

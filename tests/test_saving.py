@@ -15,7 +15,13 @@ import xarray as xr
 import zarr
 
 import lazyvol as lv
-from lazyvol.errors import LabelError, LazyvolError, StoreError, TargetExistsError
+from lazyvol.errors import (
+    LabelError,
+    LazyvolError,
+    LossWarning,
+    StoreError,
+    TargetExistsError,
+)
 from lazyvol.io.target import Target
 from lazyvol.stack import spacing
 
@@ -42,14 +48,16 @@ def test_other_programs_read_what_we_write(stack, tmp_path):
     group = zarr.open_group(tmp_path / "a.zarr", mode="r")
     np.testing.assert_array_equal(group["0"][:], A)
     assert group.attrs["ome"]["version"] == "0.5"
-    lv.save(stack, tmp_path / "a.mrc")
+    with pytest.warns(LossWarning, match="coordinates score, half; attributes handedness, contr"):
+        lv.save(stack, tmp_path / "a.mrc")
     with mrcfile.open(tmp_path / "a.mrc") as file:
         np.testing.assert_array_equal(file.data, A)
         assert file.is_volume_stack()
         assert float(file.voxel_size.x) == 1.5
     lv.save(stack.isel(k=0), tmp_path / "a.tif")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), A[0])
-    lv.save(stack, tmp_path / "a.npy")
+    with pytest.warns(LossWarning, match="voxel size and positions .angstrom.; coordinates"):
+        lv.save(stack, tmp_path / "a.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), A)
 
 
@@ -160,7 +168,9 @@ def test_unknown_suffixes_are_refused(stack, tmp_path):
 
 
 def test_exports_stream(stack, tmp_path):
-    lv.save(stack.isel(k=slice(1, 4)), tmp_path / "part.mrc")
+    plain = stack.drop_vars(["score", "half"]).drop_attrs()
+    plain = plain.assign_coords({d: stack[d] for d in "zyx"})
+    lv.save(plain.isel(k=slice(1, 4)), tmp_path / "part.mrc")
     opened = lv.open(tmp_path / "part.mrc")
     assert opened.dims == ("k", "z", "y", "x")
     np.testing.assert_array_equal(opened.values, A[1:4])

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +26,33 @@ def parameter_texts(function: Callable[..., Any], module: ModuleType) -> dict[st
     sections = SECTION.split(inspect.cleandoc(function.__doc__ or ""))
     own = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Parameters", "")
     return shared | dict(_definitions(own))
+
+
+def shell_words(message: str, names: Collection[str]) -> str:
+    """A message in the words of the shell: options ``names`` as they are typed.
+
+    Examples
+    --------
+    >>> shell_words("a.npy: pass overwrite=True, or dims=('y', 'x')", {"overwrite", "dims"})
+    'a.npy: pass --overwrite, or --dims y,x'
+    >>> shell_words("masks.sphere: max_shift must be above 0, got -1", {"max_shift"})
+    'masks.sphere: --max-shift must be above 0, got -1'
+    """
+    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    told = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: _option(m[1]), message)
+    told = re.sub(rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{_option(m[1])} ", told)
+    told = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: _option(m[1]), told)
+    told = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
+                  lambda m: m[1] + _option(m[2]), told)  # fmt: skip
+    return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_items(m[2])}", told)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _items(text: str) -> str:
+    return ",".join(part.strip(" '\"") for part in text.split(",") if part.strip())
 
 
 def _definitions(text: str) -> Iterator[tuple[str, str]]:

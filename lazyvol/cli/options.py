@@ -4,11 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
 from lazyvol.client import connect, tasks_at_once
+from lazyvol.errors import OptionError
+from lazyvol.io import open as open_stack
 from lazyvol.plan.budget import limited
 
 RUN = Group("Run", sort_key=10)
@@ -36,6 +38,11 @@ Resume = Annotated[
     bool,
     Parameter(negative="", help="Do only what an interrupted run of the same command left "
                                 "unfinished (.zarr)."),
+]  # fmt: skip
+Dims = Annotated[
+    str | None,
+    Parameter(help="Names of all axes of the first file, e.g. k,y,x, where it does not say or is "
+                   "wrong."),
 ]  # fmt: skip
 
 
@@ -67,17 +74,26 @@ class Writing(Running):
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True)
 class Resuming(Writing):
-    """How a command runs and writes what can be resumed."""
+    """How a command runs on a file and writes what can be resumed."""
 
     resume: Resume = False
+    dims: Dims = None
 
 
 RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()
 
 
+def open_first(path: str, dims: str | None) -> Any:
+    """The first file of a command, its axes called ``dims``, names with commas between."""
+    named = None if dims is None else [d.strip() for d in dims.split(",")]
+    return open_stack(path, dims=named)
+
+
 @contextmanager
 def running(options: Running) -> Iterator[None]:
     """Budget, threads and cluster of a command."""
+    if options.workers is not None and options.workers < 1:
+        raise OptionError(f"workers must be 1 or more, got {options.workers}")
     with ExitStack() as stack:
         stack.enter_context(limited(options.memory, options.workers))
         stack.enter_context(tasks_at_once(options.workers))

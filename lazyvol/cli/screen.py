@@ -10,7 +10,7 @@ from typing import Any
 import xarray as xr
 
 from lazyvol import screening
-from lazyvol.cli.options import WRITING, Running, Writing, running, say
+from lazyvol.cli.options import WRITING, Dims, Running, Writing, open_first, running, say
 from lazyvol.io import open as open_stack
 from lazyvol.report import ScreenResult
 from lazyvol.report.words import findings, peak_text
@@ -54,6 +54,7 @@ def screen_stack(
     wedge: tuple[float, float] | None = None,
     mask: str | None = None,
     templates: str | None = None,
+    dims: Dims = None,
     options: Writing = WRITING,
 ) -> None:
     """Average particles, find those that are wrong, write a report.
@@ -82,7 +83,7 @@ def screen_stack(
     """
     question = Question(fdr, angles, wedge, mask, templates)
     with running(options):
-        result = screened(open_stack(path), out, path, question, options)
+        result = screened(open_first(path, dims), out, path, question, options)
     report(result, out)
 
 

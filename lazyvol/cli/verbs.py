@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -15,8 +16,9 @@ from cyclopts import App, Parameter
 
 import lazyvol.ops
 from lazyvol.cli.docs import about, headline, parameter_texts
-from lazyvol.cli.options import RESUMING, Resuming, running
-from lazyvol.cli.results import write_result
+from lazyvol.cli.options import RESUMING, Resuming, open_first, running
+from lazyvol.cli.results import require_format, write_result
+from lazyvol.errors import LazyvolError, OptionError
 from lazyvol.io import open as open_stack
 
 PLAIN = (bool, int, float, str, type(None))
@@ -28,13 +30,14 @@ class Argument:
     """One parameter of an operation, and what the command line takes for it.
 
     ``placed`` arguments have a place, the others a name. ``opens`` tells that the text may be a
-    path, ``parses`` that it stands for something else than text, ``several`` that one value is
-    still a sequence.
+    path, ``sets`` that its file may hold several arrays, ``parses`` that it stands for something
+    else than text, ``several`` that one value is still a sequence.
     """
 
     name: str
     placed: bool
     opens: bool
+    sets: bool
     parses: bool
     several: bool
     hint: Any
@@ -53,7 +56,10 @@ class Argument:
         single = {str, int, float} & kinds
         several = Sequence in {get_origin(k) for k in kinds} and not single
         hint = str if parses else hint
-        return cls(parameter.name, placed, opens, parses, several, hint, parameter.default, text)
+        return cls(
+            parameter.name, placed, opens, xr.Dataset in kinds, parses, several, hint,
+            parameter.default, text,
+        )  # fmt: skip
 
     def parameter(self) -> inspect.Parameter:
         """The command's parameter; a default that text cannot say is left to the operation."""
@@ -65,12 +71,18 @@ class Argument:
         shown: Any = Annotated[hint, Parameter(help=self.text or None)]
         return inspect.Parameter(self.name, kind, default=default, annotation=shown)
 
-    def value(self, given: Any) -> Any:
+    def value(self, given: Any, opener: Callable[[str], Any] = open_stack) -> Any:
         """What the operation gets for what the command line gave."""
         if not self.parses or given is None:
             return given
         if self.opens:
-            return _opened(given, self.placed)
+            found = _opened(given, self.placed, opener)
+            if isinstance(found, xr.Dataset) and not self.sets:
+                raise OptionError(
+                    f"{self.name} must be one array, {given} is a set of "
+                    f"{', '.join(map(str, found))}; name one, e.g. {given}/{next(iter(found), '')}"
+                )
+            return found
         value = parsed(given)
         return (value,) if self.several and not isinstance(value, tuple | dict) else value
 
@@ -95,9 +107,26 @@ class Verb:
 
     def result(self, given: Mapping[str, Any]) -> Any:
         """The operation's lazy result for the texts and values of a command line."""
-        values = {a.name: a.value(given[a.name]) for a in self.arguments if a.name in given}
+        options = given.get("options") or RESUMING
+        first = partial(open_first, dims=options.dims)
+        values = dict[str, Any]()
+        for n, a in enumerate(self.arguments):
+            if a.name in given:
+                values[a.name] = a.value(given[a.name], open_stack if n else first)
         placed = [values.pop(a.name) for a in self.arguments if a.placed]
-        return self.function(*placed, **values)
+        try:
+            return self.function(*placed, **values)
+        except LazyvolError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            raise OptionError(
+                f"an argument of {self.topic} {self.name} does not fit: {error}; the command is "
+                f"{self._usage()}"
+            ) from error
+
+    def _usage(self) -> str:
+        placed = " ".join(a.name.upper() for a in self.arguments if a.placed)
+        return f"lazyvol {self.topic} {self.name} {placed} OUT"
 
     def command(self) -> Callable[..., None]:
         """The function that the command line calls."""
@@ -114,6 +143,7 @@ class Verb:
 
     def _run(self, given: Mapping[str, Any]) -> None:
         options = given.get("options") or RESUMING
+        require_format(given["out"], f"; the command is {self._usage()}")
         with running(options):
             write_result(self.result(given), given["out"], options, self.name)
 
@@ -187,12 +217,12 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _opened(text: str, placed: bool) -> Any:
+def _opened(text: str, placed: bool, opener: Callable[[str], Any]) -> Any:
     """An array from its path, or a shape such as ``64x64x64``; an optional word stays a word."""
     if not Path(text).exists() and not SHAPE.fullmatch(text) and _numeric(value := parsed(text)):
         return value
     if Path(text).exists() or (not SHAPE.fullmatch(text) and (placed or "." in text)):
-        return open_stack(text)
+        return opener(text)
     if SHAPE.fullmatch(text):
         return tuple(int(n) for n in re.split("[x,]", text))
     return text

@@ -34,6 +34,7 @@ def open(
     chunks: Chunks = "auto",
     voxel_size: float | Mapping[str, float] | None = None,
     unit: str | None = None,
+    dims: Sequence[str] | None = None,
     permissive: bool = False,
     missing: str = "fill",
 ) -> Any:
@@ -57,6 +58,13 @@ def open(
         one per spatial dim.
     unit
         Unit of the positions, likewise.
+    dims
+        Names of all axes of the array, in the order in which it opens without them, where the
+        file does not say or is wrong: ``("k", "y", "x")`` for images that are no volume. Of
+        several files the first name is that of the axis along which they are joined. Files without
+        names of axes (NPY, HDF5, plain TIFF) open as (y, x), (z, y, x), (k, z, y, x) or
+        (k, channel, z, y, x); where they have other numbers of axes, or end in one of 3 or 4
+        that may be colours, they are refused without ``dims``.
     permissive
         Read damaged files and stores with missing chunks as far as a listed repair allows.
     missing
@@ -89,14 +97,20 @@ def open(
         raise OptionError(f"open: missing must be 'fill' or 'error', got {missing!r}")
     found = data_set(source, permissive, missing)
     if found is not None:
+        if dims is not None:
+            raise LabelError(
+                f"{source}: dims must name the axes of one array, this is a set of "
+                f"{', '.join(found.variables)}; open one of them, e.g. "
+                f"{os.path.join(str(source), next(iter(found.variables), 'name'))}"
+            )
         _warn_of_absent(found.variables)
         return _data_set(found, chunks, voxel_size, unit)
-    opened = probe(source, permissive=permissive, missing=missing)
-    _warn_of_absent({os.fspath(source) if isinstance(source, PathLike) else source: opened})
+    opened = probe(source, permissive=permissive, dims=dims, missing=missing)
+    _warn_of_absent({os.fspath(source) if isinstance(source, str | PathLike) else "": opened})
     return _array(opened, chunks, voxel_size, unit)
 
 
-def _warn_of_absent(opened: Mapping[Any, Opened]) -> None:
+def _warn_of_absent(opened: Mapping[str, Opened]) -> None:
     """Say once which arrays have chunks that are not stored."""
     found = [f"{name}: {each.absent}" for name, each in opened.items() if each.absent]
     if found:

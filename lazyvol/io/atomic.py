@@ -77,6 +77,17 @@ def replacing(path: str, partial: str) -> Iterator[BinaryIO]:
         raise
 
 
+def require_free(path: PathLike, overwrite: bool) -> str:
+    """Absolute path of a file that may be written; refused where something is stored under it."""
+    target = os.path.abspath(path)
+    if os.path.isdir(target) or (os.path.lexists(target) and not overwrite):
+        raise TargetExistsError(
+            f"{target}: something is stored here; choose another name, or pass overwrite=True to "
+            "replace a file"
+        )
+    return target
+
+
 def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None]) -> None:
     """A single file that ``write`` fills, in place only when it is complete.
 
@@ -87,12 +98,7 @@ def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None
     StoreError
         The operating system refuses; nothing is left under ``path``.
     """
-    target = os.path.abspath(path)
-    if os.path.isdir(target) or (os.path.lexists(target) and not overwrite):
-        raise TargetExistsError(
-            f"{target}: something is stored here; choose another name, or pass overwrite=True to "
-            "replace a file"
-        )
+    target = require_free(path, overwrite)
     aside = f"{target}.lazyvol-tmp-{uuid4().hex}"
     with storing(target):
         try:

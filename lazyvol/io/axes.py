@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite, prod
 
-from lazyvol.errors import FormatError
+from lazyvol.errors import FormatError, LabelError
+from lazyvol.stack import require_no_colours
 
 #: order in which a reader hands over the axes of a file
 ORDER = ("k", "frame", "channel", "sample", "z", "y", "x")
@@ -21,6 +22,9 @@ NAMES = {
     "y": "y",
     "x": "x",
 }
+
+#: letters of OME for our dims
+TIFF_AXES = {"k": "T", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
 
 #: names for axes a file leaves nameless, by how many there are before y and x; a lone one is z
 NAMELESS: Mapping[int, tuple[str, ...]] = {
@@ -78,27 +82,51 @@ def positive(sizes: Mapping[str, float]) -> dict[str, float]:
 
 
 def arrange(names: Sequence[str], where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Dims of a file with axes ``names`` in the order of `ORDER`, and the axis each one is."""
-    if len(set(names)) != len(names) or not set(names) <= set(ORDER):
-        raise FormatError(
-            f"{where}: axes must be different ones of {', '.join(ORDER)}; found {', '.join(names)}"
-        )
+    """Dims of a file with axes ``names`` in the order of `ORDER`, and the axis each one is.
+
+    Names that nobody knows stay where they are.
+    """
+    if len(set(names)) != len(names):
+        raise FormatError(f"{where}: axes must differ, found {', '.join(names)}")
+    if not set(names) <= set(ORDER):
+        return tuple(names), tuple(range(len(names)))
     dims = tuple(sorted(names, key=ORDER.index))
     return dims, tuple(names.index(dim) for dim in dims)
 
 
-def nameless(count: int, where: str) -> tuple[str, ...]:
-    """Names of all axes of an array of ``count`` axes that carries none.
+def guessed(shape: Sequence[int], where: str) -> tuple[tuple[str, ...], LabelError | None]:
+    """Names of all axes of an array that carries none, and why they must not be a guess, if so.
 
     Two are (y, x), three (z, y, x), four (k, z, y, x), five (k, channel, z, y, x).
+
+    Examples
+    --------
+    >>> guessed((5, 7, 11), "a.npy")
+    (('z', 'y', 'x'), None)
+    >>> print(guessed((5,), "a.npy")[1])
+    a.npy: 2 to 5 axes have names by their number, found 1; name them with dims=
     """
+    count = len(shape)
     if count - 2 not in NAMELESS:
-        raise FormatError(f"{where}: an array without axis names needs 2 to 5 axes, found {count}")
-    return (*NAMELESS[count - 2], "y", "x")
+        return tuple(f"axis_{n}" for n in range(count)), LabelError(
+            f"{where}: 2 to 5 axes have names by their number, found {count}; name them with dims="
+        )
+    return (*NAMELESS[count - 2], "y", "x"), colours(shape, where)
 
 
-def named(letters: Sequence[str], where: str) -> tuple[str, ...]:
-    """Names of axes given by letters or words.
+def colours(shape: Sequence[int], where: str) -> LabelError | None:
+    """Why the axes of an array without names must not be guessed: they may end in colours."""
+    try:
+        require_no_colours(shape, where)
+    except LabelError as error:
+        return error
+    return None
+
+
+def named(
+    letters: Sequence[str], shape: Sequence[int], where: str
+) -> tuple[tuple[str, ...], LabelError | None]:
+    """Names of axes given by letters or words, and why they must not be a guess, if so.
 
     Unknown ones get the first free names of z, k, channel, frame, in the order of `ORDER`.
     """
@@ -107,13 +135,14 @@ def named(letters: Sequence[str], where: str) -> tuple[str, ...]:
         known[len(known) - 1 - known[::-1].index("channel")] = "sample"
     missing = known.count(None)
     free = [name for name in ("z", "k", "channel", "frame") if name not in known]
-    if missing > min(3, len(free)):
-        raise FormatError(
-            f"{where}: at most 3 of the axes {'/'.join(letters)} may be unknown; "
-            "save it with named axes"
+    if missing > min(3, len(free)) or len({*known} - {None}) < len(known) - missing:
+        return tuple(f"axis_{n}" for n in range(len(known))), LabelError(
+            f"{where}: axes must be different ones of {', '.join(NAMES)} and at most 3 others, "
+            f"found {'/'.join(letters)}; name them with dims="
         )
     fill = iter(sorted(free[:missing], key=ORDER.index))
-    return tuple(name or next(fill) for name in known)
+    doubt = colours(shape, where) if missing and "channel" not in known else None
+    return tuple(name or next(fill) for name in known), doubt
 
 
 def elements(shape: Sequence[int], where: str) -> int:

@@ -1,5 +1,6 @@
 """Single files that other programs read: NPY and MRC written block by block, TIFF at once."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -13,7 +14,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
-from lazyvol.io.axes import METRES, unit_of
+from lazyvol.io.axes import METRES, TIFF_AXES, unit_of
+from lazyvol.io.labels import KEY, Labels, record
+from lazyvol.io.mrcheader import MARK
 from lazyvol.plan.recipe import Array
 from lazyvol.plan.regions import Region, lengths, size, whole
 from lazyvol.stack import STACK
@@ -34,7 +37,6 @@ TIFF_DTYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
     *("float32", "float64"),
 )
-TIFF_AXES = {STACK: "T", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
 TIFF_UNITS = {"angstrom": "\u00c5", "nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm"}
 
 
@@ -168,12 +170,14 @@ def write_mrc(
     voxel_size: Mapping[str, float] | None = None,
     unit: str = "angstrom",
     origin: Mapping[str, float] | None = None,
+    name: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write an MRC2014 file block by block; it has its name only when it is complete.
 
     Volumes (z, y, x) are ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
     stacks of them (k, y, x) ISPG 0. Lengths are written in angstrom, 0 where they are not known.
+    Labels of the header tell our reader the dims, the unit and the name.
 
     Parameters
     ----------
@@ -187,24 +191,29 @@ def write_mrc(
         Names of the axes.
     voxel_size, unit, origin
         Spacing and position of the first voxel per spatial dim, and their unit.
+    name
+        Name of the quantity; left out where it does not fit in a label.
     overwrite
         Replace a file that is there.
 
     Raises
     ------
     LabelError
-        A dtype without a mode, or dims that MRC has no form for.
+        A dtype without a mode, dims that MRC has no form for, or an axis of length 0.
     TargetExistsError, StoreError
         As `write_npy`.
     """
-    name = np.dtype(dtype).name
-    if name not in MRC_MODES:
+    kind = np.dtype(dtype).name
+    if kind not in MRC_MODES:
         raise LabelError(
-            f"{path}: MRC files hold {', '.join(MRC_MODES)}, got {name}; convert it, e.g. with "
+            f"{path}: MRC files hold {', '.join(MRC_MODES)}, got {kind}; convert it, e.g. with "
             "astype('float32')"
         )
     header = _mrc_header(path, shape, dims)
-    header["mode"] = MRC_MODES[name]
+    header["mode"] = MRC_MODES[kind]
+    notes = {"dims": " ".join(dims), "unit": unit if unit_of(unit) else "", "name": name or ""}
+    labels = [MARK, *(f"{MARK} {k} {v}" for k, v in notes.items() if fits_label(v))]
+    header["nlabl"], header["label"][: len(labels)] = len(labels), [n.encode() for n in labels]
     factor = _angstrom(unit)
     for axis, count in zip("xyz", (header["mx"], header["my"], header["mz"]), strict=True):
         header["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
@@ -223,6 +232,20 @@ def write_mrc(
     write_file(path, overwrite, write)
 
 
+def fits_label(text: str) -> bool:
+    """Whether a text comes back from a label of an MRC header."""
+    plain = text.isascii() and text.isprintable() and text == text.strip()
+    return bool(text) and plain and len(f"{MARK} name {text}") <= 80
+
+
+def _require_voxels(path: PathLike, shape: Sequence[int], what: str) -> None:
+    if 0 in shape:
+        raise LabelError(
+            f"{path}: {what} files must hold one voxel or more, got shape {tuple(shape)}; save a "
+            ".zarr"
+        )
+
+
 def _little(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return np.dtype(dtype).newbyteorder("<")
 
@@ -239,6 +262,7 @@ def _mrc_header(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np
             f"{path}: MRC files hold (z, y, x), (k, z, y, x), (k, y, x) or (y, x), got dims "
             f"{tuple(dims)}; transpose it, or save it as .zarr"
         )
+    _require_voxels(path, shape, "MRC")
     sections = prod(shape[:-2])
     per_volume = shape[-3] if "z" in dims else 1
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
@@ -248,7 +272,6 @@ def _mrc_header(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
     header["ispg"], header["nversion"] = MRC_FORMS[tuple(dims)], MRC_VERSION
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
-    header["nlabl"], header["label"][0] = 1, b"lazyvol"
     return header
 
 
@@ -259,12 +282,13 @@ def write_tiff(
     dims: Sequence[str],
     voxel_size: Mapping[str, float] | None = None,
     unit: str = "micrometer",
+    labels: Labels | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write an OME-TIFF file, a page per plane; it has its name only when it is complete.
 
-    The stack axis k becomes T, channel C. The array is in memory: for larger results save an MRC
-    or a zarr store.
+    The stack axis k becomes T, channel C. An annotation holds what OME has no place for.
+    The array is in memory: for larger results save an MRC or a zarr store.
 
     Parameters
     ----------
@@ -276,13 +300,16 @@ def write_tiff(
         Names of its axes: y and x at the end, before them k, channel and z in this order.
     voxel_size, unit
         Spacing per spatial dim, and its unit.
+    labels
+        All labels, which `lazyvol.open` finds again.
     overwrite
         Replace a file that is there.
 
     Raises
     ------
     LabelError
-        A dtype or dims that OME-TIFF has no form for.
+        A dtype or dims that OME-TIFF has no form for, an axis of length 0, or labels that are no
+        plain values.
     TargetExistsError, StoreError
         As `write_npy`.
     """
@@ -298,10 +325,16 @@ def write_tiff(
             f"{path}: OME-TIFF axes are k, channel, z, y, x in this order, y and x among them, "
             f"got {tuple(dims)}; transpose it, or save it as .zarr"
         )
+    _require_voxels(path, values.shape, "OME-TIFF")
     metadata: dict[str, Any] = {"axes": axes}
+    if labels is not None:
+        content = json.dumps(record(labels, values.shape, values.dtype))
+        metadata["CommentAnnotation"] = {"Namespace": KEY, "Value": content}
+        if labels.name and labels.name.isprintable():
+            metadata["Name"] = labels.name
     found = unit_of(unit)
     for dim, length in (voxel_size or {}).items():
-        if found and dim in dims and dim in "zyx":
+        if found and dim in dims and dim in "zyx" and length > 0:
             metadata[f"PhysicalSize{dim.upper()}"] = length * found[1]
             metadata[f"PhysicalSize{dim.upper()}Unit"] = TIFF_UNITS[found[0]]
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import LabelError
+from lazyvol.io.labels import Coord
 from lazyvol.io.spec import Opened
 from lazyvol.plan.recipe import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.stack import SPATIAL
 
 #: header words are float32, and programs round them
 SPACING_TOLERANCE = 1e-3
@@ -84,8 +86,10 @@ def digest(members: Sequence[Source]) -> str:
     return blake2b(" ".join(m.token for m in members).encode(), digest_size=12).hexdigest()
 
 
-def stacked(paths: Sequence[str], opened: Sequence[Opened], name: str | None) -> Opened:
-    """Files of one volume or image each as one stack.
+def stacked(
+    paths: Sequence[str], opened: Sequence[Opened], name: str | None, along: str | None = None
+) -> Opened:
+    """Files of one volume or image each as one stack, along a first axis ``along`` if it is named.
 
     Planes (y, x) become sections of a volume along z. Volumes become (k, z, y, x). Image stacks
     (k, y, x), such as one tilt series per particle, become (k, frame, y, x). The coordinate
@@ -99,10 +103,12 @@ def stacked(paths: Sequence[str], opened: Sequence[Opened], name: str | None) ->
     for path, other in zip(paths, opened, strict=True):
         check_alike(paths[0], opened[0], path, other)
     first = opened[0]
-    dim = "z" if "z" not in first.dims and "k" not in first.dims else "k"
-    dims = tuple("frame" if d == "k" else d for d in first.dims)
-    check_single(first, paths[0])
-    axis = dims.index("y") if dim == "z" else 0
+    dim, dims, axis = along or "", first.dims, 0
+    if along is None:
+        dim = "z" if "z" not in first.dims and "k" not in first.dims else "k"
+        dims = tuple("frame" if d == "k" else d for d in first.dims)
+        check_single(first, paths[0])
+        axis = dims.index("y") if dim == "z" else 0
     origin, facts = origins(opened, dim)
     return Opened(
         source=StackedSource(tuple(o.source for o in opened), axis),
@@ -110,10 +116,31 @@ def stacked(paths: Sequence[str], opened: Sequence[Opened], name: str | None) ->
         voxel_size=first.voxel_size,
         unit=first.unit,
         origin=origin,
-        coords={"file": (dim, np.array(short_names(paths))), **facts},
+        coords={"file": (dim, np.array(short_names(paths))), **facts, **placed(paths, opened)},
         attrs=repairs(paths, opened) or first.attrs,
         name=name,
+        bare=first.bare,
     )
+
+
+def placed(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
+    """Positions that no spacing tells, which the files must have in common."""
+    first = uneven(opened[0])
+    for path, other in zip(paths, map(uneven, opened), strict=True):
+        if other.keys() != first.keys() or any(
+            not np.array_equal(coord[1], other[d][1]) for d, coord in first.items()
+        ):
+            raise LabelError(
+                f"files of a stack must be alike: {paths[0]} and {path} have other positions along "
+                f"{', '.join(sorted(first.keys() | other.keys()))}; leave one out or convert it"
+            )
+    return first
+
+
+def uneven(opened: Opened) -> dict[str, Coord]:
+    """Positions of the spatial dims that have no known spacing."""
+    places = [d for d in SPATIAL if d in opened.dims and d not in opened.voxel_size]
+    return {d: opened.coords[d] for d in places if d in opened.coords}
 
 
 def check_alike(path: str, first: Opened, other_path: str, other: Opened) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 
 from lazyvol.errors import (
     FormatError,
+    LabelError,
     LazyvolError,
     SourceNotFoundError,
     TruncatedError,
     UnsafeSourceError,
 )
 from lazyvol.io import cf
-from lazyvol.io.axes import arrange, elements, named, nameless, positive
+from lazyvol.io.axes import arrange, elements, guessed, named, positive
 from lazyvol.io.extras import formats
 from lazyvol.io.raw import (
     Layout,
@@ -73,7 +74,8 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     with opened(file) as store:
         data = dataset(store, wanted, file.path)
         check_safe(data, file.path)
-        dims, order = arrange(axis_names(data, file.path), file.path)
+        names, doubt = axis_names(data, file.path)
+        dims, order = arrange(names, file.path)
         spacing = voxel_size(data, dims)
         return Opened(
             source=cf.decoded(source_of(file, data, order), packing(data), file.path),
@@ -81,6 +83,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
             voxel_size=spacing,
             unit="micrometer" if spacing else "voxel",
             name=PurePath(data.name).name,
+            doubt=doubt,
         )
 
 
@@ -161,15 +164,15 @@ def check_safe(data: Any, where: str) -> None:
     elements(data.shape or (0,), where)
 
 
-def axis_names(data: Any, where: str) -> tuple[str, ...]:
-    """Axis names by labels, by an ``axes`` attribute, or by their number."""
+def axis_names(data: Any, where: str) -> tuple[tuple[str, ...], LabelError | None]:
+    """Axis names by labels, by an ``axes`` attribute, or by their number, and doubts of them."""
     labels = [dim.label for dim in data.dims]
     if all(labels):
-        return named(labels, where)
+        return named(labels, data.shape, where)
     axes = data.attrs.get("axes")
     if isinstance(axes, str) and len(axes) == data.ndim:
-        return named(axes, where)
-    return nameless(data.ndim, where)
+        return named(axes, data.shape, where)
+    return guessed(data.shape, where)
 
 
 def voxel_size(data: Any, dims: Sequence[str]) -> dict[str, float]:

@@ -17,15 +17,18 @@ All other columns keep their names.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import FormatError, LabelError
-from lazyvol.io import em, star
+from lazyvol.io import commas, em, star
+from lazyvol.io.rows import columns
 from lazyvol.plan.recipe import Array
 from lazyvol.stack import SPATIAL, STACK
 
@@ -64,9 +67,13 @@ MOTIVE = {
 }  # fmt: skip
 #: names of dims, which no fact may have
 TAKEN = (STACK, *SPATIAL, "frame")
+#: label of what counts the particles, where it is saved
+INDEX = "lazyvol_k"
 COUNTED = ("tag", "class", "tomogram", "object")
 #: attribute that holds the table of optics groups
 OPTICS = "optics"
+#: name of a column of commas with its unit
+TITLED = re.compile(r"(.+) \[([^\[\]]+)\]")
 
 Facts = dict[str, Array]
 
@@ -77,8 +84,9 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
     Parameters
     ----------
     path
-        A STAR file of RELION (3.0 to 5) or STOPGAP (.star), a Dynamo table (.tbl), or a motive
-        list in EM format (.em). See `lazyvol.io.lists` for what the facts mean.
+        A STAR file of RELION (3.0 to 5) or STOPGAP (.star), a Dynamo table (.tbl), a motive
+        list in EM format (.em), or a table that was saved as .csv. See `lazyvol.io.lists` for
+        what the facts mean.
 
     Returns
     -------
@@ -110,7 +118,24 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
         return dataset(*_dynamo(where))
     if suffix == ".em":
         return dataset(*_motive(where))
-    raise FormatError(f"{where}: particle lists are .star, .tbl and .em files; convert it")
+    if suffix == ".csv":
+        return _table(where)
+    raise FormatError(f"{where}: particle lists are .star, .tbl, .em and .csv files; convert it")
+
+
+def _table(where: str) -> xr.Dataset:
+    """Facts of a table of commas as `lazyvol.save` writes it, units in brackets behind a name."""
+    found, said = Facts(), dict[str, str]()
+    for label, values in commas.read(where).items():
+        titled = TITLED.fullmatch(label)
+        known = titled is not None and titled[1] in units("voxel")
+        name, unit = (titled[1], titled[2]) if titled and known else (label, "")
+        name = f"list_{name}" if name in TAKEN and name != STACK else name
+        found[name] = values
+        said |= {name: unit} if unit else {}
+    if STACK in found and np.array_equal(found[STACK], np.arange(len(found[STACK]))):
+        del found[STACK]
+    return dataset(found, "voxel", said=said)
 
 
 def particle_block(blocks: list[star.Block], where: str) -> tuple[star.Block, star.Block | None]:
@@ -129,10 +154,7 @@ def facts_of(block: star.Block, optics: star.Block | None) -> tuple[Facts, str]:
     """Facts of the particles in a block, and the unit of their shifts."""
     if {"motl_idx", "the"} <= set(block.columns):
         return _stopgap(block.columns), "voxel"
-    found: Facts = {}
-    for label, values in block.columns.items():
-        name = RELION.get(label, f"list_{label}" if label in TAKEN else label)
-        found[label if name in found else name] = values
+    found = {_fact(label, block.columns): values for label, values in block.columns.items()}
     if "rlnCoordinateZ" in block.columns and "rlnMicrographName" in block.columns:
         found.setdefault("tomogram", block.columns["rlnMicrographName"])
     if "rlnOriginXAngst" in block.columns:
@@ -140,16 +162,27 @@ def facts_of(block: star.Block, optics: star.Block | None) -> tuple[Facts, str]:
     sizes = pixel_sizes(block, optics)
     if sizes is None:
         return found, "voxel"
-    for name in ("shift_x", "shift_y", "shift_z"):
-        if name in found:
-            found[name] = found[name] * sizes
+    for label in ("rlnOriginX", "rlnOriginY", "rlnOriginZ"):
+        if label in block.columns:
+            found[_fact(label, block.columns)] = block.columns[label] * sizes
     return found, "angstrom"
+
+
+def _fact(label: str, columns: Mapping[str, Array]) -> str:
+    """Name of the fact in a column: that of RELION's first label, else the label's own."""
+    name = RELION.get(label)
+    if label == INDEX:
+        return STACK
+    if name is None:
+        return f"list_{label}" if label in TAKEN else label
+    rivals = [other for other, own in RELION.items() if own == name and other in columns]
+    return name if rivals[0] == label and name not in columns else label
 
 
 def pixel_sizes(block: star.Block, optics: star.Block | None) -> Array | None:
     """Angstrom per pixel of every particle's image, where the file says."""
     columns = block.columns
-    if optics is not None and "rlnImagePixelSize" in optics.columns:
+    if optics is not None and len(optics) and "rlnImagePixelSize" in optics.columns:
         groups = optics.columns.get("rlnOpticsGroup", np.arange(1, len(optics) + 1))
         sizes = dict(
             zip(groups.tolist(), optics.columns["rlnImagePixelSize"].tolist(), strict=True)
@@ -242,9 +275,14 @@ def units(shift: str) -> dict[str, str]:
     return places | dict.fromkeys(ANGLES, "degree")
 
 
-def dataset(facts: Facts, shift: str, optics: star.Block | None = None) -> xr.Dataset:
+def dataset(
+    facts: Facts,
+    shift: str,
+    optics: star.Block | None = None,
+    said: Mapping[str, str] = MappingProxyType({}),
+) -> xr.Dataset:
     """Facts as coordinates on k."""
-    known = units(shift)
+    known = units(shift) | dict(said)
     coords = {n: (STACK, v, {"units": known[n]} if n in known else {}) for n, v in facts.items()}
     attrs = {} if optics is None else {OPTICS: table_of(optics)}
     return xr.Dataset(coords=coords, attrs=attrs)
@@ -255,29 +293,56 @@ def table_of(block: star.Block) -> dict[str, list[Any]]:
     return {name: values.tolist() for name, values in block.columns.items()}
 
 
-def star_text(table: xr.Dataset) -> str:
-    """A dataset along one dim as a RELION STAR file: facts under RELION's labels, others as named.
+def star_text(table: xr.DataArray | xr.Dataset, where: str = "a .star file") -> str:
+    """What is along one dim as a RELION STAR file: facts under RELION's labels, others as named.
 
     Raises
     ------
     LabelError
-        It has more dims than one, or a name has spaces.
+        A variable has other dims, a fact has another unit than RELION's, a name has white space,
+        or a value cannot be written.
     """
-    if len(table.sizes) != 1:
-        raise LabelError(f"a .star file lists facts along one dim, got {dict(table.sizes)}")
-    dim = next(iter(table.sizes))
-    names = [n for n in (*table.coords, *table) if n != dim and table[n].dims == (dim,)]
-    columns = {_label(str(n), table[n].attrs.get("units")): table[n].values for n in names}
-    if len(columns) != len(names) or any(" " in label for label in columns):
-        raise LabelError(f"columns of a .star file have names of their own, no spaces, got {names}")
-    notes = (table.attrs, *(a.attrs for a in table.values()))
+    dim, found = columns(table, where)
+    if dim in table.coords:
+        other = f"list_{dim}" if dim in TAKEN else dim
+        found = {INDEX if dim == STACK else other: table[dim], **found}
+    shift = _unit_of_shifts(found, where)
+    labels = {n: _label(n, a, shift, where) for n, a in found.items()}
+    bad = [label for label in labels.values() if not label or set(label) & set(star.WHITE + "\n")]
+    if bad or len({*labels.values()}) != len(labels):
+        raise LabelError(
+            f"{where}: columns must have names of their own, no spaces, got "
+            f"{bad or sorted(labels)}; rename them"
+        )
+    notes = (table.attrs, *(a.attrs for a in found.values()))
     optics = next((n[OPTICS] for n in notes if OPTICS in n), None)
     blocks = [(OPTICS, optics)] if isinstance(optics, Mapping) else []
-    return star.text([*blocks, ("particles", columns)])
+    return star.text([*blocks, ("particles", {labels[n]: a.values for n, a in found.items()})])
 
 
-def _label(name: str, unit: object) -> str:
-    """RELION's label of a fact; shifts in angstrom and in pixels have two."""
-    if name.startswith("shift_") and name[6:] in ("x", "y", "z"):
-        return f"rlnOrigin{name[6:].upper()}" + ("Angst" if unit == "angstrom" else "")
-    return next((label for label, own in RELION.items() if own == name), name)
+def _unit_of_shifts(found: Mapping[str, xr.DataArray], where: str) -> str:
+    """Unit of all shifts, one that RELION has a label for."""
+    shifts = [n for n in found if n.startswith("shift_") and n[6:] in ("x", "y", "z")]
+    told = {str(found[n].attrs.get("units", "voxel")) for n in shifts} or {"voxel"}
+    if len(told) > 1 or not told <= {"voxel", "angstrom"}:
+        raise LabelError(
+            f"{where}: shifts must all be in voxel or all in angstrom, got {sorted(told)}; "
+            "convert them and set attrs['units']"
+        )
+    return told.pop()
+
+
+def _label(name: str, values: xr.DataArray, shift: str, where: str) -> str:
+    """RELION's label of a fact in RELION's unit; numbers under labels of names keep their own."""
+    if name in units(shift):
+        own = values.attrs.get("units", units(shift)[name])
+        if own != units(shift)[name]:
+            raise LabelError(
+                f"{where}: {name} must be in {units(shift)[name]}, got {own}; convert it and set "
+                "attrs['units'], or rename it"
+            )
+    labels = [label for label, own in RELION.items() if own == name]
+    if name.startswith("shift_") and labels:
+        labels = [label for label in labels if label.endswith("Angst") == (shift == "angstrom")]
+    label = labels[0] if labels else name
+    return name if star.NAMES.fullmatch(label) and values.dtype.kind not in "UOT" else label

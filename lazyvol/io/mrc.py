@@ -9,6 +9,8 @@ Conventions, by MRC2014 and the programs that came before it:
 * Voxel size is CELLA / M in angstrom; 0, negative and not finite mean unknown.
 * The first voxel is at ORIGIN where one of its words is not 0, else at NSTART voxels: programs
   that write both mean the same place. IMOD turns the sign of ORIGIN unless its flag 4 is set.
+* Labels of our own writer tell a stack of one image from an image, the unit that lengths had, and
+  the name.
 * Mode 0 is signed, unless IMOD's stamp is there without its flag 1.
 """
 
@@ -16,7 +18,7 @@ import os
 from math import isfinite
 
 from lazyvol.errors import FormatError, TruncatedError
-from lazyvol.io.axes import arrange, positive
+from lazyvol.io.axes import METRES, arrange, positive, unit_of
 from lazyvol.io.compressed import CompressedSource, codec_of, head, plain_name
 from lazyvol.io.mrcheader import HEADER_BYTES, IMOD_ORIGIN, STACK_GROUPS, Header, parse
 from lazyvol.io.raw import Layout, RawSource, StoredFile, check_extent, stored_file
@@ -74,6 +76,8 @@ def described(
 ) -> Opened:
     """Source with the labels of its header."""
     spacing = positive({d: v for d, v in voxel_size(header).items() if d in dims})
+    places = origin(header, spacing)
+    unit, angstrom = noted_unit(header)
     attrs: dict[str, object] = {}
     if repairs.made:
         attrs["repairs"] = tuple(repairs.made)
@@ -82,11 +86,11 @@ def described(
     return Opened(
         source=source,
         dims=dims,
-        voxel_size=spacing,
-        unit="angstrom" if spacing else "voxel",
-        origin=origin(header, spacing),
+        voxel_size={d: digits(v / angstrom) for d, v in spacing.items()},
+        unit=unit if spacing else "voxel",
+        origin={d: digits(v / angstrom) for d, v in places.items()},
         attrs=attrs,
-        name=name,
+        name=header.notes.get("name", name),
     )
 
 
@@ -97,7 +101,8 @@ def stored_axes(header: Header, suffix: str, where: str) -> tuple[tuple[str, ...
     if header.group in STACK_GROUPS:
         per_volume = sections_per_volume(header, where)
         return ("k", *names), (sections // per_volume, per_volume, rows, columns)
-    if header.group == 0 and sections == 1 and suffix != ".mrcs" and names[0] == "z":
+    lone = sections == 1 and suffix != ".mrcs" and header.notes.get("dims") != "k y x"
+    if header.group == 0 and lone and names[0] == "z":
         return names[1:], (rows, columns)
     images = suffix == ".mrcs" or (header.group == 0 and header.grid[2] == 1)
     if images and names[0] == "z":
@@ -125,6 +130,13 @@ def voxel_size(header: Header) -> dict[str, float]:
     """Spacing per axis of the cell as the header has it; 0 where M is 0."""
     cells = zip(LETTERS, header.cell, header.grid, strict=True)
     return {letter: digits(cell / grid) if grid else 0.0 for letter, cell, grid in cells}
+
+
+def noted_unit(header: Header) -> tuple[str, float]:
+    """Unit that lengths had before our writer turned them into angstrom, and its angstrom."""
+    word = header.notes.get("unit", "angstrom")
+    found = unit_of(word)
+    return (word, METRES[found[0]] * found[1] / METRES["angstrom"]) if found else ("angstrom", 1.0)
 
 
 def digits(value: float) -> float:

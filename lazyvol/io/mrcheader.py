@@ -1,6 +1,7 @@
 """The 1024-byte MRC header: parsed, checked, and repaired only where that is asked for."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lazyvol.errors import FormatError, TruncatedError
@@ -14,6 +15,9 @@ STAMPS = {b"\x44\x44": "<", b"\x44\x41": "<", b"\x11\x11": ">"}
 STACK_GROUPS = range(401, 631)
 IMOD_STAMP = 1146047817
 IMOD_SIGNED, IMOD_ORIGIN = 1, 4
+LABELS, LABEL_BYTES = 224, 80
+#: how labels of our writer begin
+MARK = "lazyvol"
 
 Triple = tuple[int, int, int]
 Sizes = tuple[float, float, float]
@@ -35,6 +39,7 @@ class Header:
     extended: int
     origin: Sizes
     imod: int | None
+    notes: Mapping[str, str]
 
     @property
     def dtype(self) -> str:
@@ -77,7 +82,20 @@ def unpack(head: bytes, order: str) -> Header:
         extended=words[23],
         origin=struct.unpack_from(f"{order}3f", head, 196),
         imod=flags if stamp == IMOD_STAMP else None,
+        notes=notes(head),
     )
+
+
+def notes(head: bytes) -> dict[str, str]:
+    """What labels of our writer say: ``lazyvol dims k y x``."""
+    found = {}
+    for start in range(LABELS, HEADER_BYTES, LABEL_BYTES):
+        label = head[start : start + LABEL_BYTES].rstrip(b"\0 ").decode("ascii", "replace")
+        mark, _, note = label.partition(" ")
+        key, _, value = note.partition(" ")
+        if mark == MARK and value:
+            found[key] = value
+    return found
 
 
 def byte_order(head: bytes, repairs: Repairs) -> str:

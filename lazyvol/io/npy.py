@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, TruncatedError, UnsafeSourceError
-from lazyvol.io.axes import arrange, elements, nameless
+from lazyvol.io.axes import arrange, elements, guessed
 from lazyvol.io.raw import Layout, RawSource, check_dtype, check_extent, stored_file
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.spec import Opened
@@ -47,7 +47,8 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     repairs = Repairs(file.path, permissive)
     text, offset = header_text(file.head(MAX_HEADER + 12), file.path)
     dtype, shape, fortran = header_fields(text, file.path)
-    dims, order = arrange(nameless(len(shape), file.path), file.path)
+    names, doubt = guessed(shape, file.path)
+    dims, order = arrange(names, file.path)
     stored = tuple(reversed(shape)) if fortran else shape
     turned = tuple(reversed(order)) if fortran else order
     layout = Layout(offset, dtype.str, stored, turned)
@@ -57,6 +58,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         dims=dims,
         attrs={"repairs": tuple(repairs.made)} if repairs.made else {},
         name=PurePath(file.path).stem,
+        doubt=doubt,
     )
 
 

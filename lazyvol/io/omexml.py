@@ -46,20 +46,33 @@ def planes(description: str, pages: int, where: str) -> Planes:
         raise FormatError(f"{where}: the OME-XML breaks OME's rules: {error!r}") from error
 
 
+def comment(description: str, space: str, where: str) -> str | None:
+    """Text of the first comment in a name space; None where there is none."""
+    notes = (e for e in tree(description, where).iter() if e.tag.endswith("}CommentAnnotation"))
+    note = next((n for n in notes if n.attrib.get("Namespace") == space), None)
+    value = None if note is None else next((e for e in note if e.tag.endswith("}Value")), None)
+    return None if value is None else value.text
+
+
 def first_pixels(description: str, where: str) -> ElementTree.Element:
     """The ``Pixels`` element of the first image."""
+    root = tree(description, where)
+    found = next((e for image in root for e in image if e.tag.endswith("}Pixels")), None)
+    if found is None:
+        raise FormatError(f"{where}: the OME-XML holds no image")
+    return found
+
+
+def tree(description: str, where: str) -> ElementTree.Element:
+    """OME-XML of bounded size, without entities."""
     if len(description) > MAX_XML:
         raise LimitExceeded(f"{where}: OME-XML may have {MAX_XML} bytes, found {len(description)}")
     if "<!DOCTYPE" in description or "<!ENTITY" in description:
         raise UnsafeSourceError(f"{where}: OME-XML must not define entities")
     try:
-        root = ElementTree.fromstring(description)
+        return ElementTree.fromstring(description)
     except ElementTree.ParseError as error:
         raise FormatError(f"{where}: the OME-XML is no XML: {error}") from error
-    found = next((e for image in root for e in image if e.tag.endswith("}Pixels")), None)
-    if found is None:
-        raise FormatError(f"{where}: the OME-XML holds no image")
-    return found
 
 
 def read(pixels: ElementTree.Element, pages: int, where: str) -> Planes:

@@ -30,7 +30,8 @@ def coordinates(
     given = _given(voxel_size, spatial)
     kept = {n: coord for n, coord in opened.coords.items() if n not in given}
     sizes = {d: s for d, s in opened.voxel_size.items() if d not in kept} | given
-    bad = {d: s for d, s in sizes.items() if d not in spatial or not (np.isfinite(s) and s > 0)}
+    wrong = {d for d, s in given.items() if d not in spatial or not s > 0}
+    bad = {d: s for d, s in sizes.items() if d in wrong or not np.isfinite(s) or s == 0}
     if bad:
         raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
     known = unit or (opened.unit if opened.voxel_size else "voxel")

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from lazyvol.errors import FormatError, LimitExceeded, SourceNotFoundError
+from lazyvol.errors import FormatError, LabelError, LimitExceeded, SourceNotFoundError
 from lazyvol.io import em, hdf5, mrc, nifti, npy, starstack, tiff
 from lazyvol.io.compressed import codec_of, head, plain_name
 from lazyvol.io.files import natural, stacked
@@ -53,7 +53,11 @@ PACKED = (MRC, NIFTI)
 
 
 def probe(
-    source: PathLike | Sequence[PathLike], *, permissive: bool = False, missing: str = "fill"
+    source: PathLike | Sequence[PathLike],
+    *,
+    permissive: bool = False,
+    dims: Sequence[str] | None = None,
+    missing: str = "fill",
 ) -> Opened:
     """What is stored under ``source``; headers are read, data are not.
 
@@ -66,6 +70,9 @@ def probe(
         in natural order (img2 before img10) for a folder or a pattern, as given for a list.
     permissive
         Read files with the faults that their reader names, each noted in ``attrs["repairs"]``.
+    dims
+        Names of all axes, in the order in which they open without. Of many files the first name
+        is that of the axis along which they are joined, the others are those of each file.
     missing
         Whether absent chunks of a zarr store of others are read as the fill value, ``"fill"``, or
         refused, ``"error"``.
@@ -82,7 +89,7 @@ def probe(
     FormatError
         No reader knows the content, or it breaks the rules of its format.
     LabelError
-        Files of a stack are not alike.
+        Files of a stack are not alike; ``dims`` does not name every axis once, or must be given.
 
     Examples
     --------
@@ -96,23 +103,34 @@ def probe(
     (('k', 'z', 'y', 'x'), (2, 5, 7, 11), ['img2.npy', 'img10.npy'])
     """
     if not isinstance(source, str | os.PathLike):
-        return many([os.fspath(path) for path in source], None, permissive)
+        return many([os.fspath(path) for path in source], None, permissive, dims)
     path = os.fspath(source)
     if os.path.isdir(path):
-        return folder(path, permissive, missing)
+        return folder(path, permissive, dims, missing)
     if not os.path.lexists(path) and any(sign in path for sign in WILDCARDS):
-        return many(matches(path), Path(path).parent.name or None, permissive)
-    return single(path, permissive)
+        return many(matches(path), Path(path).parent.name or None, permissive, dims)
+    return single(path, permissive, dims)
 
 
-def single(path: str, permissive: bool) -> Opened:
+def single(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Opened:
     """One file, read by the reader that knows it."""
     name = path.partition(hdf5.SEPARATOR)[0] if not os.path.lexists(path) else path
     if not os.path.lexists(name):
         raise missing(name)
     if Path(path).suffix.lower() in starstack.SUFFIXES:
-        return starstack.probe(path, single, permissive=permissive)
-    return format_of(name).read(path, permissive=permissive)
+        found = starstack.probe(path, single, permissive=permissive)
+    else:
+        found = format_of(name).read(path, permissive=permissive)
+    return called(found, dims, path)
+
+
+def called(found: Opened, dims: Sequence[str] | None, path: str) -> Opened:
+    """An array with the names it is given; one whose names would be a guess needs some."""
+    if dims is not None:
+        return found.renamed(dims, path)
+    if found.doubt is not None:
+        raise found.doubt
+    return found
 
 
 def format_of(path: str) -> Format:
@@ -150,12 +168,15 @@ def by_suffix(path: str) -> Format | None:
     return next((f for f in FORMATS if suffix in f.suffixes), None)
 
 
-def folder(path: str, permissive: bool, missing: str = "fill") -> Opened:
+def folder(
+    path: str, permissive: bool, dims: Sequence[str] | None = None, missing: str = "fill"
+) -> Opened:
     """A zarr store, or all files of the one format in a folder."""
     if any(os.path.lexists(os.path.join(path, mark)) for mark in ZARR_MARKS):
         from lazyvol.io import zarr
 
-        return zarr.probe(path, permissive=permissive, missing=missing)
+        store = zarr.probe(path, permissive=permissive, missing=missing)
+        return store if dims is None else store.renamed(dims, path)
     names = listed(path)
     kinds = Counter(plain_name(name)[1] for name in names if by_suffix(name))
     if not kinds:
@@ -169,7 +190,7 @@ def folder(path: str, permissive: bool, missing: str = "fill") -> Opened:
             f"such as {os.path.join(path, '*' + suffix)}"
         )
     chosen = [os.path.join(path, name) for name in names if by_suffix(name)]
-    return many(sorted(chosen, key=natural), Path(path).name, permissive)
+    return many(sorted(chosen, key=natural), Path(path).name, permissive, dims)
 
 
 def data_set(
@@ -203,13 +224,22 @@ def matches(pattern: str) -> list[str]:
     return files
 
 
-def many(paths: Sequence[str], name: str | None, permissive: bool) -> Opened:
+def many(
+    paths: Sequence[str], name: str | None, permissive: bool, dims: Sequence[str] | None = None
+) -> Opened:
     """Files as one stack, the header of each one read."""
     if not paths:
         raise SourceNotFoundError("a list of files must not be empty; give at least one path")
     if len(paths) > MAX_FILES:
         raise LimitExceeded(f"a stack may have {MAX_FILES} files, found more; join them first")
-    return stacked(paths, [single(path, permissive) for path in paths], name)
+    if dims is None:
+        return stacked(paths, [single(path, permissive) for path in paths], name)
+    if isinstance(dims, str) or not len(dims) or dims[0] in dims[1:]:
+        raise LabelError(
+            f"{paths[0]}: dims must name the axis of the files and then each axis of one file "
+            f"once, got {dims}"
+        )
+    return stacked(paths, [single(path, permissive, dims[1:]) for path in paths], name, dims[0])
 
 
 def missing(path: str) -> SourceNotFoundError:

@@ -10,9 +10,12 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, TargetExistsError
+from lazyvol.io import losses, rows
+from lazyvol.io.atomic import require_free
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
 from lazyvol.io.inputs import sources_of
-from lazyvol.io.lists import star_text
+from lazyvol.io.lists import OPTICS, star_text, units
+from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.positions import spacing_and_origin, told_by_spacing
 from lazyvol.io.shardgrid import shard_grid
 from lazyvol.io.store import Beside, Variable, create, create_group
@@ -48,6 +51,8 @@ def save(
     checksums, of any size; a Dataset becomes a group. ``.npy``, ``.mrc`` and ``.tif`` write one
     array that fits in memory. ``.csv`` and ``.star`` list what is along one dim, scores, flags
     and facts, a row for each particle; STAR under RELION's labels (see ``lazyvol.io.particles``).
+    Where a format has no place for a label, a `LossWarning` names it: TIFF keeps all; MRC dims,
+    lengths and the name; NPY nothing but values.
 
     Parameters
     ----------
@@ -90,8 +95,12 @@ def save(
     refuse_own_input(path, _sources(obj))
     if budget.memory is not None:
         explain(obj, memory=memory)
+    if (suffix in TABLES or suffix in EXPORTS) and not resume:
+        require_free(path, overwrite)
     if suffix in TABLES and not resume:
-        write_text(path, TABLES[suffix](_table(obj, path, budget)), overwrite=overwrite)
+        kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
+        warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept), stacklevel=3)
+        write_text(path, TABLES[suffix](_computed(obj, budget), path), overwrite=overwrite)
         return
     done: dict[str, Any] = {}
     arrays = {name: _refitted(a, budget, done) for name, a in _arrays(obj).items()}
@@ -99,12 +108,13 @@ def save(
         group = _shared(obj) if isinstance(obj, xr.Dataset) else None
         _store(arrays, path, group, budget, overwrite=overwrite, resume=resume, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
+        warn_of_losses(path, losses.of_set(obj), stacklevel=3)
         EXPORTS[suffix](arrays[next(iter(arrays))], path, overwrite)
     else:
         raise LabelError(
             f"results are saved as .zarr, single arrays also as {', '.join(EXPORTS)}, what is "
-            f"along one dim as {', '.join(TABLES)} (without resume); got {path!r} for "
-            f"{len(arrays)} arrays with {resume=}"
+            f"along one dim as {', '.join(TABLES)} (neither can be resumed); got {path!r} for "
+            f"{len(arrays)} arrays{' with resume=True' if resume else ''}"
         )
 
 
@@ -201,8 +211,8 @@ def _shard_bytes(array: xr.DataArray, budget: Budget) -> int:
     return bytes_
 
 
-def _variable(array: xr.DataArray) -> Variable:
-    """Labels of an array as the store writes them."""
+def _variable(array: xr.DataArray, *, aside: bool = True) -> Variable:
+    """Labels of an array as files hold them, large coordinates ``aside`` of the metadata."""
     sizes, origin = spacing_and_origin(array)
     units = {unit_of(array, d) for d in sizes}
     if len(units) > 1:
@@ -212,7 +222,7 @@ def _variable(array: xr.DataArray) -> Variable:
     unit = units.pop() if units else "voxel"
     told = told_by_spacing(array, sizes, unit, origin)
     named = {_text(name): coord for name, coord in array.coords.items() if name not in told}
-    large = _large(array)
+    large = _large(array) if aside else {}
     dims = tuple(_text(d) for d in array.dims)
     return Variable(
         shape=array.shape,
@@ -260,15 +270,12 @@ def _text(name: Hashable) -> str:
     return name
 
 
-def _table(obj: xr.DataArray | xr.Dataset, path: str, budget: Budget) -> xr.Dataset:
-    """What is along one dim, computed."""
-    if len(obj.sizes) > 1:
-        raise LabelError(
-            f"{path}: a table lists what is along one dim, got {dict(obj.sizes)}; save a .zarr"
-        )
-    found = obj if isinstance(obj, xr.Dataset) else obj.to_dataset(name=obj.name or "value")
+def _computed(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArray | xr.Dataset:
+    """What goes into a table, in memory; its coordinates stay also where it has no variables."""
     done: dict[str, Any] = {}
-    return found.map(_refitted, keep_attrs=True, args=(budget, done)).compute()
+    if isinstance(obj, xr.DataArray):
+        return _refitted(obj, budget, done).compute()
+    return obj.assign({name: _refitted(a, budget, done) for name, a in obj.items()}).compute()
 
 
 def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
@@ -279,35 +286,38 @@ def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
 
 
 def _npy(array: xr.DataArray, path: str, overwrite: bool) -> None:
+    warn_of_losses(path, losses.of_npy(array, _variable(array), path))
     blocks = partial(_blocks, array)
     write_npy(path, array.shape, array.dtype, blocks, overwrite=overwrite)
 
 
 def _rising(array: xr.DataArray, path: str) -> Variable:
-    """Labels of an array, whose positions must not decrease: only a store can tell that."""
+    """Labels of an array, whose positions must not decrease: MRC has no place for that."""
     spec = _variable(array)
     falling = [d for d, size in spec.voxel_size.items() if size < 0]
     if falling:
         raise LabelError(
             f"save: positions must increase in {path}, those along {falling} decrease; turn the "
-            f"axes by isel({falling[0]}=slice(None, None, -1)), or save a .zarr"
+            f"axes by isel({falling[0]}=slice(None, None, -1)), or save a .zarr or .tif"
         )
     return spec
 
 
 def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
     spec = _rising(array, path)
+    warn_of_losses(path, losses.of_mrc(array, spec))
     write_mrc(
         path, array.shape, array.dtype, partial(_blocks, array), dims=spec.dims,
-        voxel_size=spec.voxel_size, unit=spec.unit, origin=spec.origin, overwrite=overwrite,
+        voxel_size=spec.voxel_size, unit=spec.unit, origin=spec.origin, name=spec.name,
+        overwrite=overwrite,
     )  # fmt: skip
 
 
 def _tiff(array: xr.DataArray, path: str, overwrite: bool) -> None:
-    spec = _rising(array, path)
+    spec = _variable(array, aside=False)
     write_tiff(
         path, array.values, dims=spec.dims, voxel_size=spec.voxel_size, unit=spec.unit,
-        overwrite=overwrite,
+        labels=spec.labels, overwrite=overwrite,
     )  # fmt: skip
 
 

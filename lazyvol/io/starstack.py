@@ -72,8 +72,9 @@ class Section:
 def probe(path: str, single: Single, *, permissive: bool = False) -> Opened:
     """Stack of the images that a STAR file lists, ``single`` opening each file.
 
-    A name is that of a file, or ``number@file`` for one section of it, counted from 1. Relative
-    names start at the list's folder, one of the four above it, or the current one.
+    A name is that of a file, or ``number@file`` for one section of it, counted from 1; the first
+    ``@`` behind a number counts, others belong to the file. Relative names start at the list's
+    folder, one of the four above it, or the current one.
 
     Raises
     ------
@@ -91,30 +92,35 @@ def probe(path: str, single: Single, *, permissive: bool = False) -> Opened:
             "lazyvol.io.particles"
         )
     names = [str(name) for name in block.columns[label]]
-    opened = _images(names, path, single, permissive)
-    found = stacked(names, opened, PurePath(path).stem) if len(opened) > 1 else _alone(opened[0])
+    rows = [f"{path}, row {n} ({name})" for n, name in enumerate(names, 1)]
+    opened = _images(names, rows, path, single, permissive)
+    found = stacked(rows, opened, PurePath(path).stem) if len(opened) > 1 else _alone(opened[0])
     return _described(found, block, optics)
 
 
-def _images(names: list[str], path: str, single: Single, permissive: bool) -> list[Opened]:
+def _images(
+    names: list[str], rows: list[str], path: str, single: Single, permissive: bool
+) -> list[Opened]:
     """Every image, each file opened once."""
     files: dict[str, Opened] = {}
     found = []
-    for name in names:
-        number, at, file = name.rpartition("@")
+    for name, row in zip(names, rows, strict=True):
+        number, at, file = name.partition("@")
+        if not at or (not number.isdecimal() and _places(name, path)):
+            at, file = "", name
         if file not in files:
-            files[file] = single(_place(file, path), permissive)
-        found.append(_section(files[file], number, name) if at else files[file])
+            files[file] = single(_place(file, path, row), permissive)
+        found.append(_section(files[file], number, row) if at else files[file])
     return found
 
 
-def _section(opened: Opened, number: str, name: str) -> Opened:
+def _section(opened: Opened, number: str, row: str) -> Opened:
     """Section ``number`` of a stack of images or volumes."""
     count = opened.source.shape[0]
     if len(opened.dims) < 3 or not number.isdecimal() or not 1 <= int(number) <= count:
         raise FormatError(
-            f"{name}: a number before '@' is that of a section from 1 to {count} of a stack, found "
-            f"{number!r} of {opened.dims}"
+            f"{row}: a number before '@' must be that of a section from 1 to {count} of a stack, "
+            f"found {number!r} of {opened.dims}"
         )
     dims = opened.dims[1:]
     known = {d: s for d, s in opened.voxel_size.items() if d in dims}
@@ -129,19 +135,25 @@ def _alone(opened: Opened) -> Opened:
     return replace(opened, source=StackedSource((opened.source,)), dims=dims)
 
 
-def _place(file: str, path: str) -> str:
-    """Where a listed file lies."""
+def _places(file: str, path: str) -> list[Path]:
+    """Where a listed file lies, the nearest place first."""
     start = Path(os.path.abspath(path)).parent
     folders = [start, *list(start.parents)[:PARENTS], Path.cwd()]
-    places = [folder / file for folder in folders]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    places = (folder / file for folder in folders)
+    return [place for place in places if file and place.is_file()]
+
+
+def _place(file: str, path: str, row: str) -> str:
+    """The nearest place of a listed file."""
+    found = _places(file, path)
+    if not found:
+        start = Path(os.path.abspath(path)).parent
         raise SourceNotFoundError(
-            f"{path}: it lists {file}, which is not in {start}, nor from the {PARENTS} folders "
-            "above it; move the list to its project's folder, or read the facts alone with "
+            f"{row}: the list names {file!r}, which is not in {start}, nor from the {PARENTS} "
+            "folders above it; move the list to its project's folder, or read the facts alone with "
             "lazyvol.io.particles"
         )
-    return str(found)
+    return str(found[0])
 
 
 def _described(found: Opened, block: star.Block, optics: star.Block | None) -> Opened:

@@ -1,18 +1,21 @@
 """Text files of results: tables as comma-separated values, complete or not there."""
 
-import csv
-import io
 import os
 from typing import BinaryIO
 
+import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.io import commas
 from lazyvol.io.atomic import write_file
+from lazyvol.io.lists import units
+from lazyvol.io.rows import columns
 
 
-def csv_text(table: xr.Dataset) -> str:
-    """A dataset over one dim, or none, as comma-separated values: labels, coordinates, variables.
+def csv_text(table: xr.DataArray | xr.Dataset, where: str = "a .csv file") -> str:
+    """What is along one dim as comma-separated values: labels, coordinates, variables.
+
+    A fact in another unit than `particles` would take it for has it in brackets.
 
     Examples
     --------
@@ -21,20 +24,16 @@ def csv_text(table: xr.Dataset) -> str:
     0,0.5
     1,0.25
     """
-    if len(table.sizes) > 1:
-        raise LabelError(
-            f"a .csv file holds results over one dim, got {dict(table.sizes)}; write a .zarr"
-        )
-    rows = table if table.sizes else table.expand_dims("row")
-    dim = next(iter(rows.sizes))
-    labels = rows[dim].values.tolist() if dim in rows.coords else range(rows.sizes[dim])
-    others = [*(c for c in rows.coords if c != dim and rows[c].dims == (dim,)), *rows]
-    columns = {str(dim): labels} | {str(name): rows[name].values.tolist() for name in others}
-    memory = io.StringIO(newline="")
-    writer = csv.writer(memory, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return memory.getvalue()
+    dim, found = columns(table, where)
+    count = next((len(a) for a in found.values()), 0)
+    labels = table[dim].values if dim in table.coords else np.arange(count)
+    return commas.text({dim: labels} | {_titled(n, a): a.values for n, a in found.items()})
+
+
+def _titled(name: str, values: xr.DataArray) -> str:
+    own = values.attrs.get("units")
+    usual = units("voxel").get(name)
+    return f"{name} [{own}]" if usual and own and own != usual else name
 
 
 def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:

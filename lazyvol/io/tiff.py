@@ -5,18 +5,20 @@ statistics run over; C, and samples such as RGB, are channel; Z, Y, X come last.
 has pages is (z, y, x), as electron microscopes write sections; with a known Z its other axis is k.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
+from math import isclose, prod
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import arrange, common_unit, elements, named
-from lazyvol.io.omexml import is_ome, planes
+from lazyvol.io.axes import TIFF_AXES, arrange, common_unit, elements, named
+from lazyvol.io.labels import KEY, Elsewhere, Labels, read_record
+from lazyvol.io.omexml import comment, is_ome, planes
 from lazyvol.io.raw import Layout, RawSource, StoredFile, check_dtype, check_extent, stored_file
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.spec import Opened
@@ -45,6 +47,7 @@ class Series:
     offset: int | None
     voxel_size: Mapping[str, float]
     unit: str
+    labels: Labels | None = None
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
@@ -81,15 +84,36 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         series = first_series(tif, chain, repairs)
         for complaint in complaints:
             repairs.need(f"tifffile reports {complaint!r:.200}", "ignoring it")
-        dims, order = arrange(named(series.axes, file.path), file.path)
+        names, doubt = named(series.axes, series.shape, file.path)
+        dims, order = arrange(names, file.path)
         source = source_of(file, tif, series, order)
-    return Opened(
+    found = Opened(
         source=source,
         dims=dims,
         voxel_size={d: v for d, v in series.voxel_size.items() if d in dims},
         unit=series.unit,
         attrs={"repairs": tuple(repairs.made)} if repairs.made else {},
         name=PurePath(file.path).stem.removesuffix(".ome"),
+        doubt=doubt,
+    )
+    return found if series.labels is None else labelled(found, series.labels)
+
+
+def labelled(found: Opened, own: Labels) -> Opened:
+    """A file of ours with its labels; a spacing that another program has changed since counts."""
+    sizes, unit = common_unit({d: (v, own.unit) for d, v in own.voxel_size.items()})
+    same = sizes.keys() == found.voxel_size.keys() and all(
+        isclose(v, found.voxel_size[d], rel_tol=1e-6) for d, v in sizes.items()
+    )
+    attrs, name = {**own.attrs, **found.attrs}, own.name or found.name
+    found = replace(found, coords=own.coords, attrs=attrs, name=name, bare=own.bare)
+    if same and unit == found.unit:
+        return replace(found, voxel_size=own.voxel_size, unit=own.unit, origin=own.origin)
+    changed = own.voxel_size.keys() | found.voxel_size.keys()
+    return replace(
+        found,
+        coords={n: coord for n, coord in own.coords.items() if n not in changed},
+        bare=tuple(d for d in own.bare if d not in changed),
     )
 
 
@@ -106,9 +130,11 @@ def first_series(tif: Any, chain: tuple[int, ...], repairs: Repairs) -> Series:
     if is_ome(first.description):
         ome = planes(first.description, len(chain), repairs.where)
         pages = tuple(chain[page] for page in ome.pages)
-        axes, shape = squeezed(ome.axes, ome.shape)
+        own = own_labels(first, ome.axes + first.axes, ome.shape + first.shape, repairs.where)
+        kept = "" if own is None else "".join(TIFF_AXES[dim] for dim in own.dims)
+        axes, shape = squeezed(ome.axes, ome.shape, kept)
         axes, shape = axes + first.axes, shape + first.shape
-        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit)
+        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit, own)
     found = tif.series[0]
     if len(tif.series) > 1:
         shapes = ", ".join(str(s.shape) for s in tif.series[:5])
@@ -118,10 +144,31 @@ def first_series(tif: Any, chain: tuple[int, ...], repairs: Repairs) -> Series:
     return Series(found.axes, found.shape, pages, found.dataoffset, spacing, unit)
 
 
-def squeezed(axes: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """Axes along which there is more than one plane."""
-    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1]
-    return "".join(a for a, _ in kept), tuple(n for _, n in kept)
+def own_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> Labels | None:
+    """Labels of our writer; those of an array that is another one by now are left alone."""
+    note = comment(page.description, KEY, where)
+    if note is None:
+        return None
+    try:
+        content = json.loads(note)
+        letters = [TIFF_AXES[dim] for dim in content["dims"]]
+        lengths = tuple(content["shape"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"{where}: its annotation {KEY!r} is damaged: {error!r:.80}") from error
+    known = dict(zip(axes, shape, strict=True))
+    same = tuple(known.get(a) for a in letters) == lengths and prod(lengths) == prod(shape)
+    if not same or page.dtype is None:
+        return None
+    found = read_record(content, lengths, np.dtype(page.dtype), where)
+    if any(isinstance(values, Elsewhere) for _, values, *_ in found.coords.values()):
+        raise FormatError(f"{where}: its annotation {KEY!r} must hold all coordinates")
+    return found
+
+
+def squeezed(axes: str, shape: tuple[int, ...], kept: str) -> tuple[str, tuple[int, ...]]:
+    """Axes along which there is more than one plane, and those that are ``kept``."""
+    some = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in kept]
+    return "".join(a for a, _ in some), tuple(n for _, n in some)
 
 
 def imagej_spacing(tif: Any, page: Any) -> tuple[dict[str, float], str]:

@@ -1,0 +1,197 @@
+"""What the command line refuses: a line in the shell's words, an exit code, no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import xarray as xr
+
+import lazyvol as lv
+from lazyvol.cli import main
+from lazyvol.cli.docs import shell_words
+
+USAGE, FAILURE = 2, 1
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with a stack, a volume, a set of arrays, images of colours and nonsense."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(4, 5, 7, 11)).astype("f4")
+    stack = lv.as_stack(values, voxel_size=2.0, unit="angstrom", name="density")
+    np.save("s.npy", values)
+    np.save("colours.npy", np.zeros((9, 8, 3), "f4"))
+    lv.save(stack, "s.zarr")
+    lv.save(stack[0], "v.zarr")
+    lv.save(xr.Dataset({"a": stack, "b": stack}), "set.zarr")
+    Path("text.mrc").write_text("hello")
+    return tmp_path
+
+
+def refused(tokens: str, capsys) -> tuple[int, str]:
+    """Exit code and the one line on standard error."""
+    code = main(tokens.split())
+    err = capsys.readouterr().err
+    assert err.startswith("lazyvol: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return code, err
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ("stats quantile s.npy out.mrc 0.5", "got '0.5'; the command is lazyvol stats quantile"),
+        ("stats quantile s.npy abc out.mrc", "an argument of stats quantile does not fit:"),
+        ("stats quantile s.npy 2 out.mrc", "--q "),
+        ("stats var", "--stack requires an argument"),
+        ("stats var s.npy", "--out requires an argument"),
+        ("stats var s.npy o.npy extra more", "too many arguments: extra more"),
+        ("stats var s.npy o.npy --colour red", "Unknown option: --colour"),
+        ("stats var s.npy o.npy --ddof x", "--ddof"),
+        ("stats var s.npy o.npy --ddof", "--ddof"),
+        ("stats vr s.npy o.npy", 'Unknown command "vr". Did you mean "var"?'),
+        ("nothing", 'Unknown command "nothing"'),
+        ("stats var s.npy out.zarr --dim q", "LabelError: --dim "),
+        ("stats var s.npy out.zarr --memory lots", "--memory is a number of bytes"),
+        ("stats var s.npy out.zarr --workers 0", "--workers must be 1 or more, got 0"),
+        ("stats var s.npy out.xyz", "--out must end in one of .zarr, .npy, .mrc"),
+        ("stats var s.npy .", "--out must end in one of"),
+        ("convert s.npy out", "--out must end in one of"),
+        ("convert set.zarr out.mrc", "got 'out.mrc' for 2 arrays"),
+        ("stats describe s.npy out.mrc", "single arrays also as .npy, .mrc"),
+        ("stats var s.npy out.csv", "a table must list what is along one dim"),
+        ("stats var set.zarr out.npy", "set.zarr is a set of a, b; name one, e.g. set.zarr/a"),
+        ("filters gaussian s.npy abc out.npy", "sigma is 0 or more"),
+        ("masks sphere 4x4x4 out.npy --radius -3", "--radius is a number"),
+        ("info s.npy b", "too many arguments: b"),
+        ("info", "--path requires an argument"),
+        ("info colours.npy", "name every axis with --dims, e.g."),
+        ("info s.npy --dims y,x", "--dims must name each of its 4 axes (k, z, y, x) once"),
+        ("info set.zarr --dims y,x", "--dims must name the axes of one array"),
+        ("explain s.npy stats", "an operation is a topic and a name, got 'stats "),
+        ("explain s.npy stats vr", "there are count, describe"),
+        ("explain s.npy stats var --colour", "Unknown option: --colour"),
+        ("explain s.npy screen --dims a", "--dims must name each"),
+        ("screen v.zarr --out out", "particles to screen have dims"),
+        ("screen s.npy --out out --fdr 2", "--fdr is a part"),
+        ("screen s.npy --out out --wedge 1", "--wedge requires 2"),
+        ("screen s.npy", "--out requires an argument"),
+        ("demo --size big", "--size"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_ends_with_2(tokens, message, folder, capsys):
+    before = {p.name for p in folder.iterdir()}
+    code, err = refused(tokens, capsys)
+    assert (code, message in err) == (USAGE, True), err
+    assert {p.name for p in folder.iterdir()} - before <= {"out"}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        ("info nowhere.mrc", "SourceNotFoundError: nowhere.mrc: no such file"),
+        ("stats var nowhere.mrc out.zarr", "SourceNotFoundError"),
+        ("masks apply s.npy nowhere.mrc out.npy", "SourceNotFoundError"),
+        ("info text.mrc", "TruncatedError"),
+        ("convert s.npy s.npy", "must not be where the input of the result lies"),
+        ("convert s.npy s.zarr", "pass --overwrite"),
+        ("stats var s.npy none/out.npy", "StoreError"),
+        ("stats var s.npy none/out.tif", "StoreError"),
+        ("stats mean s.npy none/out.csv --dim z,y,x", "StoreError"),
+        ("stats var s.npy s.npy/out.zarr", "must not be where the input of the result lies"),
+        ("stats var s.npy text.mrc/out.zarr", "StoreError"),
+        ("stats var s.npy out.zarr --memory 1B", "BudgetError"),
+        ("stats var s.npy out.zarr --scheduler nowhere.json", "no scheduler"),
+        ("screen s.npy --out s.npy", "StoreError"),
+    ],
+)  # fmt: skip
+def test_a_failure_ends_with_1(tokens, message, folder, capsys):
+    code, err = refused(tokens, capsys)
+    assert (code, message in err) == (FAILURE, True), err
+
+
+def test_a_fault_of_ours_is_one_line_too(folder, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("lazyvol.cli.results.save", broken)
+    assert refused("stats var s.npy out.npy", capsys) == (
+        FAILURE,
+        "lazyvol: RuntimeError: two lines\n",
+    )
+    monkeypatch.setattr("lazyvol.cli.results.save", lambda *_, **__: [0] * 10**18)
+    assert "MemoryError: the memory is used up" in refused("stats var s.npy out.npy", capsys)[1]
+
+
+def test_what_a_file_will_not_hold_is_told_in_a_line(folder, capsys):
+    assert main(["convert", "s.zarr", "out.npy"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("lazyvol: warning: out.npy: this format has no place for voxel size")
+    assert err.count("\n") == 1
+    assert main(["stats", "mean", "s.zarr", "m.npy", "--dim", "z"]) == 0
+    assert "open it with --dims k,y,x" in capsys.readouterr().err
+
+
+def test_axes_are_named_on_the_command_line(folder, capsys):
+    assert main(["convert", "colours.npy", "out.zarr", "--dims", "y,x,channel"]) == 0
+    assert lv.open("out.zarr").dims == ("y", "x", "channel")
+    assert main(["stats", "mean", "colours.npy", "mean.tif", "--dims", "y,x,k", "--dim", "k"]) == 0
+    assert tifffile.imread("mean.tif").shape == (9, 8)
+    assert main(["explain", "colours.npy", "stats", "mean", "--dims", "y,x,k"]) == 0
+    assert main(["info", "colours.npy", "--dims", "y, x, k"]) == 0
+    assert "(y, x, k)" in capsys.readouterr().out
+
+
+def test_info_tells_of_every_array_of_a_set(folder, capsys):
+    assert main(["info", "set.zarr"]) == 0
+    told = capsys.readouterr().out
+    assert "set.zarr/a" in told
+    assert "set.zarr/b" in told
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("pass overwrite=True", "pass --overwrite"),
+        ("with dims=('k', 'y')", "with --dims k,y"),
+        ("name them with dims=", "name them with --dims"),
+        ("op: max_shift must be above 0", "op: --max-shift must be above 0"),
+        ("a/dims=1.npy: x", "a/dims=1.npy: x"),
+        ("dims of a stack", "dims of a stack"),
+        ("got max_shift=-1.5", "got --max-shift -1.5"),
+    ],
+)
+def test_words_of_the_shell(message, told):
+    assert shell_words(message, {"dims", "overwrite", "max_shift"}) == told
+
+
+def piped(*tokens: str) -> tuple[int, str]:
+    """Exit code and standard error of a command whose output nobody reads."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "lazyvol.cli", *tokens]
+    env = os.environ | {"PYTHONPATH": str(Path(lv.__file__).parents[1])}
+    try:
+        done = subprocess.run(
+            command, stdout=writes, stderr=subprocess.PIPE, text=True, env=env, check=False
+        )
+    finally:
+        os.close(writes)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("tokens", [("info", "s.npy"), ("--help",)])
+def test_a_broken_pipe_is_quiet(tokens, folder):
+    assert piped(*tokens) == (141, "")
+
+
+def test_a_closed_output_is_no_fault(folder):
+    env = os.environ | {"PYTHONPATH": str(Path(lv.__file__).parents[1])}
+    command = f"{sys.executable} -m lazyvol.cli convert s.npy out.npy >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], env=env, check=False).returncode == 0
+    np.testing.assert_array_equal(np.load("out.npy"), np.load("s.npy"))
