@@ -95,10 +95,11 @@ def require_no_colours(shape: Sequence[int], what: str) -> None:
     as x, colours would be mixed by whatever mixes neighbours.
     """
     if len(shape) >= 3 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
+        colours = ("k", "z", "y", "x", "channel")[-len(shape) :]
         raise LabelError(
             f"{what} must have named axes where the last one may be colours, got shape "
-            f"{tuple(shape)}; label it by lazyvol.as_stack(array, dims=...), with the dims "
-            f"('y', 'x', 'channel') for an image and {SPATIAL} for a volume"
+            f"{tuple(shape)}; name every axis with dims=, e.g. {colours} for colours or "
+            f"{(STACK, *SPATIAL)[-len(shape) :]} for voxels"
         )
 
 

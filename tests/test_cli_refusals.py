@@ -46,7 +46,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
     ("tokens", "message"),
     [
         ("stats quantile s.npy out.mrc 0.5", "got '0.5'; the command is lazyvol stats quantile"),
-        ("stats quantile s.npy abc out.mrc", "an argument of stats quantile does not fit:"),
+        ("stats quantile s.npy abc out.mrc", "see lazyvol stats quantile --help"),
         ("stats quantile s.npy 2 out.mrc", "--q "),
         ("stats var", "--stack requires an argument"),
         ("stats var s.npy", "--out requires an argument"),
@@ -66,7 +66,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("stats describe s.npy out.mrc", "single arrays also as .npy, .mrc"),
         ("stats var s.npy out.csv", "a table must list what is along one dim"),
         ("stats var set.zarr out.npy", "set.zarr is a set of a, b; name one, e.g. set.zarr/a"),
-        ("filters gaussian s.npy abc out.npy", "sigma is 0 or more"),
+        ("filters gaussian s.npy abc out.npy", "gaussian: --sigma must be a finite number"),
         ("masks sphere 4x4x4 out.npy --radius -3", "--radius is a number"),
         ("info s.npy b", "too many arguments: b"),
         ("info", "--path requires an argument"),

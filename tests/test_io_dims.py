@@ -111,7 +111,7 @@ VOXELS = [(3, 64, 48), (64, 48, 5), (4, 4, 4), (64, 4, 3), (4, 64, 3), (64, 48, 
 @pytest.mark.parametrize("name", ["npy", "h5", "tif"])
 def test_colours_without_names_are_refused(name, shape, tmp_path):
     path = stored(tmp_path, name, numbers(*shape))
-    with pytest.raises(LabelError, match=r"a\.\w+: axes without names must not end .*dims="):
+    with pytest.raises(LabelError, match=r"a\.\w+ must have named axes .*dims="):
         lv.open(path)
     dims = ("k", "z", "y", "x", "channel")[-len(shape) :]
     found = lv.open(path, dims=dims)

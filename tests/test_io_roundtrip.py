@@ -134,7 +134,7 @@ def test_npy_gives_values_back(shape, tmp_path):
     ("suffix", "change", "words"),
     [
         ("npy", {"dims": ("k", "y", "x")}, r"the dims, open it with dims=\('k', 'y', 'x'\)"),
-        ("npy", {"shape": (9, 8, 3)}, "the dims, open it with dims="),
+        ("npy", {"shape": (9, 8, 3), "dims": ("z", "y", "x")}, "the dims, open it with dims="),
         ("npy", {"voxel_size": 2.0}, r"voxel size and positions \(voxel\)"),
         ("npy", {"origin": 3.0}, r"voxel size and positions \(voxel\)"),
         ("mrc", {"voxel_size": 2.0}, "voxel size and positions in voxel"),

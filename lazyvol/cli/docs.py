@@ -37,14 +37,22 @@ def shell_words(message: str, names: Collection[str]) -> str:
     'a.npy: pass --overwrite, or --dims y,x'
     >>> shell_words("masks.sphere: max_shift must be above 0, got -1", {"max_shift"})
     'masks.sphere: --max-shift must be above 0, got -1'
+    >>> shell_words("var: ddof must be a whole number; see help(lazyvol.ops.stats.var)", {"ddof"})
+    'var: --ddof must be a whole number; see lazyvol stats var --help'
     """
     known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     told = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: _option(m[1]), message)
     told = re.sub(rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{_option(m[1])} ", told)
     told = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: _option(m[1]), told)
+    told = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help, told)
     told = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
                   lambda m: m[1] + _option(m[2]), told)  # fmt: skip
     return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_items(m[2])}", told)
+
+
+def _help(found: re.Match[str]) -> str:
+    topic, operation = (name.replace("_", "-") for name in found.groups())
+    return f"; see lazyvol {topic} {operation} --help"
 
 
 def _option(name: str) -> str:
