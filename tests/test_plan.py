@@ -315,6 +315,13 @@ def test_plans_are_cut_to_fit_a_budget():
     assert lv.explain(stack * 2, workers=2, memory="140MiB").peak_bytes <= 140 * 2**20
 
 
+def test_a_limit_in_force_cuts_what_was_made_without_one():
+    values = np.broadcast_to(np.float32(1), (64, 128, 128, 128))
+    made = opened("limited", chunks=(16, 128, 128, 128), values=values) * 2
+    with limited("200MiB", workers=2):
+        assert lv.explain(made).peak_bytes <= 200 * 2**20
+
+
 def test_memory_does_not_grow_with_the_number_of_volumes():
     def peak(n: int) -> int:
         values = np.broadcast_to(np.float32(1), (n, 64, 64, 64))

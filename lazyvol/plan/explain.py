@@ -108,7 +108,7 @@ def explain(
     budget = budget_for(memory, workers)
     done: dict[str, Any] = {}
     arrays = lazy_arrays(obj)
-    if memory is not None or workers is not None:
+    if budget.memory is not None or workers is not None:
         arrays = [refit(a, budget, done) for a in arrays]
     plan = plan_of(arrays, budget)
     if budget.memory is not None and plan.peak_bytes > budget.memory:
