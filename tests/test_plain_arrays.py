@@ -11,6 +11,7 @@ import xarray as xr
 import lazyvol as lv
 from lazyvol.plan.lazy import described
 from lazyvol.plan.recipe import Foreign, leaves
+from lazyvol.plan.verbs import blockwise
 from tests.sources import READS, elements_read
 from tests.strategies import labelled, stored, values
 
@@ -328,3 +329,21 @@ def test_generalised_ufuncs_are_not_elementwise():
     np.testing.assert_allclose(product.compute(), square @ square)
     wrapped = lv.as_stack(product)
     np.testing.assert_allclose(lv.stats.sum(wrapped, None).values, (square @ square).sum())
+
+
+@pytest.mark.parametrize("empty", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "picked", [[0, 2, 4], [3, 0, 0, 1], slice(None, None, 3), [True, False] * 3]
+)
+def test_selections_of_empty_arrays_keep_their_lengths(picked, empty):
+    shape = [6, 6, 6, 6]
+    shape[empty] = 0
+    plain = np.zeros(shape)
+    stack = blockwise(np.copy, lv.as_stack(da.from_array(plain, chunks=4)))
+    axis = (empty + 1) % 4
+    index = (slice(None),) * axis + (picked,)
+    selected = stack.data[index]
+    for found in (selected, selected * 2, selected.T.rechunk(5).T):
+        assert found.compute().shape == plain[index].shape == found.shape
+    again = blockwise(np.copy, stack.copy(data=stack.data).isel({stack.dims[axis]: picked}))
+    assert again.compute().shape == plain[index].shape
