@@ -13,6 +13,7 @@ from dask.graph_manipulation import bind, checkpoint, clone
 import lazyvol as lv
 from lazyvol.plan.lazy import described
 from lazyvol.plan.recipe import Foreign, leaves
+from lazyvol.plan.verbs import blockwise
 from tests.sources import READS, elements_read
 from tests.strategies import labelled, stored, values
 
@@ -355,3 +356,33 @@ def test_what_dask_does_with_whole_graphs_changes_no_value(change):
     near(changed.values, result.values)
     near(lv.stats.max(changed).values, result.values.max(0))
     assert lv.explain(lv.stats.max(changed)).tasks >= 1
+
+
+@pytest.mark.parametrize("empty", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "picked", [[0, 2, 4], [3, 0, 0, 1], slice(None, None, 3), [True, False] * 3]
+)
+def test_selections_of_empty_arrays_keep_their_lengths(picked, empty):
+    shape = [6, 6, 6, 6]
+    shape[empty] = 0
+    plain = np.zeros(shape)
+    stack = blockwise(np.copy, lv.as_stack(da.from_array(plain, chunks=4)))
+    axis = (empty + 1) % 4
+    index = (slice(None),) * axis + (picked,)
+    selected = stack.data[index]
+    for found in (selected, selected * 2, selected.T.rechunk(5).T):
+        assert found.compute().shape == plain[index].shape == found.shape
+    again = blockwise(np.copy, stack.copy(data=stack.data).isel({stack.dims[axis]: picked}))
+    assert again.compute().shape == plain[index].shape
+
+
+def test_blocks_of_another_type_than_declared_are_cast():
+    told = da.from_array(A, chunks=(2, 5, 6, 13)).map_blocks(np.float64, dtype=np.float32)
+    stack = labelled(told)
+    for found in (
+        lv.stats.max(stack),
+        lv.filters.median(stack, 1),
+        lv.masks.apply(stack, stack > 0),
+    ):
+        assert found.dtype == found.values.dtype == np.float32
+    near(lv.stats.max(stack).values, A.max(0))

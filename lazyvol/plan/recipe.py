@@ -392,7 +392,8 @@ class Foreign(Leaf):
         return regions.overlapping(self._cuts, region)
 
     def fetch(self, region: Region, given: Given, out: Array | None = None) -> Array:
-        return assemble(given.get(self.name) or Handed(), region, self.dtype, out)
+        values = assemble(given.get(self.name) or Handed(), region, self.dtype, out)
+        return np.asarray(values, self.dtype)  # blocks may be of another type than was declared
 
     def cost(self, region: Region) -> Cost:
         """Memory to put the region together; the blocks themselves are the task's to count."""

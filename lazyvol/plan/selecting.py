@@ -169,6 +169,8 @@ class Sliced(Recipe):
         room[tuple(place[a] for a in self.kept)] = part[self._step]
 
     def make(self, region: Region, parts: Sequence[Array], out: Array | None = None) -> Array:
+        if not regions.size(region):  # several parts, and no room to put them into
+            return np.empty(regions.lengths(region), self.dtype)
         if self.room_bytes(region):
             return parts[0]
         if self._is_plain and len(self.kept) == len(self.picks):
