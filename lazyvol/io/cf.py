@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import FormatError
+from lazyvol.io.decoding import Decoding
 from lazyvol.io.zarrmeta import ArrayMeta
 from lazyvol.io.zarrnode import Node
 from lazyvol.plan.recipe import Array, Source
@@ -101,7 +102,7 @@ def decoded(source: Source, packed: Packing, where: str) -> Source:
     return (
         source
         if found == kind and not set(packed) - {"_Unsigned"}
-        else Unpacked(source, packed, found.str)
+        else Unpacked(source, found.str, packed=packed)
     )
 
 
@@ -122,20 +123,13 @@ def unpacked(block: Array, packed: Packing) -> Array:
 
 
 @dataclass(eq=False)
-class Unpacked:
+class Unpacked(Decoding):
     """Numbers of a source, decoded by what ``packed`` says, in dtype ``kind``."""
 
-    source: Source
-    packed: Packing
-    kind: str
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
+    packed: Packing = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        self.shape, self.chunks = self.source.shape, self.source.chunks
-        self.dtype = np.dtype(self.kind)
+        super().__post_init__()
         facts = repr((self.source.token, sorted(self.packed.items()), self.kind))
         self.token = f"cf-{blake2b(facts.encode(), digest_size=12).hexdigest()}"
 
@@ -145,15 +139,6 @@ class Unpacked:
         if out.size:
             out[...] = unpacked(self.source.read(region), self.packed)
         return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Those of the source."""
-        return tuple(getattr(self.source, "paths", ()))
-
-    def stored_bytes(self, region: Region) -> int:
-        """That of the packed numbers."""
-        return self.source.stored_bytes(region)
 
     def peak_bytes(self, region: Region) -> int:
         """Packed numbers twice, a mask and three arrays of results, or the packed read."""
