@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
+from lazyvol.kernels.bands import band_of
 from lazyvol.screening import plans
 from tests.image_rows import IMAGE
 
@@ -223,3 +224,13 @@ def test_a_screening_of_images_in_blocks_is_that_in_memory(chunks):
     found = lv.scores.screen(alone, **others)
     assert (found.flagged == whole.flagged).mean() > 0.95
     assert float(found.z) == 4.0
+
+
+def test_the_length_along_z_of_images_does_not_matter():
+    for thick in (0.1, 1.0, 50.0):
+        band = band_of((1, *SHAPE), (thick, 2.0, 1.5), 10**6)
+        assert band.limit == 0.25
+        radius = np.hypot(*(band.index[:, 1:] / (80.0, 66.0)).T)
+        np.testing.assert_array_equal(band.shell, np.rint(radius * 66.0))
+    few = band_of((1, 256, 256), (1.0, 1.0, 1.0), 5000)
+    assert few.size == pytest.approx(5000, rel=0.02)
