@@ -104,7 +104,7 @@ def screen(
     ...     screen(lv.as_stack(particles), folder).flagged
     (7,)
     """
-    stack = particles_of(stack)
+    stack = _volumes_of(stack)
     clock, started = _Clock(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
@@ -145,7 +145,7 @@ def plans(
 
     ``options`` are those of ``scores.screen``.
     """
-    stack = particles_of(stack)
+    stack = _volumes_of(stack)
     volume = stack.isel({STACK: 0}, drop=True)
     blank = volume.copy(data=np.zeros(volume.shape, volume.dtype))
     budget = budget_for(memory, workers)
@@ -155,6 +155,17 @@ def plans(
             SCORES: scores.screen(stack, average=blank, **options),
         }
         return {n: explain(s) for n, s in steps.items()}
+
+
+def _volumes_of(stack: xr.DataArray) -> xr.DataArray:
+    """A stack as (k, z, y, x); images are refused, for a report shows volumes."""
+    found = particles_of(stack)
+    if "z" not in found.dims:
+        raise LabelError(
+            f"stack must be of volumes for a screening with a report, got dims {stack.dims}; "
+            f"screen images with scores.screen"
+        )
+    return found
 
 
 def versions() -> dict[str, str]:

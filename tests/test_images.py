@@ -62,10 +62,6 @@ def test_missing_dims_are_refused_by_name():
         lv.intensity.center(lv.as_stack(np.ones(4)))
     with pytest.raises(LabelError, match="name one of"):
         lv.projections.mean(images())
-    with pytest.raises(LabelError, match=r"registration\.shifts"):
-        lv.registration.align(images(), "average")
-    with pytest.raises(LabelError, match=r"scores\.compare"):
-        lv.scores.screen(images())
     with pytest.raises(LabelError, match=r"expand_dims\(z=1\)"):
         lv.synthetic.particles((8, 8), 4, sigma=1.0)
 

@@ -11,7 +11,7 @@ frequencies over the weakest.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import floor, pi, prod
+from math import floor, pi, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,16 @@ class Band:
     def lengths(self) -> Array:
         """Physical length of the box along each axis."""
         return np.array([n * abs(d) for n, d in zip(self.shape, self.step, strict=True)])
+
+    @property
+    def planar(self) -> bool:
+        """Whether the box is of one slice, an image: nothing depends on z then."""
+        return self.shape[0] == 1
+
+    @property
+    def shortest(self) -> float:
+        """Physical length of the shortest side, of an image along y and x."""
+        return float(self.lengths[self.planar :].min())
 
     @cached_property
     def reach(self) -> tuple[int, ...]:
@@ -73,7 +83,7 @@ class Band:
     def shell(self) -> Array:
         """Number of the shell of each frequency, as wide as the coarsest frequency step."""
         radius = np.sqrt((self.frequency**2).sum(1))
-        return np.asarray(np.rint(radius * self.lengths.min()).astype(np.int64))
+        return np.asarray(np.rint(radius * self.shortest).astype(np.int64))
 
     @property
     def size(self) -> int:
@@ -112,10 +122,15 @@ def _fade(n: int) -> Array:
 
 
 def band_of(shape: Sequence[int], step: Sequence[float], most: int) -> Band:
-    """Band of a box up to its lowest Nyquist frequency, or to about ``most`` numbers a row."""
-    nyquist = min(1 / (2 * abs(d)) for d in step)
-    volume = prod(n * abs(d) for n, d in zip(shape, step, strict=True))
-    within = (3 * most / (4 * pi * volume)) ** (1 / 3)
+    """Band of a box up to its lowest Nyquist frequency, or to about ``most`` numbers a row.
+
+    The frequencies of an image, a box of one slice, fill a disc and no ball.
+    """
+    wide = step[shape[0] == 1 :]
+    nyquist = min(1 / (2 * abs(d)) for d in wide)
+    volume = prod(n * abs(d) for n, d in zip(shape[-len(wide) :], wide, strict=True))
+    ball = len(wide) == len(SPACE)
+    within = (3 * most / (4 * pi * volume)) ** (1 / 3) if ball else sqrt(most / (pi * volume))
     return Band(tuple(shape), tuple(map(float, step)), min(nyquist, within))
 
 

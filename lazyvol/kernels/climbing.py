@@ -115,12 +115,24 @@ def look(
 def _uphill_steps(slope: Array, bend: Array, longest: float) -> Array:
     """To the tops of parabolas, no further than ``longest``; none where there is no top."""
     size = np.abs(np.trace(bend, axis1=1, axis2=2))[:, None, None]
+    bend = _upright(bend, size)
     hill = np.linalg.eigvalsh(bend).max(-1) < -1e-9 * size[:, 0, 0]
     bend = np.where(hill[:, None, None], bend, -np.eye(3))
     step = -np.linalg.solve(bend, slope[..., None])[..., 0]
     length = np.sqrt((step**2).sum(-1))
     step *= np.minimum(1.0, longest / np.maximum(length, 1e-300))[:, None]
     return np.asarray(np.where(hill[:, None], step, 0.0))
+
+
+def _upright(bend: Array, size: Array) -> Array:
+    """Second derivatives with a hill along z where nothing depends on z: images hold no frequency
+    along it, and their hill is that along y and x."""
+    flat = bend[:, 0, 0] == 0
+    if not flat.any():
+        return bend
+    found = bend.copy()
+    found[flat, 0, 0] = -size[flat, 0, 0]
+    return found
 
 
 def quadratic(values: Array, at: Array) -> tuple[Array, Array, Array]:
@@ -141,16 +153,16 @@ def quadratic(values: Array, at: Array) -> tuple[Array, Array, Array]:
 
 def climbed(
     particle: Particle, reference: Reference, firsts: Sequence[Pose], levels: Sequence[Level],
-    reach: float, symmetry: float,
+    reach: float, symmetry: float, planar: bool = False,
 ) -> Pose:  # fmt: skip
     """The best pose that is reached from any of some, through all levels but the first."""
     poses = [_settled(particle, reference, p, levels[0], reach) for p in firsts]
     for level in levels[1:]:
-        poses = [_uphill(particle, reference, p, level, reach, symmetry) for p in poses]
+        poses = [_uphill(particle, reference, p, level, reach, symmetry, planar) for p in poses]
         poses = _best(poses, level)
     if len(levels) == 1:
         return max(poses, key=lambda p: p.score)
-    return _topped(particle, reference, poses[0], levels[-1], reach, symmetry)
+    return _topped(particle, reference, poses[0], levels[-1], reach, symmetry, planar)
 
 
 def _settled(
@@ -168,11 +180,11 @@ def _settled(
 
 def _uphill(
     particle: Particle, reference: Reference, pose: Pose, level: Level, reach: float,
-    symmetry: float,
+    symmetry: float, planar: bool,
 ) -> Pose:  # fmt: skip
     """Where a walk over neighbouring rotations ends."""
     for _ in range(ROUNDS):
-        near = turns.around(pose.quaternion, level.step, symmetry)
+        near = turns.around(pose.quaternion, level.step, symmetry, planar)
         scores, shifts = look(particle, reference, near, pose.shift, level, reach)
         best = int(scores.argmax())
         pose = Pose(near[best], shifts[best], float(scores[best]))
@@ -193,21 +205,24 @@ def _best(poses: Sequence[Pose], level: Level) -> list[Pose]:
 
 def _topped(
     particle: Particle, reference: Reference, pose: Pose, level: Level, reach: float,
-    symmetry: float,
+    symmetry: float, planar: bool,
 ) -> Pose:  # fmt: skip
     """The top of a parabola through the scores around a pose, where it is higher."""
-    offsets = turns.offsets(symmetry)
-    near = turns.around(pose.quaternion, level.step, symmetry)
+    offsets = turns.offsets(symmetry, planar)
+    near = turns.around(pose.quaternion, level.step, symmetry, planar)
     scores, _ = look(particle, reference, near, pose.shift, level, reach)
     pose = _settled(particle, reference, pose, level, reach)
-    n = 2 if symmetry == inf else 3
-    _, slope, bend = quadratic(scores, offsets[:, :n])
+    free = offsets.any(0)
+    if not free.any():
+        return pose
+    _, slope, bend = quadratic(scores, offsets[:, free])
     if np.linalg.eigvalsh(bend).max() >= 0:
         return pose
     step = -np.linalg.solve(bend, slope)
     if np.abs(step).max() > 1:
         return pose
-    turn = np.concatenate([step * level.step, np.zeros(3 - n)])
+    turn = np.zeros(3)
+    turn[free] = step * level.step
     top = Pose(turns.turned(pose.quaternion, turn), pose.shift, -inf)
     top = _settled(particle, reference, top, level, reach)
     return top if top.score > pose.score else pose

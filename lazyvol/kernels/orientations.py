@@ -33,6 +33,14 @@ def rotations(n: int) -> Array:
     return np.asarray(Rotation.from_quat(np.stack(parts, axis=1)).as_matrix())
 
 
+def in_plane(n: int) -> Array:
+    """``n`` rotations about z, (n, 3, 3) acting on (z, y, x), that part a turn evenly with none."""
+    angles = np.arange(1, n + 1) * (2 * np.pi / (n + 1))
+    return np.asarray(Rotation.from_rotvec(angles[:, None] * [0.0, 0.0, 1.0]).as_matrix())[
+        :, ::-1, ::-1
+    ]
+
+
 class Turned:
     """Rows of volumes under any rotation about the centre of the box, in physical lengths.
 

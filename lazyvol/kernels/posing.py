@@ -45,11 +45,17 @@ class Hunt:
     n: int
     halves: bool = False
 
+    @property
+    def planar(self) -> bool:
+        """Whether particles are images, which turn about z and move along y and x alone."""
+        return len(self.layout.axes) == 2
+
 
 def levels(hunt: Hunt) -> list[Level]:
     """From coarse rotations at low frequencies to fine ones at all."""
     shape, step = hunt.layout.shape, hunt.layout.step
-    side = min(n * abs(s) for n, s in zip(shape, step, strict=True))
+    sides = [n * abs(s) for n, s in zip(shape, step, strict=True)]
+    side = min(sides[hunt.planar :])
     limits = []
     for degrees in hunt.steps:
         coherent = COHERENT / (FILLED * side * np.deg2rad(degrees)) if degrees else inf
@@ -102,7 +108,9 @@ def update(
             _note(state, number, np.full(3, np.nan), np.full(3, np.nan), np.nan)
             continue
         one = given[i].moved(move, steps[-1].frequencies)
-        pose = climbed(one, references[group], firsts[i], steps, hunt.reach, hunt.symmetry)
+        pose = climbed(
+            one, references[group], firsts[i], steps, hunt.reach, hunt.symmetry, hunt.planar
+        )
         angles, shift = turns.angles(pose.quaternion), pose.shift + move
         _note(state, number, angles, shift, pose.score)
         sums: State = {k: state[k][group] for k in SUMS if k in state}
@@ -169,11 +177,18 @@ def _scored(particle: Particle, reference: Reference, angles: Array, level: Leve
     return [Pose(own, shifts[0], float(scores[0]))]
 
 
-def finish(state: State, *, dtype: np.dtype[Any]) -> State:
-    """Poses and averages: of all, and of each half-set where there are two."""
+def finish(state: State, *, dtype: np.dtype[Any], planar: bool = False) -> State:
+    """Poses and averages: of all, and of each half-set where there are two.
+
+    The pose of an image is one angle from -180 to 180 degrees, and shifts along y and x.
+    """
     found = {name: state[name] for name in ("rotations", "shifts", "ncc")}
     sums: State = {k: state[k] for k in SUMS if k in state}
-    found["average"] = averaging.average({k: s.sum(0) for k, s in sums.items()}).astype(dtype)
+    averages = {"average": averaging.average({k: s.sum(0) for k, s in sums.items()})}
     if len(state["sum"]) > 1:
-        found["first"], found["second"] = averaging.average(sums).astype(dtype)
-    return found
+        averages["first"], averages["second"] = averaging.average(sums)
+    if planar:
+        found["rotations"] = (found["rotations"].sum(-1) + 180.0) % 360.0 - 180.0
+        found["shifts"] = found["shifts"][:, 1:]
+        averages = {name: volume[0] for name, volume in averages.items()}
+    return found | {name: values.astype(dtype) for name, values in averages.items()}

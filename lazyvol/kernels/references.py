@@ -161,7 +161,8 @@ def _mask(row: Array, gain: Array, noise: Array, taken: Array, many: float, band
     Energies are compared after whitening, where the noise is the same everywhere.
     """
     white = row / np.sqrt(np.tile(taken, 2))
-    energy = ndimage.gaussian_filter(volumes(white, band) ** 2, GATHERED, mode="constant")
+    over = (0.0 if band.planar else GATHERED, GATHERED, GATHERED)
+    energy = ndimage.gaussian_filter(volumes(white, band) ** 2, over, mode="constant")
     chance = 2 * (gain**2 * noise / taken).sum() / many / np.prod(band.shape) * band.window**2
     return np.asarray(np.clip(1 - 2 * chance / np.maximum(energy, 1e-300), 0, 1) * (energy > 0))
 
@@ -174,7 +175,7 @@ def standing(volumes: Array, mask: Array, band: Band) -> Array:
     """
     outside = (1 - mask) * band.window
     if outside.sum() < 0.02 * outside.size:
-        outside = (band.radius > band.lengths.min() / 2) * band.window
+        outside = (band.radius > band.shortest / 2) * band.window
     total = max(float((outside * band.window).sum()), 1e-9)
     level = (volumes * outside).sum((-3, -2, -1)) / total
     return np.asarray((volumes - level[..., None, None, None] * band.window) * mask)

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from lazyvol.kernels import references as common
 from lazyvol.kernels import rivals, suspects
 from lazyvol.kernels.bands import Band, rows_of, volumes
-from lazyvol.kernels.orientations import rotations
+from lazyvol.kernels.orientations import in_plane, rotations
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -83,7 +83,7 @@ def screened(
     good = _tells(rows)
     kept = rows if good.all() else rows[good]
     if len(kept) >= 2:
-        table[good] = _table(*_judged(kept, given, band, turns, other), rate)
+        table[good] = _table(*_judged(kept, given, band, turns, other), rate, band.planar)
     return table
 
 
@@ -102,7 +102,8 @@ def _judged(
     """The last of several rounds; None where particles have nothing in common."""
     folds, right = common.folds_of(len(rows)), np.ones(len(rows))
     scale, judged = np.ones(len(rows)), None
-    grid = rotations(turns) if turns else np.empty((0, 3, 3))
+    spread = in_plane if band.planar else rotations
+    grid = spread(turns) if turns else np.empty((0, 3, 3))
     measured = np.ones(len(band.index), bool) if given.measured is None else given.measured
     for n in range(ROUNDS):
         made = common.references(rows, right, scale, folds, measured, band)
@@ -277,7 +278,7 @@ def _with_other_kind(judged: _Judged, seen: Array, folds: Array, snr: Array) -> 
     return replace(judged, rivals=more, t=t, q=q, prior=prior, share=share, found=probable)
 
 
-def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
+def _table(judged: _Judged | None, scale: Array, rate: float, planar: bool) -> Array:
     table = np.full((len(scale), len(COLUMNS)), np.nan)
     column = {name: table[:, n] for n, name in enumerate(COLUMNS)}
     column["noise"][:] = scale
@@ -292,7 +293,7 @@ def _table(judged: _Judged | None, scale: Array, rate: float) -> Array:
     column["flagged"][:] = unlikely & (column["llr"] > 0)  # an odd right one is still a right one
     column["probability"][:] = 1 - judged.found[:, 0]
     column["contrast"][:] = judged.t[:, 0] / judged.q[:, 0]
-    _explain(judged, column)
+    _explain(judged, column, planar)
     return table
 
 
@@ -345,7 +346,7 @@ def _share_folds(n: int) -> Array:
     return np.arange(n) % min(n, int(np.clip(LEFT_OUT // n, *SHARES)))
 
 
-def _explain(judged: _Judged, column: dict[str, Array]) -> None:
+def _explain(judged: _Judged, column: dict[str, Array], planar: bool) -> None:
     """Best hypothesis of each particle, by kinds, and the angles of the best turn."""
     kinds = judged.rivals.kind
     codes = np.unique(kinds)
@@ -357,9 +358,17 @@ def _explain(judged: _Judged, column: dict[str, Array]) -> None:
     if len(at):
         best = turned[judged.found[np.ix_(at, turned)].argmax(1)]
         about_xyz = judged.rivals.turn[best][:, ::-1, ::-1]
-        angles = Rotation.from_matrix(about_xyz).as_euler("ZYZ", degrees=True)
-        for n, name in enumerate(ANGLES):
-            column[name][at] = angles[:, n]
+        for name, angles in zip(ANGLES, _euler(about_xyz, planar), strict=True):
+            column[name][at] = angles
+
+
+def _euler(about_xyz: Array, planar: bool) -> Array:
+    """rot, tilt and psi; of images rot alone, for scipy warns where tilt is 0."""
+    turns = Rotation.from_matrix(about_xyz)
+    if not planar:
+        return np.asarray(turns.as_euler("ZYZ", degrees=True)).T
+    rot = turns.as_rotvec(degrees=True)[:, 2]
+    return np.stack([rot, np.zeros_like(rot), np.zeros_like(rot)])
 
 
 def memory(n: int, templates: int, turns: int, band: Band) -> int:
@@ -391,8 +400,8 @@ def combine(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
     return {"table": a["table"] + b["table"]}
 
 
-def finish(state: dict[str, Array]) -> dict[str, Array]:
-    """Columns by name."""
+def finish(state: dict[str, Array], *, planar: bool = False) -> dict[str, Array]:
+    """Columns by name; the angles of images are rot alone."""
     found = {name: state["table"][..., n] for n, name in enumerate(COLUMNS)}
-    angles = np.stack([found.pop(name) for name in ANGLES], axis=-1)
-    return {**found, "angles": angles}
+    angles = [found.pop(name) for name in ANGLES]
+    return {**found, "angles": angles[0] if planar else np.stack(angles, axis=-1)}

@@ -57,18 +57,29 @@ def _axes(step: float) -> Array:
     return quaternion(np.stack([np.zeros(count), tilt, psi], -1))
 
 
-def around(quaternion: Array, step: float, symmetry: float = 1) -> Array:
+def about_z(step: float, symmetry: float = 1) -> Array:
+    """Quaternions of turns about z, ``step`` degrees apart or less, the first of them none."""
+    whole = 360.0 / symmetry
+    count = max(1, ceil(whole / step - 1e-9))
+    half = np.deg2rad(np.arange(count) * whole / count) / 2
+    nothing = np.zeros(count)
+    return np.stack([nothing, nothing, np.sin(half), np.cos(half)], axis=-1)
+
+
+def around(quaternion: Array, step: float, symmetry: float = 1, planar: bool = False) -> Array:
     """Quaternions of a rotation and of its neighbours ``step`` degrees away along the axes.
 
-    A turn about z of a round reference changes nothing, so there is none.
+    A turn about z of a round reference changes nothing, so there is none. An image turns about z
+    alone: where it is ``planar`` there is no other axis.
     """
-    turns = Rotation.from_rotvec(offsets(symmetry) * step, degrees=True)
+    turns = Rotation.from_rotvec(offsets(symmetry, planar) * step, degrees=True)
     return np.asarray((turns * Rotation.from_quat(quaternion)).as_quat())
 
 
-def offsets(symmetry: float) -> Array:
+def offsets(symmetry: float, planar: bool = False) -> Array:
     """Rotation vectors (x, y, z) of neighbours, in steps."""
-    return AROUND[AROUND[:, 2] == 0] if symmetry == inf else AROUND
+    found = AROUND[~AROUND[:, :2].any(1)] if planar else AROUND
+    return found[found[:, 2] == 0] if symmetry == inf else found
 
 
 def turned(quaternion: Array, degrees: Array) -> Array:

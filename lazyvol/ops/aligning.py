@@ -37,6 +37,10 @@ from lazyvol.stack import SPATIAL, STACK, float_of, require_stack, unit_of
 
 #: how many of the best rotations are followed from the coarse step on
 KEEP = (6, 4, 2)
+#: dims of an image
+IMAGE = SPATIAL[1:]
+#: largest part of a rotation's quaternion off z that is rounding
+FLAT = 1e-9
 #: part of the highest frequency that is looked at by default: beyond are the box's corners
 DETAIL = 0.8
 
@@ -74,9 +78,10 @@ def align(
     Parameters
     ----------
     stack
-        Particles, (k, z, y, x).
+        Stack of volumes (k, z, y, x), or of images (k, y, x); or one of these alone. Images turn
+        about z alone.
     reference
-        Volume, or ``"average"`` of the stack.
+        Volume or image, or ``"average"`` of the stack.
     angles
         Coarse step in degrees, or the rotations to try.
     finest
@@ -90,7 +95,7 @@ def align(
     mask
         Weights from 0 to 1 of the reference's voxels, best with a soft edge.
     wedge
-        What of the particles' frequencies was measured, as for ``average``.
+        What of the volumes' frequencies was measured, as for ``average``; images have none.
     symmetry
         Of the reference about z: how often it looks the same in a turn, or ``"cylinder"``.
     rotations, shifts
@@ -105,7 +110,8 @@ def align(
     Returns
     -------
     xarray.Dataset
-        ``rotations`` (k, angle) and ``shifts`` (k, axis), as ``average`` takes them; ``ncc``
+        ``rotations`` (k, angle), of images (k,), and ``shifts`` (k, axis), as ``average`` takes
+        them; ``ncc``
         (k,), the coefficient; ``average``, and with ``halves`` ``first`` and ``second``. A
         particle that is constant has no pose: NaN.
 
@@ -129,14 +135,30 @@ def align(
     (True, True)
     """
     dims = whole_dims(stack)
-    if {str(d) for d in stack.dims} != {STACK, *SPATIAL}:
-        images = set(dims) == {"y", "x"}
+    if set(dims) not in ({*SPATIAL}, {*IMAGE}) or {*stack.dims} - {STACK, *dims}:
         raise LabelError(
-            f"stack must have the dims {(STACK, *SPATIAL)}, got {stack.dims}; "
-            + ("lay images on each other with registration.shifts, shift and rotate" if images
-               else "select or rename the others")
+            f"stack must have the dims {(STACK, *SPATIAL)} or {(STACK, *IMAGE)}, got "
+            f"{stack.dims}; select or rename the others"
+        )
+    if len(dims) == len(IMAGE) and wedge is not None:
+        raise LabelError(
+            f"wedge must be None for images with the dims {dims}, got {wedge=}; a range of tilts "
+            f"is of volumes"
+        )
+    if STACK not in stack.dims:
+        if halves:
+            raise LabelError(
+                f"halves must be False for one particle, got dims {stack.dims}; two half-sets are "
+                f"of a stack along {STACK!r}"
+            )
+        reference = reference_of(stack, reference, dims)
+        alone = align(
+            stack.expand_dims(STACK), reference, angles, finest=finest, max_shift=max_shift,
+            resolution=resolution, mask=mask, wedge=wedge, symmetry=symmetry,
+            rotations=rotations, shifts=shifts, iterations=iterations,
         )  # fmt: skip
-    hunt = _hunt(stack, angles, finest, max_shift, resolution, symmetry, wedge, halves)
+        return alone.isel({STACK: 0})
+    hunt = _hunt(stack, angles, finest, max_shift, resolution, symmetry, wedge, halves, dims)
     masks = [] if wedge is None else [frequencies(stack, wedge)]
     poses = _poses(stack, rotations, shifts, dims)
     references = [reference_of(stack, reference, dims)] * (1 + halves)
@@ -144,7 +166,9 @@ def align(
         raise LabelError(f"iterations are 1 or more, got {iterations=}")
     for n in range(int(iterations)):
         searched = _local(hunt, n) if poses else hunt
-        found = _round(stack, [_masked(r, mask) for r in references], masks, poses, searched, dims)
+        found = _round(
+            stack, [_masked(r, mask, dims) for r in references], masks, poses, searched, dims
+        )
         references = [found[name] for name in (("first", "second") if halves else ("average",))]
         poses = _as_poses(found)
     return _labelled(found, stack, dims)
@@ -159,9 +183,10 @@ def _hunt(
     symmetry: int | str,
     wedge: Wedge | None,
     halves: bool,
+    dims: tuple[str, ...],
 ) -> Hunt:
-    step = steps(stack, SPATIAL)
-    side = min(stack.sizes[d] * abs(s) for d, s in zip(SPATIAL, step, strict=True))
+    step = steps(stack, dims)[-len(dims) :]
+    side = min(stack.sizes[d] * abs(s) for d, s in zip(dims, step, strict=True))
     voxel = max(map(abs, step))
     detail = 2 * voxel / DETAIL if resolution is None else float(resolution)
     reach = side / 4 if max_shift is None else float(max_shift)
@@ -173,9 +198,9 @@ def _hunt(
             f"resolution is from two voxels ({2 * voxel:g}) to the shortest side ({side:g}) and "
             f"max_shift 0 or more, got {resolution=} and {max_shift=}"
         )
-    grid, degrees = _grid(angles, finest, fold)
+    grid, degrees = _grid(angles, finest, fold, len(dims) == len(IMAGE))
     keep = (*KEEP, *(1,) * len(degrees))[: len(degrees)]
-    layout = layout_of(stack, SPATIAL, 3, False, False, wedge is not None)
+    layout = layout_of(stack, dims, 3, False, False, wedge is not None)
     return Hunt(
         layout, degrees, (*keep[:-1], 1) if len(keep) == 1 else keep, 1 / detail, reach, fold,
         grid, stack.sizes[STACK], halves,
@@ -183,14 +208,20 @@ def _hunt(
 
 
 def _grid(
-    angles: float | Rotation, finest: float | None, symmetry: float
+    angles: float | Rotation, finest: float | None, symmetry: float, planar: bool
 ) -> tuple[np.ndarray[Any, np.dtype[Any]], tuple[float, ...]]:
     """Rotations to try first, and the steps from coarse to fine."""
     if isinstance(angles, Rotation):
         grid = np.atleast_2d(angles.as_quat())
+        if planar and np.abs(grid[:, :2]).max(initial=0.0) > FLAT:
+            raise LabelError(
+                "angles must be rotations about z alone for images, got others; "
+                "make them with Rotation.from_euler('z', ...)"
+            )
         coarse = _between(grid, finest)
     elif 1 <= angles <= 180:
-        grid, coarse = turns.uniform(float(angles), symmetry), float(angles)
+        coarse = float(angles)
+        grid = turns.about_z(coarse, symmetry) if planar else turns.uniform(coarse, symmetry)
     else:
         raise LabelError(f"angles are a step from 1 to 180 degrees, or rotations, got {angles=}")
     if finest is None:
@@ -228,24 +259,32 @@ def _poses(
     """Angles and shifts that particles come with, or none."""
     if rotations is None and shifts is None:
         return ()
-    angles = in_degrees(stack, (0.0, 0.0, 0.0) if rotations is None else rotations, dims)
-    moves = in_voxels(stack, (0.0,) * 3 if shifts is None else shifts, dims)
-    lengths = [m * s for m, s in zip(moves, steps(stack, dims), strict=True)]
+    angles = in_degrees(stack, 0.0 if rotations is None else rotations, dims)
+    moves = in_voxels(stack, (0.0,) * len(dims) if shifts is None else shifts, dims)
+    sides = steps(stack, dims)[-len(dims) :]
+    lengths = [m * s for m, s in zip(moves, sides, strict=True)]
     along = xr.DataArray(np.zeros(stack.sizes[STACK]), dims=(STACK,))
-    return tuple(n if STACK in n.dims else along + n for n in (*angles, *lengths))
+    still = [along] * (len(SPATIAL) - len(dims))
+    return tuple(n if STACK in n.dims else along + n for n in (*angles, *still, *lengths))
 
 
 def _as_poses(found: dict[str, xr.DataArray]) -> Poses:
-    angles = [found["rotations"].isel({ANGLE: n}, drop=True) for n in range(3)]
-    return (*angles, *(found["shifts"].isel({AXIS: n}, drop=True) for n in range(3)))
+    shifts = found["shifts"]
+    moves = [shifts.isel({AXIS: n}, drop=True) for n in range(shifts.sizes[AXIS])]
+    if ANGLE not in found["rotations"].dims:
+        none = 0.0 * moves[0]
+        return (found["rotations"], none, none, none, *moves)
+    return (*(found["rotations"].isel({ANGLE: n}, drop=True) for n in range(3)), *moves)
 
 
-def _masked(reference: xr.DataArray, mask: xr.DataArray | None) -> xr.DataArray:
+def _masked(
+    reference: xr.DataArray, mask: xr.DataArray | None, dims: tuple[str, ...]
+) -> xr.DataArray:
     """A reference without what the mask leaves out, about its mean under it."""
     if mask is None:
         return reference
     return blockwise(
-        matching.masked, reference, require_stack(mask), core=SPATIAL,
+        matching.masked, reference, require_stack(mask), core=dims,
         dtype=float_of(reference.dtype), scratch=24.0, title="masked",
     )  # fmt: skip
 
@@ -262,14 +301,15 @@ def _round(
     n, sizes = hunt.n, tuple(stack.sizes[d] for d in dims)
     voxels, dtype, double = prod(sizes), float_of(stack.dtype), np.dtype(np.float64)
     volumes = ("average", "first", "second") if hunt.halves else ("average",)
+    angles = ((STACK,), (n,)) if hunt.planar else ((STACK, ANGLE), (n, len(EULER)))
     spec = Fold(
         start=partial(posing.start, hunt=hunt),
         update=partial(posing.update, hunt=hunt),
         combine=averaging.combine,
-        finish=partial(posing.finish, dtype=dtype),
+        finish=partial(posing.finish, dtype=dtype, planar=hunt.planar),
         outputs={
-            "rotations": Output(double, (STACK, ANGLE), (n, 3)),
-            "shifts": Output(double, (STACK, AXIS), (n, 3)),
+            "rotations": Output(double, *angles),
+            "shifts": Output(double, (STACK, AXIS), (n, len(dims))),
             "ncc": Output(double, (STACK,), (n,)),
             **dict.fromkeys(volumes, Output(dtype, dims, sizes)),
         },
@@ -290,6 +330,7 @@ def _labelled(
     units = {"rotations": {"units": "degree"}, "shifts": {"units": unit_of(stack, dims[-1])}}
     for name in ("rotations", "shifts", "ncc"):
         found[name].attrs = facts | units.get(name, {})
-    found["rotations"] = found["rotations"].assign_coords({ANGLE: (ANGLE, list(EULER))})
+    if ANGLE in found["rotations"].dims:
+        found["rotations"] = found["rotations"].assign_coords({ANGLE: (ANGLE, list(EULER))})
     found["shifts"] = found["shifts"].assign_coords({AXIS: (AXIS, list(dims))})
     return xr.Dataset(found)

@@ -15,7 +15,7 @@ from lazyvol.ops.poses import Wedge
 from lazyvol.ops.scoring import comparison
 from lazyvol.plan.streams import Fold, Output, together
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing
+from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing, spatial_dims
 
 #: bytes of all particles' spectra together: with many particles they end at a lower frequency.
 #: 20,000 are so judged within 2 GiB
@@ -23,6 +23,8 @@ SPECTRA = 7 * 2**25
 #: numbers of one particle's spectrum: all of a box of 31^3; wrong orientations show below
 NUMBERS = 17_200
 
+#: dims of an image
+IMAGE = SPATIAL[1:]
 #: scores against the average of the others
 PLAIN = ("mse", "rmse", "cosine", "ncc")
 #: columns of the result that are no float64
@@ -31,7 +33,7 @@ TYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
 MEANINGS = ("right", "empty", "turned", "other")
 
 
-@operation(dims={"templates": (SPATIAL, ("template", *SPATIAL))}, counts=None)
+@operation(dims={"templates": (IMAGE, SPATIAL, ("template", *SPATIAL))}, counts=None)
 def screen(
     stack: xr.DataArray,
     *,
@@ -63,21 +65,23 @@ def screen(
     Parameters
     ----------
     stack
-        Particles, (k, z, y, x), two or more.
+        Stack of volumes (k, z, y, x), or of images (k, y, x); two or more. Every other array is
+        a volume or an image as these are.
     average
         Average of all of them, (z, y, x), where it was computed before.
     templates
         Volumes that a wrong particle may hold, (z, y, x) or with one dim before; any contrast.
         One that is like the average itself is left out.
     angles
-        Degrees between neighbours of the grid of rotations; None for no rotated rivals.
+        Degrees between neighbours of the grid of rotations, of images about z alone; None for no
+        rotated rivals.
     other
         Whether a second kind of particle is looked for.
     mask
         Where the object is, (z, y, x), from 0 to 1; found from the data by default.
     wedge
         Range of tilts (from, to) in degrees about y, the beam along z, that a tomogram common to
-        all particles was made of; or the measured frequencies, (z, y, x), as
+        all particles was made of (of volumes alone); or the measured frequencies, (z, y, x), as
         ``synthetic.wedge`` gives them: zero is at the first voxel, or at ``n // 2`` where
         ``attrs["layout"]`` is ``"centred"``. Frequencies outside tell nothing.
     fdr
@@ -93,9 +97,10 @@ def screen(
         for ``fdr`` and llr above 0; ``probability`` of being wrong, given how many are;
         ``contrast`` of the reference in it and level of its ``noise``, 1 in a typical one;
         ``best_hypothesis``, a code that its attributes explain, and of a turned one the ``angles``
-        (rot, tilt, psi; intrinsic ZYZ, degrees) that turn the average into it (RELION's turn the
-        particle into the average: the inverse). NaN voxels, or voxels that are all the same, make
-        a particle NaN, and flagged. Where particles have nothing in common, llr is 0 and p 1.
+        (rot, tilt, psi; intrinsic ZYZ, degrees; of images one angle) that turn the average into it
+        (RELION's turn the particle into the average: the inverse). NaN voxels, or voxels that are
+        all the same, make a particle NaN, and flagged. Where particles have nothing in common,
+        llr is 0 and p 1.
 
     Raises
     ------
@@ -117,7 +122,10 @@ def screen(
     >>> int(found.flagged.sum()), int((found.flagged & stack.tilted).sum())
     (6, 6)
     """
-    stack = particles_of(stack)
+    particles = stack = particles_of(stack)
+    if "z" not in stack.dims:
+        average, templates, mask, wedge = _slices(stack, average, templates, mask, wedge)
+        stack = _slice(stack).transpose(STACK, *SPATIAL)
     if not 0 < fdr < 1:
         raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
     band = _band(stack)
@@ -126,7 +134,7 @@ def screen(
         _on_cube(mask, stack, band),
         _measured(wedge, stack, band),
     )
-    turns = _turns(angles)
+    turns = _turns(angles, band.planar)
     read = _read(stack, average, None if mask is None else mask > 0, band)
     n = stack.sizes[STACK]
     table = blockwise(
@@ -136,36 +144,65 @@ def screen(
         scratch=screening.memory(n, len(given.templates), turns, band) / (n * band.size),
         title="hypotheses",
     )  # fmt: skip
-    found = fold(_columns(), table, dims=("column",), title="screen")
+    found = fold(_columns(band.planar), table, dims=("column",), title="screen")
     plain = {name: read[name] for name in PLAIN}
-    columns = {**plain, **{name: _bare(found[name], stack) for name in found}}
+    columns = {**plain, **{name: _bare(found[name], particles) for name in found}}
     free = {name: c.drop_vars(list(columns), errors="ignore") for name, c in columns.items()}
     return _told(xr.Dataset(free), len(given.templates), band)
 
 
 def particles_of(stack: xr.DataArray) -> xr.DataArray:
-    """A stack as (k, z, y, x); refused where it is none that can be screened."""
-    require_stack(stack)
-    if set(stack.dims) == {STACK, "y", "x"}:
+    """A stack as (k, z, y, x) or (k, y, x); refused where it is none that can be screened."""
+    dims = spatial_dims(require_stack(stack))
+    if set(dims) not in ({*SPATIAL}, {*IMAGE}) or set(stack.dims) != {STACK, *dims}:
         raise LabelError(
-            f"stack must be of volumes with dims {(STACK, *SPATIAL)}, got images with dims "
-            f"{stack.dims}; compare images with scores.compare, after "
-            f"registration.shifts and registration.shift"
-        )
-    if set(stack.dims) != {STACK, *SPATIAL}:
-        raise LabelError(
-            f"particles to screen have dims {(STACK, *SPATIAL)}, got {stack.dims}; "
-            f"select or rename dims, or stack the files with open"
+            f"particles to screen have dims {(STACK, *SPATIAL)} or {(STACK, *IMAGE)}, got "
+            f"{stack.dims}; select or rename dims, or stack the files with open"
         )
     if stack.sizes[STACK] < 2:
         raise LabelError(f"a screening compares two or more particles, got {stack.sizes[STACK]}")
-    if min(stack.sizes[d] for d in SPATIAL) < 4:
+    if min(stack.sizes[d] for d in dims) < 4:
         raise LabelError(
-            f"a screening needs 4 or more voxels along each of {SPATIAL}, got {dict(stack.sizes)}"
+            f"a screening needs 4 or more voxels along each of {dims}, got {dict(stack.sizes)}"
         )
     if stack.dtype.kind == "c":
         raise LabelError(f"particles to screen are real, got dtype={stack.dtype}")
-    return stack.transpose(STACK, *SPATIAL)
+    return stack.transpose(STACK, *dims)
+
+
+def _slices(
+    stack: xr.DataArray,
+    average: xr.DataArray | None,
+    templates: xr.DataArray | None,
+    mask: xr.DataArray | None,
+    wedge: Wedge | None,
+) -> tuple[xr.DataArray | None, xr.DataArray | None, xr.DataArray | None, Wedge | None]:
+    """Options of images as those of volumes of one slice."""
+    if not (wedge is None or isinstance(wedge, xr.DataArray)):
+        raise LabelError(
+            f"wedge must be None or a mask of frequencies for images, got {wedge=}; a range of "
+            f"tilts is of volumes"
+        )
+    given = {"average": average, "templates": templates, "mask": mask, "wedge": wedge}
+    for name, image in given.items():
+        if image is None:
+            continue
+        require_stack(image)
+        if not set(IMAGE) <= set(image.dims) or "z" in image.dims:
+            raise LabelError(
+                f"{name} must have the dims {IMAGE} of the images, got {image.dims}; select or "
+                f"rename dims"
+            )
+        require_same_grid(stack, image)
+    average, templates, mask, wedge = (
+        None if image is None else _slice(image) for image in given.values()
+    )
+    return average, templates, mask, wedge
+
+
+def _slice(image: xr.DataArray) -> xr.DataArray:
+    """Images as volumes of one slice, without the place along z that they may come from."""
+    return image.drop_vars("z", errors="ignore").expand_dims("z")
 
 
 def _band(stack: xr.DataArray) -> Band:
@@ -174,11 +211,13 @@ def _band(stack: xr.DataArray) -> Band:
     return bands.band_of(shape, step, max(64, numbers))
 
 
-def _turns(angles: float | None) -> int:
+def _turns(angles: float | None, planar: bool) -> int:
     if angles is None:
         return 0
     if not 5 <= angles <= 180:
         raise LabelError(f"angles between rotations are from 5 to 180 degrees, got {angles=}")
+    if planar:
+        return ceil(360 / angles - 1e-9) - 1
     return ceil(8 * pi**2 / radians(angles) ** 3)
 
 
@@ -216,14 +255,15 @@ def _places(stack: xr.DataArray) -> list[xr.DataArray]:
     return [xr.DataArray(np.arange(stack.sizes[d]), dims=(d,)) for d in SPATIAL]
 
 
-def _columns() -> Fold:
+def _columns(planar: bool) -> Fold:
     """Columns of the table as arrays of their own, out of one task."""
     double = np.dtype(np.float64)
     outputs = {c: Output(TYPES.get(c, double)) for c in screening.FACTS}
-    outputs["angles"] = Output(double, ("angle",), (len(screening.ANGLES),))
+    euler = ((), ()) if planar else (("angle",), (len(screening.ANGLES),))
+    outputs["angles"] = Output(double, *euler)
     return Fold(
         start=screening.start, update=screening.update, combine=screening.combine,
-        finish=screening.finish, outputs=outputs,
+        finish=partial(screening.finish, planar=planar), outputs=outputs,
         state_bytes=8 * len(screening.COLUMNS), finish_bytes=16 * len(screening.COLUMNS),
     )  # fmt: skip
 
@@ -306,5 +346,6 @@ def _told(found: xr.Dataset, templates: int, band: Band) -> xr.Dataset:
         "flag_values": list(range(len(names))), "flag_meanings": " ".join(names)
     }  # fmt: skip
     found["angles"].attrs["units"] = "degree"
-    found = found.assign_coords(angle=list(screening.ANGLES))
+    if "angle" in found.dims:
+        found = found.assign_coords(angle=list(screening.ANGLES))
     return found.assign_attrs(highest_frequency=band.limit)
