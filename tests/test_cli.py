@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -458,12 +459,14 @@ def command(*tokens: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lazyvol.cli", *tokens], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=Path(lazyvol.__file__).parents[1],
+        # a shell starts background jobs with interrupts ignored, and what they start inherits that
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
 def test_the_command_runs_as_a_process(files):
     process = command("info", str(files / "stack.zarr"))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     assert "float32" in out
 
@@ -475,7 +478,7 @@ def test_ctrl_c_ends_with_130_and_no_result(tmp_path):
         assert line
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert err.strip() == "lazyvol: interrupted"
     assert not target.exists()
