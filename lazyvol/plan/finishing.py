@@ -28,11 +28,6 @@ def _is_of(owner: Array, recipe: Recipe, blocks: Sequence[Any]) -> bool:
     return any(np.may_share_memory(owner, a) for a in (*held, *blocks) if isinstance(a, np.ndarray))
 
 
-def is_local(recipe: Recipe) -> bool:
-    """Return True if a recipe rests on someone's array in memory."""
-    return any(isinstance(leaf, Memory) or is_held(leaf) for leaf in leaves(recipe))
-
-
 def is_held(leaf: Recipe) -> bool:
     """Return True if a leaf is a foreign array whose blocks are in memory already."""
     return isinstance(leaf, Foreign) and leaf.held
