@@ -41,15 +41,35 @@ def spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
     out = np.zeros(block.shape, dtype)
     source, target = volumes(block, axes), volumes(out, axes)
     for index in np.ndindex(source.shape[:-3]):
-        found = spectrum(source[index], single)
-        target[index][..., : found.shape[-1]] = found
+        half, power = spectrum(source[index], single)
+        np.multiply(half, _power_of_two(power, dtype), out=target[index][..., : half.shape[-1]])
     return out
 
 
-def spectrum(volume: Array, single: bool) -> Array:
-    """Half spectrum of a volume without its mean: an offset would use up the digits."""
-    values = centred(volume).astype(np.float32 if single else np.float64, copy=False)
-    return np.asarray(scipy.fft.rfftn(values, workers=1, overwrite_x=True))
+def spectrum(volume: Array, single: bool) -> tuple[Array, int]:
+    """Half spectrum of a volume about its mean over a power of two, and the exponent of that power.
+
+    An offset would use up the digits. The power brings the largest value near 1, since products
+    of float32 spectra of values of 1e14 and more would overflow.
+    """
+    values = centred(volume)
+    power = max(-LARGEST, min(exponent(values), LARGEST))
+    values *= 2.0**-power
+    values = values.astype(np.float32 if single else np.float64, copy=False)
+    return np.asarray(scipy.fft.rfftn(values, workers=1, overwrite_x=True)), power
+
+
+#: largest power of two that float64 holds beside its inverse, with room for sums
+LARGEST = 1000
+#: the power of float32
+LARGEST_SINGLE = 120
+DOUBLE = np.dtype(np.complex128)
+
+
+def _power_of_two(power: int, dtype: np.dtype[Any]) -> Array:
+    """The factor 2**power as a real number of the precision of a complex dtype."""
+    most = LARGEST_SINGLE if dtype == np.complex64 else LARGEST
+    return np.array(2.0 ** max(-most, min(power, most)), f"f{dtype.itemsize // 2}")
 
 
 def find(
@@ -57,28 +77,43 @@ def find(
     *, axes: Sequence[int], search: Search,
 ) -> None:  # fmt: skip
     """Shift of every particle of a block into ``state["shift"]``, in the unit of ``step``."""
-    found, source, against = state["shift"], volumes(block, axes), volumes(references, axes)
-    against = np.broadcast_to(against, source.shape)
+    shifts, source = state["shift"], volumes(block, axes)
+    half = source.shape[-1] // 2 + 1
+    scaled, powers = _near_one(volumes(references, axes)[..., :half])
+    scaled = np.broadcast_to(scaled, (*source.shape[:-1], half))
+    powers = np.broadcast_to(powers, source.shape[:-3])
     for index in np.ndindex(source.shape[:-3]):
-        values = spectrum(source[index], references.dtype == np.complex64)
-        reference = against[index][..., : values.shape[-1]]
-        shift = _shift(values, reference, source.shape[-3:], search)
-        found[index] = (shift * search.step)[3 - len(axes) :]
+        values, power = spectrum(source[index], references.dtype == np.complex64)
+        others = 0.0
+        if search.others:
+            others = float(_power_of_two(power - int(powers[index]), DOUBLE)) / search.others
+        shift = _shift(values, scaled[index], others, source.shape[-3:], search)
+        shifts[index] = (shift * search.step)[3 - len(axes) :]
 
 
-def _shift(values: Array, reference: Array, shape: Sequence[int], search: Search) -> Array:
+def _near_one(references: Array) -> tuple[Array, Array]:
+    """Half spectra of references over powers of two that bring them near 1, and the exponents."""
+    scaled = np.empty_like(references)
+    powers = np.zeros(references.shape[:-3], int)
+    for index in np.ndindex(powers.shape):
+        reference = np.ascontiguousarray(references[index])
+        powers[index] = exponent(reference.view(reference.real.dtype))
+        scaled[index] = reference * _power_of_two(-int(powers[index]), reference.dtype)
+    return scaled, powers
+
+
+def _shift(
+    values: Array, reference: Array, others: float, shape: Sequence[int], search: Search
+) -> Array:
     """Voxels by which a particle has to move to lie on the reference.
 
-    Both are brought near 1 by powers of two: products of float32 spectra of values of 1e14 and
-    more would overflow.
+    ``others`` is the particle's part of the reference, which is taken out of it.
     """
-    own, other = _exponent(values), _exponent(reference)
-    values = values * np.array(2.0**-own, values.real.dtype)
     cross = np.conj(values)
-    cross *= reference * np.array(2.0**-other, values.real.dtype)
-    if search.others:
+    cross *= reference
+    if others:
         power = values.real**2 + values.imag**2
-        cross -= power * np.array(2.0 ** (own - other) / search.others, power.dtype)
+        cross -= power * np.array(others, power.dtype)
     size = np.abs(cross)
     most = size.max()
     if not most > 0:
@@ -89,17 +124,6 @@ def _shift(values: Array, reference: Array, shape: Sequence[int], search: Search
     del size
     coarse = _coarse(scipy.fft.irfftn(cross, shape, workers=1), search)
     return coarse if search.upsample == 1 else _fine(cross, coarse, shape, search)
-
-
-#: largest power of two that float32 holds beside its inverse
-SINGLE = 120
-
-
-def _exponent(spectrum: Array) -> int:
-    """``exponent`` of complex values, as far as single precision goes."""
-    own = exponent(np.ascontiguousarray(spectrum).view(spectrum.real.dtype))
-    most = SINGLE if spectrum.dtype == np.complex64 else 1000
-    return max(-most, min(own, most))
 
 
 def near(shape: Sequence[int], reach: Sequence[int]) -> list[Array]:
