@@ -19,7 +19,7 @@ import zarr
 from side_by_side import peak_of, peaks, table, threads, timed
 
 import lazyvol as lv
-from lazyvol.plan.lazy import recipe_of
+from lazyvol.plan.graph.lazy_array import recipe_of
 from lazyvol.plan.regions import whole
 
 BOX = (160, 160, 160)

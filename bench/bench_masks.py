@@ -28,7 +28,7 @@ import zarr
 from side_by_side import RUNS, peak_of, table, timed
 
 import lazyvol as lv
-from lazyvol.plan import stitching
+from lazyvol.plan import connected_blocks
 
 IMAGE = (1314, 489, 3)
 POINTS, FEATURES = 3000, 128
@@ -231,11 +231,11 @@ def labels(runs: int) -> None:
     stack, flags = volumes()
 
     def in_blocks() -> object:
-        room, stitching.BLOCK = stitching.BLOCK, 2**21
+        room, connected_blocks.BLOCK = connected_blocks.BLOCK, 2**21
         try:
             return lv.masks.label(stack)
         finally:
-            stitching.BLOCK = room
+            connected_blocks.BLOCK = room
 
     ways = {
         "lazyvol": lambda: lv.masks.label(stack).compute(),

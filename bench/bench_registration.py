@@ -18,7 +18,8 @@ from side_by_side import table, threads, timed
 from skimage.registration import phase_cross_correlation
 
 import lazyvol as lv
-from lazyvol.kernels import matching, turning, turns
+from lazyvol.kernels.geometry import affine, rotation_grids
+from lazyvol.kernels.registration import rotational_correlation
 
 
 def each(work, stack) -> None:
@@ -36,7 +37,9 @@ def moving_ways(stack, reference, rotation) -> dict:
     """One line for lazyvol and one for its peer, of each operation."""
     step = {"z": 1.3, "y": -0.7, "x": 0.4}
     by = list(step.values())
-    matrix, offset = turning.backwards(reference.shape, (1, 1, 1), turns.angles(rotation.as_quat()))
+    matrix, offset = affine.backwards(
+        reference.shape, (1, 1, 1), rotation_grids.angles(rotation.as_quat())
+    )
     masks = np.ones(reference.shape, bool)
     mask = reference > -np.inf
     ours = lv.registration
@@ -75,11 +78,11 @@ def moving_ways(stack, reference, rotation) -> dict:
 def matching_ways(reference, count: int = 100) -> dict:
     """Scores of one particle against a reference in many orientations, at the best shift."""
     box = reference.shape
-    some = matching.Frequencies.of(box, (1, 1, 1), [0.4])[-1]
-    window = matching.Window.of(box, (1, 1, 1), some, box[0] / 4)
-    known = matching.Reference.of(reference.values, (1, 1, 1), 0.4)
-    own = np.conj(matching.gathered(reference.values, some)) * some.twice
-    matrices = turns.matrices(turns.spiral(count))
+    some = rotational_correlation.Frequencies.of(box, (1, 1, 1), [0.4])[-1]
+    window = rotational_correlation.Window.of(box, (1, 1, 1), some, box[0] / 4)
+    known = rotational_correlation.Reference.of(reference.values, (1, 1, 1), 0.4)
+    own = np.conj(rotational_correlation.gathered(reference.values, some)) * some.twice
+    matrices = rotation_grids.matrices(rotation_grids.spiral(count))
     spectrum = np.conj(scipy.fft.rfftn(reference.values))
 
     def turned_volumes() -> None:

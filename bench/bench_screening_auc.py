@@ -32,7 +32,7 @@ from scipy.special import logsumexp
 from side_by_side import table
 
 import lazyvol as lv
-from lazyvol.kernels import shapes
+from lazyvol.kernels.geometry import solids
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: squared norm of the cylinder that others are scaled to
@@ -45,7 +45,7 @@ def cylinder(box: int, along: Array, radius: float = 6.0, inner: float = 0.0) ->
     for r, gain in ((radius, 1.0), (inner, -1.0)):
         if r:
             step = (1.0, 1.0, 1.0)
-            shapes.add_cylinder(
+            solids.add_cylinder(
                 out, (0.0,) * 3, centre, step, along, r * scale, 11.0 * scale, 0.0, gain
             )
     return out

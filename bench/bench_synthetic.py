@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from side_by_side import RUNS, peak_of, peaks, table, timed
 
 import lazyvol as lv
-from lazyvol.kernels import textures
+from lazyvol.kernels.synthetic import gaussian_field
 
 LENGTHS = (2.0, 8.0, 20.0)
 #: longest for which the FFT is run: at 40 it takes 30 s and 5 GB for 160^3
@@ -101,7 +101,7 @@ def exactness(side: int) -> list[list[str]]:
     rows = []
     for length in (0.5, 1.0, 2.0, 5.0, 40.0, 700.0):
         deviation = length / np.sqrt(2)
-        found = textures.taps(deviation)
+        found = gaussian_field.taps(deviation)
         n = min(4 * side, 8 * max(4, round(length)))
         span = found.needed(0, n)
         matrix = np.zeros((n, span.stop - span.start))

@@ -14,8 +14,8 @@ import dask
 from dask.callbacks import Callback
 
 from lazyvol.errors import BudgetError, ClusterError, LabelError, SourceNotFoundError
+from lazyvol.plan.blas_threads import one_thread_each
 from lazyvol.plan.budget import FILLED, PROCESS, SLACK, enough, parse_bytes, show_bytes
-from lazyvol.plan.threads import one_thread_each
 
 if TYPE_CHECKING:
     from distributed import Client

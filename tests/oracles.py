@@ -25,16 +25,16 @@ from tests.cases import (
     omitted,
     wide,
 )
-from tests.clustering_rows import CLUSTERING
-from tests.density_rows import DENSITY
-from tests.derivative_rows import DERIVATIVES
-from tests.filter_rows import FILTERS
-from tests.level_rows import LEVELS
-from tests.mask_rows import MASKS
-from tests.registration_rows import REGISTRATION
-from tests.score_rows import SCORES
-from tests.synthetic_rows import TEXTURES
-from tests.unmixing_rows import UNMIXING, WHITENING
+from tests.rows.clustering import CLUSTERING
+from tests.rows.density import DENSITY
+from tests.rows.derivatives import DERIVATIVES
+from tests.rows.filters import FILTERS
+from tests.rows.intensity import LEVELS
+from tests.rows.masks import MASKS
+from tests.rows.registration import REGISTRATION
+from tests.rows.scores import SCORES
+from tests.rows.synthetic import TEXTURES
+from tests.rows.unmixing import UNMIXING, WHITENING
 
 __all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of"]
 

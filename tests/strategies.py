@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lazyvol as lv
 from lazyvol.plan import regions
-from lazyvol.plan.lazy import source_array
+from lazyvol.plan.graph.lazy_array import source_array
 from tests.cases import DTYPES, UNIT, VOXEL
 from tests.sources import Counting
 

@@ -11,8 +11,8 @@ import pytest
 import lazyvol as lv
 from lazyvol.client import connect, progress_bar, tasks_at_once
 from lazyvol.errors import ClusterError, LabelError, SourceNotFoundError
-from lazyvol.screening import screen
-from tests.clusters import status_of
+from lazyvol.screening.run import screen
+from tests.plan.clusters import status_of
 
 
 def listening() -> set[str]:

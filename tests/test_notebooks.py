@@ -1,14 +1,14 @@
 """Every lesson runs from beginning to end, in a folder of its own."""
 
-from pathlib import Path
-
 import pytest
+
+from tests.paths import ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="lessons run with nbclient: .[test] has it")
 nbclient = pytest.importorskip("nbclient", reason="lessons run with nbclient: .[test] has it")
 pytest.importorskip("ipykernel", reason="lessons run in an ipykernel: .[test] has it")
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = ROOT
 
 
 @pytest.mark.parametrize("path", sorted(HERE.glob("notebooks/*.ipynb")), ids=lambda p: p.stem)

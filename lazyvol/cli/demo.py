@@ -14,8 +14,8 @@ from lazyvol.cli.results import write_result
 from lazyvol.io import open as open_stack
 from lazyvol.ops import synthetic
 from lazyvol.plan.budget import show_bytes
-from lazyvol.report import ScreenResult
-from lazyvol.screening import results_folder
+from lazyvol.screening.report import ScreenResult
+from lazyvol.screening.run import results_folder
 
 
 @dataclass(frozen=True)

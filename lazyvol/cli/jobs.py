@@ -13,10 +13,10 @@ from lazyvol.cli.options import RESUMING, RUNNING, Dims, Resuming, Running, open
 from lazyvol.cli.results import require_format, write_result
 from lazyvol.cli.verbs import Verb
 from lazyvol.errors import LabelError
-from lazyvol.facts import Source
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plan.explain import explain
 from lazyvol.stack import STACK
+from lazyvol.summary import Source
 
 LEADING = Parameter(allow_leading_hyphen=True)
 

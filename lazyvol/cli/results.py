@@ -8,7 +8,7 @@ import xarray as xr
 from lazyvol.cli.options import Resuming, say
 from lazyvol.client import progress_bar
 from lazyvol.errors import OptionError
-from lazyvol.io.saving import EXPORTS, TABLES, save
+from lazyvol.io.save_result import EXPORTS, TABLES, save
 from lazyvol.plan.explain import explain
 
 

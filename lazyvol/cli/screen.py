@@ -9,12 +9,12 @@ from typing import Any
 
 import xarray as xr
 
-from lazyvol import screening
 from lazyvol.cli.options import WRITING, Dims, Running, Writing, open_first, running, say
 from lazyvol.io import open as open_stack
-from lazyvol.report import ScreenResult
-from lazyvol.report.words import findings, peak_text
-from lazyvol.screening import screen
+from lazyvol.screening import run
+from lazyvol.screening.report import ScreenResult
+from lazyvol.screening.report.words import findings, peak_text
+from lazyvol.screening.run import screen
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,6 @@ def say_plans(
     stack: xr.DataArray, options: Running, asked: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """Print the plans of a screening under their names."""
-    plans = screening.plans(stack, memory=options.memory, workers=options.workers, **asked)
+    plans = run.plans(stack, memory=options.memory, workers=options.workers, **asked)
     for name, plan in plans.items():
         say(f"{name}\n{plan}\n")

@@ -10,16 +10,16 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.io.labels import Labels
-from lazyvol.io.lists import particles
+from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.particle_lists import particles
 from lazyvol.io.positions import coordinates
 from lazyvol.io.probe import data_set, probe
-from lazyvol.io.saving import save
-from lazyvol.io.spec import DataSet, Opened
+from lazyvol.io.save_result import save
+from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.budget import BLOCK, Budget
-from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.lazy import source_array
-from lazyvol.plan.recipe import Source
+from lazyvol.plan.graph.lazy_array import source_array
+from lazyvol.plan.recipes.base import Source
+from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Grid, cover
 
 __all__ = ["open", "particles", "save"]

@@ -14,9 +14,9 @@ import xarray as xr
 
 from lazyvol.errors import FormatError
 from lazyvol.io.decoding import Decoding
-from lazyvol.io.zarrmeta import ArrayMeta
-from lazyvol.io.zarrnode import Node
-from lazyvol.plan.recipe import Array, Source
+from lazyvol.io.zarr.metadata import ArrayMeta
+from lazyvol.io.zarr.nodes import Node
+from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
 #: attributes that say how numbers are packed

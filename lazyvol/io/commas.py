@@ -15,7 +15,7 @@ import numpy as np
 from lazyvol.errors import FormatError
 from lazyvol.io.star import text_of
 from lazyvol.io.words import column, is_text, words_of
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.recipes.base import Array
 
 #: texts that are formulas to a spreadsheet, full-width signs included, also behind apostrophes
 FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded, TruncatedError
-from lazyvol.io.raw import Layout, StoredFile, token, unreadable
-from lazyvol.plan.recipe import Array
+from lazyvol.io.flat_file import Layout, StoredFile, token, unreadable
+from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size
 
 #: a stream can grow by this at most: deflate 1032, bzip2 45,899,235 bytes from a block of 39

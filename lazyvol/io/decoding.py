@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.plan.recipe import Source
+from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.regions import Region
 
 

@@ -11,9 +11,9 @@ from pathlib import PurePath
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import arrange, elements
-from lazyvol.io.raw import Layout, RawSource, check_extent, stored_file
+from lazyvol.io.flat_file import Layout, RawSource, check_extent, stored_file
+from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.spec import Opened
 
 SUFFIXES = (".em",)
 HEADER_BYTES = 512

@@ -15,9 +15,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import METRES, TIFF_AXES, unit_of
-from lazyvol.io.labels import KEY, Labels, record
-from lazyvol.io.mrcheader import MARK
-from lazyvol.plan.recipe import Array
+from lazyvol.io.mrc.header import MARK
+from lazyvol.io.zarr.labels import KEY, Labels, record
+from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, whole
 from lazyvol.stack import STACK
 

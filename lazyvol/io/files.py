@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import LabelError
-from lazyvol.io.labels import Coord
-from lazyvol.io.spec import Opened
-from lazyvol.plan.recipe import Array, Source
+from lazyvol.io.opened import Opened
+from lazyvol.io.zarr.labels import Coord
+from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 from lazyvol.stack import SPATIAL
 

@@ -20,8 +20,7 @@ from lazyvol.errors import (
 )
 from lazyvol.io import cf
 from lazyvol.io.axes import arrange, elements, guessed, named, positive
-from lazyvol.io.extras import formats
-from lazyvol.io.raw import (
+from lazyvol.io.flat_file import (
     Layout,
     RawSource,
     StoredFile,
@@ -31,9 +30,10 @@ from lazyvol.io.raw import (
     token,
     unreadable,
 )
+from lazyvol.io.opened import Opened
+from lazyvol.io.optional import formats
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.spec import Opened
-from lazyvol.plan.recipe import Array, Source
+from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")

@@ -9,7 +9,7 @@ import xarray as xr
 from lazyvol.errors import LossWarning
 from lazyvol.io.axes import guessed, unit_of
 from lazyvol.io.export import fits_label
-from lazyvol.io.store import Variable
+from lazyvol.io.zarr.create import Variable
 from lazyvol.stack import LONE, SPATIAL, spacing
 
 

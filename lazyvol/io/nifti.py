@@ -10,8 +10,7 @@ import numpy as np
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import arrange, common_unit, elements
 from lazyvol.io.compressed import CompressedSource, codec_of, head, plain_name
-from lazyvol.io.extras import formats
-from lazyvol.io.raw import (
+from lazyvol.io.flat_file import (
     Layout,
     RawSource,
     StoredFile,
@@ -20,9 +19,10 @@ from lazyvol.io.raw import (
     stored_file,
     token,
 )
+from lazyvol.io.opened import Opened
+from lazyvol.io.optional import formats
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.spec import Opened
-from lazyvol.plan.recipe import Array, Source
+from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
 SUFFIXES = (".nii",)

@@ -10,9 +10,9 @@ import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, TruncatedError, UnsafeSourceError
 from lazyvol.io.axes import arrange, elements, guessed
-from lazyvol.io.raw import Layout, RawSource, check_dtype, check_extent, stored_file
+from lazyvol.io.flat_file import Layout, RawSource, check_dtype, check_extent, stored_file
+from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.spec import Opened
 
 SUFFIXES = (".npy",)
 MAGIC = b"\x93NUMPY"

@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.io.labels import Labels
-from lazyvol.io.spec import Opened
-from lazyvol.plan.recipe import Source
+from lazyvol.io.opened import Opened
+from lazyvol.io.zarr.labels import Labels
+from lazyvol.plan.recipes.base import Source
 from lazyvol.stack import SPATIAL, positions, spacing, unit_of
 
 VoxelSize = float | Mapping[str, float] | None

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded, SourceNotFoundError
-from lazyvol.io import em, hdf5, mrc, nifti, npy, starstack, tiff
+from lazyvol.io import em, hdf5, mrc, nifti, npy, tiff
 from lazyvol.io.compressed import codec_of, head, plain_name
 from lazyvol.io.files import natural, stacked
-from lazyvol.io.raw import stored_file, unreadable
-from lazyvol.io.spec import DataSet, Opened
+from lazyvol.io.flat_file import stored_file, unreadable
+from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.star import images
 
 PathLike = str | os.PathLike[str]
 
@@ -117,8 +118,8 @@ def single(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Op
     name = path.partition(hdf5.SEPARATOR)[0] if not os.path.lexists(path) else path
     if not os.path.lexists(name):
         raise missing(name)
-    if Path(path).suffix.lower() in starstack.SUFFIXES:
-        found = starstack.probe(path, single, permissive=permissive)
+    if Path(path).suffix.lower() in images.SUFFIXES:
+        found = images.probe(path, single, permissive=permissive)
     else:
         found = format_of(name).read(path, permissive=permissive)
     return called(found, dims, path)
@@ -173,9 +174,9 @@ def folder(
 ) -> Opened:
     """A zarr store, or all files of the one format in a folder."""
     if any(os.path.lexists(os.path.join(path, mark)) for mark in ZARR_MARKS):
-        from lazyvol.io import zarr
+        from lazyvol.io.zarr import reader
 
-        store = zarr.probe(path, permissive=permissive, missing=missing)
+        store = reader.probe(path, permissive=permissive, missing=missing)
         return store if dims is None else store.renamed(dims, path)
     names = listed(path)
     kinds = Counter(plain_name(name)[1] for name in names if by_suffix(name))
@@ -200,9 +201,9 @@ def data_set(
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     if not os.path.isfile(os.path.join(path, "zarr.json")):
         return None
-    from lazyvol.io import zarr
+    from lazyvol.io.zarr import reader
 
-    return zarr.probe_set(path, permissive=permissive, missing=missing)
+    return reader.probe_set(path, permissive=permissive, missing=missing)
 
 
 def listed(path: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lazyvol.io.decoding import Decoding
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
 

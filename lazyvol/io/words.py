@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import LabelError, LimitExceeded
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.recipes.base import Array
 
 #: a column of text takes its longest for each
 MAX_TEXT = 1 << 30

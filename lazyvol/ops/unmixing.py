@@ -14,7 +14,7 @@ import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels import mixing
+from lazyvol.kernels.linalg import channel_matrix
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import dims_of, float_of, require_stack
 
@@ -135,7 +135,7 @@ def unmix(
         )
     if rcond is not None and not 0 <= rcond < 1:
         raise LabelError(f"rcond is a share of the largest singular value, 0 to 1, got {rcond=}")
-    inverse, condition, rank = mixing.inverse(table, rcond)
+    inverse, condition, rank = channel_matrix.inverse(table, rcond)
     _warn(condition, rank, table.shape, mixed.dtype, rcond)
     found = _applied(mixed, inverse, own, matrix, 0, "unmix")
     return found.assign_attrs(condition_number=condition, rank=rank)
@@ -179,7 +179,9 @@ def _applied(
             f"{stack.dims}; rename one of them"
         )
     dims = tuple(str(d) for d in stack.dims)
-    kernel = partial(mixing.applied, table=table, axis=dims.index(own), dtype=float_of(stack.dtype))
+    kernel = partial(
+        channel_matrix.applied, table=table, axis=dims.index(own), dtype=float_of(stack.dtype)
+    )
     found = blockwise(
         kernel, stack, core=(own,), out=tuple(new if d == own else d for d in dims),
         sizes={new: table.shape[1]}, dtype=float_of(stack.dtype),

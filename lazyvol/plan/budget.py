@@ -14,8 +14,8 @@ import dask
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.evaluate import foreign_bytes, price
-from lazyvol.plan.halos import Halo, halo_of
-from lazyvol.plan.recipe import Cost, Recipe, Stored, leaves
+from lazyvol.plan.halo_cost import Halo, halo_of
+from lazyvol.plan.recipes.base import Cost, Recipe, Stored, leaves
 from lazyvol.plan.regions import Grid
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lazyvol.plan import regions
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, ordered
+from lazyvol.plan.recipes.base import Array, Cost, Foreign, Given, Recipe, ordered
 from lazyvol.plan.regions import Region
 
 #: number of a step, and of one of its boxes

@@ -11,8 +11,8 @@ import xarray as xr
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan.budget import SLACK, Budget, Price, Step, enough, show_bytes
-from lazyvol.plan.halos import Halo
-from lazyvol.plan.lazy import described, refit
+from lazyvol.plan.graph.lazy_array import described, refit
+from lazyvol.plan.halo_cost import Halo
 
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
 

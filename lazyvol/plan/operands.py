@@ -10,13 +10,13 @@ import xarray as xr
 from dask.base import tokenize
 
 from lazyvol.errors import LabelError
+from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.budget import BLOCK, Budget
-from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.filling import filled, stored
-from lazyvol.plan.lazy import Blocks, Lazy, described, lazily
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.graph.lazy_array import Blocks, Lazy, described, lazily
+from lazyvol.plan.in_memory import filled, stored
+from lazyvol.plan.recipes.base import Array
+from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Grid
-from lazyvol.plan.threads import local_scheduler
 from lazyvol.stack import require_same_grid, require_stack
 
 

@@ -18,13 +18,13 @@ from dask.base import tokenize
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
-from lazyvol.plan.cuts import HANDED
 from lazyvol.plan.evaluate import evaluate, price
-from lazyvol.plan.finishing import is_held
-from lazyvol.plan.lazy import Blocks, recipe_of
-from lazyvol.plan.recipe import Array, Cost, Foreign, Given, Recipe, Want, leaves
+from lazyvol.plan.graph.lazy_array import Blocks, recipe_of
+from lazyvol.plan.graph.results import is_held
+from lazyvol.plan.recipes.base import Array, Cost, Foreign, Given, Recipe, Want, leaves
+from lazyvol.plan.recipes.views import Aligned, aligned
+from lazyvol.plan.reductions.partition import HANDED
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.selecting import Aligned, aligned
 
 Turn = tuple[int | None, ...]
 

@@ -11,11 +11,11 @@ import xarray as xr
 from dask._task_spec import Alias
 
 from lazyvol.plan import regions
-from lazyvol.plan.layers import ResultLayer
-from lazyvol.plan.lazy import Blocks, Lazy, derived, described, recipe_of, result
+from lazyvol.plan.graph.layers import ResultLayer
+from lazyvol.plan.graph.lazy_array import Blocks, Lazy, derived, described, recipe_of, result
 from lazyvol.plan.operands import done, grid_of, labelled, operands
-from lazyvol.plan.pointwise import Blockwise
-from lazyvol.plan.recipe import Array, Foreign, Recipe
+from lazyvol.plan.recipes.base import Array, Foreign, Recipe
+from lazyvol.plan.recipes.blockwise import Blockwise
 from lazyvol.plan.regions import Grid
 from lazyvol.stack import require_stack
 

@@ -13,11 +13,8 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.borders import MODES, Mode
 from lazyvol.plan.budget import BLOCK
-from lazyvol.plan.cuts import block_grid
-from lazyvol.plan.folding import folded, outright
-from lazyvol.plan.lazy import Blocks, derived, lazily, recipe_of
+from lazyvol.plan.graph.lazy_array import Blocks, derived, lazily, recipe_of
 from lazyvol.plan.operands import (
     all_done,
     axes_within,
@@ -28,13 +25,16 @@ from lazyvol.plan.operands import (
     operands,
     shared_dims,
 )
-from lazyvol.plan.pointwise import Blockwise
 from lazyvol.plan.ragged import ragged_array
-from lazyvol.plan.recipe import Array
+from lazyvol.plan.recipes.base import Array
+from lazyvol.plan.recipes.blockwise import Blockwise
+from lazyvol.plan.recipes.borders import MODES, Mode
+from lazyvol.plan.recipes.stencil import Generated, Stencil
+from lazyvol.plan.recipes.views import aligned
+from lazyvol.plan.reductions.fold import Fold
+from lazyvol.plan.reductions.graph import folded, outright
+from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Region
-from lazyvol.plan.selecting import aligned
-from lazyvol.plan.stencils import Generated, Stencil
-from lazyvol.plan.streams import Fold
 from lazyvol.stack import require_stack
 
 Kernel = Callable[..., Array]

@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.facts import sign_of
 from lazyvol.stack import spacing, spatial_dims, unit_of
+from lazyvol.summary import sign_of
 
 #: colours that hold on a light and on a dark page
 BLUE, RED, GREEN, AMBER, GREY = "#3d85c6", "#d9573b", "#3a9a6b", "#c98a1b", "#8a9099"

@@ -9,9 +9,9 @@ from matplotlib.ticker import MaxNLocator
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, tidy
 from lazyvol.stack import unit_of
+from lazyvol.summary import sign_of
 
 
 @operation

@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.facts import sign_of
 from lazyvol.plots.canvas import (
     Limits,
     Reduce,
@@ -29,6 +28,7 @@ from lazyvol.plots.canvas import (
     shown_limits,
 )
 from lazyvol.stack import spacing, spatial_dims, unit_of
+from lazyvol.summary import sign_of
 
 
 @operation

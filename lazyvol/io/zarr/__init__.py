@@ -1,0 +1,1 @@
+"""Zarr stores: metadata of v2 and v3, chunks read and verified, shards written."""

@@ -1,0 +1,246 @@
+"""OME-NGFF metadata (OME-Zarr 0.1 to 0.5): axes, spacing and origin of a multiscale image."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from lazyvol.errors import FormatError
+from lazyvol.io.axes import METRES, unit_of
+from lazyvol.io.zarr.labels import Labels
+from lazyvol.stack import SPATIAL, STACK
+
+VERSION = "0.5"
+KNOWN = ("0.1", "0.2", "0.3", "0.4", VERSION)
+#: before 0.3 an image had these axes, or the last of them
+OLD_AXES = ("t", "c", "z", "y", "x")
+TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+#: names that mean the stack axis wherever they stand, the first found first
+STACKS = (STACK, "particle", "t", "time")
+
+#: lengths of OME that the other formats do not name, in millimeter
+LENGTHS = {
+    "picometer": 1e-9,
+    "centimeter": 10.0,
+    "decimeter": 100.0,
+    "meter": 1000.0,
+    "kilometer": 1e6,
+    "inch": 25.4,
+    "foot": 304.8,
+    "yard": 914.4,
+}
+
+
+def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
+    """The first multiscale image of a group's attributes; None where it is no image."""
+    ome = attributes.get("ome", attributes)
+    if not isinstance(ome, dict) or "multiscales" not in ome:
+        return None
+    images = ome["multiscales"]
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        raise FormatError(
+            f"{where}: multiscales must list at least one image, found {images!r:.80}"
+        )
+    version = str(images[0].get("version", ome.get("version", VERSION)))
+    if version not in KNOWN:
+        raise FormatError(
+            f"{where}: the OME-Zarr version must be one of {', '.join(KNOWN)}, "
+            f"found {version!r:.40}"
+        )
+    image: Mapping[str, Any] = images[0]
+    return image
+
+
+def level_path(image: Mapping[str, Any], where: str) -> str:
+    """Folder of level 0, the full resolution."""
+    return str(_datasets(image, where)[0]["path"])
+
+
+def level_named(image: Mapping[str, Any], path: str, where: str) -> bool:
+    """Whether a level of the image is stored under ``path``."""
+    return any(dataset["path"] == path for dataset in _datasets(image, where))
+
+
+def _datasets(image: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    found = image.get("datasets")
+    if (
+        not isinstance(found, list)
+        or not found
+        or not all(isinstance(d, dict) and isinstance(d.get("path"), str) for d in found)
+    ):
+        raise FormatError(f"{where}: datasets must list levels with a path, found {found!r:.80}")
+    return found
+
+
+def labels_of(
+    image: Mapping[str, Any], path: str, ndim: int, where: str, *, permissive: bool = False
+) -> Labels:
+    """Dims, voxel size, unit and origin of the level that is stored under ``path``.
+
+    Space axes keep their names z, y, x; a channel axis becomes ``channel``; time, or else the
+    first axis that is neither, becomes ``k``. Without units the scale is kept in voxels of
+    level 0. ``permissive`` takes a scale that is no positive number as unknown.
+    """
+    axes = _axes(image.get("axes"), ndim, where)
+    dims = dims_of([name for name, _, _ in axes], [kind for _, kind, _ in axes], where)
+    level = next(d for d in _datasets(image, where) if d["path"] == path)
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    known = _transform(level.get("coordinateTransformations"), scale, shift, where)
+    known |= _transform(image.get("coordinateTransformations"), scale, shift, where)
+    units = {d: axis[2] for d, axis in zip(dims, axes, strict=True) if axis[1] == "space"}
+    places = dict(zip(dims, zip(scale, shift, strict=True), strict=True)) if known else {}
+    sizes = {d: places[d] for d in units if d in places}
+    _check_scale(sizes, where, permissive)
+    voxel_size, origin, unit = _common(sizes, units)
+    name = image.get("name")
+    return Labels(dims, voxel_size, unit, origin, name=name if isinstance(name, str) else None)
+
+
+def _axes(value: object, ndim: int, where: str) -> list[tuple[str, str, str | None]]:
+    """Name, type and unit of each axis."""
+    if value is None and ndim <= len(OLD_AXES):
+        value = list(OLD_AXES[len(OLD_AXES) - ndim :])
+    if not isinstance(value, list) or len(value) != ndim:
+        raise FormatError(
+            f"{where}: axes must name the {ndim} axes of the array, found {value!r:.120}"
+        )
+    return [_axis(axis, where) for axis in value]
+
+
+def _axis(axis: object, where: str) -> tuple[str, str, str | None]:
+    if isinstance(axis, str):
+        axis = {"name": axis, "type": TYPES.get(axis.lower())}
+    if not isinstance(axis, dict) or not isinstance(axis.get("name"), str):
+        raise FormatError(f"{where}: an axis must have a name, found {axis!r:.80}")
+    unit = axis.get("unit")
+    return axis["name"], str(axis.get("type") or ""), unit if isinstance(unit, str) else None
+
+
+def dims_of(names: Sequence[str], kinds: Sequence[str], where: str) -> tuple[str, ...]:
+    """Dims for named axes: space in lower case, channel, and the one that is the stack."""
+    dims = [
+        name.lower() if kind == "space" else "channel" if kind == "channel" else name
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    others = [i for i, kind in enumerate(kinds) if kind not in ("space", "channel")]
+    stack = next((i for word in STACKS for i in others if names[i].lower() == word), None)
+    stack = next((i for i in others if kinds[i] == "time"), stack) if stack is None else stack
+    stack = others[0] if stack is None and others else stack
+    if stack is not None:
+        dims[stack] = STACK
+    if len(set(dims)) != len(dims):
+        raise FormatError(f"{where}: axes must have different names, found {list(names)}")
+    return tuple(dims)
+
+
+def guessed_dims(names: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+    """Dims of a plain array by the names it has, else by the number of its axes."""
+    if names and None not in names and len(set(names)) == ndim:
+        words = [str(name) for name in names]
+        if ndim < 2 or [w.lower() for w in words[-2:]] != ["y", "x"]:
+            return tuple(words)
+        kinds = [{**TYPES, "channel": "channel"}.get(word.lower(), "") for word in words]
+        return dims_of(words, kinds, "dimension names")
+    if 2 <= ndim <= 5:
+        lead = {4: (STACK,), 5: (STACK, "channel")}.get(ndim, ())
+        return (*lead, *SPATIAL[max(0, 3 - ndim) :])
+    return tuple(f"dim_{i}" for i in range(ndim))
+
+
+def _transform(value: object, scale: list[float], shift: list[float], where: str) -> bool:
+    """Apply transformations to scale and shift in their order; whether there was a scale."""
+    scaled = False
+    for step in value if isinstance(value, list) else []:
+        kind = step.get("type") if isinstance(step, dict) else None
+        if kind == "identity":
+            continue
+        if kind not in ("scale", "translation"):
+            raise FormatError(
+                f"{where}: coordinateTransformations must be scale or translation, found "
+                f"{step!r:.80}"
+            )
+        for axis, number in enumerate(_numbers(step.get(kind), len(scale), kind, where)):
+            if kind == "scale":
+                scale[axis] *= number
+                shift[axis] *= number
+            else:
+                shift[axis] += number
+        scaled |= kind == "scale"
+    return scaled
+
+
+def _numbers(value: object, count: int, field: str, where: str) -> list[float]:
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(type(v) in (int, float) for v in value)
+    ):
+        raise FormatError(f"{where}: {field} must list {count} numbers, found {value!r:.80}")
+    return [float(v) for v in value]
+
+
+def _check_scale(sizes: dict[str, tuple[float, float]], where: str, permissive: bool) -> None:
+    bad = {d: v for d, v in sizes.items() if not (isfinite(v[0]) and v[0] > 0 and isfinite(v[1]))}
+    if bad and not permissive:
+        raise FormatError(
+            f"{where}: scale must be positive and translation finite, found {bad}; "
+            "permissive=True takes them as unknown"
+        )
+    for dim in bad:
+        del sizes[dim]
+
+
+def length(word: str) -> tuple[str, float] | None:
+    """Unit of ours that an OME unit is a multiple of, and the factor."""
+    if word in LENGTHS:
+        return "millimeter", LENGTHS[word]
+    return unit_of(word)
+
+
+def _common(
+    sizes: Mapping[str, tuple[float, float]], units: Mapping[str, str | None]
+) -> tuple[dict[str, float], dict[str, float], str]:
+    """Voxel size and origin in one unit, that of the last axis that has one."""
+    known = {d: length(word) for d, word in units.items() if word and d in sizes}
+    lengths = {d: unit for d, unit in known.items() if unit}
+    if not lengths:
+        kept = {d: v for d, v in sizes.items() if not units[d]}
+        return {d: v[0] for d, v in kept.items()}, {d: v[1] for d, v in kept.items()}, "voxel"
+    unit = list(lengths.values())[-1][0]
+    factors = {d: f if u == unit else f * METRES[u] / METRES[unit] for d, (u, f) in lengths.items()}
+    voxel_size = {d: sizes[d][0] * f for d, f in factors.items()}
+    return voxel_size, {d: sizes[d][1] * f for d, f in factors.items()}, unit
+
+
+def image_of(labels: Labels) -> dict[str, Any] | None:
+    """OME-Zarr 0.5 attributes for an array in folder "0"; None where its dims do not fit.
+
+    An image has 2 or 3 space axes at the end, before them at most a time axis and one more. The
+    stack axis is of type "particle"; beside a channel it must be "time" to stay valid.
+    """
+    space = [d for d in labels.dims if d in SPATIAL]
+    lead = labels.dims[: len(labels.dims) - len(space)]
+    fits = labels.dims[len(lead) :] == tuple(d for d in SPATIAL if d in space)
+    if not fits or len(space) < 2 or len(lead) > 2 or (len(lead) == 2 and lead[0] != STACK):
+        return None
+    axes: list[dict[str, str]] = [{"name": d, "type": _kind(d, len(lead))} for d in lead]
+    unit = {} if labels.unit == "voxel" else {"unit": labels.unit}
+    axes += [
+        {"name": d, "type": "space", **(unit if d in labels.voxel_size else {})} for d in space
+    ]
+    scale = [float(labels.voxel_size.get(d, 1.0)) for d in labels.dims]
+    shift = [float(labels.origin.get(d, 0.0)) for d in labels.dims]
+    steps: list[dict[str, Any]] = [
+        {"type": "scale", "scale": scale},
+        {"type": "translation", "translation": shift},
+    ]
+    dataset = {"path": "0", "coordinateTransformations": steps}
+    image: dict[str, Any] = {"axes": axes, "datasets": [dataset]}
+    if labels.name:
+        image["name"] = labels.name
+    return {"version": VERSION, "multiscales": [image]}
+
+
+def _kind(dim: str, leading: int) -> str:
+    if dim == STACK:
+        return "time" if leading == 2 else "particle"
+    return "channel" if dim == "channel" else dim

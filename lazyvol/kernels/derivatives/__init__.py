@@ -1,0 +1,1 @@
+"""Derivatives of blocks, and the eigenvalues and measures computed from them."""

@@ -1,0 +1,1 @@
+"""Neighbourhood filters of blocks that carry a halo."""

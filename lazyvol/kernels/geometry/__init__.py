@@ -1,0 +1,1 @@
+"""Splines, rotations, translations, and solids by formula."""

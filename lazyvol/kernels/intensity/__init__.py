@@ -1,0 +1,1 @@
+"""Grey levels: normalization, equalization, thresholds and fills under masks."""

@@ -1,0 +1,1 @@
+"""Matrix products, eigenvectors and trees of stacks, in blocks of bounded memory."""

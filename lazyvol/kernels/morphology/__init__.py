@@ -1,0 +1,1 @@
+"""Binary morphology and connected components."""

@@ -1,0 +1,1 @@
+"""Sums, moments, order statistics and histograms along axes of a block."""

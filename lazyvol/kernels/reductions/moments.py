@@ -1,0 +1,242 @@
+"""Sums, sums of squares and extremes of a block: one read, any of the basic statistics."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.arrays import pair, spread
+from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
+from lazyvol.kernels.reductions.walks import walk
+
+Array = np.ndarray[Any, np.dtype[Any]]
+State = dict[str, Array]
+
+#: dtypes whose squares fit a float64 exactly
+NARROW = ("float16", "float32", "int8", "uint8", "int16", "uint16", "bool")
+
+
+def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any]) -> State:
+    """Empty state: ``parts`` are among sum, square, low, high and count."""
+    state: State = {}
+    for part in parts:
+        if part in ("low", "high"):
+            state[part] = np.full(shape, _unbound(part, dtype), dtype)
+        elif part == "count":
+            state[part] = np.zeros(shape, np.int64)
+        else:
+            state[part], state[f"{part}_rest"] = np.zeros(shape), np.zeros(shape)
+    return state
+
+
+def _unbound(part: str, dtype: np.dtype[Any]) -> Any:
+    """What no value can beat: the start of a minimum (``low``) or a maximum (``high``)."""
+    if dtype.kind == "f":
+        return np.inf if part == "low" else -np.inf
+    if dtype.kind == "b":
+        return part == "low"
+    return np.iinfo(dtype).max if part == "low" else np.iinfo(dtype).min
+
+
+def update(
+    state: State,
+    axes: Sequence[int],
+    block: Array,
+    mask: Array | None = None,
+    *,
+    skipna: bool = False,
+    absolute: bool = False,
+) -> None:
+    """Take in a block, reduced over ``axes``; only where ``mask`` is True and, with ``skipna``,
+    where it is not NaN."""
+    if absolute:  # in float64 where an integer's least value has no positive twin
+        block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
+    if "count" not in state:
+        _accumulate(state, axes, block)
+        return
+    holed = skipna and block.dtype.kind == "f"
+    valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
+    if holed:
+        valid = valid & ~np.isnan(block)
+    flags = spread(valid, block.shape, axes)
+    counts = pair(state["count"], axes)
+    counts += _counted(flags, prod(block.shape[a] for a in axes))
+    counted = flags if holed or mask is not None else None
+    _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
+
+
+def _counted(flags: Array, reduced: int) -> Array:
+    """Flags of each kept element, (before, after), of length 1 where elements share them."""
+    before, rows, after = flags.shape
+    found = np.count_nonzero(flags) if before == after == 1 else np.count_nonzero(flags, axis=1)
+    counts: Array = np.asarray(found, np.int64).reshape(before, after)
+    return np.asarray(counts * (reduced // max(1, rows)))
+
+
+def update_groups(state: State, axes: Sequence[int], block: Array, group: Array) -> None:
+    """Take in a block whose slices along the one reduced axis belong to group 0, 1, ...
+
+    Part ``sum`` of group g is ``state["sum_g"]``; the other parts are of all groups together.
+    """
+    numbers = np.ravel(group)
+    shared = {n: a for n, a in state.items() if not n.startswith("sum")}
+    for g in np.unique(numbers):
+        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        _accumulate(own | shared, axes, block, np.flatnonzero(numbers == g))
+
+
+_NONE = np.zeros((1, 1))
+
+
+def _accumulate(
+    state: State,
+    axes: Sequence[int],
+    block: Array,
+    rows: Array | None = None,
+    flags: Array | None = None,
+) -> None:
+    """Every part of the state from one walk through the block, through ``rows`` of it, or
+    through what ``flags`` (laid out by ``spread``) say."""
+    if not block.size:
+        return
+    values = block.astype(np.float32) if block.dtype == np.float16 else block
+    sums = [pair(state[n], axes) if n in state else _NONE for n in PARTS]
+    none = _NONE.astype(values.dtype)
+    low, high = (
+        pair(state[n].astype(values.dtype, copy=False), axes) if n in state else none
+        for n in ("low", "high")
+    )
+    todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
+    bounds = np.array([0, *(_unbound(n, values.dtype) for n in ("low", "high"))], values.dtype)
+    ends = (*sums, low, high)
+    walk(values, axes, flags, rows, ends, todo, str(block.dtype) not in NARROW, bounds)
+    for n, found in (("low", low), ("high", high)):
+        if n in state and found.dtype != state[n].dtype:
+            state[n][...] = found.reshape(state[n].shape)
+
+
+PARTS = ("sum", "sum_rest", "square", "square_rest")
+
+
+def combine(a: State, b: State) -> State:
+    """Both states as one, in the memory of the first."""
+    for part in [n for n in a if f"{n}_rest" in a]:
+        rest = f"{part}_rest"
+        merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
+    if "low" in a:
+        np.minimum(a["low"], b["low"], out=a["low"])
+    if "high" in a:
+        np.maximum(a["high"], b["high"], out=a["high"])
+    if "count" in a:
+        a["count"] += b["count"]
+    return a
+
+
+def finish(
+    state: State, *, want: Mapping[str, np.dtype[Any]], n: int, ddof: int = 0
+) -> dict[str, Array]:
+    """Statistics out of a state of ``n`` values each (or of ``state["count"]`` values).
+
+    Nothing to take a mean of gives NaN, as does a variance of ``n <= ddof`` values.
+    """
+    shape = next(iter(state.values())).shape
+    count = np.ravel(state["count"]) if "count" in state else np.full(1, n, np.int64)
+    flat = {name: np.ravel(a) for name, a in state.items()}
+    found: dict[str, Array] = {}
+    for name, dtype in want.items():
+        if name in ("low", "high"):
+            found[name] = _ends(flat[name], count, dtype)
+        elif name == "count":
+            found[name] = np.broadcast_to(count, (int(np.prod(shape)),)).astype(dtype)
+        else:
+            single = dtype.kind == "f" and dtype.itemsize == 4  # compiled code has no float16
+            out = np.empty(int(np.prod(shape)), np.float32 if single else np.float64)
+            rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
+            _statistic(out, *rows, count, ddof, STATISTICS.index(name))
+            found[name] = out
+    return {name: a.reshape(shape) for name, a in found.items()}
+
+
+def finish_halves(
+    state: State, *, sizes: tuple[int, int], dtype: np.dtype[Any]
+) -> dict[str, Array]:
+    """Average of each of two groups, and average and variance of both together."""
+    found = {}
+    for name, g in (("first", 0), ("second", 1)):
+        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        found[name] = finish(own, want={"mean": dtype}, n=sizes[g])["mean"]
+    both = {p: state[f"sum_0{p[3:]}"].copy() for p in ("sum", "sum_rest")}
+    merge(*(np.ravel(x) for x in (*both.values(), state["sum_1"], state["sum_1_rest"])))
+    both |= {p: state[p] for p in ("square", "square_rest")}
+    last = finish(both, want={"mean": dtype, "var": dtype}, n=sum(sizes))
+    return found | {"average": last["mean"], "variance": last["var"]}
+
+
+STATISTICS = ("sum", "mean", "square", "norm", "var", "std")
+
+
+def _ends(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
+    """Extremes, NaN where nothing was counted."""
+    if dtype.kind != "f" or count.all():
+        return values.astype(dtype)
+    return np.where(count > 0, values, np.nan).astype(dtype)
+
+
+@compiled
+def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untyped-def]
+    if which == 0:
+        _sums(out, s, sr)
+    elif which == 1:
+        _means(out, s, sr, count)
+    elif which == 2:
+        _sums(out, q, qr)
+    elif which == 3:
+        _roots(out, q, qr)
+    else:
+        _variances(out, s, sr, q, qr, count, ddof, which == 5)
+
+
+@compiled
+def _sums(out, high, low):  # type: ignore[no-untyped-def]
+    for j in range(out.size):
+        out[j] = high[j] + (low[j] if is_finite(high[j]) else 0.0)
+
+
+@compiled
+def _roots(out, high, low):  # type: ignore[no-untyped-def]
+    """Roots before rounding to the type of ``out``: the square of a float32 may not fit one."""
+    for j in range(out.size):
+        out[j] = np.sqrt(high[j] + (low[j] if is_finite(high[j]) else 0.0))
+
+
+@compiled
+def _means(out, s, sr, count):  # type: ignore[no-untyped-def]
+    """Two loops: a count that may be everyone's or not keeps them out of vector registers."""
+    if count.size == 1:
+        n = np.float64(count[0])
+        for j in range(out.size):
+            m, e = quotient(s[j], sr[j], n)
+            out[j] = m + e
+        return
+    for j in range(out.size):
+        m, e = quotient(s[j], sr[j], np.float64(count[j]))
+        out[j] = m + e
+
+
+@compiled
+def _variances(out, s, sr, q, qr, count, ddof, root):  # type: ignore[no-untyped-def]
+    n, free = np.float64(count[0]), np.float64(ddof)
+    if count.size == 1:
+        left = n - free if n > free else np.nan
+        for j in range(out.size):
+            v, e = centred(s[j], sr[j], q[j], qr[j], n)
+            v, e = quotient(v, e, left)
+            out[j] = np.sqrt(v + e) if root else v + e
+        return
+    for j in range(out.size):
+        n = np.float64(count[j])
+        v, e = centred(s[j], sr[j], q[j], qr[j], n)
+        v, e = quotient(v, e, n - free if n > free else np.nan)
+        out[j] = np.sqrt(v + e) if root else v + e

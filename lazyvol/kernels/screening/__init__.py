@@ -1,0 +1,1 @@
+"""Likelihoods and p-values of hypotheses about particles, in Fourier space."""

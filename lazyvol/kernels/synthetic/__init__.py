@@ -1,0 +1,1 @@
+"""Values from formulas and random numbers that are keyed by position."""

@@ -1,0 +1,1 @@
+"""Dask graphs: recipes as arrays, and arrays read as recipes again."""

@@ -1,0 +1,1 @@
+"""Recipes: lazy arrays that can produce any region of themselves."""

@@ -1,0 +1,1 @@
+"""Folds: how a reduction is cut into tasks, streamed within a task, and merged in a tree."""

@@ -1,6 +1,0 @@
-"""Reports that someone would show a colleague: self-contained HTML pages."""
-
-from lazyvol.report.page import write_report
-from lazyvol.report.result import Flagging, Run, ScreenResult, resolution
-
-__all__ = ["Flagging", "Run", "ScreenResult", "resolution", "write_report"]

@@ -1,0 +1,1 @@
+"""The main job: screen a stack on disk within a memory budget, and write a report of the result."""

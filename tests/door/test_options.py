@@ -1,0 +1,228 @@
+"""Every option of every operation, given what it is not: a result or a refusal in words."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+import lazyvol as lv
+from lazyvol.errors import LabelError, LazyvolError, OptionError
+from tests.door.test_door import TOPICS
+
+S = lv.as_stack(np.random.default_rng(0).random((2, 5, 5, 6)))
+V = S.isel(k=0, drop=True)
+F = V > 0.4
+DISTANCES = lv.clustering.distances(S)
+TREE = lv.clustering.linkage(DISTANCES)
+RAGGED = lv.masks.select(S, F)
+EACH = S.mean(("z", "y", "x"))
+SHAPE = (5, 5, 6)
+
+#: what each operation needs; by default its first parameter is a stack
+NEEDED: dict[str, dict[str, Any]] = {
+    "clustering.clusters": {"tree": TREE, "n": 2}, "clustering.condensed": {"matrix": DISTANCES},
+    "clustering.linkage": {"matrix": DISTANCES}, "clustering.components": {"stack": S, "n": 1},
+    "density.blocks": {"array": V, "size": 1}, "density.block_mean": {"array": V, "size": 1},
+    "density.local": {"array": V, "size": 2},
+    "density.points": {"positions": np.ones((5, 3)), "like": SHAPE},
+    "derivatives.structure_tensor": {"volume": V, "sigma": 1.0},
+    "derivatives.structure_tensor_eigenvalues": {"volume": V, "sigma": 1.0},
+    "filters.convolve": {"stack": V, "kernel": [1.0, 2.0]},
+    "filters.correlate": {"stack": V, "kernel": [1.0, 2.0]},
+    "filters.bandpass": {"stack": V, "shortest": 3.0},
+    "filters.gaussian": {"stack": V, "sigma": 1.0},
+    "filters.percentile": {"stack": V, "q": 50.0, "size": 3},
+    "filters.rank": {"stack": V, "number": 1, "size": 3},
+    **{f"filters.{n}": {"stack": V, "size": 3}
+       for n in ("maximum", "median", "minimum", "uniform")},
+    "masks.apply": {"stack": S, "mask": F}, "masks.select": {"points": S, "mask": F},
+    **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
+    **{f"masks.{n}": {"mask": F} for n in ("close", "dilate", "erode", "open", "label")},
+    "masks.frame": {"ragged": RAGGED, "k": 0}, "masks.pad": {"ragged": RAGGED},
+    **{f"{t}.box": {"like": SHAPE, "size": 3.0} for t in ("masks", "synthetic")},
+    **{f"{t}.sphere": {"like": SHAPE, "radius": 2.0} for t in ("masks", "synthetic")},
+    **{f"{t}.cylinder": {"like": SHAPE, "radius": 2.0, "length": 3.0}
+       for t in ("masks", "synthetic")},
+    "plots.alpha_sweep": {"metrics": xr.Dataset({"ncc": ("alpha", [0.0, 1])}, {"alpha": [0.0, 1]})},
+    "plots.correlation": {"curve": xr.Dataset({"correlation": ("z", [1.0, 0.5])})},
+    "plots.dendrogram": {"tree": TREE}, "plots.density": {"blocks": V},
+    "plots.fsc": {"curve": lv.scores.fsc(V, V)}, "plots.histogram": {"values": EACH},
+    "plots.scores": {"values": EACH},
+    **{f"plots.{n}": {"volume": V} for n in ("orthogonal", "projection", "slices")},
+    "projections.slab": {"stack": V, "dim": "z", "start": 0.0, "stop": 3.0},
+    "registration.align": {"stack": S.chunk(k=1), "reference": "average", "angles": 90.0},
+    "registration.rotate": {"stack": S, "rotations": 30.0},
+    "registration.shift": {"stack": S, "shifts": (0, 1, 0)},
+    "scores.screen": {"stack": S.chunk(k=1)},
+    "scores.correlation": {"a": S, "b": V}, "scores.fsc": {"a": V, "b": V},
+    "scores.profile": {"stack": V}, "stats.quantile": {"stack": S, "q": 0.5},
+    "synthetic.circle": {"like": SHAPE, "radius": 2.0},
+    "synthetic.correlated_noise": {"like": SHAPE, "length": 2.0},
+    "synthetic.elastic": {"stack": V, "alpha": 1.0, "sigma": 1.0},
+    "synthetic.grid_lines": {"like": SHAPE, "spacing": 3.0, "thickness": 1.0},
+    "synthetic.membrane": {"like": SHAPE, "thickness": 1.0},
+    "synthetic.noise": {"like": SHAPE}, "synthetic.wedge": {"like": SHAPE},
+    "synthetic.particles": {"template": SHAPE, "n": 2, "radius": 2.0, "length": 4.0, "sigma": 1.0},
+    "unmixing.mix": {"image": V, "matrix": np.eye(6)},
+    "unmixing.unmix": {"mixed": V, "matrix": np.eye(6)},
+}  # fmt: skip
+
+#: an object, once, as its address stands in names of tests
+WRONG: dict[str, Any] = {
+    "None": None, "text": "x", "object": object(), "list": [], "mapping": {}, "nan": np.nan,
+    "-1": -1, "1.5": 1.5, "1j": 1j, "array": np.array([1, 2]), "nothing": "", "bool": True,
+    "words": {"z": "a"}, "mixed": [1, "a"], "ragged": [[1], [2, 3]],
+    "inf": np.inf, "dataset": xr.Dataset(), "numbered": {1: 2}, "bytes": b"z",
+}  # fmt: skip
+
+
+def operations() -> dict[str, Any]:
+    found = {}
+    for topic in TOPICS:
+        module = import_module(f"lazyvol.{topic}" if topic == "plots" else f"lazyvol.ops.{topic}")
+        found |= {f"{topic}.{n}": getattr(module, n) for n in module.__all__}
+    return found
+
+
+OPS = operations()
+
+
+def needed(name: str) -> dict[str, Any]:
+    first = next(iter(inspect.signature(OPS[name]).parameters))
+    volumes = ("derivatives", "projections")
+    return NEEDED.get(name) or {first: V if name.partition(".")[0] in volumes else S}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OPS)
+def test_wrong_values_give_a_result_or_a_refusal(name):
+    base, op = needed(name), OPS[name]
+    op(**base)
+    for option in inspect.signature(op).parameters:
+        if option == "ax" and name.startswith("plots."):
+            continue
+        for what, value in WRONG.items():
+            try:
+                op(**{**base, option: value})
+            except LazyvolError:
+                continue
+            except Exception as fault:
+                pytest.fail(f"{option}={what}: {fault!r}")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: lv.filters.gaussian(V, "a"), "sigma must be a finite number, a mapping.*got 'a'"),
+        (lambda: lv.filters.gaussian(V, {"z": np.nan}), "sigma must be .*got {'z': nan}"),
+        (lambda: lv.filters.gaussian(V, True), "sigma must be .*got True"),
+        (lambda: lv.filters.uniform(V, 2.0), "size must be a whole number, .*got 2.0"),
+        (lambda: lv.stats.mean(V, "z", skipna=1), "skipna must be True or False, got 1"),
+        (lambda: lv.stats.var(V, "z", ddof=True), "ddof must be a whole number, got True"),
+        (lambda: lv.registration.shift(V, (0, 0, 0), order=1.0), "order must be one of 1, 3, "
+                                                                 "'fourier', got 1.0"),
+        (lambda: lv.stats.histogram(V, range=(0, 1, 2)), "range must be 2 finite numbers or None"),
+        (lambda: lv.scores.profile(V, transform=3), "transform must be a function, a text or None"),
+        (lambda: lv.synthetic.noise(SHAPE, dtype="x"), "dtype must be a float type"),
+        (lambda: lv.stats.describe(S, statistics="mean"), "statistics must be a sequence of texts"),
+        (lambda: lv.intensity.whiten(S, fitted="a"), "fitted must be a Dataset or None, got 'a'"),
+        (lambda: lv.plots.slices(V, ax=3), "ax must be an Axes or None, got 3"),
+    ],
+)  # fmt: skip
+def test_refusals_name_the_option_the_rule_and_the_value(call, told):
+    with pytest.raises(OptionError, match=rf"^\w+: {told}"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "plain"),
+    [
+        (lambda: lv.filters.gaussian(V, np.float32(1.5)), lambda: lv.filters.gaussian(V, 1.5)),
+        (lambda: lv.filters.gaussian(V, {np.str_("z"): np.float64(1)}),
+         lambda: lv.filters.gaussian(V, {"z": 1})),
+        (lambda: lv.filters.gaussian(V, np.array(1.5)), lambda: lv.filters.gaussian(V, 1.5)),
+        (lambda: lv.filters.gaussian(V, xr.DataArray(1.5)), lambda: lv.filters.gaussian(V, 1.5)),
+        (lambda: lv.filters.uniform(V, np.int64(3), mode=np.str_("wrap")),
+         lambda: lv.filters.uniform(V, 3, mode="wrap")),
+        (lambda: lv.stats.mean(S, np.str_("z"), skipna=np.bool_(True)),
+         lambda: lv.stats.mean(S, "z", skipna=True)),
+        (lambda: lv.stats.mean(S, np.array(["z", "y"])), lambda: lv.stats.mean(S, ("z", "y"))),
+        (lambda: lv.stats.mean(S, {"y", "z"}), lambda: lv.stats.mean(S, ("z", "y"))),
+        (lambda: lv.stats.quantile(S, np.array([0.1, 0.5])),
+         lambda: lv.stats.quantile(S, (0.1, 0.5))),
+        (lambda: lv.stats.quantile(S, (q for q in (0.1, 0.5))),
+         lambda: lv.stats.quantile(S, (0.1, 0.5))),
+        (lambda: lv.stats.norm(S, ord=np.inf), lambda: lv.stats.norm(S, ord=float("inf"))),
+        (lambda: lv.registration.shift(V, np.array([0, 1, 0]), order=np.int8(1)),
+         lambda: lv.registration.shift(V, (0, 1, 0), order=1)),
+        (lambda: lv.intensity.display(V, limits=[0, np.float32(1)]),
+         lambda: lv.intensity.display(V, limits=(0, 1))),
+        (lambda: lv.masks.sphere(np.array(SHAPE), radius=np.int16(2)).compute(),
+         lambda: lv.masks.sphere(SHAPE, radius=2).compute()),
+        (lambda: lv.synthetic.noise(SHAPE, dtype=np.float64).compute(),
+         lambda: lv.synthetic.noise(SHAPE, dtype="float64").compute()),
+    ],
+)  # fmt: skip
+def test_values_of_numpy_are_as_good_as_those_of_python(call, plain):
+    xr.testing.assert_identical(call(), plain())
+
+
+def test_axes_of_matplotlib_are_options():
+    ax = Figure().add_subplot()
+    assert lv.plots.fsc(lv.scores.fsc(V, V), ax=ax) is ax
+
+
+def test_python_itself_refuses_missing_and_unknown_options():
+    for call in (
+        lambda: lv.filters.gaussian(V),
+        lambda: lv.filters.gaussian(V, 1.0, sgima=2.0),
+        lambda: lv.filters.gaussian(V, 1.0, stack=V),
+        lambda: lv.filters.gaussian(V, 1.0, "wrap"),
+    ):
+        with pytest.raises(TypeError, match=r"gaussian\(\)"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"dims": "zyx"}, "dims must name each of the 3 axes once, got 'zyx'"),
+        ({"dims": ("z", "z", "x")}, "once, got"),
+        ({"dims": ("z", "y")}, "once, got"),
+        ({"dims": (0, 1, 2)}, "once, got"),
+        ({"dims": 3}, "once, got 3"),
+        ({"voxel_size": np.nan}, "voxel_size must be one positive number.*got nan"),
+        ({"voxel_size": 0}, "positive number"),
+        ({"voxel_size": (1.0, 2.0)}, "one for each of the spatial dims"),
+        ({"voxel_size": {"k": 1.0}}, "mapping from them"),
+        ({"voxel_size": "2"}, "got '2'"),
+        ({"voxel_size": True}, "got True"),
+        ({"unit": 3}, "unit must be a word"),
+    ],
+)
+def test_labels_that_make_no_sense_are_refused(options, told):
+    with pytest.raises((LabelError, OptionError), match=f"as_stack: .*{told}"):
+        lv.as_stack(np.ones((4, 5, 6)), **options)
+
+
+@pytest.mark.parametrize("array", [None, "a.mrc", S, xr.Dataset(), [S, S], [[1], [2, 3]], ["a"]])
+def test_only_numbers_are_labelled(array):
+    with pytest.raises(LabelError, match="as_stack: array must"):
+        lv.as_stack(array)
+
+
+@pytest.mark.parametrize("shape", [(5, 5, 3), (9, 5, 6, 4), (5, 6, 7, 3)])
+def test_colours_are_not_taken_for_a_dim_of_space(shape):
+    with pytest.raises(LabelError, match="may be colours"):
+        lv.as_stack(np.ones(shape))
+    dims = ("k", "z", "y", "x")[4 - len(shape) :]
+    assert lv.as_stack(np.ones(shape), dims=dims).dims == dims
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 3), (2, 4, 4, 4), (5, 4, 3), (5, 3), (5, 6, 5)])
+def test_small_volumes_are_volumes(shape):
+    assert lv.as_stack(np.ones(shape)).dims[-1] == "x"

@@ -1,0 +1,79 @@
+"""What the tests of the writer share: variables, saved stores, labels of every kind."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lazyvol.io.zarr.create import Variable, create
+from lazyvol.plan.regions import boxes
+
+SHAPE = (5, 7, 11, 13)
+DIMS = ("k", "z", "y", "x")
+SMALL = 2000
+
+
+def variable(shape=SHAPE, dtype="float32", dims=DIMS, **labels):
+    return Variable(shape, dtype, dims, **labels)
+
+
+def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):
+    """Store of an array by our writer, shard by shard."""
+    dims = labels.pop("dims", DIMS[-values.ndim :] if values.ndim <= 4 else None)
+    target = create(
+        path,
+        variable(values.shape, values.dtype, dims, **labels),
+        overwrite=overwrite,
+        max_shard_bytes=max_shard_bytes,
+    )
+    for _, region in boxes(target.grid):
+        target.write(region, values[region])
+    target.publish()
+    return target
+
+
+def shard_files(path):
+    return sorted(p for p in Path(path).rglob("*") if p.is_file() and p.name != "zarr.json")
+
+
+LABELS = {
+    "voxel_size": {"z": 1.5, "y": 0.1, "x": 1e-7},
+    "unit": "angstrom",
+    "origin": {"z": -3.25, "x": 0.1},
+    "name": "particles",
+    "coords": {
+        "score": ("k", np.array([0.1, np.nan, np.inf, -np.inf, 1e-300])),
+        "single": ("k", np.array([0.1, 2, 3, 4, 5], "f4")),
+        "half": ("k", np.array([1, 2, 1, 2, 1], "u1")),
+        "flagged": ("k", np.array([True, False, True, False, True])),
+        "tomogram": ("k", np.array(["a", "b b", "\u00e5", "", "e"])),
+        "time": ("k", np.array([0, 1, 2, 3, 4], "M8[s]")),
+        "z": ("z", np.linspace(0, 1, 7)),
+    },
+    "attrs": {
+        "handedness": "unknown",
+        "number": 5,
+        "real": 0.1,
+        "nothing": None,
+        "not_a_number": float("inf"),
+        "pair": (1, (2.5, "x")),
+        "deep": {"a": [1, {"b": True}]},
+        "matrix": np.arange(6.0).reshape(2, 3),
+    },
+}
+
+
+def assert_labels(opened, dims=DIMS):
+    assert opened.dims == dims
+    for key in ("voxel_size", "unit", "origin", "name"):
+        assert getattr(opened, key) == LABELS[key]
+    assert set(opened.coords) == set(LABELS["coords"])
+    for name, (dim, values) in LABELS["coords"].items():
+        got = opened.coords[name]
+        assert got[0] == dim
+        assert got[1].dtype == values.dtype
+        np.testing.assert_array_equal(got[1], values)
+    matrix = opened.attrs["matrix"]
+    assert {k: v for k, v in opened.attrs.items() if k != "matrix"} == {
+        k: v for k, v in LABELS["attrs"].items() if k != "matrix"
+    }
+    np.testing.assert_array_equal(matrix, LABELS["attrs"]["matrix"])

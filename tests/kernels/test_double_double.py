@@ -1,0 +1,230 @@
+"""Exactness: results do not depend on the order of work, and are right to the last bit."""
+
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import dask
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import lazyvol as lv
+from lazyvol.kernels.arrays import follow, rows, split
+from lazyvol.kernels.reductions.histogram import frozen
+from tests.strategies import FEW, MORE, chunked, chunkings, cuts, labelled
+
+RNG = np.random.default_rng(23)
+#: many particles of few voxels
+SHAPE = (97, 2, 3, 5)
+GRIDS = st.tuples(cuts(97, 8), cuts(2, 1), cuts(3, 2), cuts(5, 2))
+
+
+def decades(shape: tuple[int, ...]) -> np.ndarray:
+    """Both signs, twelve orders of magnitude."""
+    return RNG.standard_normal(shape) * 10.0 ** RNG.uniform(-6, 6, shape)
+
+
+ADVERSARIES = {
+    "offset 1e6, deviation 1": 1e6 + RNG.standard_normal(SHAPE),
+    "12 decades": decades(SHAPE),
+    "cancelling": np.where(RNG.random(SHAPE) < 0.5, 1e16, -1e16) + RNG.standard_normal(SHAPE),
+    "small": 1e-140 * (1 + RNG.standard_normal(SHAPE)),
+}
+#: squares of float32 are exact in float64, so that what is hard for float64 is not for them
+SINGLES = {
+    "offset 1e6, deviation 1": ADVERSARIES["offset 1e6, deviation 1"].astype("f4"),
+    "12 decades": ADVERSARIES["12 decades"].astype("f4"),
+    "offset 1e8, deviation 100": (1e8 + 100 * RNG.standard_normal(SHAPE)).astype("f4"),
+}
+
+
+def everything(stack):
+    """Every statistic that has to be the same bit for bit."""
+    return {
+        **lv.stats.describe(stack),
+        "norms": lv.stats.norm(stack),
+        "across": lv.stats.std(stack, ("k", "y")),
+    }
+
+
+def assert_same_bits(found, expected):
+    for name, values in expected.items():
+        got, want = found[name].values, values.values
+        assert got.dtype == want.dtype
+        assert got.tobytes() == want.tobytes(), name
+
+
+ONCE = {name: everything(labelled(a)) for name, a in SINGLES.items()}
+
+
+@given(GRIDS, st.sampled_from(sorted(SINGLES)))
+@settings(FEW, max_examples=240)
+def test_float32_results_do_not_depend_on_chunks(grid, name):
+    found = everything(chunked(SINGLES[name], grid))
+    assert_same_bits(dask.compute(found, scheduler="sync")[0], ONCE[name])
+
+
+@pytest.mark.parametrize("name", SINGLES)
+def test_float32_results_do_not_depend_on_the_scheduler(name, client):
+    found = everything(chunked(SINGLES[name], ((50, 7, 40), 2, 3, (1, 4))))
+    for _ in range(3):
+        assert_same_bits(dask.compute(found, scheduler="threads", num_workers=4)[0], ONCE[name])
+    with client.as_current():
+        assert_same_bits(dask.compute(found)[0], ONCE[name])
+
+
+# exact rationals -------------------------------------------------------------------------------
+
+
+def exactly(values: np.ndarray) -> dict[str, float]:
+    """Statistics of a column by exact arithmetic, rounded once."""
+    exact = [Fraction(float(v)) if values.dtype.kind == "f" else Fraction(int(v)) for v in values]
+    mean = sum(exact) / len(exact)
+    var = sum((v - mean) ** 2 for v in exact) / len(exact)
+    square = sum(v * v for v in exact)
+    return {
+        "sum": float(sum(exact)), "mean": float(mean), "var": float(var), "std": root(var),
+        "norm": root(square),
+    }  # fmt: skip
+
+
+def root(value: Fraction) -> float:
+    """Square root, rounded once."""
+    with localcontext() as context:
+        context.prec, context.Emin, context.Emax = 60, -10000, 10000
+        return float((Decimal(value.numerator) / Decimal(value.denominator)).sqrt())
+
+
+def ulps(got: float, expected: float) -> Fraction:
+    """Distance in units in the last place."""
+    return abs(Fraction(got) - Fraction(expected)) / Fraction(float(np.spacing(abs(expected))))
+
+
+STATISTICS = {
+    "sum": lv.stats.sum, "mean": lv.stats.mean, "var": lv.stats.var, "std": lv.stats.std,
+    "norm": lambda stack: lv.stats.norm(stack, "k"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("adversary", ADVERSARIES)
+@given(GRIDS)
+@FEW
+def test_float64_is_within_one_ulp_of_exact_rationals(adversary, grid):
+    array = ADVERSARIES[adversary]
+    stack = chunked(array, grid)
+    found = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
+    for place in np.ndindex(array.shape[1:]):
+        for name, expected in exactly(array[(slice(None), *place)]).items():
+            got = found[name].values[place]
+            assert ulps(got, expected) <= 1, f"{name} at {place}: {got} for {expected}"
+
+
+@pytest.mark.parametrize("ratio", [1e8, 1e10, 1e14, np.inf])
+def test_the_variance_of_float64_loses_what_106_bits_cannot_hold(ratio):
+    """Its error is below a rounding and n 2**-104 of the mean square; not 0 for constants."""
+    column = 0.1 * (ratio + RNG.standard_normal(97)) if ratio < np.inf else np.full(97, 0.1)
+    got = lv.stats.var(lv.as_stack(column, dims=("k",))).item()
+    exact = Fraction(exactly(column)["var"])
+    loss = 97 * Fraction(float(np.mean(column**2))) / 2**104
+    assert abs(Fraction(got) - exact) <= Fraction(float(np.spacing(float(exact)))) + loss
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])
+@given(GRIDS, st.integers(0, 99))
+@FEW
+def test_integers_are_rounded_once(dtype, grid, seed):
+    ends = np.iinfo(dtype)
+    array = np.random.default_rng(seed).integers(ends.min, ends.max, SHAPE, dtype, endpoint=True)
+    stack = chunked(array, grid)
+    found = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
+    for place in np.ndindex(array.shape[1:]):
+        for name, expected in exactly(array[(slice(None), *place)]).items():
+            rooted = name in ("std", "norm")  # rounded before and after the root
+            assert ulps(found[name].values[place], expected) <= rooted, name
+
+
+def test_the_mean_of_twenty_million_ones_is_one():
+    stack = lv.as_stack(np.broadcast_to(np.float32(1), (20_000_000,)), dims=("k",))
+    found = lv.stats.describe(stack)
+    assert (found["mean"].item(), found["var"].item()) == (1.0, 0.0)
+    assert (lv.stats.sum(stack).item(), found["mean"].dtype) == (2e7, np.float32)
+
+
+FINITE = st.floats(-1e150, 1e150, allow_nan=False)
+
+
+@given(hnp.arrays(np.float64, (9, 1, 1, 3), elements=FINITE), chunkings((9, 1, 1, 3)))
+@MORE
+def test_variance_is_never_negative(array, grid):
+    assert (lv.stats.var(chunked(array, grid)).values >= 0).all()
+    constant = np.broadcast_to(array[:1], array.shape)
+    assert (lv.stats.var(chunked(constant, grid)).values >= 0).all()
+    np.testing.assert_array_equal(lv.stats.mean(chunked(constant, grid)), constant[0])
+    single = np.clip(constant, -1e30, 1e30).astype("f4")
+    assert (lv.stats.var(chunked(single, grid)).values == 0).all()
+
+
+def test_subnormal_numbers_are_added_exactly():
+    tiny = np.array([5e-324, 1e-310, -3e-310, 2e-308]).reshape(4, 1, 1, 1)
+    exact = sum(Fraction(float(v)) for v in tiny.ravel())
+    for chunks in ((4,), (1, 1, 1, 1), (2, 2)):
+        stack = chunked(tiny, (chunks, 1, 1, 1))
+        assert lv.stats.sum(stack).values == [[[float(exact)]]]
+        assert lv.stats.mean(stack).values == [[[float(exact / 4)]]]
+        assert lv.stats.var(stack).values == [[[0.0]]]
+    single = tiny.astype("f4") + np.float32(1e-45)
+    assert lv.stats.sum(lv.as_stack(single)).item() == np.float32(single.astype("f8").sum())
+
+
+def test_the_largest_numbers_overflow_as_ieee_has_it():
+    large = np.array([1.7e308, -1.7e308, 1.7e308]).reshape(3, 1, 1, 1)
+    assert lv.stats.mean(lv.as_stack(large)).item() == pytest.approx(1.7e308 / 3)
+    assert lv.stats.sum(lv.as_stack(np.abs(large))).item() == np.inf
+    assert lv.stats.norm(lv.as_stack(large), "k").item() == np.inf
+
+
+def wide(dtype: str) -> np.ndarray:
+    values = np.random.default_rng(5).normal(100, 40, (6, 5, 70, 45))
+    return values.clip(0, 255).astype(dtype)
+
+
+LAYOUTS = {
+    "a corner": lambda a: a[1:5, 1:, 3:65, 2:44],
+    "every other": lambda a: a[::2, :, ::3, :],
+    "backwards": lambda a: a[::-1, :, ::-1],
+    "turned": lambda a: a.transpose(2, 0, 3, 1),
+    "columns first": np.asfortranarray,
+    "not to be written": lambda a: frozen(a.copy()),
+    "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
+    "one row": lambda a: a[:, 2:3, 4:5],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_values_are_read_wherever_they_lie(layout, dtype):
+    """Rows are walked where they are: strides, gaps and order change no bit."""
+    seen = LAYOUTS[layout](wide(dtype))
+    plain = np.ascontiguousarray(seen)
+    for dims in (("k",), ("z",), ("k", "y"), ("z", "y"), ("y", "x"), ("k", "z", "y", "x")):
+        for op in (lv.stats.sum, lv.stats.var, lv.stats.min, lv.stats.max):
+            found = op(labelled(seen), dims)
+            np.testing.assert_array_equal(found, op(labelled(plain), dims))
+    expected = plain.astype("f8")
+    np.testing.assert_array_equal(lv.stats.max(labelled(seen), "k"), expected.max(0))
+    np.testing.assert_allclose(lv.stats.var(labelled(seen), "z"), expected.var(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_lie_where_their_places_say(layout):
+    block = LAYOUTS[layout](wide("float32"))
+    for axes in ((0,), (1,), (0, 1), (1, 2)):
+        laid = rows(block, axes)
+        expected = split(block, axes)
+        for a, b in np.ndindex(expected.shape[:2]):
+            start = laid.before[a] + laid.reduced[b]
+            found = laid.values[start : start + laid.length]
+            np.testing.assert_array_equal(found, expected[a, b])
+        assert follow(block.shape, axes) == laid.length

@@ -1,0 +1,514 @@
+"""Distances, trees, clusters and components: edges, digits, reads and memory."""
+
+import subprocess
+import sys
+import textwrap
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import cdist, pdist, squareform
+
+import lazyvol as lv
+from lazyvol.errors import BudgetError, LabelError, OptionError
+from lazyvol.kernels.linalg import pairwise_distances
+from lazyvol.ops._covariance import BLAS
+from lazyvol.plan import pairwise, regions
+from lazyvol.plan.graph.lazy_array import recipe_of, source_array
+from lazyvol.plan.reductions import partition
+from tests.paths import DATA, ROOT
+from tests.rows.clustering import decomposition
+from tests.sources import READS, Virtual, elements_read
+from tests.strategies import MORE, chunkings, labelled, masks, stored, values
+
+C = lv.clustering
+
+SCIPY = {"euclidean": "euclidean", "cosine": "cosine", "ncc": "correlation"}
+
+
+def foreign(array: np.ndarray, grid: object) -> xr.DataArray:
+    """Blocks that someone's own graph makes, and that a task has to be handed."""
+    return labelled(da.from_array(array, chunks=grid).map_blocks(np.copy, dtype=array.dtype))
+
+
+def flat(a: np.ndarray) -> np.ndarray:
+    return a.reshape(len(a), -1).astype(np.float64)
+
+
+def exact(a: np.ndarray) -> np.ndarray:
+    """Distances by differences, in the widest floats there are."""
+    x = a.reshape(len(a), -1).astype(np.longdouble)
+    return np.array([[np.sqrt(((p - q) ** 2).sum()) for q in x] for p in x])
+
+
+# distances -------------------------------------------------------------------------------------
+
+
+@given(chunkings(), st.sampled_from(tuple(SCIPY)), st.integers(1, 9))
+@MORE
+def test_blocks_of_a_foreign_graph_give_scipys_distances(grid, metric, columns):
+    array = values("float64")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairwise, "HANDED", 12000 * columns)  # squares of one volume and more
+        patch.setattr(pairwise, "COLUMNS", columns)
+        found = C.distances(foreign(array, grid), metric=metric).compute()
+    expected = cdist(flat(array), flat(array), SCIPY[metric])
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(found.values, found.values.T)
+    assert not np.diagonal(found.values).any()
+
+
+@given(
+    st.tuples(st.integers(1, 7), st.integers(1, 5), st.integers(3, 11), st.integers(3, 13)),
+    st.integers(1, 7), st.integers(1, 7), st.sampled_from([64, 2**14]), st.booleans(),
+)  # fmt: skip
+@MORE
+def test_strips_of_stored_volumes_give_scipys_distances(chunks, workers, columns, tile, other):
+    array = values("float64")
+    stack = stored(array, chunks)
+    second = stored(array[2:6] + 1, chunks) if other else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairwise, "SMALL", 0)
+        patch.setattr(pairwise, "TILE", tile)
+        patch.setattr(pairwise, "COLUMNS", columns)
+        patch.setattr(pairwise_distances, "STRETCH", 8 * 64 * 14)
+        with lv.limited(None, workers=workers):
+            found = C.distances(stack, second)
+    expected = cdist(flat(array), flat(array[2:6] + 1 if other else array))
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-14)
+
+
+@given(masks(), st.sampled_from(("euclidean", "ncc")))
+@MORE
+def test_only_voxels_in_the_mask_count(mask, metric):
+    array = values("float64")
+    if mask.ndim == 4:
+        with pytest.raises(LabelError, match="mask of volumes"):
+            C.distances(labelled(array), mask=mask)
+        return
+    inside = np.broadcast_to(mask.values, array.shape[1:])
+    found = C.distances(stored(array, (2, 5, 6, 13)), metric=metric, mask=mask).values
+    if not inside.any():
+        assert (found == 0).all() if metric == "euclidean" else np.isnan(found).all()
+        return
+    with np.errstate(invalid="ignore"):
+        expected = cdist(array[:, inside], array[:, inside], SCIPY[metric])
+    if inside.sum() > 1:
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -3e7])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_near_duplicates_keep_their_digits(dtype, offset):
+    """The products of two alike cancel: 16 digits of 1e4^2 leave none of 1e-9^2."""
+    rng = np.random.default_rng(1)
+    base = (rng.normal(size=(5, 7, 11)) + offset).astype(dtype)
+    steps = [0, 1e-9, 1e-6, 1e-3, 0.1, 1.0]
+    array = np.stack([base + (s * rng.normal(size=base.shape)).astype(dtype) for s in steps])
+    array = array.astype(dtype)
+    array[1, 2, 3, 4] = np.nextafter(array[0, 2, 3, 4], np.asarray(np.inf, dtype))
+    found = C.distances(lv.as_stack(array.astype(np.float64))).values
+    np.testing.assert_allclose(found, exact(array).astype(np.float64), rtol=1e-13)
+    single = C.distances(lv.as_stack(array)).values
+    np.testing.assert_allclose(single, exact(array).astype(dtype), rtol=16 * np.finfo(dtype).eps)
+
+
+def test_equal_volumes_are_0_apart_and_small_angles_have_digits():
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=(3, 5, 7))
+    turned = base + 1e-7 * rng.normal(size=base.shape)
+    stack = lv.as_stack(np.stack([base, base, 3 * base, turned]))
+    for metric in ("euclidean", "cosine", "ncc", "tanimoto"):
+        found = C.distances(stack, metric=metric).values
+        assert found[0, 1] == 0
+        assert not np.diagonal(found).any()
+    x, y = (v.astype(np.longdouble).ravel() for v in (base, turned))
+    x, y = x / np.sqrt((x * x).sum()), y / np.sqrt((y * y).sum())
+    angle = float(((x - y) ** 2).sum() / 2)
+    assert C.distances(stack, metric="cosine").values[0, 3] == pytest.approx(angle, rel=1e-6)
+
+
+def test_offsets_and_contrasts_do_not_part_what_correlates():
+    rng = np.random.default_rng(9)
+    base = rng.normal(size=(3, 5, 7))
+    near = base + 1e-6 * rng.normal(size=base.shape)
+    found = C.distances(lv.as_stack(np.stack([base, near + 50, 3 * base - 7])), metric="ncc")
+    expected = C.distances(lv.as_stack(np.stack([base, near])), metric="ncc").values[0, 1]
+    assert 0 < expected < 1e-11
+    assert found.values[0, 1] == pytest.approx(expected, rel=1e-3)
+    assert found.values[0, 2] < 1e-15
+
+
+def test_a_correlation_far_from_0_is_right():
+    array = values("float64") + 1e6
+    found = C.distances(lv.as_stack(array), metric="ncc").values
+    expected = 1 - np.corrcoef(flat(values("float64")))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_what_has_no_direction_has_no_angle():
+    array = values("float64").copy()
+    array[3] = 0
+    array[4] = 0.1  # whose mean is not 0.1
+    found = {m: C.distances(lv.as_stack(array), metric=m).values for m in ("cosine", "ncc")}
+    assert np.isnan(found["cosine"][3]).all()
+    assert np.isfinite(found["cosine"][4, :3]).all()
+    assert np.isnan(found["ncc"][3:5]).all()
+    assert C.distances(lv.as_stack(0 * array), metric="tanimoto").values.max() == 0
+    assert C.distances(lv.as_stack(array > 1e9), metric="jaccard").values.max() == 0
+
+
+def test_nan_stays_with_its_volume():
+    array = values("float32").copy()
+    array[2, 1, 1, 1] = np.nan
+    for metric in ("euclidean", "cosine", "ncc", "tanimoto"):
+        found = C.distances(lv.as_stack(array), metric=metric).values
+        assert np.isnan(found[2]).all()
+        assert np.isnan(found[:, 2]).all()
+        assert np.isfinite(np.delete(np.delete(found, 2, 0), 2, 1)).all()
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i2", "int64", "bool"])
+def test_other_types_and_layouts(dtype):
+    array = (np.arange(7 * 5 * 11 * 13).reshape(7, 5, 11, 13) % 17).astype(dtype)
+    turned = np.asfortranarray(array)
+    expected = cdist(flat(array), flat(array))
+    for a in (array, turned):
+        found = C.distances(labelled(a))
+        assert found.dtype == (np.float32 if array.dtype.kind == "f" else np.float64)
+        np.testing.assert_allclose(found.values, expected, rtol=1e-6)
+
+
+def test_tables_images_and_channels_are_volumes_too():
+    array = values("float64")
+    table = xr.DataArray(flat(array), dims=("k", "feature"))
+    turned = lv.as_stack(array).rename(z="channel").transpose("x", "k", "channel", "y")
+    for stack in (table, turned):
+        np.testing.assert_allclose(C.distances(stack).values, cdist(flat(array), flat(array)))
+    assert C.distances(table.isel(feature=slice(0, 0))).values.max() == 0
+    assert C.distances(table.isel(k=slice(0, 0))).shape == (0, 0)
+    assert C.distances(table.isel(k=[3])).values.tolist() == [[0.0]]
+
+
+def test_two_stacks_of_different_types_and_numbers():
+    a, b = values("float32"), values("int16")[:3]
+    found = C.distances(labelled(a), labelled(b))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.values, cdist(flat(a), flat(b)), rtol=1e-12)
+    assert "score" in found.coords
+
+
+def test_each_volume_is_read_as_often_as_the_plan_says():
+    array = np.random.default_rng(3).normal(size=(60, 8, 8, 8)).astype(np.float32)
+    stack = stored(array, (3, 8, 8, 8))
+    token = recipe_of(stack.data).token
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairwise, "HOLD", 4 * pairwise_distances.STRETCH + BLAS + 2**17)
+        READS[token].clear()
+        found = C.distances(stack)
+        told = lv.explain(found).bytes_read
+        np.testing.assert_allclose(found.values, cdist(flat(array), flat(array)), rtol=1e-6)
+    assert elements_read(token) * 4 == told
+    assert array.nbytes < told <= 12 * array.nbytes
+    READS[token].clear()
+    C.distances(stack).compute()
+    assert elements_read(token) == array.size  # all of it fits: once
+
+
+def test_a_slice_of_the_matrix_and_its_tasks():
+    stack = stored(values("float32"), (1, 5, 6, 13))
+    found = C.distances(stack)
+    assert lv.explain(found).tasks <= 2
+    np.testing.assert_array_equal(found[2, 4:].values, found.values[2, 4:])
+
+
+def test_5000_volumes_of_64_fit_a_gibibyte():
+    source = Virtual((5000, 64, 64, 64))
+    grid = tuple(regions.cover(n, c) for n, c in zip(source.shape, source.chunks, strict=True))
+    stack = lv.as_stack(source_array(source, grid))
+    with lv.limited("1GiB", workers=2):
+        plan = lv.explain(C.distances(stack), memory="1GiB", workers=2)
+    assert plan.peak_bytes <= 2**30
+    assert plan.tasks < 200
+    assert plan.passes <= 20
+    with pytest.raises(BudgetError, match="needs at least"):
+        lv.explain(C.distances(stack), memory="130MiB", workers=2)
+
+
+def test_memory_stays_within_the_budget(tmp_path):
+    """A quarter of the stack fits; two tasks at once, in a process of its own."""
+    rng = np.random.default_rng(5)
+    lv.save(lv.as_stack(rng.normal(size=(100, 56, 56, 56)).astype("f4")), tmp_path / "s.zarr")
+    script = f"""
+        import ctypes, pathlib, lazyvol as lv
+        from tests.memory_of_rows import status
+        lv.clustering.distances(lv.open({str(tmp_path / "s.zarr")!r})[:4, :8]).compute()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+        before = status("VmRSS")
+        with lv.limited("210MiB", workers=2):
+            found = lv.clustering.distances(lv.open({str(tmp_path / "s.zarr")!r}))
+            told = lv.explain(found).peak_bytes
+            found.compute()
+        print(status("VmHWM") - before, told)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    root = ROOT
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    taken, told = map(int, done.stdout.split())
+    assert taken <= told <= 210 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"metric": "manhattan"}, "metric must be one of"),
+        ({"metric": "jaccard"}, "boolean volumes"),
+        ({"mask": lv.as_stack(np.ones((5, 11, 13)))}, "a mask is boolean"),
+        ({"mask": lv.as_stack(np.ones((4, 11, 13), bool))}, "lengths"),
+        ({"b": lv.as_stack(values("float32")).isel(z=slice(0, 2))}, "of lengths 5 and 2"),
+        ({"b": lv.as_stack(values("float32")[:, 0], dims=("k", "y", "x"))}, "same dims"),
+    ],
+)
+def test_what_has_no_distance_is_refused(options, told):
+    with pytest.raises((LabelError, OptionError), match=told):
+        C.distances(lv.as_stack(values("float32")), **options)
+
+
+def test_stacks_are_of_real_volumes():
+    with pytest.raises(LabelError, match="new dim 'k_other'"):
+        C.distances(lv.as_stack(np.ones((2, 3)), dims=("k", "k_other")))
+    with pytest.raises(LabelError, match="along 'k'"):
+        C.distances(lv.as_stack(np.ones((2, 3, 4))))
+    with pytest.raises(LabelError, match="real numbers"):
+        C.distances(lv.as_stack(np.ones((2, 3, 4, 5), complex)))
+    with pytest.raises(LabelError, match="labelled"):
+        C.distances(2.0)
+
+
+# trees -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["single", "complete", "average", "weighted", "ward"])
+def test_a_square_matrix_is_never_a_table_of_observations(method):
+    array = values("float64")
+    matrix = C.distances(labelled(array))
+    expected = hierarchy.linkage(pdist(flat(array)), method)
+    for given_ in (matrix, C.condensed(matrix)):
+        np.testing.assert_allclose(C.linkage(given_, method).tree.values, expected, rtol=1e-12)
+    with pytest.warns(hierarchy.ClusterWarning):
+        trap = hierarchy.linkage(matrix.values, method)
+    assert not np.allclose(trap[:, 2], expected[:, 2])
+
+
+def broken(edit) -> xr.DataArray:
+    matrix = squareform(pdist(flat(values("float64"))))
+    edit(matrix)
+    return xr.DataArray(matrix, dims=("k", "k_other"))
+
+
+def put(row: int, column: int, value: float):
+    def edit(matrix):
+        matrix[row, column] = value
+
+    return edit
+
+
+@pytest.mark.parametrize("verb", [C.condensed, C.linkage])
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (put(2, 5, 1.0), r"at \(2, 5\)"),
+        (put(3, 3, 1.0), r"its diagonal has 1 at 3"),
+        (put(1, 4, np.nan), r"nan at \(1, 4\)"),
+        (put(1, 4, np.inf), r"inf at \(1, 4\)"),
+        (put(6, 0, -3.0), r"-3 at \(6, 0\)"),
+    ],
+)
+def test_what_is_no_distance_matrix_is_refused(verb, edit, told):
+    with pytest.raises((LabelError, OptionError), match=told):
+        verb(broken(edit))
+
+
+def test_rounding_does_not_make_a_matrix_unsymmetric():
+    def edit(matrix):
+        matrix[0, 1] *= 1 + 1e-15
+        matrix[2, 2] = 1e-14
+
+    C.linkage(broken(edit))
+
+
+def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
+    lazy = C.condensed(broken(put(2, 5, 1.0)).chunk({"k": 2}))
+    with pytest.raises(LabelError, match="what linkage gives"):
+        lv.clustering.clusters(xr.Dataset({"distance": ("merge", [1.0])}), n=1)
+    with pytest.raises(LabelError, match="symmetric"):
+        lazy.compute()
+
+
+@pytest.mark.parametrize(
+    ("matrix", "told"),
+    [
+        (np.ones((3, 4)), "square"),
+        (np.ones(7), "n \\(n - 1\\) / 2 distances, got 7"),
+        (np.ones(0), "two leaves"),
+        (np.ones((2, 2, 2)), "square"),
+    ],
+)
+def test_shapes_of_no_distance_matrix_are_refused(matrix, told):
+    with pytest.raises((LabelError, OptionError), match=told):
+        C.linkage(xr.DataArray(matrix))
+
+
+def test_methods_are_scipys():
+    with pytest.raises((LabelError, OptionError), match="method must be one of"):
+        C.linkage(C.distances(labelled(values("float32"))), "mean")
+
+
+def test_facts_of_particles_reach_their_clusters():
+    stack = labelled(values("float32"))
+    tree = C.linkage(C.distances(stack))
+    assert tree.column.values.tolist() == ["left", "right", "distance", "size"]
+    found = C.clusters(tree, n=3)
+    assert found.score.identical(stack.score.drop_vars("session").assign_coords(session="a7"))
+    assert len(np.unique(found)) == 3
+    plain = C.clusters(tree.tree, n=3)
+    np.testing.assert_array_equal(plain.values, found.values)
+
+
+def test_clusters_by_distance_and_by_number():
+    stack = lv.as_stack(np.array([0.0, 10.0, 0.5, 10.2, 50.0]).reshape(5, 1, 1, 1))
+    tree = C.linkage(C.distances(stack))
+    assert C.clusters(tree, distance=1.0).values.tolist() == [0, 1, 0, 1, 2]
+    assert C.clusters(tree, n=2).values.tolist() == [0, 0, 0, 0, 1]
+    assert C.clusters(tree, n=5).values.tolist() == [0, 1, 2, 3, 4]
+    assert C.clusters(tree, distance=0).values.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "by n or by distance"),
+        ({"n": 2, "distance": 1.0}, "by n or by distance"),
+        ({"n": 0}, "1 to 7"),
+        ({"n": 8}, "1 to 7"),
+        ({"distance": np.nan}, "0 or more"),
+    ],
+)
+def test_cuts_that_make_no_clusters_are_refused(options, told):
+    tree = C.linkage(C.distances(labelled(values("float32"))))
+    with pytest.raises((LabelError, OptionError), match=told):
+        C.clusters(tree, **options)
+    with pytest.raises(LabelError, match="a tree is"):
+        C.clusters(tree.tree[:, :2], n=2)
+
+
+# components ------------------------------------------------------------------------------------
+
+
+def checked(found: xr.Dataset, x: np.ndarray, n: int, rtol: float) -> None:
+    expected = decomposition(x, n)
+    for name in ("scores", "variance", "ratio", "average"):
+        scale = abs(expected[name]).max()
+        got = found[name].values.reshape(expected[name].shape)
+        np.testing.assert_allclose(got, expected[name], atol=rtol * scale)
+    volumes = found.volumes.values.reshape(n, -1)
+    np.testing.assert_allclose(volumes, expected["volumes"], atol=rtol)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_many_small_volumes_are_decomposed_by_their_voxels(offset):
+    rng = np.random.default_rng(6)
+    table = rng.normal(size=(300, 20)) * np.linspace(5, 1, 20) + offset
+    stack = lv.as_stack(table.reshape(300, 1, 4, 5))
+    for chunks in ((300, 1, 4, 5), (77, 1, 3, 2)):
+        lazy = foreign(stack.values, chunks).drop_attrs()
+        checked(C.components(lazy, 4).compute(), table, 4, 1e-9 if offset else 1e-12)
+
+
+def test_few_large_volumes_are_decomposed_by_their_distances():
+    array = values("float64") * np.linspace(9, 1, 7)[:, None, None, None] + 1e5
+    with pytest.MonkeyPatch.context() as patch, lv.limited(None, workers=3):
+        patch.setattr(partition, "SMALL", 0)
+        for stack in (labelled(array), stored(array, (2, 5, 6, 13)), foreign(array, (3, 2, 4, 7))):
+            checked(C.components(stack, 3).compute(), flat(array), 3, 1e-8)
+
+
+def test_components_build_the_stack_again():
+    rng = np.random.default_rng(7)
+    table = rng.normal(size=(12, 3)) @ rng.normal(size=(3, 60)) + 4
+    stack = lv.as_stack(table.reshape(12, 3, 4, 5))
+    found = C.components(stack, 6)  # of which three exist
+    assert not found.scores.values[:, 3:].any()
+    assert not found.volumes.values[3:].any()
+    again = found.average + xr.dot(found.scores, found.volumes, dim="component")
+    np.testing.assert_allclose(again.transpose(*stack.dims), stack, atol=1e-10)
+    assert found.ratio.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [7, 900])
+def test_components_of_what_the_mask_lets_through(count):
+    rng = np.random.default_rng(8)
+    array = rng.normal(size=(count, 3, 5, 7)) * rng.uniform(0.5, 3, size=(3, 5, 7))
+    flags = rng.random((5, 7)) < 0.5
+    array[:, :, ~flags] = np.nan if count == 7 else 1e3
+    mask = lv.as_stack(flags, dims=("y", "x"))
+    found = C.components(lv.as_stack(array), 3, mask=mask)
+    expected = decomposition(array[:, :, flags].reshape(count, -1), 3)
+    np.testing.assert_allclose(found.scores.values, expected["scores"], atol=1e-9)
+    assert not found.volumes.values[:, :, ~flags].any()
+    inside = found.volumes.values[:, :, flags].reshape(3, -1)
+    np.testing.assert_allclose(inside, expected["volumes"], atol=1e-9)
+
+
+def test_a_nan_leaves_no_component():
+    array = values("float32").copy()
+    array[0, 0, 0, 0] = np.nan
+    found = C.components(lv.as_stack(array), 2)
+    assert np.isnan(found.scores.values).all()
+    assert C.components(lv.as_stack(np.ones((4, 2, 3, 5))), 2).ratio.values.tolist() == [0, 0]
+
+
+def test_components_are_read_in_two_passes():
+    stack = stored(values("float32"), (2, 5, 6, 13))
+    plan = lv.explain(C.components(stack, 2))
+    assert plan.passes == 2
+    assert plan.tasks < 40
+
+
+@pytest.mark.parametrize("n", [0, 7])
+def test_no_more_components_than_there_are(n):
+    with pytest.raises(LabelError, match="1 to 6 components"):
+        C.components(labelled(values("float32")), n)
+    with pytest.raises(LabelError, match="along 'k'"):
+        C.components(lv.as_stack(np.ones((2, 3, 4))), 1)
+
+
+def test_facts_and_units_of_components():
+    found = C.components(labelled(values("float32")), 2)
+    assert found.scores.attrs["units"] == "e"
+    assert found.variance.attrs["units"] == "e^2"
+    assert "units" not in found.volumes.attrs
+    assert found.volumes.x.attrs["units"] == "angstrom"
+    assert "score" in found.scores.coords
+    assert {found[name].dtype for name in found} == {np.dtype("float32")}
+
+
+# real ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (DATA / "cryoet_warp_70s").is_dir(), reason="no shared/data here")
+def test_ribosomes_against_scipy():
+    stack = lv.open(DATA / "cryoet_warp_70s" / "subtomos_aligned.mrc")
+    table = flat(stack.values)
+    for metric, name in SCIPY.items():
+        expected = cdist(table, table, name)
+        np.fill_diagonal(expected, 0)
+        found = C.distances(stack, metric=metric)
+        np.testing.assert_allclose(found.values, expected, atol=1e-6 * expected.max())
+    checked(C.components(stack, 3).compute(), table, 3, 1e-4)

@@ -1,0 +1,419 @@
+"""scores.screen: wrong particles are found, right ones are left alone, and p-values mean it."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import scipy.ndimage as ndi
+import scipy.stats
+import xarray as xr
+from hypothesis import given
+from scipy.spatial.transform import Rotation
+
+import lazyvol as lv
+from lazyvol.errors import LabelError
+from lazyvol.kernels.geometry import solids
+from lazyvol.kernels.screening import screen as kernel
+from lazyvol.plan.graph.lazy_array import source_array
+from tests.paths import DATA, ROOT
+from tests.sources import Counting, elements_read
+from tests.strategies import FEW, chunked, chunkings
+
+BOX = (18, 17, 19)
+PLAIN = {"mse", "rmse", "cosine", "ncc"}
+FOUND = {"llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis"}
+
+
+def rod(along, shape=BOX, radius=3.2, half=6.0, step=(1.0, 1.0, 1.0)) -> np.ndarray:
+    out, centre = np.zeros(shape), tuple(float(n // 2) for n in shape)
+    unit = np.asarray(along, float) / np.linalg.norm(along)
+    solids.add_cylinder(out, (0.0, 0.0, 0.0), centre, step, unit, radius, half, 1.0, 1.0)
+    return out
+
+
+def ball(radius=4.6, shape=BOX) -> np.ndarray:
+    out, centre = np.zeros(shape), tuple(float(n // 2) for n in shape)
+    solids.add_ball(out, (0.0, 0.0, 0.0), centre, (1.0, 1.0, 1.0), radius, 1.0)
+    return out
+
+
+@cache
+def particles(kind: str, n: int, sigma: float, part: float, seed: int, colour: float = 0.0):
+    """Noisy rods along z, some of another kind; and which."""
+    rng = np.random.default_rng(seed)
+    wrong = np.zeros(n, bool)
+    wrong[rng.permutation(n)[: round(part * n)]] = True
+    noise = rng.normal(size=(n, *BOX))
+    if colour:
+        noise = ndi.gaussian_filter(noise, (0, colour, colour, colour))
+    x = noise * (sigma / noise.std())
+    x[~wrong] += rod((1, 0, 0))
+    for k in np.flatnonzero(wrong):
+        if kind == "lying":
+            x[k] += rod((0, 1, 0) if rng.random() < 0.5 else (0, 0, 1))
+        elif kind == "tilted":
+            tilt, turn = np.radians(rng.uniform(60, 90)), rng.uniform(0, 2 * np.pi)
+            x[k] += rod((np.cos(tilt), np.sin(tilt) * np.cos(turn), np.sin(tilt) * np.sin(turn)))
+        elif kind == "ball":
+            x[k] += ball()
+    x = x.astype(np.float32)
+    x.setflags(write=False)
+    return x, wrong
+
+
+def area(score: np.ndarray, wrong: np.ndarray) -> float:
+    """Chance that a wrong particle scores higher than a right one."""
+    return scipy.stats.mannwhitneyu(score[wrong], score[~wrong]).statistic / (
+        wrong.sum() * (~wrong).sum()
+    )
+
+
+def screened(x: np.ndarray, **options) -> xr.Dataset:
+    return lv.scores.screen(lv.as_stack(x), **options)
+
+
+# what it is for --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "sigma", "least"),
+    [("lying", 3.0, 0.985), ("tilted", 3.0, 0.975), ("nothing", 3.0, 0.98), ("ball", 1.5, 0.985)],
+)
+def test_wrong_particles_are_found(kind, sigma, least):
+    x, wrong = particles(kind, 240, sigma, 0.1, 1)
+    found = screened(x)
+    best = max(area(-found.ncc.values, wrong), area(-smooth_ncc(x), wrong))
+    auc = area(found.llr.values, wrong)
+    assert auc >= max(least, best)
+    flagged = found.flagged.values
+    assert (flagged & ~wrong).sum() <= 0.15 * flagged.sum() + 1
+    assert (flagged & wrong).sum() >= 0.6 * wrong.sum()
+
+
+def smooth_ncc(x: np.ndarray) -> np.ndarray:
+    return lv.scores.ncc(lv.as_stack(ndi.gaussian_filter(x, (0, 1.5, 1.5, 1.5)))).values
+
+
+def test_the_reason_is_told():
+    names = ("right", "empty", "turned", "other")
+    for kind, name in (("lying", "turned"), ("nothing", "empty"), ("ball", "other")):
+        x, wrong = particles(kind, 240, 1.5, 0.1, 1)
+        found = screened(x)
+        best = found.best_hypothesis
+        assert best.attrs["flag_meanings"].split() == [*names]
+        code = best.attrs["flag_values"][names.index(name)]
+        assert (best.values[wrong] == code).mean() > 0.8
+        assert (best.values[~wrong] == 0).mean() > 0.97
+        known = np.isfinite(found.angles.values).all(1)
+        assert (known == (best.values == 2)).all()
+
+
+def test_angles_turn_the_average_into_the_particle():
+    x, wrong = particles("tilted", 240, 1.5, 0.1, 3)
+    found = screened(x, angles=20.0)
+    rng = np.random.default_rng(3)
+    rng.permutation(240)
+    rng.normal(size=(240, *BOX))
+    for k in np.flatnonzero(wrong):
+        tilt, turn = np.radians(rng.uniform(60, 90)), rng.uniform(0, 2 * np.pi)
+        truth = (np.cos(tilt), np.sin(tilt) * np.cos(turn), np.sin(tilt) * np.sin(turn))
+        matrix = Rotation.from_euler("ZYZ", found.angles.values[k], degrees=True).as_matrix()
+        along = (matrix @ (0, 0, 1))[::-1]
+        assert abs(along @ truth) > np.cos(np.radians(25))
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.7])
+def test_p_values_are_uniform_and_nothing_is_flagged_where_nothing_is_wrong(colour):
+    p, flagged = [], []
+    for seed in range(3):
+        found = screened(particles("none", 240, 3.0, 0.0, 10 + seed, colour)[0])
+        p.append(found.p_value.values)
+        flagged.append(found.flagged.values)
+    assert scipy.stats.kstest(np.concatenate(p), "uniform").pvalue > 0.005
+    assert np.concatenate(flagged).mean() <= 0.01
+
+
+def test_p_values_of_right_particles_are_uniform_beside_wrong_ones():
+    x, wrong = particles("lying", 240, 3.0, 0.2, 5)
+    p = screened(x).p_value.values
+    assert scipy.stats.kstest(p[~wrong], "uniform").pvalue > 0.005
+
+
+def test_three_in_ten_may_be_wrong():
+    x, wrong = particles("lying", 240, 2.5, 0.3, 2)
+    found = screened(x)
+    assert area(found.llr.values, wrong) > 0.98
+    assert found.probability.values.mean() == pytest.approx(0.3, abs=0.06)
+
+
+def test_scale_and_offset_of_a_particle_do_not_matter():
+    x, wrong = particles("lying", 240, 2.5, 0.1, 4)
+    rng = np.random.default_rng(0)
+    scale, offset = rng.uniform(0.5, 2, (240, 1, 1, 1)), rng.normal(0, 50, (240, 1, 1, 1))
+    plain, changed = screened(x), screened((scale * x + offset).astype(np.float32))
+    assert area(changed.llr.values, wrong) > area(plain.llr.values, wrong) - 0.01
+    np.testing.assert_allclose(
+        changed.noise / changed.noise.median(), scale.ravel() / np.median(scale), rtol=0.1
+    )
+
+
+def test_contrasts_that_differ_are_no_wrongness():
+    rng = np.random.default_rng(1)
+    contrast = rng.normal(1, 0.35, (240, 1, 1, 1))
+    x = (contrast * rod((1, 0, 0)) + 2 * rng.normal(size=(240, *BOX))).astype(np.float32)
+    found = screened(x)
+    assert found.flagged.values.mean() <= 0.02
+    assert np.corrcoef(found.contrast, contrast.ravel())[0, 1] > 0.8
+
+
+def test_symmetric_objects_make_no_rivals():
+    """A ball looks the same from everywhere: one hypothesis is left, that nothing is there."""
+    rng = np.random.default_rng(2)
+    x = (ball() + rng.normal(size=(100, *BOX))).astype(np.float32)
+    found = screened(x)
+    assert found.flagged.sum() == 0
+    assert set(found.best_hypothesis.values) <= {0, 1, 3}
+
+
+def test_templates_are_rivals():
+    rng = np.random.default_rng(4)
+    x = rod((1, 0, 0)) + 2.5 * rng.normal(size=(120, *BOX))
+    x[:12] += ball() - rod((1, 0, 0))
+    models = xr.concat([lv.as_stack(rod((1, 0, 0))), lv.as_stack(7 * ball() + 3)], "model")
+    plain = screened(x.astype(np.float32), angles=None, other=False)
+    found = screened(x.astype(np.float32), angles=None, other=False, templates=models)
+    wrong = np.arange(120) < 12
+    assert area(found.llr.values, wrong) > area(plain.llr.values, wrong) + 0.01
+    best = found.best_hypothesis
+    assert best.attrs["flag_meanings"].split()[4:] == ["template_0", "template_1"]
+    assert (best.values[:12] == 5).mean() > 0.6
+    assert not (best.values == 4).any()  # the first one is the average itself
+
+
+def test_a_missing_wedge_is_no_evidence():
+    """What stands in frequencies that were not measured is neither here nor there."""
+    x, wrong = particles("lying", 200, 1.5, 0.1, 6)
+    axes = [np.fft.fftfreq(n) for n in BOX]
+    fz, _, fx = np.meshgrid(*axes, indexing="ij")
+    tilt = np.degrees(np.arctan2(fz * np.where(fx < 0, -1, 1), np.abs(fx)))
+    kept = (np.abs(tilt) <= 60) | ((fz == 0) & (fx == 0))
+    wedged = np.fft.ifftn(np.fft.fftn(x, axes=(1, 2, 3)) * kept, axes=(1, 2, 3)).real
+    decoy = np.arange(200) % 8 == 0
+    wedged[decoy] += 8 * np.fft.ifftn(np.fft.fftn(rod((0, 1, 1))) * ~kept).real
+    wedged = wedged.astype(np.float32)
+    measured = lv.as_stack(np.fft.fftshift(kept).astype(np.float32))
+    measured = measured.assign_attrs(layout="centred")
+    plain = lv.as_stack(kept.astype(np.float32))
+    for wedge in ((-60.0, 60.0), measured, plain):
+        found = screened(wedged, wedge=wedge)
+        assert area(found.llr.values, wrong) > 0.97
+        assert (found.flagged.values & ~wrong).sum() <= 3
+    blind = screened(wedged)
+    assert (blind.flagged.values & decoy).sum() > 0.5 * decoy.sum()
+
+
+def test_a_mask_helps_where_it_is_known():
+    x, wrong = particles("tilted", 240, 4.0, 0.1, 8)
+    plain = screened(x)
+    masked = screened(x, mask=lv.as_stack(ndi.gaussian_filter(rod((1, 0, 0), half=7), 0.7) > 0.1))
+    assert area(masked.llr.values, wrong) > area(plain.llr.values, wrong) - 0.01
+    corner = lv.as_stack(np.pad(np.ones((4, 4, 4)), [(0, n - 4) for n in BOX]))
+    elsewhere = screened(x, mask=corner)
+    assert area(elsewhere.llr.values, wrong) < 0.75
+    assert float(abs(elsewhere.mse - plain.mse).max()) > 0
+
+
+def test_nothing_in_common_tells_nothing():
+    silent = 0
+    for seed in range(8):
+        found = screened(np.random.default_rng(seed).normal(size=(30, 8, 8, 8)), angles=60.0)
+        silent += (found.p_value.values == 1).all() and (found.llr.values == 0).all()
+        assert not found.flagged.any()
+    assert silent >= 6  # noise agrees with itself by three standard errors now and then
+    alike = screened(np.full((5, 8, 8, 8), 3.3, np.float32))
+    assert alike.flagged.all()
+    assert np.isnan(alike.llr.values).all()
+
+
+def test_two_particles_are_enough_to_ask():
+    found = screened(np.random.default_rng(1).normal(size=(2, 5, 7, 11)))
+    assert not found.flagged.any()
+
+
+def test_a_particle_with_nan_is_flagged_and_spoils_no_other():
+    x, _ = particles("lying", 120, 2.0, 0.1, 9)
+    broken = x.copy()
+    broken[17, 3, 4, 5] = np.nan
+    found, clean = screened(broken), screened(np.delete(x, 17, axis=0))
+    assert bool(found.flagged[17])
+    assert np.isnan(found.llr[17])
+    np.testing.assert_allclose(np.delete(found.llr.values, 17), clean.llr.values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int16", "uint8", ">f4"])
+def test_dtypes(dtype):
+    x, wrong = particles("lying", 120, 2.0, 0.1, 9)
+    values = (
+        (x * 12 + 128).clip(0, 255) if dtype == "uint8" else x * (100 if dtype == "int16" else 1)
+    )
+    found = screened(values.astype(dtype))
+    assert area(found.llr.values, wrong) > 0.98
+    assert found.llr.dtype == found.p_value.dtype == np.float64
+    assert found.flagged.dtype == bool
+
+
+# how it is computed ----------------------------------------------------------------------------
+
+
+def small() -> np.ndarray:
+    return np.ascontiguousarray(particles("lying", 26, 1.5, 0.15, 3)[0][:, :11, :7, :13])
+
+
+@given(grid=chunkings((26, 11, 7, 13)))
+@FEW
+def test_chunking_does_not_change_what_is_found(grid):
+    plain = lv.as_stack(small())
+    whole = lv.scores.screen(plain, angles=70.0)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("building computed something")
+
+    with dask.config.set(scheduler=refuse):
+        lazy = lv.scores.screen(plain.copy(data=chunked(small(), grid).data), angles=70.0)
+    found = lazy.compute(scheduler="sync")
+    np.testing.assert_allclose(found.llr, whole.llr, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found.best_hypothesis, whole.best_hypothesis)
+    assert PLAIN | FOUND | {"angles"} == set(found)
+
+
+def test_the_stack_is_read_twice_and_hypotheses_are_weighed_once(monkeypatch):
+    x = small()
+    source = Counting(x, (2, 11, 7, 13), "screened")
+    stack = lv.as_stack(source_array(source, ((2,) * 13, (11,), (7,), (13,))))
+    calls = []
+    judged = kernel._judged
+    monkeypatch.setattr(kernel, "_judged", lambda *a: (calls.append(1), judged(*a))[1])
+    found = lv.scores.screen(stack)
+    assert lv.explain(found).bytes_read == 2 * x.nbytes
+    found = found.compute(scheduler="sync")
+    assert elements_read("screened") == 2 * x.size
+    assert len(calls) == 1
+    known = lv.scores.screen(stack, average=lv.stats.mean(lv.as_stack(x)))
+    known = known.compute(scheduler="sync")
+    assert elements_read("screened") == 3 * x.size
+    for name in found:
+        np.testing.assert_allclose(known[name], found[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_particle_that_does_not_vary_is_flagged_and_spoils_no_other():
+    x, _ = particles("lying", 120, 2.0, 0.1, 9)
+    flat = x.copy()
+    flat[17] = 7.7
+    found, clean = screened(flat), screened(np.delete(x, 17, axis=0))
+    assert bool(found.flagged[17])
+    assert np.isnan(found.llr[17])
+    np.testing.assert_allclose(np.delete(found.llr.values, 17), clean.llr.values, rtol=1e-6)
+
+
+def test_labels():
+    x = small()
+    stack = lv.as_stack(x, voxel_size=(2.0, 3.0, 1.5), unit="angstrom", name="density")
+    stack = stack.assign_coords(tomogram=("k", np.arange(26)), flagged=("k", np.zeros(26)))
+    stack = stack.assign_attrs(units="e", handedness="unknown")
+    found = lv.scores.screen(stack.transpose("x", "k", "z", "y"))
+    for name in FOUND:
+        assert found[name].dims == ("k",)
+        assert "units" not in found[name].attrs
+        assert found[name].attrs["handedness"] == "unknown"
+    assert found.angles.dims == ("k", "angle")
+    assert found.angle.values.tolist() == ["rot", "tilt", "psi"]
+    assert "tomogram" in found.coords
+    assert found.flagged.dtype == bool
+    assert found.mse.attrs["units"] == "e^2"
+
+
+def test_voxels_of_any_size_and_either_direction():
+    step, rng = (1.4, 1.0, -1.2), np.random.default_rng(5)
+    shape = (14, 19, 17)
+    right, wrong = (rod(a, shape, 3.4, 7.0, step) for a in ((1, 0.4, 0), (0, 0.5, 1)))
+    x = 2 * rng.normal(size=(160, *shape)) + right
+    x[:16] += wrong - right
+    stack = lv.as_stack(x.astype(np.float32), voxel_size=tuple(map(abs, step)), unit="nm")
+    stack = stack.assign_coords(x=stack.x[::-1].values)
+    found = lv.scores.screen(stack)
+    assert area(found.llr.values, np.arange(160) < 16) > 0.98
+
+
+def test_refusals():
+    stack = lv.as_stack(small())
+    volume = stack.isel(k=0, drop=True)
+    for wrong, options, said in [
+        (volume, {}, "dims"),
+        (stack.isel(k=[0]), {}, "two or more"),
+        (stack.isel(z=slice(3)), {}, "4 or more voxels"),
+        (stack + 1j, {}, "real"),
+        (stack, {"fdr": 1.0}, "fdr"),
+        (stack, {"angles": 1.0}, "angles"),
+        (stack, {"wedge": (60.0, -60.0)}, "wedge"),
+        (stack, {"mask": stack}, "mask"),
+        (stack, {"mask": volume * 0}, "not empty"),
+        (stack, {"templates": volume.isel(z=slice(4))}, "lengths"),
+        (stack, {"templates": volume.where(volume > 0)}, "finite"),
+        (stack.expand_dims(channel=2), {}, "dims"),
+    ]:
+        with pytest.raises(LabelError, match=said):
+            lv.scores.screen(wrong, **options)
+
+
+MEASURED = """
+import ctypes, json, sys
+from pathlib import Path
+import dask, lazyvol as lv
+from lazyvol.plan.budget import SLACK
+from tests.memory_of_rows import peak_of
+n, box = map(int, sys.argv[1:])
+with lv.limited(None, workers=1):
+    def made(n, box):
+        return lv.scores.screen(lv.synthetic.particles((box,) * 3, n, sigma=2.0, seed=1))
+    dask.compute(made(30, 8), scheduler="synchronous")
+    found = made(n, box)
+    told = lv.explain(found, workers=1).peak_bytes - SLACK
+    print(json.dumps([peak_of(found), told]))
+"""
+
+
+@pytest.mark.parametrize("size", [("400", "20"), ("12", "32")])
+def test_memory_is_what_the_plan_said(size):
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the highest memory of a process can be reset on Linux alone")
+    command = [sys.executable, "-c", MEASURED, *size]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    taken, told = json.loads(done.stdout.splitlines()[-1])
+    assert taken <= told + 6 * 2**20
+    assert told <= 10 * taken
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the checkout")
+def test_real_ribosomes_turned_away_are_found_better_than_by_correlation():
+    """20 noisy subtomograms with wedges of their own: few, so ranks are all that is asked."""
+    stack = lv.open(DATA / "cryoet_warp_70s" / "subtomos_aligned.mrc").compute()
+    ours, plain = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        wrong = np.zeros(20, bool)
+        wrong[rng.choice(20, 2, replace=False)] = True
+        x = stack.values.copy()
+        for k in np.flatnonzero(wrong):
+            back = Rotation.random(random_state=int(rng.integers(999))).as_matrix()
+            x[k] = ndi.affine_transform(x[k], back, 16 - back @ np.full(3, 16.0), order=1)
+        found = lv.scores.screen(stack.copy(data=x))
+        ours.append(area(found.llr.values, wrong))
+        plain.append(area(-found.ncc.values, wrong))
+    assert np.mean(ours) > 0.9
+    assert np.mean(ours) > np.mean(plain) + 0.1

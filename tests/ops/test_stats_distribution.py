@@ -1,0 +1,386 @@
+"""Quantiles and histograms: the same as numpy's for any values, in reads and memory foretold."""
+
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lazyvol as lv
+from lazyvol.errors import LabelError, OptionError
+from lazyvol.kernels.reductions import quantiles
+from lazyvol.plan.budget import limited
+from lazyvol.plan.graph.lazy_array import source_array
+from lazyvol.plan.reductions import partition
+from tests.oracles import DTYPES, UNIT, VOLUME, VOXEL
+from tests.sources import Virtual
+from tests.strategies import MORE, chunked, chunkings, labelled, masks, stored
+
+#: small, for every element is checked on its own
+SHAPE = (11, 2, 3, 5)
+DIMS = ("k", "z", "y", "x")
+REDUCED = st.sampled_from(["k", VOLUME, ("z", "x"), ("k", "z", "y"), None])
+ODD = (0.0, -0.0, 1.0, -1.0, 2.5, np.inf, -np.inf)
+
+
+@st.composite
+def awkward(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> np.ndarray:
+    """Values of any dtype: continuous or few and repeated, with NaN and infinities or without."""
+    dtype = np.dtype(draw(st.sampled_from(dtypes)))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    few = draw(st.booleans())
+    if dtype.kind != "f":
+        info = np.iinfo(dtype)
+        choice = np.array([info.min, info.min + 1, 0, 7, info.max], dtype)
+        wide = rng.integers(info.min, info.max, SHAPE, dtype, endpoint=True)
+        return rng.choice(choice, SHAPE) if few else wide
+    found = rng.choice(ODD, SHAPE) if few else rng.normal(3, 100, SHAPE)
+    found[rng.random(SHAPE) < draw(st.sampled_from([0.0, 0.02, 0.9]))] = np.nan
+    return found.astype(dtype)
+
+
+def axes_of(dim: Any) -> tuple[int, ...]:
+    names = DIMS if dim is None else (dim,) if isinstance(dim, str) else dim
+    return tuple(DIMS.index(d) for d in names)
+
+
+def one_quantile(values: np.ndarray, q: float) -> float:
+    """numpy's quantile of some numbers. Where it interpolates towards an infinity with a weight
+    of 0, or between two equal ones, numpy gives NaN; then the order decides."""
+    if not values.size or np.isnan(values).any():
+        return np.nan
+    at = (len(values) - 1) * q
+    low, high = np.sort(values)[[int(at), min(int(at) + 1, len(values) - 1)]]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        return low if at % 1 == 0 or low == high else np.quantile(values, q)
+
+
+def expected(a: np.ndarray, q: Any, dim: Any, valid: np.ndarray, skipna: bool) -> np.ndarray:
+    """Quantiles of what is valid, kept element by kept element, rounded once."""
+    axes = axes_of(dim)
+    kept = tuple(n for n in range(a.ndim) if n not in axes)
+    shape = tuple(a.shape[n] for n in kept)
+    rows, where = (
+        x.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
+        for x in (a.astype(np.float64), valid & ~(np.isnan(a) & skipna))
+    )
+    found = [[one_quantile(r[w], p) for p in np.ravel(q)] for r, w in zip(rows, where, strict=True)]
+    dtype = a.dtype if a.dtype.kind == "f" else np.float64
+    with np.errstate(over="ignore"):
+        return np.array(found).astype(dtype).reshape((*shape, *np.shape(q)))
+
+
+def computed(found: Any) -> Any:
+    return dask.compute(found, scheduler="sync")[0]
+
+
+# quantiles -------------------------------------------------------------------------------------
+
+PROBABILITY = st.sampled_from([0.0, 0.5, 1 / 3, 0.999, 1.0])
+SEVERAL = st.lists(PROBABILITY, min_size=1, max_size=3).map(tuple)
+
+
+@given(
+    awkward(), chunkings(SHAPE), REDUCED, PROBABILITY | SEVERAL, masks(SHAPE) | st.none(),
+    st.booleans(),
+)  # fmt: skip
+@MORE
+def test_quantiles_are_numpys(array, grid, dim, q, mask, skipna):
+    made = lv.stats.quantile(chunked(array, grid), q, dim, skipna=skipna, mask=mask)
+    valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
+    found = computed(made)
+    oracle = expected(array, q, dim, valid, skipna)
+    assert found.dtype == made.dtype == oracle.dtype
+    assert found.shape == made.shape == oracle.shape
+    np.testing.assert_array_equal(found, oracle)
+
+
+@given(awkward(), REDUCED, SEVERAL, masks(SHAPE) | st.none(), st.booleans())
+@MORE
+def test_quantiles_of_whole_blocks_are_numpys(array, dim, q, mask, skipna):
+    found = lv.stats.quantile(labelled(array), q, dim, skipna=skipna, mask=mask)
+    valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
+    np.testing.assert_array_equal(found, expected(array, q, dim, valid, skipna))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", ["k", ("k", "z", "y"), None])
+def test_a_mask_counts_for_every_digit(dtype, dim):
+    rng = np.random.default_rng(4)
+    array = rng.integers(100, 117, SHAPE).astype(dtype)
+    flags = rng.random(SHAPE) < 0.5
+    mask = lv.as_stack(flags, voxel_size=VOXEL, unit=UNIT)
+    found = lv.stats.quantile(labelled(array), (0.2, 0.7), dim, mask=mask)
+    np.testing.assert_array_equal(found, expected(array, (0.2, 0.7), dim, flags, False))
+
+
+@pytest.mark.parametrize("dim", ["k", VOLUME])
+def test_nan_outside_the_mask_does_not_count(dim):
+    array = np.ones(SHAPE)
+    array[:, 0, 1, 2] = np.nan
+    mask = lv.as_stack(~np.isnan(array[0]), voxel_size=VOXEL, unit=UNIT)
+    found = lv.stats.quantile(labelled(array), 0.5, dim, mask=mask)
+    np.testing.assert_array_equal(found, np.where(mask, 1.0, np.nan) if dim == "k" else 1)
+    assert np.isnan(lv.stats.quantile(labelled(array), 0.5, dim)).any()
+
+
+@pytest.fixture
+def several_tasks(monkeypatch):
+    """Folds of the smallest data in a task for each of four workers."""
+    monkeypatch.setattr(partition, "SMALL", 0)
+    with limited(None, 4):
+        yield
+
+
+@pytest.mark.parametrize("dim", ["k", ("k", "y"), None])
+@pytest.mark.parametrize("seed", range(4))
+def test_states_of_several_tasks_are_merged(several_tasks, seed, dim):
+    rng = np.random.default_rng(seed)
+    array = rng.permutation(np.arange(np.prod(SHAPE), dtype=np.float32)).reshape(SHAPE)
+    stack = stored(array, (1, *SHAPE[1:]))
+    q = (0.1, 0.55, 0.9)
+    made = lv.stats.quantile(stack, q, dim)
+    assert lv.explain(made).tasks >= 4 * lv.explain(made).passes
+    oracle = np.quantile(array.astype(np.float64), q, axis=axes_of(dim)).astype(np.float32)
+    np.testing.assert_array_equal(computed(made), np.moveaxis(oracle, 0, -1))
+    counts = computed(lv.stats.histogram(stack, bins=11, dim=dim).counts)
+    ends = (array.min(), array.max())
+    np.testing.assert_array_equal(counts, counted(array, 11, ends, dim, np.isfinite(array)))
+
+
+@pytest.mark.parametrize("at", range(SHAPE[0]))
+def test_a_nan_in_any_task_makes_its_quantile_nan(several_tasks, at):
+    array = np.ones(SHAPE)
+    array[at, 0, 0, 0] = np.nan
+    found = computed(lv.stats.quantile(stored(array, (1, *SHAPE[1:])), 0.5))
+    assert np.flatnonzero(np.isnan(found)).tolist() == [0]
+    assert computed(lv.stats.quantile(chunked(array, (1, -1, -1, -1)), 0.5, skipna=True)).max() == 1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint32", "int8", "bool", "float64"])
+def test_keys_of_every_width(dtype):
+    rng = np.random.default_rng(3)
+    shape = (600, 1, 2, 3)
+    array = rng.normal(size=shape) * 2.0 ** rng.integers(0, 60, shape)
+    if np.dtype(dtype).kind in "iu":
+        info = np.iinfo(dtype)
+        array = rng.integers(info.min, info.max, shape, dtype) >> rng.integers(0, 6, shape, dtype)
+    array = array.astype(dtype)
+    found = lv.stats.quantile(labelled(array), (0.25, 0.5))
+    oracle = np.moveaxis(np.quantile(array.astype(np.float64), (0.25, 0.5), axis=0), 0, -1)
+    np.testing.assert_array_equal(found, oracle)
+
+
+def test_finite_quantiles_are_numpys_own():
+    array = np.random.default_rng(0).normal(size=SHAPE)
+    q = np.linspace(0, 1, 9)
+    for dim in ("k", VOLUME):
+        oracle = np.moveaxis(np.quantile(array, q, axis=axes_of(dim)), 0, -1)
+        np.testing.assert_array_equal(lv.stats.quantile(labelled(array), q, dim), oracle)
+
+
+@pytest.mark.parametrize("dim", ["k", VOLUME, None])
+def test_nothing_has_no_quantile(dim):
+    stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
+    found = lv.stats.quantile(stack, 0.5, dim)
+    assert np.isnan(found).all()
+    assert found.shape == {"k": (2, 3, 5), VOLUME: (0,), None: ()}[dim]
+
+
+def test_several_quantiles_are_the_last_dim_with_a_coordinate():
+    array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    for dim, kept in (("k", VOLUME), (VOLUME, ("k",))):
+        found = lv.stats.quantile(labelled(array), [0.1, 0.9], dim)
+        assert found.dims == (*kept, "quantile")
+        assert found.coords["quantile"].values.tolist() == [0.1, 0.9]
+        assert found.attrs["units"] == "e"
+
+
+# what it costs ---------------------------------------------------------------------------------
+
+
+def virtual(n: int, side: int = 48, dtype: type = np.float32) -> xr.DataArray:
+    source = Virtual((n, side, side, side), np.dtype(dtype))
+    return lv.as_stack(source_array(source, ((1,) * n, (side,), (side,), (side,))))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "side", "dim", "passes"),
+    [
+        (np.float32, 128, "k", 8),  # 2 M voxels, digits of 4 bits
+        (np.float32, 48, "k", 4),  # 0.1 M, as many bits as there are values to tell apart
+        (np.float32, 48, None, 2),
+        (np.float64, 48, None, 4),
+        (np.float32, 48, VOLUME, 1),
+        (np.float32, 352, VOLUME, 3),  # volumes of 166 MiB are not sorted
+        (np.uint8, 48, None, 1),
+    ],
+)
+def test_passes_over_the_data(dtype, side, dim, passes):
+    stack = virtual(256, side, dtype)
+    plan = lv.explain(lv.stats.quantile(stack, 0.5, dim), workers=2)
+    assert plan.passes == passes
+    assert plan.bytes_read == passes * stack.nbytes
+
+
+def test_memory_does_not_grow_with_the_stack():
+    few, many = (
+        lv.explain(lv.stats.quantile(virtual(n), 0.5), workers=2, memory="360MiB")
+        for n in (1000, 30_000)
+    )
+    assert many.passes == few.passes
+    assert many.peak_bytes <= few.peak_bytes
+    assert many.bytes_read == 30 * few.bytes_read
+
+
+def test_a_selection_fits_the_memory_it_is_given():
+    made = lv.stats.quantile(virtual(4000, 128), 0.5)
+    limit = 640 * 2**20
+    assert lv.explain(made, workers=2).peak_bytes > limit
+    assert lv.explain(made, workers=2, memory=limit).peak_bytes <= limit
+
+
+def test_digits_cover_a_key():
+    for bits in (8, 16, 32, 64):
+        for widest in range(1, 17):
+            found = list(quantiles.digits(bits, widest))
+            assert found[0].first
+            assert found[-1].last
+            assert sum(d.width for d in found) == bits
+            assert max(d.width for d in found) <= widest
+            assert all(a.shift == b.shift + b.width for a, b in pairwise(found))
+
+
+def test_counts_do_not_overflow_their_integers():
+    for n in (65_535, 65_536):
+        array = np.full((n, 1, 1, 2), 3, np.uint8)
+        array[-1, 0, 0, 1] = 2
+        found = lv.stats.quantile(labelled(array), (0.0, 1.0))
+        assert found.values.tolist() == [[[[3.0, 3.0], [2.0, 3.0]]]]
+
+
+# histograms ------------------------------------------------------------------------------------
+
+
+def counted(a: np.ndarray, bins: int, ends: Any, dim: Any, valid: np.ndarray) -> np.ndarray:
+    axes = axes_of(dim)
+    kept = tuple(n for n in range(a.ndim) if n not in axes)
+    shape = tuple(a.shape[n] for n in kept)
+    rows, where = (
+        x.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
+        for x in (a.astype(np.float64), valid)
+    )
+    pairs = zip(rows, where, strict=True)
+    found = [np.histogram(r[w & np.isfinite(r)], bins, ends)[0] for r, w in pairs]
+    return np.array(found).reshape((*shape, bins))
+
+
+@given(
+    awkward(), chunkings(SHAPE), REDUCED, st.integers(1, 40), masks(SHAPE) | st.none(),
+    st.sampled_from([None, (-3.0, 7.0), (0.1, 0.7), (2.5, 2.5)]),
+)  # fmt: skip
+@MORE
+def test_histograms_are_numpys(array, grid, dim, bins, mask, ends):
+    made = lv.stats.histogram(chunked(array, grid), bins=bins, range=ends, dim=dim, mask=mask)
+    found = computed(made)
+    valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
+    finite = array.astype(np.float64)[valid & np.isfinite(array)]
+    ends = ends or ((finite.min(), finite.max()) if finite.size else (0.0, 1.0))
+    np.testing.assert_array_equal(found.counts, counted(array, bins, ends, dim, valid))
+    np.testing.assert_array_equal(found.edges, np.histogram(finite, bins, ends)[1])
+    assert found.counts.dtype == made.counts.dtype == np.int64
+    assert found.edges.dtype == np.float64
+
+
+@given(st.integers(1, 300), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 99))
+@MORE
+def test_values_on_edges_fall_where_numpy_puts_them(bins, low, width, seed):
+    bounds = np.linspace(low, low + width, bins + 1)
+    near = np.concatenate([bounds, np.nextafter(bounds, np.inf), np.nextafter(bounds, -np.inf)])
+    array = np.random.default_rng(seed).permutation(near).reshape(3, 1, 1, -1)
+    found = lv.stats.histogram(labelled(array), bins=bins, range=(low, low + width))
+    np.testing.assert_array_equal(found.counts, np.histogram(array, bins, (low, low + width))[0])
+
+
+def test_infinities_and_nan_are_outside_any_range():
+    array = np.array([np.nan, -np.inf, 1.0, 2.0, 4.0, np.inf]).reshape(6, 1, 1, 1)
+    found = lv.stats.histogram(labelled(array), bins=3)
+    assert found.counts.values.tolist() == [1, 1, 1]
+    assert found.edges.values.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_nothing_gives_empty_bins():
+    stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
+    found = lv.stats.histogram(stack, bins=2)
+    assert found.counts.values.tolist() == [0, 0]
+    assert found.edges.values.tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_known_range_spares_a_read_and_gives_centres():
+    stack = virtual(64)
+    known = lv.stats.histogram(stack, bins=4, range=(0.0, 2.0))
+    assert known.coords["bin"].values.tolist() == [0.25, 0.75, 1.25, 1.75]
+    assert lv.explain(known, workers=2).passes == 1
+    unknown = lv.stats.histogram(stack, bins=4)
+    assert "bin" not in unknown.coords
+    assert lv.explain(unknown, workers=2).passes == 2
+    assert isinstance(unknown.edges.data, da.Array)
+
+
+def test_histogram_memory_does_not_grow_with_the_stack():
+    few, many = (
+        lv.explain(lv.stats.histogram(virtual(n)), workers=2).peak_bytes for n in (1000, 30_000)
+    )
+    assert many <= few
+
+
+def test_edges_have_the_unit_of_the_values():
+    array = np.ones(SHAPE, np.float32)
+    found = lv.stats.histogram(labelled(array), bins=3, range=(0, 3), dim=VOLUME)
+    assert found.counts.dims == ("k", "bin")
+    assert found.edges.attrs["units"] == found.coords["bin"].attrs["units"] == "e"
+    assert "units" not in found.counts.attrs
+
+
+# refusals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, np.nan, (), (0.5, 2.0), [[0.5]]])
+def test_probabilities_lie_between_0_and_1(q):
+    with pytest.raises((LabelError, OptionError), match=r"q is one number|finite number"):
+        lv.stats.quantile(labelled(np.zeros(SHAPE)), q)
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"bins": 0}, "whole number of bins"),
+        ({"bins": 2.5}, "a whole number"),
+        ({"range": (0.0, np.inf)}, "finite numbers"),
+        ({"range": (2.0, 1.0)}, "range is finite"),
+        ({"range": (2.0,)}, "2 finite numbers"),
+        ({"range": (1.0, np.nextafter(1.0, 2.0))}, "too narrow"),
+    ],
+)
+def test_bins_and_range_make_sense(options, rule):
+    with pytest.raises((LabelError, OptionError), match=rule):
+        lv.stats.histogram(labelled(np.zeros(SHAPE)), **options)
+
+
+def test_an_order_is_of_real_numbers_under_a_boolean_mask():
+    stack = labelled(np.zeros(SHAPE, np.complex64))
+    mask = lv.as_stack(np.ones(SHAPE[1:]), voxel_size=VOXEL, unit=UNIT)
+    for refused in (lambda s, m: lv.stats.quantile(s, 0.5, mask=m), lambda s, m: (
+        lv.stats.histogram(s, mask=m)
+    )):  # fmt: skip
+        with pytest.raises(LabelError, match="real numbers"):
+            refused(stack, None)
+        with pytest.raises(LabelError, match="boolean"):
+            refused(stack.real, mask)

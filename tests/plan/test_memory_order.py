@@ -1,0 +1,113 @@
+"""How values lie in memory, and how blocks become one array."""
+
+import subprocess
+import sys
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+
+import lazyvol as lv
+from lazyvol.plan import memory_order
+from lazyvol.plan.verbs import blockwise
+from tests.plan.test_plan import GRIDS, QUICK, SHAPE, A, opened
+
+
+def nested(grid, values, axis: int = 0):
+    """Blocks as dask hands them: lists of lists."""
+    if axis == len(grid):
+        return values
+    ends = np.cumsum(grid[axis])[:-1]
+    return [nested(grid, part, axis + 1) for part in np.split(values, ends, axis)]
+
+
+@given(GRIDS)
+@QUICK
+def test_blocks_are_joined_where_they_belong(grid):
+    for order in ((0, 1, 2, 3), (3, 0, 1, 2), (1, 3, 2, 0)):
+        values = np.ascontiguousarray(A.transpose(order)).transpose(np.argsort(order))
+        found = memory_order.joined(nested(grid, values))
+        assert np.array_equal(found, A)
+        assert found.transpose(order).flags.c_contiguous
+
+
+def test_large_blocks_are_joined_by_several_threads(monkeypatch):
+    monkeypatch.setattr(memory_order, "SEVERAL", 0)
+    grid = ((3, 4), (5,), (2, 9), (1, 6, 6))
+    assert np.array_equal(memory_order.joined(nested(grid, A)), A)
+
+
+def test_a_lone_block_is_not_copied():
+    assert memory_order.joined([[[[A]]]]) is A
+    number = np.float64(3.0)
+    assert memory_order.joined([number]) is number
+
+
+@given(GRIDS)
+@QUICK
+def test_a_computed_result_has_every_block_in_its_place(grid):
+    lazy = lv.as_stack(da.from_array(A, chunks=grid))
+    assert np.array_equal(
+        lv.filters.maximum(lazy, 3).compute(), lv.filters.maximum(lv.as_stack(A), 3)
+    )
+
+
+def test_results_of_stored_data_are_owned_and_writable():
+    found = opened("planes-owned")[:1, 2:4].compute()
+    found += 1
+    assert found.data.base is None
+    assert np.array_equal(found, A[:1, 2:4] + 1)
+
+
+@pytest.mark.parametrize("op", ["gradient", "hessian", "hessian_eigenvalues"])
+@pytest.mark.parametrize("chunks", [None, (2, 5, 4, 13), SHAPE])
+def test_components_are_whole_volumes_in_memory(op, chunks):
+    data = A if chunks is None else da.from_array(A, chunks=chunks)
+    with dask.config.set(scheduler="threads"):
+        found = getattr(lv.derivatives, op)(lv.as_stack(data)).compute()
+    new = found.ndim - A.ndim
+    assert found.dims[:4] == ("k", "z", "y", "x")
+    assert new in (1, 2)
+    assert found.data[(..., *(0,) * new)].flags.c_contiguous
+    assert memory_order.is_dense(found.data)
+
+
+def test_results_are_not_copied_but_where_they_are_a_users():
+    """A transposed result of its own is kept; a view of the user's array is copied."""
+    held = lv.as_stack(da.from_array(A, chunks=-1))
+    made = []
+
+    def kernel(block: np.ndarray) -> np.ndarray:
+        made.append(np.ascontiguousarray(block.T).T + 0)
+        return made[-1].transpose(3, 2, 1, 0).transpose(3, 2, 1, 0)
+
+    with dask.config.set(scheduler="synchronous"):
+        found = blockwise(kernel, held).compute()
+        assert np.shares_memory(found, made[-1])
+        same = blockwise(lambda block: block.transpose(1, 0, 2, 3).transpose(1, 0, 2, 3), held)
+        assert not np.shares_memory(same.compute(), A)
+    turned = blockwise(lambda block: block, lv.as_stack(A))
+    assert not np.shares_memory(turned, A)
+
+
+def test_layout_is_kept_by_persist_and_survives_saving(tmp_path):
+    lazy = lv.derivatives.hessian(lv.as_stack(da.from_array(A, chunks=(2, 5, 4, 13))))
+    kept = lazy.persist()
+    assert isinstance(kept, xr.DataArray)
+    assert np.array_equal(kept.compute(), lazy.compute())
+    lv.save(lazy, tmp_path / "h.zarr")
+    assert np.array_equal(lv.open(tmp_path / "h.zarr").compute(), lazy.compute())
+
+
+def test_topics_are_imported_on_first_use():
+    code = (
+        "import sys, lazyvol as lv\n"
+        "before = [m for m in sys.modules if m.startswith('lazyvol.ops')]\n"
+        "assert not before, before\n"
+        "assert lv.filters.gaussian and 'lazyvol.ops.filters' in sys.modules\n"
+        "assert 'filters' in dir(lv) and not hasattr(lv, 'gaussian')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,239 @@
+"""Pictures: what they show, where, in which units, and how little they read."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+
+import lazyvol as lv
+from lazyvol import plots
+from lazyvol.errors import LabelError, OptionError
+from lazyvol.plan import regions
+from lazyvol.plan.graph.lazy_array import source_array
+from lazyvol.plots.canvas import BLUE, RED, bar_length, index_at, limits_of
+from tests.sources import READS, Counting, elements_read
+
+SHAPE = (7, 11, 13)
+VOLUME = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+
+
+def volume() -> xr.DataArray:
+    return lv.as_stack(VOLUME, voxel_size=(3.0, 2.0, 1.5), unit="angstrom")
+
+
+def particles(n: int = 6) -> xr.DataArray:
+    values = np.random.default_rng(1).normal(size=(n, *SHAPE))
+    return lv.as_stack(values, voxel_size=2.0, unit="nanometer")
+
+
+def lazy_stack(token: str, n: int = 4) -> xr.DataArray:
+    """A stack on a source that counts what is read of it, one volume to a block."""
+    values = np.random.default_rng(2).normal(size=(n, *SHAPE))
+    READS[token] = []
+    grid = (regions.cover(n, 1), *((s,) for s in SHAPE))
+    return lv.as_stack(source_array(Counting(values, (1, *SHAPE), token), grid))
+
+
+def ncc(n: int = 50) -> xr.DataArray:
+    return xr.DataArray(np.random.default_rng(3).normal(0.3, 0.1, n), dims="k", name="ncc")
+
+
+def curve() -> xr.DataArray:
+    frequency = xr.Variable("frequency", np.linspace(0, 0.1, 6), {"units": "1/angstrom"})
+    return xr.DataArray(np.linspace(1, 0, 6), {"frequency": frequency}, ["frequency"])
+
+
+def band() -> xr.Dataset:
+    place = xr.Variable("z", np.arange(5) * 50.0, {"units": "nanometer"})
+    values = np.linspace(1, 0, 5)
+    bounds = {"lower": ("z", values - 0.1), "upper": ("z", values + 0.1)}
+    return xr.Dataset({"correlation": ("z", values), **bounds}, {"z": place})
+
+
+DRAWN = {
+    "slices": lambda ax: plots.slices(volume(), n=4, ax=ax),
+    "montage": lambda ax: plots.montage(particles(), ax=ax),
+    "projection": lambda ax: plots.projection(volume(), ax=ax),
+    "density": lambda ax: plots.density(volume(), ax=ax),
+    "correlation": lambda ax: plots.correlation(band(), ax=ax),
+    "scores": lambda ax: plots.scores(ncc(), ax=ax),
+    "histogram": lambda ax: plots.histogram(ncc(), ax=ax),
+    "alpha_sweep": lambda ax: plots.alpha_sweep(sweep(), ax=ax),
+    "fsc": lambda ax: plots.fsc(curve(), ax=ax),
+    "dendrogram": lambda ax: plots.dendrogram(tree(), ax=ax),
+}
+
+
+def tree() -> xr.Dataset:
+    return lv.clustering.linkage(lv.clustering.distances(particles()))
+
+
+def sweep() -> xr.Dataset:
+    alpha = np.linspace(0, 1, 5)
+    spread = alpha[:, None] + np.random.default_rng(4).normal(size=(5, 9))
+    return xr.Dataset({"ncc": (("alpha", "k"), spread), "mse": ("alpha", alpha)}, {"alpha": alpha})
+
+
+def test_every_public_plot_is_drawn_here():
+    assert {*DRAWN, "orthogonal"} == set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_plot_draws_on_its_own_figure_and_on_given_axes(name):
+    own = DRAWN[name](None)
+    assert isinstance(own, Axes)
+    assert isinstance(own.figure.canvas, FigureCanvasAgg)
+    own.figure.canvas.draw()
+    assert np.ptp(np.asarray(own.figure.canvas.buffer_rgba())[..., :3]) > 100
+    assert DRAWN[name](own) is own
+
+
+def test_plots_never_import_pyplot():
+    code = (
+        "import sys, numpy, lazyvol.screening.report; from lazyvol import as_stack, plots;"
+        "plots.slices(as_stack(numpy.eye(3)[None]), n=1);"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_orthogonal_reads_three_slices_of_a_lazy_volume():
+    stack = lazy_stack("orthogonal")
+    plots.orthogonal(stack.isel(k=2))
+    z, y, x = SHAPE
+    assert elements_read("orthogonal") == y * x + z * x + z * y
+
+
+def test_montage_reads_central_slices_only():
+    stack = lazy_stack("montage")
+    plots.montage(stack.isel(k=[0, 3]))
+    assert elements_read("montage") == 2 * SHAPE[1] * SHAPE[2]
+
+
+def test_slices_reads_the_slices_shown():
+    stack = lazy_stack("slices")
+    plots.slices(stack.isel(k=0), n=3)
+    assert elements_read("slices") == 3 * SHAPE[1] * SHAPE[2]
+
+
+def test_orthogonal_shows_the_voxels_where_they_are():
+    panels = plots.orthogonal(volume(), at={"z": 6.0, "x": 3.0})
+    across_z, across_y, across_x = (p.images[0] for p in panels)
+    np.testing.assert_array_equal(across_z.get_array(), VOLUME[2])
+    np.testing.assert_array_equal(across_y.get_array(), VOLUME[:, 5])
+    np.testing.assert_array_equal(across_x.get_array(), VOLUME[:, :, 2])
+    assert across_z.get_extent() == [-0.75, 18.75, -1.0, 21.0]
+    assert panels[0].get_xlabel() == "x (Å)"
+    assert panels[0].get_ylabel() == "y (Å)"
+    assert panels[0].get_title() == "z = 6 Å"
+
+
+def test_orthogonal_draws_on_given_axes():
+    first = plots.orthogonal(volume())
+    assert plots.orthogonal(volume(), axes=first) == first
+
+
+def test_projection_is_the_mean_along_its_dim():
+    image = plots.projection(volume(), dim="y").images[0]
+    np.testing.assert_allclose(image.get_array(), VOLUME.mean(1), rtol=1e-5)
+
+
+def test_montage_tiles_have_own_contrast_unless_shared():
+    stack = particles(3) * xr.DataArray([1.0, 10.0, 100.0], dims="k")
+    own = [i.get_clim() for i in plots.montage(stack).images]
+    shared = [i.get_clim() for i in plots.montage(stack, shared=True).images]
+    assert own[0][1] * 50 < own[2][1]
+    assert len(set(shared)) == 1
+
+
+def test_montage_captions_fit_the_tiles():
+    with pytest.raises(LabelError, match="6 tiles need as many captions, got 1"):
+        plots.montage(particles(), captions=["one"])
+
+
+def test_flagged_scores_are_red_and_the_threshold_is_a_line():
+    values = ncc()
+    ax = plots.scores(values, flagged=values < 0.25, threshold=0.25)
+    kept, marked = ax.collections
+    assert tuple(kept.get_facecolor()[0][:3]) == to_rgb(BLUE)
+    assert tuple(marked.get_facecolor()[0][:3]) == to_rgb(RED)
+    assert len(marked.get_offsets()) == int((values < 0.25).sum())
+    assert {0.25} in [set(line.get_ydata()) for line in ax.lines]
+
+
+def test_histogram_counts_every_finite_value_and_tells_of_the_others():
+    values = ncc()
+    values[3] = np.nan
+    ax = plots.histogram(values, flagged=values > 0.4, bins=12)
+    assert max(patch.get_y() + patch.get_height() for patch in ax.patches) <= 49
+    assert sum(patch.get_height() for patch in ax.patches) == 49
+    assert ax.get_xlabel() == "ncc (1 not finite, left out)"
+
+
+def test_fsc_has_a_scale_of_lengths():
+    ax = plots.fsc(curve())
+    (top,) = [a for a in ax.figure.axes if a is not ax]
+    assert [t.get_text() for t in top.get_xticklabels()] == ["50", "25", "16.7", "12.5", "10"]
+    assert top.get_xlabel() == "length (Å)"
+
+
+def test_several_correlations_are_told_apart():
+    ax = plots.correlation(band(), label="as it is")
+    assert plots.correlation(band() / 2, label="flipped", ax=ax) is ax
+    curves = [line for line in ax.lines if line.get_gid() == "correlation"]
+    assert [to_rgb(line.get_color()) for line in curves] == [to_rgb(BLUE), to_rgb(RED)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["as it is", "flipped"]
+    assert [tuple(c.get_facecolor()[0][:3]) for c in ax.collections] == [to_rgb(BLUE), to_rgb(RED)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.orthogonal(particles()), "a picture must be of a volume"),
+        (lambda: plots.slices(volume(), dim="k"), "dim is one of"),
+        (lambda: plots.orthogonal(volume(), at={"q": 1.0}), "dim is one of"),
+        (lambda: plots.orthogonal(volume(), at={"z": 99.0}), "lies between -1.5 and 19.5 angstrom"),
+        (lambda: plots.scores(volume()), "a curve has one dim"),
+        (lambda: plots.scores(ncc(), flagged=ncc()), "flagged is boolean"),
+        (lambda: plots.correlation(xr.Dataset({"r": ("z", [1.0])})), "the curve is in"),
+        (lambda: plots.alpha_sweep(xr.Dataset({"ncc": ("q", [1.0])})), "each metric has dim"),
+        (lambda: plots.montage(particles(), reduce="sum"), "one of 'slice', 'mean', 'max'"),
+    ],
+)
+def test_refusals_say_what_is_wrong(draw, message):
+    with pytest.raises((LabelError, OptionError), match=message):
+        draw()
+
+
+@pytest.mark.parametrize("values", [np.zeros(5), np.full(5, np.nan), np.array([]), [1, np.inf]])
+def test_limits_are_never_equal(values):
+    low, high = limits_of(values)
+    assert low < high
+    assert np.isfinite([low, high]).all()
+
+
+def test_limits_leave_outliers_out():
+    values = np.r_[np.linspace(0, 1, 1000), 1e6]
+    assert limits_of(values)[1] < 1.01
+
+
+@pytest.mark.parametrize(("span", "length"), [(100, 20), (8, 2), (0.4, 0.1), (4200, 1000)])
+def test_scale_bars_have_round_lengths(span, length):
+    assert bar_length(span) == pytest.approx(length)
+
+
+def test_the_middle_is_half_the_length_rounded_down():
+    even = lv.as_stack(np.zeros((4, 6, 7)))
+    assert [index_at(even, d, None) for d in "zyx"] == [2, 3, 3]
+
+
+def test_constant_and_nan_volumes_draw_without_a_warning():
+    for fill in (0.0, np.nan):
+        blank = lv.as_stack(np.full(SHAPE, fill))
+        for ax in plots.orthogonal(blank):
+            ax.figure.canvas.draw()
