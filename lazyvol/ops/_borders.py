@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.kernels.filters import separable, wide_windows
+from lazyvol.kernels import arrays
+from lazyvol.kernels.filters import wide_windows
 from lazyvol.kernels.filters.wide_windows import Pass, Reach
 from lazyvol.plan.recipes.borders import MODES, Mode
 from lazyvol.plan.verbs import blockwise, stencil
@@ -23,7 +24,7 @@ WHOLE = 8.0 * 5
 
 
 @dataclass(frozen=True)
-class Border:
+class Boundary:
     """What lies beyond a stack: a mode of scipy.ndimage or ``"valid"``, and its constant."""
 
     mode: str = "reflect"
@@ -66,7 +67,7 @@ def bordered(
     kernel: Callable[..., Array],
     stack: xr.DataArray,
     reach: Sequence[Reach],
-    border: Border,
+    border: Boundary,
     dtype: np.dtype[Any],
     scratch: float,
     title: str,
@@ -92,7 +93,7 @@ def axis_by_axis(
     kernels: Callable[[int], tuple[Callable[..., Array], float]],
     stack: xr.DataArray,
     reach: Sequence[Reach],
-    border: Border,
+    border: Boundary,
     dtype: np.dtype[Any],
     title: str,
 ) -> xr.DataArray:
@@ -110,7 +111,7 @@ def axis_by_axis(
 def _of_wholes(
     passes: Sequence[Pass],
     stack: xr.DataArray,
-    border: Border,
+    border: Boundary,
     dtype: np.dtype[Any],
     scratch: float,
     title: str,
@@ -130,5 +131,5 @@ def _of_wholes(
 
 def _cast(dtype: np.dtype[Any]) -> float:
     """Bytes per voxel of a block in a type that compiled code reads."""
-    found = separable.readable_type(dtype)
+    found = arrays.kernel_float(dtype)
     return 0.0 if found == dtype else float(found.itemsize)

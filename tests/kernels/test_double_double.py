@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lazyvol as lv
-from lazyvol.kernels.arrays import follow, rows, split
-from lazyvol.kernels.reductions.histogram import frozen
+from lazyvol.kernels.arrays import as_three_axes, read_only, strided_rows, trailing_size
 from tests.strategies import FEW, MORE, chunked, chunkings, cuts, labelled
 
 RNG = np.random.default_rng(23)
@@ -196,7 +195,7 @@ LAYOUTS = {
     "backwards": lambda a: a[::-1, :, ::-1],
     "turned": lambda a: a.transpose(2, 0, 3, 1),
     "columns first": np.asfortranarray,
-    "not to be written": lambda a: frozen(a.copy()),
+    "not to be written": lambda a: read_only(a.copy()),
     "repeated": lambda a: np.broadcast_to(a[:1], a.shape),
     "one row": lambda a: a[:, 2:3, 4:5],
 }
@@ -221,10 +220,10 @@ def test_values_are_read_wherever_they_lie(layout, dtype):
 def test_rows_lie_where_their_places_say(layout):
     block = LAYOUTS[layout](wide("float32"))
     for axes in ((0,), (1,), (0, 1), (1, 2)):
-        laid = rows(block, axes)
-        expected = split(block, axes)
+        laid = strided_rows(block, axes)
+        expected = as_three_axes(block, axes)
         for a, b in np.ndindex(expected.shape[:2]):
-            start = laid.before[a] + laid.reduced[b]
+            start = laid.kept_offsets[a] + laid.reduced_offsets[b]
             found = laid.values[start : start + laid.length]
             np.testing.assert_array_equal(found, expected[a, b])
-        assert follow(block.shape, axes) == laid.length
+        assert trailing_size(block.shape, axes) == laid.length

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from lazyvol.kernels.arrays import contiguous_floats
 from lazyvol.kernels.derivatives import finite_differences, outputs, structure_tensor
 from lazyvol.kernels.derivatives.volumes import Frame, Task, each, flat, tiles
-from lazyvol.kernels.filters.separable import gaussian_weights, readable, separable
+from lazyvol.kernels.filters.separable import gaussian_weights, separable
 from lazyvol.kernels.filters.wide_windows import axis_by_axis
-from lazyvol.kernels.geometry.splines import Border
+from lazyvol.kernels.geometry.splines import BoundaryMode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Halo = Sequence[tuple[int, int]]
@@ -50,7 +51,7 @@ def of_differences(block: Array, halo: Halo, *, task: Task, out: Array | None = 
 
     def make(volume: Array, out: Array) -> None:
         lengths, shape = np.array(volume.shape), np.array(out.shape[:3])
-        given = (readable(volume).reshape(-1), lengths, start, shape, inverse, *found)
+        given = (contiguous_floats(volume).reshape(-1), lengths, start, shape, inverse, *found)
         if task.order == 1:
             finite_differences.first(*given, *flat(out))
         else:
@@ -90,7 +91,13 @@ def of_gaussians(
 
 
 def of_whole_gaussians(
-    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border, fill: float
+    block: Array,
+    *,
+    task: Task,
+    sigma: Sequence[float],
+    truncate: float,
+    mode: BoundaryMode,
+    fill: float,
 ) -> Array:
     """``of_gaussians`` of a block whose axes are whole: one of them is padded at a time."""
     weights = gaussians(sigma, truncate, task.spacing)
@@ -127,7 +134,7 @@ def of_products(
     more = frame.per_axis([len(w) - 1 for w in weights], 0)
 
     def make(volume: Array, out: Array) -> None:
-        parts = [readable(volume[..., n]) for n in range(volume.shape[-1])]
+        parts = [contiguous_floats(volume[..., n]) for n in range(volume.shape[-1])]
         for place in tiles(out.shape[:3], more, PRODUCTS):
             grown = [
                 np.arange(p.start, p.stop) if w is None else s[p.start : p.stop + len(w) - 1]
@@ -141,7 +148,7 @@ def of_products(
 
 
 def of_whole_products(
-    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: Border
+    block: Array, *, task: Task, sigma: Sequence[float], truncate: float, mode: BoundaryMode
 ) -> Array:
     """``of_products`` of a block whose axes are whole: one of them is padded at a time."""
     inner = block.shape[:-1]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lazyvol.kernels.arrays import allocate_output, kernel_float
 from lazyvol.kernels.derivatives import outputs
-from lazyvol.kernels.filters.separable import readable_type, taken
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -133,8 +133,8 @@ def each(
     result is ``out`` where that has its type. Its components come last among its axes and first
     in memory.
     """
-    ndim, dtype = len(inner), readable_type(task.dtype)
-    out = taken(out, (*inner, *task.components), dtype, len(task.components))
+    ndim, dtype = len(inner), kernel_float(task.dtype)
+    out = allocate_output(out, (*inner, *task.components), dtype, len(task.components))
     frame = Frame.of(inner, task.axes)
     if out.size:
         pairs = zip(frame.volumes(block, ndim), frame.volumes(out, ndim), strict=True)
@@ -148,7 +148,7 @@ def _make(make: Callable[[Array, Array], None], volume: Array, place: Array, pla
     if place.strides[2] == place.itemsize or place.shape[2] == 1:
         make(volume, place)
     else:
-        made = taken(None, place.shape, place.dtype, planes)
+        made = allocate_output(None, place.shape, place.dtype, planes)
         make(volume, made)
         place[...] = made
 

@@ -14,8 +14,8 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels._numba import compiled_products
+from lazyvol.kernels.arrays import DOUBLE, allocate_output, contiguous_floats, kernel_float
 from lazyvol.kernels.filters import rowwise
-from lazyvol.kernels.filters.separable import DOUBLE, readable, readable_type, taken
 from lazyvol.kernels.filters.taps import weighted
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -88,7 +88,7 @@ def by_products(
         lifted = None if out is None else out[None]
         return np.asarray(by_products(block[None], weights[None], dtype, lifted)[0])
     kept = _kept(block.shape, weights.shape)
-    out = taken(out, kept, readable_type(dtype))
+    out = allocate_output(out, kept, kernel_float(dtype))
     weighty = [a for a, w in enumerate(weights.shape) if w > 1]
     first = min([*weighty, block.ndim - 3])
     small = weights.reshape(weights.shape[first:])
@@ -96,9 +96,9 @@ def by_products(
     if out.size:
         for index in np.ndindex(kept[:first]):
             if plan is None:
-                _volume(out[index], readable(block[index]), small)
+                _volume(out[index], contiguous_floats(block[index]), small)
             else:
-                rowwise.correlate(out[index], readable(block[index]), plan)
+                rowwise.correlate(out[index], contiguous_floats(block[index]), plan)
     return out.astype(dtype, copy=False)
 
 
@@ -144,7 +144,7 @@ def by_transforms(
     axes = [a for a, w in enumerate(weights.shape) if w > 1]
     order = [a for a in range(block.ndim) if a not in axes] + axes
     small = weights.transpose(order).reshape([weights.shape[a] for a in axes])
-    out = taken(out, _kept(block.shape, weights.shape), dtype)
+    out = allocate_output(out, _kept(block.shape, weights.shape), dtype)
     source, target = block.transpose(order), out.transpose(order)
     lengths, _ = _tiles(source.shape[-len(axes) :], small.shape)
     inverse = tuple(range(len(axes)))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled_products
+from lazyvol.kernels.arrays import DOUBLE, allocate_output, contiguous_floats, kernel_float
 from lazyvol.kernels.filters import sweeping
 from lazyvol.kernels.filters.taps import RUN, weighted
 
@@ -27,7 +28,6 @@ Weights = Sequence[Array | None]
 STRIP = 2**19
 #: values after the last weighted axis (channels) up to which they are swept with it
 INTERLEAVED = 8
-SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least: int = 0) -> Array:
@@ -57,10 +57,10 @@ def along(block: Array, weights: Array, axis: int, *, dtype: np.dtype[Any] | Non
     dtype = _result(block.dtype, dtype)
     axis %= block.ndim
     lengths = _valid(block.shape, {axis: weights})
-    out = np.empty(lengths, readable_type(dtype))
+    out = np.empty(lengths, kernel_float(dtype))
     if out.size:
         lead, step = prod(lengths[:axis]), prod(lengths[axis + 1 :])
-        rows = readable(block).reshape(lead, block.shape[axis] * step)
+        rows = contiguous_floats(block).reshape(lead, block.shape[axis] * step)
         _along(out.reshape(lead, -1), rows, _native(weights), _steps(weights, step), step)
     return out.astype(dtype, copy=False)
 
@@ -83,7 +83,7 @@ def separable(
     taps = {a: _native(w) for a, w in enumerate(weights) if w is not None}
     if swept(block.shape, list(taps)):
         return _swept(block, taps, dtype, out)
-    between = np.promote_types(readable_type(block.dtype), readable_type(dtype))
+    between = np.promote_types(kernel_float(block.dtype), kernel_float(dtype))
     for axis, w in taps.items():
         block = along(block, w, axis, dtype=between)
     return block.astype(dtype, copy=False)
@@ -94,29 +94,6 @@ def swept(shape: Sequence[int], axes: Sequence[int]) -> bool:
     together = all(b == a + 1 for a, b in pairwise(axes))
     after = prod(shape[axes[-1] + 1 :]) if axes else 1
     return together and (len(axes) == 2 or (len(axes) == 3 and after <= INTERLEAVED))
-
-
-def readable(block: Array) -> Array:
-    """C-contiguous, in a type that compiled code reads."""
-    return np.ascontiguousarray(block, readable_type(block.dtype))
-
-
-def readable_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """float32 where that holds every value of ``dtype``, else float64."""
-    return SINGLE if dtype.itemsize <= 2 or dtype == SINGLE else DOUBLE
-
-
-def taken(out: Array | None, shape: Sequence[int], dtype: np.dtype[Any], planes: int = 0) -> Array:
-    """``out`` where a result can be made in it, else fresh memory.
-
-    The last ``planes`` axes come first there.
-    """
-    shape = tuple(shape)
-    if out is not None and out.shape == shape and out.dtype == dtype:
-        return out
-    own = len(shape) - planes
-    fresh = np.empty((*shape[own:], *shape[:own]), dtype)
-    return fresh.transpose(*range(planes, len(shape)), *range(planes))
 
 
 def _result(own: np.dtype[Any], dtype: np.dtype[Any] | None) -> np.dtype[Any]:
@@ -142,7 +119,7 @@ def _valid(shape: Sequence[int], taps: dict[int, Array]) -> tuple[int, ...]:
 
 def _swept(block: Array, taps: dict[int, Array], dtype: np.dtype[Any], out: Array | None) -> Array:
     """Two or three neighbouring axes, every volume over them in one sweep."""
-    out = taken(out, _valid(block.shape, taps), readable_type(dtype))
+    out = allocate_output(out, _valid(block.shape, taps), kernel_float(dtype))
     if out.size:
         first = min(taps)
         given, step = _three(list(taps.values()), prod(out.shape[max(taps) + 1 :]))
@@ -151,7 +128,7 @@ def _swept(block: Array, taps: dict[int, Array], dtype: np.dtype[Any], out: Arra
         places = out.reshape(-1, *out.shape[first:])
         for volume, place in zip(volumes, places, strict=True):
             cut, into = (_cut(a.shape, len(taps), step) for a in (volume, place))
-            sweep(place.reshape(into), readable(volume).reshape(cut), given, step)
+            sweep(place.reshape(into), contiguous_floats(volume).reshape(cut), given, step)
     return out.astype(dtype, copy=False)
 
 

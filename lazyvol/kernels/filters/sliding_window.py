@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.filters.separable import readable_type, taken
+from lazyvol.kernels.arrays import allocate_output, kernel_float
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,7 +28,7 @@ def means(
     block: Array, *, sizes: Sequence[int], dtype: np.dtype[Any], out: Array | None = None
 ) -> Array:
     """Mean of every window of ``sizes`` within the block; sums are in float64."""
-    between = np.promote_types(readable_type(block.dtype), readable_type(dtype))
+    between = np.promote_types(kernel_float(block.dtype), kernel_float(dtype))
     return _windows(block, sizes, SUM, between, np.dtype(dtype), out)
 
 
@@ -46,7 +46,7 @@ def _ordered(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """A type in the same order that compiled code reads."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
-    return readable_type(dtype) if dtype.kind == "f" else dtype.newbyteorder("=")
+    return kernel_float(dtype) if dtype.kind == "f" else dtype.newbyteorder("=")
 
 
 def _windows(
@@ -55,7 +55,7 @@ def _windows(
 ) -> Array:  # fmt: skip
     """Windows of every volume after the other, along one axis after the other and in place."""
     kept = tuple(max(0, n - s + 1) for n, s in zip(block.shape, sizes, strict=True))
-    out = taken(out, kept, dtype)
+    out = allocate_output(out, kept, dtype)
     slid = [a for a, s in enumerate(sizes) if s > 1]
     first = min(slid, default=block.ndim)
     if out.size:

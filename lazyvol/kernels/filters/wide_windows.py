@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels.filters.separable import DOUBLE, along
-from lazyvol.kernels.geometry.splines import Border, positions
+from lazyvol.kernels.arrays import DOUBLE
+from lazyvol.kernels.filters.separable import along
+from lazyvol.kernels.geometry.splines import BoundaryMode, positions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: voxels before and after
@@ -57,7 +58,7 @@ def shortened(
     return np.ascontiguousarray(np.moveaxis(found, 0, axis)), (-first, last)
 
 
-def continued(block: Array, reach: Sequence[Reach], mode: Border, fill: Any) -> Array:
+def continued(block: Array, reach: Sequence[Reach], mode: BoundaryMode, fill: Any) -> Array:
     """A block of whole axes with what lies beyond their border."""
     for axis, (before, after) in enumerate(reach):
         n = block.shape[axis]
@@ -88,7 +89,12 @@ class Pass:
 
 
 def filtered(
-    block: Array, *, passes: Sequence[Pass], axes: Sequence[int], mode: Border, dtype: np.dtype[Any]
+    block: Array,
+    *,
+    passes: Sequence[Pass],
+    axes: Sequence[int],
+    mode: BoundaryMode,
+    dtype: np.dtype[Any],
 ) -> Array:
     """A block whose ``axes`` are whole, pass by pass, some volumes at a time."""
     out = np.empty(block.shape, dtype)
@@ -116,7 +122,7 @@ def _volumes(
 
 
 def axis_by_axis(
-    volume: Array, weights: Sequence[Array | None], mode: Border, fill: float
+    volume: Array, weights: Sequence[Array | None], mode: BoundaryMode, fill: float
 ) -> Array:
     """Weighted sums of a whole volume in float64, every axis padded by itself; weights are of odd
     lengths."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.reductions.histogram import frozen, plain
+from lazyvol.kernels.arrays import numba_compatible, read_only
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,19 +33,18 @@ def fractions(block: Array, *, sizes: Sequence[int], dtype: np.dtype[Any]) -> Ar
     At most three of ``sizes`` are above 1; the result is shorter by ``size - 1`` along each axis.
     """
     order, window = _last_three(sizes)
-    native = block.astype(block.dtype.newbyteorder("="), copy=False)
-    turned = plain(native).transpose(order)
+    turned = numba_compatible(block).transpose(order)
     shape = [n - w + 1 for n, w in zip(block.shape, sizes, strict=True)]
     kept = [shape[a] for a in order]
     lead = prod(kept[: len(kept) - len(window)])
     blank = (1,) * (MOST - len(window))
-    values = frozen(np.ascontiguousarray(turned)).reshape(
+    values = read_only(np.ascontiguousarray(turned)).reshape(
         (lead, *blank, *turned.shape[len(kept) - len(window) :])
     )
     wide = np.promote_types(dtype, np.float32)  # compiled code has no float16
     out = np.empty((lead, *blank, *kept[len(kept) - len(window) :]), wide)
     if out.size:
-        _slide(frozen(values), (*blank, *window), float(prod(sizes)), out)
+        _slide(read_only(values), (*blank, *window), float(prod(sizes)), out)
     found = out.reshape(kept).transpose(np.argsort(order))
     return found.astype(dtype, copy=False)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.geometry.splines import EDGE, Border, coefficients, continued
-from lazyvol.kernels.whole_particles import particles, volumes
+from lazyvol.kernels.arrays import each_particle, particle_volumes
+from lazyvol.kernels.geometry.splines import EDGE, BoundaryMode, coefficients, continued
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,7 +26,7 @@ ROUNDING = 1e-9
 
 def turned(
     block: Array, *angles: Array, axes: Sequence[int], step: Sequence[float], order: int,
-    mode: Border, fill: float, dtype: np.dtype[Any],
+    mode: BoundaryMode, fill: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """Every particle turned about voxel n // 2; ``angles`` are its rot, tilt and psi in degrees.
 
@@ -34,8 +34,8 @@ def turned(
     NaN.
     """
     out = np.empty(block.shape, dtype)
-    source, target = volumes(block, axes), volumes(out, axes)
-    for index, *euler in particles(source.shape[:-3], *angles, axes=axes):
+    source, target = particle_volumes(block, axes), particle_volumes(out, axes)
+    for index, *euler in each_particle(source.shape[:-3], *angles, axes=axes):
         matrix, offset = backwards(source.shape[-3:], step, euler)
         if not np.isfinite(matrix).all():
             target[index] = np.nan
@@ -77,9 +77,9 @@ def rotation(angles: Sequence[float] | Array) -> Array:
     return np.asarray(first @ second @ third)
 
 
-def prepared(volume: Array, order: int, mode: Border) -> tuple[Array, int]:
+def prepared(volume: Array, order: int, mode: BoundaryMode) -> tuple[Array, int]:
     """What is interpolated in: coefficients, continued beyond the border, and by how much."""
-    beyond: Border = "mirror" if mode == "constant" else mode
+    beyond: BoundaryMode = "mirror" if mode == "constant" else mode
     if order == 1:
         return continued(volume, REACH, beyond), REACH
     if mode == "nearest":
@@ -96,7 +96,7 @@ def sampled(
     matrix: Array,
     offset: Array,
     order: int,
-    mode: Border,
+    mode: BoundaryMode,
     fill: float,
     dtype: np.dtype[Any],
 ) -> Array:

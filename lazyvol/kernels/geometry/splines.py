@@ -12,7 +12,7 @@ import numpy as np
 from lazyvol.kernels._numba import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Border: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
+BoundaryMode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
 
 #: the pole of the cubic spline's filter, and the filter's gain
 POLE = np.sqrt(3.0) - 2.0
@@ -25,7 +25,7 @@ EDGE = 12
 ENDS = {"constant": 0, "mirror": 0, "reflect": 1, "nearest": 1, "wrap": 2}
 
 
-def positions(at: Array, n: int, mode: Border) -> Array:
+def positions(at: Array, n: int, mode: BoundaryMode) -> Array:
     """Elements 0 ... n - 1 that stand for integer positions of any size."""
     if mode == "wrap":
         return np.asarray(at % n)
@@ -47,7 +47,7 @@ def weights(t: Array, order: int) -> Array:
     return np.stack(cubes, -1) / 6
 
 
-def continued(volume: Array, margin: int, mode: Border) -> Array:
+def continued(volume: Array, margin: int, mode: BoundaryMode) -> Array:
     """A volume with ``margin`` more voxels on every side, float64, contiguous."""
     shape = [n + 2 * margin for n in volume.shape]
     grids = [positions(np.arange(-margin, n + margin), n, mode) for n in volume.shape]
@@ -153,7 +153,7 @@ def _filter_rows(volume: Array, ends: int) -> None:
                 volume[start + j, i] = lines[i, j]
 
 
-def coefficients(volume: Array, mode: Border) -> None:
+def coefficients(volume: Array, mode: BoundaryMode) -> None:
     """Samples to coefficients of the cubic spline along all three axes, in place.
 
     Lines are filtered side by side in vector registers (64^3: 1.3 ms, scipy.ndimage 7.8), and
@@ -219,7 +219,7 @@ def _slide_rows(
 
 
 def slide(
-    volume: Array, axis: int, distance: float, *, order: int, mode: Border, fill: float
+    volume: Array, axis: int, distance: float, *, order: int, mode: BoundaryMode, fill: float
 ) -> None:
     """Move three axes' float64 values by ``distance`` voxels along one of them, in place.
 
@@ -235,7 +235,9 @@ def slide(
         _slide(volume.reshape(1, n, -1) if axis == 0 else volume, *args)
 
 
-def _line(n: int, distance: float, order: int, mode: Border) -> tuple[Array, Array, Array, Array]:
+def _line(
+    n: int, distance: float, order: int, mode: BoundaryMode
+) -> tuple[Array, Array, Array, Array]:
     """For a line of ``n``: which neighbours every element takes, with what weights, out of
     which continued line, and whether it comes from inside."""
     at = np.arange(n) - distance
@@ -250,6 +252,6 @@ def _line(n: int, distance: float, order: int, mode: Border) -> tuple[Array, Arr
     reach = np.arange(order + 1) - (order - 1) // 2
     near = whole[:, None] + reach
     source = np.clip(np.arange(-margin, n + margin), 0, n - 1)
-    beyond: Border = "reflect" if margin else mode  # as the coefficients were made
+    beyond: BoundaryMode = "reflect" if margin else mode  # as the coefficients were made
     index = positions(near + margin, n + 2 * margin, beyond)
     return index, weights(at - whole, order), source, inside

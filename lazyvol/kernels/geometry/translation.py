@@ -6,23 +6,23 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from lazyvol.kernels.geometry.splines import Border, slide
-from lazyvol.kernels.whole_particles import particles, volumes
+from lazyvol.kernels.arrays import each_particle, particle_volumes
+from lazyvol.kernels.geometry.splines import BoundaryMode, slide
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def moved(
-    block: Array, *distances: Array, axes: Sequence[int], order: int, mode: Border, fill: float,
-    dtype: np.dtype[Any],
+    block: Array, *distances: Array, axes: Sequence[int], order: int, mode: BoundaryMode,
+    fill: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """Every particle moved by its ``distances`` in voxels, one for each of ``axes``.
 
     One with a distance that is not finite is NaN.
     """
     out = np.empty(block.shape, dtype)
-    source, target = volumes(block, axes), volumes(out, axes)
-    for index, *distance in particles(source.shape[:-3], *distances, axes=axes):
+    source, target = particle_volumes(block, axes), particle_volumes(out, axes)
+    for index, *distance in each_particle(source.shape[:-3], *distances, axes=axes):
         if np.isfinite(distance).all():
             target[index] = slid(source[index], distance, order, mode, fill)
         else:
@@ -31,7 +31,7 @@ def moved(
 
 
 def slid(
-    volume: Array, distance: Sequence[float] | Array, order: int, mode: Border, fill: float
+    volume: Array, distance: Sequence[float] | Array, order: int, mode: BoundaryMode, fill: float
 ) -> Array:
     """A volume moved along its last axes, float64."""
     found = np.array(volume, np.float64, order="C")
@@ -46,8 +46,8 @@ def moved_by_phase(
 ) -> Array:
     """Every particle, periodic and band-limited, moved by its ``distances`` in voxels."""
     out = np.empty(block.shape, dtype)
-    source, target = volumes(block, axes), volumes(out, axes)
-    for index, *distance in particles(source.shape[:-3], *distances, axes=axes):
+    source, target = particle_volumes(block, axes), particle_volumes(out, axes)
+    for index, *distance in each_particle(source.shape[:-3], *distances, axes=axes):
         full = [0.0] * (3 - len(distance)) + distance
         if not np.isfinite(full).all():
             target[index] = np.nan

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.arrays import numba_compatible, read_only
 from lazyvol.kernels.reductions import histogram
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -128,8 +129,7 @@ def _where_one(facts: Array) -> Iterator[tuple[tuple[slice, ...], Any]]:
 
 def _flat(values: Array) -> Array:
     """Values in a row, in a dtype that compiled code knows."""
-    native = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return histogram.frozen(np.ascontiguousarray(histogram.plain(native)).reshape(-1))
+    return read_only(np.ascontiguousarray(numba_compatible(values)).reshape(-1))
 
 
 def _through(values: Array, counts: Array, edges: Array, ends: Ends, dtype: np.dtype[Any]) -> Array:

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import spread
-from lazyvol.kernels.filters.separable import readable, readable_type
-from lazyvol.kernels.reductions.histogram import frozen
+from lazyvol.kernels.arrays import (
+    contiguous_floats,
+    kernel_float,
+    mask_as_three_axes,
+    read_only,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,13 +30,13 @@ def outside(
     if mask.dtype == bool:
         return np.where(mask, block.astype(dtype, copy=False), other)
     lead = next((a for a, n in enumerate(mask.shape) if n > 1), block.ndim)
-    values = readable(block).reshape(prod(block.shape[:lead]), prod(block.shape[lead:]))
+    values = contiguous_floats(block).reshape(prod(block.shape[:lead]), prod(block.shape[lead:]))
     rest = range(lead, block.ndim)
     weights, others = (
-        spread(a.astype(np.float64), block.shape, rest)[..., 0] for a in (mask, other)
+        mask_as_three_axes(a.astype(np.float64), block.shape, rest)[..., 0] for a in (mask, other)
     )
-    out = np.empty(values.shape, readable_type(dtype))
-    _mix(frozen(values), weights, others, out)
+    out = np.empty(values.shape, kernel_float(dtype))
+    _mix(read_only(values), weights, others, out)
     return out.reshape(block.shape).astype(dtype, copy=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
-from lazyvol.kernels.arrays import split
+from lazyvol.kernels.arrays import as_three_axes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -66,7 +66,7 @@ def update_weighted(
     """
     weights = others[:-1] if masked else others
     table = np.stack([np.ravel(w) for w in weights], 1)
-    values = split(block, axes)
+    values = as_three_axes(block, axes)
     sums = state["sums"].reshape(values.shape[0], values.shape[2], len(weights))
     flags = _flags(others[-1], block.shape, axes, sums.shape) if masked else None
     step = max(1, SLAB // max(1, values.shape[1]))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.reductions.histogram import frozen, plain
+from lazyvol.kernels.arrays import numba_compatible, read_only
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,7 +52,7 @@ def _reduced(
     out: Array | None,
 ) -> Array:
     """Every block of ``sizes``; those at the end of an axis may be shorter."""
-    values = _readable(block)
+    values = numba_compatible(block)
     wide = np.promote_types(dtype, np.float32)  # compiled code has no float16
     shape = tuple(-(-n // f) for n, f in zip(block.shape, sizes, strict=True))
     made = np.empty(shape, wide) if out is None or out.dtype != wide else out
@@ -74,12 +74,6 @@ def _spans(length: int, size: int) -> list[tuple[slice, slice, int]]:
     return found + [(slice(full, full + 1), slice(full * size, length), rest)] * (rest > 0)
 
 
-def _readable(block: Array) -> Array:
-    """The same values in native byte order and a dtype that compiled code knows."""
-    native = block.astype(block.dtype.newbyteorder("="), copy=False)
-    return plain(native)
-
-
 def _of_one_size(values: Array, sizes: Sequence[int], sums: np.dtype[Any], out: Array) -> Array:
     """Blocks that all have ``sizes``, which divide the shape, in contiguous ``out``."""
     last = max((a for a, f in enumerate(sizes) if f > 1), default=values.ndim - 1)
@@ -97,7 +91,7 @@ def _of_one_size(values: Array, sizes: Sequence[int], sums: np.dtype[Any], out: 
     # the first axis fastest: four stretches at once are then in four pages of memory
     others = _offsets([range(f) for f in reversed(inner)], steps[:last][::-1])
     span = 1 + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
-    flat = frozen(as_strided(values, (span,), (item,)))
+    flat = read_only(as_strided(values, (span,), (item,)))
     run = np.empty((2, rows * row), sums)
     _fill(
         flat, firsts, others, rows, row, sizes[last], width, float(prod(sizes)),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
-from lazyvol.kernels.arrays import split
+from lazyvol.kernels.arrays import as_three_axes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -63,7 +63,7 @@ def _rows(block: Array, like: Array, order: Sequence[int], reduced: int) -> Arra
     kept, axes = order[: len(order) - reduced], order[len(order) - reduced :]
     shape = [block.shape[a] if a in kept else like.shape[a] for a in range(block.ndim)]
     turned = np.broadcast_to(block, shape).transpose(order)
-    return split(turned, range(len(kept), len(kept) + len(axes)))[..., 0]
+    return as_three_axes(turned, range(len(kept), len(kept) + len(axes)))[..., 0]
 
 
 def _row_numbers(block: Array | None, kept: Sequence[int], shape: tuple[int, ...]) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import split
+from lazyvol.kernels.arrays import as_three_axes, numba_compatible, read_only
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -22,22 +22,8 @@ def edges_of(low: float, high: float, bins: int) -> Array:
 
 
 def flags(mask: Array | None, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
-    """A mask laid out as ``split`` lays out a block of ``shape``."""
-    return frozen(ALL if mask is None else split(np.broadcast_to(mask, shape), axes))
-
-
-def frozen(values: Array) -> Array:
-    """A view that is not to be written to: numba compiles a second kernel for those that are."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
-
-
-def plain(block: Array) -> Array:
-    """The same values in a dtype that compiled code knows."""
-    if block.dtype == np.float16:
-        return block.astype(np.float32)
-    return block.view(np.uint8) if block.dtype == bool else block
+    """A mask laid out as ``as_three_axes`` lays out a block of ``shape``."""
+    return read_only(ALL if mask is None else as_three_axes(np.broadcast_to(mask, shape), axes))
 
 
 def start(shape: tuple[int, ...], *, bins: int) -> State:
@@ -56,7 +42,7 @@ def update(
     """Count a block; ``others`` are a mask where ``masked``, then both ends where not given."""
     counts = state["counts"]
     low, high = ends if ends is not None else (float(b.item()) for b in others[-2:])
-    values = frozen(split(plain(block), axes))
+    values = read_only(as_three_axes(numba_compatible(block), axes))
     valid = flags(others[0] if masked else None, block.shape, axes)
     bins = counts.shape[-1]
     bounds = edges_of(low, high, bins)
@@ -102,7 +88,7 @@ def start_ends(shape: tuple[int, ...]) -> State:
 
 def update_ends(state: State, axes: Sequence[int], block: Array, mask: Array | None = None) -> None:
     """Least and greatest finite value of all of a block."""
-    values = frozen(split(plain(block), axes))
+    values = read_only(as_three_axes(numba_compatible(block), axes))
     valid = flags(mask, block.shape, axes)
     low, high = _ends(values.ravel(), valid.ravel(), mask is not None)
     np.minimum(state["low"], low, out=state["low"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import pair, spread
+from lazyvol.kernels.arrays import kept_as_two_axes, mask_as_three_axes
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
 from lazyvol.kernels.reductions.walks import walk
 
@@ -60,8 +60,8 @@ def update(
     valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
     if holed:
         valid = valid & ~np.isnan(block)
-    flags = spread(valid, block.shape, axes)
-    counts = pair(state["count"], axes)
+    flags = mask_as_three_axes(valid, block.shape, axes)
+    counts = kept_as_two_axes(state["count"], axes)
     counts += _counted(flags, prod(block.shape[a] for a in axes))
     counted = flags if holed or mask is not None else None
     _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
@@ -102,10 +102,10 @@ def _accumulate(
     if not block.size:
         return
     values = block.astype(np.float32) if block.dtype == np.float16 else block
-    sums = [pair(state[n], axes) if n in state else _NONE for n in PARTS]
+    sums = [kept_as_two_axes(state[n], axes) if n in state else _NONE for n in PARTS]
     none = _NONE.astype(values.dtype)
     low, high = (
-        pair(state[n].astype(values.dtype, copy=False), axes) if n in state else none
+        kept_as_two_axes(state[n].astype(values.dtype, copy=False), axes) if n in state else none
         for n in ("low", "high")
     )
     todo = ("sum" in state, "square" in state, "low" in state, "high" in state)

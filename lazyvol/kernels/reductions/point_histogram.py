@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.arrays import numba_compatible, read_only
 from lazyvol.kernels.reductions.double_double import two_sum
-from lazyvol.kernels.reductions.histogram import frozen, plain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -30,8 +30,8 @@ def cells(
     """Positions (..., point, axis) in cells of a grid of three axes: component ``order[i]`` along
     the i-th of the last ones, 0 along those that the grid has not."""
     found = np.zeros((*block.shape[:-1], AXES))
-    native = plain(block.astype(block.dtype.newbyteorder("="), copy=False))
-    rows = frozen(np.ascontiguousarray(native).reshape(-1, block.shape[-1]))
+    native = numba_compatible(block)
+    rows = read_only(np.ascontiguousarray(native).reshape(-1, block.shape[-1]))
     _scaled(found.reshape(-1, AXES), rows, *map(np.array, (order, first, step)))
     return found
 
@@ -58,13 +58,13 @@ def update(
 ) -> None:  # fmt: skip
     """Add points (..., point, 3) in cells, every one or with ``weights`` (..., point, 1)."""
     rows, n = prod(block.shape[:-2]), block.shape[-2]
-    places = frozen(np.ascontiguousarray(block.reshape(rows, n, AXES)))
+    places = read_only(np.ascontiguousarray(block.reshape(rows, n, AXES)))
     shape = (1,) * (AXES - len(grid)) + tuple(grid)
     if "counts" in state:
         _count(places, *shape, state["counts"].reshape(rows, -1))
         return
     once = np.ones((1,) * block.ndim) if weights is None else weights.astype(np.float64)
-    each = frozen(np.broadcast_to(once[..., 0], block.shape[:-1]).reshape(rows, n))
+    each = read_only(np.broadcast_to(once[..., 0], block.shape[:-1]).reshape(rows, n))
     gather = _share if linear else _place
     gather(places, each, *shape, state["sums"].reshape(rows, -1, 2))
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import split
+from lazyvol.kernels.arrays import as_three_axes, read_only
 from lazyvol.kernels.reductions.double_double import ROW
-from lazyvol.kernels.reductions.histogram import flags, frozen
+from lazyvol.kernels.reductions.histogram import flags
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -93,7 +93,7 @@ def update(
     """Count a digit of a block; ``others`` are a mask where ``masked``, then what the pass before
     found: prefix and rank for every wanted rank and, for the last digit, the number of values."""
     key = key_dtype(block.dtype)
-    x = frozen(split(block.view(key), axes))
+    x = read_only(as_three_axes(block.view(key), axes))
     valid = flags(others[0] if masked else None, block.shape, axes)
     kept = (x.shape[0], x.shape[2])
     counts = state["counts"].reshape(*kept, *state["counts"].shape[-2:])

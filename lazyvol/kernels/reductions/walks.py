@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels import arrays
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import follow, split
+from lazyvol.kernels.arrays import as_three_axes, strided_rows, trailing_size
 from lazyvol.kernels.reductions.double_double import (
     LANES,
     ROW,
@@ -53,9 +52,9 @@ def walk(
     """
     masked = flags is not None
     marks = _ALL if flags is None else flags
-    after = follow(block.shape, axes)
+    after = trailing_size(block.shape, axes)
     if after == 1 or (after <= SHORT and prod(block.shape[a] for a in axes) >= LANES):
-        values = split(block, axes)
+        values = as_three_axes(block, axes)
         if rows is not None:
             values = values[:, rows]
         if masked and marks.shape[1] == 1:
@@ -66,11 +65,11 @@ def walk(
         plain = values.dtype.kind in "iub" and bits <= MANTISSA
         walk_lanes(flat, after, lain, marks.shape[2], masked, *parts, *todo, wide, plain, bounds)
     else:
-        laid = arrays.rows(block, axes)
-        chosen = np.arange(len(laid.reduced)) if rows is None else rows
+        laid = strided_rows(block, axes)
+        chosen = np.arange(len(laid.reduced_offsets)) if rows is None else rows
         _walk_rows(
-            laid.values, laid.before, laid.reduced, chosen, marks, masked, *parts, *todo, wide,
-            bounds,
+            laid.values, laid.kept_offsets, laid.reduced_offsets, chosen, marks, masked, *parts,
+            *todo, wide, bounds,
         )  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry.translation import centred, exponent, working
 from lazyvol.kernels.registration.phase_correlation import Search, State, distances
-from lazyvol.kernels.whole_particles import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Spectra = tuple[Array, Array, Array]
@@ -28,12 +28,13 @@ def find(
 
     ``overlap`` is the least part of the largest overlap of both masks that a shift may have.
     """
-    found, source = state["shift"], volumes(block, axes)
+    found, source = state["shift"], particle_volumes(block, axes)
     shape = source.shape[-3:]
     reach = reaches(shape, search)
     padded = padding(shape, reach)
     others = [
-        np.broadcast_to(volumes(b, axes), source.shape) for b in (references, mask, reference_mask)
+        np.broadcast_to(particle_volumes(b, axes), source.shape)
+        for b in (references, mask, reference_mask)
     ]
     dtype = np.result_type(working(block[:0]), working(references[:0]))
     against: tuple[Any, Spectra] | None = None

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry.translation import centred, exponent
-from lazyvol.kernels.whole_particles import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = Mapping[str, Array]
@@ -39,7 +39,7 @@ def spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
     """Half spectra of every volume of a block without its mean, in the place of the full ones."""
     dtype = np.dtype(np.complex64 if single else np.complex128)
     out = np.zeros(block.shape, dtype)
-    source, target = volumes(block, axes), volumes(out, axes)
+    source, target = particle_volumes(block, axes), particle_volumes(out, axes)
     for index in np.ndindex(source.shape[:-3]):
         half, power = spectrum(source[index], single)
         np.multiply(half, _power_of_two(power, dtype), out=target[index][..., : half.shape[-1]])
@@ -77,9 +77,9 @@ def find(
     *, axes: Sequence[int], search: Search,
 ) -> None:  # fmt: skip
     """Shift of every particle of a block into ``state["shift"]``, in the unit of ``step``."""
-    shifts, source = state["shift"], volumes(block, axes)
+    shifts, source = state["shift"], particle_volumes(block, axes)
     half = source.shape[-1] // 2 + 1
-    scaled, powers = _near_one(volumes(references, axes)[..., :half])
+    scaled, powers = _near_one(particle_volumes(references, axes)[..., :half])
     scaled = np.broadcast_to(scaled, (*source.shape[:-1], half))
     powers = np.broadcast_to(powers, source.shape[:-3])
     for index in np.ndindex(source.shape[:-3]):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import subvolume_average
 from lazyvol.kernels.registration.pose_refinement import Level, Particle, Pose, climbed
@@ -17,7 +18,6 @@ from lazyvol.kernels.registration.rotational_correlation import (
     gathered,
 )
 from lazyvol.kernels.registration.subvolume_average import Layout
-from lazyvol.kernels.whole_particles import volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -91,16 +91,17 @@ def update(
     the unit of the voxels' size) that each particle comes with, if it does.
     """
     layout = hunt.layout
-    source = volumes(block, layout.axes)
+    source = particle_volumes(block, layout.axes)
     several = 1 + hunt.halves
     steps = levels(hunt)
     references = [
-        Reference.of(volumes(b, layout.axes)[0], layout.step, hunt.limit) for b in rest[:several]
+        Reference.of(particle_volumes(b, layout.axes)[0], layout.step, hunt.limit)
+        for b in rest[:several]
     ]
     rest = rest[several:]
     masks = None
     if layout.wedged:
-        masks = np.broadcast_to(volumes(rest[0], layout.axes), source.shape)
+        masks = np.broadcast_to(particle_volumes(rest[0], layout.axes), source.shape)
         rest = rest[1:]
     poses = np.stack([b.ravel() for b in rest], -1) if rest else None
     given = [

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.arrays import each_particle, particle_volumes
 from lazyvol.kernels.geometry.affine import backwards, prepared, rotation, sampled
 from lazyvol.kernels.geometry.translation import slid
-from lazyvol.kernels.whole_particles import particles, volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -55,11 +55,15 @@ def update(
     state: State, _: Sequence[int], block: Array, weights: Array, *rest: Array, layout: Layout
 ) -> None:
     """Add every particle of a block; one of weight 0, or with a number that is NaN, is left out."""
-    source = volumes(block, layout.axes)
+    source = particle_volumes(block, layout.axes)
     lead = source.shape[:-3]
-    masks = np.broadcast_to(volumes(rest[0], layout.axes), source.shape) if layout.wedged else None
+    masks = (
+        np.broadcast_to(particle_volumes(rest[0], layout.axes), source.shape)
+        if layout.wedged
+        else None
+    )
     numbers = rest[1:] if layout.wedged else rest
-    for index, weight, *pose in particles(lead, weights, *numbers, axes=layout.axes):
+    for index, weight, *pose in each_particle(lead, weights, *numbers, axes=layout.axes):
         if not weight or not np.isfinite([weight, *pose]).all():
             continue
         group = index[: layout.stack] + index[layout.stack + 1 :]

@@ -20,7 +20,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import wide_windows
 from lazyvol.kernels.filters import window_fill as sliding
 from lazyvol.kernels.reductions import block_mean as reducing
-from lazyvol.ops._borders import Border
+from lazyvol.ops._borders import Boundary
 from lazyvol.ops._grid import Like, space
 from lazyvol.ops.density import _points
 from lazyvol.ops.filters import _arguments
@@ -159,7 +159,7 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode | str = "valid") -> xr.
     window = tuple(sizes.get(str(d), 1) for d in array.dims)
     reach = [(n // 2, n // 2) for n in window]
     if not valid and (prod(window) >= 2**31 or wide_windows.is_wide(array.shape, reach)):
-        found = _arguments.averaged(array != 0, window, Border(mode), "local").astype(dtype)
+        found = _arguments.averaged(array != 0, window, Boundary(mode), "local").astype(dtype)
         found.attrs = {**with_units(array, 0)}
         return found
     found = stencil(

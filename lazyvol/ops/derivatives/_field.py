@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.arrays import kernel_float
 from lazyvol.kernels.derivatives import gaussian_derivatives as kernels
 from lazyvol.kernels.derivatives.volumes import Task
 from lazyvol.kernels.filters import wide_windows
-from lazyvol.kernels.filters.separable import readable_type
 from lazyvol.plan.recipes.borders import MODES, Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
@@ -136,8 +136,8 @@ class Grid:
         """``kernel`` over the volume with this grid's border."""
         data, made = self.volume.dtype, prod(sizes.values())
         scratch += 0.0 if self.sigma is None else SMOOTHING
-        scratch += 0.0 if readable_type(data) == data else readable_type(data).itemsize
-        scratch += 0.0 if readable_type(dtype) == dtype else made * readable_type(dtype).itemsize
+        scratch += 0.0 if kernel_float(data) == data else kernel_float(data).itemsize
+        scratch += 0.0 if kernel_float(dtype) == dtype else made * kernel_float(dtype).itemsize
         return stencil(
             kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
             mode="clip" if self.sigma is None else self.mode, fill=self.fill, fills=fills,

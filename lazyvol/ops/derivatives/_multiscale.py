@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.arrays import kernel_float
 from lazyvol.kernels.derivatives import gaussian_derivatives as kernels
 from lazyvol.kernels.derivatives import multiscale, outputs
-from lazyvol.kernels.filters.separable import readable_type
 from lazyvol.ops import stats
 from lazyvol.ops.derivatives._field import (
     SMOOTHING,
@@ -42,7 +42,7 @@ def relative_vesselness(grids: Sequence[Grid], fixed: tuple[float, ...]) -> xr.D
 
     A pass of its own finds the norms.
     """
-    dtype, options = readable_type(grids[0].dtype), [fixed] * len(grids)
+    dtype, options = kernel_float(grids[0].dtype), [fixed] * len(grids)
     parts = _over(grids, outputs.SHAPE, options, dtype, "part", "vesselness")
     norms = _over(grids, outputs.NORM, options, dtype, "scale", "norm")
     most = stats.max(norms, grids[0].dims, skipna=True)
@@ -95,9 +95,7 @@ def tensor(
     if sigma is None:
         raise LabelError("a structure tensor needs the sigma of its means, got None")
     outer = in_voxels(volume, grid.dims, sigma)
-    slopes = grid.made(
-        grid.task(outputs.GRADIENT, readable_type(grid.dtype)), "gradient", ("axis",)
-    )
+    slopes = grid.made(grid.task(outputs.GRADIENT, kernel_float(grid.dtype)), "gradient", ("axis",))
     task = grid.task(what)
     reach = {d: kernels.radius(s, truncate) for d, s in zip(grid.dims, outer, strict=True)}
     new = dict.fromkeys(("axis_other",)[: len(task.components) - 1], len(grid.dims))

@@ -26,7 +26,7 @@ import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.ops._borders import Border
+from lazyvol.ops._borders import Boundary
 from lazyvol.ops.filters import _arguments
 from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
 
@@ -87,7 +87,9 @@ def gaussian(
     >>> lv.filters.gaussian(volume, {"x": 2.0}).values.round(2)
     array([[[0.47, 1.94, 3.19, 1.94, 0.47]]])
     """
-    return _arguments.smoothed(stack, _arguments.scales(stack, sigma), truncate, Border(mode, fill))
+    return _arguments.smoothed(
+        stack, _arguments.scales(stack, sigma), truncate, Boundary(mode, fill)
+    )
 
 
 @operation(unbounded=("fill",))
@@ -123,7 +125,7 @@ def uniform(
     >>> lv.filters.uniform(volume, {"x": 3}).values
     array([[[1., 3., 3., 2., 3., 6.]]])
     """
-    return _arguments.averaged(stack, _arguments.windows(stack, size), Border(mode, fill))
+    return _arguments.averaged(stack, _arguments.windows(stack, size), Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -139,7 +141,7 @@ def minimum(
     array([[[3, 3, 3, 6, 7, 8]]])
     """
     windows = _arguments.windows(stack, size)
-    return _arguments.extreme(stack, windows, Border(mode, fill), "minimum")
+    return _arguments.extreme(stack, windows, Boundary(mode, fill), "minimum")
 
 
 @operation(unbounded=("fill",))
@@ -155,7 +157,7 @@ def maximum(
     array([[[5, 6, 6, 6, 2, 2]]])
     """
     windows = _arguments.windows(stack, size)
-    return _arguments.extreme(stack, windows, Border(mode, fill), "maximum")
+    return _arguments.extreme(stack, windows, Boundary(mode, fill), "maximum")
 
 
 @operation(unbounded=("fill",))
@@ -171,7 +173,7 @@ def median(
     array([[[5, 5, 4, 4, 2, 0]]])
     """
     windows = _arguments.windows(stack, size)
-    return _arguments.ranked(stack, windows, prod(windows) // 2, Border(mode, fill), "median")
+    return _arguments.ranked(stack, windows, prod(windows) // 2, Boundary(mode, fill), "median")
 
 
 @operation(unbounded=("fill",))
@@ -210,7 +212,7 @@ def percentile(
     if not 0 <= q <= 100:
         raise LabelError(f"q is a percentage, 0 to 100, got {q=}")
     number = min(prod(windows) - 1, int(prod(windows) * float(q) / 100.0))
-    return _arguments.ranked(stack, windows, number, Border(mode, fill), "percentile")
+    return _arguments.ranked(stack, windows, number, Boundary(mode, fill), "percentile")
 
 
 @operation(unbounded=("fill",))
@@ -236,7 +238,7 @@ def rank(
         )
     if not -count <= number < count:
         raise LabelError(f"a window of {count} voxels has ranks up to {count - 1}, got {number=}")
-    return _arguments.ranked(stack, windows, number % count, Border(mode, fill), "rank")
+    return _arguments.ranked(stack, windows, number % count, Boundary(mode, fill), "rank")
 
 
 @operation(unbounded=("fill",))
@@ -276,7 +278,7 @@ def convolve(
     array([[[0., 1., 2., 4., 0.]]])
     """
     weights, reach = _arguments.kernel_of(stack, kernel, turned=True)
-    return _arguments.correlated(stack, weights, reach, Border(mode, fill), "convolve")
+    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "convolve")
 
 
 @operation(unbounded=("fill",))
@@ -293,7 +295,7 @@ def correlate(
     array([[[0., 4., 2., 1., 0.]]])
     """
     weights, reach = _arguments.kernel_of(stack, kernel, turned=False)
-    return _arguments.correlated(stack, weights, reach, Border(mode, fill), "correlate")
+    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "correlate")
 
 
 @operation(unbounded=("fill",))
@@ -317,7 +319,7 @@ def laplace(
         raise LabelError(f"differences are along one dim or more, got {dim=} of {stack.dims}")
     weights = _cross([3 if d in dims else 1 for d in stack.dims])
     reach = [(n // 2, n // 2) for n in weights.shape]
-    return _arguments.correlated(stack, weights, reach, Border(mode, fill), "laplace")
+    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "laplace")
 
 
 def _cross(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:

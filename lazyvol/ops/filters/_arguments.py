@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
+from lazyvol.kernels import arrays
 from lazyvol.kernels.filters import bandpass, correlate, separable, sliding_window
 from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters.wide_windows import Reach, shortened
-from lazyvol.ops._borders import Border, axis_by_axis, bordered
+from lazyvol.ops._borders import Boundary, axis_by_axis, bordered
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
     Sigma,
@@ -130,7 +131,7 @@ def _named(stack: xr.DataArray, kernel: Array) -> xr.DataArray:
 
 
 def correlated(
-    stack: xr.DataArray, weights: Array, reach: Sequence[Reach], border: Border, title: str
+    stack: xr.DataArray, weights: Array, reach: Sequence[Reach], border: Boundary, title: str
 ) -> xr.DataArray:
     """Weighted sums of neighbours, axis by axis where the weights are a product of rows."""
     rows = correlate.factors(weights)
@@ -151,7 +152,7 @@ def separated(
     stack: xr.DataArray,
     taps: Sequence[Array | None],
     reach: Sequence[Reach],
-    border: Border,
+    border: Boundary,
     title: str,
     dtype: np.dtype[Any] | None = None,
 ) -> xr.DataArray:
@@ -167,7 +168,7 @@ def separated(
         return axis_by_axis(partial(_row_kernels, weights), stack, short, border, dtype, title)
     axes = [a for a, w in enumerate(weights) if w is not None]
     passes = 0 if separable.swept((2,) * stack.ndim, axes) else 2
-    between = max(separable.readable_type(t).itemsize for t in (stack.dtype, dtype))
+    between = max(arrays.kernel_float(t).itemsize for t in (stack.dtype, dtype))
     kernel = partial(separable.separable, weights=tuple(weights), dtype=dtype)
     scratch = float(passes * between)
     return bordered(kernel, stack, short, border, dtype, scratch, title, fills=True)
@@ -178,11 +179,11 @@ def _row_kernels(weights: Sequence[Array | None], axis: int) -> tuple[Callable[.
     taps = weights[axis]
     if taps is None:
         taps = np.ones(1)
-    return partial(separable.along, weights=taps, axis=axis, dtype=separable.DOUBLE), taps.sum()
+    return partial(separable.along, weights=taps, axis=axis, dtype=arrays.DOUBLE), taps.sum()
 
 
 def smoothed(
-    stack: xr.DataArray, sigma: Sequence[float], truncate: float, border: Border
+    stack: xr.DataArray, sigma: Sequence[float], truncate: float, border: Boundary
 ) -> xr.DataArray:
     """Gaussian means of scales in voxels."""
     if not (is_number(truncate) and 0 < truncate < np.inf):
@@ -195,7 +196,7 @@ def smoothed(
 
 
 def averaged(
-    stack: xr.DataArray, sizes: Sequence[int], border: Border, title: str = "uniform"
+    stack: xr.DataArray, sizes: Sequence[int], border: Boundary, title: str = "uniform"
 ) -> xr.DataArray:
     """Means of windows; where one is longer than a period of its axis, as weighted sums."""
     border.require(stack, _reach(sizes))
@@ -205,17 +206,19 @@ def averaged(
     if any(t is not None for t in taps):
         short = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
         reach = [(0, 0) if t is None else r for t, r in zip(taps, near, strict=True)]
-        between = dtype if max(short) == 1 else separable.DOUBLE
+        between = dtype if max(short) == 1 else arrays.DOUBLE
         found = separated(stack, taps, reach, border, title, between)
         return found if max(short) == 1 else averaged(found, short, border, title).astype(dtype)
     if border.is_wide(stack, _reach(sizes)):
-        kernels = partial(_window_kernels, sliding_window.means, sizes, dtype=separable.DOUBLE)
+        kernels = partial(_window_kernels, sliding_window.means, sizes, dtype=arrays.DOUBLE)
         return axis_by_axis(kernels, stack, _reach(sizes), border, dtype, title)
     kernel = partial(sliding_window.means, sizes=tuple(sizes), dtype=dtype)
     return bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, title, fills=True)
 
 
-def extreme(stack: xr.DataArray, sizes: Sequence[int], border: Border, title: str) -> xr.DataArray:
+def extreme(
+    stack: xr.DataArray, sizes: Sequence[int], border: Boundary, title: str
+) -> xr.DataArray:
     """Least or greatest values of windows, by the name of a kernel."""
     border.require(stack, _reach(sizes))
     times, reach = _times(stack, sizes, border)
@@ -237,7 +240,7 @@ def _window_kernels(
 
 
 def ranked(
-    stack: xr.DataArray, sizes: Sequence[int], rank: int, border: Border, title: str
+    stack: xr.DataArray, sizes: Sequence[int], rank: int, border: Boundary, title: str
 ) -> xr.DataArray:
     """Values of a rank, from 0, in windows."""
     border.require(stack, _reach(sizes))
@@ -250,7 +253,7 @@ def ranked(
 
 
 def _times(
-    stack: xr.DataArray, sizes: Sequence[int], border: Border
+    stack: xr.DataArray, sizes: Sequence[int], border: Boundary
 ) -> tuple[list[Array], list[Reach]]:
     """How often windows have the voxels at each place along each axis, and how far these are."""
     ones = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)

@@ -10,7 +10,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import affine, splines, translation
-from lazyvol.kernels.geometry.splines import Border
+from lazyvol.kernels.geometry.splines import BoundaryMode
 from lazyvol.ops.registration._poses import (
     Rotations,
     Shifts,
@@ -32,7 +32,7 @@ def shift(
     shifts: Shifts,
     *,
     order: Literal[1, 3, "fourier"] = 3,
-    mode: Border = "constant",
+    mode: BoundaryMode = "constant",
     fill: float = 0.0,
 ) -> xr.DataArray:
     """Every particle moved by its shift.
@@ -90,7 +90,7 @@ def rotate(
     rotations: Rotations,
     *,
     order: Order = 3,
-    mode: Border = "constant",
+    mode: BoundaryMode = "constant",
     fill: float = 0.0,
 ) -> xr.DataArray:
     """Every particle turned about its voxel ``n // 2``, in the space of its coordinates.
@@ -148,7 +148,7 @@ def require_between(order: object, mode: str) -> None:
         raise LabelError(f"mode is one of {tuple(splines.ENDS)}, got {mode!r}")
 
 
-def turning_scratch(stack: xr.DataArray, dims: Sequence[str], mode: Border) -> float:
+def turning_scratch(stack: xr.DataArray, dims: Sequence[str], mode: BoundaryMode) -> float:
     """Bytes per voxel: coefficients in float64, and again continued beyond the border."""
     margin = affine.REACH + (splines.EDGE if mode == "nearest" else 0)
     lengths = [stack.sizes[d] for d in dims] + [1] * (3 - len(dims))

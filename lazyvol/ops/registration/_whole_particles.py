@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from lazyvol.kernels.whole_particles import Array
+from lazyvol.kernels.arrays import Array
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.verbs import blockwise, fold
