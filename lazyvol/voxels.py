@@ -1,4 +1,4 @@
-"""What a voxel may hold: numbers that compiled kernels know, none of them masked."""
+"""Element types of stacks: numbers that compiled kernels support, without masked values."""
 
 from os import PathLike
 from typing import Any
@@ -9,8 +9,11 @@ import xarray as xr
 from lazyvol.errors import LabelError
 
 
-def unlabelled(array: Any) -> Any:
-    """What is labelled: a duck array of numbers that compiled kernels know, nothing masked."""
+def plain_array(array: Any) -> Any:
+    """Return an array of supported numbers without labels or masked values, as ``as_stack`` needs.
+
+    Lists become arrays; raise LabelError for labelled arrays, paths and anything but numbers.
+    """
     if isinstance(array, xr.DataArray | xr.Dataset | xr.Variable):
         raise LabelError(
             f"as_stack: array must be unlabelled, got a {type(array).__name__} with dims "
@@ -22,62 +25,61 @@ def unlabelled(array: Any) -> Any:
             f"lazyvol.open(path)"
         )
     if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim")):
-        array = _listed(array)
-    return filled_with_nan(_native(array), "as_stack: array")
+        array = _from_lists(array)
+    require_numbers(array.dtype, "as_stack: array")
+    return filled_with_nan(native(array), "as_stack: array")
 
 
-def _listed(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
-    """Numbers in lists as an array."""
+def _from_lists(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         return np.asarray(array)
-    except (ValueError, TypeError) as fault:
+    except (ValueError, TypeError) as error:
         raise LabelError(
             f"as_stack: array must be an array of numbers, got {type(array).__name__} of unequal "
             f"parts; stack volumes of one shape with numpy.stack"
-        ) from fault
+        ) from error
 
 
-def _native(array: Any) -> Any:
-    """The array in this machine's byte order, the only one that compiled kernels know."""
-    require_numbers(array.dtype, "as_stack: array")
+def native(array: Any) -> Any:
+    """Return an array in this machine's byte order, the only one that compiled kernels support."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def require_numbers(dtype: Any, what: str) -> None:
-    """Refuse a type that is none of numbers, or of numbers that no kernel knows."""
+    """Raise LabelError for an element type that is no number, or wider than kernels support."""
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
         raise LabelError(
             f"{what} must hold numbers, got dtype={dtype}; convert it, e.g. with .astype('float32')"
         )
     if dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16):
-        known = "float64" if dtype.kind == "f" else "complex128"
+        widest = "float64" if dtype.kind == "f" else "complex128"
         raise LabelError(
             f"{what} must hold numbers of at most 64 bits, got dtype={dtype}; convert it with "
-            f".astype({known!r})"
+            f".astype({widest!r})"
         )
 
 
 def is_masked(array: Any) -> bool:
-    """Whether an array, or every block of a lazy one, is a ``numpy.ma.MaskedArray``."""
+    """Return True for a ``numpy.ma.MaskedArray``, or a dask array whose blocks are such arrays."""
     return isinstance(getattr(array, "_meta", array), np.ma.MaskedArray)
 
 
 def mask_of(array: Any) -> Any:
-    """Where a masked array is masked, lazy where the array is."""
+    """Return the boolean mask of a masked array, lazy if the array is."""
     if isinstance(array, np.ma.MaskedArray):
         return np.ma.getmaskarray(array)
     return array.map_blocks(np.ma.getmaskarray, dtype=bool, meta=np.empty((), bool))
 
 
 def data_of(array: Any) -> Any:
-    """The numbers of a masked array, those under its mask included."""
+    """Return the values of a masked array, including those under its mask."""
     if isinstance(array, np.ma.MaskedArray):
         return np.ma.getdata(array)
     return array.map_blocks(np.ma.getdata, dtype=array.dtype, meta=np.empty((), array.dtype))
 
 
 def filled_with_nan(array: Any, what: str) -> Any:
-    """An array without a mask: what was masked is NaN, in the float type of the values."""
+    """Return an array without a mask: masked values are NaN, in the float type of the values."""
     if not is_masked(array):
         return array
     if isinstance(array, np.ma.MaskedArray) and not np.ma.getmaskarray(array).any():
@@ -89,7 +91,7 @@ def filled_with_nan(array: Any, what: str) -> Any:
         )
     dtype = float_of(array.dtype)
     if isinstance(array, np.ma.MaskedArray):
-        return np.ma.filled(array.astype(dtype), np.nan)
+        return _nan_for_masked(array)
     return array.map_blocks(_nan_for_masked, dtype=dtype, meta=np.empty((), dtype))
 
 
@@ -98,5 +100,5 @@ def _nan_for_masked(block: Any) -> Any:
 
 
 def float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Float type of a result: a float's own, float64 for integers and booleans."""
+    """Return the float type of a result: that of a float, float64 for integers and booleans."""
     return dtype if dtype.kind in "fc" else np.dtype(np.float64)

@@ -17,12 +17,15 @@ INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
     "lazyvol.voxels": ("lazyvol.errors",),
     "lazyvol.stack": ("lazyvol.voxels", "lazyvol.errors"),
-    "lazyvol.door": ("lazyvol.door", "lazyvol.stack", "lazyvol.voxels", "lazyvol.errors"),
+    "lazyvol.same_grid": ("lazyvol.stack", "lazyvol.errors"),
+    "lazyvol.door": (
+        "lazyvol.door", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.voxels", "lazyvol.errors",
+    ),
     "lazyvol.kernels": ("lazyvol.kernels",),
-    "lazyvol.plan": ("lazyvol.plan", "lazyvol.stack", "lazyvol.errors"),
+    "lazyvol.plan": ("lazyvol.plan", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.errors"),
     "lazyvol.ops": (
-        "lazyvol.ops", "lazyvol.door", "lazyvol.plan", "lazyvol.kernels", "lazyvol.stack",
-        "lazyvol.errors",
+        "lazyvol.ops", "lazyvol.door", "lazyvol.plan", "lazyvol.kernels", "lazyvol.same_grid",
+        "lazyvol.stack", "lazyvol.errors",
     ),
     "lazyvol.io": (
         "lazyvol.io", "lazyvol.plan.recipes.base", "lazyvol.plan.regions",
@@ -36,6 +39,7 @@ OUTSIDE: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
     "lazyvol.voxels": ("numpy", "xarray"),
     "lazyvol.stack": ("numpy", "xarray"),
+    "lazyvol.same_grid": ("numpy", "xarray"),
     "lazyvol.door": ("numpy", "xarray"),
     "lazyvol.kernels": ("numpy", "scipy", "numba"),
     "lazyvol.plan": ("numpy", "xarray", "dask", "distributed", "threadpoolctl"),

@@ -14,7 +14,8 @@ from lazyvol.door.arrays import Names, Operand, parted
 from lazyvol.door.rules import NO, TYPE, Rule, rule_of
 from lazyvol.door.words import shown
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.stack import Dims, require_mask, require_same_grid, require_same_labels
+from lazyvol.same_grid import require_same_grid, require_same_labels
+from lazyvol.stack import Dims, require_mask
 from lazyvol.voxels import is_masked
 
 

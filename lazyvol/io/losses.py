@@ -10,7 +10,7 @@ from lazyvol.errors import LossWarning
 from lazyvol.io.axes import guessed, unit_of
 from lazyvol.io.export import fits_label
 from lazyvol.io.zarr.create import Variable
-from lazyvol.stack import LONE, SPATIAL, spacing
+from lazyvol.stack import SPACING_ATTR, SPATIAL, spacing
 
 
 def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 4) -> None:
@@ -60,7 +60,9 @@ def _facts(array: xr.DataArray, spec: Variable) -> list[str]:
     placed = [d for d in SPATIAL if d in array.dims and d in array.coords]
     uneven = [d for d in placed if d not in spec.voxel_size and not _counted(array, d)]
     facts = [str(n) for n in array.coords if n not in placed]
-    noted = [f"{n} of {d}" for d in placed for n in array[d].attrs if n not in ("units", LONE)]
+    noted = [
+        f"{n} of {d}" for d in placed for n in array[d].attrs if n not in ("units", SPACING_ATTR)
+    ]
     attrs = [*map(str, array.attrs), *noted]
     lost = [f"uneven positions along {', '.join(uneven)}"] if uneven else []
     lost += [f"coordinates {', '.join(facts)}"] if facts else []

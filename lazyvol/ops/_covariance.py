@@ -1,8 +1,9 @@
-"""Spectra of stacks: by the squared distances of samples, or by the products of features.
+"""Eigenbases and weighted sums of stacks, shared by principal components and whitening.
 
-The first costs the square of the number of samples in memory, the second that of the number of
-features; the smaller is taken. A spectrum is a small array (``sample`` or ``feature``,
-``component``) that is made once; see ``lazyvol.kernels.linalg.eigenbasis`` for its rows.
+The eigenbasis comes either from the squared distances between samples, which takes memory for the
+square of their number, or from the products between features; callers choose the smaller. It is a
+small array (``sample`` or ``feature``, ``component``) that is computed once; its rows are described
+in ``lazyvol.kernels.linalg.eigenbasis``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,144 +20,128 @@ from lazyvol.plan.pairwise import Paired, pairs
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.tables import settled
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import require_stack
 
-#: features whose products are made: their matrix takes 0.5 GB
-FEATURES = 8192
-#: bytes that BLAS takes for itself in a product
-BLAS = 12 * 2**20
-DOUBLE = np.dtype(np.float64)
+#: most features whose products are formed: their matrix takes 0.5 GB
+MAX_FEATURES = 8192
+#: bytes that BLAS allocates for a product
+BLAS_BYTES = 12 * 2**20
+FLOAT64 = np.dtype(np.float64)
 
 
-def paired(metric: str, dtype: np.dtype[Any]) -> Paired:
-    """Distances by a metric."""
+def pairwise_metric(metric: str, dtype: np.dtype[Any]) -> Paired:
+    """Return the pairwise computation of a metric, with results in ``dtype``."""
     return Paired(
         start=pairwise_distances.start,
         update=partial(pairwise_distances.update, metric=metric, itemsize=dtype.itemsize),
         finish=partial(pairwise_distances.finish, metric=metric, dtype=dtype),
         dtype=dtype,
         state_bytes=16 + dtype.itemsize,
-        buffers=4 * pairwise_distances.STRETCH + BLAS,
+        buffers=4 * pairwise_distances.STRETCH_BYTES + BLAS_BYTES,
     )
 
 
-def require_real(stack: xr.DataArray) -> xr.DataArray:
-    """``stack`` itself where its values are real numbers."""
-    if require_stack(stack).dtype.kind == "c":
-        raise LabelError(f"components are of real numbers, got dtype={stack.dtype}; use .real")
-    return stack
+def require_new_dim(stack: xr.DataArray, dim: str, what: str) -> None:
+    """Raise LabelError if ``stack`` already has the dim that the result adds."""
+    if dim in stack.dims:
+        raise LabelError(
+            f"{what}: stack must not have the dim {dim!r} of the result, got {stack.dims}; "
+            f"rename it"
+        )
 
 
-def require_free(stack: xr.DataArray, new: str) -> None:
-    """Refuse a stack that has the dim which a result would add."""
-    if new in stack.dims:
-        raise LabelError(f"the result has a new dim {new!r}, the stack has {stack.dims}; rename it")
-
-
-def require_mask(mask: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
-    """A boolean mask over ``dims``, repeated along those that it lacks."""
-    if require_stack(mask).dtype != bool:
-        raise LabelError(f"a mask is boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0")
-    extra = [d for d in mask.dims if d not in dims]
-    if extra:
-        raise LabelError(f"a mask of volumes has dims among {tuple(dims)}, got {extra=}")
-    return mask
-
-
-def samples_spectrum(
+def sample_eigenbasis(
     stack: xr.DataArray, dim: str, count: int, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Spectrum (sample, component) from the squared distances along ``dim``."""
-    spec = paired("squared", DOUBLE)
-    square = pairs(spec, stack, dim=dim, mask=mask, title="squared distances")
-    names = tuple(str(d) for d in square.dims)
-    size = stack.sizes[dim]
-    found = blockwise(
-        partial(eigenbasis.of_samples, count=count), square.rename("spectrum"), core=names,
-        out=("_sample", "component"),
-        sizes={"_sample": size + eigenbasis.FACTS, "component": count}, dtype=DOUBLE, scratch=24,
-        title="spectrum",
+    """Return the eigenbasis (sample, component) of the squared distances along ``dim``."""
+    metric = pairwise_metric("squared", FLOAT64)
+    square = pairs(metric, stack, dim=dim, mask=mask, title="squared distances")
+    rows = stack.sizes[dim] + eigenbasis.EXTRA_ROWS
+    basis = blockwise(
+        partial(eigenbasis.from_distances, count=count), square.rename("eigenbasis"),
+        core=tuple(str(d) for d in square.dims), out=("_sample", "component"),
+        sizes={"_sample": rows, "component": count}, dtype=FLOAT64, scratch=24, title="eigenbasis",
     )  # fmt: skip
-    return settled(found)
+    return settled(basis)
 
 
-def features_spectrum(
+def feature_eigenbasis(
     stack: xr.DataArray, over: Sequence[str], count: int, mask: xr.DataArray | None = None
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Spectrum (feature, component) from products over ``over``, and the mean of every feature."""
+    """Return the eigenbasis (feature, component) of samples along ``over``, and their mean."""
     kept = tuple(str(d) for d in stack.dims if d not in over)
-    p, n = _volume(stack, over), prod(stack.sizes[d] for d in over)
-    if p > FEATURES:
+    p, n = (prod(stack.sizes[d] for d in dims) for dims in (kept, over))
+    if p > MAX_FEATURES:
         raise LabelError(
-            f"products of features are made of {FEATURES} at most, got {p} along {kept} and "
-            f"{n} samples; take patches, or fewer samples than features"
+            f"stack must have at most {MAX_FEATURES} features where samples outnumber them, got "
+            f"{p} along {kept} and {n} samples; take patches, or fewer samples than features"
         )
-    found = _products(stack, over, kept, p)
-    operands = (found["gram"], found["sums"]) if mask is None else (
-        found["gram"], found["sums"], mask
+    sums = _sums_of_products(stack, over, kept, p)
+    operands = [sums["gram"], sums["sums"], *([] if mask is None else [mask])]
+    basis = blockwise(
+        partial(eigenbasis.from_products, n=n, count=count), *operands, core=(*kept, "_feature"),
+        out=("_sample", "component"),
+        sizes={"_sample": p + eigenbasis.EXTRA_ROWS, "component": count}, dtype=FLOAT64,
+        scratch=24, title="eigenbasis",
     )  # fmt: skip
-    spectrum = blockwise(
-        partial(eigenbasis.of_features, n=n, count=count), *operands, core=(*kept, "_feature"),
-        out=("_sample", "component"), sizes={"_sample": p + eigenbasis.FACTS, "component": count},
-        dtype=DOUBLE, scratch=24,
-        title="spectrum",
-    )  # fmt: skip
-    mean = stack.isel(dict.fromkeys(over, 0), drop=True).astype(DOUBLE) + found["sums"] / n
-    return settled(spectrum.rename("spectrum").rename(_sample="_feature")), mean
+    mean = _first_sample(stack, over).astype(FLOAT64) + sums["sums"] / n
+    return settled(basis.rename("eigenbasis").rename(_sample="_feature")), mean
 
 
-def _products(
+def _sums_of_products(
     stack: xr.DataArray, over: Sequence[str], kept: Sequence[str], p: int
 ) -> dict[str, xr.DataArray]:
-    """Sums of products about the first sample, and its distance from the mean, in one read."""
-    spec = Fold(
+    """Return ``gram``, the sums of products about the first sample, and ``sums``, in one read."""
+    reduction = Fold(
         start=covariance.start_products,
         update=covariance.update_products,
         combine=covariance.combine,
         finish=covariance.finish,
-        outputs={"gram": Output(DOUBLE, ("_feature",), (p,)), "sums": Output(DOUBLE)},
+        outputs={"gram": Output(FLOAT64, ("_feature",), (p,)), "sums": Output(FLOAT64)},
         state_bytes=8 * (p + 1),
         finish_bytes=8 * (p + 1),
         scratch=2.0 * stack.dtype.itemsize,
     )
-    entire = blockwise(_as_it_is, stack, core=kept, dtype=stack.dtype, title="whole samples")
-    first = stack.isel(dict.fromkeys(over, 0), drop=True)
-    return fold(spec, entire, first, dims=tuple(over), title="products")
+    # a block must hold all features of its samples
+    samples = blockwise(_unchanged, stack, core=kept, dtype=stack.dtype, title="whole samples")
+    return fold(reduction, samples, _first_sample(stack, over), dims=tuple(over), title="products")
 
 
-def _as_it_is(block: Any) -> Any:
+def _first_sample(stack: xr.DataArray, over: Sequence[str]) -> xr.DataArray:
+    return stack.isel(dict.fromkeys(over, 0), drop=True)
+
+
+def _unchanged(block: Any) -> Any:
     return block
 
 
 def weighted_sums(
     stack: xr.DataArray, weights: xr.DataArray, dim: str, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Sums of volumes by ``weights`` (``dim``, ``component``), in one read: (..., component)."""
+    """Return the sums of volumes by ``weights`` (``dim``, component), in one read.
+
+    The result has the dims (..., component), and is 0 outside ``mask``.
+    """
     count = weights.sizes["component"]
-    spec = Fold(
+    reduction = Fold(
         start=partial(covariance.start_weighted, count=count),
         update=partial(covariance.update_weighted, masked=mask is not None),
         combine=covariance.combine,
         finish=covariance.finish,
-        outputs={"sums": Output(DOUBLE, ("component",), (count,))},
+        outputs={"sums": Output(FLOAT64, ("component",), (count,))},
         state_bytes=8 * count,
         finish_bytes=8 * count,
         scratch=2.0 * stack.dtype.itemsize,
     )
-    each = [weights.isel(component=i) for i in range(count)]
-    operands = (stack, *each) if mask is None else (stack, *each, mask)
-    return fold(spec, *operands, dims=(dim,), title="weighted sums")["sums"]
+    columns = [weights.isel(component=i) for i in range(count)]
+    operands = [stack, *columns, *([] if mask is None else [mask])]
+    return fold(reduction, *operands, dims=(dim,), title="weighted sums")["sums"]
 
 
-def small(
+def apply_to_table(
     kernel: Any, table: xr.DataArray, out: Sequence[str], sizes: Mapping[str, int], *others: Any
 ) -> xr.DataArray:
-    """A kernel on a whole small table, and on others over its dims; float64."""
+    """Apply a kernel to a whole small table (and others over its dims) in one task; float64."""
     return blockwise(
         kernel, table, *others, core=tuple(str(d) for d in table.dims), out=out, sizes=sizes,
-        dtype=DOUBLE, scratch=16, title="spectrum",
+        dtype=FLOAT64, scratch=16, title="eigenbasis",
     )  # fmt: skip
-
-
-def _volume(stack: xr.DataArray, over: Sequence[str]) -> int:
-    return prod(n for d, n in stack.sizes.items() if d not in over)

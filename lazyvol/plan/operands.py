@@ -17,7 +17,8 @@ from lazyvol.plan.in_memory import filled, stored
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Grid
-from lazyvol.stack import require_same_grid, require_stack
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import require_stack
 
 
 def shared_dims(stacks: Sequence[xr.DataArray], core: Sequence[str] = ()) -> tuple[str, ...]:

@@ -301,10 +301,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "complex": (lambda: lv.stats.var(STACK * 1j), "real numbers"),
     "text": (lambda: lv.stats.mean(xr.DataArray(np.array(["a"]), dims="k")), "must hold numbers"),
     "order of a norm": (lambda: lv.stats.norm(STACK, ord=3), "orders.*got ord=3"),
-    "mask of numbers": (lambda: lv.stats.mean(STACK, mask=FLAT * 1.0), "a mask is boolean"),
+    "mask of numbers": (lambda: lv.stats.mean(STACK, mask=FLAT * 1.0), "mask must be boolean"),
     "mask of another size": (
         lambda: lv.stats.mean(STACK, mask=FLAT.isel(x=slice(5))),
-        "'x', of lengths 13 and 5",
+        "'x', got lengths 13 and 5",
     ),
     "mask of another unit": (
         lambda: lv.stats.mean(STACK, mask=shifted("nm")),

@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: INTENSITY.equalise(STACK, range=(3, 1), per="particle"), "low <= high"
     ),
     "exclude": (lambda: INTENSITY.equalise(STACK, exclude="a"), "exclude must be a number"),
-    "mask": (lambda: INTENSITY.equalise(STACK, mask=FLAGS * 1.0), "a mask is boolean"),
+    "mask": (lambda: INTENSITY.equalise(STACK, mask=FLAGS * 1.0), "mask must be boolean"),
     "mask of another size": (
         lambda: INTENSITY.display(STACK, mask=FLAGS.isel(x=slice(3))), "lengths 13 and 3"
     ),

@@ -49,8 +49,8 @@ def test_any_chunks_of_patches(grid, kind, keep, made, slab):
     if made:
         stack = stack.copy(data=stack.data.map_blocks(np.copy, dtype=float))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(covariance, "SLAB", slab)
-        patch.setattr(eigenbasis, "SLAB", slab)
+        patch.setattr(covariance, "SLAB_VALUES", slab)
+        patch.setattr(eigenbasis, "SLAB_VALUES", slab)
         patch.setattr(partition, "SMALL", 0)
         with lv.limited(None, workers=3):  # states of several tasks are merged
             found = table_of(whiten(stack, kind=kind, keep=keep))
@@ -180,7 +180,9 @@ def test_float32_is_multiplied_as_such_where_it_is_safe(spread):
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.cov(found.astype(np.float64).T), np.eye(300), atol=2e-4)
     exact = softened(table.astype(np.float64), 0.0)
-    np.testing.assert_allclose(found, exact, atol=1e-3 if spread < eigenbasis.EVEN else 1e-5)
+    np.testing.assert_allclose(
+        found, exact, atol=1e-3 if spread < eigenbasis.FLOAT32_MAX_RATIO else 1e-5
+    )
 
 
 def test_a_nan_leaves_nothing():
@@ -202,7 +204,7 @@ def test_reads_and_tasks():
     ("options", "told"),
     [
         ({"kind": "cholesky"}, "kind must be one of"),
-        ({"over": "frame"}, "over names dims"),
+        ({"over": "frame"}, "over must name dims"),
         ({"epsilon": -1.0}, "epsilon is"),
         ({"epsilon": np.nan}, "epsilon must be"),
         ({"keep": 0}, "1 to 5 components"),
@@ -211,7 +213,7 @@ def test_reads_and_tasks():
         ({"over": ("k", "y", "x")}, "two samples or more with features"),
         ({"fitted": "fitted.zarr"}, "got 'fitted.zarr'"),
         ({"fitted": xr.Dataset()}, "what intensity.whitening gives"),
-        ({"fitted": whitening(patches(correlated(9, 4)))}, "of lengths"),
+        ({"fitted": whitening(patches(correlated(9, 4)))}, "got lengths"),
         ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "that were fitted"),
     ],
 )

@@ -252,7 +252,7 @@ def test_a_mask_that_changes_its_mind_is_found_out():
 @pytest.mark.parametrize(
     ("mask", "options", "message"),
     [
-        (xr.DataArray(np.ones(POINTS[:2]), dims=("frame", "point")), {}, "a mask is boolean"),
+        (xr.DataArray(np.ones(POINTS[:2]), dims=("frame", "point")), {}, "mask must be boolean"),
         (xr.DataArray(np.ones((13, 3), bool), dims=("frame", "row")), {}, "got also"),
         (xr.DataArray(np.ones(13, bool), dims="frame"), {}, r"points.isel\(frame=mask\)"),
         (xr.DataArray(np.ones((13, 16), bool), dims=("frame", "point")), {}, "lengths 17 and 16"),

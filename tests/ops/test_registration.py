@@ -335,7 +335,7 @@ def test_other_dims_are_left_alone():
         (lambda s: REGISTRATION.shifts(s, upsample=1.5), "a whole number"),
         (lambda s: REGISTRATION.shifts(s, max_shift=-1.0), "length of 0 or more"),
         (lambda s: REGISTRATION.shifts(s, weighting="white"), "'none', 'phase'"),
-        (lambda s: REGISTRATION.shifts(s, mask=s), "a mask is boolean"),
+        (lambda s: REGISTRATION.shifts(s, mask=s), "mask must be boolean"),
         (lambda s: REGISTRATION.shifts(s, mask=s > 0, overlap=2.0), "part from 0 to 1"),
         (lambda s: REGISTRATION.shifts(s, mask=s > 0, weighting="phase"), "not weighted"),
         (lambda s: REGISTRATION.shifts(s.isel(k=[0])), "two or more particles"),

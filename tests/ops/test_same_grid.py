@@ -6,7 +6,7 @@ import xarray as xr
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
-from lazyvol.stack import require_same_grid
+from lazyvol.same_grid import require_same_grid
 
 SHAPE = (4, 5, 6, 8)
 A = np.random.default_rng(3).normal(size=SHAPE)

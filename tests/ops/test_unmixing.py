@@ -130,11 +130,11 @@ def test_other_refusals():
         U.unmix(image(), NOISE, dim="x")
     with pytest.raises(LabelError, match="rcond is"):
         U.unmix(image(), NOISE, rcond=1.0)
-    with pytest.raises(LabelError, match="dim names dims"):
+    with pytest.raises(LabelError, match="dim must name dims"):
         U.mix(image(), NOISE, dim="colour")
     with pytest.raises(LabelError, match="real numbers"):
         U.mix(image().astype(complex), NOISE)
-    with pytest.raises(LabelError, match="labelled"):
+    with pytest.raises(LabelError, match="must be a labelled"):
         U.mix(2.0, NOISE)
     with pytest.raises(LabelError, match="has a dim"):
         U.mix(image()[0, 0, 0, 0], NOISE)

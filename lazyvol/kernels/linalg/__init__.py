@@ -1,1 +1,1 @@
-"""Matrix products, eigenvectors and trees of stacks, in blocks of bounded memory."""
+"""Small dense linear algebra: pairwise distances, covariances, eigenbases, trees, channels."""

@@ -1,4 +1,4 @@
-"""Hierarchical clustering out of distance matrices, by scipy, behind checks of its input."""
+"""Hierarchical clustering of distance matrices by scipy, with checks of the matrix."""
 
 from typing import Any
 
@@ -8,50 +8,50 @@ from scipy.spatial.distance import squareform
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: difference between both halves of a matrix, or from 0 on its diagonal, that is rounding: units
-#: in the last place of its type, of its largest value
+#: asymmetry, or deviation of the diagonal from 0, that counts as rounding: this many units in the
+#: last place of the matrix's type, relative to its largest value
 ROUNDING = 64
 
 
-def faults(matrix: Array) -> str | None:
-    """What keeps a square matrix from being one of distances; None where nothing does."""
+def distance_matrix_fault(matrix: Array) -> str | None:
+    """Return why a square matrix is no distance matrix, in words; None if it is one."""
     wide = matrix.astype(np.float64)
     if not np.isfinite(wide).all():
         row, column = np.argwhere(~np.isfinite(wide))[0]
-        return f"it has {wide[row, column]} at ({row}, {column})"
+        return f"{wide[row, column]} at ({row}, {column})"
     if wide.size and wide.min() < 0:
         row, column = np.unravel_index(wide.argmin(), wide.shape)
-        return f"it has {wide[row, column]:g} at ({row}, {column})"
-    single = matrix.dtype if matrix.dtype.kind == "f" else np.float64
-    close = ROUNDING * float(np.finfo(single).eps) * float(wide.max(initial=0.0))
+        return f"{wide[row, column]:g} at ({row}, {column})"
+    dtype = matrix.dtype if matrix.dtype.kind == "f" else np.float64
+    tolerance = ROUNDING * float(np.finfo(dtype).eps) * float(wide.max(initial=0.0))
     diagonal = np.abs(np.diagonal(wide))
-    if diagonal.max(initial=0.0) > close:
-        return f"its diagonal has {diagonal.max():g} at {diagonal.argmax()}"
-    uneven = np.abs(wide - wide.T)
-    if uneven.max(initial=0.0) > close:
-        row, column = np.unravel_index(uneven.argmax(), uneven.shape)
-        there, back = wide[row, column], wide[column, row]
-        return f"it has {there:g} at ({row}, {column}) and {back:g} at ({column}, {row})"
+    if diagonal.max(initial=0.0) > tolerance:
+        return f"{diagonal.max():g} at {diagonal.argmax()} on the diagonal"
+    asymmetry = np.abs(wide - wide.T)
+    if asymmetry.max(initial=0.0) > tolerance:
+        row, column = np.unravel_index(asymmetry.argmax(), asymmetry.shape)
+        upper, lower = wide[row, column], wide[column, row]
+        return f"{upper:g} at ({row}, {column}) but {lower:g} at ({column}, {row})"
     return None
 
 
 def condensed(matrix: Array) -> Array:
-    """The half above the diagonal, row after row."""
+    """Return the part of a square matrix above its diagonal, row after row."""
     return np.asarray(matrix[np.triu_indices(len(matrix), 1)])
 
 
-def square(values: Array) -> Array:
-    """The matrix with a zero diagonal behind a condensed one."""
-    return np.asarray(squareform(values, checks=False))
+def square(distances: Array) -> Array:
+    """Return condensed distances as a square matrix with a zero diagonal."""
+    return np.asarray(squareform(distances, checks=False))
 
 
-def linkage(values: Array, *, method: str) -> Array:
-    """Tree of a condensed matrix, as ``scipy.cluster.hierarchy`` has it."""
-    return np.asarray(hierarchy.linkage(values.astype(np.float64), method))
+def linkage(distances: Array, *, method: str) -> Array:
+    """Return the linkage matrix of condensed distances, as ``scipy.cluster.hierarchy`` does."""
+    return np.asarray(hierarchy.linkage(distances.astype(np.float64), method))
 
 
-def labels(tree: Array, *, amount: float, criterion: str) -> Array:
-    """Cluster of every leaf from 0 on, in the order in which clusters first appear."""
-    found = hierarchy.fcluster(tree, amount, criterion)
-    _, first, number = np.unique(found, return_index=True, return_inverse=True)
-    return np.asarray(np.argsort(np.argsort(first))[number], np.int64)
+def cluster_labels(tree: Array, *, threshold: float, criterion: str) -> Array:
+    """Return the cluster of every leaf, numbered from 0 in the order of their first leaves."""
+    clusters = hierarchy.fcluster(tree, threshold, criterion)
+    _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[inverse], np.int64)

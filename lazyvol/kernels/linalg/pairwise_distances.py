@@ -1,9 +1,9 @@
-"""Distances between volumes out of blocked matrix products.
+"""Distances between volumes from blocked matrix products.
 
-All metrics rest on three sums: the squared difference of every pair, and the sum and the sum of
-squares of every volume. The squared difference of a stretch of voxels is |x|^2 + |y|^2 - 2 x.y,
-where the products of all pairs are one call of BLAS. What cancels in it is seen from the sums
-themselves, and those pairs are taken again as the sum of (x - y)^2: of a stretch, not of the whole.
+Every metric is computed from the squared difference of each pair, and from the sum and the sum of
+squares of each volume. Over a run of voxels the squared difference is |x|^2 + |y|^2 - 2 x.y, where
+one BLAS call makes the products of all pairs. Pairs that lose digits to cancellation are recognised
+by the ratio of these terms, and summed again as (x - y)^2 over that run of voxels.
 """
 
 from typing import Any
@@ -15,20 +15,26 @@ from lazyvol.kernels._numba import compiled, compiled_sums
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-METRICS = ("euclidean", "cosine", "ncc", "jaccard", "tanimoto")
-#: what is subtracted from the voxels before they are multiplied; cosine and tanimoto are about 0
+#: what is subtracted from the voxels before they are multiplied: one value for all volumes, or one
+#: for each; metrics without an entry are defined about 0
 SHIFTS = {"euclidean": "common", "squared": "common", "ncc": "own"}
 
-#: bytes of one stretch of voxels in float64: both operands stay in the second-level cache's reach
-STRETCH = 4 * 2**20
-#: |x - y|^2 over |x|^2 + |y|^2 below which a stretch is taken by differences: the product then
-#: leaves an error of 2e-16 / share in the square. Of float64, 1e-14 of a distance at most
-CLOSE = {2: 1e-6, 4: 1e-6, 8: 0.02}
+#: bytes of one run of voxels in float64, of rows and columns together: near the size of a
+#: second-level cache
+STRETCH_BYTES = 4 * 2**20
+#: by item size of the result: |x - y|^2 / (|x|^2 + |y|^2) below which a run is summed by
+#: differences. The product leaves a relative error of 2e-16 / ratio in the square: of float64 at
+#: most 1e-14 of a distance
+CANCELLATION = {2: 1e-6, 4: 1e-6, 8: 0.02}
+
+#: rows of the result that are finished at a time, to bound the temporary memory
+SLAB_ROWS = 64
+#: arrays of a state that have one entry or row per row of the result
+PER_ROW = ("square", "row_sum", "row_norm", "row_shift")
 
 
 def start(rows: int, columns: int) -> State:
-    """Empty state of all pairs of ``rows`` with ``columns``; ``_shift`` is known from the first
-    voxels on."""
+    """Return the empty state of all pairs of ``rows`` and ``columns``."""
     state = {"square": np.zeros((rows, columns)), "voxels": np.zeros(())}
     for side, n in (("row", rows), ("column", columns)):
         state |= {f"{side}_{part}": np.zeros(n) for part in ("sum", "norm", "shift")}
@@ -47,32 +53,32 @@ def update(
     fresh: bool,
     first: bool,
 ) -> None:
-    """Take in a tile of voxels: all ``rows``, and the ``columns`` that stand at ``place``.
+    """Add a tile of voxels of all ``rows`` and of the ``columns`` at ``place``.
 
-    ``mask`` is over the voxels of a tile. ``fresh`` where the rows meet their first columns,
-    ``first`` at the first tile. ``itemsize`` is that of the result.
+    ``mask`` covers the voxels of a tile. ``fresh`` is set while the rows meet their first
+    columns, ``first`` at the first tile of voxels. ``itemsize`` is that of the result.
     """
     flags = None if mask is None else np.broadcast_to(mask, rows.shape[1:]).ravel()
     rows, columns = rows.reshape(len(rows), -1), columns.reshape(len(columns), -1)
-    step = max(64, STRETCH // (8 * (len(rows) + len(columns))))
-    for at in range(0, rows.shape[1], step):
-        part = slice(at, at + step)
-        kept = None if flags is None else flags[part]
-        x, y = _wide(rows[:, part], kept), _wide(columns[:, part], kept)
-        if first and at == 0:
+    step = max(64, STRETCH_BYTES // (8 * (len(rows) + len(columns))))
+    for offset in range(0, rows.shape[1], step):
+        stretch = slice(offset, offset + step)
+        selected = None if flags is None else flags[stretch]
+        x, y = _as_float64(rows[:, stretch], selected), _as_float64(columns[:, stretch], selected)
+        if first and offset == 0:
             _choose_shifts(state, place, x, y, SHIFTS.get(metric), fresh)
-        _take(state, place, x, y, CLOSE[itemsize], fresh)
+        _add_stretch(state, place, x, y, CANCELLATION[itemsize], fresh)
 
 
-def _wide(values: Array, kept: Array | None) -> Array:
-    """A copy in float64 of the voxels that are kept."""
-    return np.array(values if kept is None else values[:, kept], np.float64, order="C")
+def _as_float64(values: Array, selected: Array | None) -> Array:
+    """Return a float64 copy of the selected voxels."""
+    return np.array(values if selected is None else values[:, selected], np.float64, order="C")
 
 
 def _choose_shifts(
     state: State, place: slice, x: Array, y: Array, kind: str | None, fresh: bool
 ) -> None:
-    """Values to subtract throughout: none, one for all, or each volume's own first mean."""
+    """Set the values to subtract from here on, from means over the first run of voxels."""
     if kind is None or not x.shape[1]:
         return
     if kind == "own":
@@ -83,35 +89,41 @@ def _choose_shifts(
         state["row_shift"][:] = state["column_shift"][:] = mean if np.isfinite(mean) else 0.0
 
 
-def _take(state: State, place: slice, x: Array, y: Array, close: float, fresh: bool) -> None:
-    """Add the sums of one stretch of voxels, which are shifted for all but their differences."""
-    raw, shift = (x, y), (state["row_shift"], state["column_shift"][place])
-    x, y = x - shift[0][:, None], y - shift[1][:, None]
-    own, other = np.einsum("iv,iv->i", x, x), np.einsum("jv,jv->j", y, y)
+def _add_stretch(
+    state: State, place: slice, x: Array, y: Array, cancellation: float, fresh: bool
+) -> None:
+    """Add the sums over one run of voxels."""
+    raw, shifts = (x, y), (state["row_shift"], state["column_shift"][place])
+    x, y = x - shifts[0][:, None], y - shifts[1][:, None]
+    row_norm, column_norm = np.einsum("iv,iv->i", x, x), np.einsum("jv,jv->j", y, y)
     if fresh:
         state["voxels"] += x.shape[1]
         state["row_sum"] += x.sum(1)
-        state["row_norm"] += own
+        state["row_norm"] += row_norm
     state["column_sum"][place] += y.sum(1)
-    state["column_norm"][place] += other
+    state["column_norm"][place] += column_norm
     with np.errstate(invalid="ignore", over="ignore"):
         product = x @ y.T
-    _squares(state["square"][:, place], product, *raw, *shift, own, other, close)
+    _add_squared_differences(
+        state["square"][:, place], product, *raw, *shifts, row_norm, column_norm, cancellation
+    )
 
 
 @compiled
-def _squares(out, product, x, y, x0, y0, own, other, close):  # type: ignore[no-untyped-def]
+def _add_squared_differences(  # type: ignore[no-untyped-def]
+    out, product, x, y, x_shift, y_shift, x_norm, y_norm, cancellation
+):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            both = own[i] + other[j]
-            square = both - 2.0 * product[i, j]
-            if square < close * both:
-                square = _apart(x[i], y[j], x0[i] - y0[j])
+            norms = x_norm[i] + y_norm[j]
+            square = norms - 2.0 * product[i, j]
+            if square < cancellation * norms:
+                square = _squared_difference(x[i], y[j], x_shift[i] - y_shift[j])
             out[i, j] += square
 
 
 @compiled_sums
-def _apart(x, y, shift):  # type: ignore[no-untyped-def]
+def _squared_difference(x, y, shift):  # type: ignore[no-untyped-def]
     total = 0.0
     for v in range(x.size):
         d = (x[v] - y[v]) - shift
@@ -119,20 +131,15 @@ def _apart(x, y, shift):  # type: ignore[no-untyped-def]
     return total
 
 
-#: rows that are finished together, to need little beside the result
-SLAB = 64
-PER_ROW = ("square", "row_sum", "row_norm", "row_shift")
-
-
 def finish(state: State, *, metric: str, dtype: np.dtype[Any]) -> Array:
-    """Distances (row, column) in ``dtype``."""
-    found = np.empty(state["square"].shape, dtype)
+    """Return the distances (row, column) in ``dtype``."""
+    distances = np.empty(state["square"].shape, dtype)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        for at in range(0, len(found), SLAB):
-            part = slice(at, at + SLAB)
-            own = {m: a[part] if m in PER_ROW else a for m, a in state.items()}
-            found[part] = FINISHES[metric](own)
-    return found
+        for top in range(0, len(distances), SLAB_ROWS):
+            slab = slice(top, top + SLAB_ROWS)
+            part = {name: a[slab] if name in PER_ROW else a for name, a in state.items()}
+            distances[slab] = FINISHES[metric](part)
+    return distances
 
 
 def _squared(state: State) -> Array:
@@ -144,39 +151,39 @@ def _euclidean(state: State) -> Array:
 
 
 def _cosine(state: State) -> Array:
-    return _angle(state["square"], np.sqrt(state["row_norm"]), np.sqrt(state["column_norm"]))
+    return _angular(state["square"], np.sqrt(state["row_norm"]), np.sqrt(state["column_norm"]))
 
 
 def _ncc(state: State) -> Array:
-    """One minus Pearson's correlation: the cosine distance about each volume's own mean."""
+    """Return 1 - Pearson's correlation: the cosine distance of volumes about their own means."""
     sums = state["row_sum"][:, None] - state["column_sum"]
     square = np.maximum(state["square"] - sums * sums / state["voxels"], 0.0)
-    return _angle(square, _deviation(state, "row"), _deviation(state, "column"))
+    return _angular(square, _deviation(state, "row"), _deviation(state, "column"))
 
 
 def _deviation(state: State, side: str) -> Array:
-    """Norms about the mean; 0 where nothing but rounding is left of it."""
+    """Return the norms about the mean; 0 where only rounding errors remain."""
     n = state["voxels"]
     norm = state[f"{side}_norm"] - state[f"{side}_sum"] ** 2 / n
     rounding = n * (4 * np.finfo(np.float64).eps * state[f"{side}_shift"]) ** 2
     return np.sqrt(np.where(norm <= rounding, 0.0, norm))
 
 
-def _angle(square: Array, x: Array, y: Array) -> Array:
-    """One minus the cosine between vectors of lengths ``x`` and ``y``; NaN where one is 0.
+def _angular(square: Array, x: Array, y: Array) -> Array:
+    """Return 1 - cosine between vectors of lengths ``x`` and ``y``; NaN where a length is 0.
 
     (|x - y|^2 - (|x| - |y|)^2) / 2 |x| |y| keeps the digits of small angles.
     """
-    unequal = x[:, None] - y
+    difference = x[:, None] - y
     lengths = 2.0 * x[:, None] * y
-    found = np.clip((square - unequal * unequal) / lengths, 0.0, 2.0)
-    return np.where(lengths == 0, np.nan, found)
+    distances = np.clip((square - difference * difference) / lengths, 0.0, 2.0)
+    return np.where(lengths == 0, np.nan, distances)
 
 
 def _tanimoto(state: State) -> Array:
-    """|x - y|^2 over |x|^2 + |y|^2 - x.y; of booleans what differs over what is in either."""
-    either = 0.5 * (state["row_norm"][:, None] + state["column_norm"] + state["square"])
-    return np.where(either == 0, 0.0, state["square"] / either)
+    """Return |x - y|^2 / (|x|^2 + |y|^2 - x.y); of booleans, the Jaccard distance."""
+    union = 0.5 * (state["row_norm"][:, None] + state["column_norm"] + state["square"])
+    return np.where(union == 0, 0.0, state["square"] / union)
 
 
 FINISHES = {

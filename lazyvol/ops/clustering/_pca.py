@@ -1,4 +1,4 @@
-"""How principal components of a stack are found."""
+"""Principal components of a stack, from distances between volumes or from products of voxels."""
 
 from functools import partial
 from math import prod
@@ -7,71 +7,83 @@ import xarray as xr
 
 from lazyvol.kernels.linalg import eigenbasis
 from lazyvol.ops._covariance import (
-    DOUBLE,
-    features_spectrum,
-    samples_spectrum,
-    small,
+    FLOAT64,
+    apply_to_table,
+    feature_eigenbasis,
+    sample_eigenbasis,
     weighted_sums,
 )
 from lazyvol.plan.tables import settled, with_tables
 from lazyvol.stack import STACK
 
 
-def decomposed(stack: xr.DataArray, n: int, mask: xr.DataArray | None) -> dict[str, xr.DataArray]:
-    """Scores, volumes, average, variance and ratio of ``n`` components, in float64."""
+def principal_components(
+    stack: xr.DataArray, n: int, mask: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """Return scores, volumes, average, variance and ratio of ``n`` components, in float64."""
     count = stack.sizes[STACK]
-    form = _of_samples if count * count <= stack.size else _of_features
-    return form(stack, n, mask)
+    method = _from_distances if count * count <= stack.size else _from_products
+    return method(stack, n, mask)
 
 
-def _of_samples(stack: xr.DataArray, n: int, mask: xr.DataArray | None) -> dict[str, xr.DataArray]:
-    """Components from the distances between volumes."""
-    spectrum = samples_spectrum(stack, STACK, n, mask)
+def _from_distances(
+    stack: xr.DataArray, n: int, mask: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """Compute the components from the squared distances between volumes."""
+    basis = sample_eigenbasis(stack, STACK, n, mask)
     count = stack.sizes[STACK]
-    weights = small(
-        eigenbasis.unit_weights, spectrum, (STACK, "component"), {STACK: count, "component": n + 1}
-    )
-    sums = weighted_sums(stack, settled(weights), STACK, mask)
-    volumes = sums.transpose("component", ...)
-    return _facts(spectrum, count, n) | {
-        "scores": small(eigenbasis.scores, spectrum, (STACK, "component"), {STACK: count}),
-        "volumes": volumes.isel(component=slice(0, n)),
-        "average": volumes.isel(component=n),
+    weights = apply_to_table(
+        eigenbasis.direction_weights, basis, (STACK, "component"),
+        {STACK: count, "component": n + 1},
+    )  # fmt: skip
+    sums = weighted_sums(stack, settled(weights), STACK, mask).transpose("component", ...)
+    scores = apply_to_table(eigenbasis.sample_scores, basis, (STACK, "component"), {STACK: count})
+    return _variances(basis, count) | {
+        "scores": scores,
+        "volumes": sums.isel(component=slice(0, n)),
+        "average": sums.isel(component=n),
     }
 
 
-def _of_features(stack: xr.DataArray, n: int, mask: xr.DataArray | None) -> dict[str, xr.DataArray]:
-    """Components from the products of voxels."""
+def _from_products(
+    stack: xr.DataArray, n: int, mask: xr.DataArray | None
+) -> dict[str, xr.DataArray]:
+    """Compute the components from the products between voxels."""
     dims = tuple(str(d) for d in stack.dims if d != STACK)
-    spectrum, mean = features_spectrum(stack, (STACK,), n, mask)
-    mean = settled(mean if mask is None else mean.where(mask, 0.0))
     sizes = {d: stack.sizes[d] for d in dims}
-    weights = small(
-        eigenbasis.weights, spectrum, ("_feature", "component"), {"_feature": prod(sizes.values())}
-    )
-    axes = tuple(stack.dims.index(d) for d in dims)
-    ones = small(eigenbasis.ones, spectrum, ("component",), {})
-    scores = with_tables(
-        partial(eigenbasis.mapped, axes=axes, replace=False, dtype=DOUBLE), stack, mean, ones,
-        settled(weights), core=dims, out=(STACK, "component"), sizes={"component": n},
-        dtype=DOUBLE, scratch=8, title="scores",
+    basis, mean = feature_eigenbasis(stack, (STACK,), n, mask)
+    mean = settled(mean if mask is None else mean.where(mask, 0.0))
+    scores = _projected(stack, dims, basis, mean, n)
+    signs = apply_to_table(eigenbasis.peak_signs, scores, ("component",), {})
+    volumes = apply_to_table(
+        partial(eigenbasis.eigenvolumes, shape=tuple(sizes.values())), basis,
+        ("component", *dims), sizes,
     )  # fmt: skip
-    scores = settled(scores)
-    signs = small(eigenbasis.upright, scores, ("component",), {})
-    volumes = small(
-        partial(eigenbasis.volumes, shape=tuple(sizes.values())),
-        spectrum,
-        ("component", *dims),
-        sizes,
-    )
-    return _facts(spectrum, stack.sizes[STACK], n) | {
+    return _variances(basis, stack.sizes[STACK]) | {
         "scores": scores * signs, "volumes": volumes * signs, "average": mean
     }  # fmt: skip
 
 
-def _facts(spectrum: xr.DataArray, count: int, n: int) -> dict[str, xr.DataArray]:
-    """Variances, and their share of the total."""
+def _projected(
+    stack: xr.DataArray, dims: tuple[str, ...], basis: xr.DataArray, mean: xr.DataArray, n: int
+) -> xr.DataArray:
+    """Return the coordinates (k, component) of every volume in an eigenbasis of its voxels."""
+    features = {"_feature": prod(stack.sizes[d] for d in dims)}
+    vectors = apply_to_table(eigenbasis.eigenvectors, basis, ("_feature", "component"), features)
+    scales = apply_to_table(eigenbasis.unit_scales, basis, ("component",), {})
+    axes = tuple(stack.dims.index(d) for d in dims)
+    scores = with_tables(
+        partial(eigenbasis.project, axes=axes, replace=False, dtype=FLOAT64), stack, mean, scales,
+        settled(vectors), core=dims, out=(STACK, "component"), sizes={"component": n},
+        dtype=FLOAT64, scratch=8, title="scores",
+    )  # fmt: skip
+    return settled(scores)
+
+
+def _variances(basis: xr.DataArray, count: int) -> dict[str, xr.DataArray]:
+    """Return the variance of each component, and its share of the total."""
+    variance = partial(eigenbasis.explained_variance, n=count)
     return {
-        "variance": small(partial(eigenbasis.variance, n=count), spectrum, ("component",), {}),
-        "ratio": small(eigenbasis.ratio, spectrum, ("component",), {}),
+        "variance": apply_to_table(variance, basis, ("component",), {}),
+        "ratio": apply_to_table(eigenbasis.explained_ratio, basis, ("component",), {}),
     }

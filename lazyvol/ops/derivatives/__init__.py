@@ -36,7 +36,7 @@ from lazyvol.kernels.derivatives import outputs
 from lazyvol.ops.derivatives import _multiscale
 from lazyvol.ops.derivatives._field import Grid
 from lazyvol.plan.recipes.borders import Mode
-from lazyvol.stack import PRESENT, Dims, Sigma
+from lazyvol.stack import ALL_SPATIAL, Dims, Sigma
 
 __all__ = [
     "gradient",
@@ -58,7 +58,7 @@ def gradient(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """First derivatives, along a new last dim ``axis`` that names the dim of each.
 
@@ -82,7 +82,7 @@ def gradient_magnitude(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Euclidean length of the gradient.
 
@@ -105,7 +105,7 @@ def hessian(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Second derivatives, along two new last dims ``axis`` and ``axis_other``.
 
@@ -131,7 +131,7 @@ def laplacian(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Sum of the second derivatives along every dim: the trace of ``hessian``.
 
@@ -156,7 +156,7 @@ def hessian_eigenvalues(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Eigenvalues of the Hessian, decreasing, along a new last dim ``eigen``.
 
@@ -183,7 +183,7 @@ def structure_tensor(
     inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Gaussian means of the products of first derivatives, along ``axis`` and ``axis_other``.
 
@@ -229,7 +229,7 @@ def structure_tensor_eigenvalues(
     inner: Sigma | None = None,
     mode: Mode = "reflect",
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Eigenvalues of the structure tensor, decreasing, along a new last dim ``eigen``.
 
@@ -279,7 +279,7 @@ def vesselness(
     mode: Mode = "reflect",
     fill: float = 0.0,
     truncate: float = 4.0,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
     """Likeness of every voxel to a tube, 0 to 1: Frangi's measure of the Hessian's eigenvalues.
 

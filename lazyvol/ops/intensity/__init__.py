@@ -31,7 +31,7 @@ from lazyvol.ops.intensity import _equalize
 from lazyvol.ops.intensity._equalize import Per
 from lazyvol.ops.intensity._whiten import whiten, whitening
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import PRESENT, Dims, dims_of, float_of, require_stack
+from lazyvol.stack import ALL_SPATIAL, Dims, dims_of, float_of, require_stack
 
 __all__ = [
     "center",
@@ -53,7 +53,7 @@ def rescale(
     low: float = 0.0,
     high: float = 1.0,
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Every particle from ``low`` (its least value) to ``high`` (its greatest).
@@ -93,7 +93,7 @@ def rescale(
 
 @operation
 def unit_norm(
-    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle divided by its Euclidean norm; zeros stay zeros.
 
@@ -110,7 +110,7 @@ def unit_norm(
 
 @operation
 def center(
-    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle without its mean, in its own unit.
 
@@ -125,7 +125,7 @@ def center(
 
 @operation
 def standardize(
-    stack: xr.DataArray, *, dim: Dims = PRESENT, mask: xr.DataArray | None = None
+    stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
     """Every particle without its mean, over its standard deviation.
 
@@ -148,7 +148,7 @@ def contrast_normalise(
     scale: float = 1.0,
     bias: float = 0.0,
     floor: float = 1e-8,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Global contrast normalisation: ``scale * (x - mean) / max(floor, sqrt(bias + variance))``.

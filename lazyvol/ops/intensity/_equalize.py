@@ -14,14 +14,8 @@ from lazyvol.kernels.intensity.equalize import Ends
 from lazyvol.ops import stats
 from lazyvol.ops.stats import _distribution
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import (
-    dims_of,
-    float_of,
-    require_same_grid,
-    require_stack,
-    spatial_dims,
-    with_units,
-)
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import dims_of, float_of, require_stack, spatial_dims, with_units
 
 Per = Literal["stack", "particle"]
 

@@ -11,15 +11,15 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.linalg import eigenbasis
 from lazyvol.ops._covariance import (
-    features_spectrum,
-    require_free,
-    require_real,
-    samples_spectrum,
-    small,
+    apply_to_table,
+    feature_eigenbasis,
+    require_new_dim,
+    sample_eigenbasis,
     weighted_sums,
 )
 from lazyvol.plan.tables import settled, with_tables
-from lazyvol.stack import Dims, dims_of, float_of, require_same_grid, require_stack, with_units
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
 
 Kind = Literal["zca", "pca"]
 
@@ -95,7 +95,7 @@ def whiten(
         if _by_samples(stack, own):
             return _unitless(_own(stack, own[0], features, kind, epsilon, count), stack)
         fitted = whitening(stack, kind=kind, over=over, epsilon=epsilon, keep=keep)
-    return _unitless(_applied(require_real(stack), fitted), stack)
+    return _unitless(_applied(stack, fitted), stack)
 
 
 @operation
@@ -134,19 +134,21 @@ def whitening(
     own, features, count = _sized(stack, kind, over, epsilon, keep)
     n = prod(stack.sizes[d] for d in own)
     if _by_samples(stack, own):
-        spectrum = samples_spectrum(stack, own[0], count)
-        weights = small(
-            eigenbasis.unit_weights, spectrum, (own[0], "component"),
+        basis = sample_eigenbasis(stack, own[0], count)
+        weights = apply_to_table(
+            eigenbasis.direction_weights, basis, (own[0], "component"),
             {own[0]: n, "component": count + 1},
         )  # fmt: skip
         sums = weighted_sums(stack, settled(weights), own[0]).transpose("component", ...)
         mean, components = sums.isel(component=count), sums.isel(component=slice(0, count))
     else:
-        spectrum, mean = features_spectrum(stack, own, count)
+        basis, mean = feature_eigenbasis(stack, own, count)
         sizes = {d: stack.sizes[d] for d in features}
-        volumes = partial(eigenbasis.volumes, shape=tuple(sizes.values()))
-        components = small(volumes, spectrum, ("component", *features), sizes)
-    scale = small(partial(eigenbasis.scales, n=n, epsilon=epsilon), spectrum, ("component",), {})
+        volumes = partial(eigenbasis.eigenvolumes, shape=tuple(sizes.values()))
+        components = apply_to_table(volumes, basis, ("component", *features), sizes)
+    scale = apply_to_table(
+        partial(eigenbasis.whitening_scales, n=n, epsilon=epsilon), basis, ("component",), {}
+    )
     made = xr.Dataset({"average": settled(mean), "components": components, "scale": scale})
     for name, power in (("average", 1), ("components", 0), ("scale", -1)):
         made[name].attrs = {str(a): v for a, v in with_units(stack, power).items()}
@@ -159,8 +161,8 @@ def _sized(
     stack: xr.DataArray, kind: Kind, over: Dims, epsilon: float, keep: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """Dims of the samples, dims of the features, and the number of components."""
-    own = dims_of(require_real(stack), over, what="over")
-    require_free(stack, "component")
+    own = dims_of(stack, over, what="over")
+    require_new_dim(stack, "component", "whitening")
     features = tuple(str(d) for d in stack.dims if d not in own)
     n, p = (prod(stack.sizes[d] for d in dims) for dims in (own, features))
     if kind not in get_args(Kind):
@@ -194,21 +196,21 @@ def _by_samples(stack: xr.DataArray, own: Sequence[str]) -> bool:
 def _own(
     stack: xr.DataArray, dim: str, features: Sequence[str], kind: Kind, epsilon: float, count: int
 ) -> xr.DataArray:
-    """Samples whitened by their own spectrum: sums of each other."""
+    """Samples whitened by their own basis: sums of each other."""
     n, dtype = stack.sizes[dim], float_of(stack.dtype)
-    spectrum = samples_spectrum(stack, dim, count)
+    basis = sample_eigenbasis(stack, dim, count)
     if kind == "pca":
-        white = partial(eigenbasis.white_scores, n=n, epsilon=epsilon)
-        found = small(white, spectrum, (dim, "component"), {dim: n}).astype(dtype)
+        white = partial(eigenbasis.whitened_scores, n=n, epsilon=epsilon)
+        found = apply_to_table(white, basis, (dim, "component"), {dim: n}).astype(dtype)
         facts = {c: v for c, v in stack.coords.items() if set(v.dims) <= {dim}}
         return found.assign_coords(facts).rename(stack.name)
-    matrix = small(
-        partial(eigenbasis.white_samples, n=n, epsilon=epsilon), spectrum, (dim, f"{dim}_other"),
+    matrix = apply_to_table(
+        partial(eigenbasis.sample_whitening, n=n, epsilon=epsilon), basis, (dim, f"{dim}_other"),
         {dim: n, f"{dim}_other": n},
     )  # fmt: skip
     dims = tuple(str(d) for d in stack.dims)
     return with_tables(
-        partial(eigenbasis.mixed, axis=dims.index(dim), dtype=dtype), stack, settled(matrix),
+        partial(eigenbasis.mix_samples, axis=dims.index(dim), dtype=dtype), stack, settled(matrix),
         core=(dim,), out=dims, dtype=dtype, scratch=2.0 + stack.dtype.itemsize, title="whiten",
     )  # fmt: skip
 
@@ -233,7 +235,7 @@ def _applied(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
     out = tuple(str(d) for d in stack.dims) if kind == "zca" else (*lead, "component")
     dtype = float_of(stack.dtype)
     return with_tables(
-        partial(eigenbasis.mapped, axes=axes, replace=kind == "zca", dtype=dtype), stack, mean,
+        partial(eigenbasis.project, axes=axes, replace=kind == "zca", dtype=dtype), stack, mean,
         fitted["scale"], *tables, core=features, out=out,
         sizes=None if kind == "zca" else {"component": count}, dtype=dtype,
         scratch=4.0 if axes == trailing else 4.0 + 2 * stack.dtype.itemsize, title="whiten",
@@ -247,8 +249,8 @@ def _tables(components: xr.DataArray, scale: xr.DataArray, kind: str, p: int) ->
     """
     count = components.sizes["component"]
     back = kind == "zca" and 2 * count > p
-    one = small(
-        partial(eigenbasis.matrix, back=back), components, ("_feature", "_column"),
+    one = apply_to_table(
+        partial(eigenbasis.feature_whitening, back=back), components, ("_feature", "_column"),
         {"_feature": p, "_column": p if back else count}, scale,
     )  # fmt: skip
     if kind == "pca" or back:
@@ -256,7 +258,9 @@ def _tables(components: xr.DataArray, scale: xr.DataArray, kind: str, p: int) ->
     return [
         settled(one),
         settled(
-            small(eigenbasis.flat, components, ("_row", "_column"), {"_row": count, "_column": p})
+            apply_to_table(
+                eigenbasis.flattened, components, ("_row", "_column"), {"_row": count, "_column": p}
+            )
         ),
     ]
 

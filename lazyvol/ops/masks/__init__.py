@@ -21,13 +21,13 @@ from lazyvol.ops.stats._distribution import bins_of
 from lazyvol.ops.synthetic import _solids
 from lazyvol.plan.tables import with_tables
 from lazyvol.plan.verbs import blockwise
+from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (
     Dims,
     Sigma,
     dims_of,
     float_of,
     require_mask,
-    require_same_grid,
     require_stack,
     spatial_dims,
     with_units,

@@ -15,7 +15,8 @@ from lazyvol.plan.padded import padded
 from lazyvol.plan.ragged import is_split
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold, generate, ragged
-from lazyvol.stack import STACK, require_mask, require_same_grid, require_stack
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import STACK, require_mask, require_stack
 
 #: the dim along which observations follow each other
 OBS = "obs"

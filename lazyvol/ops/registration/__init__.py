@@ -33,7 +33,8 @@ from lazyvol.ops.registration._poses import AXIS, axes_of, reference_of, steps, 
 from lazyvol.ops.registration._whole_particles import fold_wholes
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import STACK, require_same_grid, require_stack, unit_of
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import STACK, require_stack, unit_of
 
 __all__ = ["align", "average", "rotate", "shift", "shifts"]
 

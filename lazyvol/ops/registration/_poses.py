@@ -17,16 +17,8 @@ from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.ops import stats
 from lazyvol.ops.synthetic import _membranes
 from lazyvol.plan.blas_threads import local_scheduler
-from lazyvol.stack import (
-    SPATIAL,
-    STACK,
-    per_dim,
-    require_same_grid,
-    require_stack,
-    spacing,
-    spatial_dims,
-    unit_of,
-)
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import SPATIAL, STACK, per_dim, require_stack, spacing, spatial_dims, unit_of
 
 #: what places a particle: shifts by dim, or the angles of one
 Plain: TypeAlias = np.ndarray[Any, np.dtype[Any]] | Sequence[float] | Sequence[Sequence[float]]

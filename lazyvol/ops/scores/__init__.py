@@ -20,13 +20,13 @@ from lazyvol.ops.scores._profile import correlation, profile
 from lazyvol.ops.scores._screen import screen
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
+from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (
-    PRESENT,
+    ALL_SPATIAL,
     SPATIAL,
     STACK,
     Dims,
     float_of,
-    require_same_grid,
     require_stack,
     spacing,
     unit_of,
@@ -55,7 +55,7 @@ def mse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -76,7 +76,7 @@ def rmse(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -97,7 +97,7 @@ def cosine(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -119,7 +119,7 @@ def ncc(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -142,7 +142,7 @@ def bce(
     stack: xr.DataArray,
     against: str | xr.DataArray = "average",
     *,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
@@ -167,7 +167,7 @@ def compare(
     against: str | xr.DataArray = "average",
     *,
     metrics: Sequence[str] = ("mse", "rmse", "cosine", "ncc"),
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.Dataset:

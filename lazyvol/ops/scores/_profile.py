@@ -21,7 +21,7 @@ from lazyvol.ops.scores._comparison import (
 )
 from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
-    PRESENT,
+    ALL_SPATIAL,
     SPATIAL,
     STACK,
     Dims,
@@ -41,7 +41,7 @@ Transform = Callable[[xr.DataArray], xr.DataArray]
 def correlation(
     a: xr.DataArray,
     b: xr.DataArray,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     *,
     confidence: float = 0.95,
     mask: xr.DataArray | None = None,

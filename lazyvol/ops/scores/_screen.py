@@ -16,7 +16,8 @@ from lazyvol.ops.registration._poses import Wedge
 from lazyvol.ops.scores._comparison import comparison
 from lazyvol.plan.reductions.fold import Fold, Output, together
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import SPATIAL, STACK, require_same_grid, require_stack, spacing, spatial_dims
+from lazyvol.same_grid import require_same_grid
+from lazyvol.stack import SPATIAL, STACK, require_stack, spacing, spatial_dims
 
 #: bytes of all particles' spectra together: with many particles they end at a lower frequency.
 #: 20,000 are so judged within 2 GiB

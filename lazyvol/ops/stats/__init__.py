@@ -31,11 +31,11 @@ from lazyvol.ops.stats._checks import freedom_of, require_ends
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
-    PRESENT,
+    ALL_SPATIAL,
     Dims,
-    apart,
     dims_of,
     float_of,
+    reduces_split_axes,
     require_mask,
     require_stack,
     with_units,
@@ -179,7 +179,7 @@ def count(
 @operation(unbounded=("ord",))
 def norm(
     stack: xr.DataArray,
-    dim: Dims = PRESENT,
+    dim: Dims = ALL_SPATIAL,
     *,
     ord: float = 2,
     skipna: bool = False,
@@ -339,7 +339,7 @@ def _statistics(
         names, stack.dtype, n, ddof=free,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
     )  # fmt: skip
-    if apart(stack, dims):
+    if reduces_split_axes(stack, dims):
         spec = replace(spec, scratch=spec.scratch + stack.dtype.itemsize)
     operands = (stack,) if mask is None else (stack, require_mask(mask))
     found = fold(spec, *operands, dims=dims, title="-".join(names))

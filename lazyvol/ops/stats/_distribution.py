@@ -15,7 +15,15 @@ from lazyvol.kernels.reductions import quantiles
 from lazyvol.kernels.reductions.quantiles import Digit
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import STACK, Dims, apart, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import (
+    STACK,
+    Dims,
+    dims_of,
+    float_of,
+    reduces_split_axes,
+    require_stack,
+    with_units,
+)
 
 #: bytes of the counts that a task of a selection may hold: they choose the width of a digit
 ROOM = 64 * 2**20
@@ -250,4 +258,8 @@ def _spare(stack: xr.DataArray, dims: Sequence[str], masked: bool) -> float:
     """Bytes per voxel of a tile that is laid out anew: its mask and what that keeps, float16 in a
     wider type, and values whose reduced axes are apart."""
     wider = 4.0 if stack.dtype == np.float16 else 0.0
-    return (1.0 + stack.dtype.itemsize) * masked + wider + stack.dtype.itemsize * apart(stack, dims)
+    return (
+        (1.0 + stack.dtype.itemsize) * masked
+        + wider
+        + stack.dtype.itemsize * reduces_split_axes(stack, dims)
+    )
