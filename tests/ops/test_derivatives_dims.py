@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import lazyvol as lv
-from lazyvol.kernels.derivatives import volumes
+from lazyvol.kernels.derivatives import outputs
 from tests.rows.derivatives import derived
 
 MANY = {"k": 3, "z": 5, "y": 7, "x": 6, "c": 4}
@@ -81,7 +81,7 @@ def test_any_dims_have_a_scale_and_no_others(dims, order):
 def test_tiles_cover_a_volume_once(halo):
     for shape in [(1, 1, 1), (3, 7, 1000), (2, 300, 300), (1, 5000, 9), (40, 1, 700), (5, 600, 70)]:
         seen = np.zeros(shape, int)
-        for place in volumes.tiles(shape, halo, 48 * 5000):
+        for place in outputs.tiles(shape, halo, 48 * 5000):
             seen[place] += 1
             assert seen[place].size <= 10_000
         assert (seen == 1).all()

@@ -1,4 +1,4 @@
-"""What derivatives are taken of: dims, distances, scale and border of a volume, checked."""
+"""Volumes to differentiate: dims, spacing, scale and boundary, checked, and verbs over them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.arrays import kernel_float
-from lazyvol.kernels.derivatives import gaussian_derivatives as kernels
-from lazyvol.kernels.derivatives.volumes import Task
+from lazyvol.kernels.derivatives import finite_differences, gaussian_derivatives
+from lazyvol.kernels.derivatives.outputs import DerivativeTask
 from lazyvol.kernels.filters import wide_windows
-from lazyvol.plan.recipes.borders import MODES, Mode
+from lazyvol.plan.recipes.borders import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
     Dims,
@@ -29,13 +29,17 @@ from lazyvol.stack import (
     unit_of,
 )
 
-#: in voxels: the sampled derivative of a narrower Gaussian is a difference of neighbours
-NARROWEST = 0.5
+#: smallest sigma in voxels: the sampled derivative of a narrower Gaussian is a difference
+SIGMA_MIN = 0.5
+#: bytes per voxel of a whole volume: six float64 fields, one of them padded threefold twice
+WHOLE_SCRATCH = 8.0 * 12
+#: bytes per voxel of a padded block for tiles of smoothed fields, which take some MiB
+TILE_SCRATCH = 1.0
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A volume and how to differentiate it; ``sigma`` in voxels, None for differences."""
+class Field:
+    """A volume and how to differentiate it; ``sigma`` is in voxels, None for differences."""
 
     volume: xr.DataArray
     dims: tuple[str, ...]
@@ -48,26 +52,27 @@ class Grid:
     @classmethod
     def of(
         cls,
+        op: str,
         volume: xr.DataArray,
         dim: Dims,
         sigma: Sigma | None,
         mode: Mode,
         fill: float,
         truncate: float,
-    ) -> "Grid":
-        """The grid that a caller's options mean."""
-        dims = differentiated(volume, dim)
+    ) -> "Field":
+        """Return the field of an operation's options; raise LabelError if they do not fit."""
+        dims = derivative_dims(op, volume, dim)
         steps = tuple(spacing(volume, d) for d in dims)
         if sigma is None:
-            _require_neighbours(volume, dims, mode)
+            _require_neighbours(op, volume, dims, mode)
             return cls(volume, dims, steps, None, mode, fill, truncate)
-        require_border(mode, fill, truncate)
-        voxels = in_voxels(volume, dims, sigma)
-        narrow = {d: round(s, 3) for d, s in zip(dims, voxels, strict=True) if s < NARROWEST}
+        require_boundary(op, fill, truncate)
+        voxels = sigma_in_voxels(op, volume, dims, sigma)
+        narrow = {d: round(s, 3) for d, s in zip(dims, voxels, strict=True) if s < SIGMA_MIN}
         if narrow:
             raise LabelError(
-                f"a derivative needs a sigma of {NARROWEST} voxels or more, got {narrow} voxels "
-                f"for {sigma=}; raise it, or take differences with sigma=None"
+                f"{op}: sigma must be {SIGMA_MIN} voxels or more, got {narrow} voxels for "
+                f"{sigma=}; raise it, or take differences with sigma=None"
             )
         return cls(volume, dims, steps, voxels, mode, fill, truncate)
 
@@ -78,171 +83,170 @@ class Grid:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a result."""
+        """Dtype of a result."""
         return float_of(self.volume.dtype)
 
     def task(
-        self, what: int, dtype: np.dtype[Any] | None = None, options: Sequence[float] = ()
-    ) -> Task:
-        """What the kernels are to make of the derivatives."""
-        return Task(what, self.axes, self.steps, dtype or self.dtype, tuple(options))
+        self, output: int, dtype: np.dtype[Any] | None = None, options: Sequence[float] = ()
+    ) -> DerivativeTask:
+        """Return the kernels' task for a result."""
+        return DerivativeTask(output, self.axes, self.steps, dtype or self.dtype, tuple(options))
 
     def reach(self, order: int) -> dict[str, int]:
-        """Voxels to each side that a derivative of an order sees."""
+        """Return the halo of a derivative of an order, in voxels on each side."""
         if self.sigma is None:
             return dict.fromkeys(self.dims, order)
-        return dict(
-            zip(self.dims, (kernels.radius(s, self.truncate, 1) for s in self.sigma), strict=True)
-        )
+        radii = [gaussian_derivatives.radius(s, self.truncate, 1) for s in self.sigma]
+        return dict(zip(self.dims, radii, strict=True))
 
     @property
     def is_wide(self) -> bool:
-        """Whether a volume and its halo would take too much memory at once."""
+        """Whether a volume with its halo would take too much memory."""
         return self.sigma is not None and is_wide(self.volume, self.reach(2))
 
-    def kernel(self, task: Task, whole: bool) -> Callable[..., Any]:
-        """The kernel for a task, of whole volumes or of blocks with a halo."""
+    def kernel(self, task: DerivativeTask, whole: bool) -> Callable[..., Any]:
+        """Return the kernel of a task for whole volumes, or for blocks with a halo."""
         if self.sigma is None:
-            return partial(kernels.of_differences, task=task)
+            return partial(finite_differences.of_block, task=task)
         scale: dict[str, Any] = {"task": task, "sigma": self.sigma, "truncate": self.truncate}
         if whole:
             return partial(
-                kernels.of_whole_gaussians, **scale, mode=self.mode, fill=float(self.fill)
+                gaussian_derivatives.of_whole_volumes,
+                **scale,
+                mode=self.mode,
+                fill=float(self.fill),
             )
-        return partial(kernels.of_gaussians, **scale)
+        return partial(gaussian_derivatives.of_block, **scale)
 
-    def made(
-        self, task: Task, title: str, new: Sequence[str] = (), *, power: int = 1
+    def result(
+        self, task: DerivativeTask, title: str, new: Sequence[str] = (), *, power: int = 1
     ) -> xr.DataArray:
-        """The result of a task, with new dims and unit (``power`` 0: none)."""
-        kernel, sizes = (
-            self.kernel(task, self.is_wide),
-            dict(zip(new, task.components, strict=True)),
-        )
+        """Return a task's result with ``new`` dims, in the volume's unit to ``power``."""
+        kernel = self.kernel(task, self.is_wide)
+        sizes = dict(zip(new, task.components, strict=True))
         if self.is_wide:
-            found = self.whole(kernel, sizes, task.dtype, title)
+            array = self.over_volumes(kernel, sizes, task.dtype, title)
         else:
-            found = self.stencil(
+            array = self.over_blocks(
                 kernel, sizes, task.dtype, self.reach(task.order), title, fills=True,
                 planes=len(new),
             )  # fmt: skip
-        return self.labelled(found, power, power * task.order)
+        return self.with_unit(array, power, power * task.order)
 
-    def stencil(
+    def over_blocks(
         self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any],
         depth: Mapping[str, int], title: str, *, scratch: float = 0.0, fills: bool = False,
         planes: int = 0,
     ) -> xr.DataArray:  # fmt: skip
-        """``kernel`` over the volume with this grid's border."""
-        data, made = self.volume.dtype, prod(sizes.values())
-        scratch += 0.0 if self.sigma is None else SMOOTHING
-        scratch += 0.0 if kernel_float(data) == data else kernel_float(data).itemsize
-        scratch += 0.0 if kernel_float(dtype) == dtype else made * kernel_float(dtype).itemsize
+        """Apply ``kernel`` to blocks with a halo."""
+        source, components = self.volume.dtype, prod(sizes.values())
+        scratch += 0.0 if self.sigma is None else TILE_SCRATCH
+        scratch += 0.0 if kernel_float(source) == source else kernel_float(source).itemsize
+        if kernel_float(dtype) != dtype:
+            scratch += components * kernel_float(dtype).itemsize
         return stencil(
             kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
             mode="clip" if self.sigma is None else self.mode, fill=self.fill, fills=fills,
             planes=planes, labels=self.labels(sizes), title=title,
         )  # fmt: skip
 
-    def whole(
+    def over_volumes(
         self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any], title: str
     ) -> xr.DataArray:
-        """``kernel`` over whole volumes."""
-        return of_wholes(kernel, self.volume, self.dims, sizes, dtype, self.labels(sizes), title)
+        """Apply ``kernel`` to whole volumes."""
+        labels = self.labels(sizes)
+        return over_whole_dims(kernel, self.volume, self.dims, sizes, dtype, labels, title)
 
     def labels(self, new: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """Coordinates of new dims along which there is something for each of the dims."""
+        """Return coordinates of those new dims that have an element for each of the dims."""
         return {d: self.dims for d in new if d.startswith("axis")}
 
-    def labelled(self, found: xr.DataArray, power: int, order: int) -> xr.DataArray:
-        """``found`` in the volume's unit to ``power`` over length to ``order``."""
-        unit = unit_over(self.volume, unit_of(self.volume, self.dims[0]), power, order)
-        attrs = {n: v for n, v in found.attrs.items() if n != "units"}
-        found.attrs = attrs | ({"units": unit} if unit else {})
-        return found
-
-
-#: bytes per voxel of a whole volume: six fields of float64, one of them padded threefold twice
-WHOLE = 8.0 * 12
+    def with_unit(self, array: xr.DataArray, power: int, order: int) -> xr.DataArray:
+        """Set the unit of ``array``: the volume's to ``power`` over length to ``order``."""
+        unit = _unit_over(self.volume, unit_of(self.volume, self.dims[0]), power, order)
+        attrs = {n: v for n, v in array.attrs.items() if n != "units"}
+        array.attrs = attrs | ({"units": unit} if unit else {})
+        return array
 
 
 def is_wide(stack: xr.DataArray, reach: Mapping[str, int]) -> bool:
-    """Whether a volume grown by ``reach`` on every side takes too much memory at once."""
+    """Return True if a stack padded by ``reach`` on every side takes too much memory."""
     return wide_windows.is_wide(stack.shape, [(reach.get(str(d), 0),) * 2 for d in stack.dims])
 
 
-def of_wholes(
+def over_whole_dims(
     kernel: Callable[..., Any], stack: xr.DataArray, dims: Sequence[str], sizes: Mapping[str, int],
     dtype: np.dtype[Any], labels: Mapping[str, Sequence[str]], title: str,
 ) -> xr.DataArray:  # fmt: skip
-    """``kernel`` over blocks whose ``dims`` are whole, with new dims at the end."""
-    own = tuple(str(d) for d in stack.dims)
-    found = blockwise(
-        kernel, stack, core=dims, out=(*own, *sizes), sizes=sizes, dtype=dtype, scratch=WHOLE,
-        title=title,
+    """Apply ``kernel`` to blocks whose ``dims`` are whole; new dims of ``sizes`` come last."""
+    result = blockwise(
+        kernel, stack, core=dims, out=(*(str(d) for d in stack.dims), *sizes), sizes=sizes,
+        dtype=dtype, scratch=WHOLE_SCRATCH, title=title,
     )  # fmt: skip
-    return found.assign_coords({d: (d, list(names)) for d, names in labels.items()})
+    return result.assign_coords({d: (d, list(names)) for d, names in labels.items()})
 
 
-#: bytes per voxel of a grown block for tiles of smoothed fields, which are of some MiB
-SMOOTHING = 1.0
-
-
-def differentiated(volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
-    """Dims to differentiate along: one to three, in one unit, of real numbers."""
-    require_stack(volume)
-    if volume.dtype.kind == "c":
-        raise LabelError(f"derivatives are of real numbers, got dtype={volume.dtype}; use .real")
-    dims = spatial_dims(volume) if dim is None else dims_of(volume, dim)
+def derivative_dims(op: str, volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Return the dims to differentiate along; raise LabelError unless one to three, in one unit."""
+    if require_stack(volume).dtype.kind == "c":
+        raise LabelError(
+            f"{op}: volume must hold real numbers, got dtype={volume.dtype}; take its .real"
+        )
+    dims = spatial_dims(volume) if dim is None else dims_of(volume, dim, what=f"{op}: dim")
     if not 1 <= len(dims) <= 3:
         raise LabelError(
-            f"derivatives are along one to three dims, got {dims} of {volume.dims}; name them "
-            f"with dim="
+            f"{op}: dim must name one to three dims, got {dims} of {volume.dims}; pass dim="
         )
     units = {d: unit_of(volume, d) for d in dims}
     if len(set(units.values())) > 1:
-        raise LabelError(f"derivatives are per one unit of length, got {units}; convert them")
+        raise LabelError(
+            f"{op}: volume must have one unit of length along {dims}, got {units}; convert them"
+        )
     return dims
 
 
-def in_voxels(volume: xr.DataArray, dims: Sequence[str], sigma: Sigma) -> tuple[float, ...]:
-    """A scale in the unit of the coordinates as one in voxels for each dim."""
-    given = per_dim(sigma, dims, "sigma")
-    bad = {d: s for d, s in given.items() if not (is_number(s) and 0 < s < np.inf)}
-    if set(given) != set(dims) or bad:
+def sigma_in_voxels(
+    op: str, volume: xr.DataArray, dims: Sequence[str], sigma: Sigma
+) -> tuple[float, ...]:
+    """Convert a scale in the unit of the coordinates to voxels along each dim."""
+    lengths = per_dim(sigma, dims, f"{op}: sigma")
+    bad = {d: s for d, s in lengths.items() if not (is_number(s) and 0 < s < np.inf)}
+    if set(lengths) != set(dims) or bad:
         raise LabelError(
-            f"sigma is one positive length or one for each of {tuple(dims)}, got {sigma!r}"
+            f"{op}: sigma must be one positive length or one for each of {tuple(dims)}, got "
+            f"{sigma!r}; the unit is {unit_of(volume, dims[0])}"
         )
-    return tuple(float(given[d]) / abs(spacing(volume, d)) for d in dims)
+    return tuple(float(lengths[d]) / abs(spacing(volume, d)) for d in dims)
 
 
-def require_border(mode: str, fill: float, truncate: float) -> None:
-    """Refuse a border or a reach that there is not."""
-    if mode not in MODES:
-        raise LabelError(f"mode is one of {MODES}, got {mode!r}")
-    if not np.isfinite(fill) or not 0 < truncate < np.inf:
-        raise LabelError(f"fill is finite and truncate above 0, got {fill=} and {truncate=}")
+def require_boundary(op: str, fill: float, truncate: float) -> None:
+    """Raise LabelError unless ``fill`` is finite and ``truncate`` positive."""
+    if not np.isfinite(fill):
+        raise LabelError(f"{op}: fill must be finite, got {fill=}; the default is 0.0")
+    if not 0 < truncate < np.inf:
+        raise LabelError(f"{op}: truncate must be above 0, got {truncate=}; the default is 4.0")
 
 
-def _require_neighbours(volume: xr.DataArray, dims: Sequence[str], mode: str) -> None:
+def _require_neighbours(op: str, volume: xr.DataArray, dims: Sequence[str], mode: str) -> None:
+    """Raise LabelError unless differences can be taken along ``dims``."""
     short = {d: volume.sizes[d] for d in dims if volume.sizes[d] < 2}
     if short:
         raise LabelError(
-            f"differences need two voxels or more along each of {tuple(dims)}, got {short}; leave "
-            f"those out of dim=, or give a sigma"
+            f"{op}: volume must have two voxels or more along each of {tuple(dims)} for "
+            f"differences, got {short}; leave these out of dim=, or pass a sigma"
         )
     if mode != "reflect":
         raise LabelError(
-            f"mode says what a Gaussian finds beyond the border, differences are one-sided there; "
-            f"got {mode=} without a sigma"
+            f"{op}: mode must be 'reflect' without a sigma, got {mode=}; differences are one-sided "
+            f"at the border, pass a sigma for a Gaussian"
         )
 
 
-def unit_over(volume: xr.DataArray, length: str, power: int, order: int) -> str | None:
-    """Unit of a volume to a power, over a length to another; None where there is none."""
+def _unit_over(volume: xr.DataArray, length: str, power: int, order: int) -> str | None:
+    """Return the volume's unit to ``power`` over ``length`` to ``order``; None without a unit."""
     unit = str(volume.attrs.get("units") or "")
     if not unit or power == 0:
         return None
     unit = f"({unit})" if any(c in unit for c in " /*^") else unit
-    above = unit if power == 1 else f"{unit}^{power}"
-    return f"{above}/{length}" if order == 1 else f"{above}/{length}^{order}"
+    numerator = unit if power == 1 else f"{unit}^{power}"
+    return f"{numerator}/{length}" if order == 1 else f"{numerator}/{length}^{order}"

@@ -1,4 +1,4 @@
-"""Measures of a volume at several scales, and of means of its gradient."""
+"""Vesselness over several scales, and structure tensors, which smooth at a second scale."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,106 +10,112 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.arrays import kernel_float
-from lazyvol.kernels.derivatives import gaussian_derivatives as kernels
-from lazyvol.kernels.derivatives import multiscale, outputs
+from lazyvol.kernels.derivatives import outputs, structure_tensor
+from lazyvol.kernels.derivatives import vesselness as kernels
+from lazyvol.kernels.derivatives.gaussian_derivatives import radius
 from lazyvol.ops import stats
 from lazyvol.ops.derivatives._field import (
-    SMOOTHING,
-    Grid,
-    in_voxels,
+    TILE_SCRATCH,
+    Field,
     is_wide,
-    of_wholes,
-    require_border,
+    over_whole_dims,
+    require_boundary,
+    sigma_in_voxels,
 )
 from lazyvol.plan.recipes.borders import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import Dims, Sigma
 
-#: modes that continue products of derivatives
-CONTINUING = tuple(kernels.CONTINUED)
+#: modes by which products of derivatives can be continued
+PRODUCT_MODES = tuple(structure_tensor.PAD_MODES)
 
 
 def vesselness(
-    grids: Sequence[Grid], fixed: tuple[float, ...], widths: Sequence[float]
+    fields: Sequence[Field], shape_options: tuple[float, ...], norm_factors: Sequence[float]
 ) -> xr.DataArray:
-    """The largest vesselness over scales, of given 1 / 2 c^2."""
-    options = [(*fixed, w) for w in widths]
-    return _over(grids, outputs.VESSELNESS, options, grids[0].dtype, "", "vesselness")
+    """Return the maximum vesselness over scales; ``norm_factors`` are 1 / 2 c^2 of each."""
+    options = [(*shape_options, factor) for factor in norm_factors]
+    return _over_scales(fields, outputs.VESSELNESS, options, fields[0].dtype, "", "vesselness")
 
 
-def relative_vesselness(grids: Sequence[Grid], fixed: tuple[float, ...]) -> xr.DataArray:
-    """The largest vesselness over scales, c half of each volume's largest norm.
+def relative_vesselness(fields: Sequence[Field], shape_options: tuple[float, ...]) -> xr.DataArray:
+    """Return the maximum vesselness over scales, with c half of each volume's largest norm.
 
-    A pass of its own finds the norms.
+    The norms take a pass of their own.
     """
-    dtype, options = kernel_float(grids[0].dtype), [fixed] * len(grids)
-    parts = _over(grids, outputs.SHAPE, options, dtype, "part", "vesselness")
-    norms = _over(grids, outputs.NORM, options, dtype, "scale", "norm")
-    most = stats.max(norms, grids[0].dims, skipna=True)
-    peaks = [most.isel(scale=n, drop=True) for n in range(len(grids))]
+    dtype, options = kernel_float(fields[0].dtype), [shape_options] * len(fields)
+    parts = _over_scales(fields, outputs.VESSELNESS_PARTS, options, dtype, "part", "vesselness")
+    norms = _over_scales(fields, outputs.NORM, options, dtype, "scale", "norm")
+    largest = stats.max(norms, fields[0].dims, skipna=True)
     return blockwise(
-        partial(multiscale.relative_vesselness, dtype=grids[0].dtype), parts, *peaks,
-        core=("part",), out=tuple(str(d) for d in grids[0].volume.dims), dtype=grids[0].dtype,
-        scratch=16.0, title="vesselness",
+        partial(kernels.vesselness_from_parts, dtype=fields[0].dtype), parts,
+        *(largest.isel(scale=n, drop=True) for n in range(len(fields))), core=("part",),
+        out=tuple(str(d) for d in fields[0].volume.dims), dtype=fields[0].dtype, scratch=16.0,
+        title="vesselness",
     )  # fmt: skip
 
 
-def _over(
-    grids: Sequence[Grid], what: int, options: Sequence[Sequence[float]], dtype: np.dtype[Any],
-    new: str, title: str,
+def _over_scales(
+    fields: Sequence[Field], output: int, options: Sequence[Sequence[float]],
+    dtype: np.dtype[Any], new: str, title: str,
 ) -> xr.DataArray:  # fmt: skip
-    """``what`` at every scale: all of them along a ``new`` dim, or the largest."""
-    tasks = [g.task(what, dtype, o) for g, o in zip(grids, options, strict=True)]
-    reaches, whole = [g.reach(2) for g in grids], any(g.is_wide for g in grids)
-    depth = {d: 0 if whole else max(r[d] for r in reaches) for d in grids[0].dims}
+    """Return a result at every scale along the dim ``new``, or its maximum without one."""
+    tasks = [f.task(output, dtype, o) for f, o in zip(fields, options, strict=True)]
+    reaches, whole = [f.reach(2) for f in fields], any(f.is_wide for f in fields)
+    depth = {d: 0 if whole else max(r[d] for r in reaches) for d in fields[0].dims}
     kernel = partial(
-        multiscale.of_scales,
-        kernels=tuple(g.kernel(t, whole) for g, t in zip(grids, tasks, strict=True)),
+        kernels.over_scales,
+        kernels=tuple(f.kernel(t, whole) for f, t in zip(fields, tasks, strict=True)),
         trims=tuple(
-            tuple(max(0, depth[d] - r[d]) if d in depth else 0 for d in grids[0].volume.dims)
+            tuple(max(0, depth[d] - r[d]) if d in depth else 0 for d in fields[0].volume.dims)
             for r in reaches
         ),
-        apart=bool(new),
+        keep_scales=bool(new),
     )  # fmt: skip
-    each = prod(tasks[0].components)
-    sizes = {new: len(grids) * each} if new else {}
-    held = dtype.itemsize * each * (len(grids) if new else 1) if len(grids) > 1 else 0
+    components = prod(tasks[0].components)
+    sizes = {new: len(fields) * components} if new else {}
     if whole:
-        found = grids[0].whole(kernel, sizes, dtype, title)
+        array = fields[0].over_volumes(kernel, sizes, dtype, title)
     else:
-        found = grids[0].stencil(
+        held = dtype.itemsize * components * (len(fields) if new else 1) if len(fields) > 1 else 0
+        array = fields[0].over_blocks(
             kernel, sizes, dtype, depth, title, scratch=held, planes=len(sizes)
         )
-    return grids[0].labelled(found, 0, 0)
+    return fields[0].with_unit(array, 0, 0)
 
 
 def tensor(
-    what: int, volume: xr.DataArray, sigma: Sigma | None, inner: Sigma | None, mode: Mode,
-    truncate: float, dim: Dims, title: str,
+    op: str, output: int, volume: xr.DataArray, sigma: Sigma | None, inner: Sigma | None,
+    mode: Mode, truncate: float, dim: Dims,
 ) -> xr.DataArray:  # fmt: skip
-    """``what`` of Gaussian means of the products of first derivatives."""
-    require_border(mode, 0.0, truncate)
-    if mode not in CONTINUING:
-        raise LabelError(f"products are continued by one of {CONTINUING}, got {mode!r}")
-    grid = Grid.of(volume, dim, inner, mode if inner is not None else "reflect", 0.0, truncate)
+    """Return ``output`` of the Gaussian means of products of first derivatives."""
+    require_boundary(op, 0.0, truncate)
+    if mode not in PRODUCT_MODES:
+        raise LabelError(
+            f"{op}: mode must be one of {PRODUCT_MODES}, got {mode!r}; the default is 'reflect'"
+        )
+    field = Field.of(
+        op, volume, dim, inner, mode if inner is not None else "reflect", 0.0, truncate
+    )
     if sigma is None:
-        raise LabelError("a structure tensor needs the sigma of its means, got None")
-    outer = in_voxels(volume, grid.dims, sigma)
-    slopes = grid.made(grid.task(outputs.GRADIENT, kernel_float(grid.dtype)), "gradient", ("axis",))
-    task = grid.task(what)
-    reach = {d: kernels.radius(s, truncate) for d, s in zip(grid.dims, outer, strict=True)}
-    new = dict.fromkeys(("axis_other",)[: len(task.components) - 1], len(grid.dims))
+        raise LabelError(f"{op}: sigma must be the scale of the means, got None; pass a length")
+    outer = sigma_in_voxels(op, volume, field.dims, sigma)
+    dtype = kernel_float(field.dtype)
+    gradient = field.result(field.task(outputs.GRADIENT, dtype), "gradient", ("axis",))
+    task = field.task(output)
+    reach = {d: radius(s, truncate) for d, s in zip(field.dims, outer, strict=True)}
+    sizes = {"axis_other": len(field.dims)} if len(task.components) == 2 else {}
     scale: dict[str, Any] = {"task": task, "sigma": outer, "truncate": truncate, "mode": mode}
     if is_wide(volume, reach):
-        found = of_wholes(
-            partial(kernels.of_whole_products, **scale), slopes, (*grid.dims, "axis"), new,
-            task.dtype, grid.labels(new), title,
+        array = over_whole_dims(
+            partial(structure_tensor.of_whole_volumes, **scale), gradient, (*field.dims, "axis"),
+            sizes, task.dtype, field.labels(sizes), op,
         )  # fmt: skip
     else:
-        found = stencil(
-            partial(kernels.of_products, **scale),
-            slopes, depth=reach | {"axis": len(grid.dims) - 1}, mode="clip", dtype=task.dtype,
-            sizes=new, labels=grid.labels(new), planes=len(task.components), scratch=2 * SMOOTHING,
-            title=title,
+        array = stencil(
+            partial(structure_tensor.of_block, **scale),
+            gradient, depth=reach | {"axis": len(field.dims) - 1}, mode="clip", dtype=task.dtype,
+            sizes=sizes, labels=field.labels(sizes), planes=len(task.components),
+            scratch=2 * TILE_SCRATCH, title=op,
         )  # fmt: skip
-    return grid.labelled(found, 2, 2)
+    return field.with_unit(array, 2, 2)
