@@ -1,10 +1,10 @@
-"""The one door of public operations: what they are given is labelled, checked or refused in words.
+"""The decorator of public operations: it checks all arguments, and labels plain arrays.
 
-Plain arrays get labels: the first of an operation those of ``as_stack``, a mask or another array of
-the shape of that stack, of its last dims or of a volume in it the labels of the stack. What a
-``numpy.ma`` array masks does not count where the operation has an option ``mask`` that says which
-voxels count, and is NaN elsewhere. Options are held to the types that operations declare, numbers
-to finite ones. Stacks must hold real numbers, unless the operation is right for complex ones.
+The first plain array of a call gets the labels of ``as_stack``. A mask or another array gets those
+of the first stack, if it has the shape of that stack, of its last dims or of one volume. Masked
+values of a ``numpy.ma`` array are left out if the operation has a ``mask`` option, else they become
+NaN. Options are checked against the types in the signature, and numbers must be finite. Stacks must
+hold real numbers, unless the operation is declared to be right for complex ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from functools import wraps
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, overload
 
-from lazyvol.door.gate import Gate, Marks
+from lazyvol.door.arguments import ArgumentChecks, Declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,35 +31,35 @@ def operation(
     unbounded: Sequence[str] = ...,
     counts: str | None = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-def operation(function: Any = None, **marks: Any) -> Any:
-    """Make a function a public operation: what it is given goes through the door.
+def operation(function: Any = None, **declaration: Any) -> Any:
+    """Return a public operation: ``function`` behind checks of its arguments.
 
     Parameters
     ----------
     complex
-        Whether results are right for complex numbers; they are refused otherwise.
+        True if results are right for complex numbers; they are refused otherwise.
     dims
-        Dims of a plain array for a parameter, one tuple for each number of axes it may have.
+        By parameter: the dims of a plain array, one tuple for each number of axes it may have.
     siblings
-        Parameters that take an array with lengths and labels of its own.
+        Parameters that take a second stack with its own lengths and labels.
     unbounded
         Options whose numbers may be NaN or infinite.
     counts
-        Option that says which voxels of the first stack count.
+        Option that selects which voxels of the first stack count, by default ``mask``.
     """
     if function is None:
-        return lambda function: _through(function, Marks(**marks))
-    return _through(function, Marks())
+        return lambda function: _checked(function, Declaration(**declaration))
+    return _checked(function, Declaration())
 
 
-def _through(function: Any, marks: Marks) -> Any:
-    gate = Gate(function, marks)
-    admitted = gate.admitted
+def _checked(function: Any, declaration: Declaration) -> Any:
+    checks = ArgumentChecks(function, declaration)
+    admit = checks.admit
 
-    def opened(*args: Any, **kwargs: Any) -> Any:
-        return function(*(taken := admitted(args, kwargs))[0], **taken[1])
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*(arguments := admit(args, kwargs))[0], **arguments[1])
 
-    # doctest looks for examples in functions whose globals are those of the module
-    made = FunctionType(opened.__code__, function.__globals__, closure=opened.__closure__)
-    made.__dict__["gate"] = gate
-    return wraps(function)(made)
+    # doctest only finds examples of functions whose globals are those of the module
+    wrapper = FunctionType(call.__code__, function.__globals__, closure=call.__closure__)
+    wrapper.__dict__["checks"] = checks
+    return wraps(function)(wrapper)

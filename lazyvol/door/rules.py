@@ -1,4 +1,4 @@
-"""Rules that options are held to, made of the types that operations declare."""
+"""Rules of option values, derived from the type hints of operations."""
 
 import collections.abc as abc
 from collections.abc import Callable, Hashable, Sequence
@@ -13,58 +13,58 @@ import xarray as xr
 
 from lazyvol.voxels import filled_with_nan, is_masked
 
-#: what a rule answers for a value that breaks it
-NO: Any = object()
-#: numbers of Python that fit 64 bits, and a float
-WHOLE, LARGEST = 2**63, 2**1023
+#: returned by a rule for a value that breaks it
+REFUSED: Any = object()
+#: bounds of Python integers that fit 64 bits, and a float64
+MAX_WHOLE, MAX_FLOAT = 2**63, 2**1023
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, in words for one and for many, and the value as it is passed on.
+    """A rule of values, named in the singular and plural for messages.
 
-    ``admit`` answers ``NO`` for a value that breaks the rule. Numbers and texts of numpy become
-    Python's own, sequences become tuples.
+    ``admit`` returns a value as the operation takes it (numpy scalars as Python's, sequences as
+    tuples), or ``REFUSED``.
     """
 
-    words: str
-    many: str
+    singular: str
+    plural: str
     admit: Callable[[Any], Any]
 
 
 def rule_of(hint: Any, *, finite: bool = True) -> Rule:
-    """The rule for values of a type; ``finite`` keeps NaN and infinities out of its numbers."""
+    """Return the rule of a type hint; with ``finite`` its numbers exclude NaN and infinities."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _either([rule_of(kind, finite=finite) for kind in _flat(inner)])
+        return _any_of([rule_of(kind, finite=finite) for kind in _union_members(inner)])
     if origin is Literal:
-        return _one_of(inner)
+        return _literal(inner)
     if origin is tuple:
-        return _exactly([rule_of(kind, finite=finite) for kind in inner])
+        return _tuple_of([rule_of(kind, finite=finite) for kind in inner])
     if origin is abc.Sequence and inner == (Any,):
-        return Rule("nested sequences of numbers", "nested sequences of numbers", _table)
+        return Rule("nested sequences of numbers", "nested sequences of numbers", _nested_sequence)
     if origin in (abc.Sequence, abc.Iterable):
-        return _several(rule_of(inner[0], finite=finite))
+        return _sequence_of(rule_of(inner[0], finite=finite))
     if origin is abc.Mapping:
-        return _mapping(rule_of(inner[1], finite=finite))
+        return _mapping_of(rule_of(inner[1], finite=finite))
     if hint is float:
         return FINITE if finite else NUMBER
     if origin is abc.Callable:
-        return Rule("a function", "functions", lambda v: v if callable(v) else NO)
-    return PLAIN.get(origin or hint) or _instance(origin or hint)
+        return Rule("a function", "functions", lambda v: v if callable(v) else REFUSED)
+    return BY_TYPE.get(origin or hint) or _instance(origin or hint)
 
 
-def _flat(kinds: Sequence[Any]) -> list[Any]:
-    """Members of nested unions, None last."""
-    found: list[Any] = []
+def _union_members(kinds: Sequence[Any]) -> list[Any]:
+    """Return the members of nested unions, None last."""
+    members: list[Any] = []
     for kind in kinds:
         nested = get_origin(kind) in (Union, UnionType)
-        found += _flat(get_args(kind)) if nested else [kind]
-    return sorted(dict.fromkeys(found), key=lambda kind: kind is NoneType)
+        members += _union_members(get_args(kind)) if nested else [kind]
+    return sorted(dict.fromkeys(members), key=lambda kind: kind is NoneType)
 
 
-def _bare(value: Any) -> Any:
-    """A scalar of numpy, or an array in memory without axes, as Python's own."""
+def _as_python(value: Any) -> Any:
+    """Return a numpy scalar or 0-dimensional array in memory as a Python object."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, xr.DataArray) and value.ndim == 0 and value.chunks is None:
@@ -75,35 +75,35 @@ def _bare(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    found = _bare(value)
-    if isinstance(found, bool) or not isinstance(found, Real):
-        return NO
-    return found if isinstance(found, int | float) else float(found)
+    number = _as_python(value)
+    if isinstance(number, bool) or not isinstance(number, Real):
+        return REFUSED
+    return number if isinstance(number, int | float) else float(number)
 
 
 def _finite(value: Any) -> Any:
-    found = _number(value)
-    if found is NO:
-        return NO
-    fits = abs(found) < LARGEST if isinstance(found, int) else isfinite(found)
-    return found if fits else NO
+    number = _number(value)
+    if number is REFUSED:
+        return REFUSED
+    fits = abs(number) < MAX_FLOAT if isinstance(number, int) else isfinite(number)
+    return number if fits else REFUSED
 
 
 def _whole(value: Any) -> Any:
-    found = _bare(value)
-    if isinstance(found, bool) or not isinstance(found, Integral):
-        return NO
-    number = int(found)
-    return number if -WHOLE <= number < WHOLE else NO
+    number = _as_python(value)
+    if isinstance(number, bool) or not isinstance(number, Integral):
+        return REFUSED
+    number = int(number)
+    return number if -MAX_WHOLE <= number < MAX_WHOLE else REFUSED
 
 
 def _flag(value: Any) -> Any:
-    found = _bare(value)
-    return found if isinstance(found, bool) else NO
+    flag = _as_python(value)
+    return flag if isinstance(flag, bool) else REFUSED
 
 
 def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, str) else NO
+    return str(value) if isinstance(value, str) else REFUSED
 
 
 def _anything(value: Any) -> Any:
@@ -111,130 +111,133 @@ def _anything(value: Any) -> Any:
 
 
 def _none(value: Any) -> Any:
-    return None if value is None else NO
+    return None if value is None else REFUSED
 
 
-def _plain_array(value: Any) -> Any:
-    """numpy or dask arrays of numbers."""
+def _array(value: Any) -> Any:
+    """Admit numpy and dask arrays of numbers; masked values become NaN."""
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if not kind or kind not in "biufc" or isinstance(value, np.generic):
-        return NO
+        return REFUSED
     return filled_with_nan(value, "an array") if is_masked(value) else value
 
 
-def _table(value: Any) -> Any:
-    """Nested sequences of numbers as an array."""
+def _nested_sequence(value: Any) -> Any:
+    """Admit nested sequences of numbers, as an array."""
     if not isinstance(value, list | tuple):
-        return NO
+        return REFUSED
     try:
-        found = np.asarray(value)
+        array = np.asarray(value)
     except (ValueError, TypeError):
-        return NO
-    return found if found.dtype.kind in "biufc" else NO
+        return REFUSED
+    return array if array.dtype.kind in "biufc" else REFUSED
 
 
-def _type(value: Any) -> Any:
-    """A numpy type by name."""
+def _dtype(value: Any) -> Any:
+    """Admit a numpy type, as its name."""
     if not isinstance(value, str | type | np.dtype):
-        return NO
+        return REFUSED
     try:
         return np.dtype(value).name
     except (TypeError, ValueError):
-        return NO
+        return REFUSED
 
 
 FINITE = Rule("a finite number", "finite numbers", _finite)
 NUMBER = Rule("a number", "numbers", _number)
-TYPE = Rule("a float type, e.g. 'float32'", "types", _type)
-PLAIN: dict[Any, Rule] = {
+DTYPE = Rule("a float type, e.g. 'float32'", "types", _dtype)
+BY_TYPE: dict[Any, Rule] = {
     int: Rule("a whole number", "whole numbers", _whole),
     bool: Rule("True or False", "flags", _flag),
     str: Rule("a text", "texts", _text),
     NoneType: Rule("None", "None", _none),
     Hashable: Rule("a name", "names", _text),
     Any: Rule("anything", "anything", _anything),
-    np.ndarray: Rule("an array of numbers", "arrays of numbers", _plain_array),
+    np.ndarray: Rule("an array of numbers", "arrays of numbers", _array),
 }
 
 
-def _either(rules: Sequence[Rule]) -> Rule:
+def _any_of(rules: Sequence[Rule]) -> Rule:
     def admit(value: Any) -> Any:
         for rule in rules:
-            found = rule.admit(value)
-            if found is not NO:
-                return found
-        return NO
+            admitted = rule.admit(value)
+            if admitted is not REFUSED:
+                return admitted
+        return REFUSED
 
-    words = list(dict.fromkeys(r.words for r in rules))
-    many = list(dict.fromkeys(r.many for r in rules))
-    return Rule(joined(words), joined(many), admit)
+    singulars = list(dict.fromkeys(r.singular for r in rules))
+    plurals = list(dict.fromkeys(r.plural for r in rules))
+    return Rule(_alternatives(singulars), _alternatives(plurals), admit)
 
 
-def joined(words: Sequence[str]) -> str:
-    """Alternatives in words."""
-    *first, last = words
+def _alternatives(texts: Sequence[str]) -> str:
+    """Return texts joined as "a, b or c"."""
+    *first, last = texts
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _one_of(values: Sequence[Any]) -> Rule:
-    """One of a few texts and numbers; 1.0 and True are no 1."""
+def _literal(values: Sequence[Any]) -> Rule:
+    """Return the rule of a Literal: one of a few texts and numbers; 1.0 and True are not 1."""
 
     def admit(value: Any) -> Any:
-        found = str(value) if isinstance(value, str) else _bare(value)
-        return next((v for v in values if type(v) is type(found) and v == found), NO)
+        plain = str(value) if isinstance(value, str) else _as_python(value)
+        return next((v for v in values if type(v) is type(plain) and v == plain), REFUSED)
 
-    listed = joined([repr(v) for v in values])
-    words = f"one of {', '.join(map(repr, values))}" if len(values) > 1 else listed
-    return Rule(words, words, admit)
+    choices = ", ".join(map(repr, values))
+    text = f"one of {choices}" if len(values) > 1 else choices
+    return Rule(text, text, admit)
 
 
 def _items(value: Any) -> Any:
-    """Elements of an ordered collection with one axis; ``NO`` where it is none."""
+    """Return the elements of an ordered collection with one axis, else ``REFUSED``."""
     if isinstance(value, str | bytes | abc.Mapping | abc.Set | xr.Dataset):
-        return NO
+        return REFUSED
     if isinstance(value, np.ma.MaskedArray):
-        return NO
+        return REFUSED
     if isinstance(value, np.ndarray) or (isinstance(value, xr.DataArray) and value.chunks is None):
-        return tuple(np.asarray(value).tolist()) if value.ndim == 1 else NO
+        return tuple(np.asarray(value).tolist()) if value.ndim == 1 else REFUSED
     if hasattr(value, "dtype") or not isinstance(value, abc.Iterable):
-        return NO
+        return REFUSED
     return tuple(value)
 
 
-def _several(each: Rule) -> Rule:
+def _sequence_of(element: Rule) -> Rule:
     def admit(value: Any) -> Any:
         items = _items(value)
-        found = NO if items is NO else tuple(each.admit(item) for item in items)
-        return NO if found is NO or any(item is NO for item in found) else found
+        if items is REFUSED:
+            return REFUSED
+        admitted = tuple(element.admit(item) for item in items)
+        return REFUSED if any(item is REFUSED for item in admitted) else admitted
 
-    words = f"a sequence of {each.many}"
-    return Rule(words, words.replace("a sequence", "sequences", 1), admit)
+    return Rule(f"a sequence of {element.plural}", f"sequences of {element.plural}", admit)
 
 
-def _exactly(each: Sequence[Rule]) -> Rule:
+def _tuple_of(elements: Sequence[Rule]) -> Rule:
     def admit(value: Any) -> Any:
         items = _items(value)
-        if items is NO or len(items) != len(each):
-            return NO
-        found = tuple(rule.admit(item) for rule, item in zip(each, items, strict=True))
-        return NO if any(item is NO for item in found) else found
+        if items is REFUSED or len(items) != len(elements):
+            return REFUSED
+        admitted = tuple(rule.admit(item) for rule, item in zip(elements, items, strict=True))
+        return REFUSED if any(item is REFUSED for item in admitted) else admitted
 
-    words = f"{len(each)} {each[0].many}"
-    return Rule(words, f"groups of {words}", admit)
+    text = f"{len(elements)} {elements[0].plural}"
+    return Rule(text, f"groups of {text}", admit)
 
 
-def _mapping(each: Rule) -> Rule:
+def _mapping_of(element: Rule) -> Rule:
     def admit(value: Any) -> Any:
         if not isinstance(value, abc.Mapping) or isinstance(value, xr.Dataset):
-            return NO
-        found = {_text(key): each.admit(item) for key, item in value.items()}
-        return NO if NO in found or any(item is NO for item in found.values()) else found
+            return REFUSED
+        admitted = {_text(key): element.admit(item) for key, item in value.items()}
+        if REFUSED in admitted or any(item is REFUSED for item in admitted.values()):
+            return REFUSED
+        return admitted
 
-    words = f"a mapping from dims to {each.many}"
-    return Rule(words, words.replace("a mapping", "mappings", 1), admit)
+    text = f"from dims to {element.plural}"
+    return Rule(f"a mapping {text}", f"mappings {text}", admit)
 
 
 def _instance(kind: Any) -> Rule:
     name = getattr(kind, "__name__", str(kind))
     article = "an" if name[:1] in "AEIOU" else "a"
-    return Rule(f"{article} {name}", f"{name}s", lambda v: v if isinstance(v, kind) else NO)
+    return Rule(f"{article} {name}", f"{name}s", lambda v: v if isinstance(v, kind) else REFUSED)

@@ -24,7 +24,7 @@ STACK = lv.as_stack(A, voxel_size=2.0, unit="angstrom")
 @pytest.mark.parametrize("topic", TOPICS)
 def test_every_operation_has_the_door(topic):
     module = import_module(f"lazyvol.{topic}" if topic == "plots" else f"lazyvol.ops.{topic}")
-    doors = {getattr(module, n): n for n in module.__all__ if hasattr(getattr(module, n), "gate")}
+    doors = {getattr(module, n): n for n in module.__all__ if hasattr(getattr(module, n), "checks")}
     assert sorted(doors.values()) == sorted(module.__all__)
 
 

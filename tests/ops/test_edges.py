@@ -308,7 +308,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "mask of another unit": (
         lambda: lv.stats.mean(STACK, mask=shifted("nm")),
-        "in angstrom and in nm",
+        "got angstrom and nm",
     ),
     "mask of more dims": (lambda: lv.stats.mean(STACK.isel(k=0), "z", mask=STACK > 0), "first"),
     "projection along k": (lambda: lv.projections.mean(STACK, "k"), "lazyvol.stats reduces"),

@@ -1,14 +1,14 @@
-"""Values as messages show them: short, and arrays by their shape."""
+"""Values in error messages: short, and arrays by their shape."""
 
 from typing import Any
 
 import xarray as xr
 
-LONGEST = 60
+MAX_CHARACTERS = 60
 
 
-def shown(value: Any) -> str:
-    """A value in a message."""
+def show_value(value: Any) -> str:
+    """Return a value as text for a message."""
     if isinstance(value, xr.DataArray):
         return f"a DataArray with dims {tuple(map(str, value.dims))}"
     if isinstance(value, xr.Dataset):
@@ -16,4 +16,6 @@ def shown(value: Any) -> str:
     if getattr(value, "shape", ()) != ():
         return f"an array of shape {tuple(value.shape)}"
     text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({type(value).__name__})"
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]}... ({type(value).__name__})"
