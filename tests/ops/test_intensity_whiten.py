@@ -240,7 +240,7 @@ def test_any_names_of_dims_but_those_of_the_result():
         stack = lv.as_stack(table, dims=("k", name))
         np.testing.assert_allclose(whiten(stack).values, whitened(table), atol=1e-9)
         assert lv.clustering.components(stack, 2).scores.dims == ("k", "component")
-    with pytest.raises(LabelError, match="must not have the dim .component."):
+    with pytest.raises(LabelError, match="must not have the dim 'component'"):
         whiten(lv.as_stack(table, dims=("k", "component")))
 
 
