@@ -302,14 +302,13 @@ def require_stack(stack: Any) -> xr.DataArray:
     return stack
 
 
-def require_mask(mask: Any) -> xr.DataArray:
-    """Return ``mask``; raise LabelError if it is no labelled array of booleans."""
-    flags = require_stack(mask)
-    if flags.dtype != bool:
+def require_mask(what: str, mask: xr.DataArray) -> xr.DataArray:
+    """Return ``mask``; raise LabelError unless it is boolean. ``what`` is "op: param"."""
+    if mask.dtype != bool:
         raise LabelError(
-            f"mask must be boolean, got dtype={flags.dtype}; compare it, e.g. mask > 0"
+            f"{what} must be boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0"
         )
-    return flags
+    return mask
 
 
 def with_units(stack: xr.DataArray, power: int) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class ArgumentChecks:
                 arguments[name] = self._value(parameter, value, stack)
         if masked is not None and stack is not None:
             option = str(self.declaration.counts)
-            arguments[option] = _unmasked(stack, masked, arguments.get(option))
+            what = f"{self.name}: {option}"
+            arguments[option] = _unmasked(what, stack, masked, arguments.get(option))
         return arguments
 
     def _first(self, parameter: Parameter, value: Any) -> tuple[Any, Any]:
@@ -177,11 +178,13 @@ def _fitting(
     return array
 
 
-def _unmasked(stack: xr.DataArray, masked: Any, mask: xr.DataArray | None) -> xr.DataArray:
+def _unmasked(
+    what: str, stack: xr.DataArray, masked: Any, mask: xr.DataArray | None
+) -> xr.DataArray:
     """Return where a stack is not masked, and ``mask`` is True if it was given."""
     valid = xr.DataArray(~masked, dims=stack.dims)
     if mask is None:
         return valid
-    require_mask(mask)
+    require_mask(what, mask)
     require_same_grid(stack, mask)
     return (mask & valid).transpose(*(d for d in stack.dims))

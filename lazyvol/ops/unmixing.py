@@ -16,7 +16,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import channel_matrix
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import dims_of, float_of, require_stack
+from lazyvol.stack import dims_of, float_of
 
 __all__ = ["mix", "unmix"]
 
@@ -158,9 +158,6 @@ def _table(matrix: Matrix) -> np.ndarray[Any, np.dtype[Any]]:
 
 def _dim(stack: xr.DataArray, matrix: Matrix, dim: str | None, side: int) -> str:
     """Dim of the stack that runs along one side of the matrix."""
-    require_stack(stack)
-    if stack.dtype.kind == "c":
-        raise LabelError(f"mixtures are of real numbers, got dtype={stack.dtype}; use .real")
     if not stack.ndim:
         raise LabelError(f"a mixture has a dim of components or channels, got {stack.dims=}")
     named = str(matrix.dims[side]) if isinstance(matrix, xr.DataArray) else None

@@ -335,7 +335,7 @@ def test_a_part_reads_what_it_needs():
 STACK = labelled(values("float32"))
 POINTS = cloud(5)
 REFUSED: dict[str, tuple[Any, str]] = {
-    "size of 0": (lambda: DENSITY.blocks(STACK, 0), "1 or more, got size=0"),
+    "size of 0": (lambda: DENSITY.blocks(STACK, 0), "1 or more, got 0"),
     "half a voxel": (lambda: DENSITY.blocks(STACK, {"x": 1.5}), "whole number"),
     "no such dim": (lambda: DENSITY.blocks(STACK, {"t": 2}), "size must name some of the dims"),
     "no spatial dim": (

@@ -330,7 +330,7 @@ def test_other_dims_are_left_alone():
     ("call", "words"),
     [
         (lambda s: REGISTRATION.shifts(s, "mean"), "'average', a volume or a stack"),
-        (lambda s: REGISTRATION.shifts(s, s.isel(z=0)), "a reference has the dims"),
+        (lambda s: REGISTRATION.shifts(s, s.isel(z=0)), "reference must have the dims"),
         (lambda s: REGISTRATION.shifts(s, upsample=0), "whole number of parts"),
         (lambda s: REGISTRATION.shifts(s, upsample=1.5), "a whole number"),
         (lambda s: REGISTRATION.shifts(s, max_shift=-1.0), "length of 0 or more"),
@@ -339,7 +339,7 @@ def test_other_dims_are_left_alone():
         (lambda s: REGISTRATION.shifts(s, mask=s > 0, overlap=2.0), "part from 0 to 1"),
         (lambda s: REGISTRATION.shifts(s, mask=s > 0, weighting="phase"), "not weighted"),
         (lambda s: REGISTRATION.shifts(s.isel(k=[0])), "two or more particles"),
-        (lambda s: REGISTRATION.shifts(s.isel(k=0)), "the stack has dims"),
+        (lambda s: REGISTRATION.shifts(s.isel(k=0)), "without the dim .k."),
         (lambda s: REGISTRATION.shifts(s, s, leave_one_out=True), "leave_one_out=False"),
         (lambda s: REGISTRATION.shifts(s * 1j), "real numbers"),
         (lambda s: REGISTRATION.shift(s, (1, 2)), r"shape \(3,\), a number for each"),

@@ -141,7 +141,7 @@ def _over_volume(mask: xr.DataArray | None, stack: xr.DataArray, what: str) -> x
     if mask is None:
         return None
     volume = stack.isel({STACK: 0}, drop=True)
-    extra = [d for d in require_mask(mask).dims if d not in volume.dims]
+    extra = [d for d in require_mask(f"{what}: mask", mask).dims if d not in volume.dims]
     if extra:
         raise LabelError(
             f"{what}: mask must have dims of a volume, among {volume.dims}, got {extra=}; select "

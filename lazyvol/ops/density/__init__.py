@@ -9,7 +9,6 @@ it; ``array > threshold`` is a stack to count, too). Shares run from 0 to 1 and 
 from collections.abc import Callable, Mapping
 from functools import partial as bound
 from math import prod
-from operator import index
 from typing import Any, Literal
 
 import numpy as np
@@ -21,12 +20,13 @@ from lazyvol.kernels.filters import wide_windows
 from lazyvol.kernels.filters import window_fill as sliding
 from lazyvol.kernels.reductions import block_mean as reducing
 from lazyvol.ops._borders import Boundary
+from lazyvol.ops._checks import lengths_in_voxels
 from lazyvol.ops._grid import Like, space
 from lazyvol.ops.density import _points
 from lazyvol.ops.filters import _arguments
 from lazyvol.plan.recipes.borders import MODES, Mode
 from lazyvol.plan.verbs import stencil
-from lazyvol.stack import Size, float_of, per_dim, require_stack, spatial_dims, with_units
+from lazyvol.stack import Size, float_of, with_units
 
 __all__ = ["block_mean", "blocks", "local", "points"]
 
@@ -150,7 +150,7 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode | str = "valid") -> xr.
     >>> lv.density.local(volume, {"x": 3}, mode="constant").values.round(2)
     array([[[0.33, 0.67, 0.67, 0.67, 0.33, 0.  ]]])
     """
-    sizes = _sizes(_real(array), size)
+    sizes = lengths_in_voxels("local", array, size)
     if mode not in (*MODES, "valid"):
         raise LabelError(f"mode is one of {(*MODES, 'valid')}, got {mode!r}")
     if sum(n > 1 for n in sizes.values()) > sliding.MOST:
@@ -232,15 +232,14 @@ def points(
     """
     if method not in ("nearest", "linear"):
         raise LabelError(f"method is 'nearest' or 'linear', got {method!r}")
-    counted = None if weights is None else _real(weights)
-    return _points.gathered(_real(positions), counted, space(like), method == "linear")
+    return _points.gathered(positions, weights, space(like), method == "linear")
 
 
 def _per_block(
     kernel: Callable[..., Any], array: xr.DataArray, size: Size, partial: Partial, title: str
 ) -> xr.DataArray:
     """A kernel of ``blocks`` on whole blocks, labelled with their centres."""
-    sizes = _sizes(_real(array), size)
+    sizes = lengths_in_voxels(title, array, size)
     if partial not in ("error", "trim", "keep"):
         raise LabelError(f"partial is 'error', 'trim' or 'keep', got {partial!r}")
     rest = {d: array.sizes[d] % n for d, n in sizes.items() if array.sizes[d] % n}
@@ -259,23 +258,6 @@ def _per_block(
         depth={}, step=sizes, dtype=dtype, scratch=_scratch(array.dtype), fills=True, title=title,
     )  # fmt: skip
     return _centred(made, array, sizes)
-
-
-def _sizes(array: xr.DataArray, size: Size) -> dict[str, int]:
-    """Lengths of a block or window in voxels by dim."""
-    given = per_dim(size, spatial_dims(array), "size", known=array.dims)
-    found = {str(d): _whole(n) for d, n in given.items()}
-    if min(found.values()) < 1:
-        raise LabelError(f"size is in whole voxels, 1 or more, got {size=}")
-    return found
-
-
-def _whole(number: Any) -> int:
-    """A whole number; 0 where it is none."""
-    try:
-        return index(number)
-    except TypeError:
-        return 0
 
 
 def _scratch(dtype: np.dtype[Any]) -> float:
@@ -317,9 +299,3 @@ def _centres(positions: Any, size: int) -> Any:
     step = values[-1] - values[-2] if len(values) > 1 else 1.0
     beyond = values[-1:] + step * np.arange(1, missing + 1)
     return np.concatenate([values, beyond]).reshape(-1, size).mean(1)
-
-
-def _real(array: xr.DataArray) -> xr.DataArray:
-    if require_stack(array).dtype.kind == "c":
-        raise LabelError(f"a density is of real numbers, got dtype={array.dtype}; use .real")
-    return array

@@ -23,7 +23,6 @@ from lazyvol.stack import (
     float_of,
     is_number,
     per_dim,
-    require_stack,
     spacing,
     spatial_dims,
     unit_of,
@@ -188,10 +187,6 @@ def over_whole_dims(
 
 def derivative_dims(op: str, volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     """Return the dims to differentiate along; raise LabelError unless one to three, in one unit."""
-    if require_stack(volume).dtype.kind == "c":
-        raise LabelError(
-            f"{op}: volume must hold real numbers, got dtype={volume.dtype}; take its .real"
-        )
     dims = spatial_dims(volume) if dim is None else dims_of(volume, dim, what=f"{op}: dim")
     if not 1 <= len(dims) <= 3:
         raise LabelError(

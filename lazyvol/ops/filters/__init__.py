@@ -25,7 +25,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError, OptionError
+from lazyvol.errors import LabelError
 from lazyvol.ops._borders import Boundary
 from lazyvol.ops.filters import _arguments
 from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
@@ -125,7 +125,8 @@ def uniform(
     >>> lv.filters.uniform(volume, {"x": 3}).values
     array([[[1., 3., 3., 2., 3., 6.]]])
     """
-    return _arguments.averaged(stack, _arguments.windows(stack, size), Boundary(mode, fill))
+    windows = _arguments.windows("uniform", stack, size)
+    return _arguments.averaged(stack, windows, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -140,7 +141,7 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    windows = _arguments.windows(stack, size)
+    windows = _arguments.windows("minimum", stack, size)
     return _arguments.extreme(stack, windows, Boundary(mode, fill), "minimum")
 
 
@@ -156,7 +157,7 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    windows = _arguments.windows(stack, size)
+    windows = _arguments.windows("maximum", stack, size)
     return _arguments.extreme(stack, windows, Boundary(mode, fill), "maximum")
 
 
@@ -172,7 +173,7 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    windows = _arguments.windows(stack, size)
+    windows = _arguments.windows("median", stack, size)
     return _arguments.ranked(stack, windows, prod(windows) // 2, Boundary(mode, fill), "median")
 
 
@@ -208,7 +209,7 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    windows = _arguments.windows(stack, size)
+    windows = _arguments.windows("percentile", stack, size)
     if not 0 <= q <= 100:
         raise LabelError(f"q is a percentage, 0 to 100, got {q=}")
     number = min(prod(windows) - 1, int(prod(windows) * float(q) / 100.0))
@@ -229,13 +230,8 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    windows = _arguments.windows(stack, size)
+    windows = _arguments.windows("rank", stack, size)
     count = prod(windows)
-    if not _arguments.is_whole(number):
-        raise OptionError(
-            f"rank: number must be a whole number, got {number=}; for a part of the window use "
-            f"percentile"
-        )
     if not -count <= number < count:
         raise LabelError(f"a window of {count} voxels has ranks up to {count - 1}, got {number=}")
     return _arguments.ranked(stack, windows, number % count, Boundary(mode, fill), "rank")
@@ -313,7 +309,6 @@ def laplace(
     >>> lv.filters.laplace(lv.as_stack(np.array([[[0.0, 1.0, 4.0, 9.0, 9.0]]]))).values
     array([[[ 1.,  2.,  2., -5.,  0.]]])
     """
-    _arguments.real(stack)
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     if not dims:
         raise LabelError(f"differences are along one dim or more, got {dim=} of {stack.dims}")
@@ -378,6 +373,5 @@ def bandpass(
     >>> lv.filters.bandpass(volume, 8.0, 32.0, edge=0.0, dim="x").values.round(3)
     array([[[ 1.   ,  0.707,  0.   , -0.707, -1.   , -0.707, -0.   ,  0.707]]])
     """
-    _arguments.real(stack)
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     return _arguments.passed(stack, dims, shortest, longest, edge)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from lazyvol.kernels.filters import bandpass, correlate, separable, sliding_wind
 from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters.wide_windows import Reach, shortened
 from lazyvol.ops._borders import Boundary, axis_by_axis, bordered
+from lazyvol.ops._checks import lengths_in_voxels
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
     Sigma,
@@ -22,7 +22,6 @@ from lazyvol.stack import (
     float_of,
     is_number,
     per_dim,
-    require_stack,
     spacing,
     spatial_dims,
     unit_of,
@@ -40,21 +39,9 @@ BANDED = 32.0
 FARTHEST = 2**24
 
 
-def real(stack: xr.DataArray) -> xr.DataArray:
-    """``stack``, of real numbers."""
-    if require_stack(stack).dtype.kind == "c":
-        raise LabelError(
-            f"filters are for real numbers, got dtype={stack.dtype}; filter .real and .imag"
-        )
-    return stack
-
-
-def windows(stack: xr.DataArray, size: Size) -> tuple[int, ...]:
+def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
     """Voxels of a window along every axis, 1 where it has none."""
-    given = _per_dim(stack, size, "size")
-    found = {d: _whole(n) for d, n in given.items()}
-    if min(found.values()) < 1:
-        raise LabelError(f"size is in whole voxels, 1 or more, got {size=}")
+    found = lengths_in_voxels(op, stack, size)
     _require_length("size", max(found.values()))
     return tuple(found.get(str(d), 1) for d in stack.dims)
 
@@ -80,20 +67,7 @@ def _require_length(what: str, voxels: float) -> None:
 
 def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
     """An option for all spatial dims, or for those it names."""
-    return per_dim(option, spatial_dims(real(stack)), what, known=stack.dims)
-
-
-def is_whole(number: Any) -> bool:
-    """Whether a number counts something."""
-    return isinstance(number, int | np.integer) and not isinstance(number, bool)
-
-
-def _whole(number: Any) -> int:
-    """A whole number; 0 where it is none."""
-    try:
-        return index(number)
-    except TypeError:
-        return 0
+    return per_dim(option, spatial_dims(stack), what, known=stack.dims)
 
 
 def kernel_of(stack: xr.DataArray, kernel: Any, *, turned: bool) -> tuple[Array, tuple[Reach, ...]]:
@@ -102,7 +76,7 @@ def kernel_of(stack: xr.DataArray, kernel: Any, *, turned: bool) -> tuple[Array,
     ``turned`` for those of a convolution. The middle of an even length n is its element n // 2,
     as scipy.ndimage has it.
     """
-    dims = tuple(str(d) for d in real(stack).dims)
+    dims = tuple(str(d) for d in stack.dims)
     named = kernel if isinstance(kernel, xr.DataArray) else _named(stack, np.asarray(kernel))
     own = dims_of(stack, named.dims, what="a kernel")
     values = np.asarray(named.transpose(*(d for d in dims if d in own)).values)

@@ -31,7 +31,7 @@ from lazyvol.ops.intensity import _equalize
 from lazyvol.ops.intensity._equalize import Per
 from lazyvol.ops.intensity._whiten import whiten, whitening
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import ALL_SPATIAL, Dims, dims_of, float_of, require_stack
+from lazyvol.stack import ALL_SPATIAL, Dims, dims_of, float_of, require_mask
 
 __all__ = [
     "center",
@@ -359,14 +359,10 @@ def _scaled(
     unit: bool = False,
 ) -> xr.DataArray:
     """A kernel of ``scaling`` on whole particles; without ``unit`` the result has none."""
-    dims = dims_of(require_stack(stack), dim)
-    if stack.dtype.kind == "c":
-        raise LabelError(f"intensities are real numbers, got dtype={stack.dtype}; use .real")
-    if mask is not None and require_stack(mask).dtype != bool:
-        raise LabelError(f"a mask is boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0")
+    dims = dims_of(stack, dim)
     axes = tuple(sorted(stack.dims.index(d) for d in dims))
     dtype = float_of(stack.dtype)
-    operands = (stack,) if mask is None else (stack, mask)
+    operands = (stack,) if mask is None else (stack, require_mask(f"{title}: mask", mask))
     found = blockwise(
         partial(kernel, axes=axes, dtype=dtype), *operands, core=dims, dtype=dtype,
         scratch=_scratch(stack.dtype, prod(stack.sizes[d] for d in dims)), title=title,

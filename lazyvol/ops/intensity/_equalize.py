@@ -15,15 +15,13 @@ from lazyvol.ops import stats
 from lazyvol.ops.stats import _distribution
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import dims_of, float_of, require_stack, spatial_dims, with_units
+from lazyvol.stack import dims_of, float_of, require_mask, spatial_dims, with_units
 
 Per = Literal["stack", "particle"]
 
 
 def dims_per(stack: xr.DataArray, per: Per) -> tuple[str, ...]:
     """Dims whose voxels share a distribution."""
-    if require_stack(stack).dtype.kind == "c":
-        raise LabelError(f"intensities are real numbers, got dtype={stack.dtype}; use .real")
     if per not in ("stack", "particle"):
         raise LabelError(f"per is 'stack' or 'particle', got {per!r}")
     dims = dims_of(stack, None) if per == "stack" else spatial_dims(stack)
@@ -32,13 +30,11 @@ def dims_per(stack: xr.DataArray, per: Per) -> tuple[str, ...]:
     return dims
 
 
-def operands(stack: xr.DataArray, mask: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
+def operands(op: str, stack: xr.DataArray, mask: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
     """The stack, and its mask where there is one."""
     if mask is None:
         return (stack,)
-    if require_stack(mask).dtype != bool:
-        raise LabelError(f"a mask is boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0")
-    require_same_grid(stack, mask)
+    require_same_grid(stack, require_mask(f"{op}: mask", mask))
     return (stack, mask)
 
 
@@ -67,7 +63,7 @@ def display(
 ) -> xr.DataArray:
     """Grey levels from 0 to 255 between given limits, or two percentiles of what counts."""
     dims = dims_per(stack, per)
-    given = operands(stack, mask)
+    given = operands("display", stack, mask)
     if limits is None:
         found = stats.quantile(stack, _quantiles(percentiles), dims, skipna=True, mask=mask)
         ends = [found.isel(quantile=n, drop=True) for n in (0, 1)]
@@ -112,7 +108,7 @@ def gaussian_stretch(
     dims = dims_per(stack, per)
     if not (isfinite(n) and n > 0):
         raise LabelError(f"n is a number of standard deviations above 0, got {n=}")
-    given = operands(stack, mask)
+    given = operands("gaussian_stretch", stack, mask)
     flags = _counted(given, exclude) if exclude else mask
     counted = (stack,) if flags is None else (stack, flags)
     spec = stats.statistics_fold(
@@ -142,7 +138,7 @@ def equalise(
     dims, bins = dims_per(stack, per), _distribution.bins_of(bins)
     extent = _levels(stack.dtype, bins) if extent is None else extent
     limits = None if extent is None else _distribution.range_of(extent, bins)
-    given, dtype = operands(stack, mask), float_of(stack.dtype)
+    given, dtype = operands("equalise", stack, mask), float_of(stack.dtype)
     options: dict[str, Any] = {"exclude": exclude, "ends": ends, "dtype": dtype}
     if per == "stack":
         flags = _counted(given, exclude) if exclude or mask is not None else None

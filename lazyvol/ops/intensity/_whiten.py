@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import xarray as xr
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError, OptionError
+from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import eigenbasis
 from lazyvol.ops._covariance import (
     apply_to_table,
@@ -180,11 +180,9 @@ def _sized(
             f"whiten over one dim"
         )
     most = min(n - 1, p)
-    if keep is not None and keep % 1:
-        raise OptionError(f"whitening: keep must be a whole number, got {keep!r}; round it")
     if keep is not None and not 1 <= keep <= most:
         raise LabelError(f"{n} samples of {p} features have 1 to {most} components, got {keep=}")
-    return own, features, int(keep or most)
+    return own, features, keep or most
 
 
 def _by_samples(stack: xr.DataArray, own: Sequence[str]) -> bool:

@@ -240,7 +240,7 @@ def threshold(
     if method != "otsu":
         return _above(stack, _number(method))
     if mask is not None:
-        _fit(stack, require_mask(mask))
+        _fit(stack, require_mask("threshold: mask", mask))
     if per not in ("stack", "particle"):
         raise LabelError(f"per is 'stack' or 'particle', got {per!r}")
     number, ends = _levels(stack.dtype, bins)

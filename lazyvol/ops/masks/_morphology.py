@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, connected_components
+from lazyvol.ops._checks import whole_number
 from lazyvol.plan.connected_blocks import Stitching, stitched
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import Size, per_dim, require_mask, spacing, spatial_dims, with_units
@@ -153,9 +153,9 @@ def _reshaped(
     title: str,
 ) -> xr.DataArray:
     """A kernel of morphology on every volume, with a halo for its ``steps``."""
-    dims = _volume(mask)
-    times = _whole("iterations", iterations)
-    element = _element(mask, dims, radius, size, connectivity)
+    dims = _volume(title, mask)
+    times = whole_number(title, "iterations", iterations)
+    element = _element(title, mask, dims, radius, size, connectivity)
     depth = {
         str(d): steps * times * (n // 2) for d, n in zip(mask.dims, element.shape, strict=True)
     }
@@ -165,24 +165,15 @@ def _reshaped(
     return found
 
 
-def _volume(mask: xr.DataArray) -> tuple[str, ...]:
-    dims = spatial_dims(require_mask(mask))
+def _volume(op: str, mask: xr.DataArray) -> tuple[str, ...]:
+    dims = spatial_dims(require_mask(f"{op}: mask", mask))
     if not dims:
         raise LabelError(f"a volume has some of the dims z, y, x, got {mask.dims}; rename them")
     return dims
 
 
-def _whole(name: str, value: int, least: int = 1) -> int:
-    try:
-        number = index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise LabelError(f"{name} is a whole number of {least} or more, got {value!r}")
-    return number
-
-
 def _element(
+    op: str,
     mask: xr.DataArray,
     dims: tuple[str, ...],
     radius: float | None,
@@ -196,9 +187,9 @@ def _element(
     if radius is not None:
         own = _ball(mask, dims, radius)
     elif size is not None:
-        own = _box(mask, dims, size)
+        own = _box(op, mask, dims, size)
     else:
-        own = _neighbours(dims, connectivity)
+        own = _neighbours(op, dims, connectivity)
     order = [dims.index(str(d)) for d in mask.dims if d in dims]
     turned = own.transpose(order)
     lengths = iter(turned.shape)
@@ -214,17 +205,17 @@ def _ball(mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Any:
     return binary.ball(reach, steps, radius)
 
 
-def _box(mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Any:
+def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Any:
     sides = per_dim(size, dims, "size")
-    found = {d: _whole("size", n) for d, n in sides.items()}
+    found = {d: whole_number(op, "size", n) for d, n in sides.items()}
     if any(n % 2 == 0 for n in found.values()):
         raise LabelError(f"size gives odd numbers of voxels along {dims}, got {size!r}")
     # what is further away than the volume is long lies beyond the border from everywhere
     return np.ones([min(found.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
 
 
-def _neighbours(dims: tuple[str, ...], connectivity: int) -> Any:
-    if not 1 <= _whole("connectivity", connectivity) <= 3:
+def _neighbours(op: str, dims: tuple[str, ...], connectivity: int) -> Any:
+    if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
         raise LabelError(f"connectivity is 1, 2 or 3, got {connectivity!r}")
     return connected_components.neighbours(len(dims), connectivity)
 
@@ -261,8 +252,8 @@ def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     >>> lv.masks.label(lv.as_stack(np.array([[[1, 1, 0, 1, 0]]]) > 0)).values
     array([[[1, 1, 0, 2, 0]]], dtype=int32)
     """
-    dims = _volume(mask)
-    touching = _neighbours(dims, connectivity)
+    dims = _volume("label", mask)
+    touching = _neighbours("label", dims, connectivity)
     voxels = int(np.prod([mask.sizes[d] for d in dims]))
     dtype = np.dtype(np.int32 if voxels < 2**31 else np.int64)
     kernels = Stitching(

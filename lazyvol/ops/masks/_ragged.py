@@ -89,7 +89,7 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
 
 def _frame_of(points: xr.DataArray, mask: xr.DataArray, frame: str | None) -> str:
     """The dim of the frames, once the mask is found to fit."""
-    require_same_grid(require_stack(points), require_mask(mask))
+    require_same_grid(require_stack(points), require_mask("select: mask", mask))
     extra = [d for d in mask.dims if d not in points.dims]
     if extra:
         raise LabelError(f"a mask lies along dims of the points {points.dims}, got also {extra}")

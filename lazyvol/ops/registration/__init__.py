@@ -26,6 +26,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.registration import masked_correlation, phase_correlation
 from lazyvol.kernels.registration.phase_correlation import Search
+from lazyvol.ops._references import particles_besides
 from lazyvol.ops.registration._align import align
 from lazyvol.ops.registration._apply import rotate, shift
 from lazyvol.ops.registration._average import average
@@ -34,7 +35,7 @@ from lazyvol.ops.registration._whole_particles import fold_wholes
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import STACK, require_stack, unit_of
+from lazyvol.stack import require_mask, unit_of
 
 __all__ = ["align", "average", "rotate", "shift", "shifts"]
 
@@ -111,30 +112,22 @@ def shifts(
     dims = whole_dims(stack)
     if leave_one_out is None:
         leave_one_out = isinstance(reference, str)
-    against = reference_of(stack, reference, dims)
-    others = _others(stack, against, mask) if leave_one_out else 0
+    against = reference_of("shifts", stack, reference, dims)
+    omits = leave_one_out and mask is None
+    others = particles_besides("shifts", stack, against) if omits else 0
     search = _search(stack, dims, upsample, max_shift, weighting, others)
-    if mask is None and reference_mask is None:
+    for param, array in (("mask", mask), ("reference_mask", reference_mask)):
+        if array is not None:
+            require_same_grid(stack, require_mask(f"shifts: {param}", array))
+    flags = reference_mask if mask is None else mask
+    if flags is None:
         return _periodic(stack, against, dims, search)
-    flags = _flags(stack, reference_mask if mask is None else mask)
-    allowed = _flags(stack, flags if reference_mask is None else reference_mask)
+    allowed = flags if reference_mask is None else reference_mask
     if not 0 <= overlap <= 1:
         raise LabelError(f"overlap is a part from 0 to 1, got {overlap=}")
     if weighting != "none":
         raise LabelError(f"under a mask correlations are not weighted, got {weighting=}")
     return _masked(stack, against, flags, allowed, dims, search, overlap)
-
-
-def _others(stack: xr.DataArray, against: xr.DataArray, mask: xr.DataArray | None) -> int:
-    n = stack.sizes.get(STACK, 0)
-    if mask is not None:
-        return 0
-    if n < 2 or STACK in against.dims:
-        raise LabelError(
-            f"one is left out of an average of two or more particles along {STACK!r}, got {n} and "
-            f"a reference with dims {against.dims}; pass leave_one_out=False"
-        )
-    return n
 
 
 def _search(
@@ -153,13 +146,6 @@ def _search(
         raise LabelError(f"weighting is 'none' or 'phase', got {weighting!r}")
     limit = inf if max_shift is None else float(max_shift)
     return Search(steps(stack, dims), int(upsample), limit, weighting == "phase", others)
-
-
-def _flags(stack: xr.DataArray, mask: xr.DataArray | None) -> xr.DataArray:
-    if mask is None or require_stack(mask).dtype != bool:
-        raise LabelError("a mask is boolean; compare it first, e.g. mask > 0")
-    require_same_grid(stack, mask)
-    return mask
 
 
 def _is_single(*stacks: xr.DataArray) -> bool:

@@ -15,6 +15,7 @@ from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import pose_search, rotational_correlation, subvolume_average
 from lazyvol.kernels.registration.pose_refinement import ROOM
 from lazyvol.kernels.registration.pose_search import Hunt
+from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._average import layout_of
 from lazyvol.ops.registration._poses import (
     ANGLE,
@@ -24,7 +25,6 @@ from lazyvol.ops.registration._poses import (
     Shifts,
     Wedge,
     frequencies,
-    half_sets,
     in_degrees,
     in_voxels,
     reference_of,
@@ -152,7 +152,7 @@ def align(
                 f"halves must be False for one particle, got dims {stack.dims}; two half-sets are "
                 f"of a stack along {STACK!r}"
             )
-        reference = reference_of(stack, reference, dims)
+        reference = reference_of("align", stack, reference, dims)
         alone = align(
             stack.expand_dims(STACK), reference, angles, finest=finest, max_shift=max_shift,
             resolution=resolution, mask=mask, wedge=wedge, symmetry=symmetry,
@@ -162,7 +162,7 @@ def align(
     hunt = _hunt(stack, angles, finest, max_shift, resolution, symmetry, wedge, halves, dims)
     masks = [] if wedge is None else [frequencies(stack, wedge)]
     poses = _poses(stack, rotations, shifts, dims)
-    references = [reference_of(stack, reference, dims)] * (1 + halves)
+    references = [reference_of("align", stack, reference, dims)] * (1 + halves)
     if int(iterations) != iterations or iterations < 1:
         raise LabelError(f"iterations are 1 or more, got {iterations=}")
     for n in range(int(iterations)):
@@ -323,7 +323,7 @@ def _round(
         scratch=140.0 + 2 * ROOM / max(1, voxels),
     )
     numbers = xr.DataArray(np.arange(n), dims=(STACK,))
-    groups = half_sets(stack) if hunt.halves else numbers * 0
+    groups = half_sets("align", stack) if hunt.halves else numbers * 0
     operands = (numbers, groups, *references, *masks, *poses)
     return fold_wholes(spec, stack, *operands, whole=dims, dims=(STACK, *dims), title="align")
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import rotation_grids
-from lazyvol.ops import stats
+from lazyvol.ops._references import average_or
 from lazyvol.ops.synthetic import _membranes
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.same_grid import require_same_grid
@@ -33,11 +33,9 @@ EULER = ("rot", "tilt", "psi")
 
 def whole_dims(stack: xr.DataArray) -> tuple[str, ...]:
     """The spatial dims of a stack of real numbers; refused where it has none."""
-    dims = spatial_dims(require_stack(stack))
+    dims = spatial_dims(stack)
     if not dims:
         raise LabelError(f"particles have some of the dims z, y, x, the stack has {stack.dims}")
-    if stack.dtype.kind == "c":
-        raise LabelError(f"particles are real numbers, got dtype={stack.dtype}; use .real")
     empty = {d: n for d, n in stack.sizes.items() if d in dims and n == 0}
     if empty:
         raise LabelError(f"particles have one voxel or more along {dims}, got {empty}")
@@ -55,20 +53,17 @@ def steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
 
 
 def reference_of(
-    stack: xr.DataArray, reference: xr.DataArray | str, dims: Sequence[str]
+    op: str, stack: xr.DataArray, reference: xr.DataArray | str, dims: Sequence[str]
 ) -> xr.DataArray:
-    """What particles are held against, with all their spatial dims."""
-    if isinstance(reference, str):
-        if reference != "average":
-            raise LabelError(f"reference is 'average', a volume or a stack, got {reference!r}")
-        if STACK not in stack.dims:
-            raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
-        return stats.mean(stack, STACK)
-    missing = [d for d in dims if d not in require_stack(reference).dims]
+    """Return the reference, or the average of the stack; it must have all spatial dims."""
+    volume = average_or(op, "reference", reference, stack)
+    missing = [d for d in dims if d not in volume.dims]
     if missing:
-        raise LabelError(f"a reference has the dims {tuple(dims)}, got {reference.dims}")
-    require_same_grid(stack, reference)
-    return reference
+        raise LabelError(
+            f"{op}: reference must have the dims {tuple(dims)}, got {volume.dims}; add {missing}"
+        )
+    require_same_grid(stack, volume)
+    return volume
 
 
 def frequencies(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
@@ -242,15 +237,3 @@ def _of_rotation(stack: xr.DataArray, rotations: Rotation) -> list[xr.DataArray]
             f"along {STACK!r}, got {len(angles)}"
         )
     return [xr.DataArray(a, dims=(STACK,)) for a in angles.T]
-
-
-def half_sets(stack: xr.DataArray) -> xr.DataArray:
-    """Half-set of each particle as 0 or 1: by its coordinate ``half``, else even and odd."""
-    numbers = np.arange(stack.sizes[STACK]) % 2
-    if "half" in stack.coords and stack.coords["half"].dims == (STACK,):
-        values, numbers = np.unique(stack.coords["half"].values, return_inverse=True)
-        if len(values) != 2:
-            raise LabelError(
-                f"coordinate 'half' names two half-sets, got the values {values[:5].tolist()}"
-            )
-    return xr.DataArray(numbers.astype(np.int64), dims=(STACK,))

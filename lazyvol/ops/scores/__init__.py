@@ -15,6 +15,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import moments
 from lazyvol.kernels.screening import fourier_shell_correlation
+from lazyvol.ops._references import half_sets
 from lazyvol.ops.scores._comparison import comparison, relabelled
 from lazyvol.ops.scores._profile import correlation, profile
 from lazyvol.ops.scores._screen import screen
@@ -268,8 +269,7 @@ def halves(stack: xr.DataArray) -> xr.Dataset:
     >>> found.first.item(), found.second.item(), found.average.item()
     (1.0, 2.0, 1.5)
     """
-    require_stack(stack)
-    group = _half_sets(stack)
+    group = half_sets("halves", stack)
     sizes = np.bincount(group.values, minlength=2)
     dtype = float_of(stack.dtype)
     names = ("first", "second", "average", "variance")
@@ -285,18 +285,3 @@ def halves(stack: xr.DataArray) -> xr.Dataset:
     found = fold(spec, stack, group, dims=(STACK,), title="halves")
     found["variance"].attrs = {str(n): v for n, v in with_units(stack, 2).items()}
     return xr.Dataset(found)
-
-
-def _half_sets(stack: xr.DataArray) -> xr.DataArray:
-    """Half-set of each particle as 0 or 1."""
-    n = stack.sizes.get(STACK, 0)
-    if n < 2:
-        raise LabelError(f"half-sets need two or more particles along {STACK!r}, got {n}")
-    numbers = np.arange(n) % 2
-    if "half" in stack.coords and stack.coords["half"].dims == (STACK,):
-        values, numbers = np.unique(stack.coords["half"].values, return_inverse=True)
-        if len(values) != 2:
-            raise LabelError(
-                f"coordinate 'half' names two half-sets, got the values {values[:5].tolist()}"
-            )
-    return xr.DataArray(numbers.astype(np.int64), dims=(STACK,))

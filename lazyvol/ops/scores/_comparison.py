@@ -10,15 +10,14 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import comoments
-from lazyvol.ops.stats import statistics_fold
+from lazyvol.ops._references import average_or, particles_besides
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
-    STACK,
     Dims,
     dims_of,
     float_of,
-    require_stack,
+    require_mask,
     with_units,
 )
 
@@ -59,13 +58,12 @@ def comparison(
     dims = compared_dims(stack, dim)
     if "ncc" in metrics:
         require_several("ncc", stack, dims)
-    own = isinstance(against, str)
-    others = _others(stack) if (own if leave_one_out is None else leave_one_out) else 0
-    reference = _reference(stack, against)
-    if others and STACK in reference.dims:
-        raise LabelError(
-            f"leave_one_out needs an average without {STACK!r}, got dims {reference.dims}"
-        )
+    op = metrics[0] if len(metrics) == 1 else "compare"
+    if leave_one_out is None:
+        leave_one_out = isinstance(against, str)
+    # in float64 whatever the stack's type: (n avg - x) subtracts nearly equal sums
+    reference = average_or(op, "against", against, stack, np.dtype(np.float64))
+    others = particles_besides(op, stack, reference) if leave_one_out else 0
     dtype = float_of(stack.dtype)
     spec = agreement_fold(
         partial(comoments.finish, want=dict.fromkeys(metrics, dtype)),
@@ -74,10 +72,10 @@ def comparison(
         others=others,
         entropy="bce" in metrics,
     )
-    operands = (stack, reference) if mask is None else (stack, reference, mask)
+    masks = () if mask is None else (require_mask(f"{op}: mask", mask),)
     if set(dims) != set(stack.dims[-len(dims) :]):  # both are laid out anew
         spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
-    return Comparison(tuple(metrics), spec, operands, dims)
+    return Comparison(tuple(metrics), spec, (stack, reference, *masks), dims)
 
 
 def agreement_fold(
@@ -108,7 +106,6 @@ def relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.Data
 
 def compared_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     """Dims to compare over; "spatial" are those that the stack has."""
-    require_stack(stack)
     return dims_of(stack, dim)
 
 
@@ -120,26 +117,3 @@ def require_several(op: str, stack: xr.DataArray, dims: tuple[str, ...]) -> None
             f"{op}: dim must span two voxels or more, got {dims} of length 1 in "
             f"{dict(stack.sizes)}; pass dim={longer!r}"
         )
-
-
-def _others(stack: xr.DataArray) -> int:
-    n = stack.sizes.get(STACK, 0)
-    if n < 2:
-        raise LabelError(
-            f"leaving one out of the average needs two or more particles along {STACK!r}, got {n}; "
-            f"pass leave_one_out=False"
-        )
-    return n
-
-
-def _reference(stack: xr.DataArray, against: str | xr.DataArray) -> xr.DataArray:
-    """What is scored against. The average is in float64, whatever the stack's type:
-    (n avg - x) subtracts nearly equal sums."""
-    if not isinstance(against, str):
-        return require_stack(against)
-    if against != "average":
-        raise LabelError(f"against is 'average', a volume or a stack, got {against!r}")
-    if STACK not in stack.dims:
-        raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
-    spec = statistics_fold(("mean",), stack.dtype, stack.sizes[STACK], result=np.dtype(np.float64))
-    return fold(spec, stack, dims=(STACK,), title="average")["mean"]

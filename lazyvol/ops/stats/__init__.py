@@ -26,8 +26,8 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import moments
+from lazyvol.ops._checks import degrees_of_freedom, require_extremes
 from lazyvol.ops.stats import _distribution
-from lazyvol.ops.stats._checks import freedom_of, require_ends
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
@@ -37,7 +37,6 @@ from lazyvol.stack import (
     float_of,
     reduces_split_axes,
     require_mask,
-    require_stack,
     with_units,
 )
 
@@ -258,7 +257,7 @@ def quantile(
     >>> lv.stats.quantile(stack, (0.0, 0.25, 1.0)).values.ravel()
     array([1.  , 1.75, 8.  ])
     """
-    flags = None if mask is None else require_mask(mask)
+    flags = None if mask is None else require_mask("quantile: mask", mask)
     return _distribution.quantile(stack, q, dim, skipna, flags)
 
 
@@ -286,7 +285,7 @@ def histogram(
     >>> found.counts.values, found.edges.values
     (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
     """
-    flags = None if mask is None else require_mask(mask)
+    flags = None if mask is None else require_mask("histogram: mask", mask)
     return _distribution.histogram(stack, bins, range, dim, flags)
 
 
@@ -327,21 +326,19 @@ def _statistics(
     absolute: bool = False,
 ) -> dict[str, xr.DataArray]:
     """Statistics by name, all from one fold."""
-    require_stack(stack)
-    if stack.dtype.kind == "c":
-        raise LabelError(f"statistics are of real numbers, got dtype={stack.dtype}; use .real")
+    op = names[0] if len(names) == 1 else "describe"
     dims = dims_of(stack, dim)
     n = prod(stack.sizes[d] for d in dims)
-    free = freedom_of("-".join(names), ddof, n if {"var", "std"} & set(names) else None)
+    free = degrees_of_freedom(op, ddof, n if {"var", "std"} & set(names) else None)
     if {"min", "max"} & set(names) and not absolute:
-        require_ends("-".join(names), stack, dims, n)
+        require_extremes(op, stack, dims, n)
     spec = statistics_fold(
         names, stack.dtype, n, ddof=free,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
     )  # fmt: skip
     if reduces_split_axes(stack, dims):
         spec = replace(spec, scratch=spec.scratch + stack.dtype.itemsize)
-    operands = (stack,) if mask is None else (stack, require_mask(mask))
+    operands = (stack,) if mask is None else (stack, require_mask(f"{op}: mask", mask))
     found = fold(spec, *operands, dims=dims, title="-".join(names))
     made = {n: found[NEEDS[n][1]] for n in names}
     for name, array in made.items():

@@ -15,15 +15,7 @@ from lazyvol.kernels.reductions import quantiles
 from lazyvol.kernels.reductions.quantiles import Digit
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
-from lazyvol.stack import (
-    STACK,
-    Dims,
-    dims_of,
-    float_of,
-    reduces_split_axes,
-    require_stack,
-    with_units,
-)
+from lazyvol.stack import STACK, Dims, dims_of, float_of, reduces_split_axes, with_units
 
 #: bytes of the counts that a task of a selection may hold: they choose the width of a digit
 ROOM = 64 * 2**20
@@ -42,18 +34,12 @@ def quantile(
     mask: xr.DataArray | None,
 ) -> xr.DataArray:
     """Quantiles over ``dim``: sorted where a block has all of it, else selected digit by digit."""
-    dims = dims_of(_real(stack), dim)
+    dims = dims_of(stack, dim)
     wanted, scalar = _probabilities(q)
     operands = (stack,) if mask is None else (stack, mask)
     how = _sorted if _whole(stack, dims) else _selected
     made = how(operands, dims, wanted, scalar, skipna)
     return made if scalar else made.assign_coords(quantile=("quantile", list(wanted)))
-
-
-def _real(stack: xr.DataArray) -> xr.DataArray:
-    if require_stack(stack).dtype.kind == "c":
-        raise LabelError(f"an order is of real numbers, got dtype={stack.dtype}; use .real")
-    return stack
 
 
 def _probabilities(q: float | Iterable[float]) -> tuple[tuple[float, ...], bool]:
@@ -175,7 +161,7 @@ def histogram(
     mask: xr.DataArray | None,
 ) -> xr.Dataset:
     """Counts in bins between ``ends``, or between the least and the greatest finite value."""
-    dims = dims_of(_real(stack), dim)
+    dims = dims_of(stack, dim)
     bins = bins_of(bins)
     ends = None if ends is None else range_of(ends, bins)
     operands = (stack,) if mask is None else (stack, mask)
