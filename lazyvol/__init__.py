@@ -58,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """A topic on first use: all of them take 1 s, which workers and commands save."""
+    """Import a topic at its first use: all topics take 1 s, which workers and commands save."""
     if name not in __all__:
         raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
     topic = import_module(f"lazyvol.{name}" if name == "plots" else f"lazyvol.ops.{name}")

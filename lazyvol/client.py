@@ -1,4 +1,4 @@
-"""Clusters: a client that listens on this machine alone, or one that joins an existing cluster."""
+"""Clusters: start one on this machine, or connect to an existing one; and progress bars."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 SCHEMES = ("tcp://", "tls://")
 
-#: pages of the scheduler: without the proxy, which would forward requests to any worker's port
+#: pages of the scheduler; the proxy is left out, as it forwards requests to any port of workers
 ROUTES = [
     "distributed.http.scheduler.prometheus",
     "distributed.http.scheduler.info",
@@ -31,15 +31,15 @@ ROUTES = [
     "distributed.http.health",
     "distributed.http.statics",
 ]
-#: without a dashboard the scheduler still listens, and only tells that it lives
+#: pages without a dashboard: the scheduler still answers health checks
 HEALTH = ["distributed.http.health"]
 
-#: shares of a process's limit at which it spills, pauses and is restarted. Plans stay below them;
-#: dask's own 60 % would write states to disk that fit
-MEMORY = {"target": False, "spill": 0.9, "pause": 0.93, "terminate": 0.95}
+#: shares of its memory limit at which a worker process spills, pauses and is restarted. Plans stay
+#: below them; at dask's default of 60 % it would spill states that fit
+MEMORY_LIMITS = {"target": False, "spill": 0.9, "pause": 0.93, "terminate": 0.95}
 
-#: a task is one thread: libraries that start their own would have more threads than cores
-THREADS = dict.fromkeys(
+#: each task is one thread: libraries that start their own would oversubscribe the cores
+SINGLE_THREADED = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), 1
 )
 
@@ -52,40 +52,50 @@ def connect(
     memory: int | float | str | None = None,
     dashboard: bool = True,
 ) -> "Client":
-    """A ``distributed.Client``, which everything lazy computes on from then on.
+    """A ``distributed.Client`` on which all lazy results are computed from now on.
 
-    Without an address it starts a cluster on this machine. All its ports, the dashboard's too,
-    listen on 127.0.0.1 alone: a scheduler's port runs any code it is sent, and the dashboard asks
-    for no password. ``client.dashboard_link`` is the dashboard's address; closing the client
-    stops the cluster.
+    Without an address a cluster is started on this machine. All its ports, including the
+    dashboard's, listen on 127.0.0.1 alone, because a scheduler runs any code it is sent and the
+    dashboard has no password. ``client.dashboard_link`` is the address of the dashboard; closing
+    the client stops the cluster.
 
     Parameters
     ----------
     address
         ``tcp://host:port`` or ``tls://host:port`` of a scheduler, or the path of its scheduler
-        file. For ``tls://`` the certificates are those of dask's configuration.
+        file. The certificates for ``tls://`` are taken from dask's configuration.
     workers
-        Processes to start, 1 by default: kernels release the lock of the interpreter, so threads
-        share memory at no cost.
+        Number of processes to start, by default 1: kernels release the interpreter lock, so that
+        threads of one process run in parallel and share memory.
     threads
-        Tasks that each process runs at once; by default all cores shared out.
+        Number of tasks that each process runs at once; by default the cores divided by
+        ``workers``.
     memory
-        Bytes, or text like ``"4GiB"``, for all processes together, this one not counted. What is
-        built from then on is cut to fit it (``explain`` tells), so that nothing spills to disk
-        or is killed: a process that reaches 95 % of its share is restarted.
+        Memory of all worker processes together, in bytes or as text like ``"4GiB"``. Operations
+        defined from now on are divided to fit it (see ``explain``), so that no worker spills to
+        disk or is restarted, as happens at 90 and 95 % of its share.
     dashboard
-        Whether the local cluster serves its dashboard.
+        If True, the local cluster serves its dashboard.
+
+    Returns
+    -------
+    distributed.Client
+        Connected, and set as dask's default.
 
     Raises
     ------
     LabelError
-        If the address is of no known kind, or comes with options of a local cluster.
+        If the address is of no known kind, or is combined with options of a local cluster.
     BudgetError
-        If a process's share of the memory holds no more than the process itself.
+        If the share of a process is no larger than the process itself.
     SourceNotFoundError
-        If there is no such scheduler file.
+        If the scheduler file does not exist.
     ClusterError
         If no scheduler answers.
+
+    References
+    ----------
+    ``distributed.Client``, ``distributed.LocalCluster``.
 
     Examples
     --------
@@ -94,92 +104,90 @@ def connect(
     ...     lv.stats.var(stack).compute()
     """
     if address is None:
-        return _local(workers or 1, threads, memory, dashboard)
+        return _local_client(workers or 1, threads, memory, dashboard)
     if workers or threads or memory:
         raise LabelError(
-            f"workers, threads and memory are of a local cluster; the one at {address} has its "
-            f"own: leave them out"
+            f"connect: workers, threads and memory must be left out with an address, got "
+            f"{workers=}, {threads=} and {memory=} for {address}; set them where that cluster is "
+            f"started"
         )
-    return _joined(os.fspath(address))
+    return _remote_client(os.fspath(address))
 
 
-def _local(
+def _local_client(
     workers: int, threads: int | None, memory: int | float | str | None, dashboard: bool
 ) -> "Client":
     from distributed import Client
 
-    limit = "auto" if memory is None else _share(parse_bytes(memory), workers)
-    each = threads or max(1, (os.cpu_count() or 1) // workers)
+    limit = "auto" if memory is None else _memory_share(parse_bytes(memory), workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
     settings = {
-        **{f"distributed.worker.memory.{name}": share for name, share in MEMORY.items()},
+        **{f"distributed.worker.memory.{name}": share for name, share in MEMORY_LIMITS.items()},
         "distributed.scheduler.http.routes": list(ROUTES if dashboard else HEALTH),
         "distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ", {}), **THREADS,
+            **dask.config.get("distributed.nanny.pre-spawn-environ", {}), **SINGLE_THREADED,
         },
     }  # fmt: skip
     with dask.config.set(settings):
         return Client(
-            n_workers=workers, threads_per_worker=each, memory_limit=limit, host=LOOPBACK,
+            n_workers=workers, threads_per_worker=threads, memory_limit=limit, host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:0", scheduler_kwargs={"dashboard": dashboard},
         )  # fmt: skip
 
 
-def _share(memory: int, workers: int) -> int:
-    """Bytes of each process, refused where they leave it nothing to work with."""
+def _memory_share(memory: int, workers: int) -> int:
+    """Return the bytes of each process; raise BudgetError if the process itself needs them all."""
     share = memory // workers
     least = ceil((PROCESS + SLACK) / FILLED)
     if share <= least:
         raise BudgetError(
-            f"a process takes {enough(least)} before it has work, got {memory=} for {workers=}, "
-            f"that is {show_bytes(share)} each; give more memory or fewer workers"
+            f"connect: memory must be more than {enough(least)} for each worker, got {memory=} for "
+            f"{workers=}, that is {show_bytes(share)} each; give more memory or fewer workers"
         )
     return share
 
 
-def _joined(address: str) -> "Client":
+def _remote_client(address: str) -> "Client":
     from distributed import Client
 
-    named = address.startswith(SCHEMES)
-    if not named and "://" in address:
+    is_url = address.startswith(SCHEMES)
+    if not is_url and "://" in address:
         raise LabelError(
-            f"a scheduler is at tcp://host:port, tls://host:port or in a scheduler file, "
-            f"got {address!r}"
+            f"connect: address must be tcp://host:port, tls://host:port or a scheduler file, got "
+            f"{address!r}; change its scheme"
         )
-    if not named and not Path(address).is_file():
+    if not is_url and not Path(address).is_file():
         raise SourceNotFoundError(
-            f"no scheduler file at {address!r}; give tcp://host:port, or the file that "
+            f"connect: no scheduler file at {address!r}; give tcp://host:port, or the file that "
             f"dask scheduler --scheduler-file wrote"
         )
     try:
-        return Client(address) if named else Client(scheduler_file=address)
+        return Client(address) if is_url else Client(scheduler_file=address)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(
-            f"no scheduler answers at {address!r} ({str(error).splitlines()[0]}); check the "
-            f"address, and for tls:// the certificates in dask's configuration"
+            f"connect: no scheduler answers at {address!r} ({str(error).splitlines()[0]}); check "
+            f"the address, and for tls:// the certificates in dask's configuration"
         ) from error
 
 
 @contextmanager
 def tasks_at_once(workers: int | None) -> Iterator[None]:
-    """Context in which dask's local scheduler runs that many tasks at once, of a thread each.
-
-    None: as many as there are cores.
-    """
+    """Context in which dask's local scheduler runs ``workers`` tasks at once, else one per core."""
     with dask.config.set({} if workers is None else {"num_workers": workers}), one_thread_each():
         yield
 
 
 @contextmanager
 def progress_bar(label: str, *, shown: bool = True, stream: TextIO | None = None) -> Iterator[None]:
-    """Shows on ``stream`` (standard error) how far what is computed inside has got."""
+    """Context that shows the progress of computations on ``stream``, by default standard error."""
     if not shown:
         yield
         return
     bar = _Bar(label, stream or sys.stderr)
     client = current_client()
-    watch: Any = _LocalTasks(bar) if client is None else _cluster_tasks(client, bar)
+    watcher: Any = _LocalTasks(bar) if client is None else _cluster_tasks(client, bar)
     try:
-        with watch:
+        with watcher:
             yield
     except BaseException:
         bar.stop(complete=False)
@@ -188,10 +196,10 @@ def progress_bar(label: str, *, shown: bool = True, stream: TextIO | None = None
 
 
 class _Bar:
-    """One line of text: label, bar, share, seconds."""
+    """A progress bar on one line: label, bar, share, seconds."""
 
     WIDTH = 28
-    #: seconds between two drawings
+    #: seconds between two updates
     PAUSE = 0.2
 
     def __init__(self, label: str, stream: TextIO) -> None:
@@ -200,7 +208,7 @@ class _Bar:
         self._share = 0.0
 
     def show(self, done: int, total: int) -> None:
-        """Draw the share that is done, not more often than the eye follows."""
+        """Update the share of finished tasks, at most once per ``PAUSE``."""
         now = time.monotonic()
         self._share = max(self._share, done / total if total else 0.0)
         if now - self._drawn >= self.PAUSE:
@@ -223,7 +231,7 @@ class _Bar:
 
 
 class _LocalTasks(Callback):  # type: ignore[misc]
-    """Feeds a bar from dask's local scheduler."""
+    """Updates a bar from dask's local scheduler."""
 
     def __init__(self, bar: _Bar) -> None:
         super().__init__(posttask=self._count)
@@ -231,33 +239,33 @@ class _LocalTasks(Callback):  # type: ignore[misc]
 
     def _count(self, key: Any, result: Any, graph: Any, state: Any, worker: Any) -> None:
         done = len(state["finished"])
-        left = sum(len(state[name]) for name in ("ready", "waiting", "running"))
-        self._bar.show(done, done + left)
+        pending = sum(len(state[name]) for name in ("ready", "waiting", "running"))
+        self._bar.show(done, done + pending)
 
 
 @contextmanager
 def _cluster_tasks(client: "Client", bar: _Bar) -> Iterator[None]:
-    """Feeds a bar from a cluster's scheduler, asked twice a second."""
+    """Context that updates a bar from the scheduler of a cluster, twice a second."""
     stop = threading.Event()
-    before = client.run_on_scheduler(_counts)[0]
-    asking = threading.Thread(target=_ask, args=(client, bar, before, stop), daemon=True)
-    asking.start()
+    earlier = client.run_on_scheduler(_task_counts)[0]
+    poller = threading.Thread(target=_poll, args=(client, bar, earlier, stop), daemon=True)
+    poller.start()
     try:
         yield
     finally:
         stop.set()
-        asking.join(timeout=5)
+        poller.join(timeout=5)
 
 
-def _ask(client: "Client", bar: _Bar, before: int, stop: threading.Event) -> None:
+def _poll(client: "Client", bar: _Bar, earlier: int, stop: threading.Event) -> None:
     with suppress(OSError, TimeoutError, RuntimeError):
         while not stop.wait(0.5):
-            done, left = client.run_on_scheduler(_counts)
-            bar.show(done - before, done - before + left)
+            done, pending = client.run_on_scheduler(_task_counts)
+            bar.show(done - earlier, done - earlier + pending)
 
 
-def _counts(dask_scheduler: Any) -> tuple[int, int]:
-    """Tasks that have ever been done on a scheduler, and tasks that are left."""
+def _task_counts(dask_scheduler: Any) -> tuple[int, int]:
+    """Return the numbers of tasks that a scheduler has finished since its start, and of pending."""
     waiting = ("waiting", "queued", "processing", "no-worker")
     prefixes = list(dask_scheduler.task_prefixes.values())
     done = sum(p.state_counts["memory"] for p in prefixes)
@@ -265,7 +273,7 @@ def _counts(dask_scheduler: Any) -> tuple[int, int]:
 
 
 def current_client() -> "Client | None":
-    """The client that computes what is lazy, if there is one."""
+    """Return the default ``distributed.Client``, if there is one."""
     if "distributed" not in sys.modules:
         return None
     from distributed import default_client

@@ -1,24 +1,24 @@
-"""The one error tree: every refusal states the rule, the facts with names, and the remedy."""
+"""The exceptions of lazyvol. Every message states the rule, what was found, and the remedy."""
 
 
 class LazyvolError(Exception):
-    """Base of everything lazyvol refuses on purpose."""
+    """Base class of all exceptions that lazyvol raises on purpose."""
 
 
 class LabelError(LazyvolError, ValueError):
-    """Dims, coordinates, units or options of a stack do not fit the operation."""
+    """The dims, coordinates, units or options of a stack do not fit the operation."""
 
 
 class OptionError(LazyvolError, ValueError):
-    """The value of an option is outside what the operation accepts."""
+    """The value of an option is outside the range that the operation accepts."""
 
 
 class FormatError(LazyvolError, ValueError):
-    """A file's content breaks the rules of its format, or no reader knows it."""
+    """The content of a file violates its format, or no reader supports it."""
 
 
 class TruncatedError(FormatError):
-    """A file ends before the data its header promises."""
+    """A file ends before the data that its header announces."""
 
 
 class ChecksumError(LazyvolError, OSError):
@@ -26,40 +26,40 @@ class ChecksumError(LazyvolError, OSError):
 
 
 class MissingChunkError(LazyvolError, OSError):
-    """A chunk that the store's metadata promises is absent."""
+    """A chunk that the metadata of a store lists is missing."""
 
 
 class UnsafeSourceError(LazyvolError, ValueError):
-    """Reading the source would run code, leave the store, or use a codec off the allow-list."""
+    """Reading a source would run code, leave the store, or use a codec that is not allowed."""
 
 
 class LimitExceeded(LazyvolError, ValueError):
-    """A size or count in a file is beyond what a reader accepts before it allocates."""
+    """A size or count in a file exceeds the limit that a reader checks before it allocates."""
 
 
 class BudgetError(LazyvolError, MemoryError):
-    """A computation cannot be cut to fit the memory it was given."""
+    """A computation cannot be divided to fit the memory budget."""
 
 
 class SourceNotFoundError(LazyvolError, FileNotFoundError):
-    """Nothing is stored under the given path or pattern."""
+    """Nothing is stored under a path or pattern."""
 
 
 class SourceChangedError(LazyvolError, OSError):
-    """What was opened was replaced, rewritten or removed since, and is not what it was."""
+    """A source was replaced, rewritten or removed after it was opened."""
 
 
 class TargetExistsError(LazyvolError, FileExistsError):
-    """A result would replace something that is already there."""
+    """The target of a save already exists."""
 
 
 class StoreError(LazyvolError, OSError):
-    """The operating system refused to read or write a store (disk full, permissions, I/O error)."""
+    """The operating system failed to read or write a store (disk full, permissions, I/O error)."""
 
 
 class ClusterError(LazyvolError, ConnectionError):
-    """No cluster answers, or it refuses."""
+    """No scheduler answers at an address, or it refuses the connection."""
 
 
 class LossWarning(UserWarning):
-    """A file format has no place for some of what is saved; the message names all of that."""
+    """A file format cannot store part of the metadata; the message lists it."""

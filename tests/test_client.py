@@ -97,7 +97,7 @@ def test_without_a_dashboard_only_health_is_served():
     [
         ("http://127.0.0.1:1", {}, LabelError, "tcp://host:port"),
         ("nowhere.json", {}, SourceNotFoundError, "no scheduler file at 'nowhere.json'"),
-        ("tcp://127.0.0.1:1", {"workers": 2}, LabelError, "leave them out"),
+        ("tcp://127.0.0.1:1", {"workers": 2}, LabelError, "must be left out with an address"),
     ],
 )
 def test_refusals(address, options, error, message):

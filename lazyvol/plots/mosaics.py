@@ -1,7 +1,7 @@
-"""Mosaics: many small pictures at one scale.
+"""Mosaics: slices of one volume, or one image of each particle, at one scale.
 
-The second axis of a plane grows upwards, as in most viewers of MRC files. Contrast runs from the
-1st to the 99th percentile of what is shown unless ``limits`` says otherwise.
+The vertical axis of a plane points upwards, as in most viewers of MRC files. By default, contrast
+runs from the 1st to the 99th percentile of the values shown.
 """
 
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from lazyvol.errors import LabelError
 from lazyvol.plots.canvas import (
     Limits,
     Reduce,
-    colour_of,
-    coloured,
-    cut_dim,
+    colour_dim,
+    contrast_limits,
     draw_scale_bar,
-    flattened,
-    limits_of,
-    map_of,
+    limits_or_default,
     new_axes,
     position_text,
-    shown_limits,
+    reduced_along,
+    require_colormap,
+    rescaled_colours,
+    slicing_dim,
 )
 from lazyvol.stack import spacing, spatial_dims, unit_of
 from lazyvol.summary import sign_of
@@ -42,28 +42,35 @@ def slices(
     limits: Limits = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Computes ``n`` evenly spaced slices of a volume and draws them as one mosaic.
+    """Computes ``n`` evenly spaced slices of a volume, and draws them as a mosaic.
 
     Parameters
     ----------
     volume
-        (z, y, x), or images (k, y, x); only the slices shown are read. An image (y, x) is one
-        tile.
+        (z, y, x), or images (k, y, x), of which only the slices shown are read; an image (y, x) is
+        one tile.
     dim
-        The dim that is cut: by default z, or that of a stack of images.
+        Dim across which to slice, by default z, or k of a stack of images.
     n
-        Number of slices, at most as many as there are.
+        Number of slices; fewer if the volume has fewer.
     columns
-        Tiles per row; as square as possible by default.
+        Number of tiles per row; by default the mosaic is as square as possible.
     cmap, limits
-        Colour map, and the values of its two ends.
+        Name of the matplotlib colour map, and the values at its two ends.
     ax
-        Axes to draw on; those of a new figure by default.
+        Axes to draw on; by default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        All slices, with their positions and one scale bar.
 
     Raises
     ------
     LabelError
-        If ``volume`` is not one volume, or has no ``dim``.
+        If ``volume`` is no volume, image or stack of images, or has no ``dim``.
+    OptionError
+        If matplotlib has no colour map ``cmap``.
 
     Examples
     --------
@@ -73,14 +80,14 @@ def slices(
     >>> plots.slices(volume, n=4).get_title()
     '4 slices along z'
     """
-    along = cut_dim(volume, dim)
+    along = slicing_dim(volume, dim)
     if along is None:
         return _mosaic(volume.expand_dims("tile").compute(), [""], columns, cmap, limits, False, ax)
-    places = np.unique(np.linspace(0, volume.sizes[along] - 1, max(1, n)).round().astype(int))
-    planes = volume.isel({along: [int(i) for i in places]}).transpose(along, ...).compute()
-    captions = [position_text(volume, along, int(i)) for i in places]
+    indices = np.unique(np.linspace(0, volume.sizes[along] - 1, max(1, n)).round().astype(int))
+    planes = volume.isel({along: [int(i) for i in indices]}).transpose(along, ...).compute()
+    captions = [position_text(volume, along, int(i)) for i in indices]
     ax = _mosaic(planes, captions, columns, cmap, limits, False, ax)
-    ax.set_title(f"{len(places)} slices along {along}")
+    ax.set_title(f"{len(indices)} slices along {along}")
     return ax
 
 
@@ -97,30 +104,38 @@ def montage(
     shared: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """Computes one picture of each volume of a small stack and draws them as a mosaic.
+    """Computes one image of each volume of a small stack, and draws them as a mosaic.
 
     Parameters
     ----------
     stack
-        (k, z, y, x) or images (k, y, x), one tile for each k; select the particles to
-        show first. With ``reduce="slice"`` only the central slices are read.
+        (k, z, y, x) or images (k, y, x), one tile per particle. With ``reduce="slice"`` only the
+        central slices are read.
     dim
-        The dim of a volume that is cut or projected, by default z.
+        Dim of a volume along which to slice or reduce, by default z.
     reduce
-        The central slice, or the mean or maximum along ``dim``.
+        ``"slice"`` for the central slice, ``"mean"`` or ``"max"`` along ``dim``.
     captions
-        One text per tile; the values of k by default.
+        One text per tile; by default the values of k.
     columns, cmap, limits
         As in ``slices``.
     shared
-        Whether all tiles share their contrast limits; by default each has its own.
+        If True, all tiles have the same contrast limits; by default each has its own.
     ax
-        Axes to draw on; those of a new figure by default.
+        Axes to draw on; by default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        All tiles, with captions and one scale bar.
 
     Raises
     ------
     LabelError
-        If ``stack`` has not one stack dim and three spatial ones, or captions do not fit.
+        If ``stack`` has not exactly one dim beside those of a volume or an image, or if there is
+        not one caption per tile.
+    OptionError
+        If matplotlib has no colour map ``cmap``.
 
     Examples
     --------
@@ -131,30 +146,33 @@ def montage(
     >>> sorted(t.get_text() for t in ax.texts)[-2:]
     ['first', 'last']
     """
-    first = _tiled(stack)
-    along = cut_dim(stack.isel({first: 0}, drop=True), dim)
-    words = _captions(stack, first) if captions is None else list(captions)
-    if len(words) != stack.sizes[first]:
-        raise LabelError(f"{stack.sizes[first]} tiles need as many captions, got {len(words)}")
-    shown = stack if along is None else flattened(stack, along, reduce)
-    planes = shown.transpose(first, ...).compute()
-    return _mosaic(planes, words, columns, cmap, limits, not (shared or limits), ax)
-
-
-def _tiled(stack: xr.DataArray) -> str:
-    """The dim whose indices are the tiles."""
-    colour, spatial = colour_of(stack), spatial_dims(stack)
-    rest = [str(d) for d in stack.dims if d not in spatial and d != colour]
-    if len(rest) != 1 or not stack.sizes[rest[0]]:
+    tile_dim = _tile_dim(stack)
+    along = slicing_dim(stack.isel({tile_dim: 0}, drop=True), dim)
+    texts = _default_captions(stack, tile_dim) if captions is None else list(captions)
+    if len(texts) != stack.sizes[tile_dim]:
         raise LabelError(
-            f"stack must have one dim beside those of a volume or an image, of one index or more, "
-            f"got {dict(stack.sizes)}; select the rest first, e.g. with .isel, or draw one volume "
-            f"with slices"
+            f"montage: captions must be {stack.sizes[tile_dim]} texts, one per tile, got "
+            f"{len(texts)}; add some, or select particles"
         )
-    return rest[0]
+    images = stack if along is None else reduced_along(stack, along, reduce)
+    planes = images.transpose(tile_dim, ...).compute()
+    return _mosaic(planes, texts, columns, cmap, limits, not (shared or limits), ax)
 
 
-def _captions(stack: xr.DataArray, dim: str) -> list[str]:
+def _tile_dim(stack: xr.DataArray) -> str:
+    """Return the dim with one tile for each index."""
+    colour, spatial = colour_dim(stack), spatial_dims(stack)
+    others = [str(d) for d in stack.dims if d not in spatial and d != colour]
+    if len(others) != 1 or not stack.sizes[others[0]]:
+        raise LabelError(
+            f"montage: stack must have one dim beside those of a volume or an image, not empty, "
+            f"got {dict(stack.sizes)}; select along the others, e.g. with .isel, or draw one "
+            f"volume with slices"
+        )
+    return others[0]
+
+
+def _default_captions(stack: xr.DataArray, dim: str) -> list[str]:
     values = stack.coords[dim].values if dim in stack.coords else range(stack.sizes[dim])
     return [f"{dim} = {v}" for v in values]
 
@@ -165,39 +183,42 @@ def _mosaic(
     columns: int | None,
     cmap: str,
     limits: Limits,
-    own: bool,
+    own_limits: bool,
     ax: Axes | None,
 ) -> Axes:
-    """Planes (tile, row, column) in rows of tiles, with captions and one scale bar."""
+    """Draw planes (tile, row, column) in rows of tiles, with captions and one scale bar."""
     rows_dim, columns_dim = spatial_dims(planes.isel({planes.dims[0]: 0}, drop=True))
-    colour = colour_of(planes)
+    colour = colour_dim(planes)
     planes = planes if colour is None else planes.transpose(..., colour)
-    wide = columns or ceil(sqrt(len(planes)))
-    high = ceil(len(planes) / wide)
+    columns = columns or ceil(sqrt(len(planes)))
+    rows = ceil(len(planes) / columns)
     width, height = (planes.sizes[d] * abs(spacing(planes, d)) for d in (columns_dim, rows_dim))
     gap, line = 0.04 * width, 0.16 * width
-    ax = ax or new_axes(7.2, min(12.0, 7.2 * high * (height + line) / (wide * (width + gap)) + 0.5))
-    shared = shown_limits(planes, limits)
-    own = own and not (colour is not None and planes.dtype == np.uint8)
+    ax = ax or new_axes(
+        7.2, min(12.0, 7.2 * rows * (height + line) / (columns * (width + gap)) + 0.5)
+    )
+    shared = limits_or_default(planes, limits)
+    own_limits = own_limits and not (colour is not None and planes.dtype == np.uint8)
     for n, (plane, caption) in enumerate(zip(planes.values, captions, strict=True)):
-        left, bottom = n % wide * (width + gap), -(n // wide + 1) * (height + line)
-        low, high_value = limits_of(plane) if own else shared
-        plane = plane if colour is None else coloured(plane, (low, high_value))
+        left, bottom = n % columns * (width + gap), -(n // columns + 1) * (height + line)
+        low, high = contrast_limits(plane) if own_limits else shared
+        plane = plane if colour is None else rescaled_colours(plane, (low, high))
         ax.imshow(
-            plane, cmap=map_of(cmap), vmin=low, vmax=high_value, origin="lower",
+            plane, cmap=require_colormap(cmap), vmin=low, vmax=high, origin="lower",
             interpolation="nearest", extent=(left, left + width, bottom, bottom + height),
         )  # fmt: skip
         ax.text(left + width / 2, bottom + height + line / 6, caption, ha="center", fontsize=8)
-    _frame(ax, wide * (width + gap) - gap, high * (height + line))
-    last = -high * (height + line)
-    draw_scale_bar(ax, 0.05 * width, last + 0.05 * height, width, unit_of(planes, columns_dim))
+    _hide_frame(ax, columns * (width + gap) - gap, rows * (height + line))
+    bottom = -rows * (height + line)
+    draw_scale_bar(ax, 0.05 * width, bottom + 0.05 * height, width, unit_of(planes, columns_dim))
     ax.set_xlabel(f"{columns_dim} to the right, {rows_dim} upwards; "
                   f"tiles are {width:.4g} {sign_of(unit_of(planes, columns_dim))} wide",
                   fontsize=8)  # fmt: skip
     return ax
 
 
-def _frame(ax: Axes, width: float, height: float) -> None:
+def _hide_frame(ax: Axes, width: float, height: float) -> None:
+    """Set the limits of a mosaic, and remove ticks and box."""
     ax.set_xlim(0, width)
     ax.set_ylim(-height, 0)
     ax.set_aspect("equal")

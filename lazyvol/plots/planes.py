@@ -1,7 +1,7 @@
-"""Planes of one volume: slices, projections and maps of density, in physical units.
+"""Planes of one volume in physical units: orthogonal slices, projections, density maps.
 
-The second axis of a plane grows upwards, as in most viewers of MRC files. Contrast runs from the
-1st to the 99th percentile of what is shown unless ``limits`` says otherwise.
+The vertical axis of a plane points upwards, as in most viewers of MRC files. By default, contrast
+runs from the 1st to the 99th percentile of the values shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.plots.canvas import (
     AMBER,
     Limits,
-    cut_dim,
+    contrast_limits,
+    dim_edges,
     draw_plane,
-    edges_of,
-    extent_of,
-    flattened,
-    has_dim,
-    index_at,
-    limits_of,
+    image_extent,
+    limits_or_default,
+    nearest_index,
     new_axes,
     new_figure,
     position_text,
-    shown_limits,
+    reduced_along,
+    require_dim,
+    slicing_dim,
     volume_dims,
 )
 from lazyvol.stack import spacing, spatial_dims
@@ -42,24 +42,31 @@ def orthogonal(
     limits: Limits = None,
     axes: Sequence[Axes] | None = None,
 ) -> tuple[Axes, ...]:
-    """Computes three slices through a point and draws them at one scale; of an image, itself.
+    """Computes the three slices through a point, and draws them at one scale.
 
     Parameters
     ----------
     volume
-        (z, y, x), of which only the three slices are read; or an image (y, x).
+        (z, y, x), of which only the three slices are read; or an image (y, x), drawn as it is.
     at
-        Position of the point in the unit of the coordinates, per dim; the middle (n // 2) where
-        a dim is not named.
+        Position of the point by dim, in the unit of the coordinates; the middle, n // 2, along
+        other dims.
     cmap, limits
-        As in ``slices``; the limits are shared.
+        As in ``slices``; all three share the limits.
     axes
-        Three axes to draw on (one for an image); those of a new figure by default.
+        Three axes to draw on, one for an image; by default those of a new figure.
 
     Returns
     -------
-    tuple of Axes
-        Across z, across y, across x; one of an image.
+    tuple of matplotlib.axes.Axes
+        The slices across z, y and x; of an image one.
+
+    Raises
+    ------
+    LabelError
+        If ``volume`` is no volume or image, or a position lies outside.
+    OptionError
+        If there are not as many ``axes`` as planes, or matplotlib has no colour map ``cmap``.
 
     Examples
     --------
@@ -70,25 +77,23 @@ def orthogonal(
     ['z = 2 Å', 'y = 4 Å', 'x = 6 Å']
     """
     dims = spatial_dims(volume)
-    if len(dims) == 2 and cut_dim(volume, None) is not None:
+    if len(dims) == 2 and slicing_dim(volume, None) is not None:
         raise LabelError(
-            f"volume must have the dims ('z', 'y', 'x') or be an image, got {tuple(volume.dims)}; "
-            f"select an image, e.g. with .isel(k=0), or draw all with slices"
+            f"orthogonal: volume must have the dims ('z', 'y', 'x') or be an image, got "
+            f"{tuple(volume.dims)}; select an image, e.g. with .isel(k=0), or draw all with slices"
         )
     volume_dims(volume)
     for name in at or {}:
-        has_dim(dims, name)
-    index = {d: index_at(volume, d, (at or {}).get(d)) for d in dims}
+        require_dim(dims, name)
+    index = {d: nearest_index(volume, d, (at or {}).get(d)) for d in dims}
     if len(dims) == 2:
         return (_image(volume, index, cmap, limits, axes),)
     planes = {d: volume.isel({d: i}, drop=True).compute() for d, i in index.items()}
-    shown = limits or limits_of(np.concatenate([p.values.ravel() for p in planes.values()]))
-    if axes is not None and len(axes) != len(planes):
-        raise OptionError(f"orthogonal: axes must be {len(planes)} Axes, got {len(axes)}")
-    panels = tuple(axes) if axes is not None else _panels(planes)
+    limits = limits or contrast_limits(np.concatenate([p.values.ravel() for p in planes.values()]))
+    panels = _panels(planes) if axes is None else _require_panels(axes, len(planes))
     for ax, (dim, plane) in zip(panels, planes.items(), strict=True):
-        draw_plane(ax, plane, cmap, shown)
-        _cross(ax, volume, plane, index)
+        draw_plane(ax, plane, cmap, limits)
+        _draw_cross(ax, volume, plane, index)
         ax.set_title(position_text(volume, dim, index[dim]), fontsize=9)
     return panels
 
@@ -103,18 +108,30 @@ def projection(
     limits: Limits = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Computes the mean or the maximum of a volume along one dim and draws it.
+    """Computes the mean or the maximum of a volume along one dim, and draws it.
 
     Parameters
     ----------
     volume
-        (z, y, x), or images (k, y, x); all of it is read. An image (y, x) is drawn as it is.
+        (z, y, x), or images (k, y, x), read completely; an image (y, x) is drawn as it is.
     dim
-        The dim that vanishes: by default z, or that of a stack of images.
+        Dim along which to reduce, by default z, or k of a stack of images.
     reduce
         ``"mean"`` or ``"max"``.
     cmap, limits, ax
         As in ``slices``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The projection, with axes in physical units.
+
+    Raises
+    ------
+    LabelError
+        If ``volume`` is no volume, image or stack of images, or has no ``dim``.
+    OptionError
+        If matplotlib has no colour map ``cmap``.
 
     Examples
     --------
@@ -124,12 +141,10 @@ def projection(
     >>> ax.get_xlabel(), ax.get_ylabel(), ax.get_title()
     ('x (voxel)', 'z (voxel)', 'mean along y')
     """
-    along = cut_dim(volume, dim)
-    if reduce not in ("mean", "max"):
-        raise LabelError(f"reduce is 'mean' or 'max', got {reduce!r}")
-    plane = (volume if along is None else flattened(volume, along, reduce)).compute()
+    along = slicing_dim(volume, dim)
+    plane = (volume if along is None else reduced_along(volume, along, reduce)).compute()
     ax = ax or new_axes(4.6, 4.2)
-    draw_plane(ax, plane, cmap, shown_limits(plane, limits))
+    draw_plane(ax, plane, cmap, limits_or_default(plane, limits))
     ax.set_title("" if along is None else f"{reduce} along {along}", fontsize=10)
     return ax
 
@@ -144,18 +159,31 @@ def density(
     limits: Limits = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Computes one slice of a map of densities and draws it with a colour bar.
+    """Computes one slice of a density map, and draws it with a colour bar.
 
     Parameters
     ----------
     blocks
         (z, y, x), e.g. the share of occupied voxels in each block; images (k, y, x); or an
         image (y, x).
-    dim, at
-        The dim that is cut (by default z, or that of a stack of images), and where, in the unit
-        of its coordinate; the middle by default.
+    dim
+        Dim across which to slice, by default z, or k of a stack of images.
+    at
+        Position of the slice in the unit of ``dim``; by default the middle.
     cmap, limits, ax
-        As in ``slices``.
+        As in ``slices``; by default the limits are the extremes.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The slice, with a colour bar beside it.
+
+    Raises
+    ------
+    LabelError
+        If ``blocks`` is no volume, image or stack of images, lacks ``dim``, or ``at`` is outside.
+    OptionError
+        If matplotlib has no colour map ``cmap``.
 
     Examples
     --------
@@ -164,14 +192,14 @@ def density(
     >>> plots.density(lv.as_stack(np.eye(4)[None] * np.ones((3, 1, 1)))).get_title()
     'z = 1 voxel'
     """
-    along = cut_dim(blocks, dim)
+    along = slicing_dim(blocks, dim)
     plane, title = blocks, ""
     if along is not None:
-        index = index_at(blocks, along, at)
+        index = nearest_index(blocks, along, at)
         plane, title = blocks.isel({along: index}, drop=True), position_text(blocks, along, index)
     plane = plane.compute()
     ax = ax or new_axes(5.2, 4.2)
-    image = draw_plane(ax, plane, cmap, shown_limits(plane, limits, 0, 100))
+    image = draw_plane(ax, plane, cmap, limits_or_default(plane, limits, 0, 100))
     bar = ax.get_figure(root=True).colorbar(image, ax=ax, shrink=0.85)  # type: ignore[union-attr]
     bar.set_label(str(blocks.attrs.get("long_name", blocks.name or "density")))
     ax.set_title(title, fontsize=10)
@@ -182,28 +210,37 @@ def _image(
     image: xr.DataArray, index: Mapping[str, int], cmap: str, limits: Limits,
     axes: Sequence[Axes] | None,
 ) -> Axes:  # fmt: skip
-    """An image with lines through the point."""
-    if axes is not None and len(axes) != 1:
-        raise LabelError(f"axes must be one for an image, got {len(axes)}; give one of them")
-    ax = axes[0] if axes is not None else new_axes(4.6, 4.2)
+    """Draw an image with lines through the point."""
+    ax = new_axes(4.6, 4.2) if axes is None else _require_panels(axes, 1)[0]
     plane = image.compute()
-    draw_plane(ax, plane, cmap, shown_limits(plane, limits))
-    _cross(ax, image, plane, index)
+    draw_plane(ax, plane, cmap, limits_or_default(plane, limits))
+    _draw_cross(ax, image, plane, index)
     return ax
 
 
+def _require_panels(axes: Sequence[Axes], count: int) -> tuple[Axes, ...]:
+    """Return the given axes; raise OptionError if there are not ``count`` of them."""
+    if len(axes) != count:
+        raise OptionError(
+            f"orthogonal: axes must be {count} Axes, got {len(axes)}; pass one per plane"
+        )
+    return tuple(axes)
+
+
 def _panels(planes: Mapping[str, xr.DataArray]) -> tuple[Axes, ...]:
-    """Three axes whose widths follow the planes, so that all have one scale."""
-    extents = [extent_of(p) for p in planes.values()]
+    """Return three new axes as wide as their planes, so that all have one scale."""
+    extents = [image_extent(p) for p in planes.values()]
     widths = [abs(e[1] - e[0]) for e in extents]
     height = max(abs(e[3] - e[2]) for e in extents) / sum(widths)
     figure = new_figure(9.6, min(9.0, max(2.2, 8.4 * height + 0.8)))
     return tuple(figure.subplots(1, 3, width_ratios=widths))
 
 
-def _cross(ax: Axes, volume: xr.DataArray, plane: xr.DataArray, index: Mapping[str, int]) -> None:
-    """Thin lines where the other two slices are."""
+def _draw_cross(
+    ax: Axes, volume: xr.DataArray, plane: xr.DataArray, index: Mapping[str, int]
+) -> None:
+    """Draw thin lines at the positions of the other two slices."""
     row, column = (str(d) for d in plane.dims if d in index)
-    place = {d: edges_of(volume, d)[0] + (index[d] + 0.5) * spacing(volume, d) for d in index}
-    ax.axhline(place[row], color=AMBER, lw=0.7, alpha=0.8)
-    ax.axvline(place[column], color=AMBER, lw=0.7, alpha=0.8)
+    positions = {d: dim_edges(volume, d)[0] + (index[d] + 0.5) * spacing(volume, d) for d in index}
+    ax.axhline(positions[row], color=AMBER, lw=0.7, alpha=0.8)
+    ax.axvline(positions[column], color=AMBER, lw=0.7, alpha=0.8)

@@ -1,4 +1,4 @@
-"""Trees of clusters."""
+"""Dendrograms of trees of clusters."""
 
 import numpy as np
 import xarray as xr
@@ -9,11 +9,11 @@ from scipy.cluster import hierarchy
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops.clustering import clusters
-from lazyvol.plots.canvas import BLUE, CYCLE, GREY, new_axes, tidy
+from lazyvol.plots.canvas import BLUE, CYCLE, GREY, new_axes, style_curve
 from lazyvol.stack import STACK
 
-#: most leaves in a picture: beyond, labels are smaller than print; scipy draws by recursion too
-MOST = 200
+#: most leaves of a dendrogram: labels of more are illegible, and scipy recurses once per level
+MAX_LEAVES = 200
 
 
 @operation(dims={"tree": (("merge", "column"),)})
@@ -25,28 +25,37 @@ def dendrogram(
     leaves: int = 40,
     ax: Axes | None = None,
 ) -> Axes:
-    """Computes a tree of clusters and draws it: its leaves in a row, merges at their distance.
+    """Computes and draws a tree of clusters, with merges at the height of their distance.
 
     Parameters
     ----------
     tree
-        What ``clustering.linkage`` gives, or its array (merge, column).
+        A tree as ``clustering.linkage`` returns it, or its array (merge, column).
     distance
-        Where the tree is cut, drawn as a line. Each cluster of
-        ``clustering.clusters(tree, distance=...)`` has a colour of its own, of six in turn; what
-        lies above the cut is grey.
+        Distance at which to cut the tree, drawn as a line, in the unit of the distances. Each
+        cluster of ``clustering.clusters(tree, distance=...)`` gets one of six colours; merges above
+        the cut are grey.
     labels
-        Coordinate along k that names the leaves; ``"k"`` counts them from 0 where there is none.
+        Coordinate along k that names the leaves; ``"k"`` numbers them from 0 if there is none.
     leaves
-        Most leaves to draw, from 2 to 200. Of a larger tree the last merges are drawn: a leaf
-        ``(23)`` is then what 23 particles have become by earlier ones, and the axis says so.
+        Largest number of leaves to draw, from 2 to 200. Of a larger tree only the last merges are
+        drawn, and a leaf ``(23)`` stands for 23 particles that earlier ones have merged.
     ax
-        Axes to draw on; those of a new figure by default.
+        Axes to draw on; by default those of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The tree, with a legend if it is cut.
 
     Raises
     ------
     LabelError
-        If ``tree`` is no tree of ``clustering.linkage``, or an option does not fit.
+        If ``tree`` is no tree, ``labels`` no coordinate along k, or a number out of its range.
+
+    References
+    ----------
+    ``scipy.cluster.hierarchy.dendrogram``.
 
     Examples
     --------
@@ -57,111 +66,127 @@ def dendrogram(
     >>> [t.get_text() for t in ax.get_xticklabels()], ax.get_legend().get_texts()[0].get_text()
     (['1', '3', '0', '2'], 'cut at 3: 2 clusters')
     """
-    table = _table(tree).compute()
-    values = np.asarray(table.values, np.float64)
+    rows = _tree_rows(tree).compute()
+    values = np.asarray(rows.values, np.float64)
     _require_tree(values)
-    if not 2 <= leaves <= MOST:
-        raise LabelError(f"a picture of a tree has 2 to {MOST} leaves, got {leaves=}")
-    names, number = _names(tree, labels, len(values) + 1), _clusters(table, values, distance)
+    if not 2 <= leaves <= MAX_LEAVES:
+        raise LabelError(
+            f"dendrogram: leaves must be 2 to {MAX_LEAVES}, got {leaves}; the last merges of a "
+            f"larger tree are drawn"
+        )
+    names = _leaf_names(tree, labels, len(values) + 1)
+    cluster = _clusters_of_nodes(rows, values, distance)
     drawn = hierarchy.dendrogram(
         values, p=leaves, truncate_mode="lastp", no_plot=True, link_color_func=str
     )
-    shown = drawn["leaves"]
-    ax = tidy(ax or new_axes(float(np.clip(0.07 * len(shown), 6.4, 14.0)), 3.4))
-    _links(ax, drawn, [_colour(number, int(node)) for node in drawn["color_list"]])
+    nodes = drawn["leaves"]
+    ax = style_curve(ax or new_axes(float(np.clip(0.07 * len(nodes), 6.4, 14.0)), 3.4))
+    _draw_merges(ax, drawn, [_colour(cluster, int(node)) for node in drawn["color_list"]])
     sizes = values[:, 3].astype(int)
-    _leaves(ax, [names[i] if i < len(names) else f"({sizes[i - len(names)]})" for i in shown])
+    _label_leaves(ax, [names[i] if i < len(names) else f"({sizes[i - len(names)]})" for i in nodes])
     if distance is not None:
-        _cut(ax, distance, [_colour(number, i) for i in shown], int(number.max()) + 1)
-    ax.set_xlabel(_words(labels, len(shown), len(names)))
+        _draw_cut(ax, distance, [_colour(cluster, i) for i in nodes], int(cluster.max()) + 1)
+    ax.set_xlabel(_axis_text(labels, len(nodes), len(names)))
     ax.set_ylabel("distance")
     return ax
 
 
-def _table(tree: xr.Dataset | xr.DataArray) -> xr.DataArray:
+def _tree_rows(tree: xr.Dataset | xr.DataArray) -> xr.DataArray:
+    """Return the array (merge, column) of a tree."""
     if isinstance(tree, xr.Dataset) and "tree" in tree:
         return tree["tree"]
     if isinstance(tree, xr.DataArray):
         return tree
-    known = sorted(map(str, tree)) if isinstance(tree, xr.Dataset) else type(tree).__name__
-    raise LabelError(f"a tree is what clustering.linkage gives, got {known}")
+    raise LabelError(
+        f"dendrogram: tree must be a Dataset with 'tree', got one of {sorted(map(str, tree))}; "
+        f"make one with clustering.linkage"
+    )
 
 
 def _require_tree(values: np.ndarray) -> None:
-    """Refuse what no linkage is: other shapes, nodes that are not there or merge twice."""
+    """Raise LabelError for other shapes, and for nodes that do not exist yet or merge twice."""
     if values.ndim != 2 or values.shape[1] != 4 or not len(values):
         raise LabelError(
-            f"a tree is (merge, 4), got {values.shape}; make one with clustering.linkage"
+            f"dendrogram: tree must be (merge, 4), got {values.shape}; make one with "
+            f"clustering.linkage"
         )
-    joined, sizes = values[:, :2], np.r_[np.ones(len(values) + 1), values[:, 3]]
-    whole = np.isfinite(values).all() and (joined == np.rint(joined)).all()
+    merged, sizes = values[:, :2], np.r_[np.ones(len(values) + 1), values[:, 3]]
+    are_nodes = np.isfinite(values).all() and (merged == np.rint(merged)).all()
     if not (
-        whole
+        are_nodes
         and hierarchy.is_valid_linkage(values)
-        and (sizes[joined.astype(int)].sum(1) == values[:, 3]).all()
+        and (sizes[merged.astype(int)].sum(1) == values[:, 3]).all()
     ):
         raise LabelError(
-            "a tree joins two clusters that are there in each row, (left, right, distance, size), "
-            "and these are no such rows; make one with clustering.linkage"
+            "dendrogram: tree must merge two existing clusters in each row (left, right, distance, "
+            "size), got other rows; make one with clustering.linkage"
         )
 
 
-def _clusters(table: xr.DataArray, values: np.ndarray, distance: float | None) -> np.ndarray:
-    """Cluster that each node lies in; -1 for one that joins several, -2 for all without a cut."""
+def _clusters_of_nodes(
+    rows: xr.DataArray, values: np.ndarray, distance: float | None
+) -> np.ndarray:
+    """Return the cluster of each node; -1 if it merges several, -2 for all without a cut."""
     n = len(values) + 1
-    number = np.full(n + len(values), -2)
+    cluster = np.full(n + len(values), -2)
     if distance is None:
-        return number
-    number[:n] = clusters(table, distance=distance).values
+        return cluster
+    cluster[:n] = clusters(rows, distance=distance).values
     for node, (left, right) in enumerate(values[:, :2].astype(int), n):
-        number[node] = number[left] if number[left] == number[right] else -1
-    return number
+        cluster[node] = cluster[left] if cluster[left] == cluster[right] else -1
+    return cluster
 
 
-def _colour(number: np.ndarray, node: int) -> str:
-    own = int(number[node])
-    return {-2: BLUE, -1: GREY}.get(own) or CYCLE[own % len(CYCLE)]
+def _colour(cluster: np.ndarray, node: int) -> str:
+    """Return the colour of a node by its cluster."""
+    number = int(cluster[node])
+    return {-2: BLUE, -1: GREY}.get(number) or CYCLE[number % len(CYCLE)]
 
 
-def _cut(ax: Axes, distance: float, colours: list[str], count: int) -> None:
-    """The line of the cut, and leaves in the colours of their clusters."""
-    words = f"cut at {distance:.4g}: {count} cluster{'s' if count > 1 else ''}"
-    ax.axhline(distance, color=GREY, lw=1.1, ls=(0, (4, 3)), label=words)
-    # above the axes: anywhere inside, some tree has a branch
+def _draw_cut(ax: Axes, distance: float, colours: list[str], count: int) -> None:
+    """Draw the line of the cut, and colour the leaves by their clusters."""
+    text = f"cut at {distance:.4g}: {count} cluster{'s' if count > 1 else ''}"
+    ax.axhline(distance, color=GREY, lw=1.1, ls=(0, (4, 3)), label=text)
+    # above the axes, as any place inside may hold a branch
     ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
     for label, colour in zip(ax.get_xticklabels(), colours, strict=True):
         label.set_color(colour)
 
 
-def _links(ax: Axes, drawn: dict[str, list[list[float]]], colours: list[str]) -> None:
-    """Merges as brackets; the leaves stand at 0, 1, 2, ..."""
-    places = (np.array(drawn["icoord"]) - 5) / 10
+def _draw_merges(ax: Axes, drawn: dict[str, list[list[float]]], colours: list[str]) -> None:
+    """Draw merges as brackets over leaves at 0, 1, 2, ..."""
+    positions = (np.array(drawn["icoord"]) - 5) / 10
     heights = np.array(drawn["dcoord"])
-    ax.add_collection(LineCollection(list(np.stack([places, heights], -1)), colors=colours, lw=1.2))
-    ax.set_xlim(-0.8, len(places) + 0.8)
+    ax.add_collection(
+        LineCollection(list(np.stack([positions, heights], -1)), colors=colours, lw=1.2)
+    )
+    ax.set_xlim(-0.8, len(positions) + 0.8)
     ax.set_ylim(0, 1.05 * heights.max() or 1.0)
 
 
-def _leaves(ax: Axes, words: list[str]) -> None:
-    """Labels of the leaves, upright where they are many."""
-    size = float(np.clip(330 / len(words), 4, 8))
-    ax.set_xticks(range(len(words)), words, fontsize=size)
-    ax.tick_params(axis="x", length=0, rotation=90 if sum(map(len, words)) > 90 else 0)
+def _label_leaves(ax: Axes, labels: list[str]) -> None:
+    """Label the leaves, vertically if there is much text."""
+    size = float(np.clip(330 / len(labels), 4, 8))
+    ax.set_xticks(range(len(labels)), labels, fontsize=size)
+    ax.tick_params(axis="x", length=0, rotation=90 if sum(map(len, labels)) > 90 else 0)
 
 
-def _names(tree: xr.Dataset | xr.DataArray, labels: str, n: int) -> list[str]:
-    """Name of each particle: its value of a coordinate along k."""
+def _leaf_names(tree: xr.Dataset | xr.DataArray, labels: str, n: int) -> list[str]:
+    """Return the name of each particle: its value of a coordinate along k."""
     if labels in tree.coords and tree.coords[labels].dims == (STACK,):
         values = tree.coords[labels].values.tolist()
         return [f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
     if labels != STACK:
         known = [str(c) for c, v in tree.coords.items() if v.dims == (STACK,)]
-        raise LabelError(f"labels is a coordinate along {STACK!r}, among {known}, got {labels!r}")
+        raise LabelError(
+            f"dendrogram: labels must name a coordinate along {STACK!r}, among {known}, got "
+            f"{labels!r}; assign one with .assign_coords"
+        )
     return [str(number) for number in range(n)]
 
 
-def _words(labels: str, shown: int, n: int) -> str:
-    """What stands below the leaves, and whether they are all."""
+def _axis_text(labels: str, shown: int, n: int) -> str:
+    """Return the label of the axis, which says if only some merges are drawn."""
     name = "particle" if labels == STACK else labels
     if shown == n:
         return name

@@ -15,7 +15,7 @@ from lazyvol import plots
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
-from lazyvol.plots.canvas import BLUE, RED, bar_length, index_at, limits_of
+from lazyvol.plots.canvas import BLUE, RED, scale_bar_length, nearest_index, contrast_limits
 from tests.sources import READS, Counting, elements_read
 
 SHAPE = (7, 11, 13)
@@ -152,7 +152,7 @@ def test_montage_tiles_have_own_contrast_unless_shared():
 
 
 def test_montage_captions_fit_the_tiles():
-    with pytest.raises(LabelError, match="6 tiles need as many captions, got 1"):
+    with pytest.raises(LabelError, match="captions must be 6 texts, one per tile, got 1"):
         plots.montage(particles(), captions=["one"])
 
 
@@ -166,7 +166,7 @@ def test_flagged_scores_are_red_and_the_threshold_is_a_line():
     assert {0.25} in [set(line.get_ydata()) for line in ax.lines]
 
 
-def test_histogram_counts_every_finite_value_and_tells_of_the_others():
+def test_histogram_counts_finite_values_and_names_the_number_of_others():
     values = ncc()
     values[3] = np.nan
     ax = plots.histogram(values, flagged=values > 0.4, bins=12)
@@ -194,14 +194,20 @@ def test_several_correlations_are_told_apart():
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plots.orthogonal(particles()), "a picture must be of a volume"),
-        (lambda: plots.slices(volume(), dim="k"), "dim is one of"),
-        (lambda: plots.orthogonal(volume(), at={"q": 1.0}), "dim is one of"),
-        (lambda: plots.orthogonal(volume(), at={"z": 99.0}), "lies between -1.5 and 19.5 angstrom"),
-        (lambda: plots.scores(volume()), "a curve has one dim"),
-        (lambda: plots.scores(ncc(), flagged=ncc()), "flagged is boolean"),
-        (lambda: plots.correlation(xr.Dataset({"r": ("z", [1.0])})), "the curve is in"),
-        (lambda: plots.alpha_sweep(xr.Dataset({"ncc": ("q", [1.0])})), "each metric has dim"),
+        (lambda: plots.orthogonal(particles()), "array must be a volume"),
+        (lambda: plots.slices(volume(), dim="k"), "dim must be one of"),
+        (lambda: plots.orthogonal(volume(), at={"q": 1.0}), "dim must be one of"),
+        (
+            lambda: plots.orthogonal(volume(), at={"z": 99.0}),
+            "must be between -1.5 and 19.5 angstrom",
+        ),
+        (lambda: plots.scores(volume()), "values must have one dim"),
+        (lambda: plots.scores(ncc(), flagged=ncc()), "flagged must be boolean"),
+        (
+            lambda: plots.correlation(xr.Dataset({"r": ("z", [1.0])})),
+            "curve must have the variable",
+        ),
+        (lambda: plots.alpha_sweep(xr.Dataset({"ncc": ("q", [1.0])})), "metrics must have the dim"),
         (lambda: plots.montage(particles(), reduce="sum"), "one of 'slice', 'mean', 'max'"),
     ],
 )
@@ -212,24 +218,24 @@ def test_refusals_say_what_is_wrong(draw, message):
 
 @pytest.mark.parametrize("values", [np.zeros(5), np.full(5, np.nan), np.array([]), [1, np.inf]])
 def test_limits_are_never_equal(values):
-    low, high = limits_of(values)
+    low, high = contrast_limits(values)
     assert low < high
     assert np.isfinite([low, high]).all()
 
 
 def test_limits_leave_outliers_out():
     values = np.r_[np.linspace(0, 1, 1000), 1e6]
-    assert limits_of(values)[1] < 1.01
+    assert contrast_limits(values)[1] < 1.01
 
 
 @pytest.mark.parametrize(("span", "length"), [(100, 20), (8, 2), (0.4, 0.1), (4200, 1000)])
 def test_scale_bars_have_round_lengths(span, length):
-    assert bar_length(span) == pytest.approx(length)
+    assert scale_bar_length(span) == pytest.approx(length)
 
 
 def test_the_middle_is_half_the_length_rounded_down():
     even = lv.as_stack(np.zeros((4, 6, 7)))
-    assert [index_at(even, d, None) for d in "zyx"] == [2, 3, 3]
+    assert [nearest_index(even, d, None) for d in "zyx"] == [2, 3, 3]
 
 
 def test_constant_and_nan_volumes_draw_without_a_warning():

@@ -8,7 +8,7 @@ import numpy as np
 from lazyvol import plots
 from lazyvol.io.text_files import write_text
 from lazyvol.plan.budget import show_bytes
-from lazyvol.plots.canvas import limits_of
+from lazyvol.plots.canvas import contrast_limits
 from lazyvol.screening.report import words
 from lazyvol.screening.report.markup import Html, facts, join, paragraphs, table, tag
 from lazyvol.screening.report.pictures import chart, charts, plane_image, ramp, row
@@ -93,7 +93,7 @@ def _slices(result: ScreenResult, name: str, cmap: str) -> Html:
     volume = result.average if name == "average" else result.variance
     dims = spatial_dims(volume)
     planes = {d: volume.isel({d: volume.sizes[d] // 2}, drop=True) for d in dims}
-    limits = limits_of(np.concatenate([p.values.ravel() for p in planes.values()]))
+    limits = contrast_limits(np.concatenate([p.values.ravel() for p in planes.values()]))
     images = (
         plane_image(
             plane, words.slice_caption(volume, d), cmap=cmap, limits=limits,

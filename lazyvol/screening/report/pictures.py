@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.text import Text
 
-from lazyvol.plots.canvas import bar_length, extent_of, limits_of, new_axes
+from lazyvol.plots.canvas import contrast_limits, image_extent, new_axes, scale_bar_length
 from lazyvol.screening.report.markup import Html, join, tag
 from lazyvol.stack import unit_of
 from lazyvol.summary import sign_of
@@ -38,7 +38,7 @@ def plane_image(
 
     ``bar`` is the length of the scale bar in the unit of the coordinates.
     """
-    left, right, bottom, top = extent_of(plane)
+    left, right, bottom, top = image_extent(plane)
     width, height = abs(right - left), abs(top - bottom)
     picture = tag(
         "img", src=_png(_shrunk(plane), cmap, limits), alt=alt or str(caption), loading="lazy",
@@ -46,7 +46,7 @@ def plane_image(
     )  # fmt: skip
     row, column = (str(d) for d in plane.dims)
     axes = tag("span", f"{row}↑ {column}→", class_="axes")
-    scale = _scale_bar(width, bar or bar_length(width), sign_of(unit_of(plane, column)))
+    scale = _scale_bar(width, bar or scale_bar_length(width), sign_of(unit_of(plane, column)))
     framed = tag("div", picture, scale, axes, class_="plane")
     return tag("figure", framed, tag("figcaption", caption), style=f"flex:{width:.6g} 1 0")
 
@@ -66,7 +66,7 @@ def _shrunk(plane: xr.DataArray) -> xr.DataArray:
 
 
 def _png(plane: xr.DataArray, cmap: str, limits: tuple[float, float] | None) -> str:
-    low, high = limits or limits_of(plane.values)
+    low, high = limits or contrast_limits(plane.values)
     memory = BytesIO()
     imsave(memory, plane.values, cmap=cmap, vmin=low, vmax=high, origin="lower", format="png")
     return _address(memory.getvalue())

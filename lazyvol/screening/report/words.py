@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.plan.budget import show_bytes
-from lazyvol.plots.canvas import bar_length, position_text
+from lazyvol.plots.canvas import position_text, scale_bar_length
 from lazyvol.screening.report.result import Run, ScreenResult, resolution
 from lazyvol.stack import STACK, spacing, spatial_dims
 from lazyvol.summary import TIMES, sign_of
@@ -202,7 +202,9 @@ def example_note(result: ScreenResult) -> str:
 
 def bar(volume: xr.DataArray) -> float:
     """One length of scale bar that suits all planes of a volume."""
-    return bar_length(min(volume.sizes[d] * abs(spacing(volume, d)) for d in spatial_dims(volume)))
+    return scale_bar_length(
+        min(volume.sizes[d] * abs(spacing(volume, d)) for d in spatial_dims(volume))
+    )
 
 
 def particle(result: ScreenResult, position: int) -> str:
