@@ -15,7 +15,7 @@ from lazyvol import plots
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
-from lazyvol.plots.canvas import BLUE, RED, scale_bar_length, nearest_index, contrast_limits
+from lazyvol.plots.canvas import BLUE, RED, contrast_limits, nearest_index, scale_bar_length
 from tests.sources import READS, Counting, elements_read
 
 SHAPE = (7, 11, 13)
