@@ -37,6 +37,7 @@ def open(
     dims: Sequence[str] | None = None,
     permissive: bool = False,
     missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
 
@@ -49,7 +50,9 @@ def open(
     Parameters
     ----------
     source
-        Path, pattern or list of paths.
+        Path, pattern or list of paths. Zarr stores are also opened from a URL (``s3://``,
+        ``gs://``, ``az://``, ``https://``, with ``lazyvol[remote]``; other schemes by fsspec),
+        from an archive (``.zarr.zip``, ``.ozx``), and as a store, array or group of zarr.
     chunks
         ``"auto"``: blocks of whole volumes, about 128 MiB, aligned to the stored chunks. Else a
         length per dim: a mapping, a sequence, or one number for ``k`` (``-1``: all).
@@ -71,6 +74,10 @@ def open(
         Chunks that are absent from a zarr store of others, where the format allows it: ``"fill"``
         reads them as the fill value, with a warning that counts them; ``"error"`` refuses them.
         Stores of lazyvol have all their chunks, so there an absent one is always an error.
+    storage_options
+        Options of the store behind a URL as obstore names them, such as ``endpoint``, ``region``
+        or ``skip_signature``; of other schemes those of fsspec. Credentials are taken from the
+        environment of every process that reads, and are refused here.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def open(
     """
     if missing not in ("fill", "error"):
         raise OptionError(f"open: missing must be 'fill' or 'error', got {missing!r}")
-    found = data_set(source, permissive, missing)
+    found = data_set(source, permissive, missing, storage_options)
     if found is not None:
         if dims is not None:
             raise LabelError(
@@ -105,7 +112,13 @@ def open(
             )
         _warn_of_absent(found.variables)
         return _data_set(found, chunks, voxel_size, unit)
-    opened = probe(source, permissive=permissive, dims=dims, missing=missing)
+    opened = probe(
+        source,
+        permissive=permissive,
+        dims=dims,
+        missing=missing,
+        storage_options=storage_options,
+    )
     _warn_of_absent({os.fspath(source) if isinstance(source, str | PathLike) else "": opened})
     return _array(opened, chunks, voxel_size, unit)
 

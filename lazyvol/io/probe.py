@@ -3,19 +3,26 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from lazyvol.errors import FormatError, LabelError, LimitExceeded, SourceNotFoundError
+from lazyvol.errors import (
+    FormatError,
+    LabelError,
+    LimitExceeded,
+    OptionError,
+    SourceNotFoundError,
+)
 from lazyvol.io import em, hdf5, mrc, nifti, npy, tiff
 from lazyvol.io.compressed import codec_of, head, plain_name
 from lazyvol.io.files import natural, stacked
 from lazyvol.io.flat_file import stored_file, unreadable
 from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.places import is_place
 from lazyvol.io.star import images
 
 PathLike = str | os.PathLike[str]
@@ -59,6 +66,7 @@ def probe(
     permissive: bool = False,
     dims: Sequence[str] | None = None,
     missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Opened:
     """What is stored under ``source``; headers are read, data are not.
 
@@ -77,6 +85,8 @@ def probe(
     missing
         Whether absent chunks of a zarr store of others are read as the fill value, ``"fill"``, or
         refused, ``"error"``.
+    storage_options
+        Options of the store behind a URL, none of them secret.
 
     Returns
     -------
@@ -103,6 +113,17 @@ def probe(
     >>> opened.dims, opened.source.shape, opened.coords["file"][1].tolist()
     (('k', 'z', 'y', 'x'), (2, 5, 7, 11), ['img2.npy', 'img10.npy'])
     """
+    if is_place(source):
+        from lazyvol.io.zarr import reader
+
+        store = reader.probe(
+            source, permissive=permissive, missing=missing, storage_options=storage_options
+        )
+        return store if dims is None else store.renamed(dims, str(source))
+    if storage_options:
+        raise OptionError(
+            f"open: storage_options must be those of a URL, got {source!r:.200}; leave them out"
+        )
     if not isinstance(source, str | os.PathLike):
         return many([os.fspath(path) for path in source], None, permissive, dims)
     path = os.fspath(source)
@@ -195,9 +216,18 @@ def folder(
 
 
 def data_set(
-    source: PathLike | Sequence[PathLike], permissive: bool, missing: str = "fill"
+    source: PathLike | Sequence[PathLike],
+    permissive: bool,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> DataSet | None:
     """Variables and labels of a data set of ours; None for anything else."""
+    if is_place(source):
+        from lazyvol.io.zarr import reader
+
+        return reader.probe_set(
+            source, permissive=permissive, missing=missing, storage_options=storage_options
+        )
     path = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
     if not os.path.isfile(os.path.join(path, "zarr.json")):
         return None

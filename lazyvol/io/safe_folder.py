@@ -3,10 +3,11 @@
 import errno
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from stat import S_ISREG
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from lazyvol.errors import (
     StoreError,
     UnsafeSourceError,
 )
+from lazyvol.io.buffers import Bytes, scratch
 
 #: metadata beyond this are refused: parsing JSON takes some ten times its bytes
 MAX_JSON = 64 << 20
@@ -46,6 +48,100 @@ def identity(info: os.stat_result) -> str:
     return f"{info.st_ino} {info.st_mtime_ns} {info.st_size}"
 
 
+class Stored(Protocol):
+    """One stored object that is open for reading. ``size`` is None where asking costs a request."""
+
+    size: int | None
+
+    def __enter__(self) -> "Stored": ...
+    def __exit__(self, *error: object) -> None: ...
+    def edge(self, length: int, at_start: bool) -> Bytes:
+        """Return the first or the last bytes, fewer where the object is shorter."""
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges (offset, length) that `take` and `fill` are asked for next."""
+
+    def take(self, offset: int, length: int, most: int) -> Bytes:
+        """Return bytes, fewer where the object ends; they are valid until the next call."""
+
+    def fill(self, offset: int, target: Bytes) -> int:
+        """Read bytes into ``target``; return how many there were."""
+
+
+class Place(Protocol):
+    """What holds the files of a zarr store; keys are relative to it, with ``/``."""
+
+    root: str
+    max_names: int
+    #: files are read where they are asked for, none is held in memory
+    reads_in_place: bool
+
+    @property
+    def lists(self) -> bool:
+        """Return True if the place can tell the names that it holds."""
+
+    @property
+    def name(self) -> str:
+        """Last part of its path."""
+
+    def fresh(self) -> "Place":
+        """Return the place for one read, which remembers nothing of others."""
+
+    def path(self, key: str) -> str:
+        """Return the name of ``key`` in messages."""
+
+    def above(self) -> "Place | None":
+        """Return the folder that holds this one; None where there is none to read."""
+
+    def open(self, key: str, first: tuple[str, int]) -> Stored | None:
+        """Open an object of which the ``first`` bytes are read next: ("all", most), ("head", n) or
+        ("tail", n); None where it is absent."""
+
+    def names(self, key: str) -> list[str]:
+        """Return the names in a folder ("" or with a trailing slash)."""
+
+    def json(self, key: str) -> Json | None:
+        """Return the content of a JSON file that holds an object; None where it is absent."""
+
+    def identity(self, key: str) -> str:
+        """Return a mark that a rewritten object does not have; "" where it is absent."""
+
+    def ages(self, keys: Sequence[str]) -> list[str]:
+        """Return marks of the versions of objects, "absent" where there are none."""
+
+
+@dataclass
+class OnDisk:
+    """An open file."""
+
+    handle: FileIO
+    size: int | None
+
+    def __enter__(self) -> Stored:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.close()
+
+    def edge(self, length: int, at_start: bool) -> Bytes:
+        """Return the first or the last bytes, fewer where the file is shorter."""
+        target = np.empty(length, np.uint8)
+        offset = 0 if at_start else max(0, (self.size or 0) - length)
+        return target[: fill(self.handle, offset, target)]
+
+    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Files are read when they are asked."""
+
+    def take(self, offset: int, length: int, most: int) -> Bytes:
+        """Return bytes in memory of this thread, which holds ``most``."""
+        target = scratch("stored", max(most, length))[:length]
+        return target[: fill(self.handle, offset, target)]
+
+    def fill(self, offset: int, target: Bytes) -> int:
+        """Read bytes into ``target``; return how many there were."""
+        return fill(self.handle, offset, target)
+
+
 @dataclass
 class Confined:
     """A folder, given by its real path, for one read or one probe.
@@ -54,13 +150,54 @@ class Confined:
     """
 
     root: str
+    #: names that are looked at in nested folders: 100,000 in 11,000 folders take 0.4 s
+    max_names: int = field(default=1_000_000, repr=False)
+    reads_in_place: bool = field(default=True, repr=False)
     _inside: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return os.path.basename(self.root)
+
+    @property
+    def lists(self) -> bool:
+        """Folders can be listed."""
+        return True
+
+    def fresh(self) -> "Place":
+        """Return the same folder, of which nothing was looked at."""
+        return Confined(self.root)
+
+    def above(self) -> "Place | None":
+        """Return the folder that holds this one; None at the root of the file system."""
+        parent = os.path.dirname(self.root)
+        return None if parent == self.root else Confined(parent)
+
+    def open(self, key: str, first: tuple[str, int]) -> Stored | None:
+        """Open a file; None where there is none."""
+        handle = self.handle(key)
+        return None if handle is None else OnDisk(handle, os.fstat(handle.fileno()).st_size)
+
+    def identity(self, key: str) -> str:
+        """Return a mark that a rewritten file does not have; "" where it is absent."""
+        path = self.path(key)
+        try:
+            return identity(os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def ages(self, keys: Sequence[str]) -> list[str]:
+        """Return sizes and times of files, "absent" where there are none."""
+        return [_age(self.path(key)) for key in keys]
 
     def path(self, key: str) -> str:
         """Path of ``key``, a relative path with ``/``."""
         return f"{self.root}/{key}" if key else self.root
 
-    def open(self, key: str) -> FileIO | None:
+    def handle(self, key: str) -> FileIO | None:
         """Handle of a regular file, unbuffered; None where there is none.
 
         Raises
@@ -127,7 +264,7 @@ class Confined:
 
     def json(self, key: str) -> Json | None:
         """Content of a JSON file that holds an object; None where there is no file."""
-        handle = self.open(key)
+        handle = self.handle(key)
         if handle is None:
             return None
         path = self.path(key)
@@ -138,7 +275,7 @@ class Confined:
                     f"{path}: metadata may have {MAX_JSON} bytes, found {info.st_size}"
                 )
             raw = _all(handle, info.st_size, path)
-        return Json(_parsed(raw, path), raw, identity(info))
+        return Json(parsed(raw, path), raw, identity(info))
 
 
 def _opened(path: str) -> FileIO:
@@ -162,7 +299,15 @@ def _all(handle: FileIO, size: int, path: str) -> bytes:
         raise StoreError(f"{path}: the operating system refused to read it: {error}") from error
 
 
-def _parsed(raw: bytes, path: str) -> dict[str, Any]:
+def _age(path: str) -> str:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return "absent"
+    return f"{info.st_size} {info.st_mtime_ns}"
+
+
+def parsed(raw: bytes, path: str) -> dict[str, Any]:
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from lazyvol.io.safe_folder import Confined
+from lazyvol.io.safe_folder import Place
 from lazyvol.io.zarr.metadata import ArrayMeta
-
-#: names that are looked at in nested folders: 100,000 in 11,000 folders take 0.4 s on a local disk
-MAX_ENTRIES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Absent:
         return self.number > 0 or not self.whole
 
 
-def absent_files(folder: Confined, key: str, meta: ArrayMeta) -> Absent:
+def absent_files(folder: Place, key: str, meta: ArrayMeta) -> Absent:
     """How many files of the array in folder ``key`` are not there; none is opened."""
     grid = [-(-n // c) for n, c in zip(meta.shape, meta.files, strict=True)]
     total, word = prod(grid), "shards" if meta.index else "chunks"
@@ -45,7 +42,7 @@ def absent_files(folder: Confined, key: str, meta: ArrayMeta) -> Absent:
     return Absent(number, total, walk.left >= 0, word)
 
 
-def _flat(folder: Confined, key: str, meta: ArrayMeta, grid: list[int]) -> Iterator[str]:
+def _flat(folder: Place, key: str, meta: ArrayMeta, grid: list[int]) -> Iterator[str]:
     """Names of chunks that lie in one folder."""
     alone = meta.key(())
     start = f"{meta.prefix}{meta.separator}" if meta.prefix else ""
@@ -66,13 +63,13 @@ def _inside(word: str, count: int) -> bool:
 
 @dataclass
 class _Walk:
-    """Nested folders, an axis each, looked at until `MAX_ENTRIES` names were seen."""
+    """Nested folders, an axis each, looked at until `max_names` of the place were seen."""
 
-    folder: Confined
+    folder: Place
     grid: list[int]
 
     def __post_init__(self) -> None:
-        self.left = MAX_ENTRIES
+        self.left = self.folder.max_names
 
     def absent(self, key: str, axis: int) -> int:
         """Files that are not there below ``key``, a folder of the indices along ``axis``."""

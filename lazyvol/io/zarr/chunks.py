@@ -1,11 +1,8 @@
 """Chunks of a zarr array in its files: where each lies, whether it is there, and its values."""
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from itertools import product
-from os import fstat
 from typing import Any
 
 import numpy as np
@@ -17,32 +14,19 @@ from lazyvol.errors import (
     StoreError,
     TruncatedError,
 )
-from lazyvol.io.safe_folder import Confined, fill
-from lazyvol.io.zarr.codecs import DIRECT, Bytes, Damaged, Short, checked, decode
+from lazyvol.io.buffers import Bytes, scratch
+from lazyvol.io.safe_folder import Place, Stored
+from lazyvol.io.zarr.codecs import DIRECT, Damaged, Short, checked, decode
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
-#: buffers up to this size are kept by each reading thread: fresh memory costs more than decoding
-#: (32^3 in shards, 2 threads: 1.0 GB/s against 0.8 without)
-KEPT_BYTES = 64 << 20
 ABSENT = (1 << 64) - 1
+#: chunks of one file that are fetched together from a place other than a folder
+FETCHED_BYTES = 64 << 20
+FETCHED_PIECES = 4096
 #: dictionary of an xz stream at its usual preset
 LZMA_BYTES = 9 << 20
-
-_kept = threading.local()
-
-
-def scratch(name: str, size: int) -> Bytes:
-    """Memory of this thread for one purpose; its content does not outlive the next call."""
-    if size > KEPT_BYTES:
-        return np.empty(size, np.uint8)
-    buffer: Bytes | None = getattr(_kept, name, None)
-    if buffer is None or buffer.size < size:
-        setattr(_kept, name, None)
-        buffer = np.empty(size, np.uint8)
-        setattr(_kept, name, buffer)
-    return buffer[:size]
 
 
 @dataclass(frozen=True)
@@ -87,7 +71,7 @@ def part(out: Array, chunk: Sequence[Cut]) -> Array:
 class Reader:
     """Reads chunks of one array. ``fill_missing`` makes absent chunks legal, as ``option`` does."""
 
-    folder: Confined
+    place: Place
     key: str
     meta: ArrayMeta
     fill_missing: bool
@@ -100,17 +84,19 @@ class Reader:
             self._file(box, out)
 
     def _file(self, box: Sequence[Cut], out: Array) -> None:
-        place = self.key + self.meta.key([cut.index for cut in box])
-        handle = self.folder.open(place)
-        path = self.folder.path(place)
-        if handle is None:
+        key = self.key + self.meta.key([cut.index for cut in box])
+        path = self.place.path(key)
+        stored = self.place.open(key, self._first())
+        if stored is None:
             what = f"the file at {tuple(cut.index for cut in box)} of the grid"
             self._absent(what, path, part(out, box))
             return
-        with handle:
+        with stored:
             try:
-                for piece in self._pieces(handle, path, box, out):
-                    self._chunk(handle, path, piece, out)
+                for batch in batches(self._pieces(stored, path, box, out)):
+                    stored.fetch([(piece.offset, piece.length) for piece in batch])
+                    for piece in batch:
+                        self._chunk(stored, path, piece, out)
             except OSError as error:
                 if isinstance(error, LazyvolError):
                     raise
@@ -119,14 +105,21 @@ class Reader:
                     "check the disk and read again"
                 ) from error
 
-    def _pieces(self, handle: FileIO, path: str, box: Sequence[Cut], out: Array) -> Iterator[Piece]:
-        """Chunks in one file that are there; those that are absent are filled or refused."""
-        size = fstat(handle.fileno()).st_size
+    def _first(self) -> tuple[str, int]:
+        """Return the part of a file that is read before all else: all of it, or its index."""
         index = self.meta.index
         if index is None:
-            yield Piece(0, size, tuple(box), tuple(cut.index for cut in box))
+            return "all", self.meta.stored_bound if self.meta.stages else self.meta.chunk_bytes
+        return "head" if index.at_start else "tail", index.nbytes
+
+    def _pieces(self, stored: Stored, path: str, box: Sequence[Cut], out: Array) -> Iterator[Piece]:
+        """Chunks in one file that are there; those that are absent are filled or refused."""
+        size = stored.size
+        index = self.meta.index
+        if index is None:
+            yield Piece(0, size or 0, tuple(box), tuple(cut.index for cut in box))
             return
-        entries = entries_of(handle, index, size, path)
+        entries = entries_of(stored, index, path)
         for chunk in self._inner(box):
             offset, length = entries[tuple(cut.index for cut in chunk)].tolist()
             number = tuple(
@@ -134,7 +127,7 @@ class Reader:
             )
             if offset == length == ABSENT:
                 self._absent(f"chunk {number}", path, part(out, chunk))
-            elif offset + length > size:
+            elif size is not None and offset + length > size:
                 raise TruncatedError(
                     f"{path}: chunk {number} must lie in the file's {size} bytes, its index "
                     f"gives {length} bytes at {offset}; copy the store again"
@@ -161,14 +154,14 @@ class Reader:
             raise undefined(path, what)
         target[...] = self.meta.fill
 
-    def _chunk(self, handle: FileIO, path: str, piece: Piece, out: Array) -> None:
+    def _chunk(self, stored: Stored, path: str, piece: Piece, out: Array) -> None:
         """Decode one chunk, and put the part that is asked for into ``out``."""
         target = part(out, piece.cuts)
         direct = self._direct(piece.cuts, target)
         size = self.meta.chunk_bytes
         whole = target.reshape(-1).view(np.uint8) if direct else scratch("decoded", size)
         try:
-            self._decode(handle, piece, whole)
+            self._decode(stored, piece, whole)
         except (Damaged, Short) as error:
             kind = TruncatedError if isinstance(error, Short) else ChecksumError
             raise kind(
@@ -181,16 +174,16 @@ class Reader:
     def _direct(self, chunk: Sequence[Cut], target: Array) -> bool:
         return self.meta.plain and all(cut.whole for cut in chunk) and target.flags.c_contiguous
 
-    def _decode(self, handle: FileIO, piece: Piece, whole: Bytes) -> None:
+    def _decode(self, stored: Stored, piece: Piece, whole: Bytes) -> None:
         most = self.meta.stored_bound if self.meta.stages else whole.size
         if piece.length > most:
             raise Damaged(f"it has {piece.length} bytes, at most {most} are expected")
         if not self.meta.stages:
-            _fill(handle, piece.offset, whole)
+            _expect(stored.fill(piece.offset, whole), whole.size)
             return
-        stored = scratch("stored", most)[: piece.length]
-        _fill(handle, piece.offset, stored)
-        decode(self.meta.stages, stored, whole)
+        raw = stored.take(piece.offset, piece.length, most)
+        _expect(raw.size, piece.length)
+        decode(self.meta.stages, raw, whole)
 
     def _values(self, whole: Bytes) -> Array:
         """Decoded bytes as an array in the order of its axes."""
@@ -208,10 +201,23 @@ def undefined(path: str, what: str) -> MissingChunkError:
     )
 
 
-def _fill(handle: FileIO, offset: int, target: Bytes) -> None:
-    got = fill(handle, offset, target)
-    if got != target.size:
-        raise Short(f"found {got} bytes, expected {target.size}")
+def _expect(found: int, expected: int) -> None:
+    if found != expected:
+        raise Short(f"found {found} bytes, expected {expected}")
+
+
+def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces of one file that are fetched together, in bounded memory."""
+    batch: list[Piece] = []
+    held = 0
+    for piece in pieces:
+        batch.append(piece)
+        held += piece.length
+        if held >= FETCHED_BYTES or len(batch) >= FETCHED_PIECES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def extra_decoder_bytes(meta: ArrayMeta) -> int:
@@ -229,11 +235,11 @@ def extra_decoder_bytes(meta: ArrayMeta) -> int:
     return 2 * meta.chunk_bytes + xz
 
 
-def entries_of(handle: FileIO, index: Index, size: int, path: str) -> np.ndarray:
+def entries_of(stored: Stored, index: Index, path: str) -> np.ndarray:
     """Offset and length of each inner chunk, uint64, shaped as the shard's grid and 2."""
-    raw = np.empty(index.nbytes, np.uint8)
-    at = 0 if index.at_start else size - index.nbytes
-    if at < 0 or fill(handle, at, raw) != index.nbytes:
+    raw = stored.edge(index.nbytes, index.at_start)
+    if raw.size != index.nbytes:
+        size = raw.size if stored.size is None else stored.size
         raise TruncatedError(
             f"{path}: a shard must have an index of {index.nbytes} bytes, the file has {size}; "
             "copy the store again"
@@ -244,4 +250,4 @@ def entries_of(handle: FileIO, index: Index, size: int, path: str) -> np.ndarray
         raise ChecksumError(
             f"{path}: the shard's index is damaged: {error}; restore the file from its source"
         ) from error
-    return body.view(f"{index.order}u8").reshape(*index.per_shard, 2)
+    return np.ascontiguousarray(body).view(f"{index.order}u8").reshape(*index.per_shard, 2)

@@ -1,13 +1,11 @@
 """Arrays and groups of a zarr store: what kind a folder is, and what it holds."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
-from lazyvol.errors import FormatError, StoreError
-from lazyvol.io.safe_folder import Confined, Json
+from lazyvol.errors import FormatError
+from lazyvol.io.safe_folder import Json, Place
 from lazyvol.io.zarr import v2, v3
 from lazyvol.io.zarr.metadata import ArrayMeta
 
@@ -19,7 +17,7 @@ MAX_CHILDREN = 10_000
 class Node:
     """An array or a group. ``key`` is its folder below the root, "" or with a trailing slash."""
 
-    root: str
+    place: Place
     key: str
     kind: str
     version: int
@@ -36,10 +34,10 @@ class Node:
     @property
     def path(self) -> str:
         """Where it is."""
-        return os.path.join(self.root, self.key.rstrip("/")) if self.key else self.root
+        return self.place.path(self.key).rstrip("/")
 
 
-def load(folder: Confined, key: str = "") -> Node | None:
+def load(folder: Place, key: str = "") -> Node | None:
     """Node in folder ``key`` ("" or with a trailing slash); None where there is none."""
     found = folder.json(f"{key}zarr.json")
     return _node3(folder, key, found) if found else _node2(folder, key)
@@ -62,7 +60,7 @@ def array_meta(node: Node) -> ArrayMeta:
     return v2.parse(node.meta, node.path)
 
 
-def _node3(folder: Confined, key: str, found: Json) -> Node:
+def _node3(folder: Place, key: str, found: Json) -> Node:
     meta, where = found.content, folder.path(f"{key}zarr.json")
     kind = meta.get("node_type")
     if meta.get("zarr_format") != 3 or kind not in ("array", "group"):
@@ -71,10 +69,10 @@ def _node3(folder: Confined, key: str, found: Json) -> Node:
             f"{meta.get('zarr_format')!r:.40} and {kind!r:.40}"
         )
     attributes = _attributes(meta.get("attributes"), where)
-    return Node(folder.root, key, kind, 3, meta, attributes, (found.raw,), (found.mark,))
+    return Node(folder, key, kind, 3, meta, attributes, (found.raw,), (found.mark,))
 
 
-def _node2(folder: Confined, key: str) -> Node | None:
+def _node2(folder: Place, key: str) -> Node | None:
     array = folder.json(f"{key}.zarray")
     group = None if array else folder.json(f"{key}.zgroup")
     attrs = folder.json(f"{key}.zattrs")
@@ -88,7 +86,7 @@ def _node2(folder: Confined, key: str) -> Node | None:
             f"{first.content.get('zarr_format')!r:.40}"
         )
     return Node(
-        root=folder.root,
+        place=folder,
         key=key,
         kind="array" if array else "group",
         version=2,
@@ -107,15 +105,10 @@ def _attributes(value: object, where: str) -> Mapping[str, Any]:
     return value
 
 
-def children(folder: Confined, key: str = "") -> list[Node]:
+def children(folder: Place, key: str = "") -> list[Node]:
     """Arrays and groups directly below ``key``, by name."""
-    path = folder.path(key.rstrip("/"))
-    try:
-        with os.scandir(path) as entries:
-            names = sorted(e.name for e in islice(entries, MAX_CHILDREN) if e.is_dir())
-    except OSError as error:
-        raise StoreError(f"{path}: the operating system refused to list it: {error}") from error
-    found = (load(folder, f"{key}{name}/") for name in names if not name.startswith("."))
+    names = sorted(n for n in folder.names(key) if n[0] != "." and n != "zarr.json")
+    found = (load(folder, f"{key}{name}/") for name in names[:MAX_CHILDREN])
     return [node for node in found if node]
 
 

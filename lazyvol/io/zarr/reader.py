@@ -28,7 +28,8 @@ import numpy as np
 from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
 from lazyvol.io import cf
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.safe_folder import Confined
+from lazyvol.io.places import is_place, place_of
+from lazyvol.io.safe_folder import Confined, Place
 from lazyvol.io.times import Times
 from lazyvol.io.zarr import labels as record
 from lazyvol.io.zarr import ome
@@ -50,7 +51,13 @@ OWN_LEVEL = "0"
 OWN_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", record.KEY)
 
 
-def probe(path: PathLike, *, permissive: bool = False, missing: str = "fill") -> Opened:
+def probe(
+    path: Any,
+    *,
+    permissive: bool = False,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Opened:
     """Array of a zarr store: metadata are read and checked, data are not.
 
     An array is itself; an OME-Zarr image is its level 0 (``path.zarr/1`` is another level); a
@@ -64,7 +71,10 @@ def probe(path: PathLike, *, permissive: bool = False, missing: str = "fill") ->
     Parameters
     ----------
     path
-        Folder of an array or group on a local disk.
+        Folder of an array or group on a local disk, its URL, a zip archive, or a store, array or
+        group of zarr.
+    storage_options
+        Options of the store behind a URL, none of them secret.
     permissive
         Absent chunks of our own stores are read as the fill value too, and a scale that is no
         positive number means an unknown voxel size.
@@ -96,12 +106,16 @@ def probe(path: PathLike, *, permissive: bool = False, missing: str = "fill") ->
     >>> opened.dims, opened.source.shape, float(total)
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
-    folder = _folder(path)
+    folder = _folder(path, storage_options)
     return _opened(folder, _single(folder, _node(folder)), permissive, missing)
 
 
 def probe_group(
-    path: PathLike, *, permissive: bool = False, missing: str = "fill"
+    path: Any,
+    *,
+    permissive: bool = False,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Opened]:
     """Every array and image of a group by name, such as the variables of a data set of ours.
 
@@ -110,15 +124,25 @@ def probe_group(
     FormatError
         The group holds none, or as `probe` for one of them.
     """
-    folder = _folder(path)
-    node = _node(folder)
+    folder = _folder(path, storage_options)
+    return _arrays(folder, _node(folder), permissive, missing)
+
+
+def _arrays(folder: Place, node: Node, permissive: bool, missing: str) -> dict[str, Opened]:
+    """Arrays and images of a group by their names."""
     if _is_one(node):
-        return {PurePath(path).stem: _opened(folder, node, permissive, missing)}
+        return {PurePath(folder.name).stem: _opened(folder, node, permissive, missing)}
     members = _members(folder, node)
     return {PurePath(m.key).name: _opened(folder, m, permissive, missing) for m in members}
 
 
-def probe_set(path: PathLike, *, permissive: bool = False, missing: str = "fill") -> DataSet | None:
+def probe_set(
+    path: Any,
+    *,
+    permissive: bool = False,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
+) -> DataSet | None:
     """Variables of a data set of ours, and the labels of all of it; None where it is none.
 
     Raises
@@ -126,13 +150,13 @@ def probe_set(path: PathLike, *, permissive: bool = False, missing: str = "fill"
     FormatError
         Its record does not fit what is there, or as `probe` for one of the variables.
     """
-    folder = _folder(path)
+    folder = _folder(path, storage_options)
     node = _node(folder)
     own = node.attributes.get(record.KEY)
     if node.kind == "array" or not isinstance(own, dict) or own.get("kind") != record.DATA_SET:
         return None
     names, told = own.get("variables"), own.get("labels")
-    found = probe_group(path, permissive=permissive, missing=missing) if names else {}
+    found = _arrays(folder, node, permissive, missing) if names else {}
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(found):
         raise FormatError(
             f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
@@ -148,13 +172,10 @@ def probe_set(path: PathLike, *, permissive: bool = False, missing: str = "fill"
     return DataSet(ordered, labels, tuple(told["shape"]))
 
 
-def _folder(path: PathLike) -> Confined:
+def _folder(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
+    if is_place(path):
+        return place_of(path, storage_options)
     text = os.fspath(path)
-    if "://" in text:
-        raise FormatError(
-            f"{text}: only stores on a local disk are read; copy it, e.g. with "
-            "'aws s3 sync' or 'rclone copy', and open the copy"
-        )
     if not os.path.lexists(text):
         raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
     if not os.path.isdir(text):
@@ -162,11 +183,16 @@ def _folder(path: PathLike) -> Confined:
     return Confined(os.path.realpath(text))
 
 
-def _node(folder: Confined) -> Node:
+def _node(folder: Place) -> Node:
     node = load(folder)
+    if node is None and not folder.reads_in_place:
+        raise SourceNotFoundError(
+            f"{folder.path('')}: a zarr store has zarr.json, .zarray or .zgroup, none is stored "
+            "here; check the URL"
+        )
     if node is None:
         raise FormatError(
-            f"{folder.root}: a zarr store has zarr.json, .zarray or .zgroup, this folder has none"
+            f"{folder.path('')}: a zarr store has zarr.json, .zarray or .zgroup, this one has none"
         )
     return node
 
@@ -180,7 +206,7 @@ def _is_one(node: Node) -> bool:
     return node.kind == "array" or _image(node) is not None or _recorded(node)
 
 
-def _single(folder: Confined, node: Node) -> Node:
+def _single(folder: Place, node: Node) -> Node:
     """The one array or image that a node is or holds."""
     if _is_one(node):
         return node
@@ -195,15 +221,20 @@ def _single(folder: Confined, node: Node) -> Node:
     return members[0]
 
 
-def _members(folder: Confined, node: Node) -> list[Node]:
+def _members(folder: Place, node: Node) -> list[Node]:
     """Arrays and images in a group, those of the wells of a plate among them."""
     found = list(_below(folder, node, depth=3))
+    if not found and not folder.lists:
+        raise FormatError(
+            f"{node.path}: a group on a web server must be an image, since its arrays cannot be "
+            "listed; open one of its arrays by its own URL"
+        )
     if not found:
         raise FormatError(f"{node.path}: a group must hold an array or an image, found none")
     return found
 
 
-def _below(folder: Confined, node: Node, depth: int) -> Iterator[Node]:
+def _below(folder: Place, node: Node, depth: int) -> Iterator[Node]:
     for child in children(folder, node.key):
         if _is_one(child):
             yield child
@@ -211,7 +242,7 @@ def _below(folder: Confined, node: Node, depth: int) -> Iterator[Node]:
             yield from _below(folder, child, depth - 1)
 
 
-def _opened(folder: Confined, node: Node, permissive: bool, missing: str) -> Opened:
+def _opened(folder: Place, node: Node, permissive: bool, missing: str) -> Opened:
     array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array)
     holder = _holder(folder, node, array)
@@ -219,11 +250,12 @@ def _opened(folder: Confined, node: Node, permissive: bool, missing: str) -> Ope
     legal = missing == "fill" and (permissive or not own)
     if permissive and meta.fill is None:
         meta = replace(meta, fill=0)
-    absent = None if own and not legal else absent_files(folder, array.key, meta)
+    counted = folder.lists and (legal or not own)
+    absent = absent_files(folder, array.key, meta) if counted else None
     if absent:
         _check_absent(absent, array.path, meta, legal)
     plain = ZarrSource(
-        root=folder.root,
+        place=folder,
         key=array.key,
         meta=meta,
         token=token(folder, (node, array), array.key, meta, legal),
@@ -235,7 +267,7 @@ def _opened(folder: Confined, node: Node, permissive: bool, missing: str) -> Ope
     source: Source = plain
     if holder is not None:
         found = read_record(holder.attributes[record.KEY], meta.shape, meta.native, holder.path)
-        coords = with_sources(Confined(holder.root), holder, found.coords, permissive)
+        coords = with_sources(holder.place, holder, found.coords, permissive)
         found = replace(found, coords=coords)
     else:
         found = _labels(folder, node, array, meta, permissive)
@@ -267,12 +299,12 @@ def _check_absent(absent: Absent, path: str, meta: ArrayMeta, legal: bool) -> No
         raise undefined(path, str(absent))
 
 
-def with_sources(folder: Confined, node: Node, coords: Coords, permissive: bool) -> Coords:
+def with_sources(folder: Place, node: Node, coords: Coords, permissive: bool) -> Coords:
     """Coordinates whose values are arrays of their own, as sources of these arrays."""
     return {name: _with_source(folder, node, coord, permissive) for name, coord in coords.items()}
 
 
-def _with_source(folder: Confined, node: Node, coord: Coord, permissive: bool) -> Coord:
+def _with_source(folder: Place, node: Node, coord: Coord, permissive: bool) -> Coord:
     dims, values, *rest = coord
     if not isinstance(values, Elsewhere):
         return coord
@@ -293,7 +325,7 @@ def _stem(path: str) -> str:
     return PurePath(path).stem.removesuffix(".ome")
 
 
-def _level(folder: Confined, node: Node) -> Node:
+def _level(folder: Place, node: Node) -> Node:
     """Array of level 0 of an image, or of a group of ours."""
     image = _image(node)
     path = OWN_LEVEL if image is None else ome.level_path(image, node.path)
@@ -303,7 +335,7 @@ def _level(folder: Confined, node: Node) -> Node:
     return array
 
 
-def _labels(folder: Confined, node: Node, array: Node, meta: ArrayMeta, permissive: bool) -> Labels:
+def _labels(folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool) -> Labels:
     """What is known of an array of others: by the OME image it is of, by its names."""
     image = _image(node)
     if image is not None:
@@ -317,7 +349,7 @@ def _labels(folder: Confined, node: Node, array: Node, meta: ArrayMeta, permissi
     return Labels(ome.guessed_dims(names, len(meta.shape)), attrs=_others(array.attributes))
 
 
-def _holder(folder: Confined, node: Node, array: Node) -> Node | None:
+def _holder(folder: Place, node: Node, array: Node) -> Node | None:
     """The node with our record of an array: itself, its group, or the group above."""
     holder = next((n for n in (array, node) if _recorded(n)), None)
     if holder is not None:
@@ -338,16 +370,23 @@ def _named(
     return replace(found, attrs=_others(node.attributes), name=found.name or _stem(node.path))
 
 
-def _above(folder: Confined, array: Node) -> tuple[Node, str] | None:
+def _above(folder: Place, array: Node) -> tuple[Node, str] | None:
     """The image that an array is a level of, and the name of the level in it."""
-    path = array.path
-    for count in range(1, MAX_PARENTS + 1):
-        root = PurePath(path).parents[count - 1] if len(PurePath(path).parents) >= count else None
-        parent = load(Confined(str(root))) if root else None
+    place, key, name = array.place, array.key, ""
+    for _ in range(MAX_PARENTS):
+        if key:
+            head, _, last = key.rstrip("/").rpartition("/")
+            key = f"{head}/" if head else ""
+        else:
+            upper = place.above()
+            if upper is None:
+                return None
+            place, last = upper, place.name
+        name = f"{last}/{name}".rstrip("/")
+        parent = load(place, key)
         if parent is None or parent.kind == "array":
             continue
         image = _image(parent)
-        name = PurePath(path).relative_to(parent.root).as_posix()
         if image is not None and ome.level_named(image, name, parent.path):
             return parent, name
         if _recorded(parent) and name == OWN_LEVEL:

@@ -1,6 +1,5 @@
 """Regions of a zarr array as a source of a stack."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import SourceChangedError, StoreError
-from lazyvol.io.safe_folder import Confined, identity
-from lazyvol.io.zarr.chunks import Reader, cuts, extra_decoder_bytes
+from lazyvol.errors import SourceChangedError
+from lazyvol.io.safe_folder import Place
+from lazyvol.io.zarr.chunks import FETCHED_BYTES, Reader, cuts, extra_decoder_bytes
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array
@@ -26,15 +25,15 @@ DECODER_BYTES = 2 << 20
 
 @dataclass(eq=False)
 class ZarrSource:
-    """An array of a zarr store on a local disk.
+    """An array of a zarr store.
 
-    ``root`` is the real path of the folder that nothing is read outside of, ``key`` the array's
-    folder below it. ``chunks`` is what is decoded at once, ``shards`` what one file holds.
+    ``place`` holds the store, and nothing is read outside of it; ``key`` is the array's folder in
+    it. ``chunks`` is what is decoded at once, ``shards`` what one file holds.
     ``document`` is the array's metadata file and ``mark`` its identity when it was opened.
     ``fill_missing`` reads absent chunks as the fill value, else ``option`` is what would.
     """
 
-    root: str
+    place: Place
     key: str
     meta: ArrayMeta
     token: str
@@ -68,8 +67,7 @@ class ZarrSource:
             The array's metadata are not those that were opened.
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        folder = Confined(self.root)
-        reader = Reader(folder, self.key, self.meta, self.fill_missing, self.option)
+        reader = Reader(self.place.fresh(), self.key, self.meta, self.fill_missing, self.option)
         try:
             reader.read(region, out)
         finally:  # a store that was replaced is the error, whatever else it caused
@@ -82,24 +80,18 @@ class ZarrSource:
         One system call of 1 us, after the values are read: a store that is replaced while it is
         read has other metadata by then.
         """
-        path = f"{self.root}/{self.key}{self.document}"
-        try:
-            found = identity(os.stat(path))
-        except (FileNotFoundError, NotADirectoryError):
-            found = ""
-        except OSError as error:
-            raise StoreError(f"{path}: the operating system refused to read it: {error}") from error
+        found = self.place.identity(self.key + self.document)
         if found != self.mark:
             state = "was replaced or rewritten" if found else "is no longer there"
             raise SourceChangedError(
-                f"{path}: an array must stay what it was when it was opened, this one {state}; "
-                "open it again"
+                f"{self.place.path(self.key + self.document)}: an array must stay what it was when "
+                f"it was opened, this one {state}; open it again"
             )
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Folder of the array."""
-        return (f"{self.root}/{self.key}".rstrip("/"),)
+        return (self.place.path(self.key).rstrip("/"),)
 
     def stored_bytes(self, region: Region) -> int:
         """Decoded size of the touched inner chunks, an upper bound."""
@@ -119,7 +111,14 @@ class ZarrSource:
         booleans = self.meta.chunk_bytes if self.dtype.kind == "b" else 0
         index = self.meta.index.nbytes if self.meta.index else 0
         extra = extra_decoder_bytes(self.meta) + DECODER_BYTES + index
-        return result + stored + decoded + booleans + extra
+        return result + stored + decoded + booleans + extra + self._fetched()
+
+    def _fetched(self) -> int:
+        """Bytes of a file that are held at once, if it is fetched from elsewhere."""
+        if self.place.reads_in_place:
+            return 0
+        chunks = prod(self.meta.index.per_shard) if self.meta.index else 1
+        return min(chunks * self.meta.stored_bound, FETCHED_BYTES + self.meta.stored_bound)
 
     def _in_place(self, region: Region) -> bool:
         """Whether every chunk of a region is whole and lies in one piece of the result."""
@@ -137,14 +136,14 @@ def _clipped(chunks: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(max(1, min(c, n)) for c, n in zip(chunks, shape, strict=True))
 
 
-def token(folder: Confined, nodes: Iterable[Node], key: str, meta: ArrayMeta, legal: bool) -> str:
+def token(folder: Place, nodes: Iterable[Node], key: str, meta: ArrayMeta, legal: bool) -> str:
     """Name of the stored data: metadata, their age, and the age and size of files with chunks."""
-    seen = blake2b(repr((folder.root, key, legal, meta.fill)).encode(), digest_size=16)
+    seen = blake2b(repr((folder.path(key), legal, meta.fill)).encode(), digest_size=16)
     for node in nodes:
         for raw, mark in zip(node.raw, node.marks, strict=True):
             seen.update(raw + mark.encode())
-    for file in _sampled(meta):
-        seen.update(_age(folder.path(key + file)).encode())
+    for age in folder.ages([key + file for file in _sampled(meta)]):
+        seen.update(age.encode())
     return f"zarr-{seen.hexdigest()}"
 
 
@@ -157,11 +156,3 @@ def _sampled(meta: ArrayMeta) -> Iterator[str]:
         return
     for number in range(SAMPLED):
         yield meta.key(np.unravel_index(number * (total - 1) // (SAMPLED - 1), grid))  # type: ignore[arg-type]
-
-
-def _age(path: str) -> str:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return "absent"
-    return f"{info.st_size} {info.st_mtime_ns}"
