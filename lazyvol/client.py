@@ -14,8 +14,15 @@ import dask
 from dask.callbacks import Callback
 
 from lazyvol.errors import BudgetError, ClusterError, LabelError, SourceNotFoundError
-from lazyvol.plan.blas_threads import one_thread_each
-from lazyvol.plan.budget import FILLED, PROCESS, SLACK, enough, parse_bytes, show_bytes
+from lazyvol.plan.blas_threads import single_blas_thread
+from lazyvol.plan.budget import (
+    RUN_OVERHEAD,
+    USABLE_FRACTION,
+    WORKER_OVERHEAD,
+    ceil_mib,
+    parse_bytes,
+    show_bytes,
+)
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -138,10 +145,11 @@ def _local_client(
 def _memory_share(memory: int, workers: int) -> int:
     """Return the bytes of each process; raise BudgetError if the process itself needs them all."""
     share = memory // workers
-    least = ceil((PROCESS + SLACK) / FILLED)
+    least = ceil((WORKER_OVERHEAD + RUN_OVERHEAD) / USABLE_FRACTION)
     if share <= least:
         raise BudgetError(
-            f"connect: memory must be more than {enough(least)} for each worker, got {memory=} for "
+            "connect: memory must be more than "
+            f"{ceil_mib(least)} for each worker, got {memory=} for "
             f"{workers=}, that is {show_bytes(share)} each; give more memory or fewer workers"
         )
     return share
@@ -173,7 +181,7 @@ def _remote_client(address: str) -> "Client":
 @contextmanager
 def tasks_at_once(workers: int | None) -> Iterator[None]:
     """Context in which dask's local scheduler runs ``workers`` tasks at once, else one per core."""
-    with dask.config.set({} if workers is None else {"num_workers": workers}), one_thread_each():
+    with dask.config.set({} if workers is None else {"num_workers": workers}), single_blas_thread():
         yield
 
 

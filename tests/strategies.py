@@ -87,7 +87,7 @@ def chunked(array: np.ndarray, grid: Any) -> xr.DataArray:
 def stored(array: np.ndarray, chunks: tuple[int, ...]) -> xr.DataArray:
     """An opened store with these stored chunks."""
     source = Counting(array, chunks, f"stored-{array.dtype}-{array.shape}-{chunks}")
-    grid = tuple(regions.cover(n, c) for n, c in zip(array.shape, chunks, strict=True))
+    grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(array.shape, chunks, strict=True))
     return labelled(source_array(source, grid))
 
 

@@ -20,7 +20,7 @@ from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.reductions.partition import block_grid
-from lazyvol.plan.regions import Grid, cover
+from lazyvol.plan.regions import Grid, uniform_chunks
 
 __all__ = ["open", "particles", "save"]
 
@@ -198,7 +198,9 @@ def _grid(opened: Opened, chunks: Chunks) -> Grid:
         target = BLOCK if limit is None else min(BLOCK, limit // 4)
         return block_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize, target)
     lengths = _lengths(opened, chunks)
-    return tuple(cover(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True))
+    return tuple(
+        uniform_chunks(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True)
+    )
 
 
 def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:

@@ -203,7 +203,7 @@ def _shard_bytes(array: xr.DataArray, budget: Budget) -> int:
     bytes_, recipe = BLOCK, recipe_of(array.data)
     while budget.memory is not None and bytes_ > LEAST:
         _, shards = shard_grid(array.shape, array.dtype, None, bytes_)
-        grid = tuple(regions.cover(n, s) for n, s in zip(array.shape, shards, strict=True))
+        grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
         limit = budget.per_task_of(regions.count(grid)) or 0
         if sampled_cost(recipe, grid)[1] + bytes_ <= limit:
             break

@@ -72,7 +72,7 @@ def bordered(
     scratch: float,
     title: str,
     *,
-    fills: bool = False,
+    accepts_out: bool = False,
 ) -> xr.DataArray:
     """``kernel`` over a stack that goes on beyond its border."""
     depth = {str(d): r for d, r in zip(stack.dims, reach, strict=True)}
@@ -85,7 +85,7 @@ def bordered(
         )
     return stencil(
         kernel, stack, depth=depth, mode=border.mode, fill=border.fill, dtype=dtype, title=title,
-        scratch=scratch, fills=fills,
+        scratch=scratch, accepts_out=accepts_out,
     )  # fmt: skip
 
 

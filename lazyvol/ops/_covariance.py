@@ -16,10 +16,9 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import covariance, eigenbasis, pairwise_distances
-from lazyvol.plan.pairwise import Paired, pairs
+from lazyvol.plan.pairwise import PairKernel, pairs
 from lazyvol.plan.reductions.fold import Fold, Output
-from lazyvol.plan.tables import settled
-from lazyvol.plan.verbs import blockwise, fold
+from lazyvol.plan.verbs import blockwise, computed_once, fold
 
 #: most features whose products are formed: their matrix takes 0.5 GB
 MAX_FEATURES = 8192
@@ -28,9 +27,9 @@ BLAS_BYTES = 12 * 2**20
 FLOAT64 = np.dtype(np.float64)
 
 
-def pairwise_metric(metric: str, dtype: np.dtype[Any]) -> Paired:
+def pairwise_metric(metric: str, dtype: np.dtype[Any]) -> PairKernel:
     """Return the pairwise computation of a metric, with results in ``dtype``."""
-    return Paired(
+    return PairKernel(
         start=pairwise_distances.start,
         update=partial(pairwise_distances.update, metric=metric, itemsize=dtype.itemsize),
         finish=partial(pairwise_distances.finish, metric=metric, dtype=dtype),
@@ -61,7 +60,7 @@ def sample_eigenbasis(
         core=tuple(str(d) for d in square.dims), out=("_sample", "component"),
         sizes={"_sample": rows, "component": count}, dtype=FLOAT64, scratch=24, title="eigenbasis",
     )  # fmt: skip
-    return settled(basis)
+    return computed_once(basis)
 
 
 def feature_eigenbasis(
@@ -84,7 +83,7 @@ def feature_eigenbasis(
         scratch=24, title="eigenbasis",
     )  # fmt: skip
     mean = _first_sample(stack, over).astype(FLOAT64) + sums["sums"] / n
-    return settled(basis.rename("eigenbasis").rename(_sample="_feature")), mean
+    return computed_once(basis.rename("eigenbasis").rename(_sample="_feature")), mean
 
 
 def _sums_of_products(

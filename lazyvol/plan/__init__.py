@@ -1,14 +1,97 @@
-"""The waist: regions, recipes, the five verbs, the budget. The one place that builds graphs.
+"""The plan: from labelled stacks and a kernel to few, large, bounded tasks.
 
-From an operation to its values:
+This is the design of the only package that builds dask graphs. Operations call *verbs*; a verb
+turns its stacks into a *recipe*; a recipe becomes a plain dask array with one task per block; a
+task reads what its block needs from the store, computes every step of the chain on it, and returns
+the block. No intermediate array is ever whole in memory, nothing is rechunked, and nothing runs
+before ``compute`` or ``save`` (unless all inputs are numpy arrays: then the result is one too).
 
-- ``verbs`` turn labelled stacks and a kernel into a *recipe* over those of the stacks
-  (``recipe``: what a step asks of its parents and makes of them; ``pointwise``, ``stencils``,
-  ``selecting``, ``ragged``, ``pairs``, ``stitching``, ``padding``, ``folding`` are the kinds).
-- ``lazy`` makes it a plain dask array whose layer holds the recipe (``layers``), a task per block.
-- ``graphs`` reads the recipe of any dask array back out of its graph, through what dask and xarray
-  put on top (``elementwise``, ``selections``). The rest is foreign: its blocks are handed to tasks.
-- ``optimize`` lets dask compute arrays by their recipes, however they are asked for.
-- ``evaluate`` makes a region: each step once, over the hull of what is asked of it; it plays the
-  same schedule with numbers for ``budget``, ``halos`` and ``explain``.
+Terms
+-----
+region
+    A box of an array: one slice with step 1 per axis.
+grid
+    The chunk lengths of an array along each axis, as dask writes them; its blocks are regions.
+recipe
+    A lazy array that can produce any region of itself: one step over its parents. Leaves are
+    stored arrays, arrays in memory, generated values, and foreign dask arrays.
+source
+    Stored data that can be read region by region: the protocol that format readers implement.
+foreign array
+    A dask array that lazyvol did not build; dask computes its blocks and passes them to our tasks.
+verb
+    One of five functions from stacks and a kernel to a result: ``blockwise`` (each block alone),
+    ``stencil`` (each block with a halo), ``fold`` (streaming reduction), ``generate`` (values from
+    position alone) and ``ragged`` (unequal lengths with known sizes).
+halo
+    The margin that a stencil needs around its block, in voxels before and after each axis.
+state
+    The named arrays that a fold updates tile by tile; states of several tasks are merged.
+tile
+    What a streaming task reads at once: a few stored chunks.
+budget
+    The bytes that a run may use, and the tasks that run at once.
+step
+    One stage of a run: all tasks that run the same chain of kernels; a line of ``explain``.
+
+From a call to an array
+-----------------------
+A verb checks the dims of its stacks (``operands``), finds the recipe of each array (``recipe_of``),
+and builds a recipe over them. ``deferred`` cuts the result into blocks that fit the budget and
+returns a dask array whose graph has one layer, a ``RecipeLayer``; tasks are built only when a
+scheduler asks for them. The array remembers the call that built it (its origin), so that ``refit``
+can build it again under another budget. If all inputs are numpy arrays, the blocks are computed
+immediately on this machine's threads, each in its place in the result.
+
+Folds, pairwise matrices and connected blocks need several tasks per result, so they build a
+``ResultLayer``: its blocks are foreign arrays for the recipes above. A fold is partitioned into
+tasks that each stream through a box with one state; a tree of tasks merges the states.
+
+From an array to a recipe
+-------------------------
+The graph alone decides what an array is, because users may do anything to it. ``reading`` looks up
+the layer that bears the array's name. A recipe layer is taken at its word. Layers that dask and
+xarray put on top of it (operators and ufuncs, transpositions, indexing, rechunking) are translated
+into recipes, layer by layer. Anything else makes the array foreign. When dask computes, its
+optimisation (``optimize``) replaces the requested arrays by the tasks of their recipes.
+
+Evaluation
+----------
+A task evaluates the recipes below its region in topological order, without recursion. Regions that
+several steps need of one parent are merged into their hull, so that every step runs once; values
+are freed after their last use. The memory for a result is passed down through views, so that
+the step below writes to it directly. Recipes travel inside tasks, never as tasks of their own.
+
+Memory
+------
+``evaluate`` runs the same schedule on byte counts: the cost of a region. From it ``budget`` makes
+blocks smaller until all tasks that run at once fit, and raises BudgetError, with the smallest
+sufficient amount, if none do. ``explain`` sums up the steps of a run: passes, bytes, tasks, peak.
+Tests hold the measured peak of every operation to this number.
+
+Writing
+-------
+``write`` submits one task per shard, in waves of 10,000; each evaluates its region and hands it to
+a sink, which stores it durably. Shards that a sink already has are skipped on resume.
+
+Files
+-----
+``verbs``, ``operands``
+    the five verbs and ``computed_once``; arrays, dims and labels of stacks
+``ragged``, ``pairwise``, ``connected_blocks``
+    recipes of one verb each: ragged rows, matrices of pairs, blocks that need facts of the others
+``recipes/``
+    ``base`` (Recipe, Source), ``leaves``, ``blockwise``, ``stencil`` with ``borders``, ``views``
+    (transposed, selected), ``input_blocks`` (what a task receives of foreign arrays)
+``reductions/``
+    ``fold`` (Fold, and one task of it), ``partition`` (tasks and tiles), ``graph`` (tasks, merges)
+``graph/``
+    ``layers``, ``lazy_array`` (recipe to dask array and back), ``reading`` with ``elementwise`` and
+    ``indexing``, ``optimize``, ``results`` (values that leave tasks)
+``evaluate``, ``in_memory``, ``write``
+    run recipes: one region, a result of numpy arrays, a result on disk
+``budget``, ``halo_cost``, ``explain``
+    costs before anything runs
+``regions``, ``blas_threads``
+    integer arithmetic on boxes; one BLAS thread per task
 """

@@ -1,17 +1,17 @@
-"""Threads of the libraries inside a task: one, because tasks themselves run side by side.
+"""One thread for the libraries inside a task, because tasks themselves run in parallel.
 
-This is the one place where thread counts are set. Who brings threads, and what is done:
+This is the only place where thread counts are set. Libraries with threads of their own:
 
-- BLAS (numpy, scipy) starts one thread per core in each task: `one_thread_each` limits it.
-- Reading zarr: chunks are decoded in the calling thread by ``lazyvol.io.zarr.chunks``, no zarr, no
-  event loop, no pool. Measured with 2 reading threads on 2 cores: CPU time 1.9-2.0 of wall time,
-  with one reading thread 1.0. Through zarr with the zarrs pipeline one reading thread took 1.7
-  cores, whatever ``threading.max_workers`` said: its limit is fixed when an array is opened and
-  bounds the codecs of a call, not the calls; and ``zarr.config`` is global to the process and not
-  safe to change from several threads. So nothing here touches it.
-- Blosc starts threads only in the main thread, where no task runs beside it.
+- BLAS (numpy, scipy) starts one thread per core in each task: ``single_blas_thread`` limits it.
+- Reading zarr: ``lazyvol.io.zarr.chunks`` decodes chunks in the calling thread, without zarr, event
+  loop or pool. Measured with 2 reading threads on 2 cores: CPU time 1.9-2.0 of wall time, with one
+  reading thread 1.0. Through zarr with the zarrs pipeline one reading thread took 1.7 cores,
+  whatever ``threading.max_workers`` was: its limit is fixed when an array is opened and bounds the
+  codecs of a call, not the calls; and ``zarr.config`` is global to the process and not safe to
+  change from several threads. So nothing here touches it.
+- Blosc starts threads only in the main thread, where no task runs.
 - numba kernels never use ``parallel=True``.
-- ``scipy.fft`` uses one worker unless asked.
+- ``scipy.fft`` uses one worker by default.
 """
 
 import os
@@ -28,39 +28,39 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
 
 
-class _Shared:
-    """Limits in force for all tasks of the process: the first one in sets them."""
+class _BlasLimit:
+    """The limit of all tasks of the process: the first task sets it, the last one lifts it."""
 
     def __init__(self) -> None:
         self.lock = Lock()
-        self.inside = 0
+        self.tasks = 0
         self.modules = 0
         self.controller: ThreadpoolController | None = None
         self.limits: Any = None
 
     def enter(self) -> None:
         with self.lock:
-            self.inside += 1
-            if self.inside > 1:
+            self.tasks += 1
+            if self.tasks > 1:
                 return
-            # looking for libraries takes 1-4 ms, setting their limits 0.06 ms
+            # finding the libraries takes 1-4 ms, setting their limits 0.06 ms
             if self.controller is None or self.modules != len(sys.modules):
                 self.controller, self.modules = ThreadpoolController(), len(sys.modules)
             self.limits = self.controller.limit(limits=1, user_api="blas")
-            self._release()
+            self._allow_other_threads()
 
     def leave(self) -> None:
         with self.lock:
-            self.inside -= 1
-            if not self.inside:
+            self.tasks -= 1
+            if not self.tasks:
                 self.limits.restore_original_limits()
-                self._release()
+                self._allow_other_threads()
 
-    def _release(self) -> None:
+    def _allow_other_threads(self) -> None:
         """Let another thread lift the limit.
 
-        From threadpoolctl 3.8 on only the thread that set the limit of OpenBLAS may change it,
-        others do nothing without a word: the last task out would leave it at 1.
+        From threadpoolctl 3.8 on only the thread that set the limit of OpenBLAS may change it;
+        other threads are ignored silently, so the last task would leave the limit at 1.
         """
         for library in self.controller.lib_controllers if self.controller else ():
             release = getattr(library, "clear_controlling_thread", None)
@@ -68,52 +68,51 @@ class _Shared:
                 release()
 
 
-_shared = _Shared()
+_limit = _BlasLimit()
 
 Item = TypeVar("Item")
 
 
 def local_scheduler() -> str:
-    """Dask's scheduler for what is in this process's memory: threads, or none where one thread was
-    asked for (a cluster would be sent all of the data)."""
-    asked = dask.config.get("scheduler", None)
-    return "synchronous" if asked in ("sync", "synchronous", "single-threaded") else "threads"
+    """Return dask's scheduler for data in this process's memory: threads, or one thread if the
+    user asked for that. (A cluster would be sent all of the data.)"""
+    scheduler = dask.config.get("scheduler", None)
+    synchronous = scheduler in ("sync", "synchronous", "single-threaded")
+    return "synchronous" if synchronous else "threads"
 
 
-#: threads of this process by their number, kept between calls: starting two takes 0.4 ms
+#: thread pools of this process by size, kept between calls: starting two threads takes 0.4 ms
 _pools: dict[int, ThreadPoolExecutor] = {}
-_inside = local()
+_thread = local()
 
 
-def each_here(
-    function: Callable[[Item], None], items: Sequence[Item], *, several: bool = True
-) -> None:
-    """Call ``function`` with every item, on this machine's threads where they are ``several``.
+def each_in_threads(function: Callable[[Item], None], items: Sequence[Item]) -> None:
+    """Call ``function`` with every item, on this machine's threads.
 
-    A thread of these that comes here again goes on alone: the others may all be waiting for it.
+    Called from one of these threads it runs in that thread alone: all others may be waiting for it.
     """
     threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
-    alone = hasattr(_inside, "busy") or local_scheduler() == "synchronous"
-    if alone or not several or min(threads, len(items)) < 2:
+    in_pool = hasattr(_thread, "in_pool")
+    if in_pool or local_scheduler() == "synchronous" or min(threads, len(items)) < 2:
         for item in items:
             function(item)
         return
     pool = _pools.get(threads)
     if pool is None:
-        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, initializer=_enter))
+        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, initializer=_mark_thread))
     list(pool.map(function, items))
 
 
-def _enter() -> None:
-    _inside.busy = True
+def _mark_thread() -> None:
+    _thread.in_pool = True
 
 
 def _forget_threads() -> None:
-    """Start anew in a forked process: it has the locks and pools of its parent, not the threads.
+    """Reset locks and pools in a forked process, which has them but not the threads.
 
-    Dask would wait for ever for threads that its pool still counts.
+    Dask would wait forever for threads that its pool still counts.
     """
-    _shared.__init__()  # type: ignore[misc]
+    _limit.__init__()  # type: ignore[misc]
     _pools.clear()
     threaded.default_pool = None
     threaded.pools.clear()
@@ -125,21 +124,21 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
+def single_blas_thread() -> Iterator[None]:
     """Context in which BLAS uses the calling thread alone.
 
-    The limit is the whole process's. Many threads may be inside at once and nest it: the first
-    sets the limit, the last one lifts it. A limit that another thread holds through threadpoolctl
-    itself stays as it is.
+    The limit is that of the whole process. Many threads may be inside at once, nested or not: the
+    first sets the limit, the last one lifts it. A limit that another thread holds through
+    threadpoolctl itself is left alone.
 
     Examples
     --------
     >>> import numpy as np
-    >>> with one_thread_each():
+    >>> with single_blas_thread():
     ...     product = np.eye(3) @ np.ones((3, 2))
     """
-    _shared.enter()
+    _limit.enter()
     try:
         yield
     finally:
-        _shared.leave()
+        _limit.leave()

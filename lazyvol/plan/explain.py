@@ -1,4 +1,4 @@
-"""What a computation will cost, said before anything runs."""
+"""The plan of a computation: its cost, before anything runs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,17 @@ import dask.array as da
 import xarray as xr
 
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.plan.budget import SLACK, Budget, Price, Step, enough, show_bytes
-from lazyvol.plan.graph.lazy_array import described, refit
+from lazyvol.plan.budget import (
+    RUN_OVERHEAD,
+    Budget,
+    Step,
+    StepCost,
+    ceil_mib,
+    limited,
+    show_bytes,
+    tasks_at_once,
+)
+from lazyvol.plan.graph.lazy_array import as_lazy_array, refit
 from lazyvol.plan.halo_cost import Halo
 
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
@@ -19,7 +28,7 @@ PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
 
 @dataclass(frozen=True)
 class Row:
-    """One step of a plan: its tasks, bytes read, and the memory of one task."""
+    """One step of a plan: its tasks, the bytes it reads, and the peak memory of one task."""
 
     title: str
     tasks: int
@@ -30,10 +39,11 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """The cost of a result: what will be read and written, in how many tasks, in what memory.
+    """The cost of a result: bytes read and written, tasks, and memory.
 
-    ``peak_bytes`` bounds the memory of the run beside the interpreter, with ``workers`` tasks at
-    once and results written as they are made. ``passes`` counts how often stored data are read.
+    ``peak_bytes`` bounds the memory of the run without the interpreter, with ``workers`` tasks at
+    once and results written as soon as they are computed. ``passes`` is the number of times that
+    stored data are read.
     """
 
     rows: tuple[Row, ...]
@@ -47,20 +57,21 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"{name:<12}{value}" for name, value in self.facts().items()]
-        lines += [f"  {r.title}: {_row(r)}" for r in self.rows]
+        lines += [f"  {r.title}: {_row_text(r)}" for r in self.rows]
         return "\n".join(["Plan", *lines, f"  {PROMISE}"])
 
     __repr__ = __str__
 
     def facts(self) -> dict[str, str]:
-        """Name and value of each figure, as people read them."""
+        """Name and value of each figure, as text."""
         limit = "" if self.memory is None else f" of {show_bytes(self.memory)}"
+        peak = f"{show_bytes(self.peak_bytes)}{limit} with {tasks_at_once(self.workers)}"
         return {
             "passes": str(self.passes),
             "reads": show_bytes(self.bytes_read),
             "writes": show_bytes(self.bytes_written),
             "tasks": str(self.tasks),
-            "peak memory": f"{show_bytes(self.peak_bytes)}{limit} with {self.workers} at once",
+            "peak memory": peak,
         }
 
     def _repr_html_(self) -> str:
@@ -68,14 +79,16 @@ class Plan:
             f"<tr><th style='text-align:left'>{escape(n)}</th><td>{escape(v)}</td></tr>"
             for n, v in self.facts().items()
         )
-        steps = "".join(f"<li>{escape(r.title)}: {escape(_row(r))}</li>" for r in self.rows)
+        steps = "".join(f"<li>{escape(r.title)}: {escape(_row_text(r))}</li>" for r in self.rows)
         return f"<table>{facts}</table><ol>{steps}</ol><p>{escape(PROMISE)}</p>"
 
 
-def _row(row: Row) -> str:
-    read, memory = show_bytes(row.bytes_read), show_bytes(row.task_bytes)
+def _row_text(row: Row) -> str:
+    tasks = "1 task" if row.tasks == 1 else f"{row.tasks} tasks"
     halo = "" if row.halo is None else f"; {row.halo}"
-    return f"{row.tasks} tasks, read {read}, {memory} each{halo}"
+    return (
+        f"{tasks}, {show_bytes(row.bytes_read)} read, {show_bytes(row.task_bytes)} per task{halo}"
+    )
 
 
 def explain(
@@ -86,16 +99,24 @@ def explain(
     Parameters
     ----------
     obj
-        A DataArray, a Dataset, a dask array, or a list of them.
+        A DataArray, a Dataset, a dask array, or a list or dict of them.
     memory
-        Bytes, or text like ``"2GiB"``, that the run may take: the plan is cut to fit it.
+        Bytes that the run may use, or text like ``"2GiB"``; blocks are made small enough to fit.
+        By default the memory of the cluster's workers, or no limit.
     workers
         Tasks that run at once; this machine's threads by default.
+
+    Returns
+    -------
+    Plan
+        Its figures are attributes; ``print`` shows them with one line per step.
 
     Raises
     ------
     BudgetError
-        If no cut fits ``memory``; the message names the smallest that would do.
+        If no blocks fit ``memory``; the message names the smallest amount that suffices.
+    LabelError
+        If ``obj`` is none of these, or ``memory`` is not a number of bytes.
 
     Examples
     --------
@@ -106,30 +127,29 @@ def explain(
     (32768, True)
     """
     budget = budget_for(memory, workers)
-    done: dict[str, Any] = {}
+    refitted: dict[str, Any] = {}
     arrays = lazy_arrays(obj)
     if budget.memory is not None or workers is not None:
-        arrays = [refit(a, budget, done) for a in arrays]
+        arrays = [refit(a, budget, refitted) for a in arrays]
     plan = plan_of(arrays, budget)
     if budget.memory is not None and plan.peak_bytes > budget.memory:
         raise BudgetError(
-            f"the run peaks at {enough(plan.peak_bytes)} with {plan.workers} tasks at once, "
-            f"got memory={show_bytes(budget.memory)}; give it that much, or fewer workers"
+            f"memory must be at least {ceil_mib(plan.peak_bytes)} with "
+            f"{tasks_at_once(plan.workers)}, got memory={show_bytes(budget.memory)}; "
+            "raise memory or use fewer workers"
         )
     return plan
 
 
 def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
-    """The budget in force, changed by what is given."""
-    from lazyvol.plan.budget import limited
-
+    """Return the budget in force, with ``memory`` and ``workers`` replaced if they are given."""
     current = Budget.current()
     with limited(current.memory if memory is None else memory, workers or current.workers):
         return Budget.current()
 
 
 def lazy_arrays(obj: Any) -> list[da.Array]:
-    """Dask arrays in a labelled object, a dask array or a collection of them."""
+    """Return the dask arrays in a labelled object, a dask array or a collection of them."""
     if isinstance(obj, da.Array):
         return [obj]
     if isinstance(obj, xr.DataArray):
@@ -139,58 +159,59 @@ def lazy_arrays(obj: Any) -> list[da.Array]:
     if isinstance(obj, (list, tuple)):
         return [a for value in obj for a in lazy_arrays(value)]
     raise LabelError(
-        f"a plan is of a DataArray, a Dataset or a dask array, got {type(obj).__name__}"
+        "explain: obj must be a DataArray, a Dataset, a dask array or a list of them, got "
+        f"{type(obj).__name__}"
     )
 
 
-def steps_behind(arrays: Iterable[da.Array]) -> list[Step]:
-    """Steps of arrays, each once, in the order they run."""
-    found: dict[str, Step] = {}
+def steps_of_all(arrays: Iterable[da.Array]) -> list[Step]:
+    """Return the steps of arrays, each once, in the order they run."""
+    steps: dict[str, Step] = {}
     for array in arrays:
-        found.update((s.token, s) for s in described(array).steps)
-    return list(found.values())
+        steps.update((s.token, s) for s in as_lazy_array(array).steps)
+    return list(steps.values())
 
 
 def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
-    """Plan of arrays as they are cut now."""
+    """Return the plan of arrays with their current blocks."""
     arrays = list(arrays)
-    steps = steps_behind(arrays)
-    prices = {s.token: s.price() for s in steps}
+    steps = steps_of_all(arrays)
+    costs = {s.token: s.cost() for s in steps}
     return Plan(
         rows=tuple(
-            Row(s.title, s.tasks, prices[s.token].read, prices[s.token].peak, s.halo())
-            for s in steps
+            Row(s.title, s.tasks, costs[s.token].read, costs[s.token].peak, s.halo()) for s in steps
         ),
         tasks=sum(s.tasks for s in steps),
-        passes=_passes(steps, prices),
-        bytes_read=sum(p.read for p in prices.values()),
+        passes=_passes(steps, costs),
+        bytes_read=sum(c.read for c in costs.values()),
         bytes_written=sum(prod(a.shape) * a.dtype.itemsize for a in arrays),
-        peak_bytes=_peak(steps, prices, budget),
+        peak_bytes=_peak(steps, costs, budget),
         workers=budget.workers,
         memory=budget.memory,
     )
 
 
-def _peak(steps: list[Step], prices: Mapping[str, Price], budget: Budget) -> int:
-    """Largest sum of what runs and what waits, over steps that may run at once."""
-    workers = budget.workers
-    most = 0
+def _peak(steps: list[Step], costs: Mapping[str, StepCost], budget: Budget) -> int:
+    """Return the largest sum of running and waiting memory over steps that may run at once."""
+    peak = 0
     for step in steps:
-        others = [s for s in steps if s.token not in step.parents and step.token not in s.parents]
-        running = max(_running(s, prices[s.token], workers) for s in others)
-        most = max(most, running + sum(prices[s.token].waiting for s in others))
-    return SLACK * budget.processes + most + sum(p.held for p in prices.values())
+        concurrent = [
+            s for s in steps if s.token not in step.parents and step.token not in s.parents
+        ]
+        running = max(_running(s, costs[s.token], budget.workers) for s in concurrent)
+        peak = max(peak, running + sum(costs[s.token].waiting for s in concurrent))
+    return RUN_OVERHEAD * budget.processes + peak + sum(c.held for c in costs.values())
 
 
-def _running(step: Step, price: Price, workers: int) -> int:
-    return max(min(workers, step.tasks) * price.peak, price.alone)
+def _running(step: Step, cost: StepCost, workers: int) -> int:
+    return max(min(workers, step.tasks) * cost.peak, cost.alone)
 
 
-def _passes(steps: list[Step], prices: Mapping[str, Price]) -> int:
-    """Reads of stored data along the longest chain of steps; steps come in the order they run."""
-    found: dict[str, int] = {}
+def _passes(steps: list[Step], costs: Mapping[str, StepCost]) -> int:
+    """Return the reads of stored data along the longest chain; ``steps`` are in running order."""
+    passes: dict[str, int] = {}
     for step in steps:
-        price = prices[step.token]
-        own = max(1, round(price.read / price.stored)) if price.stored else 0
-        found[step.token] = own + max((found.get(t, 0) for t in step.parents), default=0)
-    return max(found.values(), default=0)
+        cost = costs[step.token]
+        reads = max(1, round(cost.read / cost.stored)) if cost.stored else 0
+        passes[step.token] = reads + max((passes.get(t, 0) for t in step.parents), default=0)
+    return max(passes.values(), default=0)

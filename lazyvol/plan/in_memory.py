@@ -1,50 +1,66 @@
-"""Values of recipes over arrays in memory, here and now."""
+"""Results of arrays in memory, computed immediately on this machine's threads."""
 
 from functools import partial
+from typing import Any
 
 import dask.array as da
 import numpy as np
 
-from lazyvol.plan import memory_order, regions
-from lazyvol.plan.blas_threads import each_here, local_scheduler, one_thread_each
-from lazyvol.plan.budget import Budget, fitted
+from lazyvol.plan import regions
+from lazyvol.plan.blas_threads import each_in_threads, local_scheduler, single_blas_thread
+from lazyvol.plan.budget import Budget, fit_to_budget
 from lazyvol.plan.evaluate import evaluate
-from lazyvol.plan.graph.lazy_array import Blocks, Lazy
-from lazyvol.plan.graph.results import finished
+from lazyvol.plan.graph.lazy_array import BlockedRecipe, LazyArray
+from lazyvol.plan.graph.results import owned_result
 from lazyvol.plan.recipes.base import Array, Recipe
 from lazyvol.plan.regions import Region
 
 
-def stored(lazy: Lazy) -> Array:
-    """All values of what is made in several steps, each block put in its place."""
+def compute_graph(lazy: LazyArray) -> Array:
+    """Return all values of a result that takes several stages."""
     values = np.empty(lazy.shape, lazy.dtype)
     da.store(lazy.array, values, lock=False, scheduler=local_scheduler())
     return values
 
 
-def filled(blocks: Blocks) -> Array:
-    """All values, block by block on this machine's threads, each put in its place.
+def compute_blocks(blocked: BlockedRecipe) -> Array:
+    """Return all values of a recipe, each block computed in its place in the result.
 
-    (Dask's own compute holds every block and then copies them together.)
+    (Dask's own compute holds all blocks and then copies them into one array.)
     """
-    recipe = blocks.recipe
-    boxes = [box for _, box in regions.boxes(fitted(recipe, blocks.grid, Budget.current()))]
-    values = memory_order.empty(recipe.shape, recipe.dtype, recipe.planes)
+    recipe = blocked.recipe
+    grid = fit_to_budget(recipe, blocked.grid, Budget.current())
+    boxes = [box for _, box in regions.boxes(grid)]
+    values = _empty(recipe)
     if len(boxes) == 1:
-        made = _made(recipe, values, boxes[0])
-        return values if np.may_share_memory(made, values) else finished(recipe, made)
-    with one_thread_each():
-        each_here(partial(_put, recipe, values), boxes)
+        block = _compute_in_place(recipe, values, boxes[0])
+        return values if np.may_share_memory(block, values) else owned_result(recipe, block)
+    with single_blas_thread():
+        each_in_threads(partial(_compute_block, recipe, values), boxes)
     return values
 
 
-def _put(recipe: Recipe, values: Array, box: Region) -> None:
-    made = _made(recipe, values, box)
-    if not np.may_share_memory(made, values):
-        values[box] = made
+def _empty(recipe: Recipe) -> Array:
+    """Allocate a result whose components are whole volumes, each contiguous in memory.
+
+    Side by side they take longer to write: a gradient 2.4 times as long, a Hessian 2.0 times
+    (128^3 float32: 29 against 12 and 58 against 29 ms of CPU time).
+    """
+    ndim = len(recipe.shape) - recipe.component_axes
+    values = np.empty((*recipe.shape[ndim:], *recipe.shape[:ndim]), recipe.dtype)
+    first = range(recipe.component_axes)
+    return np.moveaxis(values, first, [axis - recipe.component_axes for axis in first])
 
 
-def _made(recipe: Recipe, values: Array, box: Region) -> Array:
-    """A block, made where it belongs if that place is contiguous and the recipe can."""
-    place = values[box]
-    return evaluate(recipe, box, {}, place if memory_order.runs(place, recipe.planes) else None)
+def _compute_block(recipe: Recipe, values: Array, region: Region) -> None:
+    block = _compute_in_place(recipe, values, region)
+    if not np.may_share_memory(block, values):
+        values[region] = block
+
+
+def _compute_in_place(recipe: Recipe, values: Array, region: Region) -> Array:
+    """Compute a block in its place if that is contiguous for every component."""
+    place = values[region]
+    first: Any = (..., *(0,) * recipe.component_axes)
+    component = place[first]
+    return evaluate(recipe, region, {}, place if component.flags.c_contiguous else None)

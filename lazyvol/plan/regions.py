@@ -16,136 +16,146 @@ Index: TypeAlias = tuple[int, ...]
 
 
 def whole(shape: Sequence[int]) -> Region:
-    """Region that covers all of an array of ``shape``."""
+    """Return the region that covers an array of ``shape``."""
     return tuple(slice(0, n) for n in shape)
 
 
 def lengths(region: Region) -> tuple[int, ...]:
-    """Shape of a region."""
+    """Return the shape of a region."""
     return tuple(s.stop - s.start for s in region)
 
 
 def size(region: Region) -> int:
-    """Number of elements in a region."""
+    """Return the number of elements in a region."""
     return prod(lengths(region))
 
 
 def starts(region: Region) -> tuple[int, ...]:
-    """First index of a region along each axis."""
+    """Return the first index of a region along each axis."""
     return tuple(s.start for s in region)
 
 
 def shift(region: Region, offsets: Sequence[int]) -> Region:
-    """Region moved by ``offsets``."""
+    """Return a region moved by ``offsets``."""
     return tuple(slice(s.start + o, s.stop + o) for s, o in zip(region, offsets, strict=True))
 
 
 def relative(region: Region, origin: Region) -> Region:
-    """``region`` in the coordinates of an array that starts where ``origin`` starts."""
+    """Return ``region`` in the coordinates of an array that starts where ``origin`` starts."""
     return shift(region, [-s for s in starts(origin)])
 
 
 def intersect(a: Region, b: Region) -> Region:
-    """Overlap of two regions; an axis without overlap has length 0."""
+    """Return the overlap of two regions; an axis without overlap has length 0."""
     low = [max(s.start, t.start) for s, t in zip(a, b, strict=True)]
     high = [min(s.stop, t.stop) for s, t in zip(a, b, strict=True)]
     return tuple(slice(lo, max(lo, hi)) for lo, hi in zip(low, high, strict=True))
 
 
-def cover(length: int, step: int) -> tuple[int, ...]:
-    """Chunk lengths that cut ``length`` into steps of ``step``; the last may be shorter."""
+def hull(a: Region, b: Region) -> Region:
+    """Return the smallest region that contains both."""
+    return tuple(
+        slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True)
+    )
+
+
+def contains(outer: Region, inner: Region) -> bool:
+    """Return True if ``inner`` lies within ``outer``."""
+    return all(s.start <= t.start and t.stop <= s.stop for s, t in zip(outer, inner, strict=True))
+
+
+def uniform_chunks(length: int, chunk: int) -> tuple[int, ...]:
+    """Return the lengths of chunks of ``chunk`` along an axis; the last may be shorter."""
     if length == 0:
         return (0,)
-    full, rest = divmod(length, max(1, step))
-    return (max(1, step),) * full + ((rest,) if rest else ())
+    full, rest = divmod(length, max(1, chunk))
+    return (max(1, chunk),) * full + ((rest,) if rest else ())
 
 
-def even(length: int, parts: int, grain: int = 1) -> tuple[int, ...]:
-    """Chunk lengths that cut ``length`` into about ``parts``, each a multiple of ``grain``."""
-    units = -(-length // grain)
-    return cover(length, -(-units // max(1, min(parts, units) or 1)) * grain)
+def even_chunks(length: int, count: int, multiple: int = 1) -> tuple[int, ...]:
+    """Return the lengths of about ``count`` equal chunks, each a multiple of ``multiple``."""
+    units = -(-length // multiple)
+    return uniform_chunks(length, -(-units // max(1, min(count, units) or 1)) * multiple)
 
 
 def edges(chunks: Sequence[int]) -> tuple[int, ...]:
-    """Positions where chunks begin and end: one more than there are chunks."""
+    """Return the positions where chunks begin and end: one more than there are chunks."""
     return (0, *accumulate(chunks))
 
 
-def spans(chunks: Sequence[int]) -> list[slice]:
-    """Chunks of one axis as slices."""
+def chunk_slices(chunks: Sequence[int]) -> list[slice]:
+    """Return the chunks of one axis as slices."""
     return [slice(a, b) for a, b in pairwise(edges(chunks))]
 
 
 def boxes(grid: Grid) -> Iterator[tuple[Index, Region]]:
-    """Index and region of every block of a grid, in C order."""
-    axes = [list(enumerate(spans(chunks))) for chunks in grid]
+    """Yield index and region of every block of a grid, in C order."""
+    axes = [list(enumerate(chunk_slices(chunks))) for chunks in grid]
     for block in product(*axes):
         yield tuple(i for i, _ in block), tuple(s for _, s in block)
 
 
 def count(grid: Grid) -> int:
-    """Number of blocks in a grid."""
+    """Return the number of blocks in a grid."""
     return prod(len(chunks) for chunks in grid)
 
 
-def tiles(region: Region, step: Sequence[int], grain: Sequence[int]) -> Iterator[Region]:
-    """Boxes of at most ``step`` that cover ``region`` in C order, cut at multiples of ``grain``.
+def tiles(region: Region, shape: Sequence[int], multiples: Sequence[int]) -> Iterator[Region]:
+    """Yield tiles of at most ``shape`` that cover ``region`` in C order.
 
-    Cutting on the stored grid, not at the region's own start, reads every stored chunk once.
+    Tiles begin at multiples of the stored chunk, not at the region's own start, so that every
+    stored chunk is read once.
     """
     axes = [
-        _cuts(span, max(1, n), max(1, g)) for span, n, g in zip(region, step, grain, strict=True)
+        _cut(span, max(1, n), max(1, m))
+        for span, n, m in zip(region, shape, multiples, strict=True)
     ]
     yield from product(*axes)
 
 
-def _cuts(span: slice, step: int, grain: int) -> list[slice]:
-    if span.start % grain == 0 and span.stop - span.start <= step:
+def _cut(span: slice, length: int, multiple: int) -> list[slice]:
+    if span.start % multiple == 0 and span.stop - span.start <= length:
         return [span]
-    step = step if step < grain else step // grain * grain
-    cuts, at = [], span.start
-    while at < span.stop:
-        to = min(span.stop, (at // grain * grain if step >= grain else at) + step)
-        cuts.append(slice(at, to))
-        at = to
-    return cuts
+    length = length if length < multiple else length // multiple * multiple
+    pieces, start = [], span.start
+    while start < span.stop:
+        origin = start // multiple * multiple if length >= multiple else start
+        stop = min(span.stop, origin + length)
+        pieces.append(slice(start, stop))
+        start = stop
+    return pieces
 
 
-def overlapping(cuts: Sequence[Sequence[int]], region: Region) -> list[tuple[Index, Region]]:
-    """Index and region of the blocks between ``cuts`` (the ``edges`` of each axis) that share
-    elements with ``region``."""
+def overlapping(block_edges: Sequence[Sequence[int]], region: Region) -> list[tuple[Index, Region]]:
+    """Return index and region of the blocks that share elements with ``region``.
+
+    ``block_edges`` are the ``edges`` of the blocks of each axis.
+    """
     axes = [
-        [(i, slice(edge[i], edge[i + 1])) for i in _between(edge, want)]
-        for edge, want in zip(cuts, region, strict=True)
+        [(i, slice(positions[i], positions[i + 1])) for i in _overlapping(positions, span)]
+        for positions, span in zip(block_edges, region, strict=True)
     ]
     return [(tuple(i for i, _ in b), tuple(s for _, s in b)) for b in product(*axes)]
 
 
-def _between(edge: Sequence[int], want: slice) -> range:
-    first = max(0, bisect_right(edge, want.start) - 1)
-    return range(first, min(len(edge) - 1, max(first, bisect_left(edge, want.stop))))
+def _overlapping(positions: Sequence[int], span: slice) -> range:
+    first = max(0, bisect_right(positions, span.start) - 1)
+    return range(first, min(len(positions) - 1, max(first, bisect_left(positions, span.stop))))
 
 
 def touched(region: Region, chunks: Sequence[int]) -> int:
-    """Elements in the stored chunks that ``region`` touches, edge chunks counted whole."""
+    """Return the elements in the stored chunks that ``region`` touches, edge chunks whole."""
     if any(s.stop <= s.start for s in region):
         return 0
     return prod((-(-s.stop // c) - s.start // c) * c for s, c in zip(region, chunks, strict=True))
 
 
 def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
-    """Stretches ``(start, stop)`` of consecutive rising numbers in ``indices``, in order."""
-    found: list[tuple[int, int]] = []
+    """Return the runs ``(start, stop)`` of consecutive rising numbers in ``indices``, in order."""
+    intervals: list[tuple[int, int]] = []
     for i in indices:
-        if found and found[-1][1] == i:
-            found[-1] = (found[-1][0], i + 1)
+        if intervals and intervals[-1][1] == i:
+            intervals[-1] = (intervals[-1][0], i + 1)
         else:
-            found.append((i, i + 1))
-    return found
-
-
-def hull(a: Region, b: Region) -> Region:
-    """Smallest region that holds both."""
-    return tuple(
-        slice(min(s.start, t.start), max(s.stop, t.stop)) for s, t in zip(a, b, strict=True)
-    )
+            intervals.append((i, i + 1))
+    return intervals

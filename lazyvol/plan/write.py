@@ -1,4 +1,4 @@
-"""Writing results: one task per shard, in waves, each reading what it needs."""
+"""Writing results: one task per shard, in waves; each task reads what it needs."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,29 +16,29 @@ from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import local_scheduler, one_thread_each
+from lazyvol.plan.blas_threads import local_scheduler, single_blas_thread
 from lazyvol.plan.evaluate import evaluate
-from lazyvol.plan.graph.layers import Places, needs
-from lazyvol.plan.graph.lazy_array import described, recipe_of
-from lazyvol.plan.graph.results import finished
-from lazyvol.plan.recipes.base import Array, Recipe, settle
-from lazyvol.plan.recipes.handed_blocks import handed
-from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.graph.layers import BlockRefs, required_blocks
+from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of
+from lazyvol.plan.graph.results import owned_result
+from lazyvol.plan.recipes.base import Array, Recipe, cache_properties
+from lazyvol.plan.recipes.input_blocks import input_blocks
+from lazyvol.plan.regions import Grid, Index, Region
 
-#: tasks handed to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
+#: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
 WAVE = 10_000
 
 
 class Sink(Protocol):
-    """Where the regions of one array go: small, picklable, idempotent."""
+    """The destination of one array's regions: small, picklable, idempotent."""
 
     grid: Grid
 
     def write(self, region: Region, block: Array) -> None:
-        """Store one region of the grid, wholly and durably, or raise."""
+        """Store one region of the grid, completely and durably, or raise."""
 
     def has(self, region: Region) -> bool:
-        """Whether the region is stored already."""
+        """Return True if the region is stored already."""
 
 
 def write(
@@ -46,71 +46,72 @@ def write(
 ) -> None:
     """Compute every array and store it region by region; nothing is held whole.
 
-    What is all in memory is written by this process, whoever else there is: a cluster would be
-    sent all of it. With ``resume``, regions that a sink has are neither computed nor written again.
+    Arrays in memory are written by this process, even with a client: a cluster would be sent all
+    of the data. With ``resume``, regions that a sink has are neither computed nor written again.
     """
-    todo = [
-        (n, index, box)
+    missing = [
+        (n, index, region)
         for n, sink in enumerate(sinks)
-        for index, box in regions.boxes(sink.grid)
-        if not (resume and sink.has(box))
+        for index, region in regions.boxes(sink.grid)
+        if not (resume and sink.has(region))
     ]
     scheduler = None if any(isinstance(a, da.Array) for a in arrays) else local_scheduler()
-    lazy = [
-        described(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
+    lazy_arrays = [
+        as_lazy_array(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
     ]
-    foreign = {name: array for one in lazy for name, array in one.foreign.items()}
-    if len(todo) > WAVE:  # computed once, not once a wave
+    foreign = {name: array for lazy in lazy_arrays for name, array in lazy.foreign.items()}
+    if len(missing) > WAVE:  # compute foreign arrays once, not once per wave
         foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
-    jobs, recipes = iter(todo), [one.recipe for one in lazy]
-    with _shown(progress):
+    jobs, recipes = iter(missing), [lazy.recipe for lazy in lazy_arrays]
+    with _progress_bar(progress):
         while wave := list(islice(jobs, WAVE)):
             tasks = _wave(wave, recipes, sinks, list(foreign.values()))
             dask.compute(tasks, scheduler=scheduler)
 
 
 def plan_token(arrays: Sequence[Any], *facts: Any) -> str:
-    """Name of a computation: its recipes down to the stored data, its facts, the versions."""
+    """Return the name of a computation: its recipes down to the data, its facts, the versions."""
     versions = [version(p) for p in ("lazyvol", "numpy", "numba", "scipy")]
-    return str(tokenize([settle(recipe_of(a)).token for a in arrays], facts, versions))
+    tokens = [cache_properties(recipe_of(a)).token for a in arrays]
+    return str(tokenize(tokens, facts, versions))
 
 
 def _wave(
-    jobs: Sequence[tuple[int, tuple[int, ...], Region]],
+    jobs: Sequence[tuple[int, Index, Region]],
     recipes: Sequence[Recipe],
     sinks: Sequence[Sink],
     foreign: Sequence[da.Array],
 ) -> Delayed:
-    """One delayed value that rests on the write tasks of a wave.
+    """Return one delayed value that depends on the write tasks of a wave.
 
-    Recipes and sinks travel in every task: as tasks of their own they would be what all others
-    depend on, and take the blame when a worker dies.
+    Recipes and sinks are arguments of every task. As tasks of their own they would be the
+    dependencies of all others, and be blamed whenever a worker dies.
     """
     name = "lazyvol-write-" + tokenize([r.token for r in recipes], jobs)
     tasks: dict[Any, Any] = {}
-    for n, index, box in jobs:
-        places, blocks = needs((recipes[n], box))
+    for n, index, region in jobs:
+        refs, blocks = required_blocks((recipes[n], region))
         key = (name, n, *index)
-        tasks[key] = Task(key, _write_block, sinks[n], recipes[n], box, places, blocks)
+        tasks[key] = Task(key, _write_block, sinks[n], recipes[n], region, refs, blocks)
     tasks[name] = Task(name, len, List(*(TaskRef(key) for key in tasks)))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
     return Delayed(name, graph)
 
 
 def _write_block(
-    sink: Sink, recipe: Recipe, region: Region, places: Places, blocks: Sequence[Array]
+    sink: Sink, recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]
 ) -> int:
-    with one_thread_each():
-        values = evaluate(recipe, region, handed(places, blocks))
-        block = finished(recipe, values, blocks)
+    with single_blas_thread():
+        values = evaluate(recipe, region, input_blocks(refs, blocks))
+        block = owned_result(recipe, values, blocks)
     sink.write(region, block)
     return block.nbytes
 
 
 @contextmanager
-def _shown(progress: bool) -> Iterator[None]:
-    """A progress bar on standard error while dask's local scheduler runs."""
-    if not progress:
+def _progress_bar(shown: bool) -> Iterator[None]:
+    """Show a progress bar on standard error while dask's local scheduler runs."""
+    if not shown:
         yield
         return
     with ProgressBar(dt=0.5, out=sys.stderr):

@@ -255,7 +255,7 @@ def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
 
 
 def test_info_reads_metadata_alone(files, capsys, monkeypatch):
-    monkeypatch.setattr("lazyvol.plan.recipes.base.Stored.fetch", refuse)
+    monkeypatch.setattr("lazyvol.plan.recipes.leaves.Stored.fetch", refuse)
     assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
 
 
@@ -282,7 +282,7 @@ def refuse(*args, **kwargs):
 
 def test_explain_prints_the_plan_reads_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lazyvol.plan.recipes.base.Stored.fetch", refuse)
+    monkeypatch.setattr("lazyvol.plan.recipes.leaves.Stored.fetch", refuse)
     code, told, _ = run(
         ["explain", str(files / "stack.zarr"), "stats", "var", "--dim", "k", "--memory", "256MiB"],
         capsys,
@@ -393,7 +393,7 @@ class Failing(Counting):
 
 
 def test_a_failing_read_leaves_no_results(tmp_path):
-    grid = (regions.cover(SHAPE[0], 2), *((n,) for n in SHAPE[1:]))
+    grid = (regions.uniform_chunks(SHAPE[0], 2), *((n,) for n in SHAPE[1:]))
     stack = lv.as_stack(source_array(Failing(values(), SHAPE, "failing"), grid))
     with pytest.raises(TruncatedError):
         screen(stack, tmp_path / "out")

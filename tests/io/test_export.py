@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lazyvol import errors
 from lazyvol.io import mrc, npy, tiff
 from lazyvol.io.export import whole_array, write_mrc, write_npy, write_tiff
-from lazyvol.plan.regions import boxes, cover, whole
+from lazyvol.plan.regions import boxes, uniform_chunks, whole
 from tests.io.zarr_cases import numbers
 
 SHAPE = (3, 5, 7, 11)
@@ -21,7 +21,7 @@ DIMS = ("k", "z", "y", "x")
 
 def blocks_of(values, chunks):
     """Blocks of an array cut into ``chunks``, as tasks would give them."""
-    grid = tuple(cover(n, c) for n, c in zip(values.shape, chunks, strict=True))
+    grid = tuple(uniform_chunks(n, c) for n, c in zip(values.shape, chunks, strict=True))
     return lambda: ((region, values[region]) for _, region in boxes(grid))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.linalg import covariance, eigenbasis
-from lazyvol.plan import tables
+from lazyvol.plan import verbs
 from lazyvol.plan.reductions import partition
 from tests.paths import ROOT
 from tests.rows.unmixing import softened, whitened
@@ -68,7 +68,7 @@ def test_any_chunks_of_volumes(grid, kind, keep):
     array = values("float64") + 1e3
     stack = labelled(da.from_array(array, chunks=grid).map_blocks(np.copy, dtype=float))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tables, "BLOCK", 20000)
+        patch.setattr(verbs, "TABLE_BLOCK", 20000)
         found = whiten(stack, kind=kind, keep=keep)
     x = array.reshape(7, -1) - array.reshape(7, -1).mean(0)
     u, _, v = np.linalg.svd(x, full_matrices=False)

@@ -50,7 +50,7 @@ def sample(dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
 
 def opened(token: str, array: np.ndarray, chunks: tuple[int, ...], dims) -> xr.DataArray:
     READS.pop(token, None)
-    grid = tuple(regions.cover(n, c) for n, c in zip(array.shape, chunks, strict=True))
+    grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(array.shape, chunks, strict=True))
     return xr.DataArray(source_array(Counting(array, chunks, token), grid), dims=dims)
 
 
@@ -189,7 +189,7 @@ def test_blocks_are_few_fat_and_cut_between_frames(monkeypatch):
 
 def test_a_sparse_mask_does_not_make_a_task_that_reads_everything(monkeypatch):
     monkeypatch.setattr(plan_ragged, "READ", 10 * 17 * 5 * 4)
-    monkeypatch.setattr(plan_ragged, "HANDED", 5 * 17 * 5 * 4)
+    monkeypatch.setattr(plan_ragged, "FOREIGN_TASK", 5 * 17 * 5 * 4)
     array = np.zeros((40, 17, 5), np.float32)
     mask = np.zeros((40, 17), bool)
     mask[::7, 3] = True
@@ -310,7 +310,7 @@ MEMORY = """
 import json, sys
 import numpy as np, xarray as xr
 import lazyvol as lv
-from tests.memory_of_rows import status
+from tests.plan.memory_of_rows import status
 
 folder = sys.argv[1]
 def work(frames):
@@ -623,7 +623,7 @@ def test_a_snake_through_all_blocks_is_one():
         patch.setattr(connected_blocks, "BLOCK", 4000)
         found = lv.masks.label(lv.as_stack(da.from_array(array, chunks=(1, 16, 16, 16))))
         assert found.data.npartitions > 8
-        assert lv.explain(found).rows[1].title == "label-look"
+        assert lv.explain(found).rows[1].title == "label-inspect"
         np.testing.assert_array_equal(found[0], ndi.label(array[0])[0])
 
 

@@ -374,15 +374,15 @@ MEASURED = """
 import ctypes, json, sys
 from pathlib import Path
 import dask, lazyvol as lv
-from lazyvol.plan.budget import SLACK
-from tests.memory_of_rows import peak_of
+from lazyvol.plan.budget import RUN_OVERHEAD
+from tests.plan.memory_of_rows import peak_of
 n, box = map(int, sys.argv[1:])
 with lv.limited(None, workers=1):
     def made(n, box):
         return lv.scores.screen(lv.synthetic.particles((box,) * 3, n, sigma=2.0, seed=1))
     dask.compute(made(30, 8), scheduler="synchronous")
     found = made(n, box)
-    told = lv.explain(found, workers=1).peak_bytes - SLACK
+    told = lv.explain(found, workers=1).peak_bytes - RUN_OVERHEAD
     print(json.dumps([peak_of(found), told]))
 """
 

@@ -16,7 +16,7 @@ import dask
 import xarray as xr
 
 import lazyvol as lv
-from lazyvol.plan.budget import SLACK
+from lazyvol.plan.budget import RUN_OVERHEAD
 from tests.cases import UNIT, VOXEL
 from tests.oracles import ORACLES
 
@@ -67,7 +67,7 @@ def main(names: list[str]) -> None:
                 continue
             dask.compute(case.op(stack_of(SMALL)), scheduler="synchronous")
             made = case.op(stack_of(LARGE))
-            told = lv.explain(made, workers=1).peak_bytes - SLACK
+            told = lv.explain(made, workers=1).peak_bytes - RUN_OVERHEAD
             # garbage in cycles goes when Python pleases: the least of some runs is the result's
             found[name] = (least_peak(made, told), told)
     print(json.dumps(found))

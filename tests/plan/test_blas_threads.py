@@ -6,7 +6,7 @@ from threading import Barrier, Event, Thread
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-from lazyvol.plan.blas_threads import one_thread_each
+from lazyvol.plan.blas_threads import single_blas_thread
 
 
 def blas_threads():
@@ -38,16 +38,16 @@ def set_by_a_thread(limit, restored=None):
 
 def test_the_limit_holds_inside_and_is_lifted_after():
     assert blas_threads() == {3}
-    with one_thread_each():
+    with single_blas_thread():
         assert blas_threads() == {1}
-        with one_thread_each():
+        with single_blas_thread():
             pass
         assert blas_threads() == {1}
     assert blas_threads() == {3}
 
 
 def test_it_is_lifted_after_an_error():
-    with pytest.raises(ValueError, match="x"), one_thread_each():
+    with pytest.raises(ValueError, match="x"), single_blas_thread():
         raise ValueError("x")
     assert blas_threads() == {3}
 
@@ -56,7 +56,7 @@ def test_the_last_of_many_threads_lifts_it():
     inside = Barrier(4)
 
     def task(_):
-        with one_thread_each():
+        with single_blas_thread():
             inside.wait()
             return blas_threads()
 
@@ -69,14 +69,14 @@ def test_another_thread_than_the_first_lifts_it():
     first_in, second_in, first_out = Event(), Event(), Event()
 
     def first():
-        with one_thread_each():
+        with single_blas_thread():
             first_in.set()
             second_in.wait(5)
         first_out.set()
 
     def second():
         first_in.wait(5)
-        with one_thread_each():
+        with single_blas_thread():
             second_in.set()
             first_out.wait(5)
             found.append(blas_threads())

@@ -10,7 +10,7 @@ import pytest
 import lazyvol as lv
 from lazyvol.client import connect
 from lazyvol.errors import BudgetError
-from lazyvol.plan.budget import FILLED, PROCESS, SLACK, Budget
+from lazyvol.plan.budget import RUN_OVERHEAD, USABLE_FRACTION, WORKER_OVERHEAD, Budget
 
 MEBI = 2**20
 
@@ -24,8 +24,8 @@ def client():
 def test_the_limit_of_its_processes_is_the_budget(client):
     budget = Budget.current()
     assert (budget.workers, budget.processes) == (2, 2)
-    assert budget.share == int(FILLED * 420 * MEBI) - PROCESS
-    assert budget.per_task == budget.share - SLACK
+    assert budget.per_process == int(USABLE_FRACTION * 420 * MEBI) - WORKER_OVERHEAD
+    assert budget.per_task == budget.per_process - RUN_OVERHEAD
 
 
 def test_a_stack_larger_than_the_cluster_is_folded_without_loss(client, tmp_path):
@@ -48,12 +48,12 @@ def _peak() -> int:
 
 def test_a_plan_counts_every_process(client):
     stack = lv.as_stack(da.zeros((64, 16, 16, 16), chunks=(8, 16, 16, 16)))
-    assert lv.explain(lv.stats.mean(stack)).peak_bytes >= 2 * SLACK
+    assert lv.explain(lv.stats.mean(stack)).peak_bytes >= 2 * RUN_OVERHEAD
 
 
 def test_a_block_that_no_process_can_hold_is_refused(client):
     stack = lv.as_stack(da.zeros((64, 64, 128, 128), chunks=(64, 64, 128, 128)))
-    with pytest.raises(BudgetError, match="needs at least"):
+    with pytest.raises(BudgetError, match="must be at least"):
         lv.intensity.center(stack, dim=("k", "z", "y", "x"))
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from hypothesis import given
 
 import lazyvol as lv
-from lazyvol.plan import memory_order
+from lazyvol.plan.graph.results import is_dense, join_blocks
 from lazyvol.plan.verbs import blockwise
 from tests.plan.test_plan import GRIDS, QUICK, SHAPE, A, opened
 
@@ -29,21 +29,15 @@ def nested(grid, values, axis: int = 0):
 def test_blocks_are_joined_where_they_belong(grid):
     for order in ((0, 1, 2, 3), (3, 0, 1, 2), (1, 3, 2, 0)):
         values = np.ascontiguousarray(A.transpose(order)).transpose(np.argsort(order))
-        found = memory_order.joined(nested(grid, values))
+        found = join_blocks(nested(grid, values))
         assert np.array_equal(found, A)
         assert found.transpose(order).flags.c_contiguous
 
 
-def test_large_blocks_are_joined_by_several_threads(monkeypatch):
-    monkeypatch.setattr(memory_order, "SEVERAL", 0)
-    grid = ((3, 4), (5,), (2, 9), (1, 6, 6))
-    assert np.array_equal(memory_order.joined(nested(grid, A)), A)
-
-
 def test_a_lone_block_is_not_copied():
-    assert memory_order.joined([[[[A]]]]) is A
+    assert join_blocks([[[[A]]]]) is A
     number = np.float64(3.0)
-    assert memory_order.joined([number]) is number
+    assert join_blocks([number]) is number
 
 
 @given(GRIDS)
@@ -72,7 +66,7 @@ def test_components_are_whole_volumes_in_memory(op, chunks):
     assert found.dims[:4] == ("k", "z", "y", "x")
     assert new in (1, 2)
     assert found.data[(..., *(0,) * new)].flags.c_contiguous
-    assert memory_order.is_dense(found.data)
+    assert is_dense(found.data)
 
 
 def test_results_are_not_copied_but_where_they_are_a_users():

@@ -11,8 +11,9 @@ import xarray as xr
 from dask.graph_manipulation import bind, checkpoint, clone
 
 import lazyvol as lv
-from lazyvol.plan.graph.lazy_array import described
-from lazyvol.plan.recipes.base import Foreign, leaves
+from lazyvol.plan.graph.lazy_array import as_lazy_array
+from lazyvol.plan.recipes.base import leaves
+from lazyvol.plan.recipes.leaves import Foreign, is_in_memory
 from lazyvol.plan.verbs import blockwise
 from tests.sources import READS, elements_read
 from tests.strategies import labelled, stored, values
@@ -201,8 +202,8 @@ def test_expressions_stay_lazy_by_region(name):
     stack = stored(A, (2, 5, 6, 13))
     found = EXPRESSIONS[name](stack)
     assert not any(
-        isinstance(leaf, Foreign) and not leaf.held and "lazyvol" not in leaf.name
-        for leaf in leaves(described(found.data).recipe)
+        isinstance(leaf, Foreign) and not is_in_memory(leaf) and "lazyvol" not in leaf.name
+        for leaf in leaves(as_lazy_array(found.data).recipe)
     )
     token = f"stored-{A.dtype}-{A.shape}-{(2, 5, 6, 13)}"
     plane = found.isel(z=1).copy()

@@ -35,7 +35,7 @@ def opened(token: str, chunks=(2, 5, 11, 13), values: np.ndarray = A) -> xr.Data
     """A labelled stack on a counting source, its blocks the stored chunks."""
     READS[token] = []
     source = Counting(values, chunks, token)
-    grid = tuple(regions.cover(n, c) for n, c in zip(values.shape, chunks, strict=True))
+    grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(values.shape, chunks, strict=True))
     return lv.as_stack(source_array(source, grid), voxel_size=(3.0, 2.0, 1.5), unit="angstrom")
 
 
@@ -227,7 +227,7 @@ def test_numpy_in_gives_numpy_out():
 
 
 def test_unknown_modes_are_refused():
-    with pytest.raises(LabelError, match="mode is one of"):
+    with pytest.raises(LabelError, match="mode must be one of"):
         stencil(np.copy, lv.as_stack(A), depth={}, mode="edge")
 
 

@@ -88,7 +88,7 @@ def test_one_task_per_block_after_clipping():
 
 
 def test_a_mode_nobody_knows_is_refused():
-    with pytest.raises(LabelError, match="mode is one of"):
+    with pytest.raises(LabelError, match="mode must be one of"):
         stencil(slopes, lazy(), depth={}, mode="clamp")
 
 

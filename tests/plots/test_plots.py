@@ -35,7 +35,7 @@ def lazy_stack(token: str, n: int = 4) -> xr.DataArray:
     """A stack on a source that counts what is read of it, one volume to a block."""
     values = np.random.default_rng(2).normal(size=(n, *SHAPE))
     READS[token] = []
-    grid = (regions.cover(n, 1), *((s,) for s in SHAPE))
+    grid = (regions.uniform_chunks(n, 1), *((s,) for s in SHAPE))
     return lv.as_stack(source_array(Counting(values, (1, *SHAPE), token), grid))
 
 

@@ -16,7 +16,7 @@ from lazyvol.errors import LabelError, MissingChunkError, StoreError, TargetExis
 from lazyvol.io.atomic import make_folders, replacing, storing, sync_folder
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Grid, Region, count, cover, lengths, whole
+from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
 
 SUFFIX = ".lazyvol-tmp"
 CODEC = "lz4"
@@ -165,7 +165,9 @@ class Target:
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
-        self.grid = tuple(cover(n, s) for n, s in zip(self.shape, self.shards, strict=True))
+        self.grid = tuple(
+            uniform_chunks(n, s) for n, s in zip(self.shape, self.shards, strict=True)
+        )
 
     def write(self, region: Region, block: Array) -> None:
         """Write the values of whole shards; writing them again changes nothing.

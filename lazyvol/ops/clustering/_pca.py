@@ -13,7 +13,7 @@ from lazyvol.ops._covariance import (
     sample_eigenbasis,
     weighted_sums,
 )
-from lazyvol.plan.tables import settled, with_tables
+from lazyvol.plan.verbs import blockwise, computed_once
 from lazyvol.stack import STACK
 
 
@@ -36,7 +36,7 @@ def _from_distances(
         eigenbasis.direction_weights, basis, (STACK, "component"),
         {STACK: count, "component": n + 1},
     )  # fmt: skip
-    sums = weighted_sums(stack, settled(weights), STACK, mask).transpose("component", ...)
+    sums = weighted_sums(stack, computed_once(weights), STACK, mask).transpose("component", ...)
     scores = apply_to_table(eigenbasis.sample_scores, basis, (STACK, "component"), {STACK: count})
     return _variances(basis, count) | {
         "scores": scores,
@@ -52,7 +52,7 @@ def _from_products(
     dims = tuple(str(d) for d in stack.dims if d != STACK)
     sizes = {d: stack.sizes[d] for d in dims}
     basis, mean = feature_eigenbasis(stack, (STACK,), n, mask)
-    mean = settled(mean if mask is None else mean.where(mask, 0.0))
+    mean = computed_once(mean if mask is None else mean.where(mask, 0.0))
     scores = _projected(stack, dims, basis, mean, n)
     signs = apply_to_table(eigenbasis.peak_signs, scores, ("component",), {})
     volumes = apply_to_table(
@@ -72,12 +72,12 @@ def _projected(
     vectors = apply_to_table(eigenbasis.eigenvectors, basis, ("_feature", "component"), features)
     scales = apply_to_table(eigenbasis.unit_scales, basis, ("component",), {})
     axes = tuple(stack.dims.index(d) for d in dims)
-    scores = with_tables(
-        partial(eigenbasis.project, axes=axes, replace=False, dtype=FLOAT64), stack, mean, scales,
-        settled(vectors), core=dims, out=(STACK, "component"), sizes={"component": n},
-        dtype=FLOAT64, scratch=8, title="scores",
+    scores = blockwise(
+        partial(eigenbasis.project, axes=axes, replace=False, dtype=FLOAT64), stack,
+        tables=(mean, scales, computed_once(vectors)), core=dims, out=(STACK, "component"),
+        sizes={"component": n}, dtype=FLOAT64, scratch=8, title="scores",
     )  # fmt: skip
-    return settled(scores)
+    return computed_once(scores)
 
 
 def _variances(basis: xr.DataArray, count: int) -> dict[str, xr.DataArray]:

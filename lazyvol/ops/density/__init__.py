@@ -255,7 +255,8 @@ def _per_block(
     dims = tuple(str(d) for d in array.dims)
     made = stencil(
         bound(kernel, sizes=tuple(sizes.get(d, 1) for d in dims), dtype=dtype), array,
-        depth={}, step=sizes, dtype=dtype, scratch=_scratch(array.dtype), fills=True, title=title,
+        depth={}, step=sizes, dtype=dtype, scratch=_scratch(array.dtype), accepts_out=True,
+        title=title,
     )  # fmt: skip
     return _centred(made, array, sizes)
 

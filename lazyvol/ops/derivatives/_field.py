@@ -127,15 +127,13 @@ class Field:
             array = self.over_volumes(kernel, sizes, task.dtype, title)
         else:
             array = self.over_blocks(
-                kernel, sizes, task.dtype, self.reach(task.order), title, fills=True,
-                planes=len(new),
+                kernel, sizes, task.dtype, self.reach(task.order), title, accepts_out=True,
             )  # fmt: skip
         return self.with_unit(array, power, power * task.order)
 
     def over_blocks(
         self, kernel: Callable[..., Any], sizes: Mapping[str, int], dtype: np.dtype[Any],
-        depth: Mapping[str, int], title: str, *, scratch: float = 0.0, fills: bool = False,
-        planes: int = 0,
+        depth: Mapping[str, int], title: str, *, scratch: float = 0.0, accepts_out: bool = False,
     ) -> xr.DataArray:  # fmt: skip
         """Apply ``kernel`` to blocks with a halo."""
         source, components = self.volume.dtype, prod(sizes.values())
@@ -145,8 +143,8 @@ class Field:
             scratch += components * kernel_float(dtype).itemsize
         return stencil(
             kernel, self.volume, depth=dict(depth), sizes=sizes, dtype=dtype, scratch=scratch,
-            mode="clip" if self.sigma is None else self.mode, fill=self.fill, fills=fills,
-            planes=planes, labels=self.labels(sizes), title=title,
+            mode="clip" if self.sigma is None else self.mode, fill=self.fill,
+            accepts_out=accepts_out, labels=self.labels(sizes), title=title,
         )  # fmt: skip
 
     def over_volumes(

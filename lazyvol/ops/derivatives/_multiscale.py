@@ -78,9 +78,7 @@ def _over_scales(
         array = fields[0].over_volumes(kernel, sizes, dtype, title)
     else:
         held = dtype.itemsize * components * (len(fields) if new else 1) if len(fields) > 1 else 0
-        array = fields[0].over_blocks(
-            kernel, sizes, dtype, depth, title, scratch=held, planes=len(sizes)
-        )
+        array = fields[0].over_blocks(kernel, sizes, dtype, depth, title, scratch=held)
     return fields[0].with_unit(array, 0, 0)
 
 
@@ -115,7 +113,7 @@ def tensor(
         array = stencil(
             partial(structure_tensor.of_block, **scale),
             gradient, depth=reach | {"axis": len(field.dims) - 1}, mode="clip", dtype=task.dtype,
-            sizes=sizes, labels=field.labels(sizes), planes=len(task.components),
+            sizes=sizes, labels=field.labels(sizes),
             scratch=2 * TILE_SCRATCH, title=op,
         )  # fmt: skip
     return field.with_unit(array, 2, 2)

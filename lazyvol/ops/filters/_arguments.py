@@ -119,7 +119,7 @@ def correlated(
     dtype = float_of(stack.dtype)
     kernel = partial(correlate.correlate, weights=weights, dtype=dtype)
     transformed = TRANSFORMED if np.count_nonzero(weights) >= MANY else 0.0
-    return bordered(kernel, stack, short, border, dtype, transformed, title, fills=True)
+    return bordered(kernel, stack, short, border, dtype, transformed, title, accepts_out=True)
 
 
 def separated(
@@ -145,7 +145,7 @@ def separated(
     between = max(arrays.kernel_float(t).itemsize for t in (stack.dtype, dtype))
     kernel = partial(separable.separable, weights=tuple(weights), dtype=dtype)
     scratch = float(passes * between)
-    return bordered(kernel, stack, short, border, dtype, scratch, title, fills=True)
+    return bordered(kernel, stack, short, border, dtype, scratch, title, accepts_out=True)
 
 
 def _row_kernels(weights: Sequence[Array | None], axis: int) -> tuple[Callable[..., Array], float]:
@@ -187,7 +187,7 @@ def averaged(
         kernels = partial(_window_kernels, sliding_window.means, sizes, dtype=arrays.DOUBLE)
         return axis_by_axis(kernels, stack, _reach(sizes), border, dtype, title)
     kernel = partial(sliding_window.means, sizes=tuple(sizes), dtype=dtype)
-    return bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, title, fills=True)
+    return bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, title, accepts_out=True)
 
 
 def extreme(
@@ -202,7 +202,7 @@ def extreme(
         return axis_by_axis(kernels, stack, reach, border, stack.dtype, title)
     width = float(max(4, stack.dtype.itemsize))
     kernel = partial(found, sizes=short)
-    return bordered(kernel, stack, reach, border, stack.dtype, width, title, fills=True)
+    return bordered(kernel, stack, reach, border, stack.dtype, width, title, accepts_out=True)
 
 
 def _window_kernels(

@@ -17,7 +17,7 @@ from lazyvol.ops._covariance import (
     sample_eigenbasis,
     weighted_sums,
 )
-from lazyvol.plan.tables import settled, with_tables
+from lazyvol.plan.verbs import blockwise, computed_once
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
 
@@ -139,7 +139,7 @@ def whitening(
             eigenbasis.direction_weights, basis, (own[0], "component"),
             {own[0]: n, "component": count + 1},
         )  # fmt: skip
-        sums = weighted_sums(stack, settled(weights), own[0]).transpose("component", ...)
+        sums = weighted_sums(stack, computed_once(weights), own[0]).transpose("component", ...)
         mean, components = sums.isel(component=count), sums.isel(component=slice(0, count))
     else:
         basis, mean = feature_eigenbasis(stack, own, count)
@@ -149,7 +149,7 @@ def whitening(
     scale = apply_to_table(
         partial(eigenbasis.whitening_scales, n=n, epsilon=epsilon), basis, ("component",), {}
     )
-    made = xr.Dataset({"average": settled(mean), "components": components, "scale": scale})
+    made = xr.Dataset({"average": computed_once(mean), "components": components, "scale": scale})
     for name, power in (("average", 1), ("components", 0), ("scale", -1)):
         made[name].attrs = {str(a): v for a, v in with_units(stack, power).items()}
     facts = {c: v for c, v in stack.coords.items() if set(v.dims) <= set(features)}
@@ -207,9 +207,10 @@ def _own(
         {dim: n, f"{dim}_other": n},
     )  # fmt: skip
     dims = tuple(str(d) for d in stack.dims)
-    return with_tables(
-        partial(eigenbasis.mix_samples, axis=dims.index(dim), dtype=dtype), stack, settled(matrix),
-        core=(dim,), out=dims, dtype=dtype, scratch=2.0 + stack.dtype.itemsize, title="whiten",
+    return blockwise(
+        partial(eigenbasis.mix_samples, axis=dims.index(dim), dtype=dtype), stack,
+        tables=(computed_once(matrix),), core=(dim,), out=dims, dtype=dtype,
+        scratch=2.0 + stack.dtype.itemsize, title="whiten",
     )  # fmt: skip
 
 
@@ -232,9 +233,9 @@ def _applied(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
     trailing = tuple(range(stack.ndim - len(axes), stack.ndim))
     out = tuple(str(d) for d in stack.dims) if kind == "zca" else (*lead, "component")
     dtype = float_of(stack.dtype)
-    return with_tables(
-        partial(eigenbasis.project, axes=axes, replace=kind == "zca", dtype=dtype), stack, mean,
-        fitted["scale"], *tables, core=features, out=out,
+    return blockwise(
+        partial(eigenbasis.project, axes=axes, replace=kind == "zca", dtype=dtype), stack,
+        tables=(mean, fitted["scale"], *tables), core=features, out=out,
         sizes=None if kind == "zca" else {"component": count}, dtype=dtype,
         scratch=4.0 if axes == trailing else 4.0 + 2 * stack.dtype.itemsize, title="whiten",
     )  # fmt: skip
@@ -252,10 +253,10 @@ def _tables(components: xr.DataArray, scale: xr.DataArray, kind: str, p: int) ->
         {"_feature": p, "_column": p if back else count}, scale,
     )  # fmt: skip
     if kind == "pca" or back:
-        return [settled(one)]
+        return [computed_once(one)]
     return [
-        settled(one),
-        settled(
+        computed_once(one),
+        computed_once(
             apply_to_table(
                 eigenbasis.flattened, components, ("_row", "_column"), {"_row": count, "_column": p}
             )

@@ -19,7 +19,6 @@ from lazyvol.ops.masks._morphology import close, dilate, erode, label, open
 from lazyvol.ops.masks._ragged import fitting, frame, pad, select
 from lazyvol.ops.stats._distribution import bins_of
 from lazyvol.ops.synthetic import _solids
-from lazyvol.plan.tables import with_tables
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (
@@ -248,8 +247,8 @@ def threshold(
         return _each(stack, mask, number, ends)
     found = stats.histogram(stack, bins=number, range=ends, mask=mask)
     counts = found.counts.drop_vars("bin", errors="ignore")
-    level = with_tables(
-        otsu.otsu, counts, found.edges, core=("bin",), out=(), dtype=np.dtype(np.float64),
+    level = blockwise(
+        otsu.otsu, counts, tables=(found.edges,), core=("bin",), out=(), dtype=np.dtype(np.float64),
         title="otsu",
     )  # fmt: skip
     return _above(stack, level)

@@ -12,7 +12,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, connected_components
 from lazyvol.ops._checks import whole_number
-from lazyvol.plan.connected_blocks import Stitching, stitched
+from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import Size, per_dim, require_mask, spacing, spatial_dims, with_units
 
@@ -256,14 +256,14 @@ def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     touching = _neighbours("label", dims, connectivity)
     voxels = int(np.prod([mask.sizes[d] for d in dims]))
     dtype = np.dtype(np.int32 if voxels < 2**31 else np.int64)
-    kernels = Stitching(
-        alone=partial(connected_components.volumes, touching=touching, dtype=dtype),
-        look=partial(connected_components.look, touching=touching),
-        join=partial(connected_components.join, touching=touching, dtype=dtype),
-        make=partial(connected_components.numbered, touching=touching, dtype=dtype),
+    kernels = ConnectedKernels(
+        whole=partial(connected_components.volumes, touching=touching, dtype=dtype),
+        inspect=partial(connected_components.look, touching=touching),
+        combine=partial(connected_components.join, touching=touching, dtype=dtype),
+        compute=partial(connected_components.numbered, touching=touching, dtype=dtype),
         dtype=dtype,
         scratch=4.0,
     )
-    found = stitched(kernels, mask, dims=dims, title="label")
+    found = connected_blockwise(kernels, mask, dims=dims, title="label")
     found.attrs = {**with_units(mask, 0)}
     return found

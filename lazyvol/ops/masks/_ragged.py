@@ -11,8 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import ragged as ragged_kernels
-from lazyvol.plan.padded import padded
-from lazyvol.plan.ragged import is_split
+from lazyvol.plan.ragged import is_counted_by_line, padded
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold, generate, ragged
 from lazyvol.same_grid import require_same_grid
@@ -112,7 +111,7 @@ def _lines(
     """Observations of every frame, and where frames are large of every index along their first
     dim: (frame, ...), in memory."""
     kept = [n for d, n in points.sizes.items() if d not in (frame, *selected)]
-    split = is_split([mask.sizes[d] for d in selected], kept, points.dtype.itemsize)
+    split = is_counted_by_line([mask.sizes[d] for d in selected], kept, points.dtype.itemsize)
     counts = _counts(mask, selected[1:] if split else selected)
     if frame not in counts.dims:
         counts = counts.expand_dims({frame: points.sizes[frame]})

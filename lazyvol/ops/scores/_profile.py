@@ -219,4 +219,6 @@ def _noisy(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
     kernel = partial(
         particles.with_noise, shape=turned.shape, seed=seed, stream=NOISE, scale=noise, dtype=dtype
     )
-    return stencil(kernel, turned, depth={}, placed=True, dtype=dtype, scratch=8.0, title="noise")
+    return stencil(
+        kernel, turned, depth={}, needs_region=True, dtype=dtype, scratch=8.0, title="noise"
+    )

@@ -14,7 +14,7 @@ from lazyvol.kernels.screening import screen as screen_kernels
 from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.ops.registration._poses import Wedge
 from lazyvol.ops.scores._comparison import comparison
-from lazyvol.plan.reductions.fold import Fold, Output, together
+from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import SPATIAL, STACK, require_stack, spacing, spatial_dims
@@ -231,7 +231,7 @@ def _read(
     against = "average" if average is None else average
     asked = comparison(PLAIN, stack, against, SPATIAL, inside, True)
     count, places = len(asked.operands), _places(stack)
-    both = together(
+    both = joint_fold(
         (asked.fold, range(count)),
         (_spectra(band), (0, *range(count, count + len(places)))),
     )

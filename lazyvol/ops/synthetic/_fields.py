@@ -193,7 +193,7 @@ def elastic(
         scales=tuple(strengths.get(d, 0.0) * typical for d in dims), order=int(order), dtype=dtype,
     )  # fmt: skip
     return stencil(
-        kernel, stack, depth=dict(zip(dims, halo, strict=True)), placed=True, dtype=dtype,
+        kernel, stack, depth=dict(zip(dims, halo, strict=True)), needs_region=True, dtype=dtype,
         scratch=deforming.scratch(order, stack.dtype, dtype), title="elastic",
     )  # fmt: skip
 

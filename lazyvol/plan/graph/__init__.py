@@ -1,1 +1,1 @@
-"""Dask graphs: recipes as arrays, and arrays read as recipes again."""
+"""Dask graphs: recipes as dask arrays, and dask arrays read back as recipes."""

@@ -1,4 +1,4 @@
-"""Layers that dask makes of an elementwise function, and of a transposition, read as recipes."""
+"""Layers that dask builds from elementwise functions and transpositions, read as recipes."""
 
 import math
 import operator
@@ -17,16 +17,16 @@ from dask.blockwise import blockwise_token
 
 from lazyvol.plan.recipes.base import Array, Recipe
 from lazyvol.plan.recipes.blockwise import Blockwise
-from lazyvol.plan.recipes.views import aligned
+from lazyvol.plan.recipes.views import transposed
 from lazyvol.plan.regions import Grid
 
 
-class Found(NamedTuple):
-    """What a layer says of its array: a recipe, its blocks, and whether part of it is ours."""
+class ParsedArray(NamedTuple):
+    """An array read from its graph: recipe, blocks, and whether a recipe layer is below it."""
 
     recipe: Recipe
     grid: Grid
-    ours: bool
+    has_recipe: bool
 
 
 #: Python's operators on arrays
@@ -37,19 +37,16 @@ OPERATORS: frozenset[Any] = frozenset(
         "rshift", "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "invert",
     )
 )  # fmt: skip
-#: functions, beside numpy's own elementwise ones, whose result at a voxel is that of the voxel
+#: functions whose result at a voxel depends on that voxel alone, in addition to numpy's ufuncs
 ELEMENTWISE: frozenset[Any] = OPERATORS | {
     np.where, np.clip, np.round, np.isclose, np.real, np.imag, np.nan_to_num, np.angle, chunk.astype
 }  # fmt: skip
 
-#: options that do not make an elementwise function another kind of function
+#: options with which an elementwise function remains elementwise
 OPTIONS = frozenset(
     ("decimals", "astype_dtype", "casting", "copy", "rtol", "atol", "equal_nan", "nan", "posinf",
      "neginf", "deg")
 )  # fmt: skip
-
-#: numbers of an operand that may ride inside a recipe (it travels with every task)
-SMALL = 4096
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,14 @@ class Elementwise:
 
     def __call__(self, *blocks: Array) -> Any:
         operands: list[Any] = list(blocks)
-        for place, value in self.constants:
-            operands.insert(place, value)
-        found = self.function(*operands, **dict(self.options))
-        return found if self.dtype is None else np.asarray(found).astype(self.dtype, copy=False)
+        for position, value in self.constants:
+            operands.insert(position, value)
+        values = self.function(*operands, **dict(self.options))
+        return values if self.dtype is None else np.asarray(values).astype(self.dtype, copy=False)
 
 
-def read_blockwise(layer: BlockwiseLayer, inputs: Mapping[str, Found]) -> Found | None:
-    """The recipe of a layer that takes one block of each input for one of its own; else None."""
+def read_blockwise(layer: BlockwiseLayer, inputs: Mapping[str, ParsedArray]) -> ParsedArray | None:
+    """Return the recipe of a layer that maps one block of each input to one block; else None."""
     if layer.concatenate or layer.new_axes or layer.io_deps or layer.output_blocks is not None:
         return None
     tokens = [TaskRef(blockwise_token(n)) for n in range(len(layer.indices))]
@@ -80,24 +77,26 @@ def read_blockwise(layer: BlockwiseLayer, inputs: Mapping[str, Found]) -> Found 
     if any(isinstance(v, GraphNode | TaskRef) for v in options.values()):
         return None
     if layer.task.func is np.transpose:
-        return _transposed(layer, inputs, options.get("axes"))
+        return _read_transpose(layer, inputs, options.get("axes"))
     kernel = _kernel(layer, options)
-    return None if kernel is None else _pointwise(layer, inputs, kernel)
+    return None if kernel is None else _read_elementwise(layer, inputs, kernel)
 
 
-def _transposed(layer: BlockwiseLayer, inputs: Mapping[str, Found], axes: Any) -> Found | None:
+def _read_transpose(
+    layer: BlockwiseLayer, inputs: Mapping[str, ParsedArray], axes: Any
+) -> ParsedArray | None:
     if len(layer.indices) != 1 or layer.indices[0][1] is None or axes is None:
         return None
     name, index = layer.indices[0]
     if layer.output_indices != tuple(index[a] for a in axes):
         return None
-    found, order = inputs[name], tuple(int(a) % len(index) for a in axes)
-    grid = tuple(found.grid[a] for a in order)
-    return Found(aligned(found.recipe, order), grid, found.ours)
+    array, order = inputs[name], tuple(int(a) % len(index) for a in axes)
+    grid = tuple(array.grid[a] for a in order)
+    return ParsedArray(transposed(array.recipe, order), grid, array.has_recipe)
 
 
 def _kernel(layer: BlockwiseLayer, options: dict[str, Any]) -> Elementwise | None:
-    """The function of a layer with its constants, where it is one of those known."""
+    """Return the function of a layer with its constants; None if it is not known as elementwise."""
     function, dtype = layer.task.func, None
     if function is da.core._enforce_dtype:
         dtype = np.dtype(options.pop("enforce_dtype"))
@@ -116,7 +115,7 @@ def _kernel(layer: BlockwiseLayer, options: dict[str, Any]) -> Elementwise | Non
 
 
 def is_elementwise(function: Any) -> bool:
-    """Return True for a function of voxels: one that no other voxel has a part in."""
+    """Return True for a function whose result at a voxel depends on that voxel alone."""
     if isinstance(function, np.ufunc):
         return function.signature is None and function.nout == 1
     try:
@@ -131,44 +130,45 @@ def _is_constant(value: Any) -> bool:
     return isinstance(value, np.number | np.bool_ | bool | int | float | complex)
 
 
-def _pointwise(
-    layer: BlockwiseLayer, inputs: Mapping[str, Found], kernel: Elementwise
-) -> Found | None:
-    out = layer.output_indices
+def _read_elementwise(
+    layer: BlockwiseLayer, inputs: Mapping[str, ParsedArray], kernel: Elementwise
+) -> ParsedArray | None:
+    axes = layer.output_indices
+    ndim = len(axes)
     operands = [(inputs[n], index) for n, index in layer.indices if index is not None]
-    if not operands or any(index != out[len(out) - len(index) :] for _, index in operands):
+    if not operands or any(index != axes[ndim - len(index) :] for _, index in operands):
         return None
-    grid = _joint_grid([f.grid for f, _ in operands], len(out))
+    grid = _common_grid([array.grid for array, _ in operands], ndim)
     if grid is None:
         return None
-    parents = tuple(f.recipe for f, _ in operands)
+    parents = tuple(array.recipe for array, _ in operands)
     recipe = Blockwise(
         kernel,
         parents,
-        tuple(tuple(range(len(out) - p.ndim, len(out))) for p in parents),
+        tuple(tuple(range(ndim - p.ndim, ndim)) for p in parents),
         tuple(sum(chunks) for chunks in grid),
         result_dtype(kernel, parents),
     )
-    return Found(recipe, grid, any(f.ours for f, _ in operands))
+    return ParsedArray(recipe, grid, any(array.has_recipe for array, _ in operands))
 
 
 def result_dtype(kernel: Callable[..., Any], parents: Sequence[Recipe]) -> np.dtype[Any]:
-    """dtype of a kernel's result, tried on one voxel."""
+    """Return the dtype of a kernel's result, from a trial on one voxel."""
     samples = (np.ones((1,) * p.ndim, p.dtype) for p in parents)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         return np.asarray(kernel(*samples)).dtype
 
 
-def _joint_grid(grids: Sequence[Grid], ndim: int) -> Grid | None:
-    """The blocks that operands share, axes of length 1 being broadcast; None if they differ."""
-    found: list[tuple[int, ...]] = [(1,)] * ndim
+def _common_grid(grids: Sequence[Grid], ndim: int) -> Grid | None:
+    """Return the blocks that operands share after broadcasting; None if they differ."""
+    common: list[tuple[int, ...]] = [(1,)] * ndim
     for grid in grids:
         for axis, chunks in enumerate(grid, ndim - len(grid)):
             if any(math.isnan(n) for n in chunks):
                 return None
-            if found[axis] == (1,):
-                found[axis] = chunks
-            elif chunks not in ((1,), found[axis]):
+            if common[axis] == (1,):
+                common[axis] = chunks
+            elif chunks not in ((1,), common[axis]):
                 return None
-    return tuple(found)
+    return tuple(common)

@@ -1,8 +1,8 @@
-"""Layers of dask graphs that say what they are: the recipe of an array is read from its graph.
+"""Layers of dask graphs that hold the recipe of their array.
 
-A stack holds a plain dask array. The layer of the graph that bears the array's name is one of
-these where the array is ours: then its recipe is known, and stays true, since whatever dask or
-xarray make of the array (or put in its place) has a layer of another name.
+A stack holds a plain dask array. If lazyvol built the array, the layer of its graph that bears the
+array's name is one of these, and holds its recipe. The recipe stays true: an array that dask or
+xarray derive from this one (or put in its place) has a layer of another name.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,50 +14,51 @@ from dask.base import clone_key
 from dask.highlevelgraph import Layer, MaterializedLayer
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import one_thread_each
+from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.evaluate import evaluate, program_of
-from lazyvol.plan.graph.results import finished
-from lazyvol.plan.recipes.base import Array, Foreign, Recipe, leaves
-from lazyvol.plan.recipes.handed_blocks import handed
+from lazyvol.plan.graph.results import owned_result
+from lazyvol.plan.recipes.base import Array, Recipe, leaves
+from lazyvol.plan.recipes.input_blocks import input_blocks
+from lazyvol.plan.recipes.leaves import Foreign
 from lazyvol.plan.regions import Grid, Region
 
 if TYPE_CHECKING:
-    from lazyvol.plan.graph.lazy_array import Lazy
+    from lazyvol.plan.graph.lazy_array import LazyArray
 
-#: names and regions of the foreign blocks that a task is handed, in their order
-Places = Sequence[tuple[str, Region]]
-
-
-def run_block(recipe: Recipe, region: Region, places: Places, blocks: Sequence[Array]) -> Array:
-    """One task: the values of a region, out of stored data and the blocks it is handed."""
-    with one_thread_each():
-        return finished(recipe, evaluate(recipe, region, handed(places, blocks)), blocks)
+#: array names and regions of the foreign blocks that a task receives, in their order
+BlockRefs = Sequence[tuple[str, Region]]
 
 
-def needs(*parts: tuple[Recipe, Region]) -> tuple[Places, List]:
-    """Foreign blocks behind regions of recipes: their names and regions, and their keys."""
-    found: dict[Any, tuple[Foreign, Region]] = {}
+def run_block(recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]) -> Array:
+    """Run one task: compute the values of a region from stored data and the task's blocks."""
+    with single_blas_thread():
+        return owned_result(recipe, evaluate(recipe, region, input_blocks(refs, blocks)), blocks)
+
+
+def required_blocks(*parts: tuple[Recipe, Region]) -> tuple[BlockRefs, List]:
+    """Return the foreign blocks that regions of recipes depend on: references and task keys."""
+    required: dict[Any, tuple[Foreign, Region]] = {}
     for recipe, region in parts:
         if recipe.foreign:
-            found.update(program_of(recipe).foreign_blocks(region))
-    places = tuple((leaf.name, box) for leaf, box in found.values())
-    return places, List(*(TaskRef(key) for key in found))
+            required.update(program_of(recipe).foreign_blocks(region))
+    refs = tuple((leaf.name, box) for leaf, box in required.values())
+    return refs, List(*(TaskRef(key) for key in required))
 
 
 class RecipeLayer(Layer):  # type: ignore[misc]
-    """Blocks of a recipe, one task each; tasks are made when a scheduler asks for them."""
+    """Blocks of a recipe, one task each; tasks are built when a scheduler asks for them."""
 
     has_legacy_tasks = False
 
     def __init__(self, name: str, recipe: Recipe, grid: Grid, title: str) -> None:
         super().__init__()
         self.name, self.recipe, self.grid, self.title = name, recipe, grid, title
-        #: how the array was made, and what it rests on; known where it was made
-        self.lazy: Lazy | None = None
+        #: how the array was built and what it depends on; known in the process that built it
+        self.lazy: LazyArray | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         grids = {leaf.name: leaf.grid for leaf in self.recipe.foreign}
-        return _unpickled, (self.name, self.recipe, self.grid, self.title, grids, self.annotations)
+        return _unpickle, (self.name, self.recipe, self.grid, self.title, grids, self.annotations)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -67,15 +68,15 @@ class RecipeLayer(Layer):  # type: ignore[misc]
         if key not in self:
             raise KeyError(key)
         region = tuple(self._spans[axis][n] for axis, n in enumerate(key[1:]))
-        places, blocks = needs((self.recipe, region))
-        return Task(key, run_block, self.recipe, region, places, blocks)
+        refs, blocks = required_blocks((self.recipe, region))
+        return Task(key, run_block, self.recipe, region, refs, blocks)
 
     @property
     def _spans(self) -> list[list[slice]]:
-        found: list[list[slice]] | None = self.__dict__.get("_all_spans")
-        if found is None:
-            found = self.__dict__["_all_spans"] = [regions.spans(c) for c in self.grid]
-        return found
+        spans: list[list[slice]] | None = self.__dict__.get("_all_spans")
+        if spans is None:
+            spans = self.__dict__["_all_spans"] = [regions.chunk_slices(c) for c in self.grid]
+        return spans
 
     def __contains__(self, key: Any) -> bool:
         return (
@@ -107,10 +108,10 @@ class RecipeLayer(Layer):  # type: ignore[misc]
     def clone(
         self, keys: set[Any], seed: Any, bind_to: Any = None
     ) -> tuple[MaterializedLayer, bool]:
-        return _cloned(self, keys, seed, bind_to)
+        return _clone(self, keys, seed, bind_to)
 
 
-def _unpickled(
+def _unpickle(
     name: str, recipe: Recipe, grid: Grid, title: str, grids: Mapping[str, Grid], annotations: Any
 ) -> RecipeLayer:
     for leaf in leaves(recipe):
@@ -122,41 +123,41 @@ def _unpickled(
 
 
 class TaskLayer(MaterializedLayer):  # type: ignore[misc]
-    """Tasks of ours under names of their own."""
+    """Materialised tasks that can be cloned under other keys."""
 
     def clone(
         self, keys: set[Any], seed: Any, bind_to: Any = None
     ) -> tuple[MaterializedLayer, bool]:
-        return _cloned(self, keys, seed, bind_to)
+        return _clone(self, keys, seed, bind_to)
 
 
-def _cloned(
+def _clone(
     layer: Mapping[Any, Task], keys: set[Any], seed: Any, bind_to: Any
 ) -> tuple[TaskLayer, bool]:
-    """A layer under other keys; dask's own cloning leaves the arguments of tasks as they were."""
+    """Copy a layer under other keys; dask's own cloning does not rename the arguments of tasks."""
     tasks: dict[Any, Any] = {}
-    bound = False
+    is_bound = False
     for key, task in layer.items():
-        own = clone_key(key, seed) if key in keys else key
+        new_key = clone_key(key, seed) if key in keys else key
         renamed = {d: clone_key(d, seed) for d in task.dependencies if d in keys}
-        tasks[own] = task.substitute(renamed, key=own)
+        tasks[new_key] = task.substitute(renamed, key=new_key)
         if bind_to is not None and key in keys and not renamed:
-            tasks[own] = Task(own, _after, TaskRef(bind_to), task.func, *task.args)
-            bound = True
-    return TaskLayer(tasks), bound
+            tasks[new_key] = Task(new_key, _call_after, TaskRef(bind_to), task.func, *task.args)
+            is_bound = True
+    return TaskLayer(tasks), is_bound
 
 
-def _after(_: Any, function: Any, *arguments: Any) -> Any:
+def _call_after(_: Any, function: Any, *arguments: Any) -> Any:
     return function(*arguments)
 
 
 class ResultLayer(TaskLayer):
-    """Blocks that several tasks have made before they are read: results of folds, tables."""
+    """Blocks that other tasks must have computed before they are read: results of folds, tables."""
 
     def __init__(self, name: str, tasks: Mapping[Any, Any], grid: Grid, dtype: np.dtype[Any]):
         super().__init__(dict(tasks))
         self.name, self.grid, self.dtype = name, grid, dtype
-        self.lazy: Lazy | None = None
+        self.lazy: LazyArray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "lazy": None}
@@ -166,24 +167,24 @@ class ResultLayer(TaskLayer):
         return Foreign(self.name, self.grid, self.dtype)
 
 
-def is_ours(layer: Any) -> TypeGuard[RecipeLayer | ResultLayer]:
-    """Return True for a layer that says what it is."""
+def has_recipe(layer: Any) -> TypeGuard[RecipeLayer | ResultLayer]:
+    """Return True for a layer that holds the recipe of its array."""
     return isinstance(layer, RecipeLayer | ResultLayer)
 
 
-def held_blocks(layer: Any) -> dict[tuple[int, ...], Array] | None:
-    """Blocks by index of a layer that holds numpy arrays and nothing else; else None."""
+def blocks_in_memory(layer: Any) -> dict[tuple[int, ...], Array] | None:
+    """Return the blocks of a layer by index if all of them are numpy arrays, else None."""
     if type(layer) is not MaterializedLayer or not layer:
         return None
-    found: dict[tuple[int, ...], Array] = {}
+    blocks: dict[tuple[int, ...], Array] = {}
     for key, value in layer.items():
         block = getattr(value, "value", value)
         if not isinstance(block, np.ndarray) or not isinstance(key, tuple):
             return None
-        found[key[1:]] = block
-    return found
+        blocks[key[1:]] = block
+    return blocks
 
 
-def names_in(keys: Iterable[Any]) -> set[str]:
-    """Names of the arrays that keys of blocks belong to."""
+def array_names(keys: Iterable[Any]) -> set[str]:
+    """Return the names of the arrays that block keys belong to."""
     return {key[0] for key in keys if isinstance(key, tuple) and key and isinstance(key[0], str)}

@@ -1,7 +1,7 @@
 """Lazy arrays: recipes as plain dask arrays, one task per block.
 
-What leaves this layer is a ``dask.array.Array`` and nothing more. ``described`` reads its recipe
-back out of its graph; ``Lazy`` is that description while a graph is planned.
+Only plain ``dask.array.Array`` objects leave the plan. ``as_lazy_array`` reads the recipe of one
+back from its graph; ``LazyArray`` describes it while a graph is planned.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,22 +11,25 @@ from typing import Any, cast
 
 import dask.array as da
 import numpy as np
+from dask._task_spec import Alias
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from lazyvol.plan.budget import Budget, Step, fitted, foreign_step, limited, recipe_step
+from lazyvol.plan import regions
+from lazyvol.plan.budget import Budget, Step, fit_to_budget, foreign_step, limited, recipe_step
 from lazyvol.plan.graph import optimize, reading
-from lazyvol.plan.graph.layers import RecipeLayer, ResultLayer, is_ours
-from lazyvol.plan.recipes.base import Foreign, Memory, Recipe, Stored, settle
+from lazyvol.plan.graph.layers import RecipeLayer, ResultLayer, has_recipe
+from lazyvol.plan.recipes.base import Recipe, cache_properties
+from lazyvol.plan.recipes.leaves import Foreign, InMemory, Stored
 from lazyvol.plan.regions import Grid
 
 
 @dataclass(eq=False)
-class Lazy:
-    """An array while graphs are planned: its recipe, its blocks, and what must run before.
+class LazyArray:
+    """A dask array while graphs are planned: its recipe, its blocks, and the steps before it.
 
     ``foreign`` are the dask arrays whose blocks the recipe needs, by name. ``below`` are the steps
-    that must have run before it can be read, ``steps`` these and its own.
+    that must run before it can be read; ``steps`` are these and its own.
     """
 
     recipe: Recipe
@@ -56,215 +59,232 @@ class Lazy:
 
 @dataclass(frozen=True)
 class Origin:
-    """How an array was made, to make it again under another budget."""
+    """The call that built an array, to build it again under another budget."""
 
-    make: Callable[..., Any]
+    build: Callable[..., Any]
     arrays: tuple[Any, ...] = ()
     key: str | None = None
 
 
-def derived(make: Callable[..., Any], *arrays: Any) -> Any:
-    """``make(*arrays)``, which remembers that it was made so.
+def remember_origin(build: Callable[..., Any], *arrays: Any) -> Any:
+    """Return ``build(*arrays)``, and store the call as the origin of the arrays it returns.
 
-    ``make`` may return one lazy array or a dict of them; it must not hold arrays itself.
+    ``build`` returns one lazy array or a dict of them; it must not hold arrays itself.
     """
-    made = make(*arrays)
-    for key, array in made.items() if isinstance(made, dict) else [(None, made)]:
-        if isinstance(array, Lazy):
-            array.origin = Origin(make, arrays, key)
-    return made
+    built = build(*arrays)
+    for key, array in built.items() if isinstance(built, dict) else [(None, built)]:
+        if isinstance(array, LazyArray):
+            array.origin = Origin(build, arrays, key)
+    return built
 
 
-def refit(array: Any, budget: Budget, done: dict[str, Any] | None = None) -> Any:
-    """``array`` made again, with everything below it, so that it fits ``budget``."""
+def refit(array: Any, budget: Budget, refitted: dict[str, Any] | None = None) -> Any:
+    """Build ``array`` again, with everything below it, so that it fits ``budget``."""
     if not isinstance(array, da.Array):
         return array
-    done = {} if done is None else done
+    refitted = {} if refitted is None else refitted
     with limited(budget.memory, budget.workers):
-        return _again(described(array), done).array
+        return _rebuild(as_lazy_array(array), refitted).array
 
 
-def _again(lazy: Any, done: dict[str, Any]) -> Any:
-    """A lazy array made again; what it was made of comes first, without recursion."""
+def _rebuild(lazy: LazyArray, rebuilt: dict[str, Any]) -> LazyArray:
+    """Build a lazy array again after the arrays it depends on, without recursion."""
     stack = [lazy]
     while stack:
-        own = stack[-1]
-        if not isinstance(own, Lazy) or own.name in done:
+        current = stack[-1]
+        if current.name in rebuilt:
             stack.pop()
             continue
-        if own.origin is None:
-            done[own.name] = own
+        origin = current.origin
+        if origin is None:
+            rebuilt[current.name] = current
             continue
-        missing = [a for a in own.origin.arrays if isinstance(a, Lazy) and a.name not in done]
+        inputs = [a for a in origin.arrays if isinstance(a, LazyArray)]
+        missing = [a for a in inputs if a.name not in rebuilt]
         if missing:
             stack += missing
             continue
-        origin = own.origin
-        made = derived(
-            origin.make, *(done[a.name] if isinstance(a, Lazy) else a for a in origin.arrays)
-        )
-        done[own.name] = made if origin.key is None else made[origin.key]
-    return done[lazy.name] if isinstance(lazy, Lazy) else lazy
+        arrays = (rebuilt[a.name] if isinstance(a, LazyArray) else a for a in origin.arrays)
+        built = remember_origin(origin.build, *arrays)
+        rebuilt[current.name] = built if origin.key is None else built[origin.key]
+    return cast(LazyArray, rebuilt[lazy.name])
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
-    """A recipe cut into blocks, which becomes a lazy array, or values in memory."""
+class BlockedRecipe:
+    """A recipe and the blocks to compute it in."""
 
     recipe: Recipe
     grid: Grid
     title: str
 
 
-def lazily(make: Callable[..., Blocks | Lazy], *arrays: Any) -> Lazy:
-    """Lazy array of what ``make(*arrays)`` says; it remembers how it was made."""
-    return cast(Lazy, derived(partial(_lazily, make), *arrays))
+def deferred(build: Callable[..., BlockedRecipe | LazyArray], *arrays: Any) -> LazyArray:
+    """Return the lazy array of ``build(*arrays)``, with the call as its origin."""
+    return cast(LazyArray, remember_origin(partial(_deferred, build), *arrays))
 
 
-def _lazily(make: Callable[..., Blocks | Lazy], *arrays: Any) -> Lazy:
-    made = make(*arrays)
-    if isinstance(made, Lazy):
-        return made
-    return lazy(made.recipe, made.grid, *arrays, title=made.title)
+def _deferred(build: Callable[..., BlockedRecipe | LazyArray], *arrays: Any) -> LazyArray:
+    built = build(*arrays)
+    if isinstance(built, LazyArray):
+        return built
+    return lazy_array(built.recipe, built.grid, *arrays, title=built.title)
 
 
-def lazy(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> Lazy:
-    """A recipe over ``arrays`` as a dask array, one task per block of ``grid``.
+def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> LazyArray:
+    """Return a recipe over ``arrays`` as a dask array, one task per block of ``grid``.
 
-    Under a memory limit the blocks are cut further, until the tasks that run at once fit it.
+    Under a memory limit, blocks are made smaller until the tasks that run at once fit it.
     """
-    settle(recipe)
-    grid = fitted(recipe, grid, Budget.current())
-    needed = {leaf.name for leaf in recipe.foreign}
-    foreign = {n: a for n, a in foreign_of(*arrays).items() if n in needed}
-    below = steps_of(*arrays)
+    cache_properties(recipe)
+    grid = fit_to_budget(recipe, grid, Budget.current())
+    names = {leaf.name for leaf in recipe.foreign}
+    foreign = {n: a for n, a in foreign_arrays(*arrays).items() if n in names}
+    below = steps_below(*arrays)
     name = f"lazyvol-{title}-{tokenize(recipe.token, grid)}"
     layer = RecipeLayer(name, recipe, grid, title)
     array = dask_array(layer, foreign.values())
-    own = recipe_step(title, recipe, grid, below)
-    layer.lazy = Lazy(recipe, grid, foreign, below, (*below, own), array)
-    recipe.__dict__[OWNER] = layer.lazy
+    step = recipe_step(title, recipe, grid, below)
+    layer.lazy = LazyArray(recipe, grid, foreign, below, (*below, step), array)
+    recipe.__dict__[LAZY_ARRAY] = layer.lazy
     return layer.lazy
 
 
-#: where a recipe remembers the array that was made of it, as long as it stays in this process
-OWNER = "_owner"
+#: attribute in which a recipe remembers its lazy array as long as it stays in this process
+LAZY_ARRAY = "_lazy_array"
 
 
 def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[da.Array]) -> da.Array:
-    """A layer of ours as a dask array."""
+    """Return a layer as a dask array."""
     optimize.install()
     graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=list(dependencies))
-    return da.Array(
-        graph, layer.name, layer.grid, meta=np.empty((0,) * len(layer.grid), layer.dtype)
-    )
+    meta = np.empty((0,) * len(layer.grid), layer.dtype)
+    return da.Array(graph, layer.name, layer.grid, meta=meta)
 
 
-def result(
-    layer: ResultLayer, dependencies: Iterable[da.Array], below: Iterable[Step], own: Step | None
-) -> Lazy:
-    """Blocks that several tasks make as a lazy array: they are read as they are."""
+def result_array(
+    layer: ResultLayer, dependencies: Iterable[da.Array], below: Iterable[Step], step: Step | None
+) -> LazyArray:
+    """Return the blocks of a result layer as a lazy array."""
     array = dask_array(layer, dependencies)
-    steps = (*below, *(() if own is None else (own,)))
-    foreign = {layer.name: array}
-    layer.lazy = Lazy(layer.recipe, layer.grid, foreign, steps, steps, array)
+    steps = (*below, *(() if step is None else (step,)))
+    layer.lazy = LazyArray(layer.recipe, layer.grid, {layer.name: array}, steps, steps, array)
     return layer.lazy
 
 
-def described(array: da.Array) -> Lazy:
-    """What a dask array is: its recipe, found in its graph, or its blocks."""
+def as_lazy_array(array: da.Array) -> LazyArray:
+    """Describe a dask array: by the recipe in its graph, else as a foreign array."""
     layer = getattr(array.dask, "layers", {}).get(array.name)
-    if is_ours(layer) and layer.lazy is not None and layer.grid == array.chunks:
+    if has_recipe(layer) and layer.lazy is not None and layer.grid == array.chunks:
         return layer.lazy
-    found = None if isinstance(layer, ResultLayer) else reading.read_array(array)
-    if found is None:
-        return _foreign(array)
+    parsed = None if isinstance(layer, ResultLayer) else reading.read_array(array)
+    if parsed is None:
+        return _foreign_array(array)
     foreign = {
         leaf.name: reading.trimmed(array.dask, leaf.name, leaf.grid, leaf.dtype)
-        for leaf in found.recipe.foreign
+        for leaf in parsed.recipe.foreign
     }
-    parts = _parts(found.recipe, foreign)
-    below = _together(p.below for p in parts)
-    own = recipe_step("pointwise", found.recipe, found.grid, below)
-    make = partial(_rebuilt, found.recipe, found.grid, tuple(p.recipe for p in parts))
-    origin = Origin(make, tuple(parts))
-    return Lazy(found.recipe, found.grid, foreign, below, (*below, own), array, origin)
+    inputs = _inputs(parsed.recipe, foreign)
+    below = _unique(a.below for a in inputs)
+    step = recipe_step("pointwise", parsed.recipe, parsed.grid, below)
+    build = partial(_replace_inputs, parsed.recipe, parsed.grid, tuple(a.recipe for a in inputs))
+    origin = Origin(build, tuple(inputs))
+    return LazyArray(parsed.recipe, parsed.grid, foreign, below, (*below, step), array, origin)
 
 
-def _foreign(array: da.Array) -> Lazy:
-    """Someone else's array: its blocks are computed by dask, on top of steps of ours or not."""
-    leaf = Foreign(array.name, array.chunks, array.dtype, reading.is_held(array))
+def _foreign_array(array: da.Array) -> LazyArray:
+    """Describe an array whose blocks dask computes, possibly from arrays of lazyvol."""
+    leaf = Foreign(array.name, array.chunks, array.dtype, reading.is_array_in_memory(array))
     layers = getattr(array.dask, "layers", {}).values()
-    ours = [layer.lazy for layer in layers if is_ours(layer) and layer.lazy is not None]
-    own = foreign_step(array.name, array.npartitions)
-    steps = (*_together(lazy.steps for lazy in ours), own)
-    return Lazy(leaf, array.chunks, {array.name: array}, steps, steps, array)
+    below = _unique(x.lazy.steps for x in layers if has_recipe(x) and x.lazy is not None)
+    steps = (*below, foreign_step(array.name, array.npartitions))
+    return LazyArray(leaf, array.chunks, {array.name: array}, steps, steps, array)
 
 
-def _parts(recipe: Recipe, foreign: Mapping[str, da.Array]) -> list[Lazy]:
-    """The arrays of ours, and the foreign ones, that a recipe read from a graph rests on."""
-    parts: list[Lazy] = []
+def _inputs(recipe: Recipe, foreign: Mapping[str, da.Array]) -> list[LazyArray]:
+    """Return the lazy arrays and the foreign arrays below a recipe that was read from a graph."""
+    inputs: list[LazyArray] = []
     stack, seen = [recipe], set()
     while stack:
         node = stack.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if (owner := node.__dict__.get(OWNER)) is not None:
-            parts.append(owner)
+        if (lazy := node.__dict__.get(LAZY_ARRAY)) is not None:
+            inputs.append(lazy)
         elif isinstance(node, Foreign):
-            parts.append(described(foreign[node.name]))
+            inputs.append(as_lazy_array(foreign[node.name]))
         else:
             stack += node.parents
-    return parts
+    return inputs
 
 
-def _rebuilt(recipe: Recipe, grid: Grid, old: tuple[Recipe, ...], *parts: Lazy) -> Lazy:
-    """A recipe with other recipes in the place of those it rests on."""
-    made = {id(o): p.recipe for o, p in zip(old, parts, strict=True)}
+def _replace_inputs(
+    recipe: Recipe, grid: Grid, old: tuple[Recipe, ...], *inputs: LazyArray
+) -> LazyArray:
+    """Build a recipe over other inputs; ``old`` are the recipes of those it has."""
+    replaced = {id(o): a.recipe for o, a in zip(old, inputs, strict=True)}
     stack = [recipe]
     while stack:
         node = stack[-1]
-        missing = [p for p in node.parents if id(p) not in made]
-        if id(node) not in made and missing:
+        missing = [p for p in node.parents if id(p) not in replaced]
+        if id(node) not in replaced and missing:
             stack += missing
             continue
-        if id(node) not in made:
-            parents = tuple(made[id(p)] for p in node.parents)
-            made[id(node)] = node if parents == node.parents else node.over(parents)
+        if id(node) not in replaced:
+            parents = tuple(replaced[id(p)] for p in node.parents)
+            replaced[id(node)] = node if parents == node.parents else node.with_parents(parents)
         stack.pop()
-    return lazy(made[id(recipe)], grid, *parts, title="pointwise")
+    return lazy_array(replaced[id(recipe)], grid, *inputs, title="pointwise")
+
+
+def computed_once(lazy: LazyArray) -> LazyArray:
+    """Return an array whose blocks are computed once and passed to the tasks that need them."""
+    array: LazyArray = remember_origin(_computed_once, lazy)
+    return array
+
+
+def _computed_once(lazy: LazyArray) -> LazyArray:
+    if isinstance(lazy.recipe, Foreign):
+        return lazy
+    name = f"{lazy.name}-computed-once"
+    tasks = {
+        (name, *index): Alias((name, *index), (lazy.name, *index))
+        for index, _ in regions.boxes(lazy.chunks)
+    }
+    layer = ResultLayer(name, tasks, lazy.chunks, lazy.dtype)
+    return result_array(layer, [lazy.array], lazy.steps, None)
 
 
 def recipe_of(array: Any) -> Recipe:
-    """The recipe behind any array: a lazy one's own, else its blocks or its values."""
-    if isinstance(array, Lazy):
+    """Return the recipe of any array: of a lazy one, of its blocks, or of its values."""
+    if isinstance(array, LazyArray):
         return array.recipe
     if isinstance(array, da.Array):
-        return described(array).recipe
-    return Memory(np.asarray(array))
+        return as_lazy_array(array).recipe
+    return InMemory(np.asarray(array))
 
 
-def foreign_of(*arrays: Any) -> dict[str, da.Array]:
-    """Dask arrays, by name, whose blocks the recipes of ``arrays`` need."""
-    found: dict[str, da.Array] = {}
+def foreign_arrays(*arrays: Any) -> dict[str, da.Array]:
+    """Return the dask arrays, by name, whose blocks the recipes of ``arrays`` need."""
+    foreign: dict[str, da.Array] = {}
     for array in arrays:
-        if isinstance(array, Lazy):
-            found.update(array.foreign)
-    return found
+        if isinstance(array, LazyArray):
+            foreign.update(array.foreign)
+    return foreign
 
 
-def steps_of(*arrays: Any) -> tuple[Step, ...]:
-    """Steps that must have run before ``arrays`` can be read, without the reading itself."""
-    return _together(a.below for a in arrays if isinstance(a, Lazy))
+def steps_below(*arrays: Any) -> tuple[Step, ...]:
+    """Return the steps that must run before ``arrays`` can be read."""
+    return _unique(a.below for a in arrays if isinstance(a, LazyArray))
 
 
-def _together(steps: Iterable[Iterable[Step]]) -> tuple[Step, ...]:
-    """Steps of several arrays, each once."""
-    return tuple({s.token: s for some in steps for s in some}.values())
+def _unique(steps: Iterable[Iterable[Step]]) -> tuple[Step, ...]:
+    """Return the steps of several arrays, each once."""
+    return tuple({s.token: s for group in steps for s in group}.values())
 
 
 def source_array(source: Any, grid: Grid) -> da.Array:
-    """A format reader's source as a dask array."""
-    made: Lazy = derived(partial(lazy, Stored(source), grid, title="open"))
-    return made.array
+    """Return a format reader's source as a dask array."""
+    lazy: LazyArray = remember_origin(partial(lazy_array, Stored(source), grid, title="open"))
+    return lazy.array

@@ -1,9 +1,9 @@
-"""How dask computes arrays of ours: one task per block, each step once, and no more than is asked.
+"""Optimisation of dask graphs: one task per block, each step once, only the elements asked for.
 
-Dask optimizes a graph before it runs it. By then arithmetic, indices and other chunks may stand on
-top of our layers; computed as they are, a slice of a lazy result would make whole blocks, and each
-array of a long chain would make all those before it anew. So arrays that are asked for, and that
-can be read as recipes, get the tasks of their recipes. Everything else is left to dask.
+Dask optimises a graph before it runs it. By then, arithmetic, indexing and rechunking may stand on
+top of lazyvol's layers. Run as they are, a slice of a lazy result would compute whole blocks, and
+each array of a long chain would compute all those before it again. So the requested arrays whose
+layers can be read as recipes get the tasks of these recipes. Everything else is left to dask.
 """
 
 from collections import Counter
@@ -19,70 +19,72 @@ from dask.blockwise import Blockwise as BlockwiseLayer
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from lazyvol.plan import memory_order
 from lazyvol.plan.graph import reading
-from lazyvol.plan.graph.elementwise import OPERATORS, Found
-from lazyvol.plan.graph.layers import RecipeLayer, is_ours, names_in
-from lazyvol.plan.recipes.base import Recipe, ordered
-from lazyvol.plan.recipes.views import Sliced
+from lazyvol.plan.graph.elementwise import OPERATORS, ParsedArray
+from lazyvol.plan.graph.layers import RecipeLayer, array_names, has_recipe
+from lazyvol.plan.graph.results import join_blocks
+from lazyvol.plan.recipes.base import Recipe, topological_order
+from lazyvol.plan.recipes.views import Selected
 
-#: dask's name for the function that optimizes graphs of arrays
-KEY = "array_optimize"
+#: dask's option for the function that optimises graphs of arrays
+OPTION = "array_optimize"
 
 
 def install() -> None:
-    """Let dask optimize graphs with ``optimized``, unless it was told another function."""
-    if KEY not in dask.config.config:
-        dask.config.set({KEY: optimized})
+    """Set dask's option to ``optimize_graph``, unless the user has set it."""
+    if OPTION not in dask.config.config:
+        dask.config.set({OPTION: optimize_graph})
 
 
-def optimized(dsk: Any, keys: Any, **options: Any) -> Any:
-    """A graph in which arrays of ours are made region by region, then optimized by dask."""
-    if isinstance(dsk, HighLevelGraph) and any(map(is_ours, dsk.layers.values())):
+def optimize_graph(dsk: Any, keys: Any, **options: Any) -> Any:
+    """Replace requested arrays by their recipes, then optimise the graph as dask does."""
+    if isinstance(dsk, HighLevelGraph) and any(map(has_recipe, dsk.layers.values())):
         dsk = _with_recipes(dsk, set(flatten([keys])))
     return optimization.optimize(dsk, keys, **options)
 
 
 def _with_recipes(graph: HighLevelGraph, keys: set[Any]) -> HighLevelGraph:
     layers, dependencies = dict(graph.layers), dict(graph.dependencies)
-    for name, found in _merged(graph, _asked(graph, keys)):
-        layers[name] = RecipeLayer(name, found.recipe, found.grid, "computed")
-        dependencies[name] = {leaf.name for leaf in found.recipe.foreign}
+    for name, parsed in _merged_arrays(graph, _requested_names(graph, keys)):
+        layers[name] = RecipeLayer(name, parsed.recipe, parsed.grid, "computed")
+        dependencies[name] = {leaf.name for leaf in parsed.recipe.foreign}
     for name, layer in graph.layers.items():
-        joined = _joined(layer, layers)
-        if joined is not None:
-            layers[name] = joined
-    made = HighLevelGraph(layers, dependencies)
+        joining_layer = _joining_layer(layer, layers)
+        if joining_layer is not None:
+            layers[name] = joining_layer
+    rebuilt = HighLevelGraph(layers, dependencies)
     names = {key if isinstance(key, str) else key[0] for key in keys}
-    # what is no longer needed would be optimized too: 2 s of 1,000 steps
-    return made.cull_layers(names) if names <= set(layers) else made
+    # layers that are no longer needed would be optimised too: 2 s for 1,000 steps
+    return rebuilt.cull_layers(names) if names <= set(layers) else rebuilt
 
 
-def _merged(graph: HighLevelGraph, asked: set[str]) -> Iterator[tuple[str, Found]]:
-    """Arrays that are made as one recipe each, with all that dask put on top of ours.
+def _merged_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str, ParsedArray]]:
+    """Yield the arrays to compute as one recipe each, with dask's layers on top of lazyvol's.
 
-    Where two arrays rest on blocks of a third, it is left to dask to make these once, unless it
-    would make more of them than is asked for, or the steps of one more than once.
+    If two arrays depend on blocks of a third one, dask computes these once, unless it would compute
+    more of them than is needed, or a step of one more than once.
     """
-    tops = {name: _Tops(graph, found) for name, found in _readable(graph, asked)}
-    used = Counter(id(top) for own in tops.values() for top in own.recipes)
-    for name, own in tops.items():
-        alone = all(used[id(top)] == 1 for top in own.recipes)
-        if not is_ours(graph.layers[name]) and (alone or own.selects or _share(own.recipes)):
-            yield name, own.found
+    bases = {name: _Bases(graph, parsed) for name, parsed in _parsed_arrays(graph, names)}
+    used = Counter(id(base) for found in bases.values() for base in found.recipes)
+    for name, found in bases.items():
+        if has_recipe(graph.layers[name]):
+            continue
+        is_alone = all(used[id(base)] == 1 for base in found.recipes)
+        if is_alone or found.selects or _share_steps(found.recipes):
+            yield name, found.parsed
 
 
-def _readable(graph: HighLevelGraph, asked: set[str]) -> Iterator[tuple[str, Found]]:
-    for name in sorted(asked):
-        found = reading.read_graph(graph, name)
-        if found is not None and found.ours:
-            yield name, found
+def _parsed_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str, ParsedArray]]:
+    for name in sorted(names):
+        parsed = reading.read_graph(graph, name)
+        if parsed is not None and parsed.has_recipe:
+            yield name, parsed
 
 
-def _asked(graph: HighLevelGraph, keys: set[Any]) -> set[str]:
-    """Names of the arrays whose blocks are asked for, by the user or by layers of others."""
-    asked = names_in(keys)
-    stack = [n for n in (*asked, *(k for k in keys if isinstance(k, str))) if n in graph.layers]
+def _requested_names(graph: HighLevelGraph, keys: set[Any]) -> set[str]:
+    """Return the names of the arrays whose blocks the user or foreign layers ask for."""
+    names = array_names(keys)
+    stack = [n for n in (*names, *(k for k in keys if isinstance(k, str))) if n in graph.layers]
     seen: set[str] = set()
     while stack:
         name = stack.pop()
@@ -92,59 +94,61 @@ def _asked(graph: HighLevelGraph, keys: set[Any]) -> set[str]:
         if reading.read_graph(graph, name) is not None:
             continue
         below = graph.dependencies[name]
-        asked |= below
+        names |= below
         stack += below
-    return asked & set(graph.layers)
+    return names & set(graph.layers)
 
 
-class _Tops:
-    """The recipes of ours that an array rests on, as they stand in its graph."""
+class _Bases:
+    """The recipes of lazyvol's layers that an array is derived from."""
 
-    def __init__(self, graph: HighLevelGraph, found: Found) -> None:
+    def __init__(self, graph: HighLevelGraph, parsed: ParsedArray) -> None:
         layers = (layer for layer in graph.layers.values() if isinstance(layer, RecipeLayer))
-        ours = {id(layer.recipe) for layer in layers}
-        self.found = found
+        of_layers = {id(layer.recipe) for layer in layers}
+        self.parsed = parsed
         self.recipes: list[Recipe] = []
         self.selects = False
-        stack, seen = [found.recipe], set()
+        stack, seen = [parsed.recipe], set()
         while stack:
             node = stack.pop()
             if id(node) in seen:
                 continue
             seen.add(id(node))
-            if id(node) in ours:
+            if id(node) in of_layers:
                 self.recipes.append(node)
                 continue
-            self.selects |= isinstance(node, Sliced)
+            self.selects |= isinstance(node, Selected)
             stack += node.parents
 
 
-def _share(tops: Iterable[Recipe]) -> bool:
+def _share_steps(recipes: Iterable[Recipe]) -> bool:
     """Return True if two recipes have a step in common."""
     seen: set[Any] = set()
-    for top in tops:
-        steps = {node.token for node in ordered(top)[0]}
+    for recipe in recipes:
+        steps = {node.token for node in topological_order(recipe)[0]}
         if seen & steps:
             return True
         seen |= steps
     return False
 
 
-def _joined(layer: Any, layers: Mapping[str, Any]) -> MaterializedLayer | None:
-    """A layer that puts blocks together, made to do so in threads and in the blocks' own order."""
+def _joining_layer(layer: Any, layers: Mapping[str, Any]) -> MaterializedLayer | None:
+    """Return a layer that joins blocks in their memory order, in place of dask's; None if ``layer``
+    does not join blocks, or they may be referenced elsewhere."""
     if type(layer) is not MaterializedLayer or len(layer) != 1:
         return None
     ((key, task),) = layer.items()
     if type(task) is not Task or task.func is not dask_core.finalize:
         return None
-    names = names_in(task.dependencies)
-    if not all(_is_fresh(layers.get(name)) for name in names):
+    names = array_names(task.dependencies)
+    if not all(_owns_blocks(layers.get(name)) for name in names):
         return None
-    return MaterializedLayer({key: Task(key, memory_order.joined, *task.args)})
+    return MaterializedLayer({key: Task(key, join_blocks, *task.args)})
 
 
-def _is_fresh(layer: Any) -> bool:
-    """Return True if nothing else holds the blocks of a layer, so that they may be handed out."""
+def _owns_blocks(layer: Any) -> bool:
+    """Return True if the blocks of a layer are referenced nowhere else, so that a lone block may be
+    returned to the user."""
     if isinstance(layer, BlockwiseLayer):
         function = layer.task.func
         return isinstance(function, np.ufunc) or function in OPERATORS

@@ -1,9 +1,9 @@
-"""Dask graphs read as recipes: the graph is the truth about an array.
+"""Dask graphs read as recipes: the graph alone decides what an array is.
 
-The layer that bears an array's name says what the array is. A layer of ours says it outright.
-Layers that dask and xarray build on top of ours (elementwise functions, transpositions, indices,
-other chunks) are read, layer by layer, so that any region of the array can still be asked for.
-Whatever is not recognised is someone else's: its blocks are computed by dask and handed to tasks.
+The layer that bears an array's name defines the array. A layer of lazyvol holds its recipe. Layers
+that dask and xarray build on top of these (elementwise functions, transpositions, indexing,
+rechunking) are read one by one, so that any region of the array can still be asked for. An array
+with any other layer is foreign: dask computes its blocks and passes them to tasks.
 """
 
 import math
@@ -17,78 +17,81 @@ from dask.blockwise import Blockwise as BlockwiseLayer
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from lazyvol.errors import LabelError
-from lazyvol.plan.graph.elementwise import Found, read_blockwise
+from lazyvol.plan.graph.elementwise import ParsedArray, read_blockwise
 from lazyvol.plan.graph.indexing import read_selection
-from lazyvol.plan.graph.layers import held_blocks, is_ours, names_in
-from lazyvol.plan.recipes.base import Array, Foreign, settle
+from lazyvol.plan.graph.layers import array_names, blocks_in_memory, has_recipe
+from lazyvol.plan.recipes.base import Array, cache_properties
+from lazyvol.plan.recipes.leaves import Foreign
 from lazyvol.plan.regions import Grid
 
-#: what was read of layers, by name; a layer that was replaced under its name is read anew
-_READ: dict[str, tuple[Any, Found | None]] = {}
+#: parsed layers by name; a layer that was replaced under its name is read again
+_PARSED: dict[str, tuple[Any, ParsedArray | None]] = {}
 #: layers that are remembered
 REMEMBERED = 20_000
 
 
-def read_array(array: da.Array) -> Found | None:
-    """The recipe of a dask array that rests on arrays of ours; None for someone else's."""
+def read_array(array: da.Array) -> ParsedArray | None:
+    """Return the recipe of a dask array that is derived from a recipe layer; None otherwise."""
     require_known_chunks(array)
-    found = read_graph(array.dask, array.name)
-    if found is None or found.grid != array.chunks or found.recipe.dtype != array.dtype:
+    parsed = read_graph(array.dask, array.name)
+    if parsed is None or parsed.grid != array.chunks or parsed.recipe.dtype != array.dtype:
         return None
-    return found if found.ours else None
+    return parsed if parsed.has_recipe else None
 
 
 def require_known_chunks(array: da.Array) -> None:
-    """Refuse an array whose shape is not known before it is computed."""
+    """Raise LabelError if the shape of an array is unknown until it is computed."""
     if any(math.isnan(n) for chunks in array.chunks for n in chunks):
         raise LabelError(
             f"chunks must have known sizes, got {array.chunks}; call compute_chunk_sizes() on the "
-            f"dask array"
+            "dask array"
         )
 
 
-def read_graph(graph: HighLevelGraph, name: str) -> Found | None:
-    """What the layer ``name`` of a graph says, read from the layers below it up."""
+def read_graph(graph: HighLevelGraph, name: str) -> ParsedArray | None:
+    """Read the layer ``name`` of a graph as a recipe, after the layers below it."""
     layers = graph.layers if isinstance(graph, HighLevelGraph) else {}
-    done: dict[str, Found | None] = {}
+    parsed: dict[str, ParsedArray | None] = {}
     stack = [name]
     while stack:
-        own = stack[-1]
-        layer = layers.get(own)
-        if own in done or layer is None or _remembered(own, layer, done):
-            done.setdefault(own, None)
+        current = stack[-1]
+        layer = layers.get(current)
+        if current in parsed or layer is None or _is_remembered(current, layer, parsed):
+            parsed.setdefault(current, None)
             stack.pop()
             continue
-        inputs = _inputs(layer)
-        missing = [n for n in inputs if n not in done]
+        inputs = _input_names(layer)
+        missing = [n for n in inputs if n not in parsed]
         if missing:
             stack += missing
             continue
-        _remember(own, layer, _read(own, layer, {n: done[n] for n in inputs}), done)
+        array = _read_layer(current, layer, {n: parsed[n] for n in inputs})
+        _remember(current, layer, array)
+        parsed[current] = array
         stack.pop()
-    return done[name]
+    return parsed[name]
 
 
-def _remembered(name: str, layer: Any, done: dict[str, Found | None]) -> bool:
-    known = _READ.get(name)
+def _is_remembered(name: str, layer: Any, parsed: dict[str, ParsedArray | None]) -> bool:
+    """Copy what was read of a layer before to ``parsed``; return False if there is nothing."""
+    known = _PARSED.get(name)
     if known is None or known[0]() is not layer:
         return False
-    done[name] = known[1]
+    parsed[name] = known[1]
     return True
 
 
-def _remember(name: str, layer: Any, found: Found | None, done: dict[str, Found | None]) -> None:
-    if found is not None:
-        settle(found.recipe)
-    done[name] = found
-    if len(_READ) >= REMEMBERED:
-        _READ.clear()
-    _READ[name] = weakref.ref(layer), found
+def _remember(name: str, layer: Any, array: ParsedArray | None) -> None:
+    if array is not None:
+        cache_properties(array.recipe)
+    if len(_PARSED) >= REMEMBERED:
+        _PARSED.clear()
+    _PARSED[name] = weakref.ref(layer), array
 
 
-def _inputs(layer: Any) -> list[str]:
-    """Names of the arrays that a layer may be read from; none where it says itself what it is."""
-    if is_ours(layer):
+def _input_names(layer: Any) -> list[str]:
+    """Return the names of the arrays that a layer is derived from; none if it holds a recipe."""
+    if has_recipe(layer):
         return []
     if isinstance(layer, BlockwiseLayer):
         return [n for n, index in layer.indices if index is not None and n not in layer.io_deps]
@@ -99,60 +102,62 @@ def _inputs(layer: Any) -> list[str]:
             for key in getattr(task, "dependencies", ())
             if key not in layer
         }
-        names = names_in(outside)
+        names = array_names(outside)
         return list(names) if len(names) == 1 else []
     return []
 
 
-def _read(name: str, layer: Any, inputs: Mapping[str, Found | None]) -> Found | None:
-    if is_ours(layer):
-        return Found(layer.recipe, layer.grid, True)
-    known = {n: found for n, found in inputs.items() if found is not None}
+def _read_layer(
+    name: str, layer: Any, inputs: Mapping[str, ParsedArray | None]
+) -> ParsedArray | None:
+    if has_recipe(layer):
+        return ParsedArray(layer.recipe, layer.grid, True)
+    known = {n: array for n, array in inputs.items() if array is not None}
     if isinstance(layer, BlockwiseLayer):
         return read_blockwise(layer, known) if len(known) == len(inputs) > 0 else None
     if known:
         ((parent_name, parent),) = known.items()
         return read_selection(name, layer, parent_name, parent)
-    blocks = held_blocks(layer)
-    return None if blocks is None else _held(name, blocks)
+    blocks = blocks_in_memory(layer)
+    return None if blocks is None else _read_blocks(name, blocks)
 
 
-def _held(name: str, blocks: Mapping[tuple[int, ...], Array]) -> Found | None:
-    """An array whose blocks are numpy arrays in the graph."""
+def _read_blocks(name: str, blocks: Mapping[tuple[int, ...], Array]) -> ParsedArray | None:
+    """Describe an array whose blocks are numpy arrays in the graph; None if they do not fit."""
     first = next(iter(blocks.values()))
-    grid = tuple(_along(blocks, axis) for axis in range(first.ndim))
-    whole = math.prod(len(chunks) for chunks in grid) == len(blocks)
+    grid = tuple(_chunks(blocks, axis) for axis in range(first.ndim))
+    is_complete = math.prod(len(chunks) for chunks in grid) == len(blocks)
     fits = all(
         len(index) == first.ndim
         and block.dtype == first.dtype
         and block.shape == tuple(grid[a][n] for a, n in enumerate(index))
         for index, block in blocks.items()
     )
-    return (
-        Found(Foreign(name, grid, first.dtype, held=True), grid, False) if whole and fits else None
-    )
+    if not (is_complete and fits):
+        return None
+    return ParsedArray(Foreign(name, grid, first.dtype, in_memory=True), grid, False)
 
 
-def _along(blocks: Mapping[tuple[int, ...], Array], axis: int) -> tuple[int, ...]:
-    """Lengths of the blocks along one axis."""
+def _chunks(blocks: Mapping[tuple[int, ...], Array], axis: int) -> tuple[int, ...]:
+    """Return the lengths of the blocks along one axis."""
     lengths = {index[axis]: block.shape[axis] for index, block in blocks.items()}
     return tuple(lengths[n] for n in sorted(lengths))
 
 
-def is_held(array: da.Array) -> bool:
+def is_array_in_memory(array: da.Array) -> bool:
     """Return True if the blocks of a dask array are numpy arrays in its graph."""
     layers = getattr(array.dask, "layers", {})
-    return held_blocks(layers.get(array.name)) is not None
+    return blocks_in_memory(layers.get(array.name)) is not None
 
 
 def trimmed(graph: HighLevelGraph, name: str, grid: Grid, dtype: np.dtype[Any]) -> da.Array:
-    """The array ``name`` of a graph, with the layers that it needs and no others."""
+    """Return the array ``name`` of a graph with only the layers that it needs."""
     needed: dict[str, Any] = {}
     stack = [name]
     while stack:
-        own = stack.pop()
-        if own not in needed:
-            needed[own] = graph.layers[own]
-            stack += graph.dependencies[own]
+        current = stack.pop()
+        if current not in needed:
+            needed[current] = graph.layers[current]
+            stack += graph.dependencies[current]
     below = HighLevelGraph(needed, {n: graph.dependencies[n] for n in needed})
     return da.Array(below, name, grid, meta=np.empty((0,) * len(grid), dtype))

@@ -1,6 +1,6 @@
-"""Borders: which stored index stands behind a position outside the array. Integers alone.
+"""Borders: the stored index that a position outside the array stands for. Integers alone.
 
-The five modes are those of ``scipy.ndimage``: for an axis ``a b c d`` they continue it as
+The five modes are those of ``scipy.ndimage``. They continue an axis ``a b c d`` as
 ``reflect`` d c b a | a b c d | d c b a, ``mirror`` d c b | a b c d | c b a,
 ``nearest`` a a a | a b c d | d d d, ``wrap`` b c d | a b c d | a b c,
 ``constant`` v v v | a b c d | v v v.
@@ -12,8 +12,8 @@ Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
 MODES: tuple[Mode, ...] = ("reflect", "mirror", "nearest", "constant", "wrap")
 
 
-def inside(position: int, length: int, mode: Mode) -> int:
-    """Index in ``range(length)`` that ``mode`` puts at ``position``, however far outside."""
+def stored_index(position: int, length: int, mode: Mode) -> int:
+    """Return the index in ``range(length)`` that ``mode`` puts at any ``position``."""
     if mode == "wrap":
         return position % length
     if mode == "reflect":
@@ -26,42 +26,44 @@ def inside(position: int, length: int, mode: Mode) -> int:
     return min(max(position, 0), length - 1)
 
 
-def pieces(span: slice, length: int, mode: Mode) -> list[tuple[slice, slice]]:
-    """Reads that fill a grown ``span`` of one axis, as (place in the span, stored slice).
+def reads(span: slice, length: int, mode: Mode) -> list[tuple[slice, slice]]:
+    """Return the reads that fill a grown ``span`` of one axis: (place in the span, stored slice).
 
-    All modes but ``wrap`` need one read, the part of the span inside the array: what lies
-    outside is mostly a copy of what was read. Where it is not (a halo longer before than after
-    reflects what lies behind the span) it is read by itself. ``wrap`` reads from the far side.
+    All modes but ``wrap`` read the part of the span inside the array; most outside positions are
+    copies of it. Positions that are not (a halo longer before than after reflects voxels behind
+    the span) are read one by one. ``wrap`` reads from the far side.
     """
-    if mode != "wrap":
-        low, high = max(0, span.start), min(length, span.stop)
-        found = [(slice(low - span.start, high - span.start), slice(low, high))]
-        for p, q in _outside(span, length, mode):
-            if not low <= q < high:
-                found.append((slice(p - span.start, p - span.start + 1), slice(q, q + 1)))
-        return found
-    found, at = [], span.start
-    while at < span.stop:
-        index = at % length
-        n = min(length - index, span.stop - at)
-        found.append((slice(at - span.start, at - span.start + n), slice(index, index + n)))
-        at += n
-    return found
+    if mode == "wrap":
+        return _wrapped_reads(span, length)
+    low, high = max(0, span.start), min(length, span.stop)
+    pairs = [(slice(low - span.start, high - span.start), slice(low, high))]
+    for p, q in _outside(span, length, mode):
+        if not low <= q < high:
+            pairs.append((slice(p - span.start, p - span.start + 1), slice(q, q + 1)))
+    return pairs
 
 
-def sources(span: slice, length: int, mode: Mode) -> tuple[list[int], list[int]]:
-    """For the outside positions of ``span`` that copy inside ones: their places, and theirs."""
+def _wrapped_reads(span: slice, length: int) -> list[tuple[slice, slice]]:
+    pairs, position = [], span.start
+    while position < span.stop:
+        index = position % length
+        n = min(length - index, span.stop - position)
+        place = slice(position - span.start, position - span.start + n)
+        pairs.append((place, slice(index, index + n)))
+        position += n
+    return pairs
+
+
+def copies(span: slice, length: int, mode: Mode) -> tuple[list[int], list[int]]:
+    """Return the outside places of ``span`` that copy inside ones, and the places they copy."""
     low, high = max(0, span.start), min(length, span.stop)
     pairs = [(p, q) for p, q in _outside(span, length, mode) if low <= q < high]
     return [p - span.start for p, _ in pairs], [q - span.start for _, q in pairs]
 
 
 def _outside(span: slice, length: int, mode: Mode) -> list[tuple[int, int]]:
-    """Positions of ``span`` beyond the array, each with the one inside that it repeats."""
+    """Return the positions of ``span`` outside the array, each with the index it repeats."""
+    positions = [p for p in range(span.start, span.stop) if not 0 <= p < length] if length else []
     if mode == "constant":
-        return [(p, max(0, span.start)) for p in _beyond(span, length)]
-    return [(p, inside(p, length, mode)) for p in _beyond(span, length)]
-
-
-def _beyond(span: slice, length: int) -> list[int]:
-    return [p for p in range(span.start, span.stop) if not 0 <= p < length] if length else []
+        return [(p, max(0, span.start)) for p in positions]
+    return [(p, stored_index(p, length, mode)) for p in positions]

@@ -1,1 +1,1 @@
-"""Folds: how a reduction is cut into tasks, streamed within a task, and merged in a tree."""
+"""Folds: how a reduction is split into tasks, streamed within a task, and merged in a tree."""

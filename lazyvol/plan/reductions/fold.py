@@ -1,4 +1,4 @@
-"""Streams: a fold bound to its data, and how one task walks through its box with one state."""
+"""Folds: streaming reductions as values, and the walk of one task through its box."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lazyvol.plan import regions
-from lazyvol.plan.evaluate import evaluate, price
-from lazyvol.plan.recipes.base import Array, Cost, Given, Recipe
-from lazyvol.plan.reductions.partition import Cut
+from lazyvol.plan.evaluate import evaluate, region_cost
+from lazyvol.plan.recipes.base import Array, Cost, Recipe
+from lazyvol.plan.recipes.input_blocks import InputBlocks
+from lazyvol.plan.reductions.partition import Partition
 from lazyvol.plan.regions import Region
 
 State: TypeAlias = dict[str, Array]
@@ -19,7 +20,7 @@ State: TypeAlias = dict[str, Array]
 
 @dataclass(frozen=True)
 class Output:
-    """One array that a fold gives: its dtype, and the dims it has beside the kept ones."""
+    """One array that a fold returns: its dtype, and its dims and lengths after the kept dims."""
 
     dtype: np.dtype[Any]
     dims: tuple[str, ...] = ()
@@ -30,14 +31,14 @@ class Output:
 class Fold:
     """A streaming reduction as a value.
 
-    ``start(shape)`` makes the state of kept elements: named arrays that begin with ``shape``.
-    ``update(state, axes, *blocks)`` takes in one tile, in place: the blocks have all axes, of
-    which ``axes`` are to be reduced. ``combine(s, t)`` merges two states, free to reuse ``s``.
-    ``finish(state)`` gives the outputs. Updating in place costs one read and one write of the
-    state per tile; merging a fresh state per tile would cost four times the data.
+    ``start(shape)`` creates the state of kept elements: named arrays whose shapes begin with
+    ``shape``. ``update(state, axes, *blocks)`` adds one tile to it, in place: the blocks have all
+    axes, of which ``axes`` are reduced. ``combine(s, t)`` merges two states and may overwrite
+    ``s``. ``finish(state)`` returns the outputs. Updating in place reads and writes the state once
+    per tile; merging a new state per tile would move four times the data.
 
-    ``state_bytes`` and ``finish_bytes`` (what ``finish`` takes, its outputs included) are bytes per
-    kept element, ``scratch`` bytes per element of a tile that ``update`` takes beside its blocks.
+    ``state_bytes`` and ``finish_bytes`` (the memory of ``finish``, outputs included) are bytes per
+    kept element; ``scratch`` is the memory of ``update`` in bytes per element of a tile.
     """
 
     start: Callable[[tuple[int, ...]], State]
@@ -55,12 +56,15 @@ class Fold:
         return sum(out.dtype.itemsize * prod(out.sizes) for out in self.outputs.values())
 
 
-def together(*folds: tuple[Fold, Sequence[int]]) -> Fold:
-    """Several folds in one read, each with the numbers of the operands that it takes."""
+def joint_fold(*folds: tuple[Fold, Sequence[int]]) -> Fold:
+    """Return several folds as one that reads the data once.
+
+    Each comes with the numbers of the operands that it takes.
+    """
     parts = tuple(f for f, _ in folds)
     return Fold(
         start=partial(_start_all, folds=parts),
-        update=partial(_update_all, folds=tuple((f, tuple(taken)) for f, taken in folds)),
+        update=partial(_update_all, folds=tuple((f, tuple(numbers)) for f, numbers in folds)),
         combine=partial(_combine_all, folds=parts),
         finish=partial(_finish_all, folds=parts),
         outputs={name: out for f in parts for name, out in f.outputs.items()},
@@ -74,33 +78,35 @@ def _start_all(shape: tuple[int, ...], *, folds: Sequence[Fold]) -> State:
     return {f"{n} {name}": v for n, f in enumerate(folds) for name, v in f.start(shape).items()}
 
 
-def _of(state: State, n: int) -> State:
-    """The state of one of several folds: the same arrays under its own names."""
+def _state_of(state: State, n: int) -> State:
+    """Return the state of fold number ``n``: the same arrays under its own names."""
     return {name.partition(" ")[2]: v for name, v in state.items() if name.startswith(f"{n} ")}
 
 
 def _update_all(
     state: State, axes: Sequence[int], *blocks: Array, folds: Sequence[tuple[Fold, Sequence[int]]]
 ) -> None:
-    for n, (fold, taken) in enumerate(folds):
-        fold.update(_of(state, n), axes, *(blocks[i] for i in taken))
+    for n, (fold, numbers) in enumerate(folds):
+        fold.update(_state_of(state, n), axes, *(blocks[i] for i in numbers))
 
 
 def _combine_all(a: State, b: State, *, folds: Sequence[Fold]) -> State:
     return {
         f"{n} {name}": v
         for n, f in enumerate(folds)
-        for name, v in f.combine(_of(a, n), _of(b, n)).items()
+        for name, v in f.combine(_state_of(a, n), _state_of(b, n)).items()
     }
 
 
 def _finish_all(state: State, *, folds: Sequence[Fold]) -> dict[str, Array]:
-    return {name: v for n, f in enumerate(folds) for name, v in f.finish(_of(state, n)).items()}
+    return {
+        name: v for n, f in enumerate(folds) for name, v in f.finish(_state_of(state, n)).items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
-    """A fold bound to its operands: what every task of it holds.
+class BoundFold:
+    """A fold bound to its operands and its partition; an argument of all its tasks.
 
     Operands have the axes of the data, of length 1 where they do not vary.
     """
@@ -108,7 +114,7 @@ class Stream:
     fold: Fold
     operands: tuple[Recipe, ...]
     reduced: frozenset[int]
-    cut: Cut
+    partition: Partition
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -116,92 +122,102 @@ class Stream:
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
+        """The axes of the result."""
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
-    def part(self, operand: Recipe, tile: Region) -> Region:
-        """The region of one operand behind a tile."""
+    @property
+    def segments(self) -> int:
+        """Number of tasks that share a kept block; their states are merged."""
+        return prod(len(self.partition.grid[a]) for a in self.reduced)
+
+    @cached_property
+    def _stored_chunk(self) -> tuple[int, ...]:
+        """Preferred chunk of the largest operand; all tiles begin at multiples of it."""
+        return max(self.operands, key=lambda o: prod(o.shape)).preferred_chunk
+
+    def operand_region(self, operand: Recipe, tile: Region) -> Region:
+        """Return the region of one operand for a tile."""
         return tuple(slice(0, 1) if n == 1 else s for s, n in zip(tile, operand.shape, strict=True))
 
     def tiles(self, box: Region) -> Iterable[Region]:
-        """Tiles of a task's box, cut on the stored grid of the largest operand."""
-        largest = max(self.operands, key=lambda o: prod(o.shape))
-        return regions.tiles(box, self.cut.tile, largest.grain)
+        """Yield the tiles of a task's box."""
+        return regions.tiles(box, self.partition.tile, self._stored_chunk)
 
-    def run(self, box: Region, given: Given) -> State:
-        """State of one task: walk through its box, reading a tile at a time."""
+    def state(self, box: Region, blocks: InputBlocks) -> State:
+        """Run one task: walk through its box, one tile at a time, and return the state."""
         state = self.fold.start(tuple(box[a].stop - box[a].start for a in self.kept))
-        readers = [_Reused(operand) for operand in self.operands]
+        readers = [_OperandReader(operand) for operand in self.operands]
         for tile in self.tiles(box):
-            blocks = [r.read(self.part(r.recipe, tile), given) for r in readers]
+            inputs = [r.read(self.operand_region(r.recipe, tile), blocks) for r in readers]
             place = tuple(regions.relative(tile, box)[a] for a in self.kept)
-            self._update(state, (*place, ...), blocks)
+            self._update(state, (*place, ...), inputs)
         return state
 
-    def outputs(self, box: Region, given: Given) -> dict[str, Array]:
-        """Finished arrays of a task that has all of its kept block: a tile's width at a time.
+    def outputs(self, box: Region, blocks: InputBlocks) -> dict[str, Array]:
+        """Return the outputs of a task that has all data of its kept block, column by column.
 
-        The state is then that of one tile, not of the block: memory never touched before costs
-        more than the arithmetic (0.5 GB in memory: 0.3 s with whole states, 0.1 s so).
+        The state is then as wide as a tile, not as the block: touching new memory costs more than
+        the arithmetic (0.5 GB in memory: 0.3 s with whole states, 0.1 s with columns).
         """
         kept = [box[a].stop - box[a].start for a in self.kept]
-        found = {
+        outputs = {
             name: np.empty((*kept, *out.sizes), out.dtype)
             for name, out in self.fold.outputs.items()
         }
-        for part in self._columns(box):
-            inside = regions.relative(part, box)
+        for column in self._columns(box):
+            inside = regions.relative(column, box)
             place: Any = (*(inside[a] for a in self.kept), ...)
-            for name, values in finished_state(self.fold, self.run(part, given)).items():
-                found[name][place] = values
-        return found
+            for name, values in finish_fold(self.fold, self.state(column, blocks)).items():
+                outputs[name][place] = values
+        return outputs
 
     def _columns(self, box: Region) -> Iterable[Region]:
-        """Parts of a box that are whole along the reduced axes and as wide as a tile."""
-        grain = max(self.operands, key=lambda o: prod(o.shape)).grain
-        lengths = regions.lengths(box)
-        whole = [a in self.reduced for a in range(len(lengths))]
-        step = [n if w else t for n, w, t in zip(lengths, whole, self.cut.tile, strict=True)]
-        return regions.tiles(box, step, [1 if w else g for w, g in zip(whole, grain, strict=True)])
+        """Yield the parts of a box that are whole along the reduced axes and as wide as a tile."""
+        shape, multiples = list(self.partition.tile), list(self._stored_chunk)
+        for a in self.reduced:
+            shape[a], multiples[a] = box[a].stop - box[a].start, 1
+        return regions.tiles(box, shape, multiples)
 
-    def _update(self, state: State, place: Any, blocks: Sequence[Array]) -> None:
-        """Update the part of the state that a tile touches; kernels get it contiguous."""
+    def _update(self, state: State, place: Any, inputs: Sequence[Array]) -> None:
+        """Update the part of the state that a tile belongs to; kernels get it contiguous."""
         views = {name: values[place] for name, values in state.items()}
         parts = {name: np.ascontiguousarray(v).reshape(v.shape) for name, v in views.items()}
-        self.fold.update(parts, tuple(sorted(self.reduced)), *blocks)
+        self.fold.update(parts, tuple(sorted(self.reduced)), *inputs)
         for name, part in parts.items():
             if not np.shares_memory(part, views[name]):
                 views[name][...] = part
 
     def cost(self, box: Region) -> Cost:
-        """Bytes a task reads, and its peak: state, tile of every operand, scratch."""
+        """Return the bytes a task reads, and its peak: state, a tile of every operand, scratch."""
         tiles = list(self.tiles(box))
-        parts = [[price(o, self.part(o, t)) for t in tiles] for o in self.operands]
+        costs = [[region_cost(o, self.operand_region(o, t)) for t in tiles] for o in self.operands]
         kept = prod(box[a].stop - box[a].start for a in self.kept)
-        most = max((regions.size(t) for t in tiles), default=0)
-        peak = sum(max((c.peak for c in costs), default=0) for costs in parts)
-        peak += int(self.fold.scratch * most)
-        wide, held = kept, 0
-        if segments(self) == 1:  # finished column by column
+        largest_tile = max((regions.size(t) for t in tiles), default=0)
+        tile_bytes = sum(max((c.peak for c in own), default=0) for own in costs)
+        tile_bytes += int(self.fold.scratch * largest_tile)
+        width, output_bytes = kept, 0
+        if self.segments == 1:  # finished column by column
             columns = (regions.lengths(c) for c in self._columns(box))
-            wide = max(prod(c[a] for a in self.kept) for c in columns)
-            held = self.fold.output_bytes * kept
-        working = self.fold.state_bytes * wide + max(peak, self.fold.finish_bytes * wide) + held
-        return Cost(_read_once(self.operands, parts), working)
+            width = max(prod(c[a] for a in self.kept) for c in columns)
+            output_bytes = self.fold.output_bytes * kept
+        peak = max(tile_bytes, self.fold.finish_bytes * width)
+        peak += self.fold.state_bytes * width + output_bytes
+        return Cost(_bytes_read(self.operands, costs), peak)
 
 
-def _read_once(operands: Sequence[Recipe], parts: Sequence[Sequence[Cost]]) -> int:
-    """Bytes read: an operand smaller than the data is kept between tiles, so it counts once."""
+def _bytes_read(operands: Sequence[Recipe], costs: Sequence[Sequence[Cost]]) -> int:
+    """Return the bytes of all tiles; an operand smaller than the data is read once."""
     largest = max(prod(o.shape) for o in operands)
     return sum(
-        sum(c.read for c in costs)
+        sum(c.read for c in own)
         if prod(o.shape) == largest
-        else max((c.read for c in costs), default=0)
-        for o, costs in zip(operands, parts, strict=True)
+        else max((c.read for c in own), default=0)
+        for o, own in zip(operands, costs, strict=True)
     )
 
 
-class _Reused:
-    """One operand of a task: reads into the same memory, and not twice the same region."""
+class _OperandReader:
+    """Reads one operand of a task into the same memory, and no region twice in a row."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -209,22 +225,18 @@ class _Reused:
         self._values: Array | None = None
         self._memory: Array = np.empty(0, recipe.dtype)
 
-    def read(self, region: Region, given: Given) -> Array:
+    def read(self, region: Region, blocks: InputBlocks) -> Array:
         if self._values is None or region != self._region:
             n = regions.size(region)
             if self._memory.size < n:
                 self._memory = np.empty(n, self.recipe.dtype)
             out = self._memory[:n].reshape(regions.lengths(region))
-            self._values = evaluate(self.recipe, region, given, out)
+            self._values = evaluate(self.recipe, region, blocks, out)
             self._region = region
         return self._values
 
 
-def finished_state(fold: Fold, state: State) -> dict[str, Array]:
-    """Finished arrays of the declared dtypes."""
-    made = fold.finish(state)
-    return {name: np.asarray(made[name], out.dtype) for name, out in fold.outputs.items()}
-
-
-def segments(stream: Stream) -> int:
-    return prod(len(stream.cut.grid[a]) for a in stream.reduced)
+def finish_fold(fold: Fold, state: State) -> dict[str, Array]:
+    """Return the outputs of a state in their declared dtypes."""
+    outputs = fold.finish(state)
+    return {name: np.asarray(outputs[name], out.dtype) for name, out in fold.outputs.items()}

@@ -1,4 +1,4 @@
-"""Folds on recipes: tasks that stream through their box with one state, and a tree of merges."""
+"""Graphs of folds: tasks that stream through their box with one state, and a tree of merges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,215 +13,241 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import one_thread_each
+from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import (
-    SLACK,
+    RUN_OVERHEAD,
     Budget,
-    Price,
     Step,
-    enough,
+    StepCost,
+    ceil_mib,
     sampled_cost,
     show_bytes,
     stored_bytes,
+    tasks_at_once,
 )
-from lazyvol.plan.graph.layers import Places, ResultLayer, TaskLayer, needs
-from lazyvol.plan.graph.lazy_array import Lazy, foreign_of, recipe_of, result, steps_of
-from lazyvol.plan.graph.results import is_held
-from lazyvol.plan.recipes.base import Array, Cost, Foreign, Memory, Recipe, Want, leaves, settle
-from lazyvol.plan.recipes.handed_blocks import handed
-from lazyvol.plan.recipes.views import aligned
-from lazyvol.plan.reductions.fold import Fold, Output, State, Stream, finished_state, segments
-from lazyvol.plan.reductions.partition import HANDED, TASK, TILE, VIEWED, Cut, Problem, cut
+from lazyvol.plan.graph.layers import BlockRefs, ResultLayer, TaskLayer, required_blocks
+from lazyvol.plan.graph.lazy_array import (
+    LazyArray,
+    foreign_arrays,
+    recipe_of,
+    result_array,
+    steps_below,
+)
+from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_properties, leaves
+from lazyvol.plan.recipes.input_blocks import input_blocks
+from lazyvol.plan.recipes.leaves import Foreign, InMemory, is_in_memory
+from lazyvol.plan.recipes.views import AxisOrder, transposed
+from lazyvol.plan.reductions.fold import BoundFold, Fold, Output, State, finish_fold
+from lazyvol.plan.reductions.partition import (
+    FOREIGN_TASK,
+    IN_MEMORY_TILE,
+    TASK,
+    TILE,
+    FoldSize,
+    Partition,
+    partition_fold,
+)
 from lazyvol.plan.regions import Grid, Region
 
-
-def _leaf(stream: Stream, box: Region, places: Places, blocks: Sequence[Array]) -> State:
-    with one_thread_each():
-        return stream.run(box, handed(places, blocks))
+# tasks ------------------------------------------------------------------------------------------
 
 
-def _leaf_outputs(
-    stream: Stream, box: Region, places: Places, blocks: Sequence[Array]
+def _state(bound: BoundFold, box: Region, refs: BlockRefs, blocks: Sequence[Array]) -> State:
+    with single_blas_thread():
+        return bound.state(box, input_blocks(refs, blocks))
+
+
+def _outputs(
+    bound: BoundFold, box: Region, refs: BlockRefs, blocks: Sequence[Array]
 ) -> dict[str, Array]:
-    with one_thread_each():
-        return stream.outputs(box, handed(places, blocks))
+    with single_blas_thread():
+        return bound.outputs(box, input_blocks(refs, blocks))
 
 
 def _merge(fold: Fold, states: Sequence[State]) -> State:
-    """States merged in their order; the first is copied, for a task may be run again."""
+    """Merge states in their order; copy the first, because a task may be run again."""
     return reduce(fold.combine, states[1:], {name: a.copy() for name, a in states[0].items()})
 
 
-#: elements of a state that are merged and finished together, to need no second whole state
+#: elements of a state that are merged and finished together, to avoid a second whole state
 SLAB = 2**16
 
 
-def _merge_outputs(stream: Stream, states: Sequence[State]) -> dict[str, Array]:
-    """States merged and finished a slab of the first kept axis at a time."""
-    fold = stream.fold
-    shape = next(iter(states[0].values())).shape[: len(stream.kept)]
+def _merge_and_finish(bound: BoundFold, states: Sequence[State]) -> dict[str, Array]:
+    """Merge states and return the outputs, a slab of the first kept axis at a time."""
+    fold = bound.fold
+    shape = next(iter(states[0].values())).shape[: len(bound.kept)]
     if not shape:
-        return finished_state(fold, _merge(fold, states))
-    found = {name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()}
+        return finish_fold(fold, _merge(fold, states))
+    outputs = {
+        name: np.empty((*shape, *out.sizes), out.dtype) for name, out in fold.outputs.items()
+    }
     step = max(1, SLAB // max(1, prod(shape[1:])))
     for start in range(0, shape[0], step):
         part = slice(start, start + step)
         slabs = [{name: a[part] for name, a in state.items()} for state in states]
-        for name, values in finished_state(fold, _merge(fold, slabs)).items():
-            found[name][part] = values
-    return found
+        for name, values in finish_fold(fold, _merge(fold, slabs)).items():
+            outputs[name][part] = values
+    return outputs
 
 
 def _pick(outputs: Mapping[str, Array], name: str) -> Array:
     return outputs[name]
 
 
-#: bytes of an output that is one block however many tasks made it: an average that is cut as no
-#: stack is would have dask cut the stack anew in every sum with it
+#: bytes of an output that is joined into one block: the blocks of an average differ from those of
+#: the stack, and dask would rechunk the stack in every sum with it
 JOINED = 64 * 2**20
 
 
 def _join(name: str, kept: Grid, outputs: Sequence[Mapping[str, Array]]) -> Array:
-    """One output out of its blocks, in the order of their indices."""
+    """Join one output from its blocks, in the order of their indices."""
     first = outputs[0][name]
     shape = (*(sum(chunks) for chunks in kept), *first.shape[len(kept) :])
-    found = np.empty(shape, first.dtype)
+    joined = np.empty(shape, first.dtype)
     for (_, box), block in zip(regions.boxes(kept), outputs, strict=True):
-        found[box] = block[name]
-    return found
+        joined[box] = block[name]
+    return joined
 
 
-#: states merged at once: two large ones, or many small ones
+# plans ------------------------------------------------------------------------------------------
+
+#: bytes of a state above which only two are merged at once
 LARGE = 8 * 2**20
 
 
-def arity(stream: Stream) -> int:
-    """How many states one merge takes."""
-    return 2 if _block_size(stream) * stream.fold.state_bytes > LARGE else 16
+def _merge_arity(bound: BoundFold) -> int:
+    """Return the number of states that one task merges: two large ones, or many small ones."""
+    return 2 if _block_size(bound) * bound.fold.state_bytes > LARGE else 16
 
 
-def planned(
+def plan_fold(
     fold: Fold, operands: tuple[Recipe, ...], reduced: frozenset[int], budget: Budget
-) -> Stream:
-    """The fold cut so that its projected peak fits the budget; refused where no cut does."""
-    problem: Problem | None = _problem(fold, operands, reduced, budget)
+) -> BoundFold:
+    """Partition a fold so that its peak fits the budget; raise BudgetError if nothing fits."""
+    size: FoldSize | None = _fold_size(fold, operands, reduced, budget)
     smallest = None
-    while problem is not None:
-        stream = Stream(fold, operands, reduced, cut(problem))
-        if budget.share is None:
-            return stream
-        need = peak(stream, budget.at_once)
-        if need <= budget.share:
-            return stream
-        smallest = need if smallest is None else min(smallest, need)
-        problem = problem.tighter()
+    while size is not None:
+        bound = BoundFold(fold, operands, reduced, partition_fold(size))
+        if budget.per_process is None:
+            return bound
+        peak = _peak(bound, budget.tasks_per_process)
+        if peak <= budget.per_process:
+            return bound
+        smallest = peak if smallest is None else min(smallest, peak)
+        size = size.tighter()
+    tasks = min(budget.workers, max(1, regions.count(bound.partition.grid)))
     raise BudgetError(
-        f"a reduction over an array of shape {stream.shape} needs at least "
-        f"{enough((smallest or 0) * budget.processes)} with "
-        f"{min(budget.workers, max(1, regions.count(stream.cut.grid)))} tasks at once, "
-        f"got memory={show_bytes(budget.memory or 0)}; "
-        f"give it that much, or fewer workers"
+        f"memory must be at least {ceil_mib((smallest or 0) * budget.processes)} for a reduction "
+        f"of an array of shape {bound.shape} with {tasks_at_once(tasks)}, got "
+        f"memory={show_bytes(budget.memory or 0)}; raise memory or use fewer workers"
     )
 
 
-def _problem(
+def _fold_size(
     fold: Fold, operands: tuple[Recipe, ...], reduced: frozenset[int], budget: Budget
-) -> Problem:
-    shape = np.broadcast_shapes(*(o.shape for o in operands))
+) -> FoldSize:
     largest = max(operands, key=lambda o: prod(o.shape))
-    item = max(1, largest.dtype.itemsize + ceil(fold.scratch))
-    # a task is handed all its foreign blocks at once: then it takes no more than HANDED of them
-    below = list(leaves(largest))
-    handed = any(isinstance(leaf, Foreign) and not leaf.held for leaf in below)
-    views = all(isinstance(leaf, Memory) or is_held(leaf) for leaf in below)
-    return Problem(
-        shape, reduced, largest.grain, item, fold.state_bytes, budget.workers,
-        HANDED if handed else TASK, handed, VIEWED if views else TILE, pieces=largest.pieces,
-    )  # fmt: skip
+    data = list(leaves(largest))
+    # a task receives all its foreign blocks at once: then it takes no more than FOREIGN_TASK
+    holds_all = any(isinstance(leaf, Foreign) and not leaf.in_memory for leaf in data)
+    is_local = all(isinstance(leaf, InMemory) or is_in_memory(leaf) for leaf in data)
+    return FoldSize(
+        shape=np.broadcast_shapes(*(o.shape for o in operands)),
+        reduced=reduced,
+        preferred_chunk=largest.preferred_chunk,
+        item_bytes=max(1, largest.dtype.itemsize + ceil(fold.scratch)),
+        state_bytes=fold.state_bytes,
+        workers=budget.workers,
+        task_limit=FOREIGN_TASK if holds_all else TASK,
+        holds_all=holds_all,
+        tile_limit=IN_MEMORY_TILE if is_local else TILE,
+        segment_lengths=largest.segment_lengths,
+    )
 
 
-def peak(stream: Stream, workers: int) -> int:
-    """Projected peak of one process: tasks at once, states that wait, outputs."""
-    price = _price(stream)
-    running = min(workers, max(1, regions.count(stream.cut.grid)))
-    return SLACK + max(running * price.peak, price.alone) + price.waiting + price.held
+def _peak(bound: BoundFold, workers: int) -> int:
+    """Return the peak of one process: running tasks, states that wait, outputs."""
+    cost = _cost(bound)
+    running = min(workers, max(1, regions.count(bound.partition.grid)))
+    return RUN_OVERHEAD + max(running * cost.peak, cost.alone) + cost.waiting + cost.held
 
 
-def _block_size(stream: Stream) -> int:
-    """Elements of the largest block of the kept axes."""
-    return prod(max(stream.cut.grid[a], default=0) for a in stream.kept)
+def _block_size(bound: BoundFold) -> int:
+    """Return the elements of the largest block of the kept axes."""
+    return prod(max(bound.partition.grid[a], default=0) for a in bound.kept)
 
 
-def _price(stream: Stream) -> Price:
-    read, most = sampled_cost(_Boxes(stream, stream.operands), stream.cut.grid)
-    parts, width = segments(stream), arity(stream)
-    state = _block_size(stream) * stream.fold.state_bytes
-    levels = ceil(log(parts, width) - 1e-9) if parts > 1 else 0
+def _cost(bound: BoundFold) -> StepCost:
+    read, task_peak = sampled_cost(_Boxes(bound, bound.operands), bound.partition.grid)
+    segments, arity = bound.segments, _merge_arity(bound)
+    state = _block_size(bound) * bound.fold.state_bytes
+    levels = ceil(log(segments, arity) - 1e-9) if segments > 1 else 0
     if levels > 1:
-        most = max(most, (width + 1) * state)  # a merge takes its states and makes one
-    last = min(width, parts) * state if parts > 1 else 0
-    waiting = max(0, levels - 1) * (width - 1) * state
-    held = stream.fold.output_bytes * prod(stream.shape[a] for a in stream.kept)
-    held += sum(_joined_bytes(stream, out) for out in stream.fold.outputs.values())
-    stored = sum(stored_bytes(o) for o in stream.operands)
-    return Price(read, stored, most, last, waiting, held)
+        task_peak = max(task_peak, (arity + 1) * state)  # a merge has its states and the result
+    last_merge = min(arity, segments) * state if segments > 1 else 0
+    waiting = max(0, levels - 1) * (arity - 1) * state
+    held = bound.fold.output_bytes * prod(bound.shape[a] for a in bound.kept)
+    held += sum(_joined_bytes(bound, out) for out in bound.fold.outputs.values())
+    stored = sum(stored_bytes(o) for o in bound.operands)
+    return StepCost(read, stored, task_peak, last_merge, waiting, held)
 
 
-def _kept_grid(stream: Stream) -> Grid:
-    return tuple(stream.cut.grid[a] for a in stream.kept)
+def _kept_grid(bound: BoundFold) -> Grid:
+    return tuple(bound.partition.grid[a] for a in bound.kept)
 
 
-def _joined_bytes(stream: Stream, out: Output) -> int:
-    """Bytes of an output that is put together into one block; 0 where it stays in blocks."""
-    size = prod(stream.shape[a] for a in stream.kept) * prod(out.sizes) * out.dtype.itemsize
-    return size if regions.count(_kept_grid(stream)) > 1 and size <= JOINED else 0
+def _joined_bytes(bound: BoundFold, out: Output) -> int:
+    """Return the bytes of an output that is joined into one block; 0 if it stays in blocks."""
+    size = prod(bound.shape[a] for a in bound.kept) * prod(out.sizes) * out.dtype.itemsize
+    return size if regions.count(_kept_grid(bound)) > 1 and size <= JOINED else 0
 
 
 @dataclass(frozen=True, eq=False)
 class _Boxes(Recipe):
-    """A stream seen as a recipe whose regions are task boxes, to add up its cost."""
+    """A fold seen as a recipe whose regions are task boxes, to sum up costs and find blocks."""
 
-    streams = True
+    is_streaming = True
 
-    stream: Stream
+    bound: BoundFold
     parents: tuple[Recipe, ...]
 
-    def wants(self, region: Region) -> list[Want]:
-        return [(n, self.stream.part(o, region)) for n, o in enumerate(self.parents)]
+    def dependencies(self, region: Region) -> list[Dependency]:
+        return [(n, self.bound.operand_region(o, region)) for n, o in enumerate(self.parents)]
 
     def cost(self, region: Region) -> Cost:
-        return self.stream.cost(region)
+        return self.bound.cost(region)
 
 
-def folded(
-    fold: Fold,
-    axes: tuple[tuple[int | None, ...], ...],
-    reduced: frozenset[int],
-    title: str,
-    *arrays: Any,
-) -> dict[str, Lazy]:
-    """Outputs of a fold over arrays as lazy arrays that share one graph.
+# graphs -----------------------------------------------------------------------------------------
 
-    ``axes`` turns each array into one with the axes of the data (see ``Aligned``).
+
+def fold_graph(
+    fold: Fold, axes: tuple[AxisOrder, ...], reduced: frozenset[int], title: str, *arrays: Any
+) -> dict[str, LazyArray]:
+    """Return the outputs of a fold over arrays as lazy arrays that share one graph.
+
+    ``axes`` are, for each array, its axes in the order of the data's.
     """
-    operands = tuple(aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
+    operands = tuple(transposed(recipe_of(x), own) for x, own in zip(arrays, axes, strict=True))
     for operand in operands:
-        settle(operand)
-    stream = planned(fold, operands, reduced, Budget.current())
-    name = f"lazyvol-{title}-" + tokenize(fold, [o.token for o in operands], reduced, stream.cut)
-    tasks, below = _tasks(stream, name), steps_of(*arrays)
-    foreign = list(foreign_of(*arrays).values())
-    own = Step(name, title, len(tasks), tuple(s.token for s in below), partial(_price, stream))
-    merged = HighLevelGraph.from_collections(name, TaskLayer(tasks), dependencies=foreign)
-    source = _Graph(merged, name)
+        cache_properties(operand)
+    bound = plan_fold(fold, operands, reduced, Budget.current())
+    tokens = [o.token for o in operands]
+    name = f"lazyvol-{title}-" + tokenize(fold, tokens, reduced, bound.partition)
+    tasks, below = _tasks(bound, name), steps_below(*arrays)
+    foreign = list(foreign_arrays(*arrays).values())
+    step = Step(name, title, len(tasks), tuple(s.token for s in below), partial(_cost, bound))
+    graph = HighLevelGraph.from_collections(name, TaskLayer(tasks), dependencies=foreign)
+    dependency: Any = _Collection(graph, name)
     return {
-        key: result(_output(stream, name, key, out), [source], (*below, own), None)
+        key: result_array(_output_layer(bound, name, key, out), [dependency], (*below, step), None)
         for key, out in fold.outputs.items()
     }
 
 
-class _Graph:
-    """A graph as a dependency of another: what ``HighLevelGraph.from_collections`` asks for."""
+class _Collection:
+    """A graph with the methods that ``HighLevelGraph.from_collections`` asks of a dependency."""
 
     def __init__(self, graph: HighLevelGraph, name: str) -> None:
         self.graph, self.name = graph, name
@@ -236,83 +262,81 @@ class _Graph:
         return []
 
 
-#: bytes in memory that are folded where they are asked for: scheduling one task takes 1.5 ms
-AT_ONCE = 32 * 2**20
-#: bytes of a state that stays in cache whatever passes by: then no tile is too large
+#: bytes of arrays in memory that are folded immediately: scheduling one task takes 1.5 ms
+IMMEDIATE = 32 * 2**20
+#: bytes of a state that stays in the cache during any tile: then the whole array is one tile
 SMALL_STATE = 2**18
 
 
-def outright(
-    fold: Fold,
-    axes: tuple[tuple[int | None, ...], ...],
-    reduced: frozenset[int],
-    *arrays: Array,
+def fold_in_memory(
+    fold: Fold, axes: tuple[AxisOrder, ...], reduced: frozenset[int], *arrays: Array
 ) -> dict[str, Array] | None:
-    """Outputs of a fold over arrays in memory, made here and now where they are small."""
-    if sum(a.nbytes for a in arrays) > AT_ONCE:
+    """Return the outputs of a fold over small arrays in memory, without a graph; else None."""
+    if sum(a.nbytes for a in arrays) > IMMEDIATE:
         return None
-    operands = tuple(aligned(recipe_of(x), turn) for x, turn in zip(arrays, axes, strict=True))
+    operands = tuple(transposed(recipe_of(x), own) for x, own in zip(arrays, axes, strict=True))
     budget = replace(Budget.current(), workers=1)
     shape = np.broadcast_shapes(*(o.shape for o in operands))
-    stream = Stream(fold, operands, reduced, Cut(tuple((n,) for n in shape), shape))
+    bound = BoundFold(fold, operands, reduced, Partition(tuple((n,) for n in shape), shape))
     box = regions.whole(shape)
-    if budget.memory is None and fold.state_bytes * _block_size(stream) <= SMALL_STATE:
-        return finished_state(fold, stream.run(box, {}))  # 0.1 ms less than by a plan
-    stream = planned(fold, operands, reduced, budget)
-    return stream.outputs(box, {}) if regions.count(stream.cut.grid) == 1 else None
+    if budget.memory is None and fold.state_bytes * _block_size(bound) <= SMALL_STATE:
+        return finish_fold(fold, bound.state(box, {}))  # saves 0.1 ms of planning
+    bound = plan_fold(fold, operands, reduced, budget)
+    return bound.outputs(box, {}) if regions.count(bound.partition.grid) == 1 else None
 
 
-def _tasks(stream: Stream, name: str) -> dict[Any, Any]:
-    """Leaves, merges and finishes of a stream; the last layer is keyed by kept block."""
+def _tasks(bound: BoundFold, name: str) -> dict[Any, Any]:
+    """Return the tasks of all boxes and of their merges; the last ones are keyed by kept block."""
     tasks: dict[Any, Any] = {}
-    lone = segments(stream) == 1
-    boxes = _Boxes(stream, stream.operands)
-    groups: dict[tuple[int, ...], list[Any]] = {}
-    for index, box in regions.boxes(stream.cut.grid):
-        places, blocks = needs((boxes, box))
-        block = tuple(index[a] for a in stream.kept)
-        key = (f"{name}-done", *block) if lone else (f"{name}-leaf", *index)
-        tasks[key] = Task(key, _leaf_outputs if lone else _leaf, stream, box, places, blocks)
-        groups.setdefault(block, []).append(key)
-    if not lone:
-        for block, keys in groups.items():
-            _tree(tasks, name, block, keys, stream)
+    is_single = bound.segments == 1
+    boxes = _Boxes(bound, bound.operands)
+    states_of: dict[tuple[int, ...], list[Any]] = {}
+    for index, box in regions.boxes(bound.partition.grid):
+        refs, blocks = required_blocks((boxes, box))
+        kept_index = tuple(index[a] for a in bound.kept)
+        key = (f"{name}-done", *kept_index) if is_single else (f"{name}-leaf", *index)
+        run = _outputs if is_single else _state
+        tasks[key] = Task(key, run, bound, box, refs, blocks)
+        states_of.setdefault(kept_index, []).append(key)
+    if not is_single:
+        for kept_index, keys in states_of.items():
+            _add_merges(tasks, name, kept_index, keys, bound)
     return tasks
 
 
-def _tree(
-    tasks: dict[Any, Any], name: str, block: tuple[int, ...], keys: list[Any], stream: Stream
+def _add_merges(
+    tasks: dict[Any, Any], name: str, kept_index: tuple[int, ...], keys: list[Any], bound: BoundFold
 ) -> None:
-    """Merge the states of one block by index until one task can finish them."""
-    level, width = 0, arity(stream)
-    while len(keys) > width:
+    """Add the tasks that merge the states of one kept block, level by level, and finish it."""
+    level, arity = 0, _merge_arity(bound)
+    while len(keys) > arity:
         merged = []
-        for n in range(0, len(keys), width):
-            key = (f"{name}-merge-{level}", *block, n // width)
-            tasks[key] = Task(key, _merge, stream.fold, _refs(keys[n : n + width]))
+        for n in range(0, len(keys), arity):
+            key = (f"{name}-merge-{level}", *kept_index, n // arity)
+            tasks[key] = Task(key, _merge, bound.fold, _refs(keys[n : n + arity]))
             merged.append(key)
         keys, level = merged, level + 1
-    key = (f"{name}-done", *block)
-    tasks[key] = Task(key, _merge_outputs, stream, _refs(keys))
+    key = (f"{name}-done", *kept_index)
+    tasks[key] = Task(key, _merge_and_finish, bound, _refs(keys))
 
 
 def _refs(keys: Sequence[Any]) -> List:
     return List(*(TaskRef(key) for key in keys))
 
 
-def _output(stream: Stream, name: str, key: str, out: Output) -> ResultLayer:
-    """One output of a fold: its blocks, or, where it is small, one block."""
-    layer, kept = f"{name}-{key}", _kept_grid(stream)
-    extra = (0,) * len(out.sizes)
+def _output_layer(bound: BoundFold, name: str, key: str, out: Output) -> ResultLayer:
+    """Return the layer of one output: its blocks, or one block if it is small."""
+    layer, kept = f"{name}-{key}", _kept_grid(bound)
+    new_axes = (0,) * len(out.sizes)
     sizes = tuple((n,) for n in out.sizes)
     done = [(f"{name}-done", *index) for index, _ in regions.boxes(kept)]
-    if _joined_bytes(stream, out):
-        whole = (layer, *(0 for _ in kept), *extra)
+    if _joined_bytes(bound, out):
+        whole = (layer, *(0 for _ in kept), *new_axes)
         tasks = {whole: Task(whole, _join, key, kept, _refs(done))}
         grid: Grid = (*((sum(chunks),) for chunks in kept), *sizes)
     else:
         tasks = {
-            (layer, *d[1:], *extra): Task((layer, *d[1:], *extra), _pick, TaskRef(d), key)
+            (layer, *d[1:], *new_axes): Task((layer, *d[1:], *new_axes), _pick, TaskRef(d), key)
             for d in done
         }
         grid = (*kept, *sizes)

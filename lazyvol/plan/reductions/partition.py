@@ -1,4 +1,4 @@
-"""How a fold is cut into tasks and a task into tiles. Integer arithmetic alone.
+"""Partitions: how a fold is split into tasks, and a task into tiles. Integer arithmetic alone.
 
 The axes of the data are either *kept* (they are axes of the result) or *reduced*. A task owns a
 box: a block of the kept axes and a segment of the reduced ones. It walks through its box tile by
@@ -12,140 +12,143 @@ from math import ceil, inf, prod
 from lazyvol.plan import regions
 from lazyvol.plan.regions import Grid
 
-#: bytes of one tile: a few volumes, so that a state is loaded once for several of them
+#: bytes of a tile: a few volumes, so that a state is loaded once for several of them
 #: (8 volumes of 160^3 at once: 3.2 GB/s; one at a time: 1.1)
 TILE = 64 * 2**20
-#: bytes of one tile of an array in memory, which costs nothing to take: as narrow as its runs,
-#: so that the state stays in the second-level cache however many volumes follow
-VIEWED = 4 * 2**20
-#: bytes that one task reads, some 10 s of work: every further task is a state that has to be
-#: merged, a lost worker loses no more than this
+#: bytes of a tile of an array in memory, which costs nothing to read: as narrow as its contiguous
+#: runs, so that the state stays in the second-level cache for all volumes
+IN_MEMORY_TILE = 4 * 2**20
+#: bytes that a task reads, some 10 s of work: every further task is a state to be merged, and a
+#: lost worker loses no more than this
 TASK = 4 * 2**30
-#: bytes of foreign blocks that a task is handed: all are in memory at once, but every task more
-#: is a fresh state (32 x 160^3 in memory: 0.37 s with four states)
-HANDED = 256 * 2**20
-#: bytes of one task's state
+#: bytes of foreign blocks that a task receives: all are in memory at once, but every further task
+#: has a state of its own (32 x 160^3 in memory: 0.37 s with four states)
+FOREIGN_TASK = 256 * 2**20
+#: bytes of a task's state
 STATE = 512 * 2**20
 #: bytes below which a fold is not worth a second task
 SMALL = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A fold as numbers: ``item`` bytes per element of data, ``state`` per element kept.
+class FoldSize:
+    """A fold in numbers: ``item_bytes`` per element of data, ``state_bytes`` per kept element.
 
-    A task that is ``handed`` its data (blocks of someone else's graph) holds all of it at once,
-    so it gets no more than ``HANDED``. A tile is no longer than ``pieces`` of data that are in
-    memory, for those across two are copied (0: any length).
+    A task that ``holds_all`` has all of its data in memory at once (blocks of a foreign graph).
+    ``segment_lengths`` limit a tile along each axis: a tile of an array in memory that crosses
+    segments would be copied (0: no limit).
     """
 
     shape: tuple[int, ...]
     reduced: frozenset[int]
-    grain: tuple[int, ...]
-    item: int
-    state: int
+    preferred_chunk: tuple[int, ...]
+    item_bytes: int
+    state_bytes: int
     workers: int
-    task: float = TASK
-    handed: bool = False
-    tile: int = TILE
+    task_limit: float = TASK
+    holds_all: bool = False
+    tile_limit: int = TILE
     state_limit: int = STATE
-    pieces: tuple[int, ...] = ()
+    segment_lengths: tuple[int, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:
+        """The axes of the result."""
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
-    def tighter(self) -> "Problem | None":
-        """The same fold in less memory, or None: a state for each worker and no more, then
-        smaller tiles, then smaller states."""
-        if not self.handed and self.task < inf:
-            return replace(self, task=inf)
-        if self.tile > self.item * prod(self.grain):
-            task = self.task / 2 if self.handed else self.task
-            return replace(self, tile=self.tile // 2, task=task)
-        if self.state_limit > self.state:
+    def tighter(self) -> "FoldSize | None":
+        """Return the same fold in less memory, or None: first one state per worker and no more,
+        then smaller tiles, then smaller states."""
+        if not self.holds_all and self.task_limit < inf:
+            return replace(self, task_limit=inf)
+        if self.tile_limit > self.item_bytes * prod(self.preferred_chunk):
+            task_limit = self.task_limit / 2 if self.holds_all else self.task_limit
+            return replace(self, tile_limit=self.tile_limit // 2, task_limit=task_limit)
+        if self.state_limit > self.state_bytes:
             return replace(self, state_limit=self.state_limit // 2)
         return None
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Blocks of the kept axes and segments of the reduced ones, and the tile of a task."""
+class Partition:
+    """The boxes of all tasks (blocks of the kept axes, segments of the reduced), and their tile."""
 
     grid: Grid
     tile: tuple[int, ...]
 
 
-def cut(problem: Problem) -> Cut:
-    """Cut a fold so that tasks are few and fat, and tiles stay within their bytes.
+def partition_fold(size: FoldSize) -> Partition:
+    """Split a fold into few large tasks with tiles within their limit.
 
-    An empty axis is cut as one of length 1.
+    An empty axis is treated as one of length 1.
     """
-    lengths = problem.shape
-    problem = replace(problem, shape=tuple(max(1, n) for n in lengths))
-    grain = [max(1, min(g, n)) for g, n in zip(problem.grain, problem.shape, strict=True)]
-    block = _kept_block(problem, grain)
-    chunks = [block.get(a, n) for a, n in enumerate(problem.shape)]
-    _split(problem, grain, chunks)
-    tile = _tile(problem, grain, chunks)
-    grid = tuple(regions.cover(n, c) for n, c in zip(lengths, chunks, strict=True))
-    return Cut(grid, tile)
+    lengths = size.shape
+    size = replace(size, shape=tuple(max(1, n) for n in lengths))
+    multiples = [max(1, min(c, n)) for c, n in zip(size.preferred_chunk, size.shape, strict=True)]
+    block = _kept_block(size, multiples)
+    chunks = [block.get(a, n) for a, n in enumerate(size.shape)]
+    _split(size, multiples, chunks)
+    tile = _tile(size, multiples, chunks)
+    grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(lengths, chunks, strict=True))
+    return Partition(grid, tile)
 
 
-def _kept_block(problem: Problem, grain: Sequence[int]) -> dict[int, int]:
-    """Length of a task's block along each kept axis: as much as its state may hold."""
-    room = max(1, problem.state_limit // max(1, problem.state))
-    block = {a: min(grain[a], problem.shape[a]) for a in problem.kept}
-    for a in problem.kept:  # a stored chunk larger than the state is read more than once
-        over = ceil(prod(block.values()) / room)
-        block[a] = max(1, block[a] // over)
-    for a in reversed(problem.kept):
+def _kept_block(size: FoldSize, multiples: Sequence[int]) -> dict[int, int]:
+    """Return the length of a task's block along each kept axis: as long as its state allows."""
+    room = max(1, size.state_limit // max(1, size.state_bytes))
+    block = {a: min(multiples[a], size.shape[a]) for a in size.kept}
+    for a in size.kept:  # a stored chunk larger than the state is read more than once
+        excess = ceil(prod(block.values()) / room)
+        block[a] = max(1, block[a] // excess)
+    for a in reversed(size.kept):
         others = prod(block.values()) // block[a]
         fits = max(1, room // max(1, others))
-        block[a] = max(block[a], _multiple(fits, grain[a], problem.shape[a]))
+        block[a] = max(block[a], _round_down(fits, multiples[a], size.shape[a]))
     return block
 
 
-def _multiple(length: int, grain: int, most: int) -> int:
-    return most if length >= most else length // grain * grain
+def _round_down(length: int, multiple: int, full: int) -> int:
+    """Round ``length`` down to a multiple, unless it reaches the ``full`` length of the axis."""
+    return full if length >= full else length // multiple * multiple
 
 
-def _split(problem: Problem, grain: Sequence[int], chunks: list[int]) -> None:
-    """Cut ``chunks`` further until a task reads about its bytes and no worker is idle."""
-    blocks = prod(ceil(n / c) for n, c in zip(problem.shape, chunks, strict=True) if c)
-    read = prod(chunks) * problem.item
-    parts = max(1, ceil(read / problem.task))
-    if read * blocks > SMALL:
-        rounds = ceil(parts * blocks / problem.workers)
-        parts = max(parts, ceil(rounds * problem.workers / max(1, blocks)))
-    for a in (*problem.kept, *sorted(problem.reduced)):
-        if parts > 1 and chunks[a] > grain[a]:
-            pieces = regions.even(chunks[a], parts, grain[a])
+def _split(size: FoldSize, multiples: Sequence[int], chunks: list[int]) -> None:
+    """Split ``chunks`` in place until a task reads no more than its limit and no worker is idle."""
+    blocks = prod(ceil(n / c) for n, c in zip(size.shape, chunks, strict=True) if c)
+    task_bytes = prod(chunks) * size.item_bytes
+    parts = max(1, ceil(task_bytes / size.task_limit))
+    if task_bytes * blocks > SMALL:
+        rounds = ceil(parts * blocks / size.workers)
+        parts = max(parts, ceil(rounds * size.workers / max(1, blocks)))
+    for a in (*size.kept, *sorted(size.reduced)):
+        if parts > 1 and chunks[a] > multiples[a]:
+            pieces = regions.even_chunks(chunks[a], parts, multiples[a])
             chunks[a] = pieces[0]
             parts = ceil(parts / len(pieces))
 
 
-def _tile(problem: Problem, grain: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
-    """Tile of a task: grown from the stored chunk, along the reduced axes first."""
-    tile = [min(g, c) for g, c in zip(grain, chunks, strict=True)]
-    room = max(1, problem.tile // problem.item)
-    for a in (*sorted(problem.reduced, reverse=True), *reversed(problem.kept)):
+def _tile(size: FoldSize, multiples: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """Return the tile of a task: grown from the stored chunk, along the reduced axes first."""
+    tile = [min(m, c) for m, c in zip(multiples, chunks, strict=True)]
+    room = max(1, size.tile_limit // size.item_bytes)
+    for a in (*sorted(size.reduced, reverse=True), *reversed(size.kept)):
         others = prod(tile) // max(1, tile[a])
-        fits = _multiple(max(1, room // max(1, others)), grain[a], chunks[a])
-        most = problem.pieces[a] if problem.pieces and problem.pieces[a] else fits
-        tile[a] = max(tile[a], min(fits, most))
+        fits = _round_down(max(1, room // max(1, others)), multiples[a], chunks[a])
+        limit = size.segment_lengths[a] if size.segment_lengths else 0
+        tile[a] = max(tile[a], min(fits, limit or fits))
     return tuple(max(1, t) for t in tile)
 
 
-def block_grid(shape: Sequence[int], grain: Sequence[int], item: int, target: int) -> Grid:
-    """Blocks of about ``target`` bytes in whole stored chunks, whole along the last axes first.
+def block_grid(shape: Sequence[int], multiples: Sequence[int], item: int, target: int) -> Grid:
+    """Return blocks of about ``target`` bytes in whole stored chunks, whole along the last axes.
 
-    Small stored chunks do not make small blocks; a stored chunk beyond the target is one block.
+    ``multiples`` are the lengths of a stored chunk, ``item`` the bytes of an element. A stored
+    chunk larger than the target is one block.
     """
-    chunks = [max(1, min(g, n)) for g, n in zip(grain, shape, strict=True)]
+    chunks = [max(1, min(m, n)) for m, n in zip(multiples, shape, strict=True)]
     room = max(1, target // max(1, item))
     for a in reversed(range(len(shape))):
         others = prod(chunks) // chunks[a]
-        fits = _multiple(max(1, room // max(1, others)), max(1, grain[a]), shape[a])
+        fits = _round_down(max(1, room // max(1, others)), max(1, multiples[a]), shape[a])
         chunks[a] = max(chunks[a], fits)
-    return tuple(regions.cover(n, c) for n, c in zip(shape, chunks, strict=True))
+    return tuple(regions.uniform_chunks(n, c) for n, c in zip(shape, chunks, strict=True))

@@ -1,0 +1,178 @@
+"""Leaves: stored arrays, arrays in memory, foreign dask arrays, and values from position alone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from dask.base import tokenize
+
+from lazyvol.plan import regions
+from lazyvol.plan.recipes.base import Array, Cost, Leaf, Recipe, Source
+from lazyvol.plan.recipes.input_blocks import ArrayBlocks, InputBlocks, assemble
+from lazyvol.plan.regions import Grid, Region
+
+#: bytes of an array in memory that are worth reading at once: the state of a fold over as many
+#: float32 values (32 bytes each) still fits into a core's second-level cache
+RUN_BYTES = 2**17
+
+
+def contiguous_run(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Return the lengths along each axis of a run of values that are adjacent in memory."""
+    room, reversed_lengths = RUN_BYTES // itemsize, []
+    for n in reversed(shape):
+        reversed_lengths.append(max(1, min(n, room)))
+        room //= max(1, n)
+    return tuple(reversed(reversed_lengths))
+
+
+@dataclass(frozen=True, eq=False)
+class Stored(Leaf):
+    """A format reader's source as a recipe."""
+
+    source: Source
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(self.source.shape)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return np.dtype(self.source.dtype)
+
+    @cached_property
+    def preferred_chunk(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(self.source.chunks)
+
+    @cached_property
+    def token(self) -> str:
+        return self.source.token
+
+    def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
+        return self.source.read(region, out)
+
+    def cost(self, region: Region) -> Cost:
+        return Cost(self.source.stored_bytes(region), self.source.peak_bytes(region))
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory(Leaf):
+    """An array in the memory of this process; never sent to another one."""
+
+    values: Array
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(self.values.shape)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        return self.values.dtype
+
+    @cached_property
+    def preferred_chunk(self) -> tuple[int, ...]:  # type: ignore[override]
+        return contiguous_run(self.shape, self.dtype.itemsize)
+
+    @cached_property
+    def token(self) -> str:
+        return str(tokenize("memory", id(self.values), self.shape, str(self.dtype)))
+
+    def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
+        return self.values[region]
+
+    def cost(self, region: Region) -> Cost:
+        return Cost()
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign(Leaf):
+    """A dask array that lazyvol did not build: its blocks come to the task as arguments.
+
+    It holds the array's name and grid, not its graph. ``in_memory`` says that the blocks are numpy
+    arrays in the graph, so that any part of them is free.
+    """
+
+    name: str
+    grid: Grid
+    dtype: np.dtype[Any]
+    in_memory: bool = False
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(sum(chunks) for chunks in self.grid)
+
+    @cached_property
+    def preferred_chunk(self) -> tuple[int, ...]:  # type: ignore[override]
+        block = tuple(max(chunks, default=1) or 1 for chunks in self.grid)
+        if not self.in_memory:
+            return block
+        run = contiguous_run(block, self.dtype.itemsize)
+        is_split = [len(chunks) > 1 for chunks in self.grid]  # across blocks there are no views
+        return tuple(b if s else r for b, s, r in zip(block, is_split, run, strict=True))
+
+    @property
+    def segment_lengths(self) -> tuple[int, ...]:
+        block = (max(chunks, default=1) or 1 for chunks in self.grid)
+        return tuple(
+            n if self.in_memory and len(chunks) > 1 else 0
+            for n, chunks in zip(block, self.grid, strict=True)
+        )
+
+    @cached_property
+    def token(self) -> str:
+        return self.name
+
+    @cached_property
+    def _foreign(self) -> frozenset["Foreign"]:
+        return frozenset((self,))
+
+    def pickled_fields(self) -> dict[str, Any]:
+        """Leave out the grid: a task receives its blocks, and a grid may take megabytes."""
+        shape, chunk = self.shape, self.preferred_chunk
+        return {**super().pickled_fields(), "shape": shape, "preferred_chunk": chunk, "grid": None}
+
+    @cached_property
+    def _edges(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(regions.edges(chunks) for chunks in self.grid)
+
+    def blocks_in(self, region: Region) -> list[tuple[regions.Index, Region]]:
+        """Return index and region of the blocks that overlap a region."""
+        return regions.overlapping(self._edges, region)
+
+    def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
+        values = assemble(blocks.get(self.name) or ArrayBlocks(), region, self.dtype, out)
+        return np.asarray(values, self.dtype)  # blocks may be of another dtype than was declared
+
+    def cost(self, region: Region) -> Cost:
+        """Return the memory to assemble the region; the blocks are counted with the task."""
+        return Cost(0, self.nbytes(region) if len(self.blocks_in(region)) > 1 else 0)
+
+
+def is_in_memory(leaf: Recipe) -> bool:
+    """Return True if a leaf is a foreign array whose blocks are in memory already."""
+    return isinstance(leaf, Foreign) and leaf.in_memory
+
+
+@dataclass(frozen=True, eq=False)
+class Generated(Leaf):
+    """Values from position alone: ``kernel(region) -> block``, equal for any blocks."""
+
+    kernel: Callable[[Region], Array]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scratch: float = 0.0
+
+    @cached_property
+    def preferred_chunk(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (1,) * len(self.shape)
+
+    @cached_property
+    def token(self) -> str:
+        return str(tokenize("generated", self.kernel, self.shape, str(self.dtype)))
+
+    def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
+        return np.asarray(self.kernel(region), self.dtype)
+
+    def cost(self, region: Region) -> Cost:
+        return Cost(0, self.nbytes(region) + int(self.scratch * regions.size(region)))
