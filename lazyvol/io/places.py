@@ -34,6 +34,8 @@ OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "ht
 ARCHIVES = (".zip", ".ozx")
 #: parts of the names of options that are secrets: sources travel in graphs and logs
 SECRET = ("secret", "token", "password", "access_key", "account_key", "sas", "credential")
+#: names of chunks that are counted: a request lists 1,000
+MAX_NAMES = 10_000
 #: ranges of one object that are closer to each other are read as one
 GAP = 1 << 20
 #: most bytes of one request: longer ranges are read in parts, side by side
@@ -99,9 +101,6 @@ class Elsewhere:
     options: tuple[tuple[str, Any], ...] = ()
     given: Any = None
     prefix: str = ""
-    #: names of chunks that are counted when a store is opened: 1,000 a request
-    max_names: int = field(default=10_000, repr=False)
-    reads_in_place: bool = field(default=False, repr=False)
 
     def connect(self) -> Any:
         """Return zarr's store, one per process."""
@@ -135,6 +134,16 @@ class Elsewhere:
     def name(self) -> str:
         """Last part of its path."""
         return (self.prefix or self.root).rstrip("/").rpartition("/")[2]
+
+    @property
+    def max_names(self) -> int:
+        """Largest number of names of chunks that are counted when a store is opened."""
+        return MAX_NAMES
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Chunks of an object are fetched together, and held."""
+        return False
 
     @property
     def lists(self) -> bool:

@@ -83,14 +83,14 @@ def test_a_store_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     STORES["v3"](path, A)
     source = lv.io.probe(path).source
-    read = lv.io.shards.Reader._file
+    read = lv.io.zarr.chunks.Reader._file
 
     def replaced(self, box, out):
         read(self, box, out)
         if box[0].index == 0:
             STORES["v3"](path, -A)
 
-    monkeypatch.setattr(lv.io.shards.Reader, "_file", replaced)
+    monkeypatch.setattr(lv.io.zarr.chunks.Reader, "_file", replaced)
     with pytest.raises(SourceChangedError):
         source.read(tuple(slice(0, n) for n in SHAPE))
 
@@ -147,14 +147,14 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "a.npy"
     np.save(path, A)
     source = lv.io.probe(path).source
-    fill = lv.io.raw.fill
+    fill = lv.io.flat_file.fill
 
     def replaced(*args):
         fill(*args)
         np.save(path, -A)
         os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr(lv.io.raw, "fill", replaced)
+    monkeypatch.setattr(lv.io.flat_file, "fill", replaced)
     with pytest.raises(SourceChangedError):
         source.read(tuple(slice(0, n) for n in SHAPE))
 

@@ -330,7 +330,7 @@ def test_an_io_error_is_an_error_of_the_tree(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     source = probe(path).source
-    monkeypatch.setattr("lazyvol.io.zarr.chunks.fill", broken)
+    monkeypatch.setattr("lazyvol.io.safe_folder.fill", broken)
     with pytest.raises(errors.StoreError, match="Input/output error"):
         source.read(whole(SHAPE))
 
