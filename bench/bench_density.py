@@ -1,9 +1,9 @@
-"""Densities and grey levels beside what users write, and what two threads can read.
+"""Time densities and grey levels against numpy, scipy, scikit-image and the memory bandwidth.
 
     python bench/bench_density.py [--runs 9]
 
-Everything warm and in memory, ours and the peers in turn in one process: ours on two threads,
-numpy, scipy and scikit-image on the one they take.
+Warm and in memory, all ways in turn in one process: ours on two threads, numpy, scipy and
+scikit-image on one.
 """
 
 import argparse
@@ -29,11 +29,11 @@ POINTS = 4_000_000
 
 @njit(nogil=True, fastmath={"reassoc", "contract"})
 def total(values):
-    """A plain sum: as fast as memory can be read."""
-    found = np.float32(0)
+    """Return a plain sum, as fast as memory can be read."""
+    result = np.float32(0)
     for i in range(values.size):
-        found += values[i]
-    return found
+        result += values[i]
+    return result
 
 
 def stack_of(array: np.ndarray, volumes: int) -> object:
@@ -109,11 +109,11 @@ def level_ways(array: np.ndarray) -> dict:
 
 
 def shown(ways: dict, runs: int, elements: int, item: int, first: str) -> str:
-    found = timed(ways, runs)
+    seconds = timed(ways, runs)
     rows = [
         [n, f"{1e3 * t:.1f}", f"{elements / t / 1e6:.0f}", f"{elements * item / t / 1e9:.1f}",
-         f"{t / found[first]:.2f}"]
-        for n, t in found.items()
+         f"{t / seconds[first]:.2f}"]
+        for n, t in seconds.items()
     ]  # fmt: skip
     return table(["way", "ms", "million/s", "GB/s", f"time / {first}"], rows)
 

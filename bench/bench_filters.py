@@ -1,10 +1,10 @@
-"""Filters beside scipy.ndimage and dask-image, in memory.
+"""Time filters against scipy.ndimage and dask-image, in memory.
 
     python bench/bench_filters.py [--shape 16 128 128 128] [--runs 5]
 
-float32 in chunks of two volumes, two threads each (scipy.ndimage has one), warm, all ways in turn
-in one process. What takes a peer seconds per volume is measured on the first volumes alone, and
-told per voxel all the same.
+float32 in chunks of two volumes, two threads (one for scipy.ndimage), warm, all ways in turn in one
+process. Ways that take seconds per volume are timed on the first volumes only; all times are per
+voxel.
 """
 
 import argparse
@@ -25,15 +25,15 @@ LARGE = np.random.default_rng(2).normal(size=(15, 15, 15)).astype(np.float32)
 
 
 def ways(array: np.ndarray) -> dict[str, dict[str, tuple[Way, int]]]:
-    """Filter -> way -> what to run, and how many volumes of it."""
+    """Return, by filter and way, a call and the number of volumes that it filters."""
 
     def ours(op, volumes: int = len(array)) -> tuple[Way, int]:
         lazy = op(lv.as_stack(da.from_array(array[:volumes], chunks=(2, -1, -1, -1))))
         return (lambda: lazy.compute()), volumes
 
     def peer(op, volumes: int = len(array), **options) -> tuple[Way, int]:
-        given = da.from_array(array[:volumes], chunks=(1, -1, -1, -1))
-        lazy = op(given, **options)
+        chunked = da.from_array(array[:volumes], chunks=(1, -1, -1, -1))
+        lazy = op(chunked, **options)
         return (lambda: lazy.compute()), volumes
 
     def single(op, volumes: int = 4) -> tuple[Way, int]:
@@ -91,13 +91,13 @@ def main() -> None:
     array = np.random.default_rng(0).normal(2.0, 1.0, args.shape).astype(np.float32)
     voxels = array[0].size
     rows = []
-    for name, each in ways(array).items():
+    for name, calls in ways(array).items():
         if args.only not in name:
             continue
-        seconds = timed({way: run for way, (run, _) in each.items()}, args.runs)
-        found = {way: 1e9 * s / voxels / each[way][1] for way, s in seconds.items()}
-        for way, ns in found.items():
-            rows.append([name, way, f"{ns:.2f}", f"{ns / found['lazyvol']:.1f}"])
+        seconds = timed({way: run for way, (run, _) in calls.items()}, args.runs)
+        times = {way: 1e9 * s / voxels / calls[way][1] for way, s in seconds.items()}
+        for way, ns in times.items():
+            rows.append([name, way, f"{ns:.2f}", f"{ns / times['lazyvol']:.1f}"])
     print(table(["filter", "way", "ns per voxel", "times lazyvol"], rows))
 
 

@@ -1,4 +1,4 @@
-"""Densities: any size and border, positions, points on grids, and what is refused."""
+"""Densities: any size and border, positions, points on grids, errors."""
 
 import warnings
 from functools import partial
@@ -27,14 +27,14 @@ DENSITY = lv.density
 
 
 def speckled(dtype: str = "float32", shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    """Values half of which are 0."""
-    found = np.asarray(values("uint8", shape) % 5, dtype)
-    found[np.random.default_rng(2).random(shape) < 0.5] = 0
-    return found
+    """Return values half of which are 0."""
+    values_with_zeros = np.asarray(values("uint8", shape) % 5, dtype)
+    values_with_zeros[np.random.default_rng(2).random(shape) < 0.5] = 0
+    return values_with_zeros
 
 
-def computed(found: xr.DataArray) -> xr.DataArray:
-    return found.compute(scheduler="sync")
+def computed(lazy: xr.DataArray) -> xr.DataArray:
+    return lazy.compute(scheduler="sync")
 
 
 # blocks ----------------------------------------------------------------------------------------
@@ -49,66 +49,66 @@ SIZES = st.fixed_dictionaries({}, optional={d: st.integers(1, 15) for d in ("k",
 def test_blocks_of_any_size_in_any_chunks(grid, size):
     array = speckled()
     array[0, 0, 0, 0] = np.nan
-    found = computed(DENSITY.blocks(chunked(array, grid), size, partial="keep"))
-    np.testing.assert_allclose(found, block_means(array != 0, size), rtol=1e-6)
+    density = computed(DENSITY.blocks(chunked(array, grid), size, partial="keep"))
+    np.testing.assert_allclose(density, block_means(array != 0, size), rtol=1e-6)
 
 
 @given(chunkings(), SIZES)
 @MORE
 def test_means_of_any_size_in_any_chunks(grid, size):
     array = values("float64")
-    found = computed(DENSITY.block_mean(chunked(array, grid), size, partial="keep"))
-    np.testing.assert_allclose(found, block_means(array, size), rtol=1e-13, atol=1e-13)
+    means = computed(DENSITY.block_mean(chunked(array, grid), size, partial="keep"))
+    np.testing.assert_allclose(means, block_means(array, size), rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", ">f4", ">f8", "int8", "uint16", "bool"])
-@pytest.mark.parametrize("layout", ["turned", "backwards", "every other", "one for all", "cut"])
-def test_kernels_take_any_memory(dtype, layout):
+@pytest.mark.parametrize("layout", ["transposed", "backwards", "every other", "broadcast", "cut"])
+def test_kernels_take_any_memory_layout(dtype, layout):
     a = speckled(dtype, (3, 8, 12, 20))
     a = {
-        "turned": a.T.copy().T,
+        "transposed": a.T.copy().T,
         "backwards": a[:, ::-1],
         "every other": np.repeat(a, 2, 3)[..., ::2],
-        "one for all": np.broadcast_to(a[:1], a.shape),
+        "broadcast": np.broadcast_to(a[:1], a.shape),
         "cut": np.pad(a, 1)[1:-1, 1:-1, 1:-1, 1:-1],
     }[layout]  # fmt: skip
     float64, size = np.dtype(np.float64), (1, 2, 3, 4)
     share, mean = (
-        f(a, sizes=size, dtype=float64) for f in (block_mean.fractions, block_mean.means)
+        f(a, sizes=size, dtype=float64) for f in (block_mean.block_fill, block_mean.block_mean)
     )
     cut = (3, 1, 4, 2, 4, 3, 5, 4)
     assert (share == (a != 0).reshape(cut).mean((1, 3, 5, 7))).all()
     np.testing.assert_allclose(mean, a.astype("f8").reshape(cut).mean((1, 3, 5, 7)), rtol=1e-14)
-    found = window_fill.fractions(a, sizes=size, dtype=float64)
-    assert (found == window_means(a != 0, dict(zip("kzyx", size, strict=True)), "valid")).all()
+    density = window_fill.fill_valid(a, sizes=size, dtype=float64)
+    assert (density == window_means(a != 0, dict(zip("kzyx", size, strict=True)), "valid")).all()
 
 
 @pytest.mark.parametrize("size", [(1, 2, 3, 4), (2, 5, 7, 6)])
-@pytest.mark.parametrize("kernel", [block_mean.fractions, block_mean.means])
-def test_blocks_are_made_in_the_memory_handed_in(kernel, size):
+@pytest.mark.parametrize("kernel", [block_mean.block_fill, block_mean.block_mean])
+def test_kernels_use_the_output_memory_they_are_given(kernel, size):
     a = speckled("float32", (3, 8, 12, 20))
-    made = partial(kernel, a, sizes=size, dtype=np.dtype(np.float32))
-    expected = made()
-    room = np.full(expected.shape, -1, np.float32)
-    assert made(out=room) is room
-    np.testing.assert_array_equal(room, expected)
-    other = np.full(expected.shape, -1, np.float64)  # of another type: left alone
-    np.testing.assert_array_equal(made(out=other), expected)
+    reduce_blocks = partial(kernel, a, sizes=size, dtype=np.dtype(np.float32))
+    expected = reduce_blocks()
+    out = np.full(expected.shape, -1, np.float32)
+    assert reduce_blocks(out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    other = np.full(expected.shape, -1, np.float64)  # another dtype: not used
+    np.testing.assert_array_equal(reduce_blocks(out=other), expected)
     assert (other == -1).all()
 
 
-def test_blocks_of_an_array_in_memory_are_made_once(monkeypatch):
-    stack, handed = labelled(speckled(shape=(4, 6, 8, 10))), []
-    kernel = block_mean.fractions
+def test_blocks_of_an_array_in_memory_are_not_copied(monkeypatch):
+    stack, outputs = labelled(speckled(shape=(4, 6, 8, 10))), []
+    kernel = block_mean.block_fill
 
-    def watched(block, **options):
-        handed.append(options["out"])
+    def recorded(block, **options):
+        outputs.append(options["out"])
         return kernel(block, **options)
 
-    monkeypatch.setattr(block_mean, "fractions", watched)
-    found = DENSITY.blocks(stack, 2)
-    assert handed
-    assert all(np.shares_memory(found.values, out) for out in handed)
+    monkeypatch.setattr(block_mean, "block_fill", recorded)
+    density = DENSITY.blocks(stack, 2)
+    assert outputs
+    assert all(np.shares_memory(density.values, out) for out in outputs)
 
 
 def test_a_mean_of_float32_is_summed_in_float64():
@@ -116,22 +116,22 @@ def test_a_mean_of_float32_is_summed_in_float64():
     assert DENSITY.block_mean(volume, 64).item() == np.float32(0.1)
 
 
-def test_centres_have_equal_distances():
+def test_block_centres_are_equally_spaced():
     stack = labelled(values("float32"))
-    found = DENSITY.blocks(stack, {"z": 2, "x": 4}, partial="keep")
-    assert found.z.values.tolist() == [1.5, 7.5, 13.5]
-    assert found.x.values.tolist() == [2.25, 8.25, 14.25, 20.25]
-    assert found.x.attrs["units"] == UNIT
-    assert found.y.variable.identical(stack.y.variable)
+    density = DENSITY.blocks(stack, {"z": 2, "x": 4}, partial="keep")
+    assert density.z.values.tolist() == [1.5, 7.5, 13.5]
+    assert density.x.values.tolist() == [2.25, 8.25, 14.25, 20.25]
+    assert density.x.attrs["units"] == UNIT
+    assert density.y.variable.identical(stack.y.variable)
     np.testing.assert_allclose(np.diff(DENSITY.blocks(stack, {"y": 1}).y), VOXEL[1])
 
 
-def test_facts_of_particles_go_with_their_dim():
+def test_coordinates_of_particles_are_dropped_with_their_dim():
     stack = labelled(values("float32")).assign_coords(k=np.arange(7) * 10)
-    found = DENSITY.block_mean(stack, {"k": 3}, partial="keep")
-    assert "score" not in found.coords
-    assert found.session.item() == "a7"
-    assert found.k.values.tolist() == [10, 40, 70]
+    density = DENSITY.block_mean(stack, {"k": 3}, partial="keep")
+    assert "score" not in density.coords
+    assert density.session.item() == "a7"
+    assert density.k.values.tolist() == [10, 40, 70]
     assert "score" in DENSITY.block_mean(stack, {"k": 1}).coords
     one = stack.isel(k=slice(0, 1))
     assert "score" not in DENSITY.block_mean(one, {"k": 2}, partial="keep").coords
@@ -145,7 +145,7 @@ def test_a_block_larger_than_the_array():
     assert DENSITY.block_mean(stack, 20, partial="trim").shape == (7, 0, 0, 0)
 
 
-def test_nan_is_something():
+def test_nan_counts_as_full():
     volume = lv.as_stack(np.array([[[np.nan, 0.0, -0.0, 1.0]]]))
     assert DENSITY.blocks(volume, {"x": 4}).item() == 0.5
     assert DENSITY.local(volume, {"x": 2}).values.ravel().tolist() == [0.5, 0, 0.5]
@@ -161,51 +161,50 @@ WINDOWS = st.fixed_dictionaries({}, optional={d: st.integers(1, 17) for d in VOL
 @MORE
 def test_windows_of_any_size_and_border_in_any_chunks(grid, size, mode):
     array = speckled("int16")
-    found = computed(DENSITY.local(chunked(array, grid), size, mode=mode))
-    assert (found == window_means(array != 0, size, mode)).all()
+    density = computed(DENSITY.local(chunked(array, grid), size, mode=mode))
+    assert (density == window_means(array != 0, size, mode)).all()
 
 
 @given(chunkings(), WINDOWS)
 @MORE
 def test_valid_windows_of_any_size(grid, size):
     array = speckled("uint8")
-    found = computed(DENSITY.local(chunked(array, grid), size))
+    density = computed(DENSITY.local(chunked(array, grid), size))
     expected = window_means(array != 0, size, "valid")
-    assert found.shape == expected.shape
-    assert (found == expected).all()
+    assert density.shape == expected.shape
+    assert (density == expected).all()
 
 
-def test_valid_windows_stand_at_their_centres():
+def test_positions_of_valid_windows_are_their_centres():
     stack = labelled(values("float32"))
-    found = DENSITY.local(stack, {"y": 4, "x": 3})
-    assert found.y.values[[0, -1]].tolist() == [3.0, 17.0]
-    assert found.x.values[[0, -1]].tolist() == [1.5, 16.5]
-    assert found.x.attrs["units"] == UNIT
-    assert found.score.identical(stack.score)
+    density = DENSITY.local(stack, {"y": 4, "x": 3})
+    assert density.y.values[[0, -1]].tolist() == [3.0, 17.0]
+    assert density.x.values[[0, -1]].tolist() == [1.5, 16.5]
+    assert density.x.attrs["units"] == UNIT
+    assert density.score.identical(stack.score)
 
 
 def test_a_window_along_the_stack():
     array = speckled()
-    found = DENSITY.local(labelled(array), {"k": 3, "x": 2})
-    assert (found == window_means(array != 0, {"k": 3, "x": 2}, "valid").astype("f4")).all()
+    density = DENSITY.local(labelled(array), {"k": 3, "x": 2})
+    assert (density == window_means(array != 0, {"k": 3, "x": 2}, "valid").astype("f4")).all()
 
 
-def test_a_density_by_convolution():
-    """What users convolve for."""
+def test_local_density_equals_a_convolution():
     image = speckled("bool", (40, 50))
-    found = DENSITY.local(lv.as_stack(image), 9, mode="constant")
+    density = DENSITY.local(lv.as_stack(image), 9, mode="constant")
     expected = ndi.convolve(image.astype("f8"), np.ones((9, 9)) / 81, mode="constant")
-    np.testing.assert_allclose(found, expected, atol=1e-14)
+    np.testing.assert_allclose(density, expected, atol=1e-14)
 
 
 # points ----------------------------------------------------------------------------------------
 
 
 def cloud(n: int, seed: int = 0) -> xr.DataArray:
-    """Points in and about a box of 13 to 19 Angstrom."""
+    """Return points in and around a box of 13 to 19 Angstrom."""
     rng = np.random.default_rng(seed)
-    found = rng.uniform(-4, 24, (n, 3)).astype(np.float32)
-    return xr.DataArray(found, dims=("point", "axis"), attrs={"units": UNIT})
+    positions = rng.uniform(-4, 24, (n, 3)).astype(np.float32)
+    return xr.DataArray(positions, dims=("point", "axis"), attrs={"units": UNIT})
 
 
 @given(chunkings(), st.booleans(), st.booleans())
@@ -215,21 +214,21 @@ def test_points_in_any_chunks(grid, linear, heavy):
     stack = chunked(array, grid)
     given_weights = (weights(stack),) if heavy else ()
     method = "linear" if linear else "nearest"
-    found = computed(DENSITY.points(where(stack), *given_weights, like=stack, method=method))
+    sums = computed(DENSITY.points(where(stack), *given_weights, like=stack, method=method))
     if not heavy:
         array[:, 0, :, 3] = 1
-    np.testing.assert_allclose(found, clouds(array) if linear else bins(array), atol=1e-12)
+    np.testing.assert_allclose(sums, clouds(array) if linear else bins(array), atol=1e-12)
 
 
 def bins(a: np.ndarray) -> np.ndarray:
-    found = [
+    grids = [
         np.histogramdd(v[:, :3], edges(a.shape[1:]), weights=v[:, 3])[0] for v in a[:, 0, :, :4]
     ]
-    return np.stack(found)
+    return np.stack(grids)
 
 
 def test_many_points_are_merged_from_several_tasks():
-    """The same sums, to the bit, however the points come."""
+    """Sums have the same bits for any chunks of the points."""
     points, like = cloud(1_000_000), lv.as_stack(np.zeros((9, 8, 7)), voxel_size=VOXEL, unit=UNIT)
     heavy = xr.DataArray(np.random.default_rng(1).lognormal(0, 5, 1_000_000), dims="point")
     for method in ("nearest", "linear"):
@@ -248,7 +247,7 @@ def test_many_points_are_merged_from_several_tasks():
     assert (counts == np.histogramdd(points.values.astype("f8"), grid)[0]).all()
 
 
-def test_what_lies_outside_is_left_out():
+def test_points_outside_the_grid_are_left_out():
     rows = [[0, 0], [2.5, 0], [2.51, 0], [-0.5, 0], [-0.51, 0], [np.nan, 0], [0, np.inf]]
     points = xr.DataArray(rows, dims=("point", "axis"))
     assert DENSITY.points(points, like=(3, 1)).values.ravel().tolist() == [2, 0, 1]
@@ -256,7 +255,7 @@ def test_what_lies_outside_is_left_out():
     np.testing.assert_allclose(spread.values.ravel(), [1, 0, 0.5 + 0.49])
 
 
-def test_components_are_told_by_their_names():
+def test_columns_are_matched_by_name():
     points, like = cloud(500), lv.as_stack(np.zeros((5, 6, 7)), voxel_size=VOXEL, unit=UNIT)
     expected = DENSITY.points(points, like=like)
     turned = points.isel(axis=[2, 0, 1]).assign_coords(axis=["x", "z", "y"])
@@ -271,7 +270,7 @@ def test_components_are_told_by_their_names():
     assert (flat == DENSITY.points(points, like=wide).sum("z")).all()
 
 
-def test_a_grid_may_run_downwards_and_start_anywhere():
+def test_a_grid_may_be_descending_and_start_anywhere():
     points, like = cloud(500), lv.as_stack(np.zeros((5, 6, 7)), voxel_size=VOXEL, unit=UNIT)
     back = like.isel(y=slice(None, None, -1))
     expected = DENSITY.points(points, like=like)
@@ -286,20 +285,20 @@ def test_infinite_weights_stay_infinite():
     assert DENSITY.points(points, heavy, like=(1, 2)).values.tolist() == [[np.inf, 2]]
 
 
-def test_weights_give_name_type_and_unit():
+def test_weights_give_dtype_and_unit():
     points, heavy = (
         cloud(20),
         xr.DataArray(np.ones(20, np.float32), dims="point", attrs={"units": "e"}),
     )
     like = lv.as_stack(np.zeros((5, 6, 7)), voxel_size=VOXEL, unit=UNIT)
-    found = DENSITY.points(points, heavy, like=like)
-    assert (found.dtype, found.attrs) == (np.float32, {"units": "e"})
+    sums = DENSITY.points(points, heavy, like=like)
+    assert (sums.dtype, sums.attrs) == (np.float32, {"units": "e"})
     assert DENSITY.points(points, heavy.astype(int), like=like).dtype == np.float64
     bare = DENSITY.points(points, like=like)
     assert (bare.dtype, bare.attrs) == (np.int64, {})
     assert bare.x.variable.identical(like.x.variable)
     unnamed = lv.as_stack(points.values), lv.as_stack(heavy.values)
-    np.testing.assert_array_equal(DENSITY.points(*unnamed, like=like), found)
+    np.testing.assert_array_equal(DENSITY.points(*unnamed, like=like), sums)
 
 
 # plans -----------------------------------------------------------------------------------------
@@ -320,17 +319,17 @@ def lazy_stack() -> xr.DataArray:
 )
 def test_one_task_makes_a_block(op):
     stack = lazy_stack()
-    found = op(stack)
-    assert lv.explain(found).tasks <= 1.1 * stack.data.npartitions
-    np.testing.assert_array_equal(found.compute(), op(stack.compute()))
+    density = op(stack)
+    assert lv.explain(density).tasks <= 1.1 * stack.data.npartitions
+    np.testing.assert_array_equal(density.compute(), op(stack.compute()))
 
 
-def test_a_part_reads_what_it_needs():
-    found = DENSITY.blocks(lazy_stack(), 4)
-    assert lv.explain(found[0, :3, :4, :5]).bytes_read == 4 * 12 * 16 * 20
+def test_a_part_reads_only_the_voxels_it_needs():
+    density = DENSITY.blocks(lazy_stack(), 4)
+    assert lv.explain(density[0, :3, :4, :5]).bytes_read == 4 * 12 * 16 * 20
 
 
-# refusals --------------------------------------------------------------------------------------
+# errors ----------------------------------------------------------------------------------------
 
 STACK = labelled(values("float32"))
 POINTS = cloud(5)
@@ -340,33 +339,33 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no such dim": (lambda: DENSITY.blocks(STACK, {"t": 2}), "size must name some of the dims"),
     "no spatial dim": (
         lambda: DENSITY.blocks(STACK.isel(z=0, y=0, x=0), 2),
-        "must be by name",
+        "must be a mapping",
     ),
     "rest": (lambda: DENSITY.blocks(STACK, {"x": 4}), "'x': \\(13, 4\\).*partial='trim'"),
     "partial": (lambda: DENSITY.blocks(STACK, 4, partial="pad"), "partial must be one of"),
     "complex": (lambda: DENSITY.block_mean(STACK * 1j, 2), "real"),
     "no labels": (lambda: DENSITY.blocks(2.0, 2), "as_stack"),
-    "mode": (lambda: DENSITY.local(STACK, 3, mode="clip"), "mode is one of"),
+    "mode": (lambda: DENSITY.local(STACK, 3, mode="clip"), "mode must be one of"),
     "four dims": (
-        lambda: DENSITY.local(STACK, dict.fromkeys(STACK.dims, 2)), "one to three dims",
+        lambda: DENSITY.local(STACK, dict.fromkeys(STACK.dims, 2)), "along one to three dims",
     ),
     "method": (lambda: DENSITY.points(POINTS, like=STACK, method="cubic"), "'nearest', 'linear'"),
-    "no points": (lambda: DENSITY.points(STACK, like=STACK), "dims 'point' and 'axis'"),
-    "two components": (lambda: DENSITY.points(POINTS[:, :2], like=STACK), "component for each dim"),
+    "no points": (lambda: DENSITY.points(STACK, like=STACK), "dims 'point' and 'axis', got"),
+    "two components": (lambda: DENSITY.points(POINTS[:, :2], like=STACK), "one column for each"),
     "wrong components": (
         lambda: DENSITY.points(POINTS.assign_coords(axis=["a", "y", "x"]), like=STACK),
         "got \\['a', 'y', 'x'\\]",
     ),
     "unit": (
         lambda: DENSITY.points(POINTS.assign_attrs(units="nm"), like=STACK),
-        "in nm, the grid's 'z' in angstrom",
+        "unit of the grid's 'z', angstrom, got nm",
     ),
     "dim of the grid": (
         lambda: DENSITY.points(POINTS.expand_dims(z=2), like=STACK),
-        "the grid has its own \\['z'\\]",
+        "must not have dims of the grid, got \\['z'\\]",
     ),
     "weights": (
-        lambda: DENSITY.points(POINTS, POINTS, like=STACK), "over dims of the points"
+        lambda: DENSITY.points(POINTS, POINTS, like=STACK), "weights must have dims of the points"
     ),
     "too few weights": (
         lambda: DENSITY.points(POINTS, weights(STACK).isel(k=0), like=STACK), "lengths 5 and 11"
@@ -376,15 +375,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_makes_no_sense_is_refused(reason):
-    act, message = REFUSED[reason]
+def test_invalid_arguments_are_refused(reason):
+    call, message = REFUSED[reason]
     with pytest.raises((LabelError, OptionError), match=message):
-        act()
+        call()
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 0, 3, 4)])
 @pytest.mark.parametrize("lazy", [False, True])
-def test_densities_of_nothing(shape, lazy):
+def test_densities_of_empty_stacks(shape, lazy):
     stack = lv.as_stack(da.zeros(shape) if lazy else np.zeros(shape))
     assert DENSITY.blocks(stack, {"x": 2}).values.shape == (*shape[:3], 2)
     assert DENSITY.local(stack, {"x": 2}).values.shape == (*shape[:3], 3)
@@ -398,18 +397,18 @@ def test_densities_of_nothing(shape, lazy):
 # real data -------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the checkout")
+@pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not next to the checkout")
 @pytest.mark.parametrize("size", [{"z": 5, "y": 7, "x": 11}, 4])
 def test_a_real_membrane(size):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         volume = lv.open(DATA / "masks" / "t74_vesicle3_bin6.Labels.mrc")
     array = volume.values[None]
-    found = DENSITY.blocks(volume, size, partial="keep")
-    np.testing.assert_allclose(found, block_means(array != 0, size)[0], rtol=1e-14)
-    found = DENSITY.local(volume, size, mode="mirror")
-    assert (found == window_means(array != 0, size, "mirror")[0]).all()
+    density = DENSITY.blocks(volume, size, partial="keep")
+    np.testing.assert_allclose(density, block_means(array != 0, size)[0], rtol=1e-14)
+    density = DENSITY.local(volume, size, mode="mirror")
+    assert (density == window_means(array != 0, size, "mirror")[0]).all()
 
 
-def test_counts_of_the_table_are_not_all_zero():
+def test_counts_of_the_oracle_table_are_not_all_zero():
     assert counted(values("float32")).sum() > 10

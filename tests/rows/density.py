@@ -1,4 +1,4 @@
-"""Rows of the density topic, and the same by numpy and scipy."""
+"""Rows of the density topic, with numpy and scipy as oracles."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,23 +15,23 @@ SIZES = {"z": 2, "y": 3, "x": 4}
 
 
 def holed(stack: xr.DataArray) -> xr.DataArray:
-    """The stack with zeros where it is not above 1."""
+    """Return the stack with zeros where it is not above 1."""
     return stack.where(stack > 1, 0)
 
 
 def full(a: Array) -> Array:
-    """Where a holed stack is not 0."""
+    """Return 1 where a holed stack is not 0."""
     return np.asarray(a > 1, np.float64)
 
 
 def lengths(size: Any, dims: Sequence[str] = STACKED) -> tuple[int, ...]:
-    """A size for every dim."""
+    """Return a size for every dim."""
     every = size if isinstance(size, Mapping) else dict.fromkeys(VOLUME, size)
     return tuple(every.get(d, 1) for d in dims)
 
 
 def block_means(a: Array, size: Any) -> Array:
-    """Mean of every block; of what there is of a last one that is not whole."""
+    """Return the mean of every block; a last block may be smaller."""
     sizes = lengths(size)
     ends = [(0, -n % s) for n, s in zip(a.shape, sizes, strict=True)]
     padded = np.pad(wide(a), ends, constant_values=np.nan)
@@ -40,31 +40,31 @@ def block_means(a: Array, size: Any) -> Array:
 
 
 def trimmed(a: Array, size: Any) -> Array:
-    """What whole blocks have."""
+    """Return the voxels in whole blocks."""
     return a[tuple(slice(0, n - n % s) for n, s in zip(a.shape, lengths(size), strict=True))]
 
 
 def window_means(a: Array, size: Any, mode: str) -> Array:
-    """Means of windows by scipy, to 1e-15 and so exact where they are of few whole numbers."""
+    """Return means of windows by scipy, rounded to whole counts."""
     n = np.prod(lengths(size))
     border = {} if mode == "valid" else {"mode": mode}
-    found = ndi.uniform_filter(wide(a), lengths(size), **border)
+    means = ndi.uniform_filter(wide(a), lengths(size), **border)
     if mode == "valid":
         left = [s // 2 for s in lengths(size)]
         right = [m - (s - 1 - s // 2) for m, s in zip(a.shape, lengths(size), strict=True)]
-        found = found[tuple(slice(*e) for e in zip(left, right, strict=True))]
-    return np.rint(found * n) / n
+        means = means[tuple(slice(*e) for e in zip(left, right, strict=True))]
+    return np.rint(means * n) / n
 
 
 def where(stack: xr.DataArray) -> xr.DataArray:
-    """11 points of each particle: three columns of a slice of it, read as z, y and x."""
-    found = stack.isel(z=0, x=slice(0, 3), drop=True)
-    found = found.drop_vars(["y", "x"]).rename(y="point", x="axis")
-    return found.assign_attrs(units="angstrom")
+    """Return 11 points of each particle: three columns of a slice, read as z, y and x."""
+    columns = stack.isel(z=0, x=slice(0, 3), drop=True)
+    positions = columns.drop_vars(["y", "x"]).rename(y="point", x="axis")
+    return positions.assign_attrs(units="angstrom")
 
 
 def weights(stack: xr.DataArray) -> xr.DataArray:
-    """A number for each of the points."""
+    """Return a weight for each point."""
     return stack.isel(z=0, x=3, drop=True).drop_vars("y").rename(y="point")
 
 
@@ -73,8 +73,8 @@ def edges(shape: Sequence[int]) -> list[Array]:
 
 
 def counted(a: Array) -> Array:
-    found = [np.histogramdd(v, edges(a.shape[1:]))[0] for v in wide(a)[:, 0, :, :3]]
-    return np.stack(found).astype(np.int64)
+    counts = [np.histogramdd(v, edges(a.shape[1:]))[0] for v in wide(a)[:, 0, :, :3]]
+    return np.stack(counts).astype(np.int64)
 
 
 def weighed(a: Array) -> Array:
@@ -83,10 +83,10 @@ def weighed(a: Array) -> Array:
 
 
 def clouds(a: Array) -> Array:
-    """Every point's weight in the cells about it, one corner at a time."""
+    """Add every point's weight to the cells around it, one corner at a time."""
     shape = a.shape[1:]
-    found = np.zeros((len(a), *(n + 2 for n in shape)))
-    for grid, points, heavy in zip(found, wide(a)[:, 0, :, :3], wide(a)[:, 0, :, 3], strict=True):
+    padded = np.zeros((len(a), *(n + 2 for n in shape)))
+    for grid, points, heavy in zip(padded, wide(a)[:, 0, :, :3], wide(a)[:, 0, :, 3], strict=True):
         for p, w in zip(points / VOXEL, heavy, strict=True):
             if not ((p > -1) & (p < shape)).all():
                 continue
@@ -94,7 +94,7 @@ def clouds(a: Array) -> Array:
             for corner in product((0, 1), repeat=3):
                 share = np.prod(1 - np.abs(p - low - corner))
                 grid[tuple(low + corner + 1)] += w * share
-    return found[:, 1:-1, 1:-1, 1:-1]
+    return padded[:, 1:-1, 1:-1, 1:-1]
 
 
 DENSITY = {

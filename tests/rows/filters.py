@@ -1,4 +1,4 @@
-"""Rows of the filters topic, and the same by scipy."""
+"""Rows of the filters topic, with scipy as the oracle."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,59 +10,59 @@ from scipy import ndimage as ndi
 import lazyvol as lv
 from tests.cases import VOXEL, Array, Case, wide
 
-#: 5 by 4 by 3 weights of no shape that could be taken apart
+#: 5 by 4 by 3 weights that are not separable
 KERNEL = np.random.default_rng(3).normal(1.0, 1.0, (5, 4, 3))
 ROWS = np.multiply.outer(np.multiply.outer([1.0, 2.0, 1.0], [3.0, -1.0]), [0.5, 2.0, 0.25, 1.0])
-#: so many that they are transformed; of more than the volume along z
+#: enough for transforms; longer than the volume along z
 LARGE = np.random.default_rng(4).normal(1.0, 1.0, (9, 11, 10))
-#: each of hundreds of products in float64 may be off by a rounding of the sum
+#: roundings of the sum of hundreds of products in float64
 SUMMED = 30.0
 
 
-def close(found: Array, expected: Array, roundings: float = 100.0) -> None:
-    """Equal to float64 rounding of the largest value."""
+def close(result: Array, expected: Array, roundings: float = 100.0) -> None:
+    """Assert equality to some float64 roundings of the largest value."""
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=roundings * 2.3e-16 * largest)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=roundings * 2.3e-16 * largest)
 
 
 def volumes(function: Callable[..., Array], *args: Any, **options: Any) -> Callable[[Array], Array]:
-    """A filter of scipy in float64, volume by volume."""
+    """Return a filter of scipy in float64, volume by volume."""
     return lambda a: np.stack([function(v, *args, **options) for v in wide(a)])
 
 
-def valid(found: Array, lost: Sequence[tuple[int, int]]) -> Array:
-    """Without so many voxels at both ends of each axis."""
-    ends = zip(lost, found.shape, strict=True)
-    return found[tuple(slice(low, n - high) for (low, high), n in ends)]
+def valid(whole: Array, lost: Sequence[tuple[int, int]]) -> Array:
+    """Return ``whole`` without ``lost`` voxels at both ends of each axis."""
+    ends = zip(lost, whole.shape, strict=True)
+    return whole[tuple(slice(low, n - high) for (low, high), n in ends)]
 
 
 def in_band(shortest: float | None, longest: float | None, edge: float) -> Callable[..., Array]:
-    """One volume through a band, from the full spectrum and its own formula of the edges."""
+    """Return a band-pass filter from full spectra, with its own formula of the edges."""
 
-    def passed(v: Array) -> Array:
+    def filtered(v: Array) -> Array:
         grids = np.meshgrid(*map(np.fft.fftfreq, v.shape, VOXEL), indexing="ij")
         radius = np.sqrt(sum(g**2 for g in grids))
         width = edge * max(1 / (n * d) for n, d in zip(v.shape, VOXEL, strict=True))
-        share = np.ones(v.shape)
+        transfer = np.ones(v.shape)
         if shortest is not None:
-            share *= 1 - smoothstep(radius, 1 / shortest, width)
+            transfer *= 1 - smoothstep(radius, 1 / shortest, width)
         if longest is not None:
-            share *= smoothstep(radius, 1 / longest, min(width, 2 / longest))
-        return np.fft.ifftn(np.fft.fftn(v) * share).real
+            transfer *= smoothstep(radius, 1 / longest, min(width, 2 / longest))
+        return np.fft.ifftn(np.fft.fftn(v) * transfer).real
 
-    return passed
+    return filtered
 
 
 def smoothstep(f: Array, middle: float, width: float) -> Array:
-    """From 0 to 1 in half a cosine."""
-    found = np.where(f < middle, 0.0, 1.0)
+    """Return a step from 0 to 1 along half a cosine."""
+    step = np.where(f < middle, 0.0, 1.0)
     inside = abs(f - middle) < width / 2
-    found[inside] = (1 + np.sin(np.pi * (f[inside] - middle) / width)) / 2
-    return found
+    step[inside] = (1 + np.sin(np.pi * (f[inside] - middle) / width)) / 2
+    return step
 
 
 def over_channels(stack: xr.DataArray) -> xr.DataArray:
-    """A kernel that reaches along k, dims in no order."""
+    """Correlate with a kernel that reaches along k, with its dims in another order."""
     return lv.filters.correlate(stack, xr.DataArray(KERNEL, dims=("x", "k", "z")), mode="mirror")
 
 

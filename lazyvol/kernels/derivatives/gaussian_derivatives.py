@@ -20,7 +20,7 @@ from lazyvol.kernels.derivatives.outputs import (
     zero_rounding,
 )
 from lazyvol.kernels.filters.separable import gaussian_weights, separable
-from lazyvol.kernels.filters.wide_windows import axis_by_axis
+from lazyvol.kernels.filters.wide_windows import correlate_axis_by_axis
 from lazyvol.kernels.geometry.splines import BoundaryMode
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,7 +73,7 @@ def of_whole_volumes(
     frame, rounding = VolumeFrame.of(block.shape, task.axes), _rounding(weights)
 
     def compute(volume: Array, out: Array) -> None:
-        correlate = partial(axis_by_axis, volume, mode=mode, fill=fill)
+        correlate = partial(correlate_axis_by_axis, volume, mode=mode, fill=fill)
         write_fields(_derivatives(correlate, weights, frame, task), task, out)
         zero_rounding(out, volume, task, rounding)
 

@@ -1,4 +1,4 @@
-"""Volumes through a band of spatial frequencies."""
+"""Band-pass filter of whole volumes by Fourier transforms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,57 +13,59 @@ def bandpass(
     block: Array,
     *,
     axes: Sequence[int],
-    steps: Sequence[float],
+    spacing: Sequence[float],
     band: tuple[float, float],
     edge: float,
     dtype: np.dtype[Any],
 ) -> Array:
-    """Frequencies from ``band[0]`` to ``band[1]``, in cycles per length, of every volume.
+    """Return every volume with the frequencies of ``band`` alone, in cycles per length.
 
-    ``steps`` are the distances of voxels along each of ``axes``, ``edge`` is the width of both
-    cosine edges.
-    Transforms are in float64.
+    ``spacing`` is the distance of voxels along each of ``axes``, ``edge`` the width of both cosine
+    edges. Transforms are in float64.
     """
     order = [a for a in range(block.ndim) if a not in axes] + list(axes)
     lead = block.ndim - len(axes)
     out = np.empty(block.shape, dtype)
     source, target = block.transpose(order), out.transpose(order)
     shape = source.shape[lead:]
-    share = gain(_radius(shape, steps), band, edge)
-    every = tuple(range(len(shape)))
+    transfer = transfer_function(_frequencies(shape, spacing), band, edge)
+    volume_axes = tuple(range(len(shape)))
     for index in np.ndindex(source.shape[:lead]):
-        found = scipy.fft.rfftn(np.asarray(source[index], np.float64), axes=every, workers=1)
-        found *= share
-        target[index] = scipy.fft.irfftn(found, shape, axes=every, workers=1, overwrite_x=True)
+        volume = np.asarray(source[index], np.float64)
+        spectrum = scipy.fft.rfftn(volume, axes=volume_axes, workers=1)
+        spectrum *= transfer
+        target[index] = scipy.fft.irfftn(
+            spectrum, shape, axes=volume_axes, workers=1, overwrite_x=True
+        )
     return out
 
 
-def gain(radius: Array, band: tuple[float, float], edge: float) -> Array:
-    """Share of each frequency that passes: 1/2 at the ends of the band, raised cosines about them.
+def transfer_function(frequencies: Array, band: tuple[float, float], edge: float) -> Array:
+    """Return the amplitude factor of each frequency: 1/2 at both ends, raised cosines about them.
 
-    The lower edge is no wider than twice its frequency: the mean does not pass. A lower end of 0
-    lets it, and an infinite upper one all there is.
+    The lower edge is at most twice its frequency wide, so that the mean does not pass. With a
+    lower end of 0 the mean passes; an infinite upper end has no edge.
     """
     low, high = band
-    passed = np.ones(radius.shape)
+    transfer = np.ones(frequencies.shape)
     if np.isfinite(high):
-        passed *= _rise(-radius, -high, edge)
+        transfer *= _cosine_step(-frequencies, -high, edge)
     if low > 0:
-        passed *= _rise(radius, low, min(edge, 2 * low))
-    return passed
+        transfer *= _cosine_step(frequencies, low, min(edge, 2 * low))
+    return transfer
 
 
-def _rise(radius: Array, middle: float, width: float) -> Array:
-    """0 to 1 over ``width`` about ``middle``; 1 from ``middle`` on where there is no width."""
+def _cosine_step(frequencies: Array, middle: float, width: float) -> Array:
+    """Return 0 to 1 over ``width`` about ``middle``; with width 0, 1 from ``middle`` on."""
     if width == 0:
-        return np.asarray(radius >= middle, np.float64)
-    turn = np.clip((radius - middle) / width + 0.5, 0.0, 1.0)
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * turn))
+        return np.asarray(frequencies >= middle, np.float64)
+    position = np.clip((frequencies - middle) / width + 0.5, 0.0, 1.0)
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * position))
 
 
-def _radius(shape: Sequence[int], steps: Sequence[float]) -> Array:
-    """Frequency of every element of half a spectrum, in cycles per length."""
-    last = scipy.fft.rfftfreq(shape[-1], steps[-1])
-    rest = [scipy.fft.fftfreq(n, d) for n, d in zip(shape[:-1], steps[:-1], strict=True)]
+def _frequencies(shape: Sequence[int], spacing: Sequence[float]) -> Array:
+    """Return the radial frequency of every element of a half spectrum, in cycles per length."""
+    last = scipy.fft.rfftfreq(shape[-1], spacing[-1])
+    rest = [scipy.fft.fftfreq(n, d) for n, d in zip(shape[:-1], spacing[:-1], strict=True)]
     grids = np.meshgrid(*rest, last, indexing="ij", sparse=True)
     return np.asarray(np.sqrt(sum(g * g for g in grids)))

@@ -1,9 +1,9 @@
 """The value of a given rank in every window of a block.
 
-Values become unsigned integers in the same order, and the one that is asked for is found from its
-highest bit down: it has a bit where no more values than its rank lie below. Counting those is the
-same few instructions for every voxel, for many of them at once: 3^3 windows of float32 take 36 ns
-per voxel, those of uint8 9 (scipy.ndimage 400 and 450; see bench_filters).
+Values become unsigned integers of the same order, and the result is found from its highest bit
+down: a bit is set where no more values than the rank lie below. Counting takes the same few
+instructions for every voxel, for many of them at once: 3^3 windows of float32 take 36 ns per voxel,
+of uint8 9 (scipy.ndimage 400 and 450; see bench_filters).
 """
 
 from collections.abc import Sequence
@@ -22,96 +22,101 @@ Array = np.ndarray[Any, np.dtype[Any]]
 RUN = 512
 
 
-def ranked(
-    block: Array, *, sizes: Sequence[int], rank: int, times: Sequence[Array] | None = None
+def select_rank(
+    block: Array, *, sizes: Sequence[int], rank: int, multiplicities: Sequence[Array] | None = None
 ) -> Array:
-    """Value number ``rank`` from 0, in rising order, of every window; NaN where it has one.
+    """Return value number ``rank``, ascending from 0, of every window; NaN where it has one.
 
-    ``times`` says how often the values at each place of a window along each axis count in it:
-    their product, a whole number. By default every value counts once.
+    ``multiplicities`` are whole numbers per axis: a value of the window counts as often as their
+    product at its position. By default every value counts once.
     """
     if block.ndim < 3:
-        more = None if times is None else (np.ones(1, np.int64), *times)
-        return np.asarray(ranked(block[None], sizes=(1, *sizes), rank=rank, times=more)[0])
+        lifted = None if multiplicities is None else (np.ones(1, np.int64), *multiplicities)
+        return np.asarray(
+            select_rank(block[None], sizes=(1, *sizes), rank=rank, multiplicities=lifted)[0]
+        )
     kept = tuple(max(0, n - s + 1) for n, s in zip(block.shape, sizes, strict=True))
     out = np.empty(kept, block.dtype)
     first = next((a for a, s in enumerate(sizes) if s > 1), block.ndim)
     first = min(first, block.ndim - 3)
+    inner = None if multiplicities is None else multiplicities[first:]
     if out.size:
         for index in np.ndindex(kept[:first]):
-            own = None if times is None else times[first:]
-            out[index] = _volume(block[index], kept[first:], sizes[first:], rank, own)
+            out[index] = _select_in_volume(block[index], kept[first:], sizes[first:], rank, inner)
     return out
 
 
-def _volume(
+def _select_in_volume(
     volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int,
-    times: Sequence[Array] | None,
+    multiplicities: Sequence[Array] | None,
 ) -> Array:  # fmt: skip
-    count = prod(sizes) if times is None else prod(int(t.sum()) for t in times)
-    keys = _keys(volume, count)
+    count = prod(sizes)
+    counts = np.empty(0)
+    if multiplicities is not None:
+        count = prod(int(m.sum()) for m in multiplicities)
+        counts = reduce(np.multiply.outer, multiplicities)
+    keys = _to_keys(volume, count)
     least = keys.min()
     keys -= least
     *lead, rows, columns = kept
     width = keys.shape[-1]
     high = min(rows, max(1, RUN // width))
-    offsets = _places(sizes, keys.shape).astype(np.uint64)
-    starts = _places(lead, keys.shape[:-2]) * prod(keys.shape[-2:])
-    found = np.empty((len(starts), rows, columns), keys.dtype)
-    often = np.empty(0) if times is None else reduce(np.multiply.outer, times)
-    _planes(
-        found, keys.reshape(-1), starts, width, offsets, often.reshape(-1).astype(keys.dtype),
+    offsets = _flat_indices(sizes, keys.shape).astype(np.uint64)
+    starts = _flat_indices(lead, keys.shape[:-2]) * prod(keys.shape[-2:])
+    selected = np.empty((len(starts), rows, columns), keys.dtype)
+    _select_in_planes(
+        selected, keys.reshape(-1), starts, width, offsets, counts.reshape(-1).astype(keys.dtype),
         rank, int(keys.max()).bit_length(), np.empty(max(RUN, high * width), keys.dtype),
         *np.empty((2, RUN), keys.dtype), high,
     )  # fmt: skip
-    found += least
-    return _masked(_values(found.reshape(kept), volume.dtype), volume, sizes)
+    selected += least
+    return _restore_nan(_from_keys(selected.reshape(kept), volume.dtype), volume, sizes)
 
 
-def _places(lengths: Sequence[int], shape: Sequence[int]) -> Array:
-    """Flat places of the first ``lengths`` elements along each axis of an array."""
-    at = np.indices(lengths).reshape(len(lengths), -1)
-    return np.asarray(np.ravel_multi_index(tuple(at), tuple(shape)))
+def _flat_indices(lengths: Sequence[int], shape: Sequence[int]) -> Array:
+    """Return the flat indices of the first ``lengths`` elements along each axis of ``shape``."""
+    index = np.indices(lengths).reshape(len(lengths), -1)
+    return np.asarray(np.ravel_multi_index(tuple(index), tuple(shape)))
 
 
-def _masked(found: Array, volume: Array, sizes: Sequence[int]) -> Array:
-    """``found`` with NaN where a window has one."""
+def _restore_nan(selected: Array, volume: Array, sizes: Sequence[int]) -> Array:
+    """Set NaN where a window has one."""
     if volume.dtype.kind == "f" and np.isnan(volume).any():
-        found[sliding_window.maximum(np.isnan(volume), sizes=sizes)] = np.nan
-    return found
+        selected[sliding_window.maximum(np.isnan(volume), sizes=sizes)] = np.nan
+    return selected
 
 
-def _keys(volume: Array, count: int) -> Array:
-    """Unsigned integers in the order of the values, wide enough to count a window."""
+def _to_keys(volume: Array, count: int) -> Array:
+    """Return unsigned integers in the order of the values, wide enough to hold ``count``."""
     dtype = volume.dtype.newbyteorder("=")
     unsigned = np.dtype(f"u{dtype.itemsize}")
     keys = np.array(volume, dtype, order="C").view(unsigned)
-    top = unsigned.type(1 << (8 * dtype.itemsize - 1))
-    if dtype.kind == "f":  # of negative numbers all bits turn, of others the sign's
-        keys ^= np.where(keys & top, ~unsigned.type(0), top)
+    sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
+    if dtype.kind == "f":  # flip all bits of negative numbers, the sign bit of others
+        keys ^= np.where(keys & sign, ~unsigned.type(0), sign)
     elif dtype.kind == "i":
-        keys ^= top
+        keys ^= sign
     return keys.astype(np.promote_types(unsigned, np.min_scalar_type(count)), copy=False)
 
 
-def _values(keys: Array, dtype: np.dtype[Any]) -> Array:
-    """The values of keys."""
+def _from_keys(keys: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the values of keys."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
     bits = keys.astype(unsigned, copy=False)
-    top = unsigned.type(1 << (8 * dtype.itemsize - 1))
+    sign = unsigned.type(1 << (8 * dtype.itemsize - 1))
     if dtype.kind == "f":
-        bits ^= np.where(bits & top, top, ~unsigned.type(0))
+        bits ^= np.where(bits & sign, sign, ~unsigned.type(0))
     elif dtype.kind == "i":
-        bits ^= top
+        bits ^= sign
     return bits.view(dtype.newbyteorder("="))
 
 
 @compiled
-def _planes(
-    out: Array, x: Array, starts: Array, width: int, offsets: Array, times: Array, rank: int,
-    bits: int, found: Array, trial: Array, counts: Array, high: int,
+def _select_in_planes(
+    out: Array, x: Array, starts: Array, width: int, offsets: Array, multiplicities: Array,
+    rank: int, bits: int, selected: Array, trial: Array, counts: Array, high: int,
 ) -> None:  # fmt: skip
-    """(plane, row, column) of planes that start at ``starts``, ``high`` rows at a time."""
+    """Select in the planes that begin at ``starts``, ``high`` rows of ``width`` at a time."""
     for plane in range(out.shape[0]):
         for row in range(0, out.shape[1], high):
             rows = min(high, out.shape[1] - row)
@@ -119,38 +124,39 @@ def _planes(
             for first in range(0, lanes, RUN):
                 n = min(RUN, lanes - first)
                 at = starts[plane] + row * width + first
-                _select(found, first, x, at, n, offsets, times, rank, bits, trial, counts)
+                _select(
+                    selected, first, x, at, n, offsets, multiplicities, rank, bits, trial, counts
+                )
             for r in range(rows):
                 line = out[plane, row + r]
                 for i in range(line.size):
-                    line[i] = found[r * width + i]
+                    line[i] = selected[r * width + i]
 
 
 @compiled
 def _select(
-    found: Array, to: int, x: Array, at: int, n: int, o: Array, times: Array, rank: int,
+    selected: Array, to: int, x: Array, at: int, n: int, o: Array, multiplicities: Array, rank: int,
     bits: int, trial: Array, counts: Array,
 ) -> None:  # fmt: skip
-    """Keys of ``rank`` among ``x[at + offsets + i]`` for ``i < n``, bit by bit; each counts as
-    often as ``times`` says, if it does.
+    """Select keys of ``rank`` among ``x[at + o + i]`` for ``i < n``, bit by bit.
 
-    What is tried stands in an array: compiled code compares in the type of the keys only what it
-    reads in it.
+    The trial keys are in an array because compiled code compares in the type of the keys only what
+    it reads from an array of that type.
     """
     p, q, end = np.uint64(at), np.uint64(to), np.uint64(n)
     for i in range(end):
-        found[q + i] = 0
+        selected[q + i] = 0
     for bit in range(bits - 1, -1, -1):
-        one = np.uint64(1) << np.uint64(bit)
+        mask = np.uint64(1) << np.uint64(bit)
         for i in range(end):
-            trial[i] = found[q + i] | one
+            trial[i] = selected[q + i] | mask
             counts[i] = 0
         t = 0
-        while t < times.size:
-            a, often = p + o[t], times[t]
+        while t < multiplicities.size:
+            a, count = p + o[t], multiplicities[t]
             for i in range(end):
                 if x[a + i] < trial[i]:
-                    counts[i] += often
+                    counts[i] += count
             t += 1
         while t + 8 <= o.size:
             _count_eight(counts, trial, x, p, end, o, t)
@@ -162,7 +168,7 @@ def _select(
             t += 1
         for i in range(end):
             if counts[i] <= rank:
-                found[q + i] = trial[i]
+                selected[q + i] = trial[i]
 
 
 @compiled
@@ -172,8 +178,8 @@ def _count_eight(
     a, b, c, d = p + o[t], p + o[t + 1], p + o[t + 2], p + o[t + 3]
     e, f, g, h = p + o[t + 4], p + o[t + 5], p + o[t + 6], p + o[t + 7]
     for i in range(end):
-        most = trial[i]
+        key = trial[i]
         counts[i] += (
-            (x[a + i] < most) + (x[b + i] < most) + (x[c + i] < most) + (x[d + i] < most)
-            + (x[e + i] < most) + (x[f + i] < most) + (x[g + i] < most) + (x[h + i] < most)
+            (x[a + i] < key) + (x[b + i] < key) + (x[c + i] < key) + (x[d + i] < key)
+            + (x[e + i] < key) + (x[f + i] < key) + (x[g + i] < key) + (x[h + i] < key)
         )  # fmt: skip

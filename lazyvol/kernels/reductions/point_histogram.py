@@ -1,7 +1,7 @@
-"""Weights of points gathered in the cells of a grid.
+"""Histogram of weighted points on the cells of a grid.
 
-Positions are in cells: cell i reaches from i - 1/2 to i + 1/2. Sums are carried in
-double-double (see ``exact``), so that they do not depend on how the points are cut into chunks.
+Positions are in cells: cell i reaches from i - 1/2 to i + 1/2. Sums are in double-double arithmetic
+(see ``double_double``), so they do not depend on how the points are chunked.
 """
 
 from collections.abc import Sequence
@@ -17,36 +17,41 @@ from lazyvol.kernels.reductions.double_double import two_sum
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: axes of a grid as the loops see it; those it has not are of length 1, and come first
+#: axes of a grid in compiled loops; missing ones come first and have length 1
 AXES = 3
-#: points whose cells are found before anything is added to them: 4 million points in 128^3 cells
-#: took 60 ms one by one, 15 ms so
-SOME = 512
+#: points whose cells are computed before anything is added to these: 4 million points in 128^3
+#: cells take 15 ms, one by one 60 ms
+BATCH = 512
 
 
-def cells(
+def to_cells(
     block: Array, *, order: Sequence[int], first: Sequence[float], step: Sequence[float]
 ) -> Array:
-    """Positions (..., point, axis) in cells of a grid of three axes: component ``order[i]`` along
-    the i-th of the last ones, 0 along those that the grid has not."""
-    found = np.zeros((*block.shape[:-1], AXES))
-    native = numba_compatible(block)
-    rows = read_only(np.ascontiguousarray(native).reshape(-1, block.shape[-1]))
-    _scaled(found.reshape(-1, AXES), rows, *map(np.array, (order, first, step)))
-    return found
+    """Return positions (..., point, axis) in cells of a grid of three axes.
+
+    Column ``order[i]`` of the positions belongs to the i-th axis of the grid; missing axes are 0.
+    """
+    positions = np.zeros((*block.shape[:-1], AXES))
+    rows = numba_compatible(block).reshape(-1, block.shape[-1])
+    origin, spacing = np.array(first), np.array(step)
+    _to_cells(
+        positions.reshape(-1, AXES), read_only(np.ascontiguousarray(rows)), np.array(order),
+        origin, spacing,
+    )  # fmt: skip
+    return positions
 
 
 @compiled
-def _scaled(out, rows, order, first, step):  # type: ignore[no-untyped-def]
-    lacking = out.shape[1] - order.size
+def _to_cells(out, rows, order, first, step):  # type: ignore[no-untyped-def]
+    missing = out.shape[1] - order.size
     for i in range(out.shape[0]):
         for axis in range(order.size):
-            place = (np.float64(rows[i, order[axis]]) - first[axis]) / step[axis]
-            out[i, lacking + axis] = place
+            position = (np.float64(rows[i, order[axis]]) - first[axis]) / step[axis]
+            out[i, missing + axis] = position
 
 
 def start(shape: tuple[int, ...], *, grid: Sequence[int], exact: bool) -> State:
-    """Empty cells; whole counts need no low halves."""
+    """Return an empty grid; ``exact`` for counts, which are int64."""
     if exact:
         return {"counts": np.zeros((*shape, *grid), np.int64)}
     return {"sums": np.zeros((*shape, *grid, 2))}
@@ -56,21 +61,21 @@ def update(
     state: State, axes: Sequence[int], block: Array, weights: Array | None = None, *,
     grid: Sequence[int], linear: bool,
 ) -> None:  # fmt: skip
-    """Add points (..., point, 3) in cells, every one or with ``weights`` (..., point, 1)."""
+    """Add points (..., point, 3) in cells, each as 1 or with ``weights`` (..., point, 1)."""
     rows, n = prod(block.shape[:-2]), block.shape[-2]
-    places = read_only(np.ascontiguousarray(block.reshape(rows, n, AXES)))
+    positions = read_only(np.ascontiguousarray(block.reshape(rows, n, AXES)))
     shape = (1,) * (AXES - len(grid)) + tuple(grid)
     if "counts" in state:
-        _count(places, *shape, state["counts"].reshape(rows, -1))
+        _count(positions, *shape, state["counts"].reshape(rows, -1))
         return
-    once = np.ones((1,) * block.ndim) if weights is None else weights.astype(np.float64)
-    each = read_only(np.broadcast_to(once[..., 0], block.shape[:-1]).reshape(rows, n))
-    gather = _share if linear else _place
-    gather(places, each, *shape, state["sums"].reshape(rows, -1, 2))
+    weights = np.ones((1,) * block.ndim) if weights is None else weights.astype(np.float64)
+    per_point = np.broadcast_to(weights[..., 0], block.shape[:-1]).reshape(rows, n)
+    add_points = _add_linear if linear else _add_nearest
+    add_points(positions, read_only(per_point), *shape, state["sums"].reshape(rows, -1, 2))
 
 
 def combine(a: State, b: State) -> State:
-    """Both sums as one, in the memory of the first."""
+    """Add ``b`` to ``a`` in place."""
     if "counts" in a:
         a["counts"] += b["counts"]
     else:
@@ -79,7 +84,7 @@ def combine(a: State, b: State) -> State:
 
 
 def finish(state: State) -> State:
-    """The sums, rounded once."""
+    """Return the counts, or the sums rounded to float64."""
     if "counts" in state:
         return {"sum": state["counts"]}
     high, low = state["sums"][..., 0], state["sums"][..., 1]
@@ -95,50 +100,52 @@ def _merge(sums, others):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _at(p, n):  # type: ignore[no-untyped-def]
-    """Cell along an axis of ``n``; -1 outside. The last cell has its far edge too."""
+def _nearest_cell(p, n):  # type: ignore[no-untyped-def]
+    """Return the cell along an axis of ``n``, -1 outside. The last cell includes its far edge."""
     inside = p >= -0.5 and p <= n - 0.5
-    at = int(p + 0.5) if inside else -1
-    if inside and p < at - 0.5:  # the sum was rounded up
-        at -= 1
-    return min(n - 1, at)
+    cell = int(p + 0.5) if inside else -1
+    if inside and p < cell - 0.5:  # the sum was rounded up
+        cell -= 1
+    return min(n - 1, cell)
 
 
 @compiled
-def _cells(places, depth, height, width, found):  # type: ignore[no-untyped-def]
-    """Numbers of the cells that points lie in; -1 outside."""
-    for i in range(places.shape[0]):
-        z, y, x = _at(places[i, 0], depth), _at(places[i, 1], height), _at(places[i, 2], width)
-        found[i] = (z * height + y) * width + x if z >= 0 and y >= 0 and x >= 0 else -1
+def _nearest_cells(positions, depth, height, width, cells):  # type: ignore[no-untyped-def]
+    """Set the flat index of the cell of each point, -1 outside."""
+    for i in range(positions.shape[0]):
+        z = _nearest_cell(positions[i, 0], depth)
+        y = _nearest_cell(positions[i, 1], height)
+        x = _nearest_cell(positions[i, 2], width)
+        cells[i] = (z * height + y) * width + x if z >= 0 and y >= 0 and x >= 0 else -1
 
 
 @compiled
-def _count(places, depth, height, width, counts):  # type: ignore[no-untyped-def]
-    found = np.empty(SOME, np.int64)
-    for row in range(places.shape[0]):
-        own = counts[row]
-        for start in range(0, places.shape[1], SOME):
-            some = places[row, start : start + SOME]
-            _cells(some, depth, height, width, found)
-            for i in range(some.shape[0]):
-                if found[i] >= 0:
-                    own[found[i]] += 1
+def _count(positions, depth, height, width, counts):  # type: ignore[no-untyped-def]
+    cells = np.empty(BATCH, np.int64)
+    for row in range(positions.shape[0]):
+        row_counts = counts[row]
+        for start in range(0, positions.shape[1], BATCH):
+            batch = positions[row, start : start + BATCH]
+            _nearest_cells(batch, depth, height, width, cells)
+            for i in range(batch.shape[0]):
+                if cells[i] >= 0:
+                    row_counts[cells[i]] += 1
 
 
 @compiled
-def _place(places, weights, depth, height, width, sums):  # type: ignore[no-untyped-def]
-    found = np.empty(SOME, np.int64)
-    for row in range(places.shape[0]):
-        for start in range(0, places.shape[1], SOME):
-            some = places[row, start : start + SOME]
-            _cells(some, depth, height, width, found)
-            _gather(sums[row], found[: some.shape[0]], weights[row, start : start + SOME])
+def _add_nearest(positions, weights, depth, height, width, sums):  # type: ignore[no-untyped-def]
+    cells = np.empty(BATCH, np.int64)
+    for row in range(positions.shape[0]):
+        for start in range(0, positions.shape[1], BATCH):
+            batch = positions[row, start : start + BATCH]
+            _nearest_cells(batch, depth, height, width, cells)
+            _add_to_cells(sums[row], cells[: batch.shape[0]], weights[row, start : start + BATCH])
 
 
 @compiled
-def _gather(sums, found, weights):  # type: ignore[no-untyped-def]
-    for i in range(found.size):
-        cell = found[i]
+def _add_to_cells(sums, cells, weights):  # type: ignore[no-untyped-def]
+    for i in range(cells.size):
+        cell = cells[i]
         if cell >= 0:
             s, e = two_sum(sums[cell, 0], weights[i])
             sums[cell, 0] = s
@@ -146,31 +153,32 @@ def _gather(sums, found, weights):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _share(places, weights, depth, height, width, sums):  # type: ignore[no-untyped-def]
-    """Every point to the 8 cells about it, by its distance from their centres."""
-    found, shares = np.empty(SOME, np.int64), np.empty(SOME)
-    for row in range(places.shape[0]):
-        for start in range(0, places.shape[1], SOME):
-            some, heavy = places[row, start : start + SOME], weights[row, start : start + SOME]
-            n = some.shape[0]
+def _add_linear(positions, weights, depth, height, width, sums):  # type: ignore[no-untyped-def]
+    """Add every point to the 8 cells around it, weighted by its distance from their centres."""
+    cells, shares = np.empty(BATCH, np.int64), np.empty(BATCH)
+    for row in range(positions.shape[0]):
+        for start in range(0, positions.shape[1], BATCH):
+            batch = positions[row, start : start + BATCH]
+            batch_weights = weights[row, start : start + BATCH]
+            n = batch.shape[0]
             for corner in range(8):
-                _corners(some, heavy, corner, depth, height, width, found, shares)
-                _gather(sums[row], found[:n], shares[:n])
+                _corner_cells(batch, batch_weights, corner, depth, height, width, cells, shares)
+                _add_to_cells(sums[row], cells[:n], shares[:n])
 
 
 @compiled
-def _near(p, n, beyond):  # type: ignore[no-untyped-def]
-    """One of the two cells about a point along an axis, and its share; -1 if there is none."""
-    at = int(np.floor(p)) + beyond if p > -1.0 and p < n else -1
-    share = 1.0 - abs(p - at)
-    return (at if at < n and share > 0.0 else -1), share
+def _linear_cell(p, n, upper):  # type: ignore[no-untyped-def]
+    """Return the lower or upper cell next to a point along an axis (-1 if none) and its share."""
+    cell = int(np.floor(p)) + upper if p > -1.0 and p < n else -1
+    share = 1.0 - abs(p - cell)
+    return (cell if cell < n and share > 0.0 else -1), share
 
 
 @compiled
-def _corners(places, weights, corner, depth, height, width, found, shares):  # type: ignore[no-untyped-def]
-    for i in range(places.shape[0]):
-        z, first = _near(places[i, 0], depth, corner >> 2)
-        y, second = _near(places[i, 1], height, (corner >> 1) & 1)
-        x, third = _near(places[i, 2], width, corner & 1)
-        found[i] = (z * height + y) * width + x if z >= 0 and y >= 0 and x >= 0 else -1
-        shares[i] = weights[i] * (first * second * third)
+def _corner_cells(positions, weights, corner, depth, height, width, cells, shares):  # type: ignore[no-untyped-def]
+    for i in range(positions.shape[0]):
+        z, share_z = _linear_cell(positions[i, 0], depth, corner >> 2)
+        y, share_y = _linear_cell(positions[i, 1], height, (corner >> 1) & 1)
+        x, share_x = _linear_cell(positions[i, 2], width, corner & 1)
+        cells[i] = (z * height + y) * width + x if z >= 0 and y >= 0 and x >= 0 else -1
+        shares[i] = weights[i] * (share_z * share_y * share_x)

@@ -1,32 +1,32 @@
-"""Filters: every voxel out of its neighbours.
+"""Neighbourhood filters: every voxel becomes a function of the voxels around it.
 
-``sigma`` (in the unit of the coordinates, so that anisotropic voxels are right) and ``size`` (in
-voxels) are one number for the spatial dims that the stack has, one for each of them in the order
-z, y, x, or a mapping from dims to numbers.
-Dims not named are untouched: particles stay apart, a colour stays a colour.
+``sigma`` is in the unit of the coordinates, so that anisotropic voxels are filtered correctly;
+``size`` is in voxels. Both are one number for all spatial dims of the stack, one for each in the
+order z, y, x, or a mapping from dims to numbers. Dims that are not named are not filtered:
+particles and colours stay separate.
 
-Beyond its border a stack goes on as ``mode`` says, in the words of ``scipy.ndimage``:
+``mode`` says how a stack continues beyond its border, in the words of ``scipy.ndimage``:
 ``"reflect"`` (d c b a | a b c d | d c b a), ``"mirror"`` (d c b | a b c d | c b a), ``"nearest"``
-(a a a | a b c d | d d d), ``"wrap"`` (b c d | a b c d | a b c), ``"constant"`` (``fill``, a value
-that the stack could have). ``"valid"`` keeps the voxels whose neighbours all lie in the stack.
-Results are those of ``scipy.ndimage`` to rounding, whatever the chunks and however far a
-neighbourhood reaches beyond them.
+(a a a | a b c d | d d d), ``"wrap"`` (b c d | a b c d | a b c) and ``"constant"`` (``fill``, which
+the stack's dtype must hold). ``"valid"`` keeps the voxels whose window lies in the stack.
+Results are those of ``scipy.ndimage`` to rounding, for any chunks and any window.
 
-NaN and infinities reach as far as the neighbourhood, and no further: a voxel is NaN where its
-neighbourhood (the box around it) has a NaN. Means and weighted sums keep float types, others give
-float64, and are taken in float64; values picked from a window keep any type.
+A voxel is NaN if its window holds a NaN, and no other voxel is. Averages and weighted sums are
+computed in float64 and keep float dtypes, others become float64; minimum, maximum and ranks keep
+any dtype.
 """
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.ops._borders import Boundary
+from lazyvol.kernels.filters import sliding_window
+from lazyvol.ops._boundary import Boundary, Mode
 from lazyvol.ops.filters import _arguments
 from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
 
@@ -44,7 +44,6 @@ __all__ = [
     "uniform",
 ]
 
-Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap", "valid"]
 Weights: TypeAlias = xr.DataArray | np.ndarray[Any, np.dtype[Any]] | Sequence[Any]
 
 
@@ -57,28 +56,42 @@ def gaussian(
     fill: float = 0.0,
     truncate: float = 4.0,
 ) -> xr.DataArray:
-    """Gaussian mean about every voxel.
+    """Gaussian average around every voxel.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers, any dims.
     sigma
-        Standard deviation in the unit of the coordinates; a dim of 0 is left alone.
-    mode, fill
-        What lies beyond the border; see the topic.
+        Standard deviation along the spatial dims, in the unit of the coordinates: one number, one
+        for each in the order z, y, x, or a mapping from dims to numbers. A dim with 0 is not
+        filtered.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
     truncate
-        Standard deviations at which the Gaussian is cut, to a whole voxel.
+        Standard deviations at which the Gaussian is cut, rounded to a whole voxel.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, coordinates and unit.
+        Same dims, coordinates and unit; shorter for ``mode="valid"``.
 
     Raises
     ------
     LabelError
-        If ``sigma`` is negative or not finite, or a dim is not there.
+        If ``sigma`` is negative, not finite or names a dim that the stack lacks, ``truncate`` is
+        not above 0, ``fill`` does not suit the dtype, or the stack is shorter than a window of
+        ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or the Gaussian reaches beyond 2**24 voxels.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.gaussian_filter``.
 
     Examples
     --------
@@ -87,36 +100,48 @@ def gaussian(
     >>> lv.filters.gaussian(volume, {"x": 2.0}).values.round(2)
     array([[[0.47, 1.94, 3.19, 1.94, 0.47]]])
     """
-    return _arguments.smoothed(
-        stack, _arguments.scales(stack, sigma), truncate, Boundary(mode, fill)
-    )
+    deviations = _arguments.scales("gaussian", stack, sigma)
+    return _arguments.gaussian(stack, deviations, truncate, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def uniform(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Mean of the window about every voxel; its cost hardly depends on the size.
+    """Mean of the window around every voxel; the time hardly depends on the size.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers, any dims.
     size
-        Voxels of the window along each dim; of an even size one more lies before the voxel than
-        after it.
-    mode, fill
-        What lies beyond the border; see the topic.
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, coordinates and unit; the same bits for any chunks.
+        Same dims, coordinates and unit; shorter for ``mode="valid"``. Values have the same bits for
+        any chunks.
 
     Raises
     ------
     LabelError
-        If ``size`` is not of whole numbers of 1 or more, or a dim is not there.
+        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
+        dtype, or the stack is shorter than a window of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.uniform_filter``.
 
     Examples
     --------
@@ -125,15 +150,47 @@ def uniform(
     >>> lv.filters.uniform(volume, {"x": 3}).values
     array([[[1., 3., 3., 2., 3., 6.]]])
     """
-    windows = _arguments.windows("uniform", stack, size)
-    return _arguments.averaged(stack, windows, Boundary(mode, fill))
+    sizes = _arguments.windows("uniform", stack, size)
+    return _arguments.uniform("uniform", stack, sizes, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def minimum(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Least value in the window about every voxel; options as for ``uniform``.
+    """Minimum of the window around every voxel.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
+        dtype, or the stack is shorter than a window of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.minimum_filter``.
 
     Examples
     --------
@@ -141,15 +198,48 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    windows = _arguments.windows("minimum", stack, size)
-    return _arguments.extreme(stack, windows, Boundary(mode, fill), "minimum")
+    sizes = _arguments.windows("minimum", stack, size)
+    boundary = Boundary(mode, fill)
+    return _arguments.extremum("minimum", stack, sizes, boundary, sliding_window.minimum)
 
 
 @operation(unbounded=("fill",))
 def maximum(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Greatest value in the window about every voxel; options as for ``uniform``.
+    """Maximum of the window around every voxel.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
+        dtype, or the stack is shorter than a window of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.maximum_filter``.
 
     Examples
     --------
@@ -157,15 +247,48 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    windows = _arguments.windows("maximum", stack, size)
-    return _arguments.extreme(stack, windows, Boundary(mode, fill), "maximum")
+    sizes = _arguments.windows("maximum", stack, size)
+    boundary = Boundary(mode, fill)
+    return _arguments.extremum("maximum", stack, sizes, boundary, sliding_window.maximum)
 
 
 @operation(unbounded=("fill",))
 def median(
     stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Median of the window about every voxel (of an even number the upper one); see ``uniform``.
+    """Median of the window around every voxel; of an even number of values the upper one.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
+        dtype, or the stack is shorter than a window of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.median_filter``.
 
     Examples
     --------
@@ -173,35 +296,50 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    windows = _arguments.windows("median", stack, size)
-    return _arguments.ranked(stack, windows, prod(windows) // 2, Boundary(mode, fill), "median")
+    sizes = _arguments.windows("median", stack, size)
+    return _arguments.rank("median", stack, sizes, prod(sizes) // 2, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def percentile(
     stack: xr.DataArray, q: float, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Value below which ``q`` per cent of the window about every voxel lie.
+    """Percentile of the window around every voxel.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers, any dims.
     q
-        Percentage, 0 (the least value) to 100 (the greatest); values of the window are taken as
-        they are, not interpolated.
-    size, mode, fill
-        As for ``uniform``.
+        Percentage from 0 (the minimum) to 100 (the maximum). A value of the window is returned,
+        without interpolation.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, coordinates, unit and type.
+        Same dims, coordinates, unit and dtype; shorter for ``mode="valid"``.
 
     Raises
     ------
     LabelError
-        If ``q`` is not within 0 to 100, or ``size`` makes no window.
+        If ``q`` is not in [0, 100], ``size`` names a dim that the stack lacks or is not 1 or more,
+        ``fill`` does not suit the dtype, or the stack is shorter than a window of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.percentile_filter``.
 
     Examples
     --------
@@ -209,20 +347,53 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    windows = _arguments.windows("percentile", stack, size)
+    sizes = _arguments.windows("percentile", stack, size)
     if not 0 <= q <= 100:
-        raise LabelError(f"q is a percentage, 0 to 100, got {q=}")
-    number = min(prod(windows) - 1, int(prod(windows) * float(q) / 100.0))
-    return _arguments.ranked(stack, windows, number, Boundary(mode, fill), "percentile")
+        raise LabelError(f"percentile: q must lie in [0, 100], got {q}; it is a percentage")
+    number = min(prod(sizes) - 1, int(prod(sizes) * float(q) / 100.0))
+    return _arguments.rank("percentile", stack, sizes, number, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def rank(
     stack: xr.DataArray, number: int, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Value of rank ``number``, in rising order from 0, in the window about every voxel.
+    """Value of a given rank in the window around every voxel.
 
-    Negative numbers count from the greatest value, -1; other options as for ``uniform``.
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    number
+        Rank in ascending order from 0 (the minimum); negative numbers count from the maximum, -1.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If the window has no such rank, ``size`` names a dim that the stack lacks or is not 1 or
+        more, ``fill`` does not suit the dtype, or the stack is shorter than a window of
+        ``mode="valid"``.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**24.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.rank_filter``.
 
     Examples
     --------
@@ -230,41 +401,55 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    windows = _arguments.windows("rank", stack, size)
-    count = prod(windows)
+    sizes = _arguments.windows("rank", stack, size)
+    count = prod(sizes)
     if not -count <= number < count:
-        raise LabelError(f"a window of {count} voxels has ranks up to {count - 1}, got {number=}")
-    return _arguments.ranked(stack, windows, number % count, Boundary(mode, fill), "rank")
+        raise LabelError(
+            f"rank: number must lie in [{-count}, {count - 1}] for a window of {count} voxels, got "
+            f"{number}; for a part of the window use percentile"
+        )
+    return _arguments.rank("rank", stack, sizes, number % count, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def convolve(
     stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Convolution with a kernel: sums of neighbours with its weights, turned round.
+    """Convolution with a kernel: weighted sum around every voxel, with the kernel flipped.
 
-    A kernel that is a product of one row per dim is taken dim by dim; another one product by
-    product, or by Fourier transforms where those take less time. Results are the same to rounding.
+    A kernel that is an outer product of one row per dim is applied dim by dim; another one
+    directly, or by Fourier transforms where these are faster. Results are equal to rounding.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers, any dims.
     kernel
-        Weights: an array for the last of the spatial dims, or with named dims of its own. It is
-        small: a lazy one is computed here. Its middle is element ``n // 2`` of each dim.
-    mode, fill
-        What lies beyond the border; see the topic.
+        Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
+        Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
     xarray.DataArray
-        Same dims and coordinates (fewer voxels of ``mode="valid"``), in the stack's unit.
+        Same dims, coordinates and unit; shorter for ``mode="valid"``.
 
     Raises
     ------
     LabelError
-        If the kernel's dims are not the stack's or its weights are not finite.
+        If the kernel has a dim that the stack lacks, is empty or not finite, ``fill`` does not suit
+        the dtype, or the stack is shorter than the kernel of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.convolve``.
 
     Examples
     --------
@@ -273,15 +458,46 @@ def convolve(
     >>> lv.filters.convolve(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 1., 2., 4., 0.]]])
     """
-    weights, reach = _arguments.kernel_of(stack, kernel, turned=True)
-    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "convolve")
+    weights, reach = _arguments.kernel_weights("convolve", stack, kernel, flip=True)
+    return _arguments.weighted("convolve", stack, weights, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def correlate(
     stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Correlation with a kernel: sums of neighbours with its weights; see ``convolve``.
+    """Correlation with a kernel: weighted sum around every voxel.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    kernel
+        Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
+        Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If the kernel has a dim that the stack lacks, is empty or not finite, ``fill`` does not suit
+        the dtype, or the stack is shorter than the kernel of ``mode="valid"``.
+    OptionError
+        If an option has the wrong type.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.correlate``.
 
     Examples
     --------
@@ -290,18 +506,48 @@ def correlate(
     >>> lv.filters.correlate(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 4., 2., 1., 0.]]])
     """
-    weights, reach = _arguments.kernel_of(stack, kernel, turned=False)
-    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "correlate")
+    weights, reach = _arguments.kernel_weights("correlate", stack, kernel, flip=False)
+    return _arguments.weighted("correlate", stack, weights, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def laplace(
     stack: xr.DataArray, *, dim: Dims = None, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Sum of second differences between neighbours, per voxel and not per length.
+    """Sum of second differences between neighbouring voxels.
 
-    Of the neighbours before and after along each of ``dim`` (the spatial dims by default), twice
-    the voxel itself taken away. ``derivatives.laplacian`` is the derivative in physical units.
+    Differences are per voxel, not per length: ``derivatives.laplacian`` is the derivative in
+    physical units.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    dim
+        Dims along which differences are taken; the spatial dims by default.
+    mode
+        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
+        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
+        in the stack.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; shorter for ``mode="valid"``.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` names no dim or one that the stack lacks, ``fill`` does not suit the dtype, or
+        the stack is shorter than 3 voxels for ``mode="valid"``.
+    OptionError
+        If an option has the wrong type.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.laplace``.
 
     Examples
     --------
@@ -311,18 +557,18 @@ def laplace(
     """
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
     if not dims:
-        raise LabelError(f"differences are along one dim or more, got {dim=} of {stack.dims}")
-    weights = _cross([3 if d in dims else 1 for d in stack.dims])
+        raise LabelError(f"laplace: dim must name one dim or more of {stack.dims}, got {dim!r}")
+    weights = _second_difference_weights([3 if d in dims else 1 for d in stack.dims])
     reach = [(n // 2, n // 2) for n in weights.shape]
-    return _arguments.correlated(stack, weights, reach, Boundary(mode, fill), "laplace")
+    return _arguments.weighted("laplace", stack, weights, reach, Boundary(mode, fill))
 
 
-def _cross(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Weights of second differences, summed over the axes of length 3."""
+def _second_difference_weights(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return weights of second differences, summed over the axes of length 3."""
     weights = np.zeros(lengths)
-    middle: tuple[Any, ...] = tuple(n // 2 for n in lengths)
+    centre: tuple[Any, ...] = tuple(n // 2 for n in lengths)
     for axis in (a for a, n in enumerate(lengths) if n == 3):
-        weights[(*middle[:axis], slice(None), *middle[axis + 1 :])] += (1.0, -2.0, 1.0)
+        weights[(*centre[:axis], slice(None), *centre[axis + 1 :])] += (1.0, -2.0, 1.0)
     return weights
 
 
@@ -335,25 +581,26 @@ def bandpass(
     edge: float = 2.0,
     dim: Dims = None,
 ) -> xr.DataArray:
-    """Every volume without wavelengths below ``shortest`` or above ``longest``.
+    """Volumes with the wavelengths from ``shortest`` to ``longest`` alone.
 
-    As in electron microscopy: the Fourier transform of the whole volume times a band with soft
-    edges, which pass half at ``1 / shortest`` and ``1 / longest``. Volumes go on beyond their
-    borders as copies of themselves. A NaN makes a NaN of its whole volume.
+    As in electron microscopy: the Fourier transform of the whole volume is multiplied with a band
+    whose soft edges pass half the amplitude at ``1 / shortest`` and ``1 / longest``. Volumes
+    continue periodically. A NaN makes its whole volume NaN.
 
     Parameters
     ----------
     stack
-        Stack or volume; blocks hold ``dim`` whole.
+        Stack or volume of real numbers, any dims; blocks hold ``dim`` whole.
     shortest
-        Least wavelength (the resolution) in the unit of the coordinates; None for all.
+        Shortest wavelength (the resolution), in the unit of the coordinates; None for no limit.
     longest
-        Greatest wavelength; the mean of a volume is longer, and lost. None for all, the mean too.
+        Longest wavelength, in the unit of the coordinates; the mean of a volume is removed. None
+        for no limit, which keeps the mean.
     edge
-        Width of the cosine edges in Fourier pixels (steps of frequency, 1 / length of the
-        volume's shortest side); 0 for a sharp cut. The edge at ``longest`` ends before the mean.
+        Width of the cosine edges in Fourier pixels (1 / length of the volume's shortest side); 0
+        for a sharp cut. The edge at ``longest`` does not reach the mean.
     dim
-        Dims of one volume, in one unit of length; the spatial dims by default.
+        Dims of one volume, with one unit of length; the spatial dims by default.
 
     Returns
     -------
@@ -363,7 +610,10 @@ def bandpass(
     Raises
     ------
     LabelError
-        If no wavelength is given, they are not positive and rising, or ``edge`` is negative.
+        If no wavelength is given, they are not above 0 and ascending, ``edge`` is negative, or
+        ``dim`` names no dim, one that the stack lacks, or dims of different units.
+    OptionError
+        If an option has the wrong type or is not finite.
 
     Examples
     --------
@@ -374,4 +624,4 @@ def bandpass(
     array([[[ 1.   ,  0.707,  0.   , -0.707, -1.   , -0.707, -0.   ,  0.707]]])
     """
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
-    return _arguments.passed(stack, dims, shortest, longest, edge)
+    return _arguments.bandpass(stack, dims, shortest, longest, edge)

@@ -1,4 +1,4 @@
-"""What filters are given, checked: windows, scales, borders and kernels, per axis of a stack."""
+"""Filters of a stack from checked arguments: windows, standard deviations and weights per axis."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,11 +8,13 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.kernels import arrays
-from lazyvol.kernels.filters import bandpass, correlate, separable, sliding_window
+from lazyvol.kernels.arrays import DOUBLE
+from lazyvol.kernels.filters import bandpass as bandpass_kernels
+from lazyvol.kernels.filters import correlate, sliding_window
 from lazyvol.kernels.filters import rank as rank_kernels
-from lazyvol.kernels.filters.wide_windows import Reach, shortened
-from lazyvol.ops._borders import Boundary, axis_by_axis, bordered
+from lazyvol.kernels.filters import separable as separable_kernels
+from lazyvol.kernels.filters.wide_windows import Reach, fold_weights
+from lazyvol.ops._boundary import Boundary, filter_axis_by_axis, filter_blocks
 from lazyvol.ops._checks import lengths_in_voxels
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
@@ -29,250 +31,274 @@ from lazyvol.stack import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: products from which transforms may take less time, whatever the block
-MANY = 150
-#: bytes of a transform per voxel of a block: spectra, a tile and its result, grown to good lengths
-TRANSFORMED = 48.0
-#: and of the transform of a whole volume
-BANDED = 32.0
-#: voxels along a dim beyond which a length is a slip of its unit
-FARTHEST = 2**24
+#: nonzero weights from which transforms may be faster, whatever the block
+MIN_TRANSFORMED = 150
+#: bytes per voxel of a block for its transforms: spectra, a tile and its result, padded to lengths
+#: that transform fast
+TRANSFORM_BYTES = 48.0
+#: bytes per voxel for the transform of a whole volume
+BANDPASS_BYTES = 32.0
+#: voxels along a dim beyond which a length was given in the wrong unit
+MAX_VOXELS = 2**24
 
 
 def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
-    """Voxels of a window along every axis, 1 where it has none."""
-    found = lengths_in_voxels(op, stack, size)
-    _require_length("size", max(found.values()))
-    return tuple(found.get(str(d), 1) for d in stack.dims)
+    """Return the voxels of a window along every axis, 1 where it has none."""
+    sizes = lengths_in_voxels(op, stack, size)
+    _require_length(op, "size", max(sizes.values()))
+    return tuple(sizes.get(str(d), 1) for d in stack.dims)
 
 
-def scales(stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
-    """Standard deviations in voxels along every axis, 0 where there is none."""
-    given = _per_dim(stack, sigma, "sigma")
-    bad = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
-    if bad:
-        raise LabelError(f"sigma is 0 or more, in the unit of the coordinates, got {bad}")
-    found = {d: float(s) / abs(spacing(stack, d)) for d, s in given.items()}
-    return tuple(found.get(str(d), 0.0) for d in stack.dims)
+def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
+    """Return standard deviations in voxels along every axis, 0 where there is none."""
+    given = per_dim(sigma, spatial_dims(stack), "sigma", known=stack.dims)
+    wrong = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
+    if wrong:
+        raise LabelError(
+            f"{op}: sigma must be 0 or more and finite, got {wrong}; give it in the unit of the "
+            f"coordinates"
+        )
+    voxels = {d: float(s) / abs(spacing(stack, d)) for d, s in given.items()}
+    return tuple(voxels.get(str(d), 0.0) for d in stack.dims)
 
 
-def _require_length(what: str, voxels: float) -> None:
-    """Refuse neighbourhoods whose weights alone would take hundreds of MiB."""
-    if voxels > FARTHEST:
+def _require_length(op: str, name: str, voxels: float) -> None:
+    """Raise OptionError for windows whose weights alone would take hundreds of MiB."""
+    if voxels > MAX_VOXELS:
         raise OptionError(
-            f"{what} must be {FARTHEST} voxels or less along a dim, got {voxels:g}; give lengths "
-            f"in the unit of the coordinates and sizes in voxels"
+            f"{op}: {name} must be {MAX_VOXELS} voxels or less along a dim, got {voxels:g}; give "
+            f"lengths in the unit of the coordinates and sizes in voxels"
         )
 
 
-def _per_dim(stack: xr.DataArray, option: Any, what: str) -> dict[str, Any]:
-    """An option for all spatial dims, or for those it names."""
-    return per_dim(option, spatial_dims(stack), what, known=stack.dims)
+def kernel_weights(
+    op: str, stack: xr.DataArray, kernel: Any, *, flip: bool
+) -> tuple[Array, tuple[Reach, ...]]:
+    """Return correlation weights with every axis of a stack, and their reach.
 
-
-def kernel_of(stack: xr.DataArray, kernel: Any, *, turned: bool) -> tuple[Array, tuple[Reach, ...]]:
-    """Weights with every axis of a stack, as they are correlated, and how far they reach.
-
-    ``turned`` for those of a convolution. The middle of an even length n is its element n // 2,
-    as scipy.ndimage has it.
+    ``flip`` them for a convolution. The centre of an even length n is its element n // 2, as in
+    scipy.ndimage.
     """
     dims = tuple(str(d) for d in stack.dims)
-    named = kernel if isinstance(kernel, xr.DataArray) else _named(stack, np.asarray(kernel))
-    own = dims_of(stack, named.dims, what="a kernel")
-    values = np.asarray(named.transpose(*(d for d in dims if d in own)).values)
+    named = kernel if isinstance(kernel, xr.DataArray) else _named(op, stack, np.asarray(kernel))
+    kernel_dims = dims_of(stack, named.dims, what=f"{op}: kernel")
+    values = np.asarray(named.transpose(*(d for d in dims if d in kernel_dims)).values)
     if values.dtype.kind not in "biuf" or values.size == 0 or not np.isfinite(values).all():
         raise LabelError(
-            f"a kernel has finite weights, one or more, got dtype={values.dtype} and "
+            f"{op}: kernel must hold finite weights, one or more, got dtype={values.dtype} and "
             f"shape={values.shape}"
         )
     lengths = tuple(named.sizes.get(d, 1) for d in dims)
     reach = tuple((n // 2, n - 1 - n // 2) for n in lengths)
     weights = values.astype(np.float64).reshape(lengths)
-    if turned:
+    if flip:
         return np.flip(weights).copy(), tuple((after, before) for before, after in reach)
     return weights, reach
 
 
-def _named(stack: xr.DataArray, kernel: Array) -> xr.DataArray:
-    """An array as weights along the last of the spatial dims."""
+def _named(op: str, stack: xr.DataArray, kernel: Array) -> xr.DataArray:
+    """Label an array of weights with the last of the spatial dims."""
     dims = spatial_dims(stack)
     if not 1 <= kernel.ndim <= len(dims):
         raise LabelError(
-            f"a kernel without names is for the last of the spatial dims {dims}, got "
-            f"shape={kernel.shape}; name its dims with xarray.DataArray(kernel, dims=...)"
+            f"{op}: kernel must have 1 to {len(dims)} axes, for the last of the spatial dims "
+            f"{dims}, got shape={kernel.shape}; name its dims with xarray.DataArray(kernel, "
+            f"dims=...)"
         )
     return xr.DataArray(kernel, dims=dims[len(dims) - kernel.ndim :])
 
 
-def correlated(
-    stack: xr.DataArray, weights: Array, reach: Sequence[Reach], border: Boundary, title: str
+def weighted(
+    op: str, stack: xr.DataArray, weights: Array, reach: Sequence[Reach], boundary: Boundary
 ) -> xr.DataArray:
-    """Weighted sums of neighbours, axis by axis where the weights are a product of rows."""
+    """Correlate a stack, axis by axis if the weights are separable."""
     rows = correlate.factors(weights)
     if rows is not None:
         taps = [None if len(r) == 1 and r[0] == 1 else r for r in rows]
-        return separated(stack, taps, reach, border, title)
-    border.require(stack, reach)
-    short = list(reach)
+        return separable(op, stack, taps, reach, boundary)
+    boundary.require(op, stack, reach)
+    folded_reach = list(reach)
     for axis, n in enumerate(stack.shape):
-        weights, short[axis] = shortened(weights, reach[axis], n, border.mode, axis)
+        weights, folded_reach[axis] = fold_weights(weights, reach[axis], n, boundary.mode, axis)
     dtype = float_of(stack.dtype)
     kernel = partial(correlate.correlate, weights=weights, dtype=dtype)
-    transformed = TRANSFORMED if np.count_nonzero(weights) >= MANY else 0.0
-    return bordered(kernel, stack, short, border, dtype, transformed, title, accepts_out=True)
+    scratch = TRANSFORM_BYTES if np.count_nonzero(weights) >= MIN_TRANSFORMED else 0.0
+    return filter_blocks(
+        op, kernel, stack, folded_reach, boundary, dtype, scratch, accepts_out=True
+    )
 
 
-def separated(
+def separable(
+    op: str,
     stack: xr.DataArray,
     taps: Sequence[Array | None],
     reach: Sequence[Reach],
-    border: Boundary,
-    title: str,
+    boundary: Boundary,
     dtype: np.dtype[Any] | None = None,
 ) -> xr.DataArray:
-    """Weighted sums along each axis that has weights."""
-    border.require(stack, reach)
+    """Correlate a stack along each axis that has weights."""
+    boundary.require(op, stack, reach)
     dtype = dtype or float_of(stack.dtype)
-    pairs = [
-        (None, (0, 0)) if w is None else shortened(w, r, n, border.mode)
+    folded = [
+        (None, (0, 0)) if w is None else fold_weights(w, r, n, boundary.mode)
         for w, r, n in zip(taps, reach, stack.shape, strict=True)
     ]
-    weights, short = [w for w, _ in pairs], [r for _, r in pairs]
-    if border.is_wide(stack, short):
-        return axis_by_axis(partial(_row_kernels, weights), stack, short, border, dtype, title)
-    axes = [a for a, w in enumerate(weights) if w is not None]
-    passes = 0 if separable.swept((2,) * stack.ndim, axes) else 2
-    between = max(arrays.kernel_float(t).itemsize for t in (stack.dtype, dtype))
-    kernel = partial(separable.separable, weights=tuple(weights), dtype=dtype)
-    scratch = float(passes * between)
-    return bordered(kernel, stack, short, border, dtype, scratch, title, accepts_out=True)
+    weights, folded_reach = tuple(w for w, _ in folded), [r for _, r in folded]
+    if boundary.is_wide(stack, folded_reach):
+        axis_kernel = partial(_axis_correlation, weights)
+        return filter_axis_by_axis(op, axis_kernel, stack, folded_reach, boundary, dtype)
+    kernel = partial(separable_kernels.separable, weights=weights, dtype=dtype)
+    by_axis = {a: w for a, w in enumerate(weights) if w is not None}
+    swept = separable_kernels.is_swept(stack.shape, by_axis)
+    scratch = 0.0 if swept else 2.0 * DOUBLE.itemsize
+    return filter_blocks(
+        op, kernel, stack, folded_reach, boundary, dtype, scratch, accepts_out=True
+    )
 
 
-def _row_kernels(weights: Sequence[Array | None], axis: int) -> tuple[Callable[..., Array], float]:
-    """The kernel along one axis, and what it makes of a constant 1."""
+def _axis_correlation(
+    weights: Sequence[Array | None], axis: int
+) -> tuple[Callable[..., Array], float]:
+    """Return the correlation along one axis and the sum of its weights."""
     taps = weights[axis]
     if taps is None:
         taps = np.ones(1)
-    return partial(separable.along, weights=taps, axis=axis, dtype=arrays.DOUBLE), taps.sum()
+    return partial(separable_kernels.along, weights=taps, axis=axis, dtype=DOUBLE), taps.sum()
 
 
-def smoothed(
-    stack: xr.DataArray, sigma: Sequence[float], truncate: float, border: Boundary
+def gaussian(
+    stack: xr.DataArray, sigma: Sequence[float], truncate: float, boundary: Boundary
 ) -> xr.DataArray:
-    """Gaussian means of scales in voxels."""
-    if not (is_number(truncate) and 0 < truncate < np.inf):
-        raise LabelError(f"a Gaussian is cut at truncate > 0 deviations, got {truncate=}")
-    _require_length("sigma times truncate", max(sigma) * float(truncate))
-    taps = [separable.gaussian_weights(s, truncate) if s > 0 else np.ones(1) for s in sigma]
+    """Smooth with standard deviations in voxels."""
+    if truncate <= 0:
+        raise LabelError(f"gaussian: truncate must be above 0 standard deviations, got {truncate}")
+    _require_length("gaussian", "sigma times truncate", max(sigma) * float(truncate))
+    taps = [separable_kernels.gaussian_weights(s, truncate) if s > 0 else np.ones(1) for s in sigma]
     reach = [(len(w) // 2, len(w) // 2) for w in taps]
-    given = [w if len(w) > 1 else None for w in taps]
-    return separated(stack, given, reach, border, "gaussian")
+    weights = [w if len(w) > 1 else None for w in taps]
+    return separable("gaussian", stack, weights, reach, boundary)
 
 
-def averaged(
-    stack: xr.DataArray, sizes: Sequence[int], border: Boundary, title: str = "uniform"
-) -> xr.DataArray:
-    """Means of windows; where one is longer than a period of its axis, as weighted sums."""
-    border.require(stack, _reach(sizes))
+def uniform(op: str, stack: xr.DataArray, sizes: Sequence[int], boundary: Boundary) -> xr.DataArray:
+    """Average windows; along axes with a shorter period than the window as weighted sums."""
+    boundary.require(op, stack, _reach(sizes))
     dtype = float_of(stack.dtype)
-    times, near = _times(stack, sizes, border)
-    taps = [None if len(t) == n else t / n for t, n in zip(times, sizes, strict=True)]
+    multiplicities, folded_reach = _multiplicities(stack, sizes, boundary)
+    taps = [
+        None if len(m) == n else m / n for m, n in zip(multiplicities, sizes, strict=True)
+    ]  # None where every voxel counts once
     if any(t is not None for t in taps):
-        short = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
-        reach = [(0, 0) if t is None else r for t, r in zip(taps, near, strict=True)]
-        between = dtype if max(short) == 1 else arrays.DOUBLE
-        found = separated(stack, taps, reach, border, title, between)
-        return found if max(short) == 1 else averaged(found, short, border, title).astype(dtype)
-    if border.is_wide(stack, _reach(sizes)):
-        kernels = partial(_window_kernels, sliding_window.means, sizes, dtype=arrays.DOUBLE)
-        return axis_by_axis(kernels, stack, _reach(sizes), border, dtype, title)
-    kernel = partial(sliding_window.means, sizes=tuple(sizes), dtype=dtype)
-    return bordered(kernel, stack, _reach(sizes), border, dtype, 8.0, title, accepts_out=True)
+        rest = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
+        reach = [(0, 0) if t is None else r for t, r in zip(taps, folded_reach, strict=True)]
+        if max(rest) == 1:
+            return separable(op, stack, taps, reach, boundary, dtype)
+        sums = separable(op, stack, taps, reach, boundary, DOUBLE)
+        return uniform(op, sums, rest, boundary).astype(dtype)
+    if boundary.is_wide(stack, _reach(sizes)):
+        kernels = partial(_axis_window, sliding_window.mean, sizes, dtype=DOUBLE)
+        return filter_axis_by_axis(op, kernels, stack, _reach(sizes), boundary, dtype)
+    kernel = partial(sliding_window.mean, sizes=tuple(sizes), dtype=dtype)
+    return filter_blocks(op, kernel, stack, _reach(sizes), boundary, dtype, 8.0, accepts_out=True)
 
 
-def extreme(
-    stack: xr.DataArray, sizes: Sequence[int], border: Boundary, title: str
+def extremum(
+    op: str,
+    stack: xr.DataArray,
+    sizes: Sequence[int],
+    boundary: Boundary,
+    kernel: Callable[..., Array],
 ) -> xr.DataArray:
-    """Least or greatest values of windows, by the name of a kernel."""
-    border.require(stack, _reach(sizes))
-    times, reach = _times(stack, sizes, border)
-    short, found = tuple(len(t) for t in times), getattr(sliding_window, title)
-    if border.is_wide(stack, reach):
-        kernels = partial(_window_kernels, found, short)
-        return axis_by_axis(kernels, stack, reach, border, stack.dtype, title)
-    width = float(max(4, stack.dtype.itemsize))
-    kernel = partial(found, sizes=short)
-    return bordered(kernel, stack, reach, border, stack.dtype, width, title, accepts_out=True)
+    """Return the minimum or maximum of windows, by ``kernel``."""
+    boundary.require(op, stack, _reach(sizes))
+    multiplicities, reach = _multiplicities(stack, sizes, boundary)
+    folded = tuple(len(m) for m in multiplicities)
+    if boundary.is_wide(stack, reach):
+        kernels = partial(_axis_window, kernel, folded)
+        return filter_axis_by_axis(op, kernels, stack, reach, boundary, stack.dtype)
+    scratch = float(max(4, stack.dtype.itemsize))
+    return filter_blocks(
+        op, partial(kernel, sizes=folded), stack, reach, boundary, stack.dtype, scratch,
+        accepts_out=True,
+    )  # fmt: skip
 
 
-def _window_kernels(
+def _axis_window(
     kernel: Callable[..., Array], sizes: Sequence[int], axis: int, **options: Any
 ) -> tuple[Callable[..., Array], float]:
-    """The kernel of windows along one axis, and what it makes of a constant 1."""
-    own = tuple(n if a == axis else 1 for a, n in enumerate(sizes))
-    return partial(kernel, sizes=own, **options), 1.0
+    """Return the kernel of windows along one axis, and 1: it keeps a constant."""
+    axis_sizes = tuple(n if a == axis else 1 for a, n in enumerate(sizes))
+    return partial(kernel, sizes=axis_sizes, **options), 1.0
 
 
-def ranked(
-    stack: xr.DataArray, sizes: Sequence[int], rank: int, border: Boundary, title: str
+def rank(
+    op: str, stack: xr.DataArray, sizes: Sequence[int], number: int, boundary: Boundary
 ) -> xr.DataArray:
-    """Values of a rank, from 0, in windows."""
-    border.require(stack, _reach(sizes))
-    times, reach = _times(stack, sizes, border)
-    short = tuple(len(t) for t in times)
-    own = None if short == tuple(sizes) else tuple(t.astype(np.int64) for t in times)
-    kernel = partial(rank_kernels.ranked, sizes=short, rank=rank, times=own)
+    """Return value ``number``, ascending from 0, of windows."""
+    boundary.require(op, stack, _reach(sizes))
+    multiplicities, reach = _multiplicities(stack, sizes, boundary)
+    folded = tuple(len(m) for m in multiplicities)
+    counts = None
+    if folded != tuple(sizes):
+        counts = tuple(m.astype(np.int64) for m in multiplicities)
+    kernel = partial(rank_kernels.select_rank, sizes=folded, rank=number, multiplicities=counts)
     scratch = 4.0 * max(2, stack.dtype.itemsize)
-    return bordered(kernel, stack, reach, border, stack.dtype, scratch, title)
+    return filter_blocks(op, kernel, stack, reach, boundary, stack.dtype, scratch)
 
 
-def _times(
-    stack: xr.DataArray, sizes: Sequence[int], border: Boundary
+def _multiplicities(
+    stack: xr.DataArray, sizes: Sequence[int], boundary: Boundary
 ) -> tuple[list[Array], list[Reach]]:
-    """How often windows have the voxels at each place along each axis, and how far these are."""
-    ones = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
-    pairs = [shortened(w, r, n, border.mode) for w, r, n in ones]
-    return [w for w, _ in pairs], [r for _, r in pairs]
+    """Return how often a window holds the voxel at each distance, per axis, and the reach."""
+    axes = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
+    folded = [fold_weights(w, r, n, boundary.mode) for w, r, n in axes]
+    return [w for w, _ in folded], [r for _, r in folded]
 
 
-def passed(
+def bandpass(
     stack: xr.DataArray,
     dims: Sequence[str],
     shortest: float | None,
     longest: float | None,
     edge: float,
 ) -> xr.DataArray:
-    """Whole volumes through a band of wavelengths."""
-    steps = _steps(stack, dims)
-    longer, shorter = np.inf if longest is None else longest, shortest or 0.0
-    lengths = [w for w in (shortest, longest) if w is not None]
-    if not lengths or not all(0 < w < np.inf for w in lengths) or shorter >= longer:
+    """Filter whole volumes to a band of wavelengths."""
+    steps = _spacing_in_one_unit(stack, dims)
+    wavelengths = [w for w in (shortest, longest) if w is not None]
+    low, high = shortest or 0.0, np.inf if longest is None else longest
+    if not wavelengths or min(wavelengths) <= 0 or low >= high:
         raise LabelError(
-            f"a band is of wavelengths above 0, shortest < longest, one of them or both, got "
-            f"{shortest=} and {longest=}"
+            f"bandpass: shortest and longest must be wavelengths above 0 with shortest < longest, "
+            f"one of them or both, got {shortest=} and {longest=}"
         )
-    if not 0 <= edge < np.inf:
-        raise LabelError(f"edges are 0 or more Fourier pixels wide, got {edge=}")
+    if edge < 0:
+        raise LabelError(f"bandpass: edge must be 0 or more Fourier pixels, got {edge}")
     pixel = max(1 / (stack.sizes[d] * h) for d, h in zip(dims, steps, strict=True))
     dtype = float_of(stack.dtype)
     kernel = partial(
-        bandpass.bandpass, axes=tuple(stack.dims.index(d) for d in dims), steps=steps,
-        band=(1 / longer, np.inf if shortest is None else 1 / shortest), edge=edge * pixel,
+        bandpass_kernels.bandpass, axes=tuple(stack.dims.index(d) for d in dims), spacing=steps,
+        band=(1 / high, np.inf if shortest is None else 1 / shortest), edge=edge * pixel,
         dtype=dtype,
     )  # fmt: skip
-    return blockwise(kernel, stack, core=dims, dtype=dtype, scratch=BANDED, title="bandpass")
+    return blockwise(
+        kernel, stack, core=dims, dtype=dtype, scratch=BANDPASS_BYTES, title="bandpass"
+    )
 
 
-def _steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
-    """Distances of voxels along ``dims``, which have one unit."""
+def _spacing_in_one_unit(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
+    """Return the distances of voxels along ``dims``; raise LabelError if their units differ."""
     if not dims:
-        raise LabelError(f"a volume has one dim or more, got {dims} of {stack.dims}")
+        raise LabelError(f"bandpass: dim must name one dim or more of {stack.dims}, got {dims}")
     empty = {d: 0 for d in dims if stack.sizes[d] == 0}
     if empty:
-        raise LabelError(f"a volume has one voxel or more along each of {tuple(dims)}, got {empty}")
+        raise LabelError(
+            f"bandpass: stack must have one voxel or more along {tuple(dims)}, got {empty}"
+        )
     units = {d: unit_of(stack, d) for d in dims}
     if len(set(units.values())) > 1:
-        raise LabelError(f"wavelengths are in one unit of length, got {units}; convert them")
+        raise LabelError(
+            f"bandpass: dim must name dims with one unit of length, got {units}; convert the "
+            f"coordinates"
+        )
     return tuple(abs(spacing(stack, d)) for d in dims)
 
 
