@@ -16,7 +16,7 @@ from lazyvol.kernels.derivatives.outputs import (
     write_fields,
 )
 from lazyvol.kernels.filters.separable import gaussian_weights, separable
-from lazyvol.kernels.filters.wide_windows import axis_by_axis
+from lazyvol.kernels.filters.wide_windows import correlate_axis_by_axis
 from lazyvol.kernels.geometry.splines import BoundaryMode
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,7 +80,7 @@ def of_whole_volumes(
     def compute(volume: Array, out: Array) -> None:
         gradient = [np.asarray(volume[..., n], np.float64) for n in range(volume.shape[-1])]
         fields = [
-            None if a < 0 else axis_by_axis(gradient[a] * gradient[b], weights, mode, 0.0)
+            None if a < 0 else correlate_axis_by_axis(gradient[a] * gradient[b], weights, mode, 0.0)
             for a, b in _component_pairs(len(gradient))
         ]
         write_fields([None if f is None else f.reshape(-1) for f in fields], task, out)
