@@ -67,9 +67,9 @@ def gaussian(
         for each in the order z, y, x, or a mapping from dims to numbers. A dim with 0 is not
         filtered.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
     truncate
@@ -119,9 +119,9 @@ def uniform(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -169,9 +169,9 @@ def minimum(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -218,9 +218,9 @@ def maximum(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -267,9 +267,9 @@ def median(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -318,9 +318,9 @@ def percentile(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -371,9 +371,9 @@ def rank(
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -428,9 +428,9 @@ def convolve(
         Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
         Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -476,9 +476,9 @@ def correlate(
         Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
         Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -526,9 +526,9 @@ def laplace(
     dim
         Dims along which differences are taken; the spatial dims by default.
     mode
-        How the stack continues beyond its border (module help): ``"reflect"``, ``"mirror"``,
-        ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels whose window lies
-        in the stack.
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
+        whose window lies in the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
