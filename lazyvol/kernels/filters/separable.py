@@ -131,10 +131,10 @@ def _volume_shape(shape: Sequence[int], weighted: int, step: int) -> tuple[int, 
     return (shape[0], shape[1], after) if after > 1 else (1, shape[0], shape[1])
 
 
-def _result_dtype(own: np.dtype[Any], dtype: np.dtype[Any] | None) -> np.dtype[Any]:
+def _result_dtype(input_dtype: np.dtype[Any], dtype: np.dtype[Any] | None) -> np.dtype[Any]:
     if dtype is not None:
         return np.dtype(dtype)
-    return own if own.kind == "f" else DOUBLE
+    return input_dtype if own.kind == "f" else DOUBLE
 
 
 def _native(weights: Array) -> Array:

@@ -132,8 +132,8 @@ def correlate_axis_by_axis(
         if axis_weights is None:
             continue
         half = len(axis_weights) // 2
-        taps, own = fold_weights(axis_weights, (half, half), volume.shape[axis], mode)
-        reach = [own if a == axis else (0, 0) for a in range(volume.ndim)]
+        taps, folded = fold_weights(axis_weights, (half, half), volume.shape[axis], mode)
+        reach = [folded if a == axis else (0, 0) for a in range(volume.ndim)]
         volume = along(pad(volume, reach, mode, fill), taps, axis, dtype=DOUBLE)
         fill = fill * float(axis_weights.sum())
     return np.asarray(volume, DOUBLE)

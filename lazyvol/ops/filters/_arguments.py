@@ -51,14 +51,14 @@ def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
 
 def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
     """Return standard deviations in voxels along every axis, 0 where there is none."""
-    given = per_dim(sigma, spatial_dims(stack), "sigma", known=stack.dims)
-    wrong = {d: s for d, s in given.items() if not (is_number(s) and 0 <= s < np.inf)}
+    deviations = per_dim(sigma, spatial_dims(stack), "sigma", known=stack.dims)
+    wrong = {d: s for d, s in deviations.items() if not (is_number(s) and 0 <= s < np.inf)}
     if wrong:
         raise LabelError(
             f"{op}: sigma must be 0 or more and finite, got {wrong}; give it in the unit of the "
             f"coordinates"
         )
-    voxels = {d: float(s) / abs(spacing(stack, d)) for d, s in given.items()}
+    voxels = {d: float(s) / abs(spacing(stack, d)) for d, s in deviations.items()}
     return tuple(voxels.get(str(d), 0.0) for d in stack.dims)
 
 
