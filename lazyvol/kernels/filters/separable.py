@@ -134,7 +134,7 @@ def _volume_shape(shape: Sequence[int], weighted: int, step: int) -> tuple[int, 
 def _result_dtype(input_dtype: np.dtype[Any], dtype: np.dtype[Any] | None) -> np.dtype[Any]:
     if dtype is not None:
         return np.dtype(dtype)
-    return input_dtype if own.kind == "f" else DOUBLE
+    return input_dtype if input_dtype.kind == "f" else DOUBLE
 
 
 def _native(weights: Array) -> Array:
