@@ -39,11 +39,11 @@ def distance_rows(n: int = 96, box: int = 32) -> list[list[str]]:
     stack, flat = lv.as_stack(array), array.reshape(n, -1)
     rows = []
     for metric, name in (("euclidean", "euclidean"), ("ncc", "correlation")):
-        found = timed({
+        seconds = timed({
             "lazyvol": lambda metric=metric: lv.clustering.distances(stack, metric=metric),
             "scipy cdist": lambda name=name: cdist(flat, flat, name),
         })  # fmt: skip
-        rows.append(row(f"distances {metric}, {n} x {box}^3", found))
+        rows.append(row(f"distances {metric}, {n} x {box}^3", seconds))
     return rows
 
 
@@ -56,8 +56,8 @@ def gram_row(n: int = 256, box: int = 32) -> list[str]:
         wide = flat.astype(np.float64)
         return wide @ wide.T
 
-    found = timed({"lazyvol": lambda: lv.clustering.distances(stack), "numpy x @ x.T": bare})
-    return row(f"distances beside the bare product, {n} x {box}^3", found)
+    seconds = timed({"lazyvol": lambda: lv.clustering.distances(stack), "numpy x @ x.T": bare})
+    return row(f"distances beside the bare product, {n} x {box}^3", seconds)
 
 
 def component_row(n: int = 200, box: int = 32, count: int = 8) -> list[str]:
@@ -69,38 +69,38 @@ def component_row(n: int = 200, box: int = 32, count: int = 8) -> list[str]:
         centred = lazy - lazy.mean(0)
         dask.compute(*da.linalg.svd_compressed(centred.T, count, n_power_iter=2))
 
-    found = timed({
+    seconds = timed({
         "lazyvol": lambda: lv.clustering.components(stack, count),
         "numpy svd": lambda: np.linalg.svd(flat - flat.mean(0), full_matrices=False),
         "dask svd_compressed (approximate)": by_dask,
     })  # fmt: skip
-    return row(f"{count} components, {n} x {box}^3", found)
+    return row(f"{count} components, {n} x {box}^3", seconds)
 
 
 def unmix_row() -> list[str]:
     image = np.random.default_rng(0).random((2048, 2048, 3), dtype=np.float32)
     matrix = np.array([[1.0, 0.3, 0.1], [0.2, 0.9, 0.4], [0.0, 0.5, 1.2]])
     stack = xr.DataArray(image, dims=("y", "x", "channel"))
-    found = timed({
+    seconds = timed({
         "lazyvol": lambda: lv.unmixing.unmix(stack, matrix),
         "numpy image @ inv": lambda: image @ np.linalg.inv(matrix).astype(np.float32),
         "numpy in float64": lambda: (image @ np.linalg.inv(matrix)).astype(np.float32),
     })  # fmt: skip
-    return row("unmix 2048 x 2048 x 3", found)
+    return row("unmix 2048 x 2048 x 3", seconds)
 
 
 def whiten_row(n: int = 4000, p: int = 512) -> list[str]:
     samples = correlated(n, p)
     stack = lv.as_stack(samples, dims=("k", "feature"))
-    found = timed({
+    seconds = timed({
         "lazyvol": lambda: lv.intensity.whiten(stack), "numpy svd": lambda: numpys(samples)
     })  # fmt: skip
-    return row(f"whiten {n} x {p}", found)
+    return row(f"whiten {n} x {p}", seconds)
 
 
-def row(name: str, found: dict[str, float]) -> list[str]:
-    own = found["lazyvol"]
-    others = [f"{way} {s:.3f} s, {s / own:.1f}x" for way, s in found.items() if way != "lazyvol"]
+def row(name: str, result: dict[str, float]) -> list[str]:
+    own = result["lazyvol"]
+    others = [f"{way} {s:.3f} s, {s / own:.1f}x" for way, s in result.items() if way != "lazyvol"]
     return [name, f"{own:.3f} s", "; ".join(others)]
 
 
@@ -110,12 +110,12 @@ def row(name: str, found: dict[str, float]) -> list[str]:
 def correlated(n: int, p: int) -> np.ndarray:
     """Samples like images: neighbours alike, deviations over three decades."""
     rng = np.random.default_rng(1)
-    found = rng.standard_normal((n, p), dtype=np.float32)
+    result = rng.standard_normal((n, p), dtype=np.float32)
     fall = (1 / np.arange(1, p // 2 + 2)).astype(np.float32)
     for at in range(0, n, 5000):
-        part = np.fft.rfft(found[at : at + 5000], axis=1) * fall
-        found[at : at + 5000] = np.fft.irfft(part, p, axis=1)
-    return 100 * found + 120
+        part = np.fft.rfft(result[at : at + 5000], axis=1) * fall
+        result[at : at + 5000] = np.fft.irfft(part, p, axis=1)
+    return 100 * result + 120
 
 
 def numpys(samples: np.ndarray) -> np.ndarray:
@@ -137,8 +137,8 @@ def whitened(folder: Path) -> None:
     """From disk to disk."""
     target = folder / "white.zarr"
     with dask.config.set(num_workers=THREADS):
-        found = lv.intensity.whiten(lv.open(stored(folder)))
-        lv.save(found, target, overwrite=True, memory="1GiB")
+        result = lv.intensity.whiten(lv.open(stored(folder)))
+        lv.save(result, target, overwrite=True, memory="1GiB")
 
 
 def by_numpy(folder: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures of all tests."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[object]:
-    """A cluster of two threads in this process, on loopback alone."""
+    """Return a client of a cluster with two threads in this process, on loopback alone."""
     from distributed import Client
 
     with Client(

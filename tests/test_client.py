@@ -1,4 +1,4 @@
-"""Clusters: what they listen on, what they refuse, and progress."""
+"""Clusters: their ports, options and errors, and progress bars."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from tests.plan.clusters import status_of
 
 
 def listening() -> set[str]:
-    """Addresses that this process and those below it listen on."""
+    """Return the addresses on which this process and its children listen."""
     process = psutil.Process()
     family = [process, *process.children(recursive=True)]
     return {c.laddr.ip for p in family for c in p.net_connections() if c.status == "LISTEN"}
@@ -28,12 +28,12 @@ def client():
         yield made
 
 
-def test_nothing_listens_beyond_this_machine(client):
+def test_ports_listen_on_loopback_alone(client):
     assert listening() <= {"127.0.0.1", "::1"}
     assert "127.0.0.1" in listening()
 
 
-def test_the_local_cluster_is_as_asked(client):
+def test_local_cluster_has_the_threads_and_memory_asked_for(client):
     (worker,) = client.scheduler_info()["workers"].values()
     assert worker["nthreads"] == 2
     assert worker["memory_limit"] == 2**30
@@ -48,9 +48,9 @@ def test_the_dashboard_answers_on_loopback_without_the_proxy(client):
 def test_workers_run_one_thread_a_task(client):
     import os
 
-    found = client.run(lambda: {n: os.environ.get(n) for n in ("OMP_NUM_THREADS",
+    result = client.run(lambda: {n: os.environ.get(n) for n in ("OMP_NUM_THREADS",
                                                                "NUMBA_NUM_THREADS")})  # fmt: skip
-    assert [*found.values()] == [{"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}]
+    assert [*result.values()] == [{"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}]
 
 
 def test_lazy_results_are_computed_on_the_client(client):
@@ -58,14 +58,14 @@ def test_lazy_results_are_computed_on_the_client(client):
     stack = lv.as_stack(da.from_array(values, chunks=(2, 3, 5, 7)))
     stream = io.StringIO()
     with progress_bar("average", stream=stream):
-        found = lv.stats.mean(stack).compute()
-    np.testing.assert_allclose(found, values.mean(0))
+        average = lv.stats.mean(stack).compute()
+    np.testing.assert_allclose(average, values.mean(0))
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
     assert stream.getvalue().rstrip().endswith("s")
     assert "100%" in stream.getvalue()
 
 
-def test_a_screening_on_a_cluster_is_that_of_threads(client, tmp_path):
+def test_screening_on_a_cluster_equals_screening_on_threads(client, tmp_path):
     values = np.random.default_rng(0).normal(size=(12, 5, 7, 11)).astype(np.float32)
     on_cluster = screen(lv.as_stack(da.from_array(values, chunks=(3, 5, 7, 11))), tmp_path / "a")
     local = screen(lv.as_stack(values), tmp_path / "b")
@@ -105,7 +105,7 @@ def test_refusals(address, options, error, message):
         connect(address, **options)
 
 
-def test_an_address_where_nothing_answers_is_one_error():
+def test_unreachable_address_raises_cluster_error():
     import dask
 
     with (

@@ -1,4 +1,4 @@
-"""The package's own names: errors, version, types."""
+"""Names of the package: errors, version, type marker."""
 
 from importlib.metadata import version
 from importlib.resources import files
@@ -8,12 +8,12 @@ import pytest
 import lazyvol as lv
 
 
-def test_errors_are_at_hand_and_of_one_tree():
+def test_all_errors_derive_from_lazyvol_error():
     assert lv.LazyvolError is lv.errors.LazyvolError
-    found = [e for e in vars(lv.errors).values() if isinstance(e, type)]
-    found = [e for e in found if not issubclass(e, Warning)]
-    assert len(found) > 10
-    assert all(issubclass(e, lv.LazyvolError) for e in found)
+    errors = [e for e in vars(lv.errors).values() if isinstance(e, type)]
+    errors = [e for e in errors if not issubclass(e, Warning)]
+    assert len(errors) > 10
+    assert all(issubclass(e, lv.LazyvolError) for e in errors)
     with pytest.raises(ValueError, match="got 'a'"):
         lv.filters.gaussian([[1.0, 2.0]], "a")
 

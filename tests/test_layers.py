@@ -1,4 +1,4 @@
-"""The layers of the house: who may import whom, and how long a file may be."""
+"""The layers: which module may import which, and how long a file may be."""
 
 import ast
 import sys
@@ -12,7 +12,7 @@ from tests.paths import ROOT
 PACKAGE = ROOT / "lazyvol"
 LONGEST = 400
 
-#: what each inner layer may import of ours; a module on its own is a layer too
+#: what each inner layer may import from lazyvol; a single module can be a layer
 INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
     "lazyvol.voxels": ("lazyvol.errors",),
@@ -32,9 +32,9 @@ INNER: dict[str, tuple[str, ...]] = {
         "lazyvol.plan.blas_threads", "lazyvol.stack", "lazyvol.errors",
     ),
 }  # fmt: skip
-#: where files meet plans: open and save; format readers know neither
+#: modules of io that may import all of plan: open and save; readers may not
 DOORS = ("lazyvol.io", "lazyvol.io.save_result")
-#: what each may import of others', beside the standard library
+#: which packages each layer may import, beside the standard library
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
     "lazyvol.voxels": ("numpy", "xarray"),
@@ -60,12 +60,12 @@ def within(name: str, layer: str) -> bool:
 
 
 def layer_of(name: str) -> str | None:
-    """Inner layer of a module; None for the outer shell."""
+    """Return the inner layer of a module; None for the outer shell."""
     return next((layer for layer in INNER if within(name, layer)), None)
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Everything that a file imports anywhere in it, as modules."""
+    """Yield all modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -80,7 +80,7 @@ INNER_MODULES = [name for name in MODULES if layer_of(name)]
 
 
 @pytest.mark.parametrize("name", INNER_MODULES)
-def test_imports_go_one_way(name):
+def test_imports_follow_the_layers(name):
     layer = layer_of(name)
     ours = {i for i in imported(MODULES[name]) if within(i, "lazyvol")}
     allowed = (*INNER[layer], "lazyvol.plan") if name in DOORS else INNER[layer]
@@ -89,14 +89,14 @@ def test_imports_go_one_way(name):
 
 
 @pytest.mark.parametrize("name", [n for n in INNER_MODULES if layer_of(n) in OUTSIDE])
-def test_each_layer_knows_few_packages(name):
+def test_layers_import_allowed_packages_only(name):
     others = {i.partition(".")[0] for i in imported(MODULES[name])} - {"lazyvol"}
     wrong = others - set(sys.stdlib_module_names) - set(OUTSIDE[layer_of(name)])
     assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
 def test_operations_build_no_graphs():
-    """Listed above, and said again because it is the point of the waist."""
+    """This follows from ``OUTSIDE``, and is tested on its own because the design rests on it."""
     for name, path in MODULES.items():
         if within(name, "lazyvol.ops") or within(name, "lazyvol.kernels"):
             assert not {"dask", "distributed"} & {i.partition(".")[0] for i in imported(path)}
@@ -106,16 +106,18 @@ def test_operations_build_no_graphs():
 def test_no_file_is_too_long(name):
     text = MODULES[name].read_text(encoding="utf-8")
     lines = len(text.splitlines()) - prose(ast.parse(text))
-    assert lines <= LONGEST, f"{name} has {lines} lines of code: a layer or a noun is missing"
+    assert lines <= LONGEST, f"{name} has {lines} lines of code: split it by idea"
 
 
 def prose(tree: ast.Module) -> int:
-    """Lines of docstrings."""
+    """Return the number of lines of docstrings."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    said = [n.body[0] for n in ast.walk(tree) if isinstance(n, kinds) and ast.get_docstring(n)]
-    return sum(node.end_lineno - node.lineno + 1 for node in said)
+    docstrings = [
+        n.body[0] for n in ast.walk(tree) if isinstance(n, kinds) and ast.get_docstring(n)
+    ]
+    return sum(node.end_lineno - node.lineno + 1 for node in docstrings)
 
 
-def test_there_is_no_drawer_for_everything():
-    drawers = {"utils", "util", "helpers", "common", "core", "misc"}
-    assert not [n for n in MODULES if drawers & set(n.split("."))]
+def test_no_module_has_a_catch_all_name():
+    catch_all = {"utils", "util", "helpers", "common", "core", "misc"}
+    assert not [n for n in MODULES if catch_all & set(n.split("."))]

@@ -1,4 +1,4 @@
-"""Arrays at the door of operations: plain ones get labels, masked ones a mask, others a refusal."""
+"""Array arguments: plain arrays get labels, masked arrays a mask, and others are refused."""
 
 from doctest import DocTestFinder
 from importlib import import_module
@@ -22,17 +22,17 @@ STACK = lv.as_stack(A, voxel_size=2.0, unit="angstrom")
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_every_operation_has_the_door(topic):
+def test_every_public_function_checks_its_arguments(topic):
     module = import_module(f"lazyvol.{topic}" if topic == "plots" else f"lazyvol.ops.{topic}")
     doors = {getattr(module, n): n for n in module.__all__ if hasattr(getattr(module, n), "checks")}
     assert sorted(doors.values()) == sorted(module.__all__)
 
 
-def test_examples_behind_the_door_are_found():
+def test_doctests_of_operations_are_collected():
     from lazyvol.ops import stats
 
-    found = {t.name.rpartition(".")[2] for t in DocTestFinder().find(stats) if t.examples}
-    assert set(stats.__all__) <= found
+    result = {t.name.rpartition(".")[2] for t in DocTestFinder().find(stats) if t.examples}
+    assert set(stats.__all__) <= result
 
 
 @pytest.mark.parametrize("backing", ["numpy", "dask", "list", "big-endian"])
@@ -44,13 +44,13 @@ def test_plain_arrays_get_labels(backing, ndim):
         "big-endian": array.astype(">f8"),
     }[backing]  # fmt: skip
     dims = ("k", "z", "y", "x")[4 - ndim :]
-    found = lv.stats.mean(plain, dims[0])
-    assert found.dims == dims[1:]
-    assert (found.chunks is None) == (backing != "dask")
-    np.testing.assert_allclose(found.values, array.mean(0), rtol=1e-13)
+    average = lv.stats.mean(plain, dims[0])
+    assert average.dims == dims[1:]
+    assert (average.chunks is None) == (backing != "dask")
+    np.testing.assert_allclose(average.values, array.mean(0), rtol=1e-13)
 
 
-def test_a_row_is_a_number_for_each_particle():
+def test_a_list_of_numbers_is_one_per_particle():
     assert lv.stats.mean([1.0, 2.0, 6.0]).item() == 3.0
 
 
@@ -59,31 +59,31 @@ def test_plain_masks_take_the_labels_of_the_stack():
     flags = FLAGS[:, :, 3:]
     expected = np.where(flags, A[..., 3:], np.nan)
     for mask in (flags, da.from_array(flags), flags.tolist()):
-        found = lv.stats.mean(part, ("z", "y", "x"), mask=mask)
-        np.testing.assert_allclose(found.values, np.nanmean(expected, (1, 2, 3)), rtol=1e-12)
+        result = lv.stats.mean(part, ("z", "y", "x"), mask=mask)
+        np.testing.assert_allclose(result.values, np.nanmean(expected, (1, 2, 3)), rtol=1e-12)
     whole = np.broadcast_to(flags, part.shape)
-    found = lv.stats.mean(part, ("z", "y", "x"), mask=whole)
-    np.testing.assert_allclose(found.values, np.nanmean(expected, (1, 2, 3)), rtol=1e-12)
-    found = lv.scores.mse(part, A[0, ..., 3:])
-    np.testing.assert_allclose(found.values, ((A - A[0])[..., 3:] ** 2).mean((1, 2, 3)))
+    result = lv.stats.mean(part, ("z", "y", "x"), mask=whole)
+    np.testing.assert_allclose(result.values, np.nanmean(expected, (1, 2, 3)), rtol=1e-12)
+    result = lv.scores.mse(part, A[0, ..., 3:])
+    np.testing.assert_allclose(result.values, ((A - A[0])[..., 3:] ** 2).mean((1, 2, 3)))
 
 
 def test_a_plain_mask_of_an_image_lies_along_y_and_x():
     image = xr.DataArray(A[0, :3], dims=("channel", "y", "x")).transpose("y", "x", "channel")
-    found = lv.masks.mean(image, FLAGS[0])
-    np.testing.assert_allclose(found.values, [a[FLAGS[0]].mean() for a in A[0, :3]])
+    means = lv.masks.mean(image, FLAGS[0])
+    np.testing.assert_allclose(means.values, [a[FLAGS[0]].mean() for a in A[0, :3]])
 
 
 @pytest.mark.parametrize(
-    ("shape", "mask", "told"),
+    ("shape", "mask", "message"),
     [
         (SHAPE, (6, 5), "fits none"),
         (SHAPE, (3,), "fits none"),
         ((5, 4, 4, 5), (5,), r"fits \('x',\) and \('k',\)"),
     ],
 )
-def test_a_plain_mask_that_fits_in_no_way_or_two_is_refused(shape, mask, told):
-    with pytest.raises(LabelError, match=f"mean: mask .*{told}.*as_stack"):
+def test_plain_mask_without_a_unique_fit_is_refused(shape, mask, message):
+    with pytest.raises(LabelError, match=f"mean: mask .*{message}.*as_stack"):
         lv.stats.mean(np.ones(shape), mask=np.ones(mask, bool))
 
 
@@ -92,41 +92,41 @@ def test_a_plain_mask_that_fits_in_no_way_or_two_is_refused(shape, mask, told):
 def test_masked_voxels_do_not_count(lazy, dtype):
     masked = np.ma.masked_array((10 * A).astype(dtype), A > 0.5)
     stack = da.ma.masked_array(da.from_array(masked.data, chunks=3), A > 0.5) if lazy else masked
-    found = lv.stats.mean(stack, ("z", "y", "x"))
+    average = lv.stats.mean(stack, ("z", "y", "x"))
     expected = masked.astype("f8").mean((1, 2, 3))
     rtol = 1e-6 if dtype == "float32" else 1e-12
-    np.testing.assert_allclose(found.values, expected, rtol=rtol)
+    np.testing.assert_allclose(average.values, expected, rtol=rtol)
     both = lv.stats.mean(stack, ("z", "y", "x"), mask=FLAGS)
     expected = np.ma.masked_array(masked.astype("f8"), masked.mask | ~FLAGS).mean((1, 2, 3))
     np.testing.assert_allclose(both.values, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_a_mask_behind_labels_is_not_lost(lazy):
+def test_masked_array_inside_a_data_array_keeps_its_mask(lazy):
     masked = np.ma.masked_array(A, A > 0.5)
     plain = da.ma.masked_array(da.from_array(A, chunks=3), A > 0.5) if lazy else masked
     stack = xr.DataArray(A, dims=STACK.dims)
-    stack.variable._data = plain  # where xarray itself is not asked, which would make NaN of it
-    found = lv.stats.mean(stack, ("z", "y", "x"))
-    np.testing.assert_allclose(found.values, masked.mean((1, 2, 3)), rtol=1e-12)
+    stack.variable._data = plain  # bypasses xarray, which would fill it with NaN
+    average = lv.stats.mean(stack, ("z", "y", "x"))
+    np.testing.assert_allclose(average.values, masked.mean((1, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(
         lv.filters.maximum(stack, 1).values, np.where(A > 0.5, np.nan, A), rtol=0
     )
 
 
-def test_masked_voxels_are_nan_where_no_option_says_what_counts():
+def test_masked_voxels_are_nan_without_a_mask_option():
     masked = np.ma.masked_array(np.arange(5), [0, 0, 1, 0, 0]).reshape(1, 1, 5)
-    found = lv.filters.maximum(masked, 1)
-    np.testing.assert_array_equal(found.values.ravel(), [0, 1, np.nan, 3, 4])
+    result = lv.filters.maximum(masked, 1)
+    np.testing.assert_array_equal(result.values.ravel(), [0, 1, np.nan, 3, 4])
     np.testing.assert_array_equal(lv.as_stack(masked).values.ravel(), [0, 1, np.nan, 3, 4])
     np.testing.assert_array_equal(lv.as_stack(da.from_array(masked)).values, lv.as_stack(masked))
     with pytest.raises(LabelError, match="fill it"):
         lv.masks.dilate(np.ma.masked_array(FLAGS, FLAGS), radius=1.0)
 
 
-def test_axes_by_number_are_refused_by_name():
-    told = r"mean: dim must name dims of the stack, got 0; .*'z', 'y', 'x'\), axis 0 is 'k'"
-    with pytest.raises(LabelError, match=told):
+def test_axis_numbers_are_refused_with_dim_names():
+    message = r"mean: dim must name dims of the stack, got 0; .*'z', 'y', 'x'\), axis 0 is 'k'"
+    with pytest.raises(LabelError, match=message):
         lv.stats.mean(A, 0)
     with pytest.raises(LabelError, match="axis -1 is 'x', axis 1 is 'z'"):
         lv.stats.mean(STACK, dim=(-1, 1))
@@ -135,7 +135,7 @@ def test_axes_by_number_are_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("stack", "told"),
+    ("stack", "message"),
     [
         (None, "pass a stack"),
         ("volume.mrc", r"lazyvol\.open\(path\)"),
@@ -157,9 +157,9 @@ def test_axes_by_number_are_refused_by_name():
         ([[1.0], [2.0, 3.0]], "as_stack"),
     ],
 )
-def test_what_is_no_stack_is_refused_in_words(stack, told):
+def test_unsupported_stacks_are_refused_with_a_remedy(stack, message):
     for op in (lv.stats.mean, lv.intensity.center, lv.scores.mse):
-        with pytest.raises(LabelError, match=rf"^{op.__name__}: stack must .*{told}"):
+        with pytest.raises(LabelError, match=rf"^{op.__name__}: stack must .*{message}"):
             op(stack)
 
 
@@ -169,10 +169,10 @@ def test_lazy_arrays_of_unknown_length_are_refused_with_labels_too():
         lv.stats.mean(xr.DataArray(lazy[lazy[:, 0, 0, 0] > 0], dims=STACK.dims))
 
 
-def test_complex_numbers_pass_where_results_are_right():
+def test_operations_declared_complex_accept_complex():
     z = A + 1j * A[::-1]
-    found = lv.masks.apply(lv.as_stack(z), FLAGS, 0.0)
-    np.testing.assert_array_equal(found.values, np.where(FLAGS, z, 0))
+    result = lv.masks.apply(lv.as_stack(z), FLAGS, 0.0)
+    np.testing.assert_array_equal(result.values, np.where(FLAGS, z, 0))
     chosen = lv.masks.select(lv.as_stack(z), FLAGS)["values"]
     np.testing.assert_array_equal(chosen.values, z[:, FLAGS].ravel())
 
@@ -183,9 +183,9 @@ def test_numbers_for_operations_with_other_dims():
     where = np.array([[0.0, 1.0], [1.0, 1.2]])
     np.testing.assert_array_equal(lv.density.points(where, like=(2, 2)).values, [[0, 1], [0, 1]])
     image = np.ones((8, 8, 3))
-    found = lv.unmixing.mix(image, np.diag([1.0, 2.0, 3.0]))
-    assert found.dims == ("y", "x", "channel")
-    np.testing.assert_array_equal(found.values, image * [1, 2, 3])
+    result = lv.unmixing.mix(image, np.diag([1.0, 2.0, 3.0]))
+    assert result.dims == ("y", "x", "channel")
+    np.testing.assert_array_equal(result.values, image * [1, 2, 3])
     one_each = np.zeros((4, 3))
     one_each[:, 0] = np.arange(4)
     rolled = lv.registration.shift(A, one_each, order=1, mode="wrap")
@@ -193,6 +193,6 @@ def test_numbers_for_operations_with_other_dims():
 
 
 @pytest.mark.parametrize("name", ["b", "mask"])
-def test_refusals_are_of_the_one_tree(name):
+def test_refusals_are_lazyvol_errors(name):
     with pytest.raises(LazyvolError):
         lv.clustering.distances(A, **{name: "x"})

@@ -1,4 +1,4 @@
-"""Every option of every operation, given what it is not: a result or a refusal in words."""
+"""Wrong values of every option of every operation give a result or a LazyvolError."""
 
 import inspect
 from importlib import import_module
@@ -22,7 +22,7 @@ RAGGED = lv.masks.select(S, F)
 EACH = S.mean(("z", "y", "x"))
 SHAPE = (5, 5, 6)
 
-#: what each operation needs; by default its first parameter is a stack
+#: valid arguments of each operation; by default its first parameter is a stack
 NEEDED: dict[str, dict[str, Any]] = {
     "clustering.clusters": {"tree": TREE, "n": 2}, "clustering.condensed": {"matrix": DISTANCES},
     "clustering.linkage": {"matrix": DISTANCES}, "clustering.components": {"stack": S, "n": 1},
@@ -71,7 +71,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "unmixing.unmix": {"mixed": V, "matrix": np.eye(6)},
 }  # fmt: skip
 
-#: an object, once, as its address stands in names of tests
+#: wrong values by name
 WRONG: dict[str, Any] = {
     "None": None, "text": "x", "object": object(), "list": [], "mapping": {}, "nan": np.nan,
     "-1": -1, "1.5": 1.5, "1j": 1j, "array": np.array([1, 2]), "nothing": "", "bool": True,
@@ -81,11 +81,11 @@ WRONG: dict[str, Any] = {
 
 
 def operations() -> dict[str, Any]:
-    found = {}
+    result = {}
     for topic in TOPICS:
         module = import_module(f"lazyvol.{topic}" if topic == "plots" else f"lazyvol.ops.{topic}")
-        found |= {f"{topic}.{n}": getattr(module, n) for n in module.__all__}
-    return found
+        result |= {f"{topic}.{n}": getattr(module, n) for n in module.__all__}
+    return result
 
 
 OPS = operations()
@@ -115,7 +115,7 @@ def test_wrong_values_give_a_result_or_a_refusal(name):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: lv.filters.gaussian(V, "a"), "sigma must be a finite number, a mapping.*got 'a'"),
         (lambda: lv.filters.gaussian(V, {"z": np.nan}), "sigma must be .*got {'z': nan}"),
@@ -133,8 +133,8 @@ def test_wrong_values_give_a_result_or_a_refusal(name):
         (lambda: lv.plots.slices(V, ax=3), "ax must be an Axes or None, got 3"),
     ],
 )  # fmt: skip
-def test_refusals_name_the_option_the_rule_and_the_value(call, told):
-    with pytest.raises(OptionError, match=rf"^\w+: {told}"):
+def test_refusals_name_the_option_the_rule_and_the_value(call, message):
+    with pytest.raises(OptionError, match=rf"^\w+: {message}"):
         call()
 
 
@@ -167,7 +167,7 @@ def test_refusals_name_the_option_the_rule_and_the_value(call, told):
          lambda: lv.synthetic.noise(SHAPE, dtype="float64").compute()),
     ],
 )  # fmt: skip
-def test_values_of_numpy_are_as_good_as_those_of_python(call, plain):
+def test_numpy_scalars_equal_python_scalars(call, plain):
     xr.testing.assert_identical(call(), plain())
 
 
@@ -188,7 +188,7 @@ def test_python_itself_refuses_missing_and_unknown_options():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"dims": "zyx"}, "dims must name each of the 3 axes once, got 'zyx'"),
         ({"dims": ("z", "z", "x")}, "once, got"),
@@ -204,8 +204,8 @@ def test_python_itself_refuses_missing_and_unknown_options():
         ({"unit": 3}, "unit must be a word"),
     ],
 )
-def test_labels_that_make_no_sense_are_refused(options, told):
-    with pytest.raises((LabelError, OptionError), match=f"as_stack: .*{told}"):
+def test_invalid_labels_are_refused(options, message):
+    with pytest.raises((LabelError, OptionError), match=f"as_stack: .*{message}"):
         lv.as_stack(np.ones((4, 5, 6)), **options)
 
 
@@ -216,7 +216,7 @@ def test_only_numbers_are_labelled(array):
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 3), (9, 5, 6, 4), (5, 6, 7, 3)])
-def test_colours_are_not_taken_for_a_dim_of_space(shape):
+def test_a_colour_axis_is_not_taken_for_x(shape):
     with pytest.raises(LabelError, match="may be colours"):
         lv.as_stack(np.ones(shape))
     dims = ("k", "z", "y", "x")[4 - len(shape) :]

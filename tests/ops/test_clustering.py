@@ -1,4 +1,4 @@
-"""Distances, trees, clusters and components: edges, digits, reads and memory."""
+"""Distances, trees, clusters and components: edge cases, accuracy, reads and memory."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ SCIPY = {"euclidean": "euclidean", "cosine": "cosine", "ncc": "correlation"}
 
 
 def foreign(array: np.ndarray, grid: object) -> xr.DataArray:
-    """Blocks that someone's own graph makes, and that a task has to be handed."""
+    """Return a stack whose blocks are computed by dask, not by lazyvol."""
     return labelled(da.from_array(array, chunks=grid).map_blocks(np.copy, dtype=array.dtype))
 
 
@@ -40,7 +40,7 @@ def flat(a: np.ndarray) -> np.ndarray:
 
 
 def exact(a: np.ndarray) -> np.ndarray:
-    """Distances by differences, in the widest floats there are."""
+    """Return Euclidean distances from differences, in long double."""
     x = a.reshape(len(a), -1).astype(np.longdouble)
     return np.array([[np.sqrt(((p - q) ** 2).sum()) for q in x] for p in x])
 
@@ -50,16 +50,16 @@ def exact(a: np.ndarray) -> np.ndarray:
 
 @given(chunkings(), st.sampled_from(tuple(SCIPY)), st.integers(1, 9))
 @MORE
-def test_blocks_of_a_foreign_graph_give_scipys_distances(grid, metric, columns):
+def test_distances_of_computed_blocks_equal_scipys(grid, metric, columns):
     array = values("float64")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairwise, "FOREIGN_TASK", 12000 * columns)  # squares of one volume and more
         patch.setattr(pairwise, "COLUMNS", columns)
-        found = C.distances(foreign(array, grid), metric=metric).compute()
+        distances = C.distances(foreign(array, grid), metric=metric).compute()
     expected = cdist(flat(array), flat(array), SCIPY[metric])
-    np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-14)
-    np.testing.assert_array_equal(found.values, found.values.T)
-    assert not np.diagonal(found.values).any()
+    np.testing.assert_allclose(distances.values, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(distances.values, distances.values.T)
+    assert not np.diagonal(distances.values).any()
 
 
 @given(
@@ -67,7 +67,7 @@ def test_blocks_of_a_foreign_graph_give_scipys_distances(grid, metric, columns):
     st.integers(1, 7), st.integers(1, 7), st.sampled_from([64, 2**14]), st.booleans(),
 )  # fmt: skip
 @MORE
-def test_strips_of_stored_volumes_give_scipys_distances(chunks, workers, columns, tile, other):
+def test_distances_of_stored_volumes_equal_scipys(chunks, workers, columns, tile, other):
     array = values("float64")
     stack = stored(array, chunks)
     second = stored(array[2:6] + 1, chunks) if other else None
@@ -77,9 +77,9 @@ def test_strips_of_stored_volumes_give_scipys_distances(chunks, workers, columns
         patch.setattr(pairwise, "COLUMNS", columns)
         patch.setattr(pairwise_distances, "STRETCH_BYTES", 8 * 64 * 14)
         with lv.limited(None, workers=workers):
-            found = C.distances(stack, second)
+            distances = C.distances(stack, second)
     expected = cdist(flat(array), flat(array[2:6] + 1 if other else array))
-    np.testing.assert_allclose(found.values, expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(distances.values, expected, rtol=1e-12, atol=1e-14)
 
 
 @given(masks(), st.sampled_from(("euclidean", "ncc")))
@@ -91,28 +91,28 @@ def test_only_voxels_in_the_mask_count(mask, metric):
             C.distances(labelled(array), mask=mask)
         return
     inside = np.broadcast_to(mask.values, array.shape[1:])
-    found = C.distances(stored(array, (2, 5, 6, 13)), metric=metric, mask=mask).values
+    distances = C.distances(stored(array, (2, 5, 6, 13)), metric=metric, mask=mask).values
     if not inside.any():
-        assert (found == 0).all() if metric == "euclidean" else np.isnan(found).all()
+        assert (distances == 0).all() if metric == "euclidean" else np.isnan(distances).all()
         return
     with np.errstate(invalid="ignore"):
         expected = cdist(array[:, inside], array[:, inside], SCIPY[metric])
     if inside.sum() > 1:
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(distances, expected, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4, -3e7])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_near_duplicates_keep_their_digits(dtype, offset):
-    """The products of two alike cancel: 16 digits of 1e4^2 leave none of 1e-9^2."""
+    """Squares of nearly equal volumes cancel: 16 digits of 1e4^2 leave none of 1e-9^2."""
     rng = np.random.default_rng(1)
     base = (rng.normal(size=(5, 7, 11)) + offset).astype(dtype)
     steps = [0, 1e-9, 1e-6, 1e-3, 0.1, 1.0]
     array = np.stack([base + (s * rng.normal(size=base.shape)).astype(dtype) for s in steps])
     array = array.astype(dtype)
     array[1, 2, 3, 4] = np.nextafter(array[0, 2, 3, 4], np.asarray(np.inf, dtype))
-    found = C.distances(lv.as_stack(array.astype(np.float64))).values
-    np.testing.assert_allclose(found, exact(array).astype(np.float64), rtol=1e-13)
+    distances = C.distances(lv.as_stack(array.astype(np.float64))).values
+    np.testing.assert_allclose(distances, exact(array).astype(np.float64), rtol=1e-13)
     single = C.distances(lv.as_stack(array)).values
     np.testing.assert_allclose(single, exact(array).astype(dtype), rtol=16 * np.finfo(dtype).eps)
 
@@ -123,53 +123,53 @@ def test_equal_volumes_are_0_apart_and_small_angles_have_digits():
     turned = base + 1e-7 * rng.normal(size=base.shape)
     stack = lv.as_stack(np.stack([base, base, 3 * base, turned]))
     for metric in ("euclidean", "cosine", "ncc", "tanimoto"):
-        found = C.distances(stack, metric=metric).values
-        assert found[0, 1] == 0
-        assert not np.diagonal(found).any()
+        distances = C.distances(stack, metric=metric).values
+        assert distances[0, 1] == 0
+        assert not np.diagonal(distances).any()
     x, y = (v.astype(np.longdouble).ravel() for v in (base, turned))
     x, y = x / np.sqrt((x * x).sum()), y / np.sqrt((y * y).sum())
     angle = float(((x - y) ** 2).sum() / 2)
     assert C.distances(stack, metric="cosine").values[0, 3] == pytest.approx(angle, rel=1e-6)
 
 
-def test_offsets_and_contrasts_do_not_part_what_correlates():
+def test_ncc_distance_ignores_offset_and_contrast():
     rng = np.random.default_rng(9)
     base = rng.normal(size=(3, 5, 7))
     near = base + 1e-6 * rng.normal(size=base.shape)
-    found = C.distances(lv.as_stack(np.stack([base, near + 50, 3 * base - 7])), metric="ncc")
+    distances = C.distances(lv.as_stack(np.stack([base, near + 50, 3 * base - 7])), metric="ncc")
     expected = C.distances(lv.as_stack(np.stack([base, near])), metric="ncc").values[0, 1]
     assert 0 < expected < 1e-11
-    assert found.values[0, 1] == pytest.approx(expected, rel=1e-3)
-    assert found.values[0, 2] < 1e-15
+    assert distances.values[0, 1] == pytest.approx(expected, rel=1e-3)
+    assert distances.values[0, 2] < 1e-15
 
 
-def test_a_correlation_far_from_0_is_right():
+def test_ncc_of_data_far_from_0_is_accurate():
     array = values("float64") + 1e6
-    found = C.distances(lv.as_stack(array), metric="ncc").values
+    distances = C.distances(lv.as_stack(array), metric="ncc").values
     expected = 1 - np.corrcoef(flat(values("float64")))
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_allclose(distances, expected, atol=1e-9)
 
 
-def test_what_has_no_direction_has_no_angle():
+def test_distances_from_zero_and_constant_volumes_are_nan():
     array = values("float64").copy()
     array[3] = 0
     array[4] = 0.1  # whose mean is not 0.1
-    found = {m: C.distances(lv.as_stack(array), metric=m).values for m in ("cosine", "ncc")}
-    assert np.isnan(found["cosine"][3]).all()
-    assert np.isfinite(found["cosine"][4, :3]).all()
-    assert np.isnan(found["ncc"][3:5]).all()
+    result = {m: C.distances(lv.as_stack(array), metric=m).values for m in ("cosine", "ncc")}
+    assert np.isnan(result["cosine"][3]).all()
+    assert np.isfinite(result["cosine"][4, :3]).all()
+    assert np.isnan(result["ncc"][3:5]).all()
     assert C.distances(lv.as_stack(0 * array), metric="tanimoto").values.max() == 0
     assert C.distances(lv.as_stack(array > 1e9), metric="jaccard").values.max() == 0
 
 
-def test_nan_stays_with_its_volume():
+def test_nan_affects_its_own_volume_alone():
     array = values("float32").copy()
     array[2, 1, 1, 1] = np.nan
     for metric in ("euclidean", "cosine", "ncc", "tanimoto"):
-        found = C.distances(lv.as_stack(array), metric=metric).values
-        assert np.isnan(found[2]).all()
-        assert np.isnan(found[:, 2]).all()
-        assert np.isfinite(np.delete(np.delete(found, 2, 0), 2, 1)).all()
+        distances = C.distances(lv.as_stack(array), metric=metric).values
+        assert np.isnan(distances[2]).all()
+        assert np.isnan(distances[:, 2]).all()
+        assert np.isfinite(np.delete(np.delete(distances, 2, 0), 2, 1)).all()
 
 
 @pytest.mark.parametrize("dtype", [">f4", ">i2", "int64", "bool"])
@@ -178,9 +178,9 @@ def test_other_types_and_layouts(dtype):
     turned = np.asfortranarray(array)
     expected = cdist(flat(array), flat(array))
     for a in (array, turned):
-        found = C.distances(labelled(a))
-        assert found.dtype == (np.float32 if array.dtype.kind == "f" else np.float64)
-        np.testing.assert_allclose(found.values, expected, rtol=1e-6)
+        distances = C.distances(labelled(a))
+        assert distances.dtype == (np.float32 if array.dtype.kind == "f" else np.float64)
+        np.testing.assert_allclose(distances.values, expected, rtol=1e-6)
 
 
 def test_tables_images_and_channels_are_volumes_too():
@@ -196,10 +196,10 @@ def test_tables_images_and_channels_are_volumes_too():
 
 def test_two_stacks_of_different_types_and_numbers():
     a, b = values("float32"), values("int16")[:3]
-    found = C.distances(labelled(a), labelled(b))
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found.values, cdist(flat(a), flat(b)), rtol=1e-12)
-    assert "score" in found.coords
+    distances = C.distances(labelled(a), labelled(b))
+    assert distances.dtype == np.float64
+    np.testing.assert_allclose(distances.values, cdist(flat(a), flat(b)), rtol=1e-12)
+    assert "score" in distances.coords
 
 
 def test_each_volume_is_read_as_often_as_the_plan_says():
@@ -209,11 +209,11 @@ def test_each_volume_is_read_as_often_as_the_plan_says():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairwise, "HOLD", 4 * pairwise_distances.STRETCH_BYTES + BLAS_BYTES + 2**17)
         READS[token].clear()
-        found = C.distances(stack)
-        told = lv.explain(found).bytes_read
-        np.testing.assert_allclose(found.values, cdist(flat(array), flat(array)), rtol=1e-6)
-    assert elements_read(token) * 4 == told
-    assert array.nbytes < told <= 12 * array.nbytes
+        distances = C.distances(stack)
+        planned = lv.explain(distances).bytes_read
+        np.testing.assert_allclose(distances.values, cdist(flat(array), flat(array)), rtol=1e-6)
+    assert elements_read(token) * 4 == planned
+    assert array.nbytes < planned <= 12 * array.nbytes
     READS[token].clear()
     C.distances(stack).compute()
     assert elements_read(token) == array.size  # all of it fits: once
@@ -221,9 +221,9 @@ def test_each_volume_is_read_as_often_as_the_plan_says():
 
 def test_a_slice_of_the_matrix_and_its_tasks():
     stack = stored(values("float32"), (1, 5, 6, 13))
-    found = C.distances(stack)
-    assert lv.explain(found).tasks <= 2
-    np.testing.assert_array_equal(found[2, 4:].values, found.values[2, 4:])
+    distances = C.distances(stack)
+    assert lv.explain(distances).tasks <= 2
+    np.testing.assert_array_equal(distances[2, 4:].values, distances.values[2, 4:])
 
 
 def test_5000_volumes_of_64_fit_a_gibibyte():
@@ -242,7 +242,7 @@ def test_5000_volumes_of_64_fit_a_gibibyte():
 
 
 def test_memory_stays_within_the_budget(tmp_path):
-    """A quarter of the stack fits; two tasks at once, in a process of its own."""
+    """A quarter of the stack fits; two tasks run at once, in a separate process."""
     rng = np.random.default_rng(5)
     lv.save(lv.as_stack(rng.normal(size=(100, 56, 56, 56)).astype("f4")), tmp_path / "s.zarr")
     script = f"""
@@ -253,21 +253,20 @@ def test_memory_stays_within_the_budget(tmp_path):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
         before = status("VmRSS")
         with lv.limited("210MiB", workers=2):
-            found = lv.clustering.distances(lv.open({str(tmp_path / "s.zarr")!r}))
-            told = lv.explain(found).peak_bytes
-            found.compute()
-        print(status("VmHWM") - before, told)
+            distances = lv.clustering.distances(lv.open({str(tmp_path / "s.zarr")!r}))
+            planned = lv.explain(distances).peak_bytes
+            distances.compute()
+        print(status("VmHWM") - before, planned)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    root = ROOT
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    assert done.returncode == 0, done.stderr
-    taken, told = map(int, done.stdout.split())
-    assert taken <= told <= 210 * 2**20
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert process.returncode == 0, process.stderr
+    peak, planned = map(int, process.stdout.split())
+    assert peak <= planned <= 210 * 2**20
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"metric": "manhattan"}, "metric must be one of"),
         ({"metric": "jaccard"}, "boolean volumes"),
@@ -277,12 +276,12 @@ def test_memory_stays_within_the_budget(tmp_path):
         ({"b": lv.as_stack(values("float32")[:, 0], dims=("k", "y", "x"))}, "same dims"),
     ],
 )
-def test_what_has_no_distance_is_refused(options, told):
-    with pytest.raises((LabelError, OptionError), match=told):
+def test_invalid_volumes_and_metrics_are_refused(options, message):
+    with pytest.raises((LabelError, OptionError), match=message):
         C.distances(lv.as_stack(values("float32")), **options)
 
 
-def test_stacks_are_of_real_volumes():
+def test_unsupported_stacks_are_refused():
     with pytest.raises(LabelError, match="must not have the dim 'k_other'"):
         C.distances(lv.as_stack(np.ones((2, 3)), dims=("k", "k_other")))
     with pytest.raises(LabelError, match="along 'k'"):
@@ -297,7 +296,7 @@ def test_stacks_are_of_real_volumes():
 
 
 @pytest.mark.parametrize("method", ["single", "complete", "average", "weighted", "ward"])
-def test_a_square_matrix_is_never_a_table_of_observations(method):
+def test_a_square_matrix_is_taken_as_distances(method):
     array = values("float64")
     matrix = C.distances(labelled(array))
     expected = hierarchy.linkage(pdist(flat(array)), method)
@@ -323,7 +322,7 @@ def put(row: int, column: int, value: float):
 
 @pytest.mark.parametrize("verb", [C.condensed, C.linkage])
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (put(2, 5, 1.0), r"at \(2, 5\)"),
         (put(3, 3, 1.0), "1 at 3 on the diagonal"),
@@ -332,12 +331,12 @@ def put(row: int, column: int, value: float):
         (put(6, 0, -3.0), r"-3 at \(6, 0\)"),
     ],
 )
-def test_what_is_no_distance_matrix_is_refused(verb, edit, told):
-    with pytest.raises((LabelError, OptionError), match=told):
+def test_invalid_distance_matrices_are_refused(verb, edit, message):
+    with pytest.raises((LabelError, OptionError), match=message):
         verb(broken(edit))
 
 
-def test_rounding_does_not_make_a_matrix_unsymmetric():
+def test_rounding_errors_of_a_matrix_are_accepted():
     def edit(matrix):
         matrix[0, 1] *= 1 + 1e-15
         matrix[2, 2] = 1e-14
@@ -345,7 +344,7 @@ def test_rounding_does_not_make_a_matrix_unsymmetric():
     C.linkage(broken(edit))
 
 
-def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
+def test_a_lazy_matrix_is_checked_when_it_is_computed():
     lazy = C.condensed(broken(put(2, 5, 1.0)).chunk({"k": 2}))
     with pytest.raises(LabelError, match=r"make one with clustering\.linkage"):
         lv.clustering.clusters(xr.Dataset({"distance": ("merge", [1.0])}), n=1)
@@ -354,7 +353,7 @@ def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
 
 
 @pytest.mark.parametrize(
-    ("matrix", "told"),
+    ("matrix", "message"),
     [
         (np.ones((3, 4)), "square"),
         (np.ones(7), r"n \(n - 1\) / 2 distances if it is condensed, got 7"),
@@ -362,8 +361,8 @@ def test_a_fault_in_a_lazy_matrix_is_told_when_it_is_made():
         (np.ones((2, 2, 2)), "square"),
     ],
 )
-def test_shapes_of_no_distance_matrix_are_refused(matrix, told):
-    with pytest.raises((LabelError, OptionError), match=told):
+def test_matrices_of_wrong_shape_are_refused(matrix, message):
+    with pytest.raises((LabelError, OptionError), match=message):
         C.linkage(xr.DataArray(matrix))
 
 
@@ -372,15 +371,15 @@ def test_methods_are_scipys():
         C.linkage(C.distances(labelled(values("float32"))), "mean")
 
 
-def test_facts_of_particles_reach_their_clusters():
+def test_coordinates_of_particles_are_kept_by_clusters():
     stack = labelled(values("float32"))
     tree = C.linkage(C.distances(stack))
     assert tree.column.values.tolist() == ["left", "right", "distance", "size"]
-    found = C.clusters(tree, n=3)
-    assert found.score.identical(stack.score.drop_vars("session").assign_coords(session="a7"))
-    assert len(np.unique(found)) == 3
+    clusters = C.clusters(tree, n=3)
+    assert clusters.score.identical(stack.score.drop_vars("session").assign_coords(session="a7"))
+    assert len(np.unique(clusters)) == 3
     plain = C.clusters(tree.tree, n=3)
-    np.testing.assert_array_equal(plain.values, found.values)
+    np.testing.assert_array_equal(plain.values, clusters.values)
 
 
 def test_clusters_by_distance_and_by_number():
@@ -393,7 +392,7 @@ def test_clusters_by_distance_and_by_number():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({}, "n or distance must be given"),
         ({"n": 2, "distance": 1.0}, "n or distance must be given"),
@@ -402,9 +401,9 @@ def test_clusters_by_distance_and_by_number():
         ({"distance": np.nan}, "0 or more"),
     ],
 )
-def test_cuts_that_make_no_clusters_are_refused(options, told):
+def test_invalid_cuts_are_refused(options, message):
     tree = C.linkage(C.distances(labelled(values("float32"))))
-    with pytest.raises((LabelError, OptionError), match=told):
+    with pytest.raises((LabelError, OptionError), match=message):
         C.clusters(tree, **options)
     with pytest.raises(LabelError, match="tree must be"):
         C.clusters(tree.tree[:, :2], n=2)
@@ -413,13 +412,13 @@ def test_cuts_that_make_no_clusters_are_refused(options, told):
 # components ------------------------------------------------------------------------------------
 
 
-def checked(found: xr.Dataset, x: np.ndarray, n: int, rtol: float) -> None:
+def checked(result: xr.Dataset, x: np.ndarray, n: int, rtol: float) -> None:
     expected = decomposition(x, n)
     for name in ("scores", "variance", "ratio", "average"):
         scale = abs(expected[name]).max()
-        got = found[name].values.reshape(expected[name].shape)
+        got = result[name].values.reshape(expected[name].shape)
         np.testing.assert_allclose(got, expected[name], atol=rtol * scale)
-    volumes = found.volumes.values.reshape(n, -1)
+    volumes = result.volumes.values.reshape(n, -1)
     np.testing.assert_allclose(volumes, expected["volumes"], atol=rtol)
 
 
@@ -441,38 +440,38 @@ def test_few_large_volumes_are_decomposed_by_their_distances():
             checked(C.components(stack, 3).compute(), flat(array), 3, 1e-8)
 
 
-def test_components_build_the_stack_again():
+def test_components_reconstruct_the_stack():
     rng = np.random.default_rng(7)
     table = rng.normal(size=(12, 3)) @ rng.normal(size=(3, 60)) + 4
     stack = lv.as_stack(table.reshape(12, 3, 4, 5))
-    found = C.components(stack, 6)  # of which three exist
-    assert not found.scores.values[:, 3:].any()
-    assert not found.volumes.values[3:].any()
-    again = found.average + xr.dot(found.scores, found.volumes, dim="component")
+    pca = C.components(stack, 6)  # of which three exist
+    assert not pca.scores.values[:, 3:].any()
+    assert not pca.volumes.values[3:].any()
+    again = pca.average + xr.dot(pca.scores, pca.volumes, dim="component")
     np.testing.assert_allclose(again.transpose(*stack.dims), stack, atol=1e-10)
-    assert found.ratio.sum().item() == pytest.approx(1)
+    assert pca.ratio.sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("count", [7, 900])
-def test_components_of_what_the_mask_lets_through(count):
+def test_components_of_masked_voxels(count):
     rng = np.random.default_rng(8)
     array = rng.normal(size=(count, 3, 5, 7)) * rng.uniform(0.5, 3, size=(3, 5, 7))
     flags = rng.random((5, 7)) < 0.5
     array[:, :, ~flags] = np.nan if count == 7 else 1e3
     mask = lv.as_stack(flags, dims=("y", "x"))
-    found = C.components(lv.as_stack(array), 3, mask=mask)
+    pca = C.components(lv.as_stack(array), 3, mask=mask)
     expected = decomposition(array[:, :, flags].reshape(count, -1), 3)
-    np.testing.assert_allclose(found.scores.values, expected["scores"], atol=1e-9)
-    assert not found.volumes.values[:, :, ~flags].any()
-    inside = found.volumes.values[:, :, flags].reshape(3, -1)
+    np.testing.assert_allclose(pca.scores.values, expected["scores"], atol=1e-9)
+    assert not pca.volumes.values[:, :, ~flags].any()
+    inside = pca.volumes.values[:, :, flags].reshape(3, -1)
     np.testing.assert_allclose(inside, expected["volumes"], atol=1e-9)
 
 
-def test_a_nan_leaves_no_component():
+def test_a_nan_makes_all_components_nan():
     array = values("float32").copy()
     array[0, 0, 0, 0] = np.nan
-    found = C.components(lv.as_stack(array), 2)
-    assert np.isnan(found.scores.values).all()
+    pca = C.components(lv.as_stack(array), 2)
+    assert np.isnan(pca.scores.values).all()
     assert C.components(lv.as_stack(np.ones((4, 2, 3, 5))), 2).ratio.values.tolist() == [0, 0]
 
 
@@ -484,21 +483,21 @@ def test_components_are_read_in_two_passes():
 
 
 @pytest.mark.parametrize("n", [0, 7])
-def test_no_more_components_than_there_are(n):
+def test_too_many_components_are_refused(n):
     with pytest.raises(LabelError, match="n must be 1 to 6"):
         C.components(labelled(values("float32")), n)
     with pytest.raises(LabelError, match="along 'k'"):
         C.components(lv.as_stack(np.ones((2, 3, 4))), 1)
 
 
-def test_facts_and_units_of_components():
-    found = C.components(labelled(values("float32")), 2)
-    assert found.scores.attrs["units"] == "e"
-    assert found.variance.attrs["units"] == "e^2"
-    assert "units" not in found.volumes.attrs
-    assert found.volumes.x.attrs["units"] == "angstrom"
-    assert "score" in found.scores.coords
-    assert {found[name].dtype for name in found} == {np.dtype("float32")}
+def test_coordinates_and_units_of_components():
+    pca = C.components(labelled(values("float32")), 2)
+    assert pca.scores.attrs["units"] == "e"
+    assert pca.variance.attrs["units"] == "e^2"
+    assert "units" not in pca.volumes.attrs
+    assert pca.volumes.x.attrs["units"] == "angstrom"
+    assert "score" in pca.scores.coords
+    assert {pca[name].dtype for name in pca} == {np.dtype("float32")}
 
 
 # real ------------------------------------------------------------------------------------------
@@ -511,6 +510,6 @@ def test_ribosomes_against_scipy():
     for metric, name in SCIPY.items():
         expected = cdist(table, table, name)
         np.fill_diagonal(expected, 0)
-        found = C.distances(stack, metric=metric)
-        np.testing.assert_allclose(found.values, expected, atol=1e-6 * expected.max())
+        distances = C.distances(stack, metric=metric)
+        np.testing.assert_allclose(distances.values, expected, atol=1e-6 * expected.max())
     checked(C.components(stack, 3).compute(), table, 3, 1e-4)

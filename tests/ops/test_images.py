@@ -1,4 +1,4 @@
-"""Images (y, x) and stacks of images in operations and plots, and sizes as people write them."""
+"""Images (y, x) and stacks of images in operations and plots, and the forms of sizes."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def images(k=3, dtype=np.float64):
     return lv.as_stack(a, dims=("k", *IMAGE), voxel_size=(2.0, 1.5), unit="angstrom")
 
 
-def each(found):
-    return found.data_vars if isinstance(found, xr.Dataset) else {"": found}
+def each(result):
+    return result.data_vars if isinstance(result, xr.Dataset) else {"": result}
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -48,9 +48,9 @@ def test_one_image_is_the_first_of_a_stack(name):
 @pytest.mark.parametrize("dims", [("k", *IMAGE), (*IMAGE, "channel"), ("t", *IMAGE)])
 def test_defaults_are_the_spatial_dims_present(dims):
     a = np.random.default_rng(3).normal(size=(4, 5, 6))
-    found = lv.intensity.center(lv.as_stack(a, dims=dims))
+    result = lv.intensity.center(lv.as_stack(a, dims=dims))
     axes = tuple(dims.index(d) for d in IMAGE)
-    np.testing.assert_allclose(found.values, a - a.mean(axes, keepdims=True), atol=1e-14)
+    np.testing.assert_allclose(result.values, a - a.mean(axes, keepdims=True), atol=1e-14)
     norm = lv.stats.norm(lv.as_stack(a, dims=dims))
     np.testing.assert_allclose(norm.values, np.sqrt((a**2).sum(axes)), rtol=1e-14)
 
@@ -69,8 +69,8 @@ def test_missing_dims_are_refused_by_name():
 @pytest.mark.parametrize("of", [tuple, list, np.array])
 def test_sizes_are_in_the_order_of_the_spatial_dims(of):
     v = lv.as_stack(np.random.default_rng(0).normal(size=(2, 7, 9, 10)), voxel_size=(2, 1, 1))
-    found = lv.filters.gaussian(v, of((2.0, 2.0, 1.0)))
-    np.testing.assert_allclose(found, ndi.gaussian_filter(v.values, (0, 1, 2, 1)), atol=1e-12)
+    result = lv.filters.gaussian(v, of((2.0, 2.0, 1.0)))
+    np.testing.assert_allclose(result, ndi.gaussian_filter(v.values, (0, 1, 2, 1)), atol=1e-12)
     i = images()
     expected = ndi.uniform_filter(i.values, (1, 3, 5))
     np.testing.assert_allclose(lv.filters.uniform(i, of((3, 5))), expected, atol=1e-12)
@@ -141,7 +141,7 @@ def colours():
     return lv.as_stack(a, dims=(*IMAGE, "channel"))
 
 
-def test_every_picture_draws_images():
+def test_every_plot_draws_images():
     s = images()
     one, rgb = s.isel(k=0), colours()
     shown = plots.slices(one)

@@ -1,4 +1,4 @@
-"""Stacks beside each other: their positions, units and particles must agree."""
+"""Operations on two stacks require the same positions, units and names of particles."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ BESIDE = {
 
 @pytest.mark.parametrize("chunks", [None, 2])
 @pytest.mark.parametrize("op", BESIDE.values(), ids=BESIDE)
-def test_what_was_cropped_elsewhere_is_refused(op, chunks):
+def test_masks_of_another_crop_are_refused(op, chunks):
     own, mask = stack().isel(LEFT), flags().isel(RIGHT)
     own = own if chunks is None else own.chunk(k=chunks)
     with pytest.raises(LabelError, match=r"positions along 'x' .* 0 to 6 angstrom and 8 to 14"):
@@ -99,7 +99,7 @@ def test_units_and_voxel_sizes_must_agree():
     assert agree(stack().isel(lone), flags().isel(lone))
 
 
-def test_turned_and_irregular_positions():
+def test_reversed_and_irregular_positions():
     back = {"x": slice(None, None, -1)}
     assert not agree(stack(), flags().isel(back))
     assert agree(stack().isel(back), flags().isel(back))
@@ -108,29 +108,33 @@ def test_turned_and_irregular_positions():
     assert not agree(stack().isel(some), flags().isel(x=[0, 2, 5]))
 
 
-def test_particles_must_be_the_same_ones():
+def test_names_of_particles_must_agree():
     named = stack().assign_coords(k=[3, 4, 5, 6])
     assert agree(named, named.isel(k=slice(None)))
     assert agree(named, stack())
     assert not agree(named, named.isel(k=[0, 1, 3, 2]))
     with pytest.raises(LabelError, match="labels 'k' of both must be equal, got 5 and 6 at"):
         lv.scores.mse(named, named.isel(k=[0, 1, 3, 2]), leave_one_out=False)
-    told = stack().assign_coords(particle=("k", ["a", "b", "c", "d"]), half=("k", [0, 1, 0, 1]))
-    assert not agree(told, told.isel(k=[1, 0, 2, 3]))
-    assert agree(told, told.assign_coords(half=("k", [1, 0, 1, 0])))  # tells no particle apart
-    assert agree(told, told.assign_coords(particle=("k", ["a", "a", "c", "d"])))
+    described = stack().assign_coords(
+        particle=("k", ["a", "b", "c", "d"]), half=("k", [0, 1, 0, 1])
+    )
+    assert not agree(described, described.isel(k=[1, 0, 2, 3]))
+    assert agree(
+        described, described.assign_coords(half=("k", [1, 0, 1, 0]))
+    )  # repeated, so no names
+    assert agree(described, described.assign_coords(particle=("k", ["a", "a", "c", "d"])))
     angles = xr.DataArray(np.zeros((4, 3)), {"k": [6, 5, 4, 3]}, ("k", "angle"))
     with pytest.raises(LabelError, match="rotations must fit the stack: labels 'k'"):
         lv.registration.rotate(named, angles)
 
 
-def test_distances_are_between_other_particles():
+def test_distances_accept_stacks_of_different_particles():
     named = stack().assign_coords(k=[3, 4, 5, 6])
     other = stack().assign_coords(k=[7, 8, 9, 10])
     np.testing.assert_allclose(lv.clustering.distances(named, other).values.diagonal(), 0)
 
 
-def test_channels_must_be_in_one_order():
+def test_channels_must_be_in_the_same_order():
     image = xr.DataArray(A[0], dims=("z", "y", "x")).rename(z="channel")
     image = image.assign_coords(channel=list("abcde"))
     with pytest.raises(LabelError, match="labels 'channel'"):

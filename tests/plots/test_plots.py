@@ -1,4 +1,4 @@
-"""Pictures: what they show, where, in which units, and how little they read."""
+"""Plots: their values, positions and units, and the voxels that they read."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def particles(n: int = 6) -> xr.DataArray:
 
 
 def lazy_stack(token: str, n: int = 4) -> xr.DataArray:
-    """A stack on a source that counts what is read of it, one volume to a block."""
+    """Return a stack on a source that records reads, one volume per block."""
     values = np.random.default_rng(2).normal(size=(n, *SHAPE))
     READS[token] = []
     grid = (regions.uniform_chunks(n, 1), *((s,) for s in SHAPE))
@@ -182,7 +182,7 @@ def test_fsc_has_a_scale_of_lengths():
     assert top.get_xlabel() == "length (Å)"
 
 
-def test_several_correlations_are_told_apart():
+def test_several_correlations_have_different_colours():
     ax = plots.correlation(band(), label="as it is")
     assert plots.correlation(band() / 2, label="flipped", ax=ax) is ax
     curves = [line for line in ax.lines if line.get_gid() == "correlation"]
@@ -211,7 +211,7 @@ def test_several_correlations_are_told_apart():
         (lambda: plots.montage(particles(), reduce="sum"), "one of 'slice', 'mean', 'max'"),
     ],
 )
-def test_refusals_say_what_is_wrong(draw, message):
+def test_messages_of_refusals(draw, message):
     with pytest.raises((LabelError, OptionError), match=message):
         draw()
 
@@ -223,7 +223,7 @@ def test_limits_are_never_equal(values):
     assert np.isfinite([low, high]).all()
 
 
-def test_limits_leave_outliers_out():
+def test_limits_ignore_outliers():
     values = np.r_[np.linspace(0, 1, 1000), 1e6]
     assert contrast_limits(values)[1] < 1.01
 
@@ -233,7 +233,7 @@ def test_scale_bars_have_round_lengths(span, length):
     assert scale_bar_length(span) == pytest.approx(length)
 
 
-def test_the_middle_is_half_the_length_rounded_down():
+def test_the_default_slice_is_at_n_over_2():
     even = lv.as_stack(np.zeros((4, 6, 7)))
     assert [nearest_index(even, d, None) for d in "zyx"] == [2, 3, 3]
 

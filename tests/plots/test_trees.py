@@ -1,4 +1,4 @@
-"""Dendrograms: merges in their places and heights, clusters by colour, trees of any size."""
+"""Dendrograms: positions and heights of merges, colours of clusters, trees of any size."""
 
 import re
 from itertools import pairwise
@@ -21,7 +21,7 @@ METHODS = ["single", "complete", "average", "ward", "centroid"]
 
 
 def tree_of(n: int, method: str = "average", groups: int = 3) -> xr.Dataset:
-    """The tree of points in the plane, in groups far apart."""
+    """Return the tree of points in the plane, in well separated groups."""
     where = np.random.default_rng(n).normal(size=(n, 2))
     where[:, 0] += 20.0 * (np.arange(n) % groups)
     stack = lv.as_stack(where.reshape(n, 1, 1, 2))
@@ -29,31 +29,31 @@ def tree_of(n: int, method: str = "average", groups: int = 3) -> xr.Dataset:
 
 
 def chain(n: int) -> xr.Dataset:
-    """Every leaf joins what all before it have become."""
+    """Return a tree in which each leaf merges with the cluster of all earlier ones."""
     merges = np.arange(n - 1)
     rows = np.stack([np.r_[0, n + merges[:-1]], merges + 1, 1.0 + merges, 2.0 + merges], 1)
     return xr.Dataset({"tree": (("merge", "column"), rows)})
 
 
 def brackets(ax: Axes) -> list[tuple[tuple[float, ...], str]]:
-    """Corners of every merge drawn, from left to right, with its colour; sorted."""
+    """Return the corners and colour of every merge drawn, sorted."""
     lines = ax.collections[0]
     corners = [tuple(p.vertices.round(6).T.ravel().tolist()) for p in lines.get_paths()]
     return sorted(zip(corners, map(to_hex, lines.get_colors()), strict=True))
 
 
 def expected(values: np.ndarray, order: list[int], colour) -> list[tuple[tuple[float, ...], str]]:
-    """The same from the rows of a tree, its leaves in this order."""
+    """Return the expected corners and colours from the rows of a tree and the order of leaves."""
     n = len(values) + 1
     place, height = {leaf: float(at) for at, leaf in enumerate(order)}, dict.fromkeys(range(n), 0.0)
-    found = []
+    result = []
     for node, (a, b, top, _) in enumerate(values, n):
         left, right = sorted((int(a), int(b)), key=place.get)
         x = (place[left], place[left], place[right], place[right])
         y = (height[left], top, top, height[right])
-        found.append((tuple(np.round([*x, *y], 6).tolist()), colour(node)))
+        result.append((tuple(np.round([*x, *y], 6).tolist()), colour(node)))
         place[node], height[node] = (place[left] + place[right]) / 2, top
-    return sorted(found)
+    return sorted(result)
 
 
 def words(ax: Axes) -> list[str]:
@@ -62,7 +62,7 @@ def words(ax: Axes) -> list[str]:
 
 @pytest.mark.parametrize("n", [2, 5, 17])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_merge_stands_over_its_two_parts_at_its_distance(n, method):
+def test_merges_are_drawn_over_their_clusters_at_their_distance(n, method):
     tree = tree_of(n, method)
     ax = plots.dendrogram(tree)
     order = [int(w) for w in words(ax)]
@@ -76,7 +76,7 @@ def test_every_merge_stands_over_its_two_parts_at_its_distance(n, method):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("distance", [0.0, 1.2, 5.0, 90.0])
-def test_colours_are_those_of_the_clusters(method, distance):
+def test_branches_have_the_colours_of_clusters(method, distance):
     tree = tree_of(19, method)
     values = tree.tree.values
     ax = plots.dendrogram(tree, distance=distance)
@@ -94,8 +94,8 @@ def test_colours_are_those_of_the_clusters(method, distance):
     (line,) = ax.lines
     assert list(line.get_ydata()) == [distance] * 2
     count = len(seen)
-    told = f"cut at {distance:g}: {count} cluster{'s' * (count > 1)}"
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [told]
+    message = f"cut at {distance:g}: {count} cluster{'s' * (count > 1)}"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [message]
 
 
 def test_a_large_tree_shows_its_last_merges_and_says_so():
@@ -114,7 +114,7 @@ def test_a_large_tree_shows_its_last_merges_and_says_so():
     assert len(words(plots.dendrogram(tree, leaves=9))) == 9
 
 
-def test_labels_have_room_however_many_they_are():
+def test_leaf_labels_do_not_overlap():
     for n in (5, 40, 120, 200):
         ax = plots.dendrogram(tree_of(n), leaves=200)
         ax.figure.canvas.draw()
@@ -129,7 +129,7 @@ def test_a_chain_of_thousands_is_drawn():
     assert "(2801)" in words(ax)
 
 
-def test_leaves_have_the_names_that_a_coordinate_gives_them():
+def test_leaves_are_named_by_a_coordinate():
     tree = tree_of(5)
     facts = {
         "k": [10, 11, 12, 13, 14],
@@ -149,7 +149,7 @@ def test_leaves_have_the_names_that_a_coordinate_gives_them():
         plots.dendrogram(named, labels="column")
 
 
-def test_the_array_alone_is_enough_lazy_or_not():
+def test_the_array_of_a_tree_is_accepted_lazy_or_not():
     tree = tree_of(6)
     ax = plots.dendrogram(tree.tree)
     assert brackets(ax) == brackets(plots.dendrogram(tree.compute()))
@@ -176,7 +176,7 @@ GOOD = [PAIR, [2.0, 3.0, 4.5, 3.0]]
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         (np.zeros((3, 3)), "(merge, 4), got (3, 3)"),
         (np.zeros((0, 4)), "(merge, 4), got (0, 4)"),
@@ -191,14 +191,14 @@ GOOD = [PAIR, [2.0, 3.0, 4.5, 3.0]]
         ([GOOD[0], [2.0, 3.0, np.nan, 3.0]], "got other rows"),
     ],
 )
-def test_what_is_no_tree_is_refused(rows, said):
+def test_invalid_trees_are_refused(rows, message):
     values = np.asarray(rows)
     array = xr.DataArray(values, dims=("merge", "column")[: values.ndim])
-    with pytest.raises(LabelError, match=re.escape(said)):
+    with pytest.raises(LabelError, match=re.escape(message)):
         plots.dendrogram(array)
 
 
-def test_options_that_do_not_fit_are_refused():
+def test_invalid_options_are_refused():
     good = xr.DataArray(np.array(GOOD), dims=("merge", "column"))
     assert len(words(plots.dendrogram(good))) == 3
     for options in ({"leaves": 1}, {"leaves": 201}, {"distance": -1.0}, {"distance": np.nan}):

@@ -1,4 +1,4 @@
-"""Rows of the clustering topic, and the same by scipy and numpy."""
+"""Rows of the clustering topic, with oracles by scipy and numpy."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,9 @@ import lazyvol as lv
 from tests.cases import Array, Case, mask_of, masked, wide
 
 PAIR = ("k", "k_other")
-#: scipy adds 715 squares one after the other
+#: scipy sums 715 squares in order
 ORDER = 16.0
-#: components of noise have neighbours nearly as strong, which turns them by rounding over the gap
+#: eigenvalues of noise are close, so that rounding rotates their components
 GAP = 2000.0
 
 
@@ -26,12 +26,12 @@ def between(a: Array, b: Array, metric: str) -> Array:
 
 
 def itself(metric: str) -> Callable[[Array], Array]:
-    """Distances of a stack from itself, the diagonal as it should be."""
+    """Return the oracle of distances within a stack, with a zero diagonal."""
 
     def oracle(a: Array) -> Array:
-        found = between(a, a, metric)
-        np.fill_diagonal(found, 0.0)
-        return found
+        distances = between(a, a, metric)
+        np.fill_diagonal(distances, 0.0)
+        return distances
 
     return oracle
 
@@ -39,9 +39,9 @@ def itself(metric: str) -> Callable[[Array], Array]:
 def tanimoto(a: Array) -> Array:
     x = flat(a)
     dot, norm = x @ x.T, (x * x).sum(1)
-    found = 1 - dot / (norm[:, None] + norm - dot)
-    np.fill_diagonal(found, 0.0)
-    return found
+    result = 1 - dot / (norm[:, None] + norm - dot)
+    np.fill_diagonal(result, 0.0)
+    return result
 
 
 def jaccard(a: Array) -> Array:
@@ -50,7 +50,7 @@ def jaccard(a: Array) -> Array:
 
 
 def inside(a: Array) -> Array:
-    """Voxels in the mask, a row per particle."""
+    """Return the voxels in the mask, one row per particle."""
     return wide(a)[:, mask_of(a.shape)]
 
 
@@ -59,11 +59,11 @@ def tree(a: Array) -> dict[str, Array]:
 
 
 def grouped(a: Array) -> dict[str, Array]:
-    """Clusters by scipy, numbered as they appear."""
-    found = hierarchy.fcluster(hierarchy.linkage(pdist(flat(a)), "complete"), 3, "maxclust")
-    _, first = np.unique(found, return_index=True)
-    order = {found[i]: n for n, i in enumerate(sorted(first))}
-    return {"cluster": np.array([order[c] for c in found])}
+    """Return clusters by scipy, numbered in order of appearance."""
+    result = hierarchy.fcluster(hierarchy.linkage(pdist(flat(a)), "complete"), 3, "maxclust")
+    _, first = np.unique(result, return_index=True)
+    order = {result[i]: n for n, i in enumerate(sorted(first))}
+    return {"cluster": np.array([order[c] for c in result])}
 
 
 def clusters_of(s: xr.DataArray) -> xr.Dataset:
@@ -72,7 +72,7 @@ def clusters_of(s: xr.DataArray) -> xr.Dataset:
 
 
 def decomposition(x: Array, n: int) -> dict[str, Array]:
-    """Principal components by numpy's SVD, the largest score positive."""
+    """Return principal components by numpy's SVD, with the largest score positive."""
     u, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
     scores, volumes = (u * s)[:, :n], v[:n]
     sign = np.sign(np.take_along_axis(scores, abs(scores).argmax(0)[None], 0)[0])
@@ -84,8 +84,8 @@ def decomposition(x: Array, n: int) -> dict[str, Array]:
 
 def component_row(name: str, dims: tuple[str, ...], power: int | None) -> Case:
     def oracle(a: Array) -> dict[str, Array]:
-        found = decomposition(flat(a), 2)[name]
-        return {name: found.reshape(2, *a.shape[1:]) if name == "volumes" else found}
+        pca = decomposition(flat(a), 2)[name]
+        return {name: pca.reshape(2, *a.shape[1:]) if name == "volumes" else pca}
 
     return Case(
         lambda s: lv.clustering.components(s, 2)[[name]], oracle, dims, power=power, ulps=GAP

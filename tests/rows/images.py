@@ -1,7 +1,7 @@
-"""The table of images: arguments with which every public operation takes (k, y, x) and (y, x).
+"""Rows of images: a call of every public operation that accepts (k, y, x) and (y, x).
 
-An operation on images is the same as on volumes of one slice, (k, 1, y, x), which the table of
-oracles holds against numpy and scipy.
+An operation on images must equal that on volumes of one slice, (k, 1, y, x), which the table of
+oracles compares with numpy and scipy.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Op = Callable[[xr.DataArray], Any]
 
 
 def inside(s: xr.DataArray) -> xr.DataArray:
-    """Flags over one image or slice."""
+    """Return a mask over one image or slice."""
     one = s.isel({d: 0 for d in s.dims if d not in ("z", "y", "x")}, drop=True)
     flags = np.random.default_rng(5).random((one.sizes["y"], one.sizes["x"])) > 0.4
     return one.astype(bool).copy(data=flags.reshape(one.shape))
@@ -27,7 +27,7 @@ def first(s: xr.DataArray) -> xr.DataArray:
     return s.isel({d: 0 for d in s.dims if d == "k"}, drop=True).compute() + 1
 
 
-#: of images as of volumes of one slice
+#: calls that must agree on images and on volumes of one slice
 ALIKE: dict[str, Op] = {
     "stats.mean": lambda s: lv.stats.mean(s, "spatial"),
     "stats.sum": lambda s: lv.stats.sum(s, "spatial"),
