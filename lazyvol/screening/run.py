@@ -19,7 +19,7 @@ from lazyvol.io.save_result import save
 from lazyvol.io.text_files import csv_text, write_text
 from lazyvol.ops import scores, stats
 from lazyvol.ops.registration._poses import Wedge
-from lazyvol.ops.scores._screen import particles_of
+from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import Plan, budget_for, explain
 from lazyvol.screening.report import Flagging, Run, ScreenResult, write_report
@@ -159,7 +159,7 @@ def plans(
 
 def _volumes_of(stack: xr.DataArray) -> xr.DataArray:
     """A stack as (k, z, y, x); images are refused, for a report shows volumes."""
-    found = particles_of(stack)
+    found = as_particles(stack)
     if "z" not in found.dims:
         raise LabelError(
             f"stack must be of volumes for a screening with a report, got dims {stack.dims}; "

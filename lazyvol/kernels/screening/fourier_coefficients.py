@@ -1,11 +1,10 @@
-"""Spectra of volumes up to a frequency, as rows of real numbers, and volumes out of them.
+"""Band-limited Fourier coefficients of volumes as rows of real numbers, and their inverse.
 
-Frequencies f and -f of a real volume say the same: one of each pair is kept, its real and its
-imaginary part side by side in two halves of a row. Rows are scaled so that their inner products
-are those of the volumes without their means, and independent voxels give independent numbers of
-the same variance. The origin of space is voxel ``n // 2``. A box is faded out at its faces:
-its noise does not continue on the opposite face, and a step there would spread the strongest
-frequencies over the weakest.
+Of each pair of frequencies f, -f of a real volume one is kept. A row, here called a spectrum, holds
+the real parts of its coefficients, then the imaginary parts. It is scaled so that inner products
+of spectra equal those of the volumes without their means, and white noise has the same variance in
+every number. The origin of space is voxel ``n // 2``. Boxes are tapered towards their faces: the
+step from one face to the opposite one would leak power from low into high frequencies.
 """
 
 from collections.abc import Sequence
@@ -20,207 +19,212 @@ import scipy.fft
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-SPACE = (-3, -2, -1)
-#: part of each side of a box over which it is faded out, at either end
-FADED = 1 / 16
-#: variation over mean value that is no more than the rounding of float32
+SPATIAL_AXES = (-3, -2, -1)
+#: fraction of each side of a box over which it is tapered, at either end
+TAPER = 1 / 16
+#: a standard deviation below this part of the mean is rounding of float32
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Band:
-    """Frequencies of a box from 0 (left out) to ``limit``, in cycles per unit of length."""
+    """Frequencies of a box above 0 and up to ``limit``, in cycles per unit of length."""
 
     shape: tuple[int, ...]
-    step: tuple[float, ...]
+    spacing: tuple[float, ...]
     limit: float
 
     @cached_property
     def lengths(self) -> Array:
         """Physical length of the box along each axis."""
-        return np.array([n * abs(d) for n, d in zip(self.shape, self.step, strict=True)])
+        return np.array([n * abs(d) for n, d in zip(self.shape, self.spacing, strict=True)])
 
     @property
     def planar(self) -> bool:
-        """Whether the box is of one slice, an image: nothing depends on z then."""
+        """True for an image, a box of one slice."""
         return self.shape[0] == 1
 
     @property
-    def shortest(self) -> float:
-        """Physical length of the shortest side, of an image along y and x."""
+    def shortest_side(self) -> float:
+        """Physical length of the shortest side, for an image of y and x alone."""
         return float(self.lengths[self.planar :].min())
 
     @cached_property
-    def reach(self) -> tuple[int, ...]:
-        """Highest frequency along each axis, in cycles per box; Nyquist's own is left out."""
-        inside = zip(self.shape, self.lengths, strict=True)
-        return tuple(min((n - 1) // 2, floor(self.limit * size + 1e-9)) for n, size in inside)
+    def max_index(self) -> tuple[int, ...]:
+        """Highest frequency along each axis, in cycles per box, without the Nyquist frequency."""
+        sides = zip(self.shape, self.lengths, strict=True)
+        return tuple(min((n - 1) // 2, floor(self.limit * size + 1e-9)) for n, size in sides)
 
     @cached_property
-    def cube(self) -> tuple[int, ...]:
-        """Shape of the smallest box that has these frequencies."""
-        return tuple(2 * h + 1 for h in self.reach)
+    def coarse_shape(self) -> tuple[int, ...]:
+        """Shape of the coarse grid, the smallest box that has these frequencies."""
+        return tuple(2 * h + 1 for h in self.max_index)
 
     @cached_property
     def index(self) -> Array:
         """(frequency, axis) in cycles per box: one of each pair f, -f within the sphere."""
-        axes = [np.arange(-h, h + 1) for h in self.reach]
+        axes = [np.arange(-h, h + 1) for h in self.max_index]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
-        first = np.zeros(len(grid), np.int64)
+        leading_sign = np.zeros(len(grid), np.int64)
         for column in grid.T[::-1]:
-            first = np.where(first == 0, np.sign(column), first)
+            leading_sign = np.where(leading_sign == 0, np.sign(column), leading_sign)
         radius = np.sqrt(((grid / self.lengths) ** 2).sum(1))
-        kept: Array = grid[(first > 0) & (radius <= self.limit * (1 + 1e-9))]
-        return kept
+        index: Array = grid[(leading_sign > 0) & (radius <= self.limit * (1 + 1e-9))]
+        return index
 
     @cached_property
     def frequency(self) -> Array:
-        """(frequency, axis) in cycles per unit of length; a negative step turns its axis."""
-        found: Array = self.index / self.lengths * np.sign(self.step)
-        return found
+        """(frequency, axis) in cycles per unit of length; a negative spacing flips its axis."""
+        frequency: Array = self.index / self.lengths * np.sign(self.spacing)
+        return frequency
 
     @cached_property
     def shell(self) -> Array:
-        """Number of the shell of each frequency, as wide as the coarsest frequency step."""
+        """Shell number of each frequency; shells are as wide as the coarsest frequency step."""
         radius = np.sqrt((self.frequency**2).sum(1))
-        return np.asarray(np.rint(radius * self.shortest).astype(np.int64))
+        return np.asarray(np.rint(radius * self.shortest_side).astype(np.int64))
 
     @property
     def size(self) -> int:
-        """Numbers in a row."""
+        """Numbers in a spectrum."""
         return 2 * len(self.index)
 
     @cached_property
-    def fades(self) -> tuple[Array, ...]:
-        """Weight of each voxel along each axis."""
-        return tuple(_fade(n) for n in self.shape)
+    def tapers(self) -> tuple[Array, ...]:
+        """Weight of each voxel of the box along each axis."""
+        return tuple(_taper(n) for n in self.shape)
 
     @cached_property
-    def left(self) -> float:
-        """Part of the power of noise that is left after fading."""
-        return float(prod((fade**2).mean() for fade in self.fades))
+    def tapered_power(self) -> float:
+        """Fraction of the power of white noise that the taper keeps."""
+        return float(prod((taper**2).mean() for taper in self.tapers))
 
     @cached_property
     def window(self) -> Array:
-        """Weight of each place of the cube, 1 in the middle."""
-        z, y, x = (_fade(m) for m in self.cube)
+        """Taper of the coarse grid, 1 in the middle."""
+        z, y, x = (_taper(m) for m in self.coarse_shape)
         return np.asarray(z[:, None, None] * y[:, None] * x)
 
     @cached_property
     def radius(self) -> Array:
-        """Distance of each place of the cube from its middle, in units of length."""
-        axes = zip(self.cube, self.lengths, strict=True)
+        """Distance of each voxel of the coarse grid from its centre, in units of length."""
+        axes = zip(self.coarse_shape, self.lengths, strict=True)
         z, y, x = ((np.arange(m) - m // 2) * (size / m) for m, size in axes)
         return np.asarray(np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2))
 
 
-def _fade(n: int) -> Array:
-    """1 inside, a quarter of a sine wave, squared, at the ends."""
-    inwards = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
-    found: Array = np.sin(pi / 2 * np.minimum(1.0, inwards / max(0.5, FADED * n))) ** 2
-    return found
+def _taper(n: int) -> Array:
+    """Return a Tukey-like window: 1 inside, squared quarter sine waves at the ends."""
+    distance = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
+    taper: Array = np.sin(pi / 2 * np.minimum(1.0, distance / max(0.5, TAPER * n))) ** 2
+    return taper
 
 
-def band_of(shape: Sequence[int], step: Sequence[float], most: int) -> Band:
-    """Band of a box up to its lowest Nyquist frequency, or to about ``most`` numbers a row.
+def band_of(shape: Sequence[int], spacing: Sequence[float], max_size: int) -> Band:
+    """Return the band up to the lowest Nyquist frequency, or to about ``max_size`` numbers.
 
-    The frequencies of an image, a box of one slice, fill a disc and no ball.
+    The frequencies of an image, a box of one slice, fill a disc instead of a ball.
     """
-    wide = step[shape[0] == 1 :]
-    nyquist = min(1 / (2 * abs(d)) for d in wide)
-    volume = prod(n * abs(d) for n, d in zip(shape[-len(wide) :], wide, strict=True))
-    ball = len(wide) == len(SPACE)
-    within = (3 * most / (4 * pi * volume)) ** (1 / 3) if ball else sqrt(most / (pi * volume))
-    return Band(tuple(shape), tuple(map(float, step)), min(nyquist, within))
+    sides = spacing[shape[0] == 1 :]
+    nyquist = min(1 / (2 * abs(d)) for d in sides)
+    volume = prod(n * abs(d) for n, d in zip(shape[-len(sides) :], sides, strict=True))
+    if len(sides) == len(SPATIAL_AXES):
+        limit = (3 * max_size / (4 * pi * volume)) ** (1 / 3)
+    else:
+        limit = sqrt(max_size / (pi * volume))
+    return Band(tuple(shape), tuple(map(float, spacing)), min(nyquist, limit))
 
 
 def start(shape: tuple[int, ...], *, band: Band) -> State:
-    """Empty state of volumes: half of the cube of their frequencies, and their sums."""
-    z, y, x = band.cube
-    return {"waves": np.zeros((*shape, z, y, x // 2 + 1), np.complex64), "total": np.zeros(shape)}
+    """Return the empty state: half of the coarse grid's spectrum, and the sum of voxels."""
+    z, y, x = band.coarse_shape
+    spectrum = np.zeros((*shape, z, y, x // 2 + 1), np.complex64)
+    return {"spectrum": spectrum, "sum": np.zeros(shape)}
 
 
-def update(state: State, axes: Sequence[int], block: Array, *places: Array, band: Band) -> None:
-    """Take in a block; ``places`` say where it lies along each of the axes.
+def update(state: State, axes: Sequence[int], block: Array, *positions: Array, band: Band) -> None:
+    """Add a block to the state; ``positions`` are its voxel numbers along each of the axes.
 
-    Three short matrix products with the waves that are kept: a block need not be whole.
+    The separable transform is three short matrix products with the band's waves, so a block may
+    be any part of a box.
     """
     kept = [a for a in range(block.ndim) if a not in axes]
-    rows = block.transpose(*kept, *axes).reshape(-1, *(block.shape[a] for a in axes))
+    volumes = block.transpose(*kept, *axes).reshape(-1, *(block.shape[a] for a in axes))
     waves = [
-        _waves(place.reshape(-1).astype(np.int64), fade, reach)
-        for place, fade, reach in zip(places, band.fades, band.reach, strict=True)
+        _dft_matrix(position.reshape(-1).astype(np.int64), taper, max_index)
+        for position, taper, max_index in zip(positions, band.tapers, band.max_index, strict=True)
     ]
-    columns = np.ascontiguousarray(waves[2][:, band.reach[2] :]).view(np.float32)
-    waves_out = state["waves"].reshape(-1, *state["waves"].shape[-3:])
-    for n, volume in enumerate(rows):  # one at a time: what is in between stays in the cache
-        found = (volume.astype(np.float32) @ columns).view(np.complex64)
-        found = np.matmul(waves[1].T, found)
-        waves_out[n] += np.tensordot(waves[0], found, (0, 0))
-    state["total"] += rows.sum((1, 2, 3), np.float64).reshape(state["total"].shape)
+    waves_x = np.ascontiguousarray(waves[2][:, band.max_index[2] :]).view(np.float32)
+    spectra = state["spectrum"].reshape(-1, *state["spectrum"].shape[-3:])
+    for n, volume in enumerate(volumes):  # one at a time: intermediates stay in the cache
+        transformed = (volume.astype(np.float32) @ waves_x).view(np.complex64)
+        transformed = np.matmul(waves[1].T, transformed)
+        spectra[n] += np.tensordot(waves[0], transformed, (0, 0))
+    state["sum"] += volumes.sum((1, 2, 3), np.float64).reshape(state["sum"].shape)
 
 
-def _waves(place: Array, fade: Array, reach: int) -> Array:
-    """(voxel, frequency) of exp(-2 pi i h (place - n // 2) / n), faded."""
-    n = len(fade)
-    turns = np.outer(place - n // 2, np.arange(-reach, reach + 1)) % n
-    return (np.exp(-2j * pi * turns / n) * fade[place, None]).astype(np.complex64)
+def _dft_matrix(position: Array, taper: Array, max_index: int) -> Array:
+    """Return (voxel, frequency) of exp(-2 pi i h (position - n // 2) / n), tapered."""
+    n = len(taper)
+    cycles = np.outer(position - n // 2, np.arange(-max_index, max_index + 1)) % n
+    return (np.exp(-2j * pi * cycles / n) * taper[position, None]).astype(np.complex64)
 
 
 def combine(a: State, b: State) -> State:
-    """Spectra of two parts of the same boxes, added."""
+    """Add the states of two parts of the same boxes."""
     return {name: a[name] + b[name] for name in a}
 
 
 def finish(state: State, *, band: Band, dtype: np.dtype[Any]) -> dict[str, Array]:
-    """Rows of numbers and mean values of the volumes; the faded mean is taken out of the rows."""
-    at = band.index + np.array(band.reach)
-    at[:, 2] -= band.reach[2]  # of each pair the one with x >= 0 was kept
-    flat = _flat(band)
-    mean = state["waves"][..., band.reach[0], band.reach[1], 0].real / flat[tuple(band.reach)].real
-    values = state["waves"][..., at[:, 0], at[:, 1], at[:, 2]]
-    values -= mean[..., None] * flat[tuple((band.index + np.array(band.reach)).T)]
+    """Return the spectra of the boxes without their tapered means, and the means."""
+    at = band.index + np.array(band.max_index)
+    at[:, 2] -= band.max_index[2]  # of each pair the one with x >= 0 was kept
+    ones = _spectrum_of_ones(band)
+    zero = state["spectrum"][..., band.max_index[0], band.max_index[1], 0]
+    mean = zero.real / ones[tuple(band.max_index)].real
+    values = state["spectrum"][..., at[:, 0], at[:, 1], at[:, 2]]
+    values -= mean[..., None] * ones[tuple((band.index + np.array(band.max_index)).T)]
     values *= np.float32(np.sqrt(2 / prod(band.shape)))
     power = np.square(np.abs(values)).sum(-1)
-    values[power <= band.size * np.square(ROUNDING * mean)] = 0  # all voxels are the same
-    return {"rows": reals(values).astype(dtype), "mean": state["total"] / prod(band.shape)}
+    values[power <= band.size * np.square(ROUNDING * mean)] = 0  # constant boxes
+    return {"spectra": to_real(values).astype(dtype), "mean": state["sum"] / prod(band.shape)}
 
 
-def _flat(band: Band) -> Array:
-    """Waves of a box of ones, on the whole cube."""
+def _spectrum_of_ones(band: Band) -> Array:
+    """Return the spectrum of a tapered box of ones, on the coarse grid."""
     z, y, x = (
-        _waves(np.arange(len(fade)), fade, reach).astype(np.complex128).sum(0)
-        for fade, reach in zip(band.fades, band.reach, strict=True)
+        _dft_matrix(np.arange(len(taper)), taper, max_index).astype(np.complex128).sum(0)
+        for taper, max_index in zip(band.tapers, band.max_index, strict=True)
     )
     return np.asarray((z[:, None, None] * y[:, None] * x).astype(np.complex64))
 
 
-def complexes(rows: Array) -> Array:
-    """Rows as complex numbers, one per frequency."""
-    half = rows.shape[-1] // 2
-    return np.asarray(rows[..., :half] + 1j * rows[..., half:])
+def to_complex(spectra: Array) -> Array:
+    """Return spectra as complex numbers, one per frequency."""
+    half = spectra.shape[-1] // 2
+    return np.asarray(spectra[..., :half] + 1j * spectra[..., half:])
 
 
-def reals(values: Array) -> Array:
-    """Complex numbers, one per frequency, as rows."""
+def to_real(values: Array) -> Array:
+    """Return complex numbers, one per frequency, as spectra: real parts, then imaginary parts."""
     return np.concatenate([values.real, values.imag], axis=-1)
 
 
-def volumes(rows: Array, band: Band) -> Array:
-    """Real volumes on the cube of the band, of mean 0, centred on the middle voxel.
+def to_volumes(spectra: Array, band: Band) -> Array:
+    """Return the band-limited volumes on the coarse grid, of mean 0, centred on voxel n // 2."""
+    full = np.zeros((*spectra.shape[:-1], *band.coarse_shape), np.complex128)
+    values = to_complex(spectra) / np.sqrt(2 / prod(band.shape))
+    full[(..., *(band.index % band.coarse_shape).T)] = values
+    full[(..., *(-band.index % band.coarse_shape).T)] = values.conj()
+    volumes = scipy.fft.ifftn(full, axes=SPATIAL_AXES, workers=1).real
+    return np.fft.fftshift(
+        volumes * (prod(band.coarse_shape) / prod(band.shape)), axes=SPATIAL_AXES
+    )
 
-    Values are those of the band-limited box at coarser positions.
-    """
-    full = np.zeros((*rows.shape[:-1], *band.cube), np.complex128)
-    values = complexes(rows) / np.sqrt(2 / prod(band.shape))
-    full[(..., *(band.index % band.cube).T)] = values
-    full[(..., *(-band.index % band.cube).T)] = values.conj()
-    found = scipy.fft.ifftn(full, axes=SPACE, workers=1).real
-    return np.fft.fftshift(found * (prod(band.cube) / prod(band.shape)), axes=SPACE)
 
-
-def rows_of(volumes: Array, band: Band) -> Array:
-    """Rows of volumes on the cube of the band: the inverse of ``volumes``."""
-    full = scipy.fft.fftn(np.fft.ifftshift(volumes, axes=SPACE), axes=SPACE, workers=1)
-    scale = np.sqrt(2 / prod(band.shape)) * prod(band.shape) / prod(band.cube)
-    return reals(full[(..., *(band.index % band.cube).T)] * scale)
+def to_spectra(volumes: Array, band: Band) -> Array:
+    """Return the spectra of volumes on the coarse grid: the inverse of ``to_volumes``."""
+    centred = np.fft.ifftshift(volumes, axes=SPATIAL_AXES)
+    full = scipy.fft.fftn(centred, axes=SPATIAL_AXES, workers=1)
+    scale = np.sqrt(2 / prod(band.shape)) * prod(band.shape) / prod(band.coarse_shape)
+    return to_real(full[(..., *(band.index % band.coarse_shape).T)] * scale)

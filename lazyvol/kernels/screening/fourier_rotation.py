@@ -1,4 +1,4 @@
-"""Rotations evenly spread, and volumes under them, rotated in Fourier space."""
+"""Evenly spread rotations, and spectra of rotated volumes by interpolation in Fourier space."""
 
 from math import prod, sqrt
 from typing import Any
@@ -8,13 +8,13 @@ import scipy.fft
 from scipy.spatial.transform import Rotation
 
 from lazyvol.kernels._numba import compiled, compiled_sums
-from lazyvol.kernels.screening.fourier_coefficients import SPACE, Band
+from lazyvol.kernels.screening.fourier_coefficients import SPATIAL_AXES, Band
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: a box is padded to this many times its length before its spectrum is interpolated: errors are
-#: 1 % of a compact object's norm (1: 14 %)
-PADDED = 2.0
+#: factor by which a box is padded before its spectrum is interpolated: errors are 1 % of a compact
+#: object's norm (1: 14 %)
+PADDING = 2.0
 
 
 def rotations(n: int) -> Array:
@@ -41,51 +41,52 @@ def in_plane(n: int) -> Array:
     ]
 
 
-class Turned:
-    """Rows of volumes under any rotation about the centre of the box, in physical lengths.
+class RotatedSpectra:
+    """Spectra of volumes under any rotation about the centre of the box, in physical lengths.
 
-    ``volumes`` are (volume, z, y, x) on the cube of ``band``; rows hold those frequencies of the
-    band that are ``kept``, (number,), each times ``white``, (2 * number,).
+    ``volumes`` are (volume, z, y, x) on the coarse grid of ``band``. Spectra hold the ``selected``
+    frequencies, (frequency,), times ``whitening``, (2 * frequency,).
     """
 
-    def __init__(self, volumes: Array, band: Band, kept: Array, white: Array) -> None:
-        cube = np.array(band.cube)
-        padded = tuple(scipy.fft.next_fast_len(int(np.ceil(PADDED * m))) for m in cube)
-        place = tuple(
+    def __init__(self, volumes: Array, band: Band, selected: Array, whitening: Array) -> None:
+        coarse = np.array(band.coarse_shape)
+        padded = tuple(scipy.fft.next_fast_len(int(np.ceil(PADDING * m))) for m in coarse)
+        inside = tuple(
             slice(p // 2 - m // 2, p // 2 - m // 2 + m)
-            for m, p in zip(band.cube, padded, strict=True)
+            for m, p in zip(band.coarse_shape, padded, strict=True)
         )
-        wide = np.zeros((len(volumes), *padded), np.float32)
-        wide[(slice(None), *place)] = volumes
+        boxes = np.zeros((len(volumes), *padded), np.float32)
+        boxes[(slice(None), *inside)] = volumes
         for axis, p in enumerate(padded):
-            # linear interpolation of a spectrum fades its volume by the square of a sinc
-            fade = np.sinc((np.arange(p) - p // 2) / p) ** 2
-            wide /= np.expand_dims(fade, [n for n in range(3) if n != axis]).astype(np.float32)
-        spectrum = scipy.fft.fftn(np.fft.ifftshift(wide, axes=SPACE), axes=SPACE, workers=1)
-        scale = sqrt(2 / prod(band.shape)) * prod(band.shape) / prod(band.cube)
+            # linear interpolation of a spectrum multiplies its volume by a squared sinc
+            sinc = np.sinc((np.arange(p) - p // 2) / p) ** 2
+            boxes /= np.expand_dims(sinc, [n for n in range(3) if n != axis]).astype(np.float32)
+        centred = np.fft.ifftshift(boxes, axes=SPATIAL_AXES)
+        spectrum = scipy.fft.fftn(centred, axes=SPATIAL_AXES, workers=1)
+        scale = sqrt(2 / prod(band.shape)) * prod(band.shape) / prod(band.coarse_shape)
         self._waves = np.ascontiguousarray(np.moveaxis(spectrum * scale, 0, -1), np.complex64)
-        self._per_frequency = band.lengths * np.sign(band.step) * np.array(padded) / cube
-        self._frequency = band.frequency[kept]
-        self._white = white.astype(np.float32)
+        self._per_frequency = band.lengths * np.sign(band.spacing) * np.array(padded) / coarse
+        self._frequency = band.frequency[selected]
+        self._whitening = whitening.astype(np.float32)
 
-    def rows(self, rotation: Array) -> Array:
-        """(volume, number), float32."""
-        out = np.empty((self._waves.shape[-1], len(self._white)), np.float32)
+    def at(self, rotation: Array) -> Array:
+        """Return the rotated spectra, (volume, number), float32."""
+        spectra = np.empty((self._waves.shape[-1], len(self._whitening)), np.float32)
         matrix = rotation * self._per_frequency
-        _interpolated(self._waves.view(np.float32), self._frequency, matrix, self._white, out)
-        return out
+        waves = self._waves.view(np.float32)
+        _interpolate(waves, self._frequency, matrix, self._whitening, spectra)
+        return spectra
 
 
 @compiled_sums
-def _interpolated(waves, frequency, matrix, white, out):  # type: ignore[no-untyped-def]
-    """Trilinear interpolation of periodic spectra, the last axis, at rotated frequencies.
+def _interpolate(waves, frequency, matrix, whitening, out):  # type: ignore[no-untyped-def]
+    """Interpolate periodic spectra, along the last axis, trilinearly at rotated frequencies.
 
-    Places are brought into the period once for all spectra, and by addition: a remainder costs
-    as much as the rest.
+    Positions are wrapped once for all spectra, and by addition: a remainder would double the time.
     """
     depth, height, width, reals = waves.shape
     flat, half = waves.reshape(-1), frequency.shape[0]
-    first, share = np.empty(8, np.int64), np.empty(8, np.float32)
+    offset, share = np.empty(8, np.int64), np.empty(8, np.float32)
     for p in range(half):
         f, g, h = frequency[p]
         at_z = f * matrix[0, 0] + g * matrix[1, 0] + h * matrix[2, 0]
@@ -95,22 +96,22 @@ def _interpolated(waves, frequency, matrix, white, out):  # type: ignore[no-unty
         a, b, c = at_z - z, at_y - y, at_x - x
         for n in range(8):
             i, j, k = n >> 2, (n >> 1) & 1, n & 1
-            place = _within(np.int64(z) + i, depth) * height + _within(np.int64(y) + j, height)
-            first[n] = (place * width + _within(np.int64(x) + k, width)) * reals
+            row = _wrap(np.int64(z) + i, depth) * height + _wrap(np.int64(y) + j, height)
+            offset[n] = (row * width + _wrap(np.int64(x) + k, width)) * reals
             share[n] = (
-                (a if i else 1.0 - a) * (b if j else 1.0 - b) * (c if k else 1.0 - c) * white[p]
+                (a if i else 1.0 - a) * (b if j else 1.0 - b) * (c if k else 1.0 - c) * whitening[p]
             )
         for v in range(reals // 2):
             real, imaginary = np.float32(0), np.float32(0)
             for n in range(8):
-                real += share[n] * flat[first[n] + 2 * v]
-                imaginary += share[n] * flat[first[n] + 2 * v + 1]
+                real += share[n] * flat[offset[n] + 2 * v]
+                imaginary += share[n] * flat[offset[n] + 2 * v + 1]
             out[v, p], out[v, half + p] = real, imaginary
 
 
 @compiled
-def _within(place: int, length: int) -> int:
-    """A place no more than one period away from the period that starts at 0."""
-    if place < 0:
-        return place + length
-    return place - length if place >= length else place
+def _wrap(position: int, length: int) -> int:
+    """Return a position, at most one period outside, wrapped into [0, length)."""
+    if position < 0:
+        return position + length
+    return position - length if position >= length else position

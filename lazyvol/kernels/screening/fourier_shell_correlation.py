@@ -11,42 +11,45 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def shell_width(shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Width of a shell: the coarsest frequency step, so that no shell is empty by design."""
+    """Return the width of a shell: the coarsest frequency step, so that no shell is empty."""
     return max(1 / (n * abs(d)) for n, d in zip(shape, spacing, strict=True))
 
 
 def shell_count(shape: Sequence[int], spacing: Sequence[float]) -> int:
-    """Shells from zero up to the lowest Nyquist frequency."""
+    """Return the number of shells from zero up to the lowest Nyquist frequency."""
     nyquist = min(1 / (2 * abs(d)) for d in spacing)
     return floor(nyquist / shell_width(shape, spacing) + 1e-9) + 1
 
 
 def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
-    """Correlation of two volumes in shells of spatial frequency.
+    """Return the correlation of two volumes in shells of spatial frequency.
 
-    Per shell, the sum of ``A conj(B)`` over the root of the two powers (Harauz and van Heel,
-    Optik 73, 1986); a frequency belongs to the nearest shell. Zero where a shell has no power.
+    Per shell, the sum of ``A conj(B)`` over the root of the product of both powers (Harauz and
+    van Heel, Optik 73, 1986); a frequency belongs to the nearest shell. A shell without power has
+    correlation 0.
     """
-    first, second = (scipy.fft.rfftn(_about_one(v), workers=1) for v in (a, b))
+    first, second = (scipy.fft.rfftn(_rescaled(v), workers=1) for v in (a, b))
     shells = np.rint(_radius(a.shape, spacing) / shell_width(a.shape, spacing)).astype(np.int64)
     count = shell_count(a.shape, spacing)
-    kept = shells < count
-    twice = _multiplicity(a.shape, first.shape)
+    inside = shells < count
+    multiplicity = _multiplicity(a.shape, first.shape)
 
-    def total(values: Array) -> Array:
-        weighted = (values * twice)[kept]
-        found: Array = np.bincount(shells[kept], weights=weighted, minlength=count)
-        return found
+    def shell_sum(values: Array) -> Array:
+        weights = (values * multiplicity)[inside]
+        sums: Array = np.bincount(shells[inside], weights=weights, minlength=count)
+        return sums
 
-    cross = total((first * second.conj()).real)
-    power = np.sqrt(total(np.abs(first) ** 2) * total(np.abs(second) ** 2))
-    found: Array = np.divide(cross, power, out=np.zeros(count), where=power > 0)
-    return found
+    cross = shell_sum((first * second.conj()).real)
+    power = np.sqrt(shell_sum(np.abs(first) ** 2) * shell_sum(np.abs(second) ** 2))
+    ratio: Array = np.divide(cross, power, out=np.zeros(count), where=power > 0)
+    return ratio
 
 
-def _about_one(values: Array) -> Array:
-    """Float64 times the power of two that brings the largest to about 1: powers are squares of
-    squares, whose range would end at 1e77."""
+def _rescaled(values: Array) -> Array:
+    """Return float64 values times the power of two that brings the largest to about 1.
+
+    The product of two powers holds fourth powers of the values, which overflow beyond 1e77.
+    """
     wide = np.asarray(values, np.float64)
     largest = np.abs(wide).max(initial=0.0)
     scaled: Array = np.ldexp(wide, -np.frexp(largest)[1]) if np.isfinite(largest) else wide
@@ -54,18 +57,19 @@ def _about_one(values: Array) -> Array:
 
 
 def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:
+    """Return the spatial frequency of each coefficient of the half spectrum."""
     axes = [np.fft.fftfreq(n, abs(d)) for n, d in zip(shape[:-1], spacing[:-1], strict=True)]
     axes.append(np.fft.rfftfreq(shape[-1], abs(spacing[-1])))
     grids = np.meshgrid(*axes, indexing="ij", sparse=True)
-    total: Array = sum((g**2 for g in grids[1:]), grids[0] ** 2)
-    radius: Array = np.sqrt(total)
+    squares: Array = sum((g**2 for g in grids[1:]), grids[0] ** 2)
+    radius: Array = np.sqrt(squares)
     return radius
 
 
-def _multiplicity(shape: Sequence[int], half: Sequence[int]) -> Array:
-    """How many frequencies of the full spectrum each one of the half spectrum stands for."""
-    weight = np.full(half, 2.0)
-    weight[..., 0] = 1.0
+def _multiplicity(shape: Sequence[int], half_shape: Sequence[int]) -> Array:
+    """Return how many coefficients of the full spectrum each of the half spectrum represents."""
+    multiplicity = np.full(half_shape, 2.0)
+    multiplicity[..., 0] = 1.0
     if shape[-1] % 2 == 0:
-        weight[..., -1] = 1.0
-    return weight
+        multiplicity[..., -1] = 1.0
+    return multiplicity

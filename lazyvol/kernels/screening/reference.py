@@ -1,8 +1,8 @@
-"""What particles have in common, and what they do not: reference, mask and noise out of spectra.
+"""References, noise spectrum and mask, estimated from the spectra of the particles.
 
-Rows are those of ``bands``. A particle is a reference, as strong as its contrast, and noise that
-is stationary: frequencies are independent. Each fold of the particles has a reference of its own,
-made of all other folds, so that no particle is compared with itself.
+Model: a particle is a reference times its contrast plus stationary noise, so that frequencies are
+independent. Each cross-validation fold has a reference of its own, made from all other folds, so
+that no particle is compared with itself. Spectra are those of ``fourier_coefficients``.
 """
 
 from dataclasses import dataclass
@@ -12,201 +12,218 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage
 
-from lazyvol.kernels.screening.fourier_coefficients import Band, volumes
+from lazyvol.kernels.screening.fourier_coefficients import Band, to_volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: particle, rows at a time where squares of rows are needed
-PIECE = 256
-#: reach of the Gaussian that smooths the noise spectrum, in frequency steps
-SMOOTH = 1.5
-#: noise is taken to have at least this part of its strongest shell's power, and of the signal's:
+#: spectra that are squared at a time
+BATCH = 256
+#: standard deviation of the Gaussian that smooths the noise spectrum, in frequency steps
+NOISE_SMOOTHING = 1.5
+#: least noise power that whitening assumes, as a part of its maximum and of the signal power:
 #: spectra leak and models err by about so much
-LEAST, MISFIT = 1e-3, 1e-2
-#: reach of the Gaussian over which the energy of a reference is gathered for its mask, in voxels
-GATHERED = 1.5
-#: shells whose signal is not so many standard errors above 0 are left out
-SURE = 2.0
+NOISE_FLOOR, MODEL_ERROR = 1e-3, 1e-2
+#: standard deviation of the Gaussian that smooths the energy of a reference, in voxels
+MASK_SMOOTHING = 1.5
+#: standard errors above 0 from which the signal of a shell is significant
+SIGNIFICANT = 2.0
 
 
 @dataclass(frozen=True)
 class References:
-    """References of every fold and two of half the particles, before masking.
+    """Wiener-filtered references before masking, and the spectra that they were filtered by.
 
-    ``rows``: (all, first half, second half, fold 0, ...); ``noise`` power per frequency, and
-    what it is taken for; ``gain`` that filtered them; ``mask`` on the cube, from 0 to 1.
+    ``spectra``: (all particles, first half, second half, fold 0, ...). Per frequency: ``noise``
+    power; ``bounded_noise``, its lower bounds applied; ``gain`` of the filter; ``signal`` power.
+    ``mask`` on the coarse grid is from 0 to 1.
     """
 
-    rows: Array
+    spectra: Array
     noise: Array
-    taken: Array
+    bounded_noise: Array
     gain: Array
     mask: Array
     signal: Array
 
 
-def folds_of(n: int) -> Array:
-    """Fold of each of ``n`` particles: 8 of them, or each its own where they are few."""
+def cross_validation_folds(n: int) -> Array:
+    """Return the fold of each of ``n`` particles: 8 folds, or one each for up to 24 particles."""
     return np.arange(n) % (8 if n > 24 else n)
 
 
-def gains(rows: Array, noise: Array, measured: Array) -> Array:
-    """Strength of the noise of each particle relative to the typical one.
+def noise_levels(spectra: Array, noise: Array, measured: Array) -> Array:
+    """Return the noise amplitude of each particle relative to the median particle.
 
-    Logarithms are drawn together as far as their spread is that of chance.
+    Logarithms are shrunk to the median by the part of their variance that chance explains.
     """
     share = np.tile(measured / noise, 2) / (2 * measured.sum())
-    power = np.array([np.square(r, dtype=np.float64) @ share for r in rows])
+    power = np.array([np.square(s, dtype=np.float64) @ share for s in spectra])
     logs = np.log(np.maximum(power, 1e-300))
     logs -= np.median(logs)
-    chance, spread = 1.5 / measured.sum(), float(np.var(logs))
-    kept = max(0.0, 1 - chance / spread) if spread > 0 else 0.0
-    return np.asarray(np.exp(0.5 * kept * logs))
+    chance, variance = 1.5 / measured.sum(), float(np.var(logs))
+    shrinkage = max(0.0, 1 - chance / variance) if variance > 0 else 0.0
+    return np.asarray(np.exp(0.5 * shrinkage * logs))
 
 
-def references(
-    rows: Array, weight: Array, scale: Array, folds: Array, measured: Array, band: Band
+def estimate(
+    spectra: Array, weight: Array, noise_level: Array, folds: Array, measured: Array, band: Band
 ) -> References:
-    """References out of rows divided by ``scale``, weighted by how likely each belongs.
+    """Return the references of all particles, both half-sets and every fold.
 
-    They hold nothing at frequencies that are not ``measured``, (frequency,).
+    Particles are divided by their ``noise_level`` and weighted by the probability that they are
+    consistent. References are 0 at frequencies that are not ``measured``, (frequency,).
     """
     count = int(folds.max()) + 1
-    each = (weight / scale * (folds == np.arange(count)[:, None])).astype(np.float32)
-    sums = (each @ rows).astype(np.float64)
-    shares = np.array([weight[folds == f].sum() for f in range(count)])
-    mean = sums.sum(0) / shares.sum()
-    many = shares.sum() ** 2 / (weight**2).sum()
-    noise = _noise(rows, weight, scale, mean, many, measured, band)
-    signal = _signal(mean, noise * band.left / many, measured, band)
-    gain = signal / (signal + noise / many)
-    halves = [sums[h::2].sum(0) / shares[h::2].sum() for h in (0, 1)]
-    others = (sums.sum(0) - sums) / (shares.sum() - shares)[:, None]
-    taken = np.maximum(noise, np.maximum(LEAST * noise.max(), MISFIT * signal))
+    coefficients = (weight / noise_level * (folds == np.arange(count)[:, None])).astype(np.float32)
+    sums = (coefficients @ spectra).astype(np.float64)
+    totals = np.array([weight[folds == f].sum() for f in range(count)])
+    mean = sums.sum(0) / totals.sum()
+    n_effective = totals.sum() ** 2 / (weight**2).sum()
+    noise = _noise_power(spectra, weight, noise_level, mean, n_effective, measured, band)
+    signal = _signal_power(mean, noise * band.tapered_power / n_effective, measured, band)
+    gain = signal / (signal + noise / n_effective)
+    halves = [sums[h::2].sum(0) / totals[h::2].sum() for h in (0, 1)]
+    others = (sums.sum(0) - sums) / (totals.sum() - totals)[:, None]
+    bounded = np.maximum(noise, np.maximum(NOISE_FLOOR * noise.max(), MODEL_ERROR * signal))
     filtered = np.vstack([mean[None], *(h[None] for h in halves), others]) * np.tile(gain, 2)
-    mask = _mask(filtered[0], gain, noise, taken, many, band)
-    return References(filtered, noise, taken, gain, mask, signal)
+    mask = _soft_mask(filtered[0], gain, noise, bounded, n_effective, band)
+    return References(filtered, noise, bounded, gain, mask, signal)
 
 
-def _noise(
-    rows: Array, weight: Array, scale: Array, mean: Array, many: float, measured: Array, band: Band
+def _noise_power(
+    spectra: Array, weight: Array, noise_level: Array, mean: Array, n_effective: float,
+    measured: Array, band: Band,
 ) -> Array:  # fmt: skip
-    """Power of the noise at every frequency: variance over particles, smoothed.
+    """Return the noise power at every frequency: the variance over particles, smoothed.
 
-    What is smoothed is its ratio to the mean of its shell, so that a steep spectrum stays steep
-    and a direction without noise stays empty. Frequencies that were measured and those that were
-    not (a missing wedge) are smoothed each among themselves: together, noise beside the wedge was
-    found a third too weak.
+    Measured and missing frequencies (a wedge) are smoothed separately: together, the noise next
+    to the wedge came out a third too weak.
     """
-    squares = np.zeros(rows.shape[1])
-    share = (weight / scale**2).astype(np.float32)
-    for first in range(0, len(rows), PIECE):
-        part = slice(first, first + PIECE)
-        squares += share[part] @ np.square(rows[part])
-    variance = (squares / weight.sum() - mean**2) * many / max(many - 1, 1e-9) / band.left
-    power = np.maximum(variance.reshape(2, -1).mean(0), 0)
-    smooth = np.zeros_like(power)
-    for kind in (measured, ~measured):
-        if kind.any():
-            smooth[kind] = _smoothed(power, kind, band)[kind]
-    return np.asarray(np.maximum(smooth, 1e-300))
+    squares = np.zeros(spectra.shape[1])
+    coefficients = (weight / noise_level**2).astype(np.float32)
+    for first in range(0, len(spectra), BATCH):
+        batch = slice(first, first + BATCH)
+        squares += coefficients[batch] @ np.square(spectra[batch])
+    variance = (squares / weight.sum() - mean**2) * n_effective / max(n_effective - 1, 1e-9)
+    power = np.maximum((variance / band.tapered_power).reshape(2, -1).mean(0), 0)
+    noise = np.zeros_like(power)
+    for region in (measured, ~measured):
+        if region.any():
+            noise[region] = _smooth(power, region, band)[region]
+    return np.asarray(np.maximum(noise, 1e-300))
 
 
-def _smoothed(power: Array, kind: Array, band: Band) -> Array:
-    """Power smoothed among frequencies of a kind."""
-    shell = _by_shell(power, kind, band)[band.shell]
-    cubes = np.zeros((2, *band.cube))
+def _smooth(power: Array, region: Array, band: Band) -> Array:
+    """Return the power smoothed over the frequencies of a region.
+
+    The ratio to the shell's mean is smoothed, so that a steep spectrum stays steep and a
+    direction without noise stays empty.
+    """
+    shell_mean = _shell_mean(power, region, band)[band.shell]
+    grids = np.zeros((2, *band.coarse_shape))
     for sign in (1, -1):
-        at = tuple((sign * band.index + np.array(band.reach)).T)
-        cubes[0][at] = np.divide(power, shell, out=np.ones_like(power), where=shell > 0) * kind
-        cubes[1][at] = kind
-    ratio, near = (ndimage.gaussian_filter(c, SMOOTH, mode="constant")[at] for c in cubes)
-    return np.asarray(shell * ratio / np.maximum(near, 1e-300))
+        at = tuple((sign * band.index + np.array(band.max_index)).T)
+        ratio = np.divide(power, shell_mean, out=np.ones_like(power), where=shell_mean > 0)
+        grids[0][at] = ratio * region
+        grids[1][at] = region
+    ratio, weight = (
+        ndimage.gaussian_filter(g, NOISE_SMOOTHING, mode="constant")[at] for g in grids
+    )
+    return np.asarray(shell_mean * ratio / np.maximum(weight, 1e-300))
 
 
-def _signal(mean: Array, error: Array, measured: Array, band: Band) -> Array:
-    """Power of what particles share, by shells: that of their mean less that of its noise.
+def _signal_power(mean: Array, error: Array, measured: Array, band: Band) -> Array:
+    """Return the signal power by shells: the power of the mean less that of its noise.
 
-    It is what correlations between half-sets estimate, averaged over all ways to halve. Shells
-    that show nothing by themselves are taken together: thousands of frequencies that each tell
-    next to nothing tell much of an object with fine detail.
+    This is the expectation of the half-set cross power over all ways to halve the stack. Runs of
+    shells that are not significant alone are pooled: together, thousands of frequencies show an
+    object with fine detail.
     """
     power = (mean**2).reshape(2, -1).mean(0)
-    count = _counts(measured, band)
-    signal = _by_shell(power - error, measured, band)
-    spread = _by_shell(error, measured, band) / np.sqrt(count)
-    sure = signal > SURE * spread
-    found = np.where(sure, signal, 0.0)
-    for run in np.split(np.arange(len(count)), np.flatnonzero(np.diff(sure)) + 1):
-        if not sure[run[0]]:
+    count = _shell_size(measured, band)
+    signal = _shell_mean(power - error, measured, band)
+    standard_error = _shell_mean(error, measured, band) / np.sqrt(count)
+    significant = signal > SIGNIFICANT * standard_error
+    by_shell = np.where(significant, signal, 0.0)
+    for run in np.split(np.arange(len(count)), np.flatnonzero(np.diff(significant)) + 1):
+        if not significant[run[0]]:
             weight = count[run] / count[run].sum()
-            pooled, chance = weight @ signal[run], np.sqrt(weight**2 @ spread[run] ** 2)
-            found[run] = pooled if pooled > SURE * chance else 0.0
-    return np.asarray(found[band.shell] * measured)
+            pooled = weight @ signal[run]
+            pooled_error = np.sqrt(weight**2 @ standard_error[run] ** 2)
+            by_shell[run] = pooled if pooled > SIGNIFICANT * pooled_error else 0.0
+    return np.asarray(by_shell[band.shell] * measured)
 
 
-def _by_shell(values: Array, kind: Array, band: Band) -> Array:
-    """Mean of each shell's frequencies of a kind."""
-    return np.asarray(np.bincount(band.shell, values * kind) / _counts(kind, band))
+def _shell_mean(values: Array, region: Array, band: Band) -> Array:
+    """Return the mean over the frequencies of a region in each shell."""
+    return np.asarray(np.bincount(band.shell, values * region) / _shell_size(region, band))
 
 
-def _counts(kind: Array, band: Band) -> Array:
-    """Frequencies of a kind in each shell, 1 where there are none."""
-    return np.maximum(np.bincount(band.shell, kind), 1)
+def _shell_size(region: Array, band: Band) -> Array:
+    """Return the number of frequencies of a region in each shell, at least 1."""
+    return np.maximum(np.bincount(band.shell, region), 1)
 
 
-def _mask(row: Array, gain: Array, noise: Array, taken: Array, many: float, band: Band) -> Array:
-    """Where a reference has more energy than its noise: its part above twice the noise.
+def _soft_mask(
+    spectrum: Array, gain: Array, noise: Array, bounded_noise: Array, n_effective: float, band: Band
+) -> Array:
+    """Return the part of a reference's local energy above twice that of its noise.
 
     Energies are compared after whitening, where the noise is the same everywhere.
     """
-    white = row / np.sqrt(np.tile(taken, 2))
-    over = (0.0 if band.planar else GATHERED, GATHERED, GATHERED)
-    energy = ndimage.gaussian_filter(volumes(white, band) ** 2, over, mode="constant")
-    chance = 2 * (gain**2 * noise / taken).sum() / many / np.prod(band.shape) * band.window**2
-    return np.asarray(np.clip(1 - 2 * chance / np.maximum(energy, 1e-300), 0, 1) * (energy > 0))
+    whitened = spectrum / np.sqrt(np.tile(bounded_noise, 2))
+    sigma = (0.0 if band.planar else MASK_SMOOTHING, MASK_SMOOTHING, MASK_SMOOTHING)
+    energy = ndimage.gaussian_filter(to_volumes(whitened, band) ** 2, sigma, mode="constant")
+    noise_energy = (
+        2 * (gain**2 * noise / bounded_noise).sum() / n_effective / np.prod(band.shape)
+        * band.window**2
+    )  # fmt: skip
+    mask = np.clip(1 - 2 * noise_energy / np.maximum(energy, 1e-300), 0, 1)
+    return np.asarray(mask * (energy > 0))
 
 
-def standing(volumes: Array, mask: Array, band: Band) -> Array:
-    """Volumes on a background of 0, within the mask.
+def masked(volumes: Array, mask: Array, band: Band) -> Array:
+    """Return volumes with their background at 0, times the mask.
 
-    Their mean was taken out under the window: so much of the window is put back that nothing is
-    left outside the mask.
+    Their means were subtracted under the window: the multiple of the window that brings the mean
+    outside the mask to 0 is added back.
     """
     outside = (1 - mask) * band.window
     if outside.sum() < 0.02 * outside.size:
-        outside = (band.radius > band.shortest / 2) * band.window
+        outside = (band.radius > band.shortest_side / 2) * band.window
     total = max(float((outside * band.window).sum()), 1e-9)
     level = (volumes * outside).sum((-3, -2, -1)) / total
     return np.asarray((volumes - level[..., None, None, None] * band.window) * mask)
 
 
-def faded(rows: Array, band: Band) -> Array:
-    """Rows whose products with the noise of a whole box are those of ``rows`` with a faded one's.
+def tapered(spectra: Array, band: Band) -> Array:
+    """Return spectra whose products with untapered noise equal those with tapered noise.
 
-    Of the faded box the mean is taken out.
+    Tapering (and subtracting the mean) is moved from the noise to the spectra it is multiplied
+    with.
     """
-    half, cube = band.size // 2, np.array(band.cube)
-    plane = band.index[:, 2] == 0  # elsewhere x > 0, and half a spectrum holds one of each pair
-    at, back = tuple((band.index % cube).T), tuple((-band.index[plane] % cube).T)
-    window = np.fft.ifftshift(_window(band)).astype(np.float32)
-    out = np.empty_like(rows)
-    for row, found in zip(rows, out, strict=True):
-        values = row[:half] + 1j * row[half:]
-        waves = np.zeros((*band.cube[:2], band.cube[2] // 2 + 1), np.complex64)
-        waves[at], waves[back] = values, values[plane].conj()
-        volume = scipy.fft.irfftn(waves, band.cube, workers=1)
+    half, coarse = band.size // 2, np.array(band.coarse_shape)
+    plane = band.index[:, 2] == 0  # for x > 0 the half spectrum holds one of each pair already
+    at, mirrored = tuple((band.index % coarse).T), tuple((-band.index[plane] % coarse).T)
+    window = np.fft.ifftshift(_box_window(band)).astype(np.float32)
+    result = np.empty_like(spectra)
+    for spectrum, out in zip(spectra, result, strict=True):
+        values = spectrum[:half] + 1j * spectrum[half:]
+        waves = np.zeros((*band.coarse_shape[:2], band.coarse_shape[2] // 2 + 1), np.complex64)
+        waves[at], waves[mirrored] = values, values[plane].conj()
+        volume = scipy.fft.irfftn(waves, band.coarse_shape, workers=1)
         volume -= (volume * window).sum() / window.sum()
-        kept = scipy.fft.rfftn(volume * window, workers=1)[at]
-        found[:half], found[half:] = kept.real, kept.imag
-    return out
+        transformed = scipy.fft.rfftn(volume * window, workers=1)[at]
+        out[:half], out[half:] = transformed.real, transformed.imag
+    return result
 
 
-def _window(band: Band) -> Array:
-    """Weight of each place of the cube as it lies in the box, whose middle voxel is not its own."""
-    fades = []
-    for n, m, fade in zip(band.shape, band.cube, band.fades, strict=True):
-        place = n // 2 + (np.arange(m) - m // 2) * (n / m)
-        fades.append(np.interp(place, np.arange(-1, n + 1), np.r_[fade[-1:], fade, fade[:1]]))
-    z, y, x = fades
+def _box_window(band: Band) -> Array:
+    """Return the taper of the box at the voxels of the coarse grid, both centred on n // 2."""
+    tapers = []
+    for n, m, taper in zip(band.shape, band.coarse_shape, band.tapers, strict=True):
+        position = n // 2 + (np.arange(m) - m // 2) * (n / m)
+        padded = np.r_[taper[-1:], taper, taper[:1]]
+        tapers.append(np.interp(position, np.arange(-1, n + 1), padded))
+    z, y, x = tapers
     return np.asarray(z[:, None, None] * y[:, None] * x)

@@ -1,412 +1,385 @@
-"""Which particles are wrong: references, rivals and their likelihoods, out of all rows at once."""
+"""Screening of particles: from spectra to a table of likelihood ratios, p-values and flags.
 
-from dataclasses import dataclass, replace
+``reference`` estimates what particles have in common, ``hypotheses`` the alternatives, ``mixture``
+weighs them, and ``p_values`` makes p-values and applies the false discovery rate.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lazyvol.kernels.screening import hypotheses as hypotheses_kernels
-from lazyvol.kernels.screening import mixture
-from lazyvol.kernels.screening import reference as common
-from lazyvol.kernels.screening.fourier_coefficients import Band, rows_of, volumes
+from lazyvol.kernels.screening import p_values, reference
+from lazyvol.kernels.screening.fourier_coefficients import Band, to_spectra, to_volumes
 from lazyvol.kernels.screening.fourier_rotation import in_plane, rotations
+from lazyvol.kernels.screening.hypotheses import (
+    CONSISTENT,
+    EMPTY,
+    EQUIVALENT,
+    ROTATED,
+    ROTATION_BATCH,
+    SECOND_CLASS,
+    Hypotheses,
+    compare,
+    distinct_rotations,
+    find_second_class,
+    fold_products,
+)
+from lazyvol.kernels.screening.mixture import Mixture, weight_folds
+from lazyvol.kernels.screening.reference import References
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: what is found for each particle, and the angles that turn the reference into it
-FACTS = ("llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis")
+#: columns of the table, and the Euler angles that rotate the reference into the particle
+RESULTS = ("llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis")
 ANGLES = ("rot", "tilt", "psi")
-COLUMNS = (*FACTS, *ANGLES)
-#: times the reference is made anew, without those that look wrong
+COLUMNS = (*RESULTS, *ANGLES)
+#: rounds of estimating references, each without the particles that look inconsistent
 ROUNDS = 3
-#: imagined particles per hypothesis beside the right one: all turns together, others each
-TURNS, EACH = 5.0, 1.0
-#: frequencies where less than this part of the reference is signal are left out
-TELLING = 0.02
-#: standard errors by which particles have to confirm the references that the others make
+#: imagined particles of the mixture's prior: for all rotations together, for each other hypothesis
+ROTATION_PRIOR, HYPOTHESIS_PRIOR = 5.0, 1.0
+#: least Wiener gain of the reference at a frequency that is used
+LEAST_GAIN = 0.02
+#: standard errors by which particles have to contain the references made from other particles
 CONFIRMED = 3.0
-#: particles that the noise spectrum counts for beside those whose variance is seen
-IMAGINED = 100.0
-#: least and most folds by which shares of hypotheses are taken from other particles, and particles
-#: times folds: to leave out one in 24 of 600 cost 0.001 of the area under the ROC curve
-SHARES, LEFT_OUT = (24, 128), 80_000
-#: largest variance of contrasts
-VARIED = 0.25
-#: rows this much shorter than most are of volumes that do not vary
+#: largest relative variance of contrasts
+MAX_CONTRAST_VARIANCE = 0.25
+#: norm, as a part of the median, below which a spectrum is that of a constant volume
 FLAT = 1e-4
 
 
-@dataclass
-class _Judged:
-    """Inner products with the hypotheses of a particle's fold, and what follows from them."""
-
-    rivals: hypotheses_kernels.Rivals
-    t: Array
-    q: Array
-    level: Array
-    spread: float
-    prior: Array
-    share: Array
-    found: Array
-    crossed: tuple[Array, Array] = (np.empty(0), np.empty(0))
-
-    @property
-    def logs(self) -> Array:
-        return mixture.likelihood(self.t, self.q, self.level[:, None], self.spread)
-
-    @property
-    def ratios(self) -> Array:
-        """Log likelihood ratios, by the shares of other folds."""
-        folds = _share_folds(len(self.t))
-        return np.asarray(mixture.ratio(self.logs, self.share)[np.arange(len(folds)), folds])
-
-
 @dataclass(frozen=True)
-class Given:
-    """What is known beforehand: rows of templates, a mask on the cube, measured frequencies."""
+class Evidence:
+    """What the caller provides: spectra of templates, a mask on the coarse grid, frequencies."""
 
     templates: Array
     mask: Array | None = None
     measured: Array | None = None
 
 
-def screened(
-    rows: Array, given: Given, *, band: Band, turns: int, other: bool, rate: float
-) -> Array:
-    """(particle, column) out of rows of particles (see ``bands``).
+@dataclass(frozen=True)
+class _Fit:
+    """The hypotheses and mixture of one round, and ``p_values.noise_products`` of the last."""
 
-    Particles with a number that is not finite, or without variation, get NaN, and are flagged.
+    hypotheses: Hypotheses
+    mixture: Mixture
+    products: tuple[Array, Array] = (np.empty(0), np.empty(0))
+
+
+@dataclass(frozen=True)
+class _Whitened:
+    """Particles' whitened spectra (``data``) at the ``selected`` frequencies, and their folds.
+
+    ``columns`` are the numbers of the selected frequencies in a spectrum, ``weight`` is the
+    probability that each particle is consistent.
     """
-    table = np.full((len(rows), len(COLUMNS)), np.nan)
+
+    data: Array
+    selected: Array
+    columns: Array
+    whitening: Array
+    folds: Array
+    weight: Array
+    band: Band
+
+    @classmethod
+    def of(
+        cls, spectra: Array, noise_level: Array, weight: Array, folds: Array,
+        references: References, band: Band,
+    ) -> "_Whitened":  # fmt: skip
+        """Divide spectra by the amplitude of their noise, at frequencies with signal."""
+        selected = np.flatnonzero(references.gain > LEAST_GAIN)
+        columns = np.concatenate([selected, selected + len(references.noise)])
+        whitening = 1 / np.sqrt(np.tile(references.bounded_noise[selected], 2))
+        whitening = whitening.astype(np.float32)
+        data = np.take(spectra, columns, axis=1)  # row-major: 6 times faster products
+        data *= whitening
+        data /= noise_level[:, None].astype(np.float32)
+        return cls(data, selected, columns, whitening, folds, weight, band)
+
+    def of_volumes(self, volumes: Array) -> Array:
+        """Whitened spectra of volumes on the coarse grid, in float64."""
+        return to_spectra(volumes, self.band)[..., self.columns] * self.whitening
+
+
+def screen_spectra(
+    spectra: Array, evidence: Evidence, *, band: Band, n_rotations: int, second_class: bool,
+    fdr: float,
+) -> Array:  # fmt: skip
+    """Return (particle, column) for the spectra of all particles.
+
+    Particles with numbers that are not finite, and constant ones, are NaN and flagged.
+    """
+    table = np.full((len(spectra), len(COLUMNS)), np.nan)
     table[:, COLUMNS.index("flagged")] = 1.0
-    table[:, COLUMNS.index("best_hypothesis")] = hypotheses_kernels.EMPTY
-    good = _tells(rows)
-    kept = rows if good.all() else rows[good]
-    if len(kept) >= 2:
-        table[good] = _table(*_judged(kept, given, band, turns, other), rate, band.planar)
+    table[:, COLUMNS.index("best_hypothesis")] = EMPTY
+    informative = _is_informative(spectra)
+    if np.count_nonzero(informative) >= 2:
+        kept = spectra if informative.all() else spectra[informative]
+        fit, noise_level = _run_rounds(kept, evidence, band, n_rotations, second_class)
+        table[informative] = _table(fit, noise_level, fdr, band.planar)
     return table
 
 
-def _tells(rows: Array) -> Array:
-    """Which rows are finite and vary."""
-    power = np.einsum("kn,kn->k", rows, rows, dtype=np.float64)
+def _is_informative(spectra: Array) -> Array:
+    """Return True for each spectrum that is finite and not that of a constant volume."""
+    power = np.einsum("kn,kn->k", spectra, spectra, dtype=np.float64)
     finite = np.isfinite(power)
     typical = np.median(power[finite]) if finite.any() else 0.0
-    found: Array = finite & (power > FLAT**2 * typical)
-    return found
+    informative: Array = finite & (power > FLAT**2 * typical)
+    return informative
 
 
-def _judged(
-    rows: Array, given: Given, band: Band, turns: int, other: bool
-) -> tuple[_Judged | None, Array]:
-    """The last of several rounds; None where particles have nothing in common."""
-    folds, right = common.folds_of(len(rows)), np.ones(len(rows))
-    scale, judged = np.ones(len(rows)), None
+def _run_rounds(
+    spectra: Array, evidence: Evidence, band: Band, n_rotations: int, second_class: bool
+) -> tuple[_Fit | None, Array]:
+    """Return the fit of the last round, None if particles share no signal, and noise levels."""
+    n = len(spectra)
+    folds, weight = reference.cross_validation_folds(n), np.ones(n)
+    noise_level, fit = np.ones(n), None
     spread = in_plane if band.planar else rotations
-    grid = spread(turns) if turns else np.empty((0, 3, 3))
-    measured = np.ones(len(band.index), bool) if given.measured is None else given.measured
-    for n in range(ROUNDS):
-        made = common.references(rows, right, scale, folds, measured, band)
-        if n == 0:
-            scale = common.gains(rows, made.noise, measured)
-            made = common.references(rows, right, scale, folds, measured, band)
-        if not made.signal.any():
-            return None, scale
-        left = ROUNDS - 1 - n
-        judged = _round(rows, right, scale, folds, made, given, band, grid, other, left)
-        if judged is None:
-            return None, scale
-        right = _trusted(judged.found[:, 0])
-    return judged, scale
+    grid = spread(n_rotations) if n_rotations else np.empty((0, 3, 3))
+    measured = np.ones(len(band.index), bool) if evidence.measured is None else evidence.measured
+    for number in range(ROUNDS):
+        references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
+        if number == 0:
+            noise_level = reference.noise_levels(spectra, references.noise, measured)
+            references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
+        if not references.signal.any():
+            return None, noise_level
+        whitened = _Whitened.of(spectra, noise_level, weight, folds, references, band)
+        fit = _fit_mixture(*_compare(whitened, references, evidence, grid), weight, noise_level)
+        if fit is None:
+            return None, noise_level
+        if second_class and number > 0:
+            fit = _with_second_class(fit, whitened, references)
+        if number == ROUNDS - 1:
+            fit = _with_noise_products(fit, whitened, references)
+        weight = _reference_weight(fit.mixture.probability[:, 0])
+        del whitened  # as large as all spectra
+    return fit, noise_level
 
 
-def _round(
-    rows: Array, right: Array, scale: Array, folds: Array, made: common.References,
-    given: Given, band: Band, grid: Array, other: bool, left: int,
-) -> _Judged | None:  # fmt: skip
-    """Hypotheses out of references, and what speaks for them, with as many rounds ``left``."""
-    kept = np.flatnonzero(made.gain > TELLING)
-    both = np.concatenate([kept, kept + len(made.noise)])
-    white = (1 / np.sqrt(np.tile(made.taken[kept], 2))).astype(np.float32)
-    seen = np.take(rows, both, axis=1)  # in rows: products are 6 times faster than by columns
-    seen *= white
-    seen /= scale[:, None].astype(np.float32)
-    solid = _masked(made, given.mask, seen, right, folds, white, both, band)
-    turn = hypotheses_kernels.different_turns(solid[1:3], grid, white, kept, band)
-    templates = _templates(given.templates, solid[0], white, both, band)
-    found = hypotheses_kernels.compared(
-        seen, folds, np.delete(solid, (1, 2), axis=0), turn, templates, white, kept, band
-    )
-    judged = _judge(*found, right, scale)
-    if judged is None:
-        return None
-    if other and left < 2:
-        snr = np.tile(made.signal[kept] / made.taken[kept], 2)
-        judged = _with_other_kind(judged, seen, folds, snr)
-    if not left:
-        judged.crossed = _crossed(judged, made.noise, white, both, band)
-    return judged
-
-
-def _crossed(
-    judged: _Judged, noise: Array, white: Array, both: Array, band: Band
-) -> tuple[Array, Array]:
-    """Inner products of all hypotheses, and covariances of what noise adds to a particle's.
-
-    Noise was faded at the faces of the box, and its mean taken out: its frequencies are not quite
-    independent. What the references of folds have more of than that of all is noise of their own.
-    """
-    rows = judged.rivals.rows
-    gram = _gram(rows)
-    whole = np.zeros((len(rows), band.size), np.float32)
-    whole[:, both] = rows * white
-    faded = common.faded(whole, band)
-    faded *= np.sqrt(np.tile(noise, 2)).astype(np.float32)
-    covariance = _gram(faded)
-    covariance += np.diag(np.maximum(judged.q.mean(0) - np.diag(gram), 0))
-    return gram, covariance
-
-
-def _gram(rows: Array) -> Array:
-    """Inner products of rows, summed in float64."""
-    parts = (rows[:, n : n + 1024].astype(np.float64) for n in range(0, rows.shape[1], 1024))
-    return np.asarray(sum(part @ part.T for part in parts))
-
-
-def _masked(
-    made: common.References, mask: Array | None, seen: Array, right: Array, folds: Array,
-    white: Array, both: Array, band: Band,
-) -> Array:  # fmt: skip
-    """Volumes of the references within the mask given, or the one found where it helps.
-
-    It helps where the references explain more of the particles that they are not made of.
-    """
-    plain = volumes(made.rows, band)
-    masks = [mask] if mask is not None else [np.ones(band.cube), made.mask]
-    tried = [common.standing(plain, m, band) for m in masks]
-    return max(tried, key=lambda v: _explained(v, seen, right, folds, white, both, band))
-
-
-def _explained(
-    solid: Array, seen: Array, right: Array, folds: Array, white: Array, both: Array, band: Band
-) -> float:
-    own = rows_of(solid[3:], band)[:, both] * white
-    t = hypotheses_kernels.products(seen, own[:, None].astype(np.float32))[:, 0]
-    q = (own**2).sum(1)[folds]
-    return float(max((right * t).sum(), 0) ** 2 / max((right * q).sum(), 1e-300))
-
-
-def _templates(templates: Array, solid: Array, white: Array, both: Array, band: Band) -> Array:
-    """Rows of templates, as strong as the reference; those that are like it are 0."""
-    if not len(templates):
-        return np.empty((0, len(white)), np.float32)
-    standing = common.standing(volumes(templates, band), np.ones(band.cube), band)
-    rows = rows_of(standing, band)[:, both] * white
-    own = rows_of(solid, band)[both] * white
-    norm = np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
-    strong = float(np.linalg.norm(own))
-    alike = rows @ own > hypotheses_kernels.ALIKE * norm * strong
-    rows *= (np.where(alike, 0.0, strong / norm))[:, None]
-    return rows.astype(np.float32)
-
-
-def _judge(
-    hypotheses: hypotheses_kernels.Rivals, t: Array, q: Array, right: Array, scale: Array
-) -> _Judged | None:
-    """Likelihoods of all hypotheses: contrasts are as they are among the particles.
-
-    None where particles do not hold the references that the others make.
-    """
-    level = _levels(t[:, 0], q[:, 0], right, scale)
-    seen, due = (right * level * t[:, 0]).sum(), (right * level**2 * q[:, 0]).sum()
-    if seen < CONFIRMED * np.sqrt(due):
-        return None
-    strength = float(seen / due)
-    hypotheses.rows *= np.float32(strength)
-    hypotheses.right *= np.float32(strength)
-    t, q = t * strength, q * strength**2
-    spread = _spread(t[:, 0] / level, q[:, 0], right, level)
-    kinds = hypotheses.kind
-    prior = np.full(len(kinds), EACH)
-    prior[kinds == hypotheses_kernels.TURNED] = TURNS / max(
-        1, (kinds == hypotheses_kernels.TURNED).sum()
-    )
-    prior[0] = 0.0
-    logs = mixture.likelihood(t, q, level[:, None], spread)
-    share, found = mixture.shares(logs, prior, _share_folds(len(t)))
-    return _Judged(hypotheses, t, q, level, spread, prior, share, found)
-
-
-def _levels(t: Array, q: Array, right: Array, scale: Array) -> Array:
-    """Contrast of each particle as far as its noise tells it.
-
-    Either the signal is as strong in all of them (then less beside stronger noise), or signal and
-    noise were scaled together: what explains more of the particles.
-    """
-    alone = np.median(scale) / scale
-
-    def explained(level: Array) -> float:
-        return float((right * level * t).sum() ** 2 / (right * level**2 * q).sum())
-
-    return alone if explained(alone) > explained(np.ones_like(alone)) else np.ones_like(alone)
-
-
-def _spread(t: Array, q: Array, right: Array, level: Array) -> float:
-    """Variance of contrasts about their level, beyond what noise does."""
-    weight = right * q**2
-    own = (t / q - 1) ** 2 - 1 / (q * level**2)
-    return float(np.clip((weight * own).sum() / max(weight.sum(), 1e-300), 0, VARIED))
-
-
-def _with_other_kind(judged: _Judged, seen: Array, folds: Array, snr: Array) -> _Judged:
-    """The same with a second kind of particle, where there is one."""
-    old = judged.rivals
-    even = seen if (judged.level == 1).all() else seen / judged.level.astype(np.float32)[:, None]
-    share = judged.share[_share_folds(len(seen))]
-    means = hypotheses_kernels.other_kind(
-        even, old.right, judged.logs, share, snr, folds, judged.spread
-    )
-    if means is None:
-        return judged
-    more = hypotheses_kernels.Rivals(
-        np.r_[old.kind, hypotheses_kernels.OTHER],
-        np.concatenate([old.turn, np.eye(3)[None]]),
-        np.concatenate([old.rows, means.mean(0, keepdims=True)]),
-        old.right,
-    )
-    t = np.c_[judged.t, hypotheses_kernels.products(seen, means[:, None])]
-    q = np.c_[judged.q, (means.astype(np.float64) ** 2).sum(1)[folds]]
-    prior = np.r_[judged.prior, EACH]
-    logs = mixture.likelihood(t, q, judged.level[:, None], judged.spread)
-    share, probable = mixture.shares(logs, prior, _share_folds(len(t)))
-    return replace(judged, rivals=more, t=t, q=q, prior=prior, share=share, found=probable)
-
-
-def _table(judged: _Judged | None, scale: Array, rate: float, planar: bool) -> Array:
-    table = np.full((len(scale), len(COLUMNS)), np.nan)
-    column = {name: table[:, n] for n, name in enumerate(COLUMNS)}
-    column["noise"][:] = scale
-    column["flagged"][:] = 0.0
-    if judged is None:
-        column["llr"][:], column["p_value"][:], column["probability"][:] = 0.0, 1.0, 0.0
-        column["best_hypothesis"][:] = hypotheses_kernels.RIGHT
-        return table
-    column["llr"][:] = judged.ratios
-    column["p_value"][:] = _p_values(judged)
-    unlikely = mixture.rejected(column["p_value"], rate)
-    column["flagged"][:] = unlikely & (column["llr"] > 0)  # an odd right one is still a right one
-    column["probability"][:] = 1 - judged.found[:, 0]
-    column["contrast"][:] = judged.t[:, 0] / judged.q[:, 0]
-    _explain(judged, column, planar)
-    return table
-
-
-def _trusted(right: Array) -> Array:
-    """Weight of each particle in the next references, by its probability of being right.
-
-    Only those that are rather wrong lose any: to weigh all by how well they fit the references
-    makes the next ones out of their own noise.
-    """
-    return np.where(right < 0.5, right, 1.0)
-
-
-def _p_values(judged: _Judged) -> Array:
-    """p-values by the mean inner products of right particles, taken from the particles.
-
-    A filtered reference falls short of the truth, and by a different part where it is turned.
-    """
-    (means, noise), right = judged.crossed, judged.found[:, 0]
-    means = means.copy()
-    means[0] = (right / judged.level) @ judged.t / right.sum()
-    return mixture.p_values(
-        judged.ratios, _share_folds(len(right)), means, judged.q.mean(0),
-        _as_seen(noise, means[0], judged, right), judged.share, judged.level, judged.spread,
+def _compare(
+    whitened: _Whitened, references: References, evidence: Evidence, grid: Array
+) -> tuple[Hypotheses, Array, Array]:
+    """Return the hypotheses made from references and the grid of rotations, t and q."""
+    band, selected, whitening = whitened.band, whitened.selected, whitened.whitening
+    volumes = _masked_references(whitened, references, evidence.mask)
+    distinct = distinct_rotations(volumes[1:3], grid, whitening, selected, band)
+    templates = _scaled_templates(whitened, evidence.templates, volumes[0])
+    of_all_and_folds = np.delete(volumes, (1, 2), axis=0)
+    return compare(
+        whitened.data, whitened.folds, of_all_and_folds, distinct, templates, whitening, selected,
+        band,
     )  # fmt: skip
 
 
-def _as_seen(noise: Array, mean: Array, judged: _Judged, right: Array) -> Array:
-    """A covariance with variances drawn to those among the particles, as far as their number tells.
+def _masked_references(whitened: _Whitened, references: References, mask: Array | None) -> Array:
+    """Return volumes of the references under the given mask, or under the estimated one or none.
 
-    The spectrum of steep noise is that of the faded box, not quite that in its middle: variances
-    were from 0.7 to 1.9 times what it says. What counts are differences from the first product.
+    Of the latter two, that which explains more of the particles left out of the references.
     """
-    basis = np.eye(len(mean))
-    basis[1:, 0] = -1
-    back = 2 * np.eye(len(mean)) - basis
-    level, noise = judged.level[:, None], basis @ noise @ basis.T
-    apart = right @ ((judged.t - level * mean) @ basis.T) ** 2 / right.sum()
-    apart -= judged.spread * np.square(level).mean() * (basis @ mean) ** 2
-    due, many = np.diag(noise), right.sum()
-    ratio = np.divide(apart, due, out=np.ones_like(due), where=due > 0)
-    whole = float((due * ratio).sum() / due.sum())
-    kept = max(0.0, 1 - 2 / many / max(float(np.var(ratio)), 1e-300))
-    ratio = whole + kept * (ratio - whole)
-    root = np.sqrt((many * np.maximum(ratio, 0.25) + IMAGINED) / (many + IMAGINED))
-    return np.asarray(back @ (noise * root * root[:, None]) @ back.T)
+    band = whitened.band
+    volumes = to_volumes(references.spectra, band)
+    masks = [mask] if mask is not None else [np.ones(band.coarse_shape), references.mask]
+    masked = [reference.masked(volumes, m, band) for m in masks]
+    return max(masked, key=lambda v: _explained(whitened, v[3:]))
 
 
-def _share_folds(n: int) -> Array:
-    """Folds by which shares are taken: each leaves few out, and none tells of itself."""
-    return np.arange(n) % min(n, int(np.clip(LEFT_OUT // n, *SHARES)))
+def _explained(whitened: _Whitened, fold_volumes: Array) -> float:
+    """Return the energy of the particles that the references of their folds explain."""
+    spectra = whitened.of_volumes(fold_volumes)
+    t = fold_products(whitened.data, spectra[:, None].astype(np.float32))[:, 0]
+    q = (spectra**2).sum(1)[whitened.folds]
+    weight = whitened.weight
+    return float(max((weight * t).sum(), 0) ** 2 / max((weight * q).sum(), 1e-300))
 
 
-def _explain(judged: _Judged, column: dict[str, Array], planar: bool) -> None:
-    """Best hypothesis of each particle, by kinds, and the angles of the best turn."""
-    kinds = judged.rivals.kind
+def _scaled_templates(whitened: _Whitened, templates: Array, volume: Array) -> Array:
+    """Return spectra of templates with the reference's norm; 0 for those equivalent to it."""
+    if not len(templates):
+        return np.empty((0, len(whitened.whitening)), np.float32)
+    band = whitened.band
+    volumes = reference.masked(to_volumes(templates, band), np.ones(band.coarse_shape), band)
+    spectra, spectrum = whitened.of_volumes(volumes), whitened.of_volumes(volume)
+    norm = np.maximum(np.linalg.norm(spectra, axis=1), 1e-300)
+    reference_norm = float(np.linalg.norm(spectrum))
+    equivalent = spectra @ spectrum > EQUIVALENT * norm * reference_norm
+    spectra *= np.where(equivalent, 0.0, reference_norm / norm)[:, None]
+    return spectra.astype(np.float32)
+
+
+def _fit_mixture(
+    hypotheses: Hypotheses, t: Array, q: Array, weight: Array, noise_level: Array
+) -> _Fit | None:
+    """Scale hypotheses to the contrast of the particles and fit the mixture.
+
+    None if particles do not contain the references made from the other particles.
+    """
+    contrast = _expected_contrast(t[:, 0], q[:, 0], weight, noise_level)
+    overlap = (weight * contrast * t[:, 0]).sum()
+    energy = (weight * contrast**2 * q[:, 0]).sum()
+    if overlap < CONFIRMED * np.sqrt(energy):
+        return None
+    strength = float(overlap / energy)
+    hypotheses.spectra *= np.float32(strength)
+    hypotheses.references *= np.float32(strength)
+    t, q = t * strength, q * strength**2
+    variance = _contrast_variance(t[:, 0] / contrast, q[:, 0], weight, contrast)
+    rotated = hypotheses.kind == ROTATED
+    prior = np.full(len(rotated), HYPOTHESIS_PRIOR)
+    prior[rotated] = ROTATION_PRIOR / max(1, rotated.sum())
+    prior[0] = 0.0
+    return _Fit(hypotheses, Mixture.fit(t, q, contrast, variance, prior))
+
+
+def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) -> Array:
+    """Return the contrast of each particle after division by its noise level.
+
+    Either the signal is equally strong in all particles, or signal and noise were scaled
+    together: the one that explains more of the particles.
+    """
+    equal_signal = np.median(noise_level) / noise_level
+
+    def explained(contrast: Array) -> float:
+        return float((weight * contrast * t).sum() ** 2 / (weight * contrast**2 * q).sum())
+
+    equal_contrast = np.ones_like(equal_signal)
+    return equal_signal if explained(equal_signal) > explained(equal_contrast) else equal_contrast
+
+
+def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> float:
+    """Return the relative variance of contrasts about their expectation, beyond that of noise."""
+    precision = weight * q**2
+    excess = (t / q - 1) ** 2 - 1 / (q * contrast**2)
+    variance = (precision * excess).sum() / max(precision.sum(), 1e-300)
+    return float(np.clip(variance, 0, MAX_CONTRAST_VARIANCE))
+
+
+def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+    """Return the fit with a second class of particles as a hypothesis, where there is one."""
+    hypotheses, mixture = fit.hypotheses, fit.mixture
+    data, folds, contrast = whitened.data, whitened.folds, mixture.contrast
+    even = data if (contrast == 1).all() else data / contrast.astype(np.float32)[:, None]
+    selected = whitened.selected
+    snr = np.tile(references.signal[selected] / references.bounded_noise[selected], 2)
+    weights = mixture.weights[weight_folds(len(data))]
+    means = find_second_class(
+        even, hypotheses.references, mixture.logs, weights, snr, folds, mixture.contrast_variance
+    )
+    if means is None:
+        return fit
+    extended = Hypotheses(
+        np.r_[hypotheses.kind, SECOND_CLASS],
+        np.concatenate([hypotheses.rotation, np.eye(3)[None]]),
+        np.concatenate([hypotheses.spectra, means.mean(0, keepdims=True)]),
+        hypotheses.references,
+    )
+    t = np.c_[mixture.t, fold_products(data, means[:, None])]
+    q = np.c_[mixture.q, (means.astype(np.float64) ** 2).sum(1)[folds]]
+    prior = np.r_[mixture.prior, HYPOTHESIS_PRIOR]
+    return _Fit(extended, Mixture.fit(t, q, contrast, mixture.contrast_variance, prior))
+
+
+def _reference_weight(consistent: Array) -> Array:
+    """Return the weight of each particle in the next references, from its probability.
+
+    Only particles below 0.5 lose weight: weighting all particles by their fit to a reference
+    would reinforce the noise in it.
+    """
+    return np.where(consistent < 0.5, consistent, 1.0)
+
+
+def _with_noise_products(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+    """Return the fit with the means and covariance that p-values are simulated from."""
+    products = p_values.noise_products(
+        fit.hypotheses.spectra, fit.mixture.q, references.noise, whitened.whitening,
+        whitened.columns, whitened.band,
+    )  # fmt: skip
+    return _Fit(fit.hypotheses, fit.mixture, products)
+
+
+def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Array:
+    """Return (particle, column); without a shared signal ratios are 0 and p-values 1."""
+    table = np.full((len(noise_level), len(COLUMNS)), np.nan)
+    column = {name: table[:, n] for n, name in enumerate(COLUMNS)}
+    column["noise"][:] = noise_level
+    column["flagged"][:] = 0.0
+    if fit is None:
+        column["llr"][:], column["p_value"][:], column["probability"][:] = 0.0, 1.0, 0.0
+        column["best_hypothesis"][:] = CONSISTENT
+        return table
+    mixture = fit.mixture
+    column["llr"][:] = mixture.ratios
+    column["p_value"][:] = p_values.p_values(mixture, *fit.products)
+    rejected = p_values.benjamini_hochberg(column["p_value"], fdr)
+    # an outlier that no alternative explains better is still consistent
+    column["flagged"][:] = rejected & (column["llr"] > 0)
+    column["probability"][:] = 1 - mixture.probability[:, 0]
+    column["contrast"][:] = mixture.t[:, 0] / mixture.q[:, 0]
+    _add_best_hypothesis(fit, column, planar)
+    return table
+
+
+def _add_best_hypothesis(fit: _Fit, column: dict[str, Array], planar: bool) -> None:
+    """Fill in the most probable kind of hypothesis, and the angles of the best rotation."""
+    kinds, probability = fit.hypotheses.kind, fit.mixture.probability
     codes = np.unique(kinds)
-    total = np.stack([judged.found[:, kinds == c].sum(1) for c in codes], axis=1)
-    total[column["flagged"] > 0, 0] = 0.0
-    column["best_hypothesis"][:] = codes[total.argmax(1)]
-    turned = np.flatnonzero(kinds == hypotheses_kernels.TURNED)
-    at = np.flatnonzero(column["best_hypothesis"] == hypotheses_kernels.TURNED)
-    if len(at):
-        best = turned[judged.found[np.ix_(at, turned)].argmax(1)]
-        about_xyz = judged.rivals.turn[best][:, ::-1, ::-1]
-        for name, angles in zip(ANGLES, _euler(about_xyz, planar), strict=True):
-            column[name][at] = angles
+    by_kind = np.stack([probability[:, kinds == c].sum(1) for c in codes], axis=1)
+    by_kind[column["flagged"] > 0, 0] = 0.0
+    column["best_hypothesis"][:] = codes[by_kind.argmax(1)]
+    rotated = np.flatnonzero(kinds == ROTATED)
+    particles = np.flatnonzero(column["best_hypothesis"] == ROTATED)
+    if len(particles):
+        best = rotated[probability[np.ix_(particles, rotated)].argmax(1)]
+        matrices_xyz = fit.hypotheses.rotation[best][:, ::-1, ::-1]
+        for name, angles in zip(ANGLES, _euler_angles(matrices_xyz, planar), strict=True):
+            column[name][particles] = angles
 
 
-def _euler(about_xyz: Array, planar: bool) -> Array:
-    """rot, tilt and psi; of images rot alone, for scipy warns where tilt is 0."""
-    turns = Rotation.from_matrix(about_xyz)
+def _euler_angles(matrices_xyz: Array, planar: bool) -> Array:
+    """Return rot, tilt and psi in degrees; for images rot alone, as scipy warns at tilt 0."""
+    rotation = Rotation.from_matrix(matrices_xyz)
     if not planar:
-        return np.asarray(turns.as_euler("ZYZ", degrees=True)).T
-    rot = turns.as_rotvec(degrees=True)[:, 2]
+        return np.asarray(rotation.as_euler("ZYZ", degrees=True)).T
+    rot = rotation.as_rotvec(degrees=True)[:, 2]
     return np.stack([rot, np.zeros_like(rot), np.zeros_like(rot)])
 
 
-def memory(n: int, templates: int, turns: int, band: Band) -> int:
-    """Bytes that ``screened`` takes beside its rows: what stays, and the largest of its phases."""
-    folds, hypotheses = int(common.folds_of(n).max()) + 1, 4 + turns + templates
-    stays = 2.3 * 4 * n * band.size + 8 * hypotheses * 6 * n
-    stays += 4 * band.size * (3 * hypotheses + 2 * hypotheses_kernels.TOGETHER * (folds + 2))
-    cube = int(np.prod(band.cube))
-    padded = 8 * 8 * cube  # complex64, twice as long along each axis
-    spectra = 8 * band.size * common.PIECE
-    turned = (folds + 3) * (3 * padded + 40 * cube)
-    drawn = 8 * hypotheses * (6 * hypotheses + 5 * mixture.DRAWS // 10)
-    drawn += 4 * mixture.DRAWS * (int(_share_folds(n).max()) + 8)
-    return int(stays + max(spectra, turned, drawn))
+def memory(n: int, n_templates: int, n_rotations: int, band: Band) -> int:
+    """Return the bytes that ``screen_spectra`` takes besides its input, in its largest phase."""
+    folds = int(reference.cross_validation_folds(n).max()) + 1
+    hypotheses = 4 + n_rotations + n_templates
+    lasting = 2.3 * 4 * n * band.size + 8 * hypotheses * 6 * n
+    lasting += 4 * band.size * (3 * hypotheses + 2 * ROTATION_BATCH * (folds + 2))
+    coarse = int(np.prod(band.coarse_shape))
+    padded = 8 * 8 * coarse  # complex64, twice as long along each axis
+    squares = 8 * band.size * reference.BATCH
+    rotating = (folds + 3) * (3 * padded + 40 * coarse)
+    simulating = 8 * hypotheses * (6 * hypotheses + 5 * p_values.DRAWS // 10)
+    simulating += 4 * p_values.DRAWS * (int(weight_folds(n).max()) + 8)
+    return int(lasting + max(squares, rotating, simulating))
 
 
 def start(shape: tuple[int, ...]) -> dict[str, Array]:
-    """Empty table."""
+    """Return an empty table."""
     return {"table": np.zeros((*shape, len(COLUMNS)))}
 
 
 def update(state: dict[str, Array], axes: tuple[int, ...], block: Array) -> None:
-    """Take in the whole table."""
+    """Add the whole table to the state."""
     state["table"] += np.moveaxis(block, axes[0], -1)
 
 
 def combine(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
-    """Both tables."""
+    """Add two tables."""
     return {"table": a["table"] + b["table"]}
 
 
 def finish(state: dict[str, Array], *, planar: bool = False) -> dict[str, Array]:
-    """Columns by name; the angles of images are rot alone."""
-    found = {name: state["table"][..., n] for n, name in enumerate(COLUMNS)}
-    angles = [found.pop(name) for name in ANGLES]
-    return {**found, "angles": angles[0] if planar else np.stack(angles, axis=-1)}
+    """Return the columns by name, Euler angles as one array; for images rot alone."""
+    columns = {name: state["table"][..., n] for n, name in enumerate(COLUMNS)}
+    angles = [columns.pop(name) for name in ANGLES]
+    return {**columns, "angles": angles[0] if planar else np.stack(angles, axis=-1)}

@@ -1,8 +1,8 @@
 """Scores of every particle against an average, a volume or another stack.
 
-``against`` is ``"average"`` (the stack's own, read in a first pass), a volume, or a stack of the
-same length. Against the average a particle is scored with itself left out, (n avg - x) / (n - 1):
-a particle is part of the average it is scored on, and noise agrees with itself.
+``against`` is ``"average"`` (that of the stack, from a first read), a volume, or a stack of the
+same length. A particle x is left out of the average it is compared with, (n average - x) / (n - 1),
+as its noise would correlate with itself.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import moments
 from lazyvol.kernels.screening import fourier_shell_correlation
 from lazyvol.ops._references import half_sets
-from lazyvol.ops.scores._comparison import comparison, relabelled
+from lazyvol.ops.scores._comparison import comparison, with_score_attrs
 from lazyvol.ops.scores._profile import correlation, profile
 from lazyvol.ops.scores._screen import screen
 from lazyvol.plan.reductions.fold import Fold, Output
@@ -60,7 +60,35 @@ def mse(
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
-    """Mean squared difference from ``against`` over ``dim``.
+    """Mean squared difference between each particle and ``against``.
+
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x).
+    against
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
+    dim
+        Dims to compare over, by default all spatial dims; the result keeps the others.
+    mask
+        True for the voxels that count; over any of the stack's dims.
+    leave_one_out
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k,) for the default ``dim``, in the squared unit of the stack.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths or units do not fit, or there is no other particle to compare with.
+
+    References
+    ----------
+    ``skimage.metrics.mean_squared_error`` of one particle.
 
     Examples
     --------
@@ -81,7 +109,35 @@ def rmse(
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
-    """Root of the mean squared difference from ``against`` over ``dim``.
+    """Root mean squared difference between each particle and ``against``.
+
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x).
+    against
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
+    dim
+        Dims to compare over, by default all spatial dims; the result keeps the others.
+    mask
+        True for the voxels that count; over any of the stack's dims.
+    leave_one_out
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k,) for the default ``dim``, in the unit of the stack.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths or units do not fit, or there is no other particle to compare with.
+
+    References
+    ----------
+    The root of ``skimage.metrics.mean_squared_error`` of one particle.
 
     Examples
     --------
@@ -102,8 +158,35 @@ def cosine(
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
-    """Cosine of the angle between each particle and ``against``, not centred: 1 is the same
-    direction.
+    """Cosine similarity of each particle and ``against``, without subtracting means.
+
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x).
+    against
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
+    dim
+        Dims to compare over, by default all spatial dims; the result keeps the others.
+    mask
+        True for the voxels that count; over any of the stack's dims.
+    leave_one_out
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k,) for the default ``dim``, from -1 to 1; NaN if one of both is 0 everywhere.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths or units do not fit, or there is no other particle to compare with.
+
+    References
+    ----------
+    1 - ``scipy.spatial.distance.cosine`` of one particle.
 
     Examples
     --------
@@ -124,9 +207,35 @@ def ncc(
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.DataArray:
-    """Zero-mean normalised cross-correlation (Pearson's r) with ``against`` over ``dim``.
+    """Zero-mean normalized cross-correlation (Pearson's r) of each particle and ``against``.
 
-    NaN where a particle or its reference is constant.
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x).
+    against
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
+    dim
+        Dims to compare over, by default all spatial dims; the result keeps the others.
+    mask
+        True for the voxels that count; over any of the stack's dims.
+    leave_one_out
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k,) for the default ``dim``, from -1 to 1; NaN if one of both is constant.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths or units do not fit, or there is no other particle to compare with.
+
+    References
+    ----------
+    ``scipy.stats.pearsonr`` of one particle.
 
     Examples
     --------
@@ -149,8 +258,36 @@ def bce(
 ) -> xr.DataArray:
     """Binary cross-entropy of each particle, as a prediction, with ``against`` as the target.
 
-    The mean of ``-(t log p + (1 - t) log(1 - p))``. Values are probabilities: ``p`` is clipped to
-    [1e-7, 1 - 1e-7] and ``t`` to [0, 1], so bring a stack there first (``intensity.rescale``).
+    The mean of ``-(t log p + (1 - t) log(1 - p))``. Predictions p are clipped to
+    [1e-7, 1 - 1e-7] and targets t to [0, 1]; ``intensity.rescale`` brings a stack to that range.
+
+    Parameters
+    ----------
+    stack
+        Probabilities, (k, z, y, x).
+    against
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
+    dim
+        Dims to compare over, by default all spatial dims; the result keeps the others.
+    mask
+        True for the voxels that count; over any of the stack's dims.
+    leave_one_out
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.DataArray
+        (k,) for the default ``dim``, in nats.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths or units do not fit, or there is no other particle to compare with.
+
+    References
+    ----------
+    ``sklearn.metrics.log_loss`` with soft targets.
 
     Examples
     --------
@@ -172,28 +309,33 @@ def compare(
     mask: xr.DataArray | None = None,
     leave_one_out: bool | None = None,
 ) -> xr.Dataset:
-    """Several scores from one read: a Dataset with a variable per metric.
+    """Several scores of each particle from one read of the stack.
 
     Parameters
     ----------
     stack
         Particles, (k, z, y, x).
     against
-        ``"average"``, a volume, or a stack.
+        ``"average"``, a volume (z, y, x), or a stack with the dims of ``stack``.
     metrics
         Any of mse, rmse, cosine, ncc, bce.
     dim
-        Dims to compare over; the result keeps the others.
+        Dims to compare over, by default all spatial dims; the result keeps the others.
     mask
-        Only voxels where it is True count; over any of the stack's dims.
+        True for the voxels that count; over any of the stack's dims.
     leave_one_out
-        Whether ``against`` is an average of all particles, out of which each is taken before it
-        is compared. By default only for ``"average"``; set it for an average computed before.
+        Subtract each particle from ``against``, an average of all particles, before comparing.
+        By default True for ``"average"`` and False otherwise.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable per metric, as the functions of these names return it.
 
     Raises
     ------
     LabelError
-        If dims, lengths, units or metrics do not fit.
+        If dims, lengths or units do not fit, or a metric is unknown.
 
     Examples
     --------
@@ -204,17 +346,39 @@ def compare(
     """
     unknown = [m for m in metrics if m not in METRICS]
     if unknown or not metrics:
-        raise LabelError(f"metrics are among {METRICS}, got {tuple(metrics)}")
+        raise LabelError(
+            f"compare: metrics must be one or more of {METRICS}, got {tuple(metrics)}; leave out "
+            f"{unknown}"
+        )
     return xr.Dataset(comparison(metrics, stack, against, dim, mask, leave_one_out).scores())
 
 
 @operation
 def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
-    """Fourier shell correlation of two volumes: (frequency,), in cycles per unit of length.
+    """Fourier shell correlation of two volumes over spatial frequency.
 
     Shells are as wide as the coarsest frequency step of the box and go up to the lowest Nyquist
-    frequency; a box with different lengths or voxel sizes is treated in physical frequencies
-    (Harauz and van Heel, Optik 73, 1986). Volumes arrive whole: 200^3 takes about 0.4 GB.
+    frequency, in physical frequencies for boxes of any lengths and voxel sizes. Volumes are in
+    memory whole: 200^3 voxels take about 0.4 GB.
+
+    Parameters
+    ----------
+    a, b
+        Volumes (z, y, x), or images or lines with some of these dims, on the same grid.
+
+    Returns
+    -------
+    xarray.DataArray
+        (frequency,), from -1 to 1; frequencies in cycles per unit of length.
+
+    Raises
+    ------
+    LabelError
+        If dims, lengths, voxel sizes or units differ, or a dim has one voxel.
+
+    References
+    ----------
+    Harauz and van Heel, Optik 73, 146 (1986).
 
     Examples
     --------
@@ -226,8 +390,8 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     dims = tuple(str(d) for d in require_stack(a).dims)
     if set(dims) != set(map(str, require_stack(b).dims)) or not set(dims) <= set(SPATIAL):
         raise LabelError(
-            f"fsc compares two volumes of the same dims among {SPATIAL}, "
-            f"got {dims} and {tuple(b.dims)}; select one of each, e.g. with .isel(k=0)"
+            f"fsc: a and b must have the same dims among {SPATIAL}, got {dims} and "
+            f"{tuple(b.dims)}; select one particle of each, e.g. with .isel(k=0)"
         )
     require_same_grid(a, b)
     flat = [d for d in dims if a.sizes[d] < 2]
@@ -238,7 +402,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
         )
     steps = tuple(spacing(a, d) for d in dims)
     n = fourier_shell_correlation.shell_count(a.shape, steps)
-    found = blockwise(
+    curve = blockwise(
         partial(fourier_shell_correlation.correlation, spacing=steps), a, b, core=dims,
         out=("frequency",), sizes={"frequency": n}, dtype=float_of(a.dtype), scratch=64,
         title="fsc",
@@ -246,27 +410,35 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
     width = fourier_shell_correlation.shell_width(a.shape, steps)
     unit = {"units": f"1/{unit_of(a, dims[-1])}"}
     frequency = ("frequency", np.arange(n) * width, unit)
-    return relabelled(found.assign_coords(frequency=frequency), "fsc", a)
+    return with_score_attrs(curve.assign_coords(frequency=frequency), "fsc", a)
 
 
 @operation
 def halves(stack: xr.DataArray) -> xr.Dataset:
-    """Averages of the two half-sets, and the average and variance of all, from one read.
+    """Averages of the two half-sets, and average and variance of all particles, from one read.
 
-    Half-sets are those of the coordinate ``half`` along k (two different values) where the stack
-    has one, else even and odd particles.
+    Parameters
+    ----------
+    stack
+        Particles, (k, z, y, x), two or more. The coordinate ``half`` along k, with two different
+        values, assigns them to half-sets; without it these are even and odd particles.
 
     Returns
     -------
     xarray.Dataset
         ``first``, ``second``, ``average`` and ``variance``, volumes of the stack's float type.
 
+    Raises
+    ------
+    LabelError
+        If there are fewer than two particles, or ``half`` does not have two values.
+
     Examples
     --------
     >>> import numpy as np, lazyvol as lv
     >>> stack = lv.as_stack(np.arange(4.0).reshape(4, 1, 1, 1))
-    >>> found = lv.scores.halves(stack)
-    >>> found.first.item(), found.second.item(), found.average.item()
+    >>> averages = lv.scores.halves(stack)
+    >>> averages.first.item(), averages.second.item(), averages.average.item()
     (1.0, 2.0, 1.5)
     """
     group = half_sets("halves", stack)

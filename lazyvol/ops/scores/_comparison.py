@@ -1,4 +1,4 @@
-"""How scores are made: the fold behind all of them, and what they are held against."""
+"""Scores of particles against a reference: arguments checked, then one fold of co-moments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +21,15 @@ from lazyvol.stack import (
     with_units,
 )
 
-#: bytes per part of a state: its value, that of the tile, and those combined
-EACH = 24
-#: power of the stack's unit that a score has; the others are pure numbers
-POWERS = {"mse": 2, "rmse": 1}
+#: bytes per part of a state: the total, that of the block, and both combined
+BYTES_PER_PART = 24
+#: power of the stack's unit in a score; other scores are pure numbers
+UNIT_POWERS = {"mse": 2, "rmse": 1}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A fold that gives scores, with its operands, the stack first, and the dims it is over."""
+    """A fold that computes scores, its operands (the stack first) and the dims it runs over."""
 
     metrics: tuple[str, ...]
     fold: Fold
@@ -37,13 +37,13 @@ class Comparison:
     dims: tuple[str, ...]
 
     def scores(self) -> dict[str, xr.DataArray]:
-        """Scores by name, all from one fold."""
+        """Return the lazy scores by name, all from one fold."""
         title = "-".join(self.metrics)
         return self.labelled(fold(self.fold, *self.operands, dims=self.dims, title=title))
 
-    def labelled(self, found: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
-        """The scores among the outputs of a fold."""
-        return {m: relabelled(found[m], m, self.operands[0]) for m in self.metrics}
+    def labelled(self, outputs: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+        """Return the scores among the outputs of a fold, with attributes and units."""
+        return {m: with_score_attrs(outputs[m], m, self.operands[0]) for m in self.metrics}
 
 
 def comparison(
@@ -54,18 +54,18 @@ def comparison(
     mask: xr.DataArray | None,
     leave_one_out: bool | None,
 ) -> Comparison:
-    """What makes scores, not yet folded."""
+    """Check the arguments of a score; return the fold that computes it."""
     dims = compared_dims(stack, dim)
     if "ncc" in metrics:
-        require_several("ncc", stack, dims)
+        require_two_voxels("ncc", stack, dims)
     op = metrics[0] if len(metrics) == 1 else "compare"
     if leave_one_out is None:
         leave_one_out = isinstance(against, str)
-    # in float64 whatever the stack's type: (n avg - x) subtracts nearly equal sums
+    # in float64 for stacks of any type: (n average - x) subtracts nearly equal sums
     reference = average_or(op, "against", against, stack, np.dtype(np.float64))
     others = particles_besides(op, stack, reference) if leave_one_out else 0
     dtype = float_of(stack.dtype)
-    spec = agreement_fold(
+    spec = comoments_fold(
         partial(comoments.finish, want=dict.fromkeys(metrics, dtype)),
         metrics,
         dtype,
@@ -73,12 +73,12 @@ def comparison(
         entropy="bce" in metrics,
     )
     masks = () if mask is None else (require_mask(f"{op}: mask", mask),)
-    if set(dims) != set(stack.dims[-len(dims) :]):  # both are laid out anew
+    if set(dims) != set(stack.dims[-len(dims) :]):  # blocks are copied to another axis order
         spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
     return Comparison(tuple(metrics), spec, (stack, reference, *masks), dims)
 
 
-def agreement_fold(
+def comoments_fold(
     finish: Callable[[comoments.State], Mapping[str, Any]],
     names: Sequence[str],
     dtype: np.dtype[Any],
@@ -86,31 +86,31 @@ def agreement_fold(
     others: int = 0,
     entropy: bool = False,
 ) -> Fold:
-    """The fold of co-moments that gives ``names`` by ``finish``."""
+    """Return a fold of co-moments whose outputs ``names`` are computed by ``finish``."""
     return Fold(
         start=comoments.start,
         update=partial(comoments.update, others=others, entropy=entropy),
         combine=comoments.combine,
         finish=finish,
         outputs=dict.fromkeys(names, Output(dtype)),
-        state_bytes=EACH * len(comoments.PARTS),
+        state_bytes=BYTES_PER_PART * len(comoments.PARTS),
         finish_bytes=8 * (len(comoments.PARTS) + len(names)),
     )
 
 
-def relabelled(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
-    """A score with the stack's attributes and its own unit."""
-    score.attrs = {str(n): v for n, v in with_units(stack, POWERS.get(metric, 0)).items()}
+def with_score_attrs(score: xr.DataArray, metric: str, stack: xr.DataArray) -> xr.DataArray:
+    """Return a score with the attributes of the stack and the unit of the metric."""
+    score.attrs = {str(n): v for n, v in with_units(stack, UNIT_POWERS.get(metric, 0)).items()}
     return score
 
 
 def compared_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
-    """Dims to compare over; "spatial" are those that the stack has."""
+    """Return the dims to compare over; by default the spatial dims of the stack."""
     return dims_of(stack, dim)
 
 
-def require_several(op: str, stack: xr.DataArray, dims: tuple[str, ...]) -> None:
-    """Refuse a correlation over a single voxel, which has no deviation."""
+def require_two_voxels(op: str, stack: xr.DataArray, dims: tuple[str, ...]) -> None:
+    """Raise LabelError for a correlation over a single voxel, which has no variance."""
     if all(stack.sizes[d] == 1 for d in dims):
         longer = tuple(str(d) for d in stack.dims if stack.sizes[d] > 1)
         raise LabelError(

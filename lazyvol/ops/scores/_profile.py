@@ -1,4 +1,4 @@
-"""Correlations with their confidence, and how they change along a stack."""
+"""Correlations with confidence intervals, of two arrays and of the slices along a dim."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +14,10 @@ from lazyvol.kernels.reductions import comoments
 from lazyvol.kernels.synthetic import particles
 from lazyvol.ops._grid import not_negative, seed_of
 from lazyvol.ops.scores._comparison import (
-    agreement_fold,
+    comoments_fold,
     compared_dims,
-    relabelled,
-    require_several,
+    require_two_voxels,
+    with_score_attrs,
 )
 from lazyvol.plan.verbs import blockwise, fold, stencil
 from lazyvol.stack import (
@@ -31,8 +31,8 @@ from lazyvol.stack import (
     spatial_dims,
 )
 
-#: stream of the noise of one seed (0 to 6 are those of ``synthetic``)
-NOISE = 7
+#: random stream of the noise of ``profile``; 0 to 6 are those of ``synthetic``
+NOISE_STREAM = 7
 
 Transform = Callable[[xr.DataArray], xr.DataArray]
 
@@ -46,29 +46,37 @@ def correlation(
     confidence: float = 0.95,
     mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Pearson correlation of ``a`` with ``b`` over ``dim``, with its confidence interval.
+    """Pearson correlation of ``a`` and ``b`` over ``dim``, with Fisher's confidence interval.
 
-    The interval is Fisher's: ``tanh(artanh(r) -+ z / sqrt(n - 3))`` for n voxels (Fisher,
-    Biometrika 10, 1915). It holds for independent voxels; neighbours that are correlated (a
-    smoothed image) make the true interval wider.
+    The interval is ``tanh(artanh(r) -+ z / sqrt(n - 3))`` for n voxels. It assumes independent
+    voxels: correlated neighbours (a smoothed image) make the true interval wider.
 
     Parameters
     ----------
     a
-        Array with all dims in play, e.g. an EM stack (z, y, x).
+        Volume or stack with all dims involved, e.g. an EM stack (z, y, x).
     b
-        Array over some or all of them, e.g. one slice (y, x).
+        Array over some or all dims of ``a``, e.g. one slice (y, x).
     dim
-        Dims to correlate over; the result keeps the others.
+        Dims to correlate over, by default all spatial dims of ``a``; the result keeps the others.
     confidence
-        Probability of the interval, between 0 and 1.
+        Probability that the interval contains the true correlation, between 0 and 1.
     mask
-        Only voxels where it is True count.
+        True for the voxels that count; over any dims of ``a``.
 
     Returns
     -------
     xarray.Dataset
         ``correlation``, ``lower`` and ``upper``; NaN bounds where n <= 3.
+
+    Raises
+    ------
+    LabelError
+        If dims or lengths do not fit, or ``confidence`` is not between 0 and 1.
+
+    References
+    ----------
+    Fisher, Biometrika 10, 507 (1915); ``scipy.stats.pearsonr(...).confidence_interval``.
 
     Examples
     --------
@@ -76,21 +84,21 @@ def correlation(
 
     >>> import numpy as np, lazyvol as lv
     >>> volume = lv.as_stack(np.random.default_rng(0).normal(size=(3, 8, 8)))
-    >>> found = lv.scores.correlation(volume, volume.isel(z=0), dim=("y", "x"))
-    >>> found.correlation.values.round(2)[0], bool((found.lower <= found.correlation).all())
+    >>> result = lv.scores.correlation(volume, volume.isel(z=0), dim=("y", "x"))
+    >>> result.correlation.values.round(2)[0], bool((result.lower <= result.correlation).all())
     (np.float64(1.0), True)
     """
     if not 0 < confidence < 1:
-        raise LabelError(f"confidence lies between 0 and 1, got {confidence=}")
+        raise LabelError(f"correlation: confidence must lie between 0 and 1, got {confidence}")
     dims = compared_dims(a, dim)
-    require_several("correlation", a, dims)
+    require_two_voxels("correlation", a, dims)
     names = ("correlation", "lower", "upper")
     dtype = float_of(a.dtype)
     z = float(scipy.special.ndtri((1 + confidence) / 2))
-    spec = agreement_fold(partial(comoments.interval, z=z, dtype=dtype), names, dtype)
+    spec = comoments_fold(partial(comoments.interval, z=z, dtype=dtype), names, dtype)
     operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
-    found = fold(spec, *operands, dims=dims, title="correlation")
-    return xr.Dataset({n: relabelled(found[n], n, a) for n in names}).assign_attrs(
+    outputs = fold(spec, *operands, dims=dims, title="correlation")
+    return xr.Dataset({n: with_score_attrs(outputs[n], n, a) for n in names}).assign_attrs(
         confidence=confidence
     )
 
@@ -107,118 +115,137 @@ def profile(
     confidence: float = 0.95,
     mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Correlation of every slice along ``dim`` with one slice, with its confidence interval.
+    """Correlation of every slice along ``dim`` with a reference slice, with confidence intervals.
 
-    How far into the depth do slices look like the first, and what do flips, noise or a
-    deformation leave of that? The slices are changed, the reference is not.
+    Shows over what depth slices resemble the first one, and how flips, noise or a deformation
+    reduce the correlation. The slices are changed, the reference is not.
 
     Parameters
     ----------
     stack
         Volume or stack, e.g. an EM stack (z, y, x); dims that are not spatial are kept.
     reference
-        ``"first"`` or ``"last"`` slice along ``dim``, or any other as an array.
+        ``"first"`` or ``"last"`` slice along ``dim``, or a slice or volume as an array.
     dim
-        Spatial dim to go along, or ``"k"``: every volume with the first or last one.
+        Spatial dim of the slices, or ``"k"``: every volume with the first or last one.
     transform
-        Change of the slices: a function of the whole stack, such as
-        ``lambda s: lv.synthetic.elastic(s, 40.0, 6.0, dim=("y", "x"))``; or a flip, ``"flip"``
-        (of every dim compared over: half a turn of an image), ``"flip_y"``, ``"flip_x"``, ...
+        Applied to the slices: a function of the whole stack that keeps its shape, such as
+        ``lambda s: lv.synthetic.elastic(s, 40.0, 6.0, dim=("y", "x"))``; or ``"flip"`` (along
+        every dim compared over: an image rotated by 180 degrees), ``"flip_y"``, ``"flip_x"``, ...
     noise
-        Standard deviation of normal noise that is then added, in the stack's own unit.
+        Standard deviation of the normal noise added afterwards, in the unit of the stack.
     seed
-        Of the noise, from 0 to 2**32 - 1.
+        Seed of the noise, from 0 to 2**32 - 1.
     confidence
-        Probability of the interval, between 0 and 1; for independent voxels, see ``correlation``.
+        Probability of the interval, between 0 and 1, for independent voxels (``correlation``).
     mask
-        Only voxels where it is True count.
+        True for the voxels that count; over any of the stack's dims.
 
     Returns
     -------
     xarray.Dataset
-        ``correlation``, ``lower`` and ``upper`` along ``dim``; to draw with ``plots.correlation``.
+        ``correlation``, ``lower`` and ``upper`` along ``dim``; ``plots.correlation`` draws them.
 
     Raises
     ------
     LabelError
-        If an option is none of these, a transform changes the shape, or ``dim`` has one slice.
+        If an option is none of these, ``transform`` changes the shape, or ``dim`` has one slice.
+
+    References
+    ----------
+    Fisher, Biometrika 10, 507 (1915).
 
     Examples
     --------
     >>> import lazyvol as lv
     >>> stack = lv.synthetic.correlated_noise((5, 64, 64), {"z": 2.0, "y": 3.0, "x": 3.0})
-    >>> found = lv.scores.profile(stack)
-    >>> found.correlation.values[0].round(2), bool(found.correlation[1] > found.correlation[4])
+    >>> curve = lv.scores.profile(stack).correlation
+    >>> curve.values[0].round(2), bool(curve[1] > curve[4])
     (np.float32(1.0), True)
     >>> abs(float(lv.scores.profile(stack, transform="flip_x").correlation[0])) < 0.3
     True
     """
     require_stack(stack)
     dims_of(stack, dim)
-    over = tuple(d for d in spatial_dims(stack) if d != dim)
-    if dim not in (STACK, *SPATIAL) or not over:
+    compared = tuple(d for d in spatial_dims(stack) if d != dim)
+    if dim not in (STACK, *SPATIAL) or not compared:
         raise LabelError(
-            f"a profile goes along {STACK!r} or one of two or more spatial dims, got {dim=}"
+            f"profile: dim must be {STACK!r}, or one of two or more spatial dims of the stack, got "
+            f"{dim!r}; the stack has {stack.dims}"
         )
     _require_slices(stack, dim)
-    kept = _reference(stack, reference, dim)
-    changed = stack if transform is None else _transformed(stack, transform, over)
+    fixed = _reference_slice(stack, reference, dim)
+    changed = stack if transform is None else _transformed(stack, transform, compared)
     if not_negative("noise", noise) > 0:
-        changed = _noisy(changed, noise, seed_of(seed))
-    return correlation(changed, kept, over, confidence=confidence, mask=mask)
+        changed = _with_noise(changed, noise, seed_of(seed))
+    return correlation(changed, fixed, compared, confidence=confidence, mask=mask)
 
 
 def _require_slices(stack: xr.DataArray, dim: str) -> None:
-    """Refuse to go along a dim that has one slice, which would be compared with itself."""
+    """Raise LabelError if ``dim`` has one slice, which would be compared with itself."""
     if stack.sizes[dim] != 1:
         return
     longer = [d for d in (STACK, *SPATIAL) if stack.sizes.get(d, 1) > 1]
-    best = longer[0] if longer else STACK
+    suggestion = longer[0] if longer else STACK
     raise LabelError(
         f"profile: dim must name a dim of two slices or more, got dim={dim!r} of length 1 in "
-        f"{dict(stack.sizes)}; pass dim={best!r}"
+        f"{dict(stack.sizes)}; pass dim={suggestion!r}"
     )
 
 
-def _reference(stack: xr.DataArray, reference: str | xr.DataArray, dim: str) -> xr.DataArray:
+def _reference_slice(stack: xr.DataArray, reference: str | xr.DataArray, dim: str) -> xr.DataArray:
+    """Return the first or last slice along ``dim``, or the given one."""
     if isinstance(reference, xr.DataArray):
         return reference
     if reference not in ("first", "last") or not stack.sizes[dim]:
         raise LabelError(
-            f"reference is 'first', 'last' or a slice of the stack, got {reference!r} of "
-            f"{stack.sizes[dim]} slices; for number n pass stack.isel({dim}=n)"
+            f"profile: reference must be 'first', 'last' or a slice of the stack, got "
+            f"{reference!r} of {stack.sizes[dim]} slices; for slice n pass stack.isel({dim}=n)"
         )
     return stack.isel({dim: 0 if reference == "first" else -1}, drop=True)
 
 
 def _transformed(
-    stack: xr.DataArray, transform: Transform | str, over: tuple[str, ...]
+    stack: xr.DataArray, transform: Transform | str, compared: tuple[str, ...]
 ) -> xr.DataArray:
+    """Return the stack after a transform, with its own coordinates."""
     if not isinstance(transform, str):
         changed = require_stack(transform(stack))
         if changed.sizes != stack.sizes:
             raise LabelError(
-                f"a transform keeps the shape, got {dict(changed.sizes)} for {dict(stack.sizes)}"
+                f"profile: transform must keep the shape {dict(stack.sizes)}, got "
+                f"{dict(changed.sizes)}; crop or pad its result"
             )
-        # values are compared place by place, also where the positions went along with a flip
+        # voxels are compared by index, even if the transform flipped the coordinates too
         return stack.copy(data=changed.transpose(*stack.dims).data)
-    flips = {"flip": over} | {f"flip_{d}": (d,) for d in over}
+    flips = {"flip": compared} | {f"flip_{d}": (d,) for d in compared}
     if transform not in flips:
-        raise LabelError(f"transform is a function or one of {tuple(flips)}, got {transform!r}")
+        raise LabelError(
+            f"profile: transform must be a function or one of {tuple(flips)}, got {transform!r}"
+        )
     dims = flips[transform]
     kernel = partial(np.flip, axis=stack.get_axis_num(dims))
     return blockwise(kernel, stack, core=dims, title=transform)
 
 
-def _noisy(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
-    """The stack plus noise that hangs on the position, whatever the order of the dims."""
+def _with_noise(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
+    """Add noise that depends on seed and position alone, not on the order of the dims."""
     spatial = spatial_dims(stack)
     lead = sorted((d for d in stack.dims if d not in spatial), key=lambda d: (d != STACK, str(d)))
-    turned = stack.transpose(*lead, *spatial)
+    ordered = stack.transpose(*lead, *spatial)
     dtype: np.dtype[Any] = float_of(stack.dtype)
     kernel = partial(
-        particles.with_noise, shape=turned.shape, seed=seed, stream=NOISE, scale=noise, dtype=dtype
+        particles.with_noise,
+        shape=ordered.shape,
+        seed=seed,
+        stream=NOISE_STREAM,
+        scale=noise,
+        dtype=dtype,
     )
+<<<<<<< HEAD
     return stencil(
         kernel, turned, depth={}, needs_region=True, dtype=dtype, scratch=8.0, title="noise"
     )
+=======
+    return stencil(kernel, ordered, depth={}, placed=True, dtype=dtype, scratch=8.0, title="noise")
+>>>>>>> 9bc1c46 (Name screening after hypotheses, mixtures and p-values; keep all results)

@@ -1,4 +1,4 @@
-"""Which particles of a stack are wrong, when nothing can be seen in any of them."""
+"""Screening: particles that another hypothesis explains better than the average of the others."""
 
 from functools import partial
 from math import ceil, pi, radians
@@ -19,20 +19,20 @@ from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import SPATIAL, STACK, require_stack, spacing, spatial_dims
 
-#: bytes of all particles' spectra together: with many particles they end at a lower frequency.
-#: 20,000 are so judged within 2 GiB
-SPECTRA = 7 * 2**25
-#: numbers of one particle's spectrum: all of a box of 31^3; wrong orientations show below
-NUMBERS = 17_200
+#: bytes of the spectra of all particles: more particles get a lower highest frequency; 20,000 are
+#: screened within 2 GiB
+SPECTRA_BYTES = 7 * 2**25
+#: numbers in the spectrum of one particle: all of a box of 31^3, which shows orientations
+MAX_SIZE = 17_200
 
 #: dims of an image
 IMAGE = SPATIAL[1:]
-#: scores against the average of the others
-PLAIN = ("mse", "rmse", "cosine", "ncc")
-#: columns of the result that are no float64
-TYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
-#: hypotheses by their code; templates follow
-MEANINGS = ("right", "empty", "turned", "other")
+#: plain scores against the average of the others
+PLAIN_SCORES = ("mse", "rmse", "cosine", "ncc")
+#: columns of the result that are not float64
+DTYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
+#: names of hypotheses by code; templates follow
+HYPOTHESES = ("consistent", "empty", "rotated", "second_class")
 
 
 @operation(dims={"templates": (IMAGE, SPATIAL, ("template", *SPATIAL))}, counts=None)
@@ -47,221 +47,246 @@ def screen(
     wedge: Wedge | None = None,
     fdr: float = 0.05,
 ) -> xr.Dataset:
-    """Particles that are wrong, by likelihood, with calibrated p-values; and their plain scores.
+    """Likelihood ratios, p-values and flags of misaligned or foreign particles, and plain scores.
 
-    A particle is right where it is explained best by what the others have in common: their
-    average, filtered by the signal that it holds (Wiener, the Fourier shell correlation averaged
-    over all ways to halve the stack), within the mask where it rises from its noise. Rivals are
-    that average under a grid of rotations, nothing but noise, ``templates``, and a second kind of
-    particle found in the stack itself (principal components, then two-class expectation and
-    maximisation). Rotations that the object's symmetry makes the same are no rivals. Noise is
-    whitened by its own spectrum; offset, noise level and contrast are each particle's own. A
-    particle is compared with averages that it is not part of, and rivals are weighed by how many
-    of the other particles they explain; averages are made anew, twice, without those that look
-    wrong: three in ten of them may be.
-
-    The stack is read twice: for the plain average, and for plain scores against it with spectra
-    up to the frequency that fits 224 MiB for all particles; once where ``average`` is given. All
-    else follows from the spectra. Templates and mask are read at once.
+    Each particle is compared with the average of the other particles and with alternative
+    hypotheses: that average under a grid of rotations, noise alone (an empty particle),
+    ``templates``, and a second class of particles found in the stack. A particle is flagged as
+    inconsistent if an alternative explains it better than chance allows.
 
     Parameters
     ----------
     stack
-        Stack of volumes (k, z, y, x), or of images (k, y, x); two or more. Every other array is
-        a volume or an image as these are.
+        Particles (k, z, y, x), or images (k, y, x), two or more, with 4 or more voxels along each
+        spatial dim. Every other array is a volume or an image on the same grid.
     average
-        Average of all of them, (z, y, x), where it was computed before.
+        Average of all particles, (z, y, x), if it is known: saves one of two reads of the stack.
     templates
-        Volumes that a wrong particle may hold, (z, y, x) or with one dim before; any contrast.
-        One that is like the average itself is left out.
+        Volumes that misassigned particles may show, (z, y, x) or with one more dim; their contrast
+        does not matter. A template that is equivalent to the average is left out.
     angles
-        Degrees between neighbours of the grid of rotations, of images about z alone; None for no
-        rotated rivals.
+        Spacing of the grid of rotations in degrees, from 5 to 180, for images about z alone; None
+        for no rotations.
     other
-        Whether a second kind of particle is looked for.
+        Search for a second class of particles.
     mask
-        Where the object is, (z, y, x), from 0 to 1; found from the data by default.
+        Mask of the object, (z, y, x), from 0 to 1; estimated from the data by default.
     wedge
-        Range of tilts (from, to) in degrees about y, the beam along z, that a tomogram common to
-        all particles was made of (of volumes alone); or the measured frequencies, (z, y, x), as
-        ``synthetic.wedge`` gives them: zero is at the first voxel, or at ``n // 2`` where
-        ``attrs["layout"]`` is ``"centred"``. Frequencies outside tell nothing.
+        Tilt range (from, to) in degrees, tilt axis y and beam along z, of a tomogram that all
+        particles come from (volumes alone); or a mask of measured frequencies, (z, y, x), as
+        ``synthetic.wedge`` makes it: zero frequency at the first voxel, or at ``n // 2`` if
+        ``attrs["layout"]`` is ``"centred"``. Other frequencies are ignored.
     fdr
-        Part of the flagged that may be right, between 0 and 1 (Benjamini and Hochberg, J. R.
-        Stat. Soc. B 57, 1995).
+        False discovery rate, between 0 and 1: the expected fraction of consistent particles among
+        the flagged.
 
     Returns
     -------
     xarray.Dataset
-        Over k: ``mse``, ``rmse``, ``cosine`` and ``ncc`` against the average of the others;
-        ``llr``, the logarithm of how much likelier the rivals together are; ``p_value``, the
-        probability that a right particle has so high an llr; ``flagged``, where that is low enough
-        for ``fdr`` and llr above 0; ``probability`` of being wrong, given how many are;
-        ``contrast`` of the reference in it and level of its ``noise``, 1 in a typical one;
-        ``best_hypothesis``, a code that its attributes explain, and of a turned one the ``angles``
-        (rot, tilt, psi; intrinsic ZYZ, degrees; of images one angle) that turn the average into it
-        (RELION's turn the particle into the average: the inverse). NaN voxels, or voxels that are
-        all the same, make a particle NaN, and flagged. Where particles have nothing in common,
+        Over k: ``mse``, ``rmse``, ``cosine`` and ``ncc`` with the average of the other particles;
+        ``llr``, the log likelihood ratio of the alternatives to the average; ``p_value``, the
+        probability that a consistent particle reaches this llr; ``flagged``, True where the
+        p-value passes ``fdr`` and llr is above 0; ``probability`` that the particle is
+        inconsistent; ``contrast`` of the average in the particle; ``noise``, its amplitude relative
+        to the median particle; ``best_hypothesis``, a code whose names are in its attributes
+        (consistent, empty, rotated, second_class, template_0, ...); ``angles`` of the best
+        rotation where that is "rotated": rot, tilt and psi (intrinsic ZYZ, degrees; one angle for
+        images) that rotate the average into the particle, the inverse of RELION's.
+        ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
+        Particles that are constant or hold NaN are NaN and flagged. If particles share no signal,
         llr is 0 and p 1.
 
     Raises
     ------
     LabelError
-        If dims, lengths or options do not fit.
+        If dims, lengths or units do not fit, or ``angles``, ``wedge``, ``mask``, ``templates`` or
+        ``fdr`` hold other values than these.
 
     Notes
     -----
-    p-values come from simulating right particles with the noise that was measured, as the fading
-    of the box leaves it and as strong as it is among the particles. Few particles
-    (some tens) make a poor average: little is flagged then. A rotation by much less than
-    ``angles`` is no rival, it is the same particle.
+    The average is Wiener-filtered by the Fourier shell correlation of half-sets, averaged over all
+    halvings, and masked where it exceeds its noise. Rotations that are symmetries of the object
+    are left out. Spectra are whitened by the noise spectrum; offset, noise level and contrast are
+    estimated for each particle. A particle is not part of the averages that it is compared with,
+    and averages are estimated three times, without particles that look inconsistent: up to
+    three in ten may be. The second class comes from principal components, then expectation
+    maximization. p-values are simulated with the measured noise.
+
+    With some tens of particles the average is poor and few are flagged. Rotations much smaller
+    than ``angles`` are not detected.
+
+    All particles' spectra, up to the frequency where they take 224 MiB, are in memory in one task;
+    the stack itself is read twice. ``templates``, ``mask`` and ``wedge`` are computed at once.
+
+    References
+    ----------
+    Benjamini and Hochberg, J. R. Stat. Soc. B 57, 289 (1995);
+    ``scipy.stats.false_discovery_control``.
 
     Examples
     --------
     >>> import lazyvol as lv
     >>> stack = lv.synthetic.particles((16, 16, 16), 60, sigma=1.5, tilted=0.1, radius=3, seed=1)
-    >>> found = lv.scores.screen(stack).compute()
-    >>> int(found.flagged.sum()), int((found.flagged & stack.tilted).sum())
+    >>> result = lv.scores.screen(stack).compute()
+    >>> int(result.flagged.sum()), int((result.flagged & stack.tilted).sum())
     (6, 6)
     """
-    particles = stack = particles_of(stack)
+    particles = stack = as_particles(stack)
     if "z" not in stack.dims:
-        average, templates, mask, wedge = _slices(stack, average, templates, mask, wedge)
-        stack = _slice(stack).transpose(STACK, *SPATIAL)
+        average, templates, mask, wedge = _one_slice_options(stack, average, templates, mask, wedge)
+        stack = _one_slice(stack).transpose(STACK, *SPATIAL)
     if not 0 < fdr < 1:
-        raise LabelError(f"fdr is a part between 0 and 1, got {fdr=}")
+        raise LabelError(f"screen: fdr must lie between 0 and 1, got {fdr}")
     band = _band(stack)
-    given = screen_kernels.Given(
-        _templates(templates, stack, band),
-        _on_cube(mask, stack, band),
-        _measured(wedge, stack, band),
+    evidence = screen_kernels.Evidence(
+        _template_spectra(templates, stack, band),
+        _coarse_mask(mask, stack, band),
+        _measured_frequencies(wedge, stack, band),
     )
-    turns = _turns(angles, band.planar)
-    read = _read(stack, average, None if mask is None else mask > 0, band)
+    n_rotations = _rotation_count(angles, band.planar)
+    inputs = _scores_and_spectra(stack, average, None if mask is None else mask > 0, band)
     n = stack.sizes[STACK]
+    memory = screen_kernels.memory(n, len(evidence.templates), n_rotations, band)
     table = blockwise(
-        partial(screen_kernels.screened, given=given, band=band, turns=turns, other=other,
-                rate=fdr),
-        read["rows"], core=(STACK, "number"), out=(STACK, "column"),
+        partial(screen_kernels.screen_spectra, evidence=evidence, band=band,
+                n_rotations=n_rotations, second_class=other, fdr=fdr),
+        inputs["spectra"], core=(STACK, "number"), out=(STACK, "column"),
         sizes={"column": len(screen_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
-        scratch=screen_kernels.memory(n, len(given.templates), turns, band) / (n * band.size),
-        title="hypotheses",
+        scratch=memory / (n * band.size), title="hypotheses",
     )  # fmt: skip
-    found = fold(_columns(band.planar), table, dims=("column",), title="screen")
-    plain = {name: read[name] for name in PLAIN}
-    columns = {**plain, **{name: _bare(found[name], particles) for name in found}}
+    results = fold(_columns_fold(band.planar), table, dims=("column",), title="screen")
+    plain = {name: inputs[name] for name in PLAIN_SCORES}
+    columns = {**plain, **{name: _labelled(results[name], particles) for name in results}}
     free = {name: c.drop_vars(list(columns), errors="ignore") for name, c in columns.items()}
-    return _told(xr.Dataset(free), len(given.templates), band)
+    return _annotate(xr.Dataset(free), len(evidence.templates), band)
 
 
-def particles_of(stack: xr.DataArray) -> xr.DataArray:
-    """A stack as (k, z, y, x) or (k, y, x); refused where it is none that can be screened."""
+def as_particles(stack: xr.DataArray) -> xr.DataArray:
+    """Return a stack as (k, z, y, x) or (k, y, x); raise LabelError if it cannot be screened."""
     dims = spatial_dims(require_stack(stack))
     if set(dims) not in ({*SPATIAL}, {*IMAGE}) or set(stack.dims) != {STACK, *dims}:
         raise LabelError(
-            f"particles to screen have dims {(STACK, *SPATIAL)} or {(STACK, *IMAGE)}, got "
+            f"screen: stack must have the dims {(STACK, *SPATIAL)} or {(STACK, *IMAGE)}, got "
             f"{stack.dims}; select or rename dims, or stack the files with open"
         )
     if stack.sizes[STACK] < 2:
-        raise LabelError(f"a screening compares two or more particles, got {stack.sizes[STACK]}")
+        raise LabelError(
+            f"screen: stack must hold two or more particles, got {stack.sizes[STACK]}; open all "
+            f"files of the particles"
+        )
     if min(stack.sizes[d] for d in dims) < 4:
         raise LabelError(
-            f"a screening needs 4 or more voxels along each of {dims}, got {dict(stack.sizes)}"
+            f"screen: stack must have 4 or more voxels along each of {dims}, got "
+            f"{dict(stack.sizes)}; use scores.ncc for smaller boxes"
         )
     if stack.dtype.kind == "c":
-        raise LabelError(f"particles to screen are real, got dtype={stack.dtype}")
+        raise LabelError(f"screen: stack must hold real numbers, got {stack.dtype}; use .real")
     return stack.transpose(STACK, *dims)
 
 
-def _slices(
+def _one_slice_options(
     stack: xr.DataArray,
     average: xr.DataArray | None,
     templates: xr.DataArray | None,
     mask: xr.DataArray | None,
     wedge: Wedge | None,
 ) -> tuple[xr.DataArray | None, xr.DataArray | None, xr.DataArray | None, Wedge | None]:
-    """Options of images as those of volumes of one slice."""
+    """Return options for images as options for volumes of one slice."""
     if not (wedge is None or isinstance(wedge, xr.DataArray)):
         raise LabelError(
-            f"wedge must be None or a mask of frequencies for images, got {wedge=}; a range of "
-            f"tilts is of volumes"
+            f"screen: wedge must be None or a mask of frequencies for images, got {wedge}; a tilt "
+            f"range applies to volumes"
         )
-    given = {"average": average, "templates": templates, "mask": mask, "wedge": wedge}
-    for name, image in given.items():
+    options = {"average": average, "templates": templates, "mask": mask, "wedge": wedge}
+    for name, image in options.items():
         if image is None:
             continue
         require_stack(image)
         if not set(IMAGE) <= set(image.dims) or "z" in image.dims:
             raise LabelError(
-                f"{name} must have the dims {IMAGE} of the images, got {image.dims}; select or "
-                f"rename dims"
+                f"screen: {name} must have the dims {IMAGE} of the images, got {image.dims}; "
+                f"select or rename dims"
             )
         require_same_grid(stack, image)
     average, templates, mask, wedge = (
-        None if image is None else _slice(image) for image in given.values()
+        None if image is None else _one_slice(image) for image in options.values()
     )
     return average, templates, mask, wedge
 
 
-def _slice(image: xr.DataArray) -> xr.DataArray:
-    """Images as volumes of one slice, without the place along z that they may come from."""
+def _one_slice(image: xr.DataArray) -> xr.DataArray:
+    """Return images as volumes of one slice, without a coordinate ``z`` of their own."""
     return image.drop_vars("z", errors="ignore").expand_dims("z")
 
 
 def _band(stack: xr.DataArray) -> Band:
-    numbers = min(NUMBERS, SPECTRA // (4 * stack.sizes[STACK]))
-    shape, step = zip(*((stack.sizes[d], spacing(stack, d)) for d in SPATIAL), strict=True)
-    return fourier_coefficients.band_of(shape, step, max(64, numbers))
+    """Return the band of frequencies in which particles are compared."""
+    size = min(MAX_SIZE, SPECTRA_BYTES // (4 * stack.sizes[STACK]))
+    shape, steps = zip(*((stack.sizes[d], spacing(stack, d)) for d in SPATIAL), strict=True)
+    return fourier_coefficients.band_of(shape, steps, max(64, size))
 
 
-def _turns(angles: float | None, planar: bool) -> int:
+def _rotation_count(angles: float | None, planar: bool) -> int:
+    """Return the number of rotations ``angles`` degrees apart, besides the identity."""
     if angles is None:
         return 0
     if not 5 <= angles <= 180:
-        raise LabelError(f"angles between rotations are from 5 to 180 degrees, got {angles=}")
+        raise LabelError(
+            f"screen: angles must lie between 5 and 180 degrees, got {angles}; pass None for no "
+            f"rotations"
+        )
     if planar:
         return ceil(360 / angles - 1e-9) - 1
     return ceil(8 * pi**2 / radians(angles) ** 3)
 
 
-def _read(
+def _scores_and_spectra(
     stack: xr.DataArray, average: xr.DataArray | None, inside: xr.DataArray | None, band: Band
 ) -> dict[str, xr.DataArray]:
-    """Plain scores and spectra of all particles, in one read."""
+    """Return the plain scores and the spectra of all particles, from one read."""
     against = "average" if average is None else average
+<<<<<<< HEAD
     asked = comparison(PLAIN, stack, against, SPATIAL, inside, True)
     count, places = len(asked.operands), _places(stack)
     both = joint_fold(
         (asked.fold, range(count)),
         (_spectra(band), (0, *range(count, count + len(places)))),
+=======
+    plain = comparison(PLAIN_SCORES, stack, against, SPATIAL, inside, True)
+    count, positions = len(plain.operands), _voxel_numbers(stack)
+    both = together(
+        (plain.fold, range(count)),
+        (_spectra_fold(band), (0, *range(count, count + len(positions)))),
+>>>>>>> 9bc1c46 (Name screening after hypotheses, mixtures and p-values; keep all results)
     )
-    read = fold(both, *asked.operands, *places, dims=asked.dims, title="scores-spectra")
-    return read | asked.labelled(read)
+    outputs = fold(both, *plain.operands, *positions, dims=plain.dims, title="scores-spectra")
+    return outputs | plain.labelled(outputs)
 
 
-def _spectra(band: Band) -> Fold:
-    z, y, x = band.cube
+def _spectra_fold(band: Band) -> Fold:
+    """Return a fold over space that gives the spectra of volumes."""
+    z, y, x = band.coarse_shape
     single = np.dtype(np.float32)
     return Fold(
         start=partial(fourier_coefficients.start, band=band),
         update=partial(fourier_coefficients.update, band=band),
         combine=fourier_coefficients.combine,
         finish=partial(fourier_coefficients.finish, band=band, dtype=single),
-        outputs={"rows": Output(single, ("number",), (band.size,))},
+        outputs={"spectra": Output(single, ("number",), (band.size,))},
         state_bytes=8 * z * y * (x // 2 + 1) + 8,
         finish_bytes=16 * band.size + 8,
     )
 
 
-def _places(stack: xr.DataArray) -> list[xr.DataArray]:
-    """Number of each voxel along each spatial dim."""
+def _voxel_numbers(stack: xr.DataArray) -> list[xr.DataArray]:
+    """Return the number of each voxel along each spatial dim."""
     return [xr.DataArray(np.arange(stack.sizes[d]), dims=(d,)) for d in SPATIAL]
 
 
-def _columns(planar: bool) -> Fold:
-    """Columns of the table as arrays of their own, out of one task."""
+def _columns_fold(planar: bool) -> Fold:
+    """Return a fold that splits the table into arrays, all from one task."""
     double = np.dtype(np.float64)
-    outputs = {c: Output(TYPES.get(c, double)) for c in screen_kernels.FACTS}
+    outputs = {c: Output(DTYPES.get(c, double)) for c in screen_kernels.RESULTS}
     euler = ((), ()) if planar else (("angle",), (len(screen_kernels.ANGLES),))
     outputs["angles"] = Output(double, *euler)
     return Fold(
@@ -271,86 +296,92 @@ def _columns(planar: bool) -> Fold:
     )  # fmt: skip
 
 
-def _rows_of(volumes: Any, band: Band) -> Any:
-    """Spectra of a few volumes in memory."""
-    state = fourier_coefficients.start(volumes.shape[:1], band=band)
-    fourier_coefficients.update(
-        state, (1, 2, 3), volumes, *(np.arange(n) for n in band.shape), band=band
-    )
-    return fourier_coefficients.finish(state, band=band, dtype=np.dtype(np.float32))["rows"]
-
-
-def _templates(templates: xr.DataArray | None, stack: xr.DataArray, band: Band) -> Any:
+def _template_spectra(templates: xr.DataArray | None, stack: xr.DataArray, band: Band) -> Any:
+    """Return (template, number)."""
     if templates is None:
         return np.empty((0, band.size), np.float32)
     _require_volume("templates", templates, stack, extra=1)
     lead = [d for d in templates.dims if d not in SPATIAL]
     values = templates.transpose(*lead, *SPATIAL).values
     if not np.isfinite(values).all():
-        raise LabelError("templates hold voxels that are not finite; fill them (fillna)")
-    return _rows_of(values.reshape(-1, *band.shape), band)
+        bad = np.count_nonzero(~np.isfinite(values))
+        raise LabelError(
+            f"screen: templates must be finite, got {bad} NaN or infinite voxels; fill them with "
+            f".fillna(0)"
+        )
+    volumes = values.reshape(-1, *band.shape)
+    state = fourier_coefficients.start(volumes.shape[:1], band=band)
+    positions = [np.arange(n) for n in band.shape]
+    fourier_coefficients.update(state, (1, 2, 3), volumes, *positions, band=band)
+    return fourier_coefficients.finish(state, band=band, dtype=np.dtype(np.float32))["spectra"]
 
 
-def _on_cube(mask: xr.DataArray | None, stack: xr.DataArray, band: Band) -> Any:
-    """A mask at the coarser places of the spectra."""
+def _coarse_mask(mask: xr.DataArray | None, stack: xr.DataArray, band: Band) -> Any:
+    """Return the mask at the nearest voxels of the coarse grid."""
     if mask is None:
         return None
     _require_volume("mask", mask, stack)
-    places = {
+    nearest = {
         d: np.clip(np.rint((np.arange(m) - m // 2) * (n / m) + n // 2).astype(int), 0, n - 1)
-        for d, m, n in zip(SPATIAL, band.cube, band.shape, strict=True)
+        for d, m, n in zip(SPATIAL, band.coarse_shape, band.shape, strict=True)
     }
-    values = np.asarray(mask.transpose(*SPATIAL).isel(places).values, np.float64)
+    values = np.asarray(mask.transpose(*SPATIAL).isel(nearest).values, np.float64)
     if not (np.isfinite(values).all() and values.min() >= 0 and 0 < values.max() <= 1):
         raise LabelError(
-            f"a mask is from 0 to 1 and not empty, got values from {values.min():g} to "
-            f"{values.max():g}"
+            f"screen: mask must be from 0 to 1 and not empty, got values from {values.min():g} to "
+            f"{values.max():g}; scale it with intensity.rescale"
         )
     return values
 
 
-def _measured(wedge: Wedge | None, stack: xr.DataArray, band: Band) -> Any:
-    """Which frequencies of the band were measured."""
+def _measured_frequencies(wedge: Wedge | None, stack: xr.DataArray, band: Band) -> Any:
+    """Return True for the frequencies of the band that were measured."""
     if wedge is None:
         return None
     if isinstance(wedge, xr.DataArray):
         _require_volume("wedge", wedge, stack)
         centred = wedge.attrs.get("layout", "fft") == "centred"
-        middle = np.array(band.shape) // 2 if centred else 0
-        at = (band.index + middle) % np.array(band.shape)
+        zero = np.array(band.shape) // 2 if centred else 0
+        at = (band.index + zero) % np.array(band.shape)
         return np.asarray(wedge.transpose(*SPATIAL).values)[tuple(at.T)] > 0.5
     low, high = (float(a) for a in wedge)
     if not -90 <= low < high <= 90:
-        raise LabelError(f"wedge is a range of tilts from -90 to 90 degrees, got {wedge=}")
+        raise LabelError(
+            f"screen: wedge must be a rising tilt range from -90 to 90 degrees, got {wedge}; pass "
+            f"e.g. wedge=(-60.0, 60.0)"
+        )
     z, _, x = band.frequency.T
     tilt = np.degrees(np.arctan2(z * np.where(x < 0, -1, 1), np.abs(x)))
     return ((tilt >= low) & (tilt <= high)) | ((z == 0) & (x == 0))
 
 
 def _require_volume(name: str, volume: xr.DataArray, stack: xr.DataArray, extra: int = 0) -> None:
+    """Raise LabelError unless a volume, with up to ``extra`` more dims, fits the stack."""
     require_stack(volume)
-    more = [d for d in volume.dims if d not in SPATIAL]
-    if not set(SPATIAL) <= set(volume.dims) or len(more) > extra or STACK in more:
+    others = [d for d in volume.dims if d not in SPATIAL]
+    if not set(SPATIAL) <= set(volume.dims) or len(others) > extra or STACK in others:
         raise LabelError(
-            f"{name} has the dims {SPATIAL}{' and one more' if extra else ''}, got {volume.dims}"
+            f"screen: {name} must have the dims {SPATIAL}{' and one more' if extra else ''}, got "
+            f"{volume.dims}; select or rename dims"
         )
     require_same_grid(stack, volume)
 
 
-def _bare(column: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
-    """A column with the coordinates of the particles and no unit."""
+def _labelled(column: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
+    """Return a column with the coordinates of the particles and no unit."""
     attrs = {name: value for name, value in stack.attrs.items() if name != "units"}
     coords = {n: c for n, c in stack.coords.items() if set(c.dims) <= {STACK}}
     column.attrs = {str(name): value for name, value in attrs.items()}
     return column.assign_coords(coords)
 
 
-def _told(found: xr.Dataset, templates: int, band: Band) -> xr.Dataset:
-    names = (*MEANINGS, *(f"template_{n}" for n in range(templates)))
-    found["best_hypothesis"].attrs |= {
+def _annotate(results: xr.Dataset, n_templates: int, band: Band) -> xr.Dataset:
+    """Return results with names of hypotheses and angles, units and the highest frequency."""
+    names = (*HYPOTHESES, *(f"template_{n}" for n in range(n_templates)))
+    results["best_hypothesis"].attrs |= {
         "flag_values": list(range(len(names))), "flag_meanings": " ".join(names)
     }  # fmt: skip
-    found["angles"].attrs["units"] = "degree"
-    if "angle" in found.dims:
-        found = found.assign_coords(angle=list(screen_kernels.ANGLES))
-    return found.assign_attrs(highest_frequency=band.limit)
+    results["angles"].attrs["units"] = "degree"
+    if "angle" in results.dims:
+        results = results.assign_coords(angle=list(screen_kernels.ANGLES))
+    return results.assign_attrs(highest_frequency=band.limit)
