@@ -2,8 +2,8 @@
 
     python bench/bench_screen.py [--sizes 1 3 12] [--memory 1GiB] [--folder DIR]
 
-The peak is the resident memory of the command, seen every 10 ms; the interpreter with everything
-imported and the kernels' compiler is told apart, as a screening of 20 particles of 16^3.
+The peak is the resident memory of the command and its children, sampled every 10 ms. The baseline
+of interpreter, imports and compiler is that of screening 20 particles of 16^3.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BOX = 128
 
 
 def make(path: Path, n: int, box: int) -> None:
-    """A stack of noisy cylinders, one in ten tilted."""
+    """Write a stack of noisy cylinders, one in ten tilted."""
     if path.exists():
         return
     stack = lv.synthetic.particles(
@@ -34,18 +34,18 @@ def make(path: Path, n: int, box: int) -> None:
     lv.save(stack, path, memory="1GiB")
 
 
-def watched(command: list[str]) -> tuple[float, int]:
-    """Seconds and peak resident bytes of a command and its children."""
-    start, most = time.perf_counter(), 0
+def monitored(command: list[str]) -> tuple[float, int]:
+    """Run a command; return seconds and peak resident bytes, children included."""
+    start, peak = time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     root, done = psutil.Process(process.pid), threading.Event()
 
     def watch() -> None:
-        nonlocal most
+        nonlocal peak
         while not done.wait(0.01):
             try:
-                family = [root, *root.children(recursive=True)]
-                most = max(most, sum(p.memory_info().rss for p in family))
+                processes = [root, *root.children(recursive=True)]
+                peak = max(peak, sum(p.memory_info().rss for p in processes))
             except psutil.NoSuchProcess:
                 return
 
@@ -56,15 +56,15 @@ def watched(command: list[str]) -> tuple[float, int]:
     watcher.join()
     if process.returncode:
         raise SystemExit(errors.decode())
-    return time.perf_counter() - start, most
+    return time.perf_counter() - start, peak
 
 
 def screening(path: Path, out: Path, memory: str) -> tuple[float, int]:
-    """A screening by the command line; its results are removed."""
+    """Screen a stack by the command line and delete the results; return seconds and peak."""
     command = [sys.executable, "-m", "lazyvol.cli", "screen", str(path), "--out", str(out)]
-    found = watched([*command, "--memory", memory, "--workers", "2", "--overwrite"])
+    measured = monitored([*command, "--memory", memory, "--workers", "2", "--overwrite"])
     shutil.rmtree(out)
-    return found
+    return measured
 
 
 def main() -> None:

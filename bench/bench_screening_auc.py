@@ -1,21 +1,22 @@
-"""How well wrong particles are told from right ones, beside the limit and beside what people do.
+"""Area under the ROC curve of screening, next to the theoretical limit and to common scores.
 
     python bench/bench_screening_auc.py [--shapes cylinder hollow blob ribosome]
         [--wrong lying tilted] [--sigmas 6 10 15] [--particles 600] [--seeds 5] [--box 32] [--null]
 
-Each number is an area under the ROC curve, the mean over seeds. Noise is normal, signals have the
-norm of a cylinder of radius 6, half-length 11 and contrast 1; one particle in ten is wrong: lying
-along another axis, or tilted by 60 to 90 degrees. The ways:
+Areas are means over seeds. Noise is normal, signals have the norm of a cylinder of radius 6,
+half-length 11 and contrast 1; one particle in ten is misaligned: lying along another axis, or
+tilted by 60 to 90 degrees. Scores:
 
-- limit: log likelihood ratio of an observer who knows every right and wrong shape that occurs
-- template: correlation with the true right shape
+- limit: log likelihood ratio of an observer who knows every aligned and misaligned shape
+- template: correlation with the true aligned shape
 - ncc, smooth ncc: correlation with the average of the others, and after a Gaussian of 2 voxels
 - user: projection along z, min-max, mean squared difference from the average projection
-- acryo: its ZNCC score against the average (where acryo is installed)
-- screen: ``scores.screen``, which is told nothing
+- acryo: its ZNCC score against the average (if acryo is installed)
+- screen: ``scores.screen`` without options
 
-``--null`` gives p-values and flags where no particle is wrong, in white and in coloured noise;
-``--ribosomes FILE`` the 20 real particles of ``subtomos_aligned.mrc`` with some turned away.
+``--null`` prints p-values and flags without misaligned particles, in white and coloured noise;
+``--ribosomes FILE`` screens the 20 real particles of ``subtomos_aligned.mrc``, some of them
+rotated.
 """
 
 import argparse
@@ -35,7 +36,7 @@ import lazyvol as lv
 from lazyvol.kernels.geometry import solids
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: squared norm of the cylinder that others are scaled to
+#: squared norm that all shapes are scaled to, that of the cylinder
 ENERGY = 2488.0
 
 
@@ -55,30 +56,29 @@ def blob(box: int) -> Array:
     """Five Gaussians, no symmetry."""
     place = np.indices((box,) * 3) - box // 2
     out = np.zeros((box,) * 3)
-    for where, width, height in [
+    for centre, width, height in [
         ((0, 0, 0), 4.0, 1.0), ((7, 2, -1), 3.0, 1.2), ((-3, 6, 2), 2.5, 1.0),
         ((1, -4, 6), 2.5, 0.9), ((-6, -3, -4), 2.0, 0.8),
     ]:  # fmt: skip
-        apart = sum((place[a] - where[a] * box / 32) ** 2 for a in range(3))
-        out += height * np.exp(-apart / 2 / (width * box / 32) ** 2)
+        squared = sum((place[a] - centre[a] * box / 32) ** 2 for a in range(3))
+        out += height * np.exp(-squared / 2 / (width * box / 32) ** 2)
     return out
 
 
 def ribosome(box: int, path: Path) -> Array:
-    """A map, brought to the box, its density made positive and without its solvent."""
+    """A map resampled to the box, with positive density and no solvent."""
     volume = lv.open(path).values.astype(np.float64)
     volume = np.maximum(volume if volume.max() > -volume.min() else -volume, 0)
     return ndi.zoom(volume, box / volume.shape[0], order=1, grid_mode=True, mode="nearest")
 
 
-def turned(volume: Array, matrix: Array) -> Array:
+def rotated(volume: Array, matrix: Array) -> Array:
     centre = np.full(3, volume.shape[0] // 2)
-    found = ndi.affine_transform(volume, matrix.T, centre - matrix.T @ centre, order=1)
-    return np.asarray(found)
+    return np.asarray(ndi.affine_transform(volume, matrix.T, centre - matrix.T @ centre, order=1))
 
 
 def poses(kind: str, n: int, rng: np.random.Generator) -> list[Array]:
-    """Rotations, acting on (z, y, x), of wrong particles."""
+    """Rotations, acting on (z, y, x), of misaligned particles."""
     if kind == "lying":
         quarter = np.pi / 2 * np.eye(3)[1:]
         return [Rotation.from_rotvec(quarter[rng.integers(2)]).as_matrix() for _ in range(n)]
@@ -88,20 +88,20 @@ def poses(kind: str, n: int, rng: np.random.Generator) -> list[Array]:
 
 
 def shape_of(name: str, box: int, map_path: Path | None) -> Callable[[Array], Array]:
-    """The shape under a rotation; a cylinder by formula, others by interpolation."""
+    """Return a function from rotation to shape; cylinders are exact, others interpolated."""
     if name in ("cylinder", "hollow"):
         radius, inner = (6.0, 0.0) if name == "cylinder" else (7.0, 4.0)
         scale = np.sqrt(ENERGY / (cylinder(32, np.eye(3)[0], radius, inner) ** 2).sum())
         return lambda m: scale * cylinder(box, m[:, 0].copy(), radius, inner)
     volume = blob(box) if name == "blob" else ribosome(box, map_path)
     volume = volume * np.sqrt(ENERGY * (box / 32) ** 3 / (volume**2).sum())
-    return lambda m: volume if np.allclose(m, np.eye(3)) else turned(volume, m)
+    return lambda m: volume if np.allclose(m, np.eye(3)) else rotated(volume, m)
 
 
 def simulated(
     shape: Callable[[Array], Array], kind: str, n: int, sigma: float, part: float, seed: int
 ) -> tuple[Array, Array, Array, list[Array]]:
-    """Particles, which are wrong, the right shape and all wrong ones."""
+    """Particles, True for misaligned ones, the aligned shape and all misaligned shapes."""
     rng = np.random.default_rng(seed)
     right = shape(np.eye(3))
     wrong = np.zeros(n, bool)
@@ -118,10 +118,10 @@ def simulated(
 
 
 def limit(x: Array, right: Array, others: list[Array], sigma: float) -> Array:
-    flat, own = x.reshape(len(x), -1), right.ravel()
+    flat, aligned = x.reshape(len(x), -1), right.ravel()
     different = list({o.tobytes(): o.ravel() for o in others}.values())
-    gaps = np.array(different, np.float32) - own.astype(np.float32)
-    logs = flat @ gaps.T - 0.5 * np.array([(d**2).sum() - (own**2).sum() for d in different])
+    gaps = np.array(different, np.float32) - aligned.astype(np.float32)
+    logs = flat @ gaps.T - 0.5 * np.array([(d**2).sum() - (aligned**2).sum() for d in different])
     return np.asarray(logsumexp(logs / sigma**2, axis=1))
 
 
@@ -138,12 +138,12 @@ def template(x: Array, right: Array) -> Array:
 
 
 def users(x: Array) -> Array:
-    def ranged(p: Array) -> Array:
+    def rescaled(p: Array) -> Array:
         low, high = p.min((-2, -1), keepdims=True), p.max((-2, -1), keepdims=True)
         return np.asarray((p - low) / (high - low))
 
     flat = x.mean(1)
-    return np.asarray(((ranged(flat) - ranged(flat.mean(0))) ** 2).mean((1, 2)))
+    return np.asarray(((rescaled(flat) - rescaled(flat.mean(0))) ** 2).mean((1, 2)))
 
 
 def acryo_score(x: Array) -> Array | None:
@@ -158,8 +158,8 @@ def acryo_score(x: Array) -> Array | None:
 def area(score: Array | None, wrong: Array) -> float:
     if score is None:
         return np.nan
-    found = scipy.stats.mannwhitneyu(score[wrong], score[~wrong]).statistic
-    return float(found / wrong.sum() / (~wrong).sum())
+    statistic = scipy.stats.mannwhitneyu(score[wrong], score[~wrong]).statistic
+    return float(statistic / wrong.sum() / (~wrong).sum())
 
 
 def row(shape: Callable[[Array], Array], kind: str, sigma: float, args: Any) -> list[str]:
@@ -167,14 +167,14 @@ def row(shape: Callable[[Array], Array], kind: str, sigma: float, args: Any) -> 
     for seed in range(args.seeds):
         x, wrong, right, others = simulated(shape, kind, args.particles, sigma, 0.1, seed)
         start = time.perf_counter()
-        found = lv.scores.screen(lv.as_stack(x))
+        result = lv.scores.screen(lv.as_stack(x))
         seconds.append(time.perf_counter() - start)
-        ways = [
+        scores = [
             limit(x, right, others, sigma), template(x, right), ncc(x), smooth_ncc(x), users(x),
-            acryo_score(x), found.llr.values,
+            acryo_score(x), result.llr.values,
         ]  # fmt: skip
-        areas.append([area(w, wrong) for w in ways])
-        flagged = found.flagged.values
+        areas.append([area(s, wrong) for s in scores])
+        flagged = result.flagged.values
         flags.append(
             [
                 (flagged & wrong).sum() / wrong.sum(),
@@ -182,13 +182,13 @@ def row(shape: Callable[[Array], Array], kind: str, sigma: float, args: Any) -> 
             ]
         )
     means, (hits, false) = np.mean(areas, 0), np.mean(flags, 0)
-    told = ["-" if np.isnan(m) else f"{m:.3f}" for m in means]
+    cells = ["-" if np.isnan(m) else f"{m:.3f}" for m in means]
     least = f"{np.min(areas, 0)[-1]:.3f}"
-    return [*told, least, f"{hits:.0%}", f"{false:.0%}", f"{np.median(seconds):.1f}"]
+    return [*cells, least, f"{hits:.0%}", f"{false:.0%}", f"{np.median(seconds):.1f}"]
 
 
 def null(args: Any) -> None:
-    """p-values and flags where nothing is wrong."""
+    """Print p-values and flags without misaligned particles."""
     rows = []
     for colour in (0.0, 0.7, 1.0):
         for sigma in args.sigmas:
@@ -199,9 +199,9 @@ def null(args: Any) -> None:
                 if colour:
                     x = ndi.gaussian_filter(x, (0, colour, colour, colour))
                 x = x * (sigma / x.std()) + cylinder(args.box, np.eye(3)[0])
-                found = lv.scores.screen(lv.as_stack(x.astype(np.float32)))
-                p.append(found.p_value.values)
-                flagged.append(found.flagged.values.mean())
+                result = lv.scores.screen(lv.as_stack(x.astype(np.float32)))
+                p.append(result.p_value.values)
+                flagged.append(result.flagged.values.mean())
             tests = [scipy.stats.kstest(v, "uniform").pvalue for v in p]
             rows.append([
                 "white" if not colour else f"Gaussian {colour} voxels", f"{sigma:g}",
@@ -213,7 +213,7 @@ def null(args: Any) -> None:
 
 
 def ribosomes(path: Path) -> None:
-    """Real particles, some of them turned away by a random rotation."""
+    """Screen real particles, some of them rotated at random."""
     stack = lv.open(path).compute()
     rows = []
     for count in (1, 2, 4, 6):
@@ -224,20 +224,20 @@ def ribosomes(path: Path) -> None:
             wrong[rng.choice(len(stack), count, replace=False)] = True
             x = stack.values.copy()
             for k in np.flatnonzero(wrong):
-                x[k] = turned(
+                x[k] = rotated(
                     x[k], Rotation.random(random_state=int(rng.integers(999))).as_matrix()
                 )
-            found = lv.scores.screen(stack.copy(data=x))
-            flagged = found.flagged.values
+            result = lv.scores.screen(stack.copy(data=x))
+            flagged = result.flagged.values
             areas.append([
-                area(-found.ncc.values, wrong), area(smooth_ncc(x), wrong),
-                area(found.llr.values, wrong), (flagged & wrong).mean() * len(x) / count,
+                area(-result.ncc.values, wrong), area(smooth_ncc(x), wrong),
+                area(result.llr.values, wrong), (flagged & wrong).mean() * len(x) / count,
                 (flagged & ~wrong).sum(),
             ])  # fmt: skip
         means = np.mean(areas, 0)
         rows.append([f"{count} of {len(stack)}", *(f"{m:.3f}" for m in means[:3]),
                      f"{means[3]:.0%}", f"{means[4]:.1f}"])  # fmt: skip
-    header = ["turned", "ncc", "smooth ncc", "screen", "found of them", "flagged beside them"]
+    header = ["rotated", "ncc", "smooth ncc", "screen", "of these flagged", "others flagged"]
     print(table(header, rows))
 
 

@@ -1,4 +1,4 @@
-"""Facts of a stack as people read them: shape, voxel size, type, size. No voxel is read."""
+"""Summary of a stack for readers: shape, voxel size, data type, size in bytes. Reads no voxel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from lazyvol.plan.budget import show_bytes
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
 TIMES = " \N{MULTIPLICATION SIGN} "
-SIGNS = {"angstrom": "Å", "nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
+UNIT_SYMBOLS = {"angstrom": "Å", "nanometer": "nm", "micrometer": "µm", "millimeter": "mm"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """A stack's name, lengths, voxel size per dim, type and bytes."""
+class StackSummary:
+    """Name, lengths, voxel size per spatial dim, unit, data type and bytes of a stack."""
 
     name: str
     sizes: Mapping[str, int]
@@ -25,8 +25,8 @@ class Source:
     nbytes: int
 
     @classmethod
-    def of(cls, stack: xr.DataArray, name: str | None = None) -> "Source":
-        """The facts of a stack, under a name of its own or another."""
+    def of(cls, stack: xr.DataArray, name: str | None = None) -> "StackSummary":
+        """Return the summary of a stack, under ``name`` if it is given."""
         dims = spatial_dims(stack)
         return cls(
             name=name or str(stack.name or "stack"),
@@ -38,19 +38,19 @@ class Source:
         )
 
     def facts(self) -> dict[str, str]:
-        """Name and value of each fact."""
+        """Return each entry as text, by name."""
         shape = TIMES.join(f"{n}" for n in self.sizes.values())
         sizes = TIMES.join(f"{v:.4g}" for v in self.voxel_size.values())
-        unknown = " (the file does not say)" if self.unit == "voxel" else ""
+        unknown = " (not in the file)" if self.unit == "voxel" else ""
         return {
             "file": self.name,
             "shape": f"{shape} ({', '.join(self.sizes)})",
-            "voxel size": f"{sizes} {sign_of(self.unit)}{unknown}",
+            "voxel size": f"{sizes} {unit_symbol(self.unit)}{unknown}",
             "type": self.dtype,
             "size": show_bytes(self.nbytes),
         }
 
 
-def sign_of(unit: str) -> str:
-    """A unit as people write it."""
-    return SIGNS.get(unit, unit)
+def unit_symbol(unit: str) -> str:
+    """Return the symbol of a unit, e.g. Å for angstrom; other units as they are."""
+    return UNIT_SYMBOLS.get(unit, unit)

@@ -12,68 +12,76 @@ from typing import Any
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from lazyvol.cli import jobs
-from lazyvol.cli.docs import shell_words
+from lazyvol.cli.docs import description, docstring_of, shell_words
+from lazyvol.cli.operations import add_topics, operations
 from lazyvol.cli.options import Resuming
-from lazyvol.cli.verbs import add_topics, verbs
 from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
 
 __all__ = ["main", "make_app"]
 
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
+#: commands whose modules are imported when they run: module and function by name
+DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack")}
 
 
 def make_app() -> App:
-    """The command line with all its commands."""
+    """Return the command line with all its commands."""
     app = App(
         name="lazyvol", help=ABOUT, version=_version, help_format="plaintext",
         suppress_keyboard_interrupt=False, result_action="return_value",
     )  # fmt: skip
-    found = verbs()
-    app.command("lazyvol.cli.demo:demo", name="demo")
-    app.command(jobs.info)
-    app.command(jobs.convert)
-    app.command("lazyvol.cli.screen:screen_stack", name="screen")
-    app.command(jobs.explainer(app, found), name="explain")
-    add_topics(app, found)
+    known = operations()
+    for name, (module, function) in DEFERRED.items():
+        text = description(docstring_of(module, function))
+        app.command(f"{module}:{function}", name=name, help=text)
+    explain = jobs.explain_command(app, known)
+    for name, job in {"info": jobs.info, "convert": jobs.convert, "explain": explain}.items():
+        app.command(job, name=name, help=description(job))
+    add_topics(app, known)
     return app
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    0; 1 where the work failed (files, memory, clusters), 2 where the command is wrong (options,
-    dims), 130 after Ctrl-C, 141 where nobody reads the output any more. Refusals are one line on
-    standard error.
+    0; 1 if the work failed (files, memory, clusters); 2 if the command is wrong (options, dims);
+    130 after Ctrl-C; 141 if the reader of standard output is gone. Errors are one line on standard
+    error.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  closed by the shell: >&-
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
-        with telling_losses():
+        with losses_on_stderr():
             make_app()(tokens, exit_on_error=False, print_error=False)
             sys.stdout.flush()
     except UnusedCliTokensError as error:
-        return refused(f"too many arguments: {' '.join(error.unused_tokens or ())}", 2)
+        return report_error(f"too many arguments: {' '.join(error.unused_tokens or ())}", 2)
     except CycloptsError as error:
-        return refused(str(error), 2)
+        return report_error(str(error), 2)
     except (LabelError, OptionError) as error:
-        return refused(f"{type(error).__name__}: {shell_words(str(error), option_names())}", 2)
+        return report_error(in_shell_words(error), 2)
     except LazyvolError as error:
-        return refused(f"{type(error).__name__}: {shell_words(str(error), option_names())}", 1)
-    except (BrokenPipeError, SystemExit):  # rich, which prints help, ends so on a broken pipe
-        _nobody_reads()
+        return report_error(in_shell_words(error), 1)
+    except (BrokenPipeError, SystemExit):  # rich, which prints help, exits on a broken pipe
+        _discard_output()
         return 141
     except KeyboardInterrupt:
         sys.stderr.write("\nlazyvol: interrupted\n")
         return 130
     except MemoryError:
-        return refused("MemoryError: the memory is used up; give --memory a limit", 1)
-    except Exception as error:  # a fault of ours or of a library: still no traceback in a shell
-        return refused(f"{type(error).__name__}: {error}", 1)
+        return report_error("MemoryError: out of memory; set a limit with --memory", 1)
+    except Exception as error:  # a bug here or in a library: no traceback in a shell
+        return report_error(f"{type(error).__name__}: {error}", 1)
     return 0
 
 
-def refused(message: str, code: int) -> int:
-    """A line on standard error, and the exit code."""
+def in_shell_words(error: Exception) -> str:
+    """Return the class and message of an error, parameters written as options."""
+    return f"{type(error).__name__}: {shell_words(str(error), option_names())}"
+
+
+def report_error(message: str, code: int) -> int:
+    """Write a message as one line on standard error; return the exit code."""
     with suppress(OSError):
         sys.stderr.write(f"lazyvol: {' '.join(message.split())}\n")
         sys.stderr.flush()
@@ -81,30 +89,31 @@ def refused(message: str, code: int) -> int:
 
 
 @contextmanager
-def telling_losses() -> Iterator[None]:
-    """Context in which warnings of what a file will not hold are lines on standard error."""
+def losses_on_stderr() -> Iterator[None]:
+    """Write warnings about what a file format cannot hold as lines on standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", LossWarning)
-        usual = warnings.showwarning
+        default = warnings.showwarning
 
-        def tell(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+        def show(message: Any, category: type[Warning], *args: Any, **kwargs: Any) -> None:
             if issubclass(category, LossWarning):
-                refused(f"warning: {shell_words(str(message), option_names())}", 0)
+                report_error(f"warning: {shell_words(str(message), option_names())}", 0)
             else:
-                usual(message, category, *rest, **more)
+                default(message, category, *args, **kwargs)
 
-        warnings.showwarning = tell
+        warnings.showwarning = show
         yield
 
 
 def option_names() -> set[str]:
-    """Names of all options, as functions have them."""
-    own = {"out", *(f.name for f in fields(Resuming)), "fdr", "angles", "wedge", "templates"}
-    return own | {a.name for verb in verbs().values() for a in verb.arguments}
+    """Return the parameter names of all options; ``stack`` is a file without an option."""
+    shared = {"out", *(f.name for f in fields(Resuming)), "fdr", "angles", "wedge", "templates"}
+    names = {a.name for operation in operations().values() for a in operation.arguments}
+    return (shared | names) - {"stack"}
 
 
-def _nobody_reads() -> None:
-    """Let the interpreter flush standard output into nothing when it ends."""
+def _discard_output() -> None:
+    """Redirect standard output, so that the interpreter can flush it at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

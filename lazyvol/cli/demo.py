@@ -1,4 +1,4 @@
-"""The demo: thousands of noisy cylinders on disk, a tenth of them tilted, screened."""
+"""The command ``demo``: simulate noisy cylinders on disk, a tenth of them tilted; screen them."""
 
 import time
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from lazyvol.screening.run import results_folder
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A demo of one size: particles, length of their box, share of signal, memory for the run."""
+class Simulation:
+    """Number of particles, box length in voxels, weight of the signal, memory of the screening."""
 
     particles: int
     box: int
@@ -28,12 +28,12 @@ class Problem:
     memory: str
 
 
-SIZES = {"small": Problem(120, 24, 0.5, "512MiB"), "full": Problem(2000, 64, 0.2, "1280MiB")}
+SIZES = {"small": Simulation(120, 24, 0.5, "512MiB"), "full": Simulation(2000, 64, 0.2, "1280MiB")}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How flags agree with the truth."""
+    """Precision and recall of the flags, and area under the ROC curve of the llr."""
 
     precision: float
     recall: float
@@ -46,51 +46,52 @@ def demo(
     size: Literal["small", "full"] = "full",
     options: Writing = WRITING,
 ) -> None:
-    """Make a stack of noisy cylinders larger than the memory allowed, and find the tilted ones.
+    """Simulate noisy cylinders larger than the memory limit, and screen them for tilted ones.
 
-    2000 particles of 64 x 64 x 64 voxels (2 GB) are written to disk, one in ten tilted by 60 to
-    90 degrees, and screened in 1.25 GiB. Nothing is deleted afterwards.
+    Writes 2000 particles of 64 x 64 x 64 voxels (2 GB), one in ten tilted by 60 to 90 degrees, and
+    screens them within 1.25 GiB. All files are kept.
 
     Parameters
     ----------
     out
         Folder for the particles and the results.
     size
-        ``full``, or ``small`` for a quick look.
+        ``full``, or ``small``: 120 particles of 24 x 24 x 24 voxels.
     """
-    start, problem = time.monotonic(), SIZES[size]
-    options = replace(options, memory=options.memory or problem.memory)
+    start, simulation = time.monotonic(), SIZES[size]
+    options = replace(options, memory=options.memory or simulation.memory)
     particles = results_folder(out, options.overwrite) / "particles.zarr"
     with running(options):
-        say(f"making      {problem.particles:,} particles of {problem.box}^3 in {particles}")
-        write_result(made(problem), particles, Resuming(**vars(options)))
+        say(f"simulating  {simulation.particles:,} particles of {simulation.box}^3 in {particles}")
+        write_result(simulated(simulation), particles, Resuming(**vars(options)))
         stack = open_stack(particles)
         say(f"\nscreening   {show_bytes(stack.nbytes)} in {options.memory}")
-        result = screen.screened(stack, out, str(particles), screen.Question(), options)
-    screen.report(result, out)
-    say_truth(result, stack)
-    say(f"in all      {time.monotonic() - start:.1f} s; everything is in {out}")
+        screen_options = screen.ScreenOptions()
+        result = screen.screen_and_write(stack, out, str(particles), screen_options, options)
+    screen.print_result(result, out)
+    print_agreement(result, stack)
+    say(f"total       {time.monotonic() - start:.1f} s; all files are in {out}")
 
 
-def made(problem: Problem) -> xr.DataArray:
-    """The particles: cylinders with noise, 10 % of them tilted, at 4 angstrom a voxel."""
+def simulated(simulation: Simulation) -> xr.DataArray:
+    """Return noisy cylinders with voxels of 4 angstrom, 10 % of them tilted."""
     return synthetic.particles(
-        (problem.box,) * 3, problem.particles, alpha=problem.alpha, tilted=0.1,
-        radius=0.5 * problem.box, length=2.2 * problem.box, voxel_size=4.0, unit="angstrom",
+        (simulation.box,) * 3, simulation.particles, alpha=simulation.alpha, tilted=0.1,
+        radius=0.5 * simulation.box, length=2.2 * simulation.box, voxel_size=4.0, unit="angstrom",
         seed=1,
     )  # fmt: skip
 
 
-def say_truth(result: ScreenResult, stack: xr.DataArray) -> None:
-    """Print how the flags agree with what was made."""
+def print_agreement(result: ScreenResult, stack: xr.DataArray) -> None:
+    """Print how the flags agree with the simulated tilts."""
     truth = np.asarray(stack.coords["tilted"].values, bool)
-    found = agreement(result, truth)
+    scores = agreement(result, truth)
     say(f"truth       {int(truth.sum()):,} of {truth.size:,} are tilted: precision "
-        f"{found.precision:.3f}, recall {found.recall:.3f}, AUC {found.auc:.4f}")  # fmt: skip
+        f"{scores.precision:.3f}, recall {scores.recall:.3f}, AUC {scores.auc:.4f}")  # fmt: skip
 
 
 def agreement(result: ScreenResult, truth: np.ndarray) -> Agreement:
-    """Precision and recall of the flags, and the area under the curve of the score."""
+    """Return how flags and llr agree with the truth, True for a tilted particle."""
     flagged = result.scores["flagged"].values
     hits = int((flagged & truth).sum())
     score = -result.scores["llr"].values
@@ -102,7 +103,7 @@ def agreement(result: ScreenResult, truth: np.ndarray) -> Agreement:
 
 
 def area_under_curve(good: np.ndarray, bad: np.ndarray) -> float:
-    """Probability that a good particle scores higher than a bad one, ties counting half.
+    """Return the probability that a good particle scores higher than a bad one, ties counting half.
 
     Examples
     --------
@@ -110,6 +111,6 @@ def area_under_curve(good: np.ndarray, bad: np.ndarray) -> float:
     0.875
     """
     ordered = np.sort(good)
-    below, upto = (np.searchsorted(ordered, bad, side=s) for s in ("left", "right"))
-    wins = len(good) - (below + upto) / 2
+    below, up_to = (np.searchsorted(ordered, bad, side=s) for s in ("left", "right"))
+    wins = len(good) - (below + up_to) / 2
     return float(wins.mean() / len(good)) if good.size and bad.size else float("nan")

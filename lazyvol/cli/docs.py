@@ -1,35 +1,47 @@
-"""Help texts out of docstrings: summaries, and what is said of each parameter."""
+"""Help texts and messages of the command line, from docstrings and errors of the library."""
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
 
 
-def about(thing: Callable[..., Any] | ModuleType) -> str:
-    """What a docstring says before its first section, as flowing text."""
-    text = SECTION.split(inspect.cleandoc(thing.__doc__ or ""))[0]
-    return "\n\n".join(_flowing(p) for p in text.strip().split("\n\n"))
+def description(thing: Callable[..., Any] | str) -> str:
+    """Return a docstring, or that of a function, up to its first section, lines joined."""
+    docstring = thing if isinstance(thing, str) else thing.__doc__ or ""
+    text = SECTION.split(inspect.cleandoc(docstring))[0]
+    return "\n\n".join(_joined(p) for p in text.strip().split("\n\n"))
+
+
+def docstring_of(module: str, function: str) -> str:
+    """Return the docstring of a function without importing its module."""
+    spec = find_spec(module)
+    source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    functions = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+    return next((ast.get_docstring(f) or "" for f in functions if f.name == function), "")
 
 
 def headline(module: ModuleType) -> str:
-    """First sentence of a module's docstring."""
-    return _flowing(inspect.cleandoc(module.__doc__ or "").split("\n\n")[0])
+    """Return the first paragraph of a module's docstring."""
+    return _joined(inspect.cleandoc(module.__doc__ or "").split("\n\n")[0])
 
 
 def parameter_texts(function: Callable[..., Any], module: ModuleType) -> dict[str, str]:
-    """Text for each parameter: of the function's own docstring, else of its module's."""
+    """Return the text of each parameter, from the function's docstring or else the module's."""
     shared = dict(_definitions(inspect.cleandoc(module.__doc__ or "")))
     sections = SECTION.split(inspect.cleandoc(function.__doc__ or ""))
-    own = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Parameters", "")
-    return shared | dict(_definitions(own))
+    parameters = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Parameters", "")
+    return shared | dict(_definitions(parameters))
 
 
 def shell_words(message: str, names: Collection[str]) -> str:
-    """A message in the words of the shell: options ``names`` as they are typed.
+    """Return a message with the parameters ``names`` written as options of the command line.
 
     Examples
     --------
@@ -41,34 +53,38 @@ def shell_words(message: str, names: Collection[str]) -> str:
     'var: --ddof must be a whole number; see lazyvol stats var --help'
     """
     known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    told = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: _option(m[1]), message)
-    told = re.sub(rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{_option(m[1])} ", told)
-    told = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: _option(m[1]), told)
-    told = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help, told)
-    told = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
-                  lambda m: m[1] + _option(m[2]), told)  # fmt: skip
-    return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_items(m[2])}", told)
+    text = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: _option(m[1]), message)
+    text = re.sub(rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{_option(m[1])} ", text)
+    text = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: _option(m[1]), text)
+    text = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help_command, text)
+    text = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
+                  lambda m: m[1] + _option(m[2]), text)  # fmt: skip
+    return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_comma_list(m[2])}", text)
 
 
-def _help(found: re.Match[str]) -> str:
-    topic, operation = (name.replace("_", "-") for name in found.groups())
+def _help_command(match: re.Match[str]) -> str:
+    """Return the command that shows the help of a topic's operation."""
+    topic, operation = (name.replace("_", "-") for name in match.groups())
     return f"; see lazyvol {topic} {operation} --help"
 
 
 def _option(name: str) -> str:
+    """Return the option of a parameter."""
     return f"--{name.replace('_', '-')}"
 
 
-def _items(text: str) -> str:
+def _comma_list(text: str) -> str:
+    """Return the items of a tuple as the command line takes them."""
     return ",".join(part.strip(" '\"") for part in text.split(",") if part.strip())
 
 
 def _definitions(text: str) -> Iterator[tuple[str, str]]:
-    """Names and texts of a definition list: names on a line, the text indented below."""
-    for found in re.finditer(r"^([\w`, ]+)\n((?:[ ]{4}.*\n?|\n(?=[ ]{4}))+)", text, re.MULTILINE):
-        for name in found[1].replace("`", "").split(","):
-            yield name.strip(), _flowing(inspect.cleandoc("\n" + found[2]))
+    """Yield names and texts of a definition list: names on a line, the text indented below."""
+    for match in re.finditer(r"^([\w`, ]+)\n((?:[ ]{4}.*\n?|\n(?=[ ]{4}))+)", text, re.MULTILINE):
+        for name in match[1].replace("`", "").split(","):
+            yield name.strip(), _joined(inspect.cleandoc("\n" + match[2]))
 
 
-def _flowing(paragraph: str) -> str:
+def _joined(paragraph: str) -> str:
+    """Return a paragraph as one line without literal marks."""
     return " ".join(paragraph.replace("``", "").split())

@@ -1,4 +1,4 @@
-"""Options that commands share, and what they set up for a run."""
+"""Options shared by commands, and the limits and clusters they set up."""
 
 import sys
 from collections.abc import Iterator
@@ -17,39 +17,43 @@ RUN = Group("Run", sort_key=10)
 
 Memory = Annotated[
     str | None,
-    Parameter(help="Memory that the run may take beside the interpreter, e.g. 2GiB; no limit by "
+    Parameter(help="Memory limit of the run besides the interpreter, e.g. 2GiB; no limit by "
                    "default."),
 ]  # fmt: skip
-Workers = Annotated[int | None, Parameter(help="Tasks that run at once; all cores by default.")]
+Workers = Annotated[
+    int | None, Parameter(help="Tasks that run at a time; by default one per core.")
+]
 Scheduler = Annotated[
     str | None,
-    Parameter(help="A cluster to run on: tcp://host:port, tls://host:port or a scheduler file."),
+    Parameter(help="Dask cluster to run on: tcp://host:port, tls://host:port or a scheduler file."),
 ]
 Dashboard = Annotated[
     bool,
-    Parameter(negative="", help="Run on a local cluster and tell its dashboard's address."),
+    Parameter(
+        negative="", help="Run on a local Dask cluster and print the address of its dashboard."
+    ),
 ]
-Overwrite = Annotated[bool, Parameter(negative="", help="Replace what is already there.")]
+Overwrite = Annotated[bool, Parameter(negative="", help="Replace existing results.")]
 Progress = Annotated[
     bool | None,
-    Parameter(help="Show progress; by default where standard error is a terminal."),
+    Parameter(help="Show progress; by default if standard error is a terminal."),
 ]
 Resume = Annotated[
     bool,
-    Parameter(negative="", help="Do only what an interrupted run of the same command left "
-                                "unfinished (.zarr)."),
+    Parameter(negative="", help="Complete the output of an interrupted run of the same command "
+                                "(.zarr)."),
 ]  # fmt: skip
 Dims = Annotated[
     str | None,
-    Parameter(help="Names of all axes of the first file, e.g. k,y,x, where it does not say or is "
-                   "wrong."),
+    Parameter(help="Names of all axes of the first file, e.g. k,y,x, if the file names them "
+                   "wrongly or not at all."),
 ]  # fmt: skip
 
 
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True)
 class Running:
-    """How a command runs."""
+    """Options of a command that runs."""
 
     memory: Memory = None
     workers: Workers = None
@@ -60,21 +64,21 @@ class Running:
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True)
 class Writing(Running):
-    """How a command runs and writes."""
+    """Options of a command that runs and writes."""
 
     overwrite: Overwrite = False
     progress: Progress = None
 
     @property
     def shown(self) -> bool:
-        """Whether progress is shown."""
+        """True if progress is shown."""
         return sys.stderr.isatty() if self.progress is None else self.progress
 
 
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True)
 class Resuming(Writing):
-    """How a command runs on a file and writes what can be resumed."""
+    """Options of a command that reads a file and writes results that can be resumed."""
 
     resume: Resume = False
     dims: Dims = None
@@ -84,14 +88,14 @@ RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()
 
 
 def open_first(path: str, dims: str | None) -> Any:
-    """The first file of a command, its axes called ``dims``, names with commas between."""
-    named = None if dims is None else [d.strip() for d in dims.split(",")]
-    return open_stack(path, dims=named)
+    """Open the first file of a command; ``dims`` are names of its axes, separated by commas."""
+    names = None if dims is None else [d.strip() for d in dims.split(",")]
+    return open_stack(path, dims=names)
 
 
 @contextmanager
 def running(options: Running) -> Iterator[None]:
-    """Budget, threads and cluster of a command."""
+    """Apply the memory limit, threads and cluster of a command."""
     if options.workers is not None and options.workers < 1:
         raise OptionError(f"workers must be 1 or more, got {options.workers}")
     with ExitStack() as stack:
@@ -108,6 +112,6 @@ def running(options: Running) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A line on standard output, at once."""
+    """Write a line to standard output and flush it."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Where the result of a command goes."""
+"""Output files of commands."""
 
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,18 @@ from lazyvol.plan.explain import explain
 
 
 def require_format(out: Path, usage: str = "") -> None:
-    """Refuse a target whose suffix is of no format, before anything is read."""
+    """Raise OptionError for a file whose suffix is unknown, before anything is read."""
     known = [".zarr", *EXPORTS, *TABLES]
     if out.suffix.lower() not in known:
         raise OptionError(f"out must end in one of {', '.join(known)}, got {str(out)!r}{usage}")
 
 
 def write_result(result: Any, out: Path, options: Resuming, column: str = "value") -> None:
-    """Print the plan of a result, compute it and store it; ``column`` names it in a table."""
+    """Print the plan of a result, compute it and save it; ``column`` is its name in a table."""
     say(str(explain(result, memory=options.memory, workers=options.workers)))
     with progress_bar("computing", shown=options.shown):
-        named = result
+        saved = result
         if out.suffix in TABLES and isinstance(result, xr.DataArray):
-            named = result.to_dataset(name=column)
-        save(named, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory)
+            saved = result.to_dataset(name=column)
+        save(saved, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory)
     say(f"wrote       {out}")

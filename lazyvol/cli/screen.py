@@ -5,21 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import xarray as xr
+from cyclopts import Parameter
 
 from lazyvol.cli.options import WRITING, Dims, Running, Writing, open_first, running, say
 from lazyvol.io import open as open_stack
-from lazyvol.screening import run
+from lazyvol.screening import plans, screen
 from lazyvol.screening.report import ScreenResult
 from lazyvol.screening.report.words import findings, peak_text
-from lazyvol.screening.run import screen
+
+TiltRange = Annotated[tuple[float, float] | None, Parameter(negative="")]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of a screening; paths are names of files, as typed."""
+class ScreenOptions:
+    """Options of a screening as typed: files by name, no rotations as 0 degrees."""
 
     fdr: float = 0.05
     angles: float = 30.0
@@ -27,22 +29,22 @@ class Question:
     mask: str | None = None
     templates: str | None = None
 
-    def options(self) -> dict[str, Any]:
-        """Options of ``scores.screen``, files read: every plan looks at them."""
+    def opened(self) -> dict[str, Any]:
+        """Return options of ``scores.screen``; files are read here once, for plans and results."""
         files = {"mask": self.mask, "templates": self.templates}
-        opened = {n: None if f is None else open_stack(f).compute() for n, f in files.items()}
-        return {"fdr": self.fdr, "angles": self.angles or None, "wedge": self.wedge, **opened}
+        volumes = {n: None if f is None else open_stack(f).compute() for n, f in files.items()}
+        return {"fdr": self.fdr, "angles": self.angles or None, "wedge": self.wedge, **volumes}
 
-    def words(self) -> list[str]:
-        """The question as on the command line, defaults left out but for the rate."""
-        found = ["--fdr", f"{self.fdr:g}"]
-        if self.angles != Question.angles:
-            found += ["--angles", f"{self.angles:g}"]
+    def tokens(self) -> list[str]:
+        """Return the options as on the command line, without defaults except for the rate."""
+        tokens = ["--fdr", f"{self.fdr:g}"]
+        if self.angles != ScreenOptions.angles:
+            tokens += ["--angles", f"{self.angles:g}"]
         if self.wedge:
-            found += ["--wedge", *(f"{a:g}" for a in self.wedge)]
+            tokens += ["--wedge", *(f"{a:g}" for a in self.wedge)]
         for name in ("mask", "templates"):
-            found += [f"--{name}", getattr(self, name)] if getattr(self, name) else []
-        return found
+            tokens += [f"--{name}", getattr(self, name)] if getattr(self, name) else []
+        return tokens
 
 
 def screen_stack(
@@ -51,69 +53,70 @@ def screen_stack(
     out: Path,
     fdr: float = 0.05,
     angles: float = 30.0,
-    wedge: tuple[float, float] | None = None,
+    wedge: TiltRange = None,
     mask: str | None = None,
     templates: str | None = None,
     dims: Dims = None,
     options: Writing = WRITING,
 ) -> None:
-    """Average particles, find those that are wrong, write a report.
+    """Flag misaligned or foreign particles of a stack, and write scores and a report.
 
-    A particle is wrong where something else explains it better than what the others have in
-    common: their average turned, a second kind of particle, templates, or nothing but noise. The
-    stack is read twice and never held. The folder gets average.zarr, variance.zarr, scores.csv
-    and report.html.
+    Every particle is compared with the average of the other particles and with alternative
+    hypotheses: that average rotated, a second class of particles, templates, or noise alone.
+    Particles that an alternative explains better are flagged at a false discovery rate. The
+    stack is read twice, in blocks. Writes average.zarr, variance.zarr, scores.csv and
+    report.html.
 
     Parameters
     ----------
     path
-        Particles (k, z, y, x): a file, a folder or a pattern.
+        Particles (k, z, y, x): a file, a folder or a glob pattern.
     out
         Folder for the results.
     fdr
-        Share of good particles that is acceptable among the flagged.
+        False discovery rate: expected fraction of consistent particles among the flagged.
     angles
-        Degrees between the rotations tried; 0 for none.
+        Spacing of the grid of rotations in degrees, 5 to 180; 0 for no rotations.
     wedge
-        Range of tilts about y, from and to in degrees, that the tomograms were made of.
+        Tilt range of the tomograms in degrees, from and to, tilt axis y and beam along z.
     mask
-        File that says where the object is, from 0 to 1; found from the data by default.
+        File with a mask of the object, from 0 to 1; estimated from the data by default.
     templates
-        File of volumes that a wrong particle may hold.
+        File with volumes that misassigned particles may show.
     """
-    question = Question(fdr, angles, wedge, mask, templates)
+    screen_options = ScreenOptions(fdr, angles, wedge, mask, templates)
     with running(options):
-        result = screened(open_first(path, dims), out, path, question, options)
-    report(result, out)
+        result = screen_and_write(open_first(path, dims), out, path, screen_options, options)
+    print_result(result, out)
 
 
-def screened(
-    stack: xr.DataArray, out: Path, name: str, question: Question, options: Writing
+def screen_and_write(
+    stack: xr.DataArray, out: Path, name: str, screen_options: ScreenOptions, options: Writing
 ) -> ScreenResult:
-    """The screening of a stack, its plan printed first."""
-    command = ["lazyvol", "screen", name, "--out", str(out), *question.words()]
+    """Print the plans of a screening, then run it and write its results."""
+    command = ["lazyvol", "screen", name, "--out", str(out), *screen_options.tokens()]
     command += ["--memory", options.memory] if options.memory else []
-    asked = question.options()
-    say_plans(stack, options, asked)
+    opened = screen_options.opened()
+    print_plans(stack, options, opened)
     return screen(
-        stack, out, **asked, memory=options.memory, workers=options.workers,
+        stack, out, **opened, memory=options.memory, workers=options.workers,
         overwrite=options.overwrite, progress=options.shown, name=Path(name).name,
         command=shlex.join(command),
     )  # fmt: skip
 
 
-def report(result: ScreenResult, out: Path) -> None:
-    """Print what a screening found, and where."""
+def print_result(result: ScreenResult, out: Path) -> None:
+    """Print the findings, the time and memory, and the address of the report."""
     for sentence in findings(result):
         say(sentence)
     say(f"took        {result.run.seconds['total']:.1f} s, {peak_text(result.run)}")
     say(f"report      {(out / 'report.html').resolve().as_uri()}")
 
 
-def say_plans(
-    stack: xr.DataArray, options: Running, asked: Mapping[str, Any] = MappingProxyType({})
+def print_plans(
+    stack: xr.DataArray, options: Running, opened: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """Print the plans of a screening under their names."""
-    plans = run.plans(stack, memory=options.memory, workers=options.workers, **asked)
-    for name, plan in plans.items():
+    """Print the plans of both reads of a screening."""
+    both = plans(stack, memory=options.memory, workers=options.workers, **opened)
+    for name, plan in both.items():
         say(f"{name}\n{plan}\n")

@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.stack import spacing, spatial_dims, unit_of
-from lazyvol.summary import sign_of
+from lazyvol.summary import unit_symbol
 
 #: colours that are legible on light and on dark pages
 BLUE, RED, GREEN, AMBER, GREY = "#3d85c6", "#d9573b", "#3a9a6b", "#c98a1b", "#8a9099"
@@ -42,7 +42,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def axis_label(array: xr.DataArray, dim: str) -> str:
     """Return the name of a dim with its unit."""
-    return f"{dim} ({sign_of(unit_of(array, dim))})"
+    return f"{dim} ({unit_symbol(unit_of(array, dim))})"
 
 
 def contrast_limits(values: Any, low: float = 1, high: float = 99) -> tuple[float, float]:
@@ -130,7 +130,7 @@ def position_text(array: xr.DataArray, dim: str, index: int) -> str:
     if dim not in spatial_dims(array):
         return f"{dim} = {array.coords[dim].values[index] if dim in array.coords else index}"
     position = float(array.coords[dim][index]) if dim in array.coords else float(index)
-    return f"{dim} = {position:.4g} {sign_of(unit_of(array, dim))}"
+    return f"{dim} = {position:.4g} {unit_symbol(unit_of(array, dim))}"
 
 
 def scale_bar_length(span: float) -> float:
@@ -147,7 +147,7 @@ def draw_scale_bar(ax: Axes, left: float, bottom: float, span: float, unit: str)
         Rectangle((left, bottom), length, span / 60, color="white", ec="black", lw=0.4, zorder=4)
     )
     ax.text(
-        left, bottom + span / 30, f"{length:g} {sign_of(unit)}", color="white", fontsize=8,
+        left, bottom + span / 30, f"{length:g} {unit_symbol(unit)}", color="white", fontsize=8,
         va="bottom", zorder=4, path_effects=[withStroke(linewidth=2, foreground="black")],
     )  # fmt: skip
 

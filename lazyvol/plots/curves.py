@@ -11,7 +11,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, style_curve
 from lazyvol.stack import unit_of
-from lazyvol.summary import sign_of
+from lazyvol.summary import unit_symbol
 
 
 @operation
@@ -297,7 +297,7 @@ def fsc(
             f"{cutoff:g}", (0, cutoff), (4, 2), textcoords="offset points", color=RED, fontsize=8
         )
     ax.plot(frequencies, curve.values, color=BLUE, lw=1.6, marker="o", ms=2.6)
-    unit = sign_of(unit_of(curve, dim).removeprefix("1/"))
+    unit = unit_symbol(unit_of(curve, dim).removeprefix("1/"))
     ax.set_xlabel(f"spatial frequency (1/{unit})")
     ax.set_ylabel("Fourier shell correlation")
     ax.set_ylim(min(-0.1, float(np.nanmin(curve.values, initial=0)) - 0.05), 1.05)
@@ -366,4 +366,4 @@ def _positions(array: xr.Dataset | xr.DataArray, dim: str) -> np.ndarray:
 def _dim_label(array: xr.Dataset | xr.DataArray, dim: str) -> str:
     """Return the name of a dim, with the unit of its coordinate."""
     unit = array[dim].attrs.get("units") if dim in array.coords else None
-    return dim if unit is None else f"{dim} ({sign_of(str(unit))})"
+    return dim if unit is None else f"{dim} ({unit_symbol(str(unit))})"

@@ -28,7 +28,7 @@ from lazyvol.plots.canvas import (
     slicing_dim,
 )
 from lazyvol.stack import spacing, spatial_dims, unit_of
-from lazyvol.summary import sign_of
+from lazyvol.summary import unit_symbol
 
 
 @operation
@@ -212,7 +212,7 @@ def _mosaic(
     bottom = -rows * (height + line)
     draw_scale_bar(ax, 0.05 * width, bottom + 0.05 * height, width, unit_of(planes, columns_dim))
     ax.set_xlabel(f"{columns_dim} to the right, {rows_dim} upwards; "
-                  f"tiles are {width:.4g} {sign_of(unit_of(planes, columns_dim))} wide",
+                  f"tiles are {width:.4g} {unit_symbol(unit_of(planes, columns_dim))} wide",
                   fontsize=8)  # fmt: skip
     return ax
 

@@ -1,1 +1,5 @@
-"""The main job: screen a stack on disk within a memory budget, and write a report of the result."""
+"""Screening of a stack of particles within a memory budget, with volumes, a table and a report."""
+
+from lazyvol.screening.run import plans, screen
+
+__all__ = ["plans", "screen"]

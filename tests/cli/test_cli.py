@@ -1,4 +1,4 @@
-"""The command line: every public operation, every job, every refusal."""
+"""The command line: a command for every public operation, and the commands on files."""
 
 import csv
 import importlib
@@ -22,16 +22,17 @@ import lazyvol as lv
 import lazyvol.ops
 from lazyvol.cli import main, make_app
 from lazyvol.cli.demo import area_under_curve
-from lazyvol.cli.docs import about, parameter_texts
+from lazyvol.cli.docs import description, parameter_texts
+from lazyvol.cli.operations import operations, parse
 from lazyvol.cli.options import Running, running
-from lazyvol.cli.verbs import parsed, verbs
 from lazyvol.errors import LabelError, TruncatedError
 from lazyvol.io import open as open_stack
 from lazyvol.io.save_result import save
 from lazyvol.io.text_files import csv_text
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
-from lazyvol.screening.run import FILES, screen
+from lazyvol.screening import screen
+from lazyvol.screening.run import FILES
 from lazyvol.summary import TIMES
 from tests.paths import DATA
 from tests.plan.clusters import status_of
@@ -63,7 +64,7 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-#: what an operation takes beside its first stack; those not here take nothing else
+#: arguments of operations besides their first stack
 REST = {
     ("clustering", "clusters"): ["--n", "3"],
     ("clustering", "components"): ["--n", "2"],
@@ -151,41 +152,41 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def public() -> set[tuple[str, str]]:
-    """Every public operation, found without the command line's help."""
-    found = set()
+    """Return every public operation, without help of the command line."""
+    names = set()
     for info in pkgutil.iter_modules(lazyvol.ops.__path__):
         module = importlib.import_module(f"lazyvol.ops.{info.name}")
-        found |= {(info.name, name) for name in getattr(module, "__all__", ())}
-    return found
+        names |= {(info.name, name) for name in getattr(module, "__all__", ())}
+    return names
 
 
 def test_every_public_operation_has_a_command():
     app = make_app()
-    assert public() == set(verbs())
+    assert public() == set(operations())
     for topic, name in public():
         assert callable(app[topic][name].default_command)
 
 
 @pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
-def test_every_operation_runs_and_its_result_is_stored(key, files, tmp_path, capsys):
+def test_every_operation_runs_and_saves_its_result(key, files, tmp_path, capsys):
     first = OTHERS.get(key, "volume.zarr" if key in VOLUMES else "stack.zarr")
     rest = [str(files / t) if t.endswith(".zarr") else t for t in REST.get(key, [])]
     out = tmp_path / "out.zarr"
-    code, told, err = run([*key, str(files / first), *rest, "--out", str(out)], capsys)
+    code, text, err = run([*key, str(files / first), *rest, "--out", str(out)], capsys)
     assert (code, err) == (0, "")
-    assert told.startswith("Plan\n")
-    assert told.endswith(f"wrote       {out}\n")
+    assert text.startswith("Plan\n")
+    assert text.endswith(f"wrote       {out}\n")
     assert out.is_dir()
 
 
 @pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
 def test_every_operation_has_help(key, capsys):
-    code, told, _ = run([*key, "--help"], capsys)
+    code, text, _ = run([*key, "--help"], capsys)
     assert code == 0
-    function = verbs()[key].function
-    first = about(function).split("\n\n")[0].split()
-    assert " ".join(first[:6]) in " ".join(told.split())
-    assert "``" not in told
+    function = operations()[key].function
+    first = description(function).split("\n\n")[0].split()
+    assert " ".join(first[:6]) in " ".join(text.split())
+    assert "``" not in text
 
 
 def test_the_result_is_that_of_the_function(files, tmp_path, capsys):
@@ -194,13 +195,13 @@ def test_the_result_is_that_of_the_function(files, tmp_path, capsys):
     np.testing.assert_allclose(np.load(out), values().var(0, ddof=1), rtol=1e-6)
 
 
-def test_dims_masks_and_several_values_are_understood(files, tmp_path, capsys):
+def test_dims_masks_and_lists_are_parsed(files, tmp_path, capsys):
     stack, mask = files / "stack.zarr", files / "mask.zarr"
     out = tmp_path / "mean.npy"
-    told = run(
+    result = run(
         ["stats", "mean", str(stack), str(out), "--dim", "z,y,x", "--mask", str(mask)], capsys
     )
-    assert told[0] == 0
+    assert result[0] == 0
     inside = np.where(values()[0] > 0, values(), np.nan)
     np.testing.assert_allclose(np.load(out), np.nanmean(inside, (1, 2, 3)), rtol=1e-5)
     table = tmp_path / "scores.csv"
@@ -208,14 +209,14 @@ def test_dims_masks_and_several_values_are_understood(files, tmp_path, capsys):
     assert next(csv.reader(table.read_text().splitlines())) == ["k", "tomogram", "ncc"]
 
 
-def test_against_a_file_is_against_its_volume(files, tmp_path, capsys):
+def test_against_takes_a_file(files, tmp_path, capsys):
     out = tmp_path / "ncc.csv"
     reference = str(files / "volume.zarr")
     run(["scores", "ncc", str(files / "stack.zarr"), str(out), "--against", reference], capsys)
     assert float(rows(out)[0]["ncc"]) == pytest.approx(1)
 
 
-def test_a_table_is_not_resumed_and_not_replaced_unasked(files, tmp_path, capsys):
+def test_a_table_is_not_resumed_and_not_replaced_by_default(files, tmp_path, capsys):
     out = tmp_path / "ncc.csv"
     out.write_text("mine")
     tokens = ["scores", "ncc", str(files / "stack.npy"), str(out)]
@@ -238,35 +239,35 @@ def test_a_table_holds_one_dim(files, tmp_path, capsys):
      ("all", None), ("None", None), ("reflect", "reflect"), ("2,", (2,)), ("1e-3", 1e-3)],
 )  # fmt: skip
 def test_values_from_text(text, value):
-    assert parsed(text) == value
+    assert parse(text) == value
 
 
-def test_info_tells_facts_and_reads_no_voxel(tmp_path, capsys):
+def test_info_prints_facts_and_reads_no_voxel(tmp_path, capsys):
     path = tmp_path / "stack.npy"
     np.save(path, values())
     with path.open("r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\xff\xff\xff\x7f")
-    code, told, _ = run(["info", str(path)], capsys)
+    code, text, _ = run(["info", str(path)], capsys)
     assert code == 0
-    assert f"{TIMES.join(map(str, SHAPE))} (k, z, y, x)" in told
-    assert "float32" in told
-    assert "15 KiB" in told
+    assert f"{TIMES.join(map(str, SHAPE))} (k, z, y, x)" in text
+    assert "float32" in text
+    assert "15 KiB" in text
 
 
-def test_info_reads_metadata_alone(files, capsys, monkeypatch):
+def test_info_reads_metadata_only(files, capsys, monkeypatch):
     monkeypatch.setattr("lazyvol.plan.recipes.leaves.Stored.fetch", refuse)
     assert run(["info", str(files / "stack.zarr")], capsys)[0] == 0
 
 
-def test_info_tells_of_chunks_that_are_absent(tmp_path, capsys):
+def test_info_warns_of_absent_chunks(tmp_path, capsys):
     group = zarr.create_group(tmp_path / "a.zarr")
     array = group.create_array("a", shape=(4, 6, 6), chunks=(1, 6, 6), dtype="u1")
     array[1] = 7
     for options in ([], ["--dims", "k,y,x"]):
-        code, told, _ = run(["info", str(tmp_path / "a.zarr"), *options], capsys)
-        assert (code, told.count("note ")) == (0, 1)
-        assert "3 of 4 chunks are absent" in told
+        code, text, _ = run(["info", str(tmp_path / "a.zarr"), *options], capsys)
+        assert (code, text.count("note ")) == (0, 1)
+        assert "3 of 4 chunks are absent" in text
 
 
 def test_convert_keeps_values_and_labels(files, tmp_path, capsys):
@@ -283,38 +284,38 @@ def refuse(*args, **kwargs):
 def test_explain_prints_the_plan_reads_and_writes_nothing(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lazyvol.plan.recipes.leaves.Stored.fetch", refuse)
-    code, told, _ = run(
+    code, text, _ = run(
         ["explain", str(files / "stack.zarr"), "stats", "var", "--dim", "k", "--memory", "256MiB"],
         capsys,
     )
     assert code == 0
-    assert "passes      1" in told
-    assert "of 256 MiB" in told
+    assert "passes      1" in text
+    assert "of 256 MiB" in text
     assert not list(tmp_path.iterdir())
 
 
-def test_explain_knows_two_inputs_and_screen(files, capsys):
+def test_explain_takes_two_inputs_and_screen(files, capsys):
     volume = str(files / "volume.zarr")
     assert run(["explain", volume, "scores", "fsc", volume], capsys)[0] == 0
-    _, told, _ = run(["explain", str(files / "stack.zarr"), "screen"], capsys)
-    assert "1 averages" in told
-    assert "2 scores" in told
+    _, text, _ = run(["explain", str(files / "stack.zarr"), "screen"], capsys)
+    assert "1 averages" in text
+    assert "2 scores" in text
 
 
-def test_explain_refuses_what_is_no_operation(files, capsys):
+def test_explain_refuses_unknown_operations(files, capsys):
     code, _, err = run(["explain", str(files / "stack.zarr"), "stats", "vr"], capsys)
     assert code == 2
-    assert "an operation is a topic and a name" in err
+    assert "an operation must be a topic and a name" in err
     assert run(["explain", str(files / "stack.zarr"), "stats"], capsys)[0] == 2
 
 
-def test_screen_writes_its_files_and_tells_where(files, tmp_path, capsys):
+def test_screen_writes_its_files_and_prints_the_report(files, tmp_path, capsys):
     out = tmp_path / "screened"
     tokens = ["screen", str(files / "stack.zarr"), "--out", str(out), "--memory", "256MiB"]
-    code, told, err = run(tokens, capsys)
+    code, text, err = run(tokens, capsys)
     assert (code, err) == (0, "")
-    assert told.startswith("1 averages\nPlan")
-    assert f"report      {(out / 'report.html').as_uri()}" in told
+    assert text.startswith("1 averages\nPlan")
+    assert f"report      {(out / 'report.html').as_uri()}" in text
     assert {p.name for p in out.iterdir()} == set(FILES)
     np.testing.assert_allclose(open_stack(out / "average.zarr"), values().mean(0), rtol=1e-5)
     np.testing.assert_allclose(open_stack(out / "variance.zarr"), values().var(0), rtol=1e-4)
@@ -328,59 +329,63 @@ def test_screen_writes_its_files_and_tells_where(files, tmp_path, capsys):
 
 
 def test_scores_are_against_the_average_of_the_others(tmp_path):
-    found = screen(lv.as_stack(values()), tmp_path)
+    result = screen(lv.as_stack(values()), tmp_path)
     for n in (0, 7):
         others = np.delete(values().astype(np.float64), n, 0).mean(0).ravel()
         one = values()[n].astype(np.float64).ravel()
-        assert found.scores.ncc[n] == pytest.approx(np.corrcoef(one, others)[0, 1], rel=1e-5)
-        assert found.scores.mse[n] == pytest.approx(((one - others) ** 2).mean(), rel=1e-5)
+        assert result.scores.ncc[n] == pytest.approx(np.corrcoef(one, others)[0, 1], rel=1e-5)
+        assert result.scores.mse[n] == pytest.approx(((one - others) ** 2).mean(), rel=1e-5)
 
 
-def test_columns_are_facts_of_particles_and_what_was_found(tmp_path):
-    """A coordinate of the particles is not overwritten by an angle."""
+def test_columns_are_coordinates_and_results_of_particles(tmp_path):
+    """An angle does not overwrite a coordinate of the particles."""
     stack = lv.synthetic.particles((12, 12, 12), 40, sigma=0.5, tilted=0.2, radius=2, seed=1)
-    found = screen(stack, tmp_path, wedge=(-80.0, 80.0), angles=60.0)
+    result = screen(stack, tmp_path, wedge=(-80.0, 80.0), angles=60.0)
     table = rows(tmp_path / "scores.csv")
     np.testing.assert_allclose([float(r["tilt"]) for r in table], stack.tilt)
-    assert {r["hypothesis"] for r in table} <= {"right", "empty", "turned", "other"}
-    turned = [r["hypothesis"] == "turned" for r in table]
-    assert any(turned)
+    assert {r["hypothesis"] for r in table} <= {
+        "consistent", "empty", "rotated", "second_class"
+    }  # fmt: skip
+    rotated = [r["hypothesis"] == "rotated" for r in table]
+    assert any(rotated)
     for name in ("rot", "tilt", "psi"):
         known = np.isfinite([float(r[f"angle_{name}"]) for r in table])
-        assert known.tolist() == turned
-    assert [r["flagged"] == "True" for r in table] == found.scores.flagged.values.tolist()
-    assert found.flagging.threshold == min(float(r["llr"]) for r in table if r["flagged"] == "True")
+        assert known.tolist() == rotated
+    assert [r["flagged"] == "True" for r in table] == result.scores.flagged.values.tolist()
+    assert result.flagging.threshold == min(
+        float(r["llr"]) for r in table if r["flagged"] == "True"
+    )
 
 
-def test_a_budget_in_force_holds_for_a_screening(tmp_path):
+def test_a_screening_keeps_the_budget_of_its_context(tmp_path):
     with lv.limited("300MiB", workers=1):
-        found = screen(lv.as_stack(values()).chunk(k=2), tmp_path)
-    assert found.run.memory == 300 * 2**20
-    assert {p.memory for p in found.run.plans.values()} == {300 * 2**20}
-    assert {p.workers for p in found.run.plans.values()} == {1}
+        result = screen(lv.as_stack(values()).chunk(k=2), tmp_path)
+    assert result.run.memory == 300 * 2**20
+    assert {p.memory for p in result.run.plans.values()} == {300 * 2**20}
+    assert {p.workers for p in result.run.plans.values()} == {1}
 
 
-def test_screening_uses_the_half_sets_it_is_given(tmp_path):
+def test_a_screening_uses_the_coordinate_half(tmp_path):
     half = np.array([1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
-    found = screen(lv.as_stack(values()).assign_coords(half=("k", half)), tmp_path)
-    assert found.half_sizes == (3, 7)
+    result = screen(lv.as_stack(values()).assign_coords(half=("k", half)), tmp_path)
+    assert result.half_sizes == (3, 7)
     first, second = values()[:3].mean(0), values()[3:].mean(0)
     expected = lv.scores.fsc(lv.as_stack(first), lv.as_stack(second))
-    np.testing.assert_allclose(found.fsc, expected, rtol=1e-4)
+    np.testing.assert_allclose(result.fsc, expected, rtol=1e-4)
 
 
-def test_a_constant_particle_is_flagged_and_told(tmp_path):
+def test_a_constant_particle_is_flagged_and_reported(tmp_path):
     changed = values()
     changed[4] = 0.0
-    found = screen(lv.as_stack(changed), tmp_path)
-    assert bool(found.scores.flagged[4])
+    result = screen(lv.as_stack(changed), tmp_path)
+    assert bool(result.scores.flagged[4])
     assert "particles have no score" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_particles_with_nan_are_named(tmp_path):
     changed = values()
     changed[3], changed[7, 0, 0, 0] = np.nan, np.nan
-    with pytest.raises(LabelError, match=r"2 of 10 particles hold NaN voxels, at k = 3, 7: 385"):
+    with pytest.raises(LabelError, match=r"2 of 10 particles with some, at k = 3, 7, and 385 NaN"):
         screen(lv.as_stack(changed), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -400,24 +405,24 @@ def test_a_failing_read_leaves_no_results(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_progress_goes_to_stderr_only_when_asked(files, tmp_path, capsys):
+def test_progress_goes_to_stderr_on_request(files, tmp_path, capsys):
     tokens = ["stats", "mean", str(files / "stack.zarr")]
     assert run([*tokens, str(tmp_path / "a.zarr")], capsys)[2] == ""
     assert "100%" in run([*tokens, str(tmp_path / "b.zarr"), "--progress"], capsys)[2]
 
 
-def test_a_cluster_runs_a_command_and_its_dashboard_is_told(files, tmp_path, capsys):
+def test_a_cluster_runs_a_command_and_its_dashboard_is_printed(files, tmp_path, capsys):
     out = tmp_path / "mean.npy"
-    code, told, _ = run(
+    code, text, _ = run(
         ["stats", "mean", str(files / "stack.zarr"), str(out), "--dashboard", "--workers", "2"],
         capsys,
     )
     assert code == 0
-    assert "dashboard   http://127.0.0.1:" in told
+    assert "dashboard   http://127.0.0.1:" in text
     np.testing.assert_allclose(np.load(out), values().mean(0), rtol=1e-5)
 
 
-def test_a_dashboard_has_the_threads_asked_for(capsys):
+def test_a_dashboard_has_the_requested_threads(capsys):
     with running(Running(workers=3, dashboard=True)):
         client = default_client()
         (worker,) = client.scheduler_info()["workers"].values()
@@ -426,12 +431,12 @@ def test_a_dashboard_has_the_threads_asked_for(capsys):
     assert "dashboard   http://127.0.0.1:" in capsys.readouterr().out
 
 
-def test_the_demo_finds_what_it_made(tmp_path, capsys):
-    code, told, _ = run(["demo", "--size", "small", "--out", str(tmp_path / "new")], capsys)
+def test_the_demo_finds_the_tilted_particles(tmp_path, capsys):
+    code, text, _ = run(["demo", "--size", "small", "--out", str(tmp_path / "new")], capsys)
     assert code == 0
-    found = re.search(r"12 of 120 are tilted: precision (\S+), recall 1.000, AUC 1.0000", told)
-    assert found is not None
-    assert float(found[1]) >= 12 / 14  # of the flagged one in twenty may be right
+    match = re.search(r"12 of 120 are tilted: precision (\S+), recall 1.000, AUC 1.0000", text)
+    assert match is not None
+    assert float(match[1]) >= 12 / 14  # one in twenty of the flagged may be consistent
     assert {p.name for p in (tmp_path / "new").iterdir()} == {"particles.zarr", *FILES}
 
 
@@ -459,7 +464,7 @@ def command(*tokens: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lazyvol.cli", *tokens], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, cwd=Path(lazyvol.__file__).parents[1],
-        # a shell starts background jobs with interrupts ignored, and what they start inherits that
+        # a shell starts background jobs with interrupts ignored, and child processes inherit that
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the command line refuses: a line in the shell's words, an exit code, no traceback."""
+"""Errors of the command line: one line that names options, an exit code, no traceback."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ USAGE, FAILURE = 2, 1
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A working folder with a stack, a volume, a set of arrays, images of colours and nonsense."""
+    """A working folder with a stack, a volume, a set, a colour image and a broken file."""
     monkeypatch.chdir(tmp_path)
     values = np.random.default_rng(0).normal(size=(4, 5, 7, 11)).astype("f4")
     stack = lv.as_stack(values, voxel_size=2.0, unit="angstrom", name="density")
@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def refused(tokens: str, capsys) -> tuple[int, str]:
-    """Exit code and the one line on standard error."""
+    """Run a command; return its exit code and its one line on standard error."""
     code = main(tokens.split())
     err = capsys.readouterr().err
     assert err.startswith("lazyvol: ")
@@ -65,7 +65,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("convert set.zarr out.mrc", "got 'out.mrc' for 2 arrays"),
         ("stats describe s.npy out.mrc", "single arrays also as .npy, .mrc"),
         ("stats var s.npy out.csv", "a table must list what is along one dim"),
-        ("stats var set.zarr out.npy", "set.zarr is a set of a, b; name one, e.g. set.zarr/a"),
+        ("stats var set.zarr out.npy", "set.zarr with the arrays a, b; name one, e.g. set.zarr/a"),
         ("filters gaussian s.npy abc out.npy", "gaussian: --sigma must be a finite number"),
         ("masks sphere 4x4x4 out.npy --radius -3", "--radius is a number"),
         ("info s.npy b", "too many arguments: b"),
@@ -73,8 +73,8 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("info colours.npy", "name every axis with --dims, e.g."),
         ("info s.npy --dims y,x", "--dims must name each of its 4 axes (k, z, y, x) once"),
         ("info set.zarr --dims y,x", "--dims must name the axes of one array"),
-        ("explain s.npy stats", "an operation is a topic and a name, got 'stats "),
-        ("explain s.npy stats vr", "there are count, describe"),
+        ("explain s.npy stats", "an operation must be a topic and a name, got 'stats "),
+        ("explain s.npy stats vr", "choose from count, describe"),
         ("explain s.npy stats var --colour", "Unknown option: --colour"),
         ("explain s.npy screen --dims a", "--dims must name each"),
         ("screen v.zarr --out out", "screen: stack must have the dims"),
@@ -115,7 +115,7 @@ def test_a_failure_ends_with_1(tokens, message, folder, capsys):
     assert (code, message in err) == (FAILURE, True), err
 
 
-def test_a_fault_of_ours_is_one_line_too(folder, capsys, monkeypatch):
+def test_a_bug_is_one_line_too(folder, capsys, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("two\nlines")
 
@@ -125,10 +125,10 @@ def test_a_fault_of_ours_is_one_line_too(folder, capsys, monkeypatch):
         "lazyvol: RuntimeError: two lines\n",
     )
     monkeypatch.setattr("lazyvol.cli.results.save", lambda *_, **__: [0] * 10**18)
-    assert "MemoryError: the memory is used up" in refused("stats var s.npy out.npy", capsys)[1]
+    assert "MemoryError: out of memory" in refused("stats var s.npy out.npy", capsys)[1]
 
 
-def test_what_a_file_will_not_hold_is_told_in_a_line(folder, capsys):
+def test_losses_of_a_file_format_are_one_line(folder, capsys):
     assert main(["convert", "s.zarr", "out.npy"]) == 0
     err = capsys.readouterr().err
     assert err.startswith("lazyvol: warning: out.npy: this format has no place for voxel size")
@@ -147,15 +147,15 @@ def test_axes_are_named_on_the_command_line(folder, capsys):
     assert "(y, x, k)" in capsys.readouterr().out
 
 
-def test_info_tells_of_every_array_of_a_set(folder, capsys):
+def test_info_prints_every_array_of_a_set(folder, capsys):
     assert main(["info", "set.zarr"]) == 0
-    told = capsys.readouterr().out
-    assert "set.zarr/a" in told
-    assert "set.zarr/b" in told
+    text = capsys.readouterr().out
+    assert "set.zarr/a" in text
+    assert "set.zarr/b" in text
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("pass overwrite=True", "pass --overwrite"),
         ("with dims=('k', 'y')", "with --dims k,y"),
@@ -166,12 +166,12 @@ def test_info_tells_of_every_array_of_a_set(folder, capsys):
         ("got max_shift=-1.5", "got --max-shift -1.5"),
     ],
 )
-def test_words_of_the_shell(message, told):
-    assert shell_words(message, {"dims", "overwrite", "max_shift"}) == told
+def test_parameters_become_options(message, expected):
+    assert shell_words(message, {"dims", "overwrite", "max_shift"}) == expected
 
 
 def piped(*tokens: str) -> tuple[int, str]:
-    """Exit code and standard error of a command whose output nobody reads."""
+    """Run a command whose output pipe is closed; return its exit code and standard error."""
     reads, writes = os.pipe()
     os.close(reads)
     command = [sys.executable, "-m", "lazyvol.cli", *tokens]
@@ -190,7 +190,7 @@ def test_a_broken_pipe_is_quiet(tokens, folder):
     assert piped(*tokens) == (141, "")
 
 
-def test_a_closed_output_is_no_fault(folder):
+def test_a_closed_output_is_no_error(folder):
     env = os.environ | {"PYTHONPATH": str(Path(lv.__file__).parents[1])}
     command = f"{sys.executable} -m lazyvol.cli convert s.npy out.npy >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], env=env, check=False).returncode == 0

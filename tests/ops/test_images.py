@@ -7,7 +7,7 @@ import xarray as xr
 
 import lazyvol as lv
 from lazyvol import plots
-from lazyvol.cli.verbs import verbs
+from lazyvol.cli.operations import operations
 from lazyvol.errors import LabelError, OptionError
 from tests.rows.images import ALIKE, IMAGE
 
@@ -175,5 +175,5 @@ def test_every_plot_draws_images():
     ],
 )
 def test_the_command_line_takes_sizes_as_written(verb, name, text, value):
-    arguments = {a.name: a for a in verbs()[verb].arguments}
+    arguments = {a.name: a for a in operations()[verb].arguments}
     assert arguments[name].value(text) == value

@@ -1,4 +1,4 @@
-"""Rows of the scores topic, and the same by numpy and scipy."""
+"""Rows of the scores topic, with oracles in numpy and scipy."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from tests.cases import VOLUME, Array, Case, mask_of, masked, omitted, wide
 
 
 def others(a: Array) -> Array:
-    """For each particle the average of all others, summed over them one by one."""
+    """Return for each particle the average of all others."""
     return np.stack([np.delete(wide(a), k, axis=0).mean(0) for k in range(len(a))])
 
 
@@ -21,7 +21,7 @@ def flat(a: Array) -> Array:
 
 
 def unmasked(a: Array) -> Array:
-    """Voxels in the mask, a row per particle."""
+    """Return the voxels in the mask, one row per particle."""
     return wide(a)[:, mask_of(a.shape)]
 
 
@@ -51,45 +51,45 @@ def compared(a: Array) -> dict[str, Array]:
 
 
 def fisher(a: Array, b: Array) -> dict[str, Array]:
-    """scipy's own interval."""
-    found = [scipy.stats.pearsonr(p, q) for p, q in zip(flat(a), flat(b), strict=True)]
-    bounds = [f.confidence_interval(0.9) for f in found]
+    """Return correlations with the confidence interval of scipy."""
+    results = [scipy.stats.pearsonr(p, q) for p, q in zip(flat(a), flat(b), strict=True)]
+    bounds = [r.confidence_interval(0.9) for r in results]
     return {
-        "correlation": np.array([f.statistic for f in found]),
+        "correlation": np.array([r.statistic for r in results]),
         "lower": np.array([b.low for b in bounds]),
         "upper": np.array([b.high for b in bounds]),
     }
 
 
 def slices_against_the_bottom_one(s: xr.DataArray) -> xr.Dataset:
-    """The EM stack's question: how far into the depth does a slice look like the first?"""
+    """Return the correlation of every slice of a stack with its first one."""
     return lv.scores.correlation(s, s.isel(z=0), ("y", "x"), confidence=0.9)
 
 
 def slices(a: Array, changed: Array | None = None) -> dict[str, Array]:
-    """Every slice, or what became of it, with the first."""
+    """Correlate every slice, or its transform, with the first slice."""
     k, z, *_ = a.shape
     changed = a if changed is None else changed
     bottom = np.repeat(a[:, :1], z, axis=1)
-    found = fisher(changed.reshape(k * z, -1), bottom.reshape(k * z, -1))
-    return {name: values.reshape(k, z) for name, values in found.items()}
+    correlations = fisher(changed.reshape(k * z, -1), bottom.reshape(k * z, -1))
+    return {name: values.reshape(k, z) for name, values in correlations.items()}
 
 
 def shells(a: Array, b: Array, voxel: tuple[float, ...]) -> Array:
-    """Fourier shell correlation by the full spectrum and a loop over shells."""
+    """Return the Fourier shell correlation from full spectra and a loop over shells."""
     first, second = np.fft.fftn(wide(a)), np.fft.fftn(wide(b))
     grids = np.meshgrid(
         *(np.fft.fftfreq(n, d) for n, d in zip(a.shape, voxel, strict=True)), indexing="ij"
     )
     radius = np.sqrt(sum(g**2 for g in grids))
     width = max(1 / (n * d) for n, d in zip(a.shape, voxel, strict=True))
-    found = []
+    curve = []
     for shell in range(int(min(1 / (2 * d) for d in voxel) / width + 1e-9) + 1):
         inside = np.rint(radius / width) == shell
         cross = (first[inside] * second[inside].conj()).sum().real
         power = (abs(first[inside]) ** 2).sum() * (abs(second[inside]) ** 2).sum()
-        found.append(cross / np.sqrt(power))
-    return np.array(found)
+        curve.append(cross / np.sqrt(power))
+    return np.array(curve)
 
 
 def half_sets(a: Array) -> Mapping[str, Array]:
@@ -99,7 +99,7 @@ def half_sets(a: Array) -> Mapping[str, Array]:
     }  # fmt: skip
 
 
-#: a correlation near 0 is exact to the precision of 1, its scale, not to its own
+#: a correlation near 0 is exact relative to 1, not to itself
 UNIT_SCALE = 250.0
 
 SCORES = {

@@ -1,4 +1,4 @@
-"""The report of a screening: complete, self-contained, safe to open, and right in its words."""
+"""The report of a screening: complete, self-contained, safe to open, correct text."""
 
 import base64
 import shutil
@@ -22,18 +22,18 @@ from lazyvol.screening.report.page import report_html
 from lazyvol.screening.report.result import ranking
 from lazyvol.screening.report.words import caveats, findings, headlines
 from lazyvol.screening.run import flagging, table_of
-from lazyvol.summary import TIMES, Source
+from lazyvol.summary import TIMES, StackSummary
 
 PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;"
 SHAPE = (9, 11, 13)
 N, BAD = 60, 5
 
-#: elements that never have an end tag
+#: elements without an end tag
 VOID = {"meta", "img", "source"}
 
 
 class Page(HTMLParser):
-    """Elements and texts of a page; refuses tags that do not nest."""
+    """Elements and texts of a page; asserts that tags nest."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Page(HTMLParser):
             self.texts.append(text)
 
     def all(self, name: str) -> list[dict[str, str]]:
-        return [attributes for found, attributes in self.elements if found == name]
+        return [attributes for element, attributes in self.elements if element == name]
 
     @property
     def text(self) -> str:
@@ -64,13 +64,13 @@ class Page(HTMLParser):
 
 
 def stack() -> xr.DataArray:
-    """Particles, the first of which are not like the others."""
+    """Return particles, the first ``BAD`` of which have no signal."""
     rng = np.random.default_rng(0)
     signal = rng.normal(size=SHAPE)
     values = signal + rng.normal(size=(N, *SHAPE))
     values[:BAD] = rng.normal(size=(BAD, *SHAPE))
-    made = lv.as_stack(values.astype(np.float32), voxel_size=(4.0, 4.0, 5.0), unit="angstrom")
-    return made.assign_coords(file=("k", [f"tomo{n}.mrc" for n in range(N)]))
+    particles = lv.as_stack(values.astype(np.float32), voxel_size=(4.0, 4.0, 5.0), unit="angstrom")
+    return particles.assign_coords(file=("k", [f"tomo{n}.mrc" for n in range(N)]))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def result() -> ScreenResult:
     shown = particles.drop_vars("file").isel(k=[*best, *worst])
     plans = {n: explain(particles.chunk()) for n in ("1 averages", "2 scores")}
     return ScreenResult(
-        source=Source.of(particles, "particles.zarr"), average=halves.average,
+        source=StackSummary.of(particles, "particles.zarr"), average=halves.average,
         variance=halves.variance, scores=scored,
         flagging=flagging(scored, 0.05, int(np.prod(SHAPE))),
         fsc=lv.scores.fsc(halves["first"], halves["second"]), half_sizes=(30, 30),
@@ -100,11 +100,11 @@ def page(result) -> Page:
     return Page(report_html(result))
 
 
-def test_the_flagged_are_those_that_differ(result):
+def test_particles_without_signal_are_flagged(result):
     assert set(result.flagged) == set(range(BAD))
 
 
-def test_the_page_refers_to_nothing_outside_but_the_scores(page, result):
+def test_the_page_links_to_the_scores_only(page, result):
     addresses = [v for _, a in page.elements for n, v in a.items() if n in ("src", "srcset")]
     assert addresses
     assert all(a.startswith("data:image/png;base64,") for a in addresses)
@@ -116,7 +116,7 @@ def test_the_page_refers_to_nothing_outside_but_the_scores(page, result):
     assert "@import" not in html
 
 
-def test_the_page_runs_nothing_and_forbids_fetching(page):
+def test_the_page_runs_no_script_and_forbids_requests(page):
     names = {n for n, _ in page.elements}
     assert not names & {"script", "iframe", "object", "embed", "link", "base", "form"}
     assert not [n for _, a in page.elements for n in a if n.startswith("on")]
@@ -124,7 +124,7 @@ def test_the_page_runs_nothing_and_forbids_fetching(page):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_picture_is_a_png_with_an_alternative_text(page):
+def test_every_image_is_a_png_with_an_alternative_text(page):
     images = page.all("img")
     assert len(images) >= 3 + 3 + 3 + 2 + 4 + 16
     for image in images:
@@ -133,7 +133,7 @@ def test_every_picture_is_a_png_with_an_alternative_text(page):
         assert image["alt"]
 
 
-def test_names_are_text_wherever_they_appear(result):
+def test_names_are_escaped_everywhere(result):
     files = [PAYLOAD] * N
     hostile = replace(
         result,
@@ -152,19 +152,19 @@ def test_names_are_text_wherever_they_appear(result):
         for volume in (result.average, result.variance, result.examples):
             for d in ("z", "y", "x"):
                 volume[d].attrs["units"] = "angstrom"
-    seen = Page(html)
-    assert not {n for n, _ in seen.elements} & {"script"}
-    assert not [a for a in seen.all("img") if "onerror" in a]
+    hostile_page = Page(html)
+    assert not {n for n, _ in hostile_page.elements} & {"script"}
+    assert not [a for a in hostile_page.all("img") if "onerror" in a]
     assert "<script" not in html
-    assert seen.text.count("alert('x')") > BAD
+    assert hostile_page.text.count("alert('x')") > BAD
 
 
-def test_pictures_have_physical_proportions(page):
+def test_images_have_physical_proportions(page):
     shapes = [a["style"] for a in page.all("img") if "aspect-ratio" in a.get("style", "")]
     assert shapes[:3] == ["aspect-ratio:65/44", "aspect-ratio:65/36", "aspect-ratio:44/36"]
 
 
-def test_rows_grow_upwards_in_pictures(result):
+def test_rows_grow_upwards_in_images(result):
     volume = xr.zeros_like(result.average)
     volume[:, -1, 0] = 1.0
     page = Page(report_html(replace(result, average=volume)))
@@ -175,7 +175,7 @@ def test_rows_grow_upwards_in_pictures(result):
     assert pixels[0, 0] == pixels.max() > pixels[-1, -1]
 
 
-def test_headlines_and_findings_tell_the_numbers(result, page):
+def test_headlines_and_findings_hold_the_numbers(result, page):
     assert dict(headlines(result))["particles"] == "60"
     assert "5 of 60 particles (8.3%)" in findings(result)[0]
     shape = TIMES.join(map(str, (N, *SHAPE)))
@@ -192,14 +192,14 @@ def test_the_table_holds_the_flagged_and_links_to_all_scores(page, result):
     assert "10 more are flagged" in longer.text
 
 
-def test_none_flagged_is_said(result):
+def test_no_flagged_particle_is_stated(result):
     none = replace(
         result,
         scores=result.scores.assign(flagged=("k", np.zeros(N, bool))),
         flagging=replace(result.flagging, threshold=np.nan),
     )
-    assert "No particle of 60 stands out" in findings(none)[0]
-    assert dict(headlines(none))["flagged from llr"] == "none"
+    assert "None of 60 particles is flagged" in findings(none)[0]
+    assert dict(headlines(none))["llr threshold of flags"] == "none"
     assert "None." in Page(report_html(none)).text
 
 
@@ -210,11 +210,11 @@ def test_small_sets_come_with_caveats(result):
     assert not caveats(replace(result, half_sizes=(500, 500)))
 
 
-def test_lost_scores_are_told(result):
+def test_lost_scores_are_stated(result):
     lost = result.scores["llr"].copy()
     lost[7] = np.nan
-    found = caveats(replace(result, scores=result.scores.assign(llr=lost), half_sizes=(99, 99)))
-    assert "1 particles have no score" in found[0]
+    warnings = caveats(replace(result, scores=result.scores.assign(llr=lost), half_sizes=(99, 99)))
+    assert "1 particles have no score" in warnings[0]
 
 
 def curve(values: list[float]) -> xr.DataArray:
@@ -225,11 +225,11 @@ def curve(values: list[float]) -> xr.DataArray:
 @pytest.mark.parametrize(
     ("values", "length", "words"),
     [
-        ([1, 0.9, 0.143 + 0.1, 0.143 - 0.1], 16.0, "down to 16 Å"),
-        ([1, 0.9, 0.8, 0.7], 0.0, "shortest length that the voxels can show, 10 Å"),
-        ([-1, 0.9, 0.143 + 0.1, 0.143 - 0.1], 16.0, "down to 16 Å"),
-        ([-1, 0.0, 0.8, 0.7], np.inf, "do not agree at any length"),
-        ([1, np.nan, 0.9, 0.1], 40 / (2 + 0.757 / 0.8), "down to 13.6 Å"),
+        ([1, 0.9, 0.143 + 0.1, 0.143 - 0.1], 16.0, "below 0.143 at 16 Å"),
+        ([1, 0.9, 0.8, 0.7], 0.0, "up to the Nyquist limit of 10 Å"),
+        ([-1, 0.9, 0.143 + 0.1, 0.143 - 0.1], 16.0, "below 0.143 at 16 Å"),
+        ([-1, 0.0, 0.8, 0.7], np.inf, "below 0.143 at every length"),
+        ([1, np.nan, 0.9, 0.1], 40 / (2 + 0.757 / 0.8), "below 0.143 at 13.6 Å"),
     ],
 )
 def test_resolution_is_the_first_crossing_in_physical_units(result, values, length, words):
@@ -251,14 +251,14 @@ def test_a_report_that_cannot_be_written_leaves_nothing(result, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_report_is_not_replaced_unasked(result, tmp_path):
+def test_a_report_is_not_replaced_by_default(result, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(TargetExistsError, match=r"report\.html"):
         write_report(tmp_path / "report.html", result)
     assert (tmp_path / "report.html").read_text() == "mine"
 
 
-def test_markup_escapes_all_but_markup():
+def test_text_is_escaped_and_markup_is_not():
     assert tag("p", "<b>", tag("i", "&")) == "<p>&lt;b&gt;<i>&amp;</i></p>"
     assert tag("a", "x", href='"><b>') == '<a href="&quot;&gt;&lt;b&gt;">x</a>'
     assert join("<", tag("br")) == "&lt;<br>"
@@ -266,10 +266,10 @@ def test_markup_escapes_all_but_markup():
 
 
 def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
         pytest.skip("no chromium to take a screenshot with")
-    return found
+    return path
 
 
 def screenshot(page: Path, target: Path, profile: Path, *options: str) -> np.ndarray:
@@ -286,12 +286,12 @@ def screenshot(page: Path, target: Path, profile: Path, *options: str) -> np.nda
 def test_the_page_shows_in_a_browser(result, tmp_path, scheme, light):
     page = tmp_path / "report.html"
     write_report(page, result)
-    seen = screenshot(
-        page, tmp_path / "seen.png", tmp_path / "profile", "--window-size=390,7000",
+    image = screenshot(
+        page, tmp_path / "screenshot.png", tmp_path / "profile", "--window-size=390,7000",
         f"--blink-settings=preferredColorScheme={scheme}",
     )  # fmt: skip
-    assert seen.shape == (7000, 390, 3)
-    assert (seen[0, 0].mean() > 0.5) == light
-    background = np.abs(seen - seen[0, 0]).max(-1) < 0.02
+    assert image.shape == (7000, 390, 3)
+    assert (image[0, 0].mean() > 0.5) == light
+    background = np.abs(image - image[0, 0]).max(-1) < 0.02
     assert 0.2 < background.mean() < 0.95
     assert background[:, -3:].all(), "the page is wider than a phone"

@@ -208,7 +208,7 @@ def _scaled_templates(whitened: _Whitened, templates: Array, volume: Array) -> A
     reference_norm = float(np.linalg.norm(spectrum))
     equivalent = spectra @ spectrum > EQUIVALENT * norm * reference_norm
     spectra *= np.where(equivalent, 0.0, reference_norm / norm)[:, None]
-    return spectra.astype(np.float32)
+    return np.asarray(spectra, np.float32)
 
 
 def _fit_mixture(
@@ -241,7 +241,7 @@ def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) ->
     Either the signal is equally strong in all particles, or signal and noise were scaled
     together: the one that explains more of the particles.
     """
-    equal_signal = np.median(noise_level) / noise_level
+    equal_signal: Array = np.median(noise_level) / noise_level
 
     def explained(contrast: Array) -> float:
         return float((weight * contrast * t).sum() ** 2 / (weight * contrast**2 * q).sum())

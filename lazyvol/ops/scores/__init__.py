@@ -454,6 +454,6 @@ def halves(stack: xr.DataArray) -> xr.Dataset:
         state_bytes=48,
         finish_bytes=4 * dtype.itemsize + 16,
     )
-    found = fold(spec, stack, group, dims=(STACK,), title="halves")
-    found["variance"].attrs = {str(n): v for n, v in with_units(stack, 2).items()}
-    return xr.Dataset(found)
+    averages = fold(spec, stack, group, dims=(STACK,), title="halves")
+    averages["variance"].attrs = {str(n): v for n, v in with_units(stack, 2).items()}
+    return xr.Dataset(averages)

@@ -242,10 +242,6 @@ def _with_noise(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
         scale=noise,
         dtype=dtype,
     )
-<<<<<<< HEAD
     return stencil(
-        kernel, turned, depth={}, needs_region=True, dtype=dtype, scratch=8.0, title="noise"
+        kernel, ordered, depth={}, needs_region=True, dtype=dtype, scratch=8.0, title="noise"
     )
-=======
-    return stencil(kernel, ordered, depth={}, placed=True, dtype=dtype, scratch=8.0, title="noise")
->>>>>>> 9bc1c46 (Name screening after hypotheses, mixtures and p-values; keep all results)

@@ -245,19 +245,11 @@ def _scores_and_spectra(
 ) -> dict[str, xr.DataArray]:
     """Return the plain scores and the spectra of all particles, from one read."""
     against = "average" if average is None else average
-<<<<<<< HEAD
-    asked = comparison(PLAIN, stack, against, SPATIAL, inside, True)
-    count, places = len(asked.operands), _places(stack)
-    both = joint_fold(
-        (asked.fold, range(count)),
-        (_spectra(band), (0, *range(count, count + len(places)))),
-=======
     plain = comparison(PLAIN_SCORES, stack, against, SPATIAL, inside, True)
     count, positions = len(plain.operands), _voxel_numbers(stack)
-    both = together(
+    both = joint_fold(
         (plain.fold, range(count)),
         (_spectra_fold(band), (0, *range(count, count + len(positions)))),
->>>>>>> 9bc1c46 (Name screening after hypotheses, mixtures and p-values; keep all results)
     )
     outputs = fold(both, *plain.operands, *positions, dims=plain.dims, title="scores-spectra")
     return outputs | plain.labelled(outputs)

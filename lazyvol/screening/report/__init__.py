@@ -1,4 +1,4 @@
-"""Reports that someone would show a colleague: self-contained HTML pages."""
+"""Report of a screening: a self-contained HTML page."""
 
 from lazyvol.screening.report.page import write_report
 from lazyvol.screening.report.result import Flagging, Run, ScreenResult, resolution

@@ -1,4 +1,4 @@
-"""The page of a screening: one self-contained HTML file."""
+"""The report of a screening as one self-contained HTML file."""
 
 import os
 from importlib.resources import files
@@ -15,11 +15,11 @@ from lazyvol.screening.report.pictures import chart, charts, plane_image, ramp, 
 from lazyvol.screening.report.result import ScreenResult
 from lazyvol.stack import spatial_dims
 
-#: nothing is fetched, nothing runs: only pictures and styles inside the page
+#: content security policy: embedded images and styles only, no requests, no scripts
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-#: flagged particles in the table of the page; all are in scores.csv
-ROWS = 50
+#: most flagged particles in the table of the page; scores.csv lists all
+MAX_ROWS = 50
 
 
 def write_report(
@@ -27,13 +27,22 @@ def write_report(
 ) -> None:
     """Write the report of a screening as one HTML file.
 
-    The file holds its pictures and styles, refers to nothing outside but ``scores.csv`` beside
-    it, and runs no script. It gets its name only when it is complete.
+    The file contains its images and styles, links to ``scores.csv`` in the same folder only, and
+    runs no script. It gets its name when it is complete.
+
+    Parameters
+    ----------
+    path
+        HTML file to write.
+    result
+        Result of ``screening.screen``.
+    overwrite
+        Replace an existing file.
 
     Raises
     ------
     TargetExistsError
-        If the file is there and ``overwrite`` is not set.
+        If the file exists and ``overwrite`` is False.
     StoreError
         If the file cannot be written.
     """
@@ -41,7 +50,7 @@ def write_report(
 
 
 def report_html(result: ScreenResult) -> Html:
-    """The page as markup."""
+    """Return the page as markup."""
     style = Html(files("lazyvol.screening.report").joinpath("report.css").read_text("utf-8"))
     head = tag(
         "head",
@@ -58,7 +67,7 @@ def report_html(result: ScreenResult) -> Html:
 
 
 def opening(result: ScreenResult) -> Html:
-    """Title, findings in numbers and in words, and what the input was."""
+    """Return the title, the findings as figures and sentences, and the input."""
     source = result.source
     return join(
         tag("p", f"lazyvol screen · {result.run.started}", class_="kicker"),
@@ -76,7 +85,7 @@ def _tile(name: str, value: str) -> Html:
 
 
 def volumes(result: ScreenResult) -> Html:
-    """Orthogonal slices of average and variance, and projections of the average."""
+    """Return orthogonal slices of average and variance, and projections of the average."""
     return join(
         tag("h2", "Average and variance"),
         tag("p", words.volume_note(result)),
@@ -115,11 +124,11 @@ def _projections(result: ScreenResult) -> Html:
 
 
 def particle_scores(result: ScreenResult) -> Html:
-    """Histograms of llr and of ncc, and llr against the particle."""
+    """Return histograms of llr and ncc, and llr by particle."""
     values, flagged = result.scores["llr"], result.scores["flagged"]
     threshold, plain = result.flagging.threshold, result.scores["ncc"]
     return join(
-        tag("h2", "Score of every particle"),
+        tag("h2", "Scores of all particles"),
         paragraphs(*words.score_notes(result)),
         charts(
             chart(
@@ -129,12 +138,12 @@ def particle_scores(result: ScreenResult) -> Html:
             ),
             chart(
                 lambda ax: plots.scores(values, flagged=flagged, threshold=threshold, ax=ax),
-                "Against the position along k: drifts and bad runs show as structure.",
-                "Log-likelihood ratios against the particle",
+                "Log-likelihood ratio by position along k; drifts and bad runs show as structure.",
+                "Log-likelihood ratios by particle",
             ),
             chart(
                 lambda ax: plots.histogram(plain, flagged=flagged, ax=ax),
-                "What plain correlation sees of the same particles.",
+                "Plain correlation (ncc) of the same particles.",
                 "Histogram of the plain correlations",
             ),
         ),
@@ -142,7 +151,7 @@ def particle_scores(result: ScreenResult) -> Html:
 
 
 def half_sets(result: ScreenResult) -> Html:
-    """Fourier shell correlation of the half-set averages."""
+    """Return the Fourier shell correlation of the half-set averages."""
     return join(
         tag("h2", "Half-set Fourier shell correlation"),
         paragraphs(*words.half_notes(result)),
@@ -157,7 +166,7 @@ def half_sets(result: ScreenResult) -> Html:
 
 
 def examples(result: ScreenResult) -> Html:
-    """The best and the worst particles, seen along two axes."""
+    """Return projections of the best and the worst particles along two axes."""
     return join(
         tag("h2", "Best and worst particles"),
         tag("p", words.example_note(result)),
@@ -178,13 +187,13 @@ def _particle(result: ScreenResult, position: int) -> Html:
 
 
 def flagged_table(result: ScreenResult) -> Html:
-    """The flagged particles, the worst first."""
+    """Return the table of flagged particles, the least consistent first."""
     flagged = result.flagged
     if not flagged:
         return join(tag("h2", "Flagged particles"), tag("p", "None. ", _all_scores()))
-    more = len(flagged) - ROWS
-    note = f"The {ROWS} least likely to be right; {more:,} more are flagged. " if more > 0 else ""
-    header, rows = words.score_table(result, flagged[:ROWS])
+    more = len(flagged) - MAX_ROWS
+    note = f"The {MAX_ROWS} least consistent; {more:,} more are flagged. " if more > 0 else ""
+    header, rows = words.score_table(result, flagged[:MAX_ROWS])
     return join(tag("h2", "Flagged particles"), tag("p", note, _all_scores()), table(header, rows))
 
 
@@ -193,9 +202,9 @@ def _all_scores() -> Html:
 
 
 def plan(result: ScreenResult) -> Html:
-    """What the run was planned to cost, and what it did."""
+    """Return the planned and the measured cost of the run."""
     run = result.run
-    header = ("", "reads", "tasks", "projected peak", "took")
+    header = ("", "reads", "tasks", "projected peak", "time")
     rows: list[tuple[object, ...]] = [
         (
             name, show_bytes(p.bytes_read), f"{p.tasks:,}", show_bytes(p.peak_bytes),
@@ -208,15 +217,15 @@ def plan(result: ScreenResult) -> Html:
         tag("h2", "Plan and cost"),
         tag("p", words.cost_note(result)),
         table(header, rows),
-        tag("details", tag("summary", "The plans in full"), text),
+        tag("details", tag("summary", "Full plans"), text),
     )
 
 
 def method(result: ScreenResult) -> Html:
-    """Definitions, versions and the command line."""
+    """Return definitions, versions and the command line."""
     command = result.run.command
     return join(
-        tag("h2", "How it was computed"),
+        tag("h2", "Method"),
         paragraphs(*words.method(result)),
         facts(words.run_facts(result)),
         tag("pre", tag("code", command)) if command else Html(),

@@ -1,4 +1,4 @@
-"""Pictures of a report: small PNG files inside the page, with scale bars made of HTML."""
+"""Images and charts of a report: PNG files embedded in the page, scale bars in HTML."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable
@@ -16,13 +16,13 @@ from matplotlib.text import Text
 from lazyvol.plots.canvas import contrast_limits, image_extent, new_axes, scale_bar_length
 from lazyvol.screening.report.markup import Html, join, tag
 from lazyvol.stack import unit_of
-from lazyvol.summary import sign_of
+from lazyvol.summary import unit_symbol
 
-#: pixels along an image of the page beyond which voxels are averaged
-WIDEST = 512
+#: pixels along a side of an image, beyond which voxels are averaged
+MAX_PIXELS = 512
 
-#: ink of charts on a light and on a dark page
-LIGHT, DARK = "#30353b", "#d5d9de"
+#: text colour of charts on a light and on a dark page
+LIGHT_PAGE, DARK_PAGE = "#30353b", "#d5d9de"
 
 
 def plane_image(
@@ -34,56 +34,58 @@ def plane_image(
     bar: float | None = None,
     alt: str = "",
 ) -> Html:
-    """A plane (row, column) as an image of its physical proportions, rows growing upwards.
+    """Return a plane (row, column) as an image in physical proportions, rows upwards.
 
     ``bar`` is the length of the scale bar in the unit of the coordinates.
     """
     left, right, bottom, top = image_extent(plane)
     width, height = abs(right - left), abs(top - bottom)
     picture = tag(
-        "img", src=_png(_shrunk(plane), cmap, limits), alt=alt or str(caption), loading="lazy",
+        "img", src=_png(_downsampled(plane), cmap, limits), alt=alt or str(caption), loading="lazy",
         style=f"aspect-ratio:{width:.6g}/{height:.6g}",
     )  # fmt: skip
     row, column = (str(d) for d in plane.dims)
     axes = tag("span", f"{row}↑ {column}→", class_="axes")
-    scale = _scale_bar(width, bar or scale_bar_length(width), sign_of(unit_of(plane, column)))
+    scale = _scale_bar(width, bar or scale_bar_length(width), unit_symbol(unit_of(plane, column)))
     framed = tag("div", picture, scale, axes, class_="plane")
     return tag("figure", framed, tag("figcaption", caption), style=f"flex:{width:.6g} 1 0")
 
 
 def _scale_bar(width: float, length: float, unit: str) -> Html:
+    """Return a bar of ``length`` on an image of ``width``."""
     line = tag("i", style=f"width:{100 * length / width:.4g}%")
     return tag("span", line, tag("b", f"{length:g} {unit}"), class_="bar")
 
 
-def _shrunk(plane: xr.DataArray) -> xr.DataArray:
-    """A plane of at most ``WIDEST`` pixels a side: blocks of voxels become their mean."""
-    factor = {d: ceil(n / WIDEST) for d, n in plane.sizes.items() if n > WIDEST}
+def _downsampled(plane: xr.DataArray) -> xr.DataArray:
+    """Return block means of a plane, at most ``MAX_PIXELS`` pixels a side."""
+    factor = {d: ceil(n / MAX_PIXELS) for d, n in plane.sizes.items() if n > MAX_PIXELS}
     if not factor:
         return plane
-    small: xr.DataArray = plane.coarsen(factor, boundary="trim").mean()
-    return small
+    block_means: xr.DataArray = plane.coarsen(factor, boundary="trim").mean()
+    return block_means
 
 
 def _png(plane: xr.DataArray, cmap: str, limits: tuple[float, float] | None) -> str:
+    """Return a plane as the data URL of a PNG, black and white at ``limits``."""
     low, high = limits or contrast_limits(plane.values)
-    memory = BytesIO()
-    imsave(memory, plane.values, cmap=cmap, vmin=low, vmax=high, origin="lower", format="png")
-    return _address(memory.getvalue())
+    png = BytesIO()
+    imsave(png, plane.values, cmap=cmap, vmin=low, vmax=high, origin="lower", format="png")
+    return _data_url(png.getvalue())
 
 
-def _address(png: bytes) -> str:
+def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
 
 
 def row(*images: Html) -> Html:
-    """Images beside each other, at one scale."""
+    """Return images in a row, at one scale."""
     return tag("div", *images, class_="row")
 
 
 def chart(draw: Callable[[Axes], Axes], caption: object, alt: str) -> Html:
-    """A chart in two versions, one for a light and one for a dark page."""
-    light, dark = (_chart_png(draw, ink) for ink in (LIGHT, DARK))
+    """Return a chart in two versions, for a light and for a dark page."""
+    light, dark = (_chart_png(draw, colour) for colour in (LIGHT_PAGE, DARK_PAGE))
     picture = tag(
         "picture",
         tag("source", srcset=dark, media="(prefers-color-scheme: dark)"),
@@ -93,34 +95,35 @@ def chart(draw: Callable[[Axes], Axes], caption: object, alt: str) -> Html:
 
 
 def charts(*figures: Html) -> Html:
-    """Charts beside each other where the page is wide enough."""
+    """Return charts in a row that wraps on a narrow page."""
     return tag("div", join(*figures), class_="charts")
 
 
-def _chart_png(draw: Callable[[Axes], Axes], ink: str) -> str:
+def _chart_png(draw: Callable[[Axes], Axes], colour: str) -> str:
+    """Return a chart as the data URL of a PNG, its text in one colour."""
     figure = draw(new_axes(5.6, 3.3)).get_figure(root=True)
     if not isinstance(figure, Figure):
-        raise TypeError("a chart draws on the axes of a figure")
-    _inked(figure.findobj(), ink)
-    memory = BytesIO()
-    figure.savefig(memory, dpi=150, transparent=True, format="png")
-    return _address(memory.getvalue())
+        raise TypeError("draw must return axes of a figure")
+    _set_text_colour(figure.findobj(), colour)
+    png = BytesIO()
+    figure.savefig(png, dpi=150, transparent=True, format="png")
+    return _data_url(png.getvalue())
 
 
-def _inked(artists: Iterable[Artist], ink: str) -> None:
-    """Text, ticks and frames in one colour; what shows data keeps its own."""
+def _set_text_colour(artists: Iterable[Artist], colour: str) -> None:
+    """Give text, ticks and frames one colour; data keep theirs."""
     for artist in artists:
         if isinstance(artist, Axes):
-            artist.tick_params(colors=ink, which="both")
-            artist.spines[:].set_edgecolor(ink)
+            artist.tick_params(colors=colour, which="both")
+            artist.spines[:].set_edgecolor(colour)
         elif isinstance(artist, PathCollection):
             artist.set_rasterized(True)
         elif isinstance(artist, Text) and artist.get_color() in ("black", "k"):
-            artist.set_color(ink)
+            artist.set_color(colour)
 
 
 def ramp(cmap: str, limits: tuple[float, float]) -> Html:
-    """A colour bar with the values of its ends."""
+    """Return a colour bar with the values at its ends."""
     low, high = limits
     strip = xr.DataArray([[n / 63 for n in range(64)]], dims=("y", "x"))
     image = tag("img", src=_png(strip, cmap, (0, 1)), alt="colour scale")

@@ -1,4 +1,4 @@
-"""What a screening found, with all that its report tells."""
+"""The result of a screening: everything that its report shows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ import xarray as xr
 
 from lazyvol.plan.explain import Plan
 from lazyvol.stack import STACK
-from lazyvol.summary import Source
+from lazyvol.summary import StackSummary
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a result was made: plans, seconds and peak memory, command line, versions.
+    """How a result was computed: plans, seconds, peak memory, command line, versions.
 
-    ``peak_bytes`` is of this process; on a cluster (``on_cluster``) the work was done elsewhere.
+    ``peak_bytes`` is that of this process, on a cluster (``on_cluster``) of the client.
     """
 
     plans: Mapping[str, Plan]
@@ -30,11 +30,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Flagging:
-    """How particles were flagged, and how little their plain correlation says.
+    """The threshold of the flagged particles, and the distribution of the plain correlation.
 
-    ``threshold`` is the llr at or above which a particle is flagged, NaN where none is. ``median``
-    and ``deviation`` (robust) are of ncc over all particles, ``noise`` is the deviation of the ncc
-    of a volume of white noise.
+    ``threshold`` is the llr from which particles are flagged, NaN if none is. ``median`` and
+    ``deviation`` (robust) are those of ncc over all particles, ``noise`` is the standard deviation
+    of the ncc of white noise.
     """
 
     threshold: float
@@ -46,15 +46,14 @@ class Flagging:
 
 @dataclass(frozen=True)
 class ScreenResult:
-    """Average and variance, score of every particle, half-set FSC, and pictures' data.
+    """Average and variance, scores of every particle, half-set FSC, and images of some particles.
 
-    ``scores`` is over k: what ``scores.screen`` gives, hypotheses as words and angles as columns
-    of their own. ``examples`` holds, over k,
-    the means along z (``along_z``) and along y (``along_y``) of the particles shown;
-    ``best`` and ``worst`` are their positions along k, best and worst first.
+    ``scores`` over k holds the results of ``scores.screen``, hypotheses by name and one column per
+    angle. ``examples`` over k holds the means along z (``along_z``) and along y (``along_y``) of
+    the particles shown; ``best`` and ``worst`` are their positions along k, extremes first.
     """
 
-    source: Source
+    source: StackSummary
     average: xr.DataArray
     variance: xr.DataArray
     scores: xr.Dataset
@@ -69,7 +68,7 @@ class ScreenResult:
 
     @property
     def flagged(self) -> tuple[int, ...]:
-        """Positions along k of the flagged particles, the least likely to be right first."""
+        """Positions along k of the flagged particles, the least consistent first."""
         return tuple(i for i in ranking(self.scores) if self.scores["flagged"].values[i])
 
     @property
@@ -84,7 +83,7 @@ class ScreenResult:
 
 
 def ranking(scores: xr.Dataset) -> tuple[int, ...]:
-    """Positions along k from the worst to the best particle, those without a score first.
+    """Return positions along k from the worst to the best particle, those without a score first.
 
     Examples
     --------
@@ -93,15 +92,15 @@ def ranking(scores: xr.Dataset) -> tuple[int, ...]:
     >>> ranking(xr.Dataset(columns))
     (1, 2, 0)
     """
-    ratio, ncc = (scores[name].values.astype(np.float64) for name in ("llr", "ncc"))
-    worse = np.where(np.isfinite(ratio), ratio, np.inf)
-    return tuple(int(i) for i in np.lexsort((ncc, -worse)))
+    llr, ncc = (scores[name].values.astype(np.float64) for name in ("llr", "ncc"))
+    badness = np.where(np.isfinite(llr), llr, np.inf)
+    return tuple(int(i) for i in np.lexsort((ncc, -badness)))
 
 
 def resolution(curve: xr.DataArray, cutoff: float = 0.143) -> float:
-    """Length at which a Fourier shell correlation first falls below ``cutoff``.
+    """Return the length at which a Fourier shell correlation first falls below ``cutoff``.
 
-    Interpolated between shells; 0 if it never falls that low, infinity if it starts below.
+    Interpolated linearly between shells; 0 if it stays above, infinity if it starts below.
 
     Examples
     --------

@@ -1,0 +1,248 @@
+"""Commands generated from public operations: name, options and help are those of the function."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import xarray as xr
+from cyclopts import App, Parameter
+
+import lazyvol.ops
+from lazyvol.cli.docs import description, headline, parameter_texts
+from lazyvol.cli.options import RESUMING, Resuming, open_first, running
+from lazyvol.cli.results import require_format, write_result
+from lazyvol.errors import LazyvolError, OptionError
+from lazyvol.io import open as open_stack
+
+PLAIN_TYPES = (bool, int, float, str, type(None))
+SHAPE = re.compile(r"\d+([x,]\d+)*")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One parameter of an operation, and how the command line reads it.
+
+    ``positional`` arguments have no option name. ``array``: the text may be a path; ``dataset``:
+    the file may hold several arrays; ``parsed``: the text is parsed to another type; ``sequence``:
+    a single value becomes a tuple.
+    """
+
+    name: str
+    positional: bool
+    array: bool
+    dataset: bool
+    parsed: bool
+    sequence: bool
+    hint: Any
+    default: Any
+    text: str
+
+    @classmethod
+    def of(cls, parameter: inspect.Parameter, hint: Any, text: str) -> "Argument":
+        """Return the argument for a parameter with its resolved type and help text."""
+        types = set(_union_members(hint))
+        required = parameter.default is inspect.Parameter.empty
+        positional = required and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        array = bool({xr.DataArray, xr.Dataset} & types)
+        text = f"{text} A file." if array and not positional else text
+        parsed = not all(t in PLAIN_TYPES or get_origin(t) is Literal for t in types)
+        sequence = Sequence in {get_origin(t) for t in types} and not {str, int, float} & types
+        hint = str if parsed else hint
+        return cls(
+            parameter.name, positional, array, xr.Dataset in types, parsed, sequence, hint,
+            parameter.default, text,
+        )  # fmt: skip
+
+    def parameter(self) -> inspect.Parameter:
+        """Return the parameter of the command; defaults that are not text become None."""
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        kind = positional if self.positional else inspect.Parameter.KEYWORD_ONLY
+        hint, default = self.hint, self.default
+        if default is not inspect.Parameter.empty and not _fits(default, hint):
+            hint, default = hint | None, None
+        annotation: Any = Annotated[hint, Parameter(help=self.text or None)]
+        return inspect.Parameter(self.name, kind, default=default, annotation=annotation)
+
+    def value(self, text: Any, opener: Callable[[str], Any] = open_stack) -> Any:
+        """Return the value that the operation gets for the text, or value, of the command line."""
+        if not self.parsed or text is None:
+            return text
+        if self.array:
+            opened = _opened(text, self.positional, opener)
+            if isinstance(opened, xr.Dataset) and not self.dataset:
+                raise OptionError(
+                    f"{self.name} must be one array, got {text} with the arrays "
+                    f"{', '.join(map(str, opened))}; name one, e.g. {text}/{next(iter(opened), '')}"
+                )
+            return opened
+        value = parse(text)
+        return (value,) if self.sequence and not isinstance(value, tuple | dict) else value
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A public operation as a command."""
+
+    topic: str
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Argument, ...]
+
+    @classmethod
+    def of(cls, module: ModuleType, name: str) -> "Operation":
+        """Return the command of a public function of a topic."""
+        function = getattr(module, name)
+        hints, texts = get_type_hints(function), parameter_texts(function, module)
+        parameters = inspect.signature(function).parameters.values()
+        arguments = tuple(Argument.of(p, hints[p.name], texts.get(p.name, "")) for p in parameters)
+        return cls(topic_name(module), name, function, arguments)
+
+    def result(self, texts: Mapping[str, Any]) -> Any:
+        """Return the lazy result for the texts and values of a command line."""
+        options = texts.get("options") or RESUMING
+        first_opener = partial(open_first, dims=options.dims)
+        values = dict[str, Any]()
+        for n, a in enumerate(self.arguments):
+            if a.name in texts:
+                values[a.name] = a.value(texts[a.name], open_stack if n else first_opener)
+        positional = [values.pop(a.name) for a in self.arguments if a.positional]
+        try:
+            return self.function(*positional, **values)
+        except LazyvolError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            raise OptionError(
+                f"{self.topic} {self.name}: an argument does not fit: {error}; the command is "
+                f"{self._usage()}"
+            ) from error
+
+    def _usage(self) -> str:
+        positional = " ".join(a.name.upper() for a in self.arguments if a.positional)
+        return f"lazyvol {self.topic} {self.name} {positional} OUT"
+
+    def command(self) -> Callable[..., None]:
+        """Return the function that the command line calls."""
+
+        def run(*positional: Any, **named: Any) -> None:
+            self._run(dict(zip(signature.parameters, positional, strict=False)) | named)
+
+        signature = inspect.Signature(self._parameters())
+        run.__name__ = self.name
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        return run
+
+    def _run(self, texts: Mapping[str, Any]) -> None:
+        options = texts.get("options") or RESUMING
+        require_format(texts["out"], f"; the command is {self._usage()}")
+        with running(options):
+            write_result(self.result(texts), texts["out"], options, self.name)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        positional = [a.parameter() for a in self.arguments if a.positional]
+        named = [a.parameter() for a in self.arguments if not a.positional]
+        path = Annotated[Path, Parameter(help="File for the result: .zarr, .mrc, .tif, .npy; "
+                                              ".csv for a table.")]  # fmt: skip
+        out = inspect.Parameter("out", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=path)
+        options = inspect.Parameter(
+            "options", inspect.Parameter.KEYWORD_ONLY, default=RESUMING, annotation=Resuming
+        )
+        return [*positional, out, *named, options]
+
+
+def topics() -> Iterator[ModuleType]:
+    """Yield the topic modules of public operations."""
+    for info in iter_modules(lazyvol.ops.__path__):
+        module = import_module(f"lazyvol.ops.{info.name}")
+        if hasattr(module, "__all__"):
+            yield module
+
+
+def operations() -> dict[tuple[str, str], Operation]:
+    """Return every public operation by topic and name."""
+    every = (Operation.of(module, name) for module in topics() for name in module.__all__)
+    return {(operation.topic, operation.name): operation for operation in every}
+
+
+def topic_name(module: ModuleType) -> str:
+    """Return the name of a topic module on the command line."""
+    return module.__name__.rpartition(".")[2]
+
+
+def add_topics(app: App, known: Mapping[tuple[str, str], Operation]) -> None:
+    """Add a command for each topic, with a command for each of its operations."""
+    for module in topics():
+        topic = topic_name(module)
+        group = App(name=topic, help=headline(module), help_format="plaintext", group="Topics")
+        for (topic_of, name), operation in known.items():
+            if topic_of == topic:
+                text = description(operation.function)
+                group.command(operation.command(), name=name, help=text)
+        app.command(group)
+
+
+def parse(text: str) -> Any:
+    """Return a value from text: ``1.5``, ``z,y``, ``z=1.5,y=2``, ``all`` (None) or a word.
+
+    Examples
+    --------
+    >>> parse("4"), parse("z,y"), parse("z=1.5,y=2"), parse("all"), parse("reflect")
+    (4, ('z', 'y'), {'z': 1.5, 'y': 2}, None, 'reflect')
+    """
+    if text in ("all", "None"):
+        return None
+    if "=" in text:
+        pairs = (item.partition("=") for item in text.split(","))
+        return {key.strip(): _number(value.strip()) for key, _, value in pairs}
+    if "," in text:
+        return tuple(_number(item.strip()) for item in text.split(",") if item.strip())
+    return _number(text)
+
+
+def _number(text: str) -> int | float | str:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _opened(text: str, positional: bool, opener: Callable[[str], Any]) -> Any:
+    """Return an opened file, a shape such as ``64x64x64``, numbers, or an option's word."""
+    if not Path(text).exists() and not SHAPE.fullmatch(text) and _is_numeric(value := parse(text)):
+        return value
+    if Path(text).exists() or (not SHAPE.fullmatch(text) and (positional or "." in text)):
+        return opener(text)
+    if SHAPE.fullmatch(text):
+        return tuple(int(n) for n in re.split("[x,]", text))
+    return text
+
+
+def _is_numeric(value: Any) -> bool:
+    """Return True for numbers: ``90.5``, ``1.5,2`` or ``x=2``."""
+    items = value.values() if isinstance(value, dict) else value
+    numbers = tuple(items) if isinstance(value, dict | tuple) else (items,)
+    return bool(numbers) and all(isinstance(n, int | float) for n in numbers)
+
+
+def _union_members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself."""
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(m for part in get_args(hint) for m in _union_members(part))
+    return (hint,)
+
+
+def _fits(default: Any, hint: Any) -> bool:
+    """Return True if a default has a type that the command line can show."""
+    types = _union_members(hint)
+    literals = [v for t in types if get_origin(t) is Literal for v in get_args(t)]
+    classes = tuple(t for t in types if isinstance(t, type))
+    return default in literals or isinstance(default, classes)
