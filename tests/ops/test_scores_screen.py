@@ -374,7 +374,7 @@ MEASURED = """
 import ctypes, json, sys
 from pathlib import Path
 import dask, lazyvol as lv
-from lazyvol.plan.budget import RUN_OVERHEAD
+from lazyvol.plan.budget import SLACK
 from tests.plan.memory_of_rows import peak_of
 n, box = map(int, sys.argv[1:])
 with lv.limited(None, workers=1):
