@@ -57,7 +57,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("stats vr s.npy o.npy", 'Unknown command "vr". Did you mean "var"?'),
         ("nothing", 'Unknown command "nothing"'),
         ("stats var s.npy out.zarr --dim q", "LabelError: --dim "),
-        ("stats var s.npy out.zarr --memory lots", "--memory is a number of bytes"),
+        ("stats var s.npy out.zarr --memory lots", "--memory must be a number of bytes"),
         ("stats var s.npy out.zarr --workers 0", "--workers must be 1 or more, got 0"),
         ("stats var s.npy out.xyz", "--out must end in one of .zarr, .npy, .mrc"),
         ("stats var s.npy .", "--out must end in one of"),
