@@ -98,7 +98,7 @@ def main() -> None:
         rows(volume(16))[name][way]()
         print(json.dumps(peak_of(rows(volume(args.side))[name][way])))
         return
-    found = []
+    result = []
     for name, ways in rows(volume(args.side)).items():
         if args.only not in name:
             continue
@@ -107,7 +107,7 @@ def main() -> None:
         size = np.asarray(ways["ours"]()).nbytes
         keys = [f"{name}|ours", f"{name}|{theirs}"]
         memory = peaks(str(Path(__file__).resolve()), keys, "--side", str(args.side))
-        found.append([
+        result.append([
             name, f"{1e3 * ours:.1f}", f"{1e3 * lazy:.1f}", theirs, f"{1e3 * other:.0f}",
             f"{other / ours:.1f}", f"{other / lazy:.1f}",
             *(f"{memory[key] / size:.1f}" for key in keys),
@@ -116,7 +116,7 @@ def main() -> None:
         "result", "ours, ms", "lazy, ms", "theirs", "ms", "times faster", "lazy", "our memory",
         "their memory",
     ]  # fmt: skip
-    print(table(header, found))
+    print(table(header, result))
 
 
 if __name__ == "__main__":

@@ -57,12 +57,12 @@ def colours(runs: int) -> None:
                     np.tensordot(a, m.astype(w), ((0, 1), (0, 1))) / m.sum()
                 ),
             }
-            found = timed(ways, runs)
-            # alone: it writes 8 to 15 MB, and who came next found nothing in cache
-            found |= timed({"boolean index": lambda a=array, m=mask: a[m].mean(0)}, runs)
+            result = timed(ways, runs)
+            # alone: it writes 8 to 15 MB, and the next way finds nothing in cache
+            result |= timed({"boolean index": lambda a=array, m=mask: a[m].mean(0)}, runs)
             rows.append(
-                [dtype, name, *(f"{1e3 * s:.2f}" for s in found.values()),
-                 f"{found['tensordot'] / found['lazyvol']:.2f}"]
+                [dtype, name, *(f"{1e3 * s:.2f}" for s in result.values()),
+                 f"{result['tensordot'] / result['lazyvol']:.2f}"]
             )  # fmt: skip
     print(f"\nMean colour of an image {IMAGE} under a mask, milliseconds\n")
     header = ["image", "mask", "lazyvol", "tensordot", "image[mask].mean(0)", "tensordot / lazyvol"]
@@ -94,8 +94,8 @@ def ours(folder: Path, frames: int) -> None:
     points = lv.open(folder / f"frames-{frames}.zarr")
     mask = xr.DataArray(chosen(frames), dims=("frame", "point"))
     with lv.limited("1GiB"):
-        found = lv.masks.select(points, mask)
-        lv.save(found, folder / "ragged.zarr", overwrite=True, memory="1GiB")
+        result = lv.masks.select(points, mask)
+        lv.save(result, folder / "ragged.zarr", overwrite=True, memory="1GiB")
 
 
 def by_numpy(folder: Path, frames: int) -> None:
@@ -107,8 +107,8 @@ def by_dask(folder: Path, frames: int) -> None:
     """Chunk sizes take one read, values another; the frames are lost."""
     points = da.from_zarr(str(folder / f"frames-{frames}.zarr"), chunks=(80, -1, -1))
     mask = da.from_array(chosen(frames), chunks=(80, -1))
-    found = points.reshape(-1, FEATURES)[mask.reshape(-1)].compute_chunk_sizes()
-    da.to_npy_stack(folder / "ragged.stack", found)
+    result = points.reshape(-1, FEATURES)[mask.reshape(-1)].compute_chunk_sizes()
+    da.to_npy_stack(folder / "ragged.stack", result)
 
 
 def frame_by_frame(folder: Path, frames: int) -> None:
@@ -198,8 +198,8 @@ def shapes(runs: int) -> None:
             "scipy": lambda f=oracle, e=element: [f(v, e) for v in flags],
             **dask_image_ways(name, stack, element),
         }
-        found = timed(ways, runs)
-        rows += row_of(name, found, flags.size)
+        result = timed(ways, runs)
+        rows += row_of(name, result, flags.size)
     show(rows)
 
 
@@ -208,10 +208,10 @@ def show(rows: list[list[str]]) -> None:
     print(table(["operation", "way", "seconds", "Mvoxel/s", "times lazyvol"], rows), flush=True)
 
 
-def row_of(name: str, found: dict, voxels: int) -> list[list[str]]:
+def row_of(name: str, result: dict, voxels: int) -> list[list[str]]:
     return [
-        [name, way, f"{s:.3f}", f"{voxels / s / 1e6:.0f}", f"{s / found['lazyvol']:.2f}"]
-        for way, s in found.items()
+        [name, way, f"{s:.3f}", f"{voxels / s / 1e6:.0f}", f"{s / result['lazyvol']:.2f}"]
+        for way, s in result.items()
     ]
 
 
@@ -258,13 +258,13 @@ def label_by_dask_image() -> None:
     apart = np.zeros((3, 3, 3, 3), int)
     apart[1] = ndi.generate_binary_structure(3, 1)
     ways = {"lazyvol": lambda: lv.masks.label(stack).compute()}
-    found = timed(ways, 1)
+    result = timed(ways, 1)
     start = time.perf_counter()
     made = label(stack.data, apart)[0]
     made.compute()
-    found["dask-image"] = time.perf_counter() - start
+    result["dask-image"] = time.perf_counter() - start
     print(f"\ndask-image's tasks to label {stack.data.npartitions} blocks: {len(made.dask)}")
-    show(row_of("label", found, flags.size))
+    show(row_of("label", result, flags.size))
 
 
 PARTS = ("colours", "shapes", "labels", "ragged", "dask-label")

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
+from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import Size, per_dim, spatial_dims
 
 
@@ -52,4 +53,15 @@ def require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int) 
         raise LabelError(
             f"{op}: dim must hold a value, got length 0 along {tuple(dims)} of "
             f"{dict(stack.sizes)}; select something, or reduce floats, which give NaN"
+        )
+
+
+def require_mask_dims(op: str, array: xr.DataArray, mask: xr.DataArray) -> None:
+    """Raise LabelError unless ``mask`` lies along dims of ``array``, at the same positions."""
+    require_same_grid(array, mask)
+    extra = [d for d in mask.dims if d not in array.dims]
+    if extra:
+        raise LabelError(
+            f"{op}: mask must lie along dims of the array {array.dims}, got also {extra}; select "
+            f"or reduce these"
         )

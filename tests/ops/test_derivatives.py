@@ -1,4 +1,4 @@
-"""Derivatives where the table of operations does not look: accuracy, borders, NaN, errors."""
+"""Derivatives beyond the rows: accuracy, borders, NaN, plans and errors."""
 
 import dask
 import dask.array as da
@@ -26,7 +26,7 @@ BY_SIGMA = [op for op in OPERATIONS if not op.__name__.startswith("structure")]
 
 
 def with_sigma(op):
-    """Options that an operation cannot do without."""
+    """Return the options that an operation requires."""
     return {"sigma": 3.0} if op.__name__.startswith("structure") else {}
 
 
@@ -54,11 +54,11 @@ def test_positions_may_run_backwards():
 
 
 def test_a_ramp_far_from_zero_keeps_its_digits():
-    """float32 arithmetic would lose the curvature of 1 beside values of 1e6."""
+    """Arithmetic in float32 would lose a curvature of 1 in values of 1e6."""
     y, x = np.mgrid[:9, :9, :9][1:].astype("float32")
     stack = lv.as_stack(1e6 + 1000 * x + 0.5 * y**2)
-    found = lv.derivatives.hessian(stack)[4, 4, 4].values
-    np.testing.assert_allclose(found, np.diag([0, 1, 0]), atol=0.05)
+    result = lv.derivatives.hessian(stack)[4, 4, 4].values
+    np.testing.assert_allclose(result, np.diag([0, 1, 0]), atol=0.05)
     np.testing.assert_allclose(
         lv.derivatives.hessian_eigenvalues(stack).values,
         eigenvalues(curvatures_of_one(stack.values.astype("f8"))), atol=1e-6,
@@ -82,12 +82,12 @@ def test_skimage_has_the_same_eigenvalues():
 )
 def test_any_dtype_is_read(dtype):
     a = (values("float32") > 1) if dtype == "bool" else values("float16").astype(dtype)
-    found = lv.derivatives.hessian(labelled(a))
+    result = lv.derivatives.hessian(labelled(a))
     expected_type = a.dtype.newbyteorder("=") if a.dtype.kind == "f" else np.float64
-    assert found.dtype.newbyteorder("=") == expected_type
+    assert result.dtype.newbyteorder("=") == expected_type
     expected = curvatures(a)
-    atol = 4 * np.finfo(found.dtype).eps * np.abs(expected).max()
-    np.testing.assert_allclose(found.values.astype("f8"), expected, rtol=0, atol=atol)
+    atol = 4 * np.finfo(result.dtype).eps * np.abs(expected).max()
+    np.testing.assert_allclose(result.values.astype("f8"), expected, rtol=0, atol=atol)
 
 
 def test_any_layout_is_read():
@@ -95,8 +95,8 @@ def test_any_layout_is_read():
     turned = np.asfortranarray(a)
     for op in OPERATIONS:
         expected = op(labelled(a.copy()), **with_sigma(op))
-        for other in (a, turned):
-            np.testing.assert_array_equal(op(labelled(other), **with_sigma(op)), expected)
+        for layout in (a, turned):
+            np.testing.assert_array_equal(op(labelled(layout), **with_sigma(op)), expected)
 
 
 # scales ----------------------------------------------------------------------------------------
@@ -106,37 +106,37 @@ def test_any_layout_is_read():
 @given(grid=chunkings(SHAPE))
 @SOME
 def test_any_border_is_that_of_scipy_under_any_chunking(mode, grid):
-    """Halos of 6, 9 and 12 voxels, beside axes of 5, 11 and 13."""
+    """Halos are 6, 9 and 12 voxels, axes 5, 11 and 13."""
     a = values("float64")
-    found = lv.derivatives.hessian(chunked(a, grid), sigma=4.5, mode=mode)
+    result = lv.derivatives.hessian(chunked(a, grid), sigma=4.5, mode=mode)
     expected = smooth_curvatures(a, 4.5, mode=mode)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-14)
 
 
 def test_a_scale_for_each_dim():
     a = values("float64")
-    found = lv.derivatives.laplacian(labelled(a), sigma={"z": 3.0, "y": 2.0, "x": 1.5})
+    result = lv.derivatives.laplacian(labelled(a), sigma={"z": 3.0, "y": 2.0, "x": 1.5})
     plain = sum(derived(a[0], (1.0,) * 3, 2 * np.eye(3, dtype=int)[n]) for n in range(3))
-    assert found.shape == a.shape
-    one = lv.derivatives.laplacian(lv.as_stack(a[0]), sigma=1.0)
-    np.testing.assert_allclose(one, plain, atol=1e-13)
+    assert result.shape == a.shape
+    volume = lv.derivatives.laplacian(lv.as_stack(a[0]), sigma=1.0)
+    np.testing.assert_allclose(volume, plain, atol=1e-13)
 
 
 def test_a_wide_scale_differentiates_a_parabola():
-    """Exact, whatever the voxels' size."""
+    """Second derivatives of a parabola are exact for any voxel size."""
     z, y, x = np.meshgrid(
         *(np.arange(n) * h for n, h in ((40, 2.0), (48, 1.5), (60, 1.0))), indexing="ij"
     )
     stack = lv.as_stack(2 * x**2 + 3 * x * y - z**2, voxel_size=(2.0, 1.5, 1.0))
-    found = lv.derivatives.hessian(stack, sigma=4.0)[20, 24, 30]
-    np.testing.assert_allclose(found, [[-2, 0, 0], [0, 0, 3], [0, 3, 4]], atol=1e-11)
+    result = lv.derivatives.hessian(stack, sigma=4.0)[20, 24, 30]
+    np.testing.assert_allclose(result, [[-2, 0, 0], [0, 0, 3], [0, 3, 4]], atol=1e-11)
 
 
 def test_a_large_plane_is_made_in_tiles():
     a = np.random.default_rng(0).standard_normal((3, 300, 260)).astype("f4")
-    found = lv.derivatives.gradient_magnitude(lv.as_stack(a), sigma=1.0)
+    result = lv.derivatives.gradient_magnitude(lv.as_stack(a), sigma=1.0)
     slopes = [derived(a, (1.0,) * 3, np.eye(3, dtype=int)[n]) for n in range(3)]
-    np.testing.assert_allclose(found, np.linalg.norm(slopes, axis=0), atol=1e-6)
+    np.testing.assert_allclose(result, np.linalg.norm(slopes, axis=0), atol=1e-6)
     tensor = lv.derivatives.structure_tensor_eigenvalues(lv.as_stack(a), sigma=1.0)
     parts = lv.derivatives.structure_tensor_eigenvalues(
         lv.as_stack(da.from_array(a, chunks=(3, 70, 90))), sigma=1.0
@@ -149,7 +149,7 @@ def test_a_large_plane_is_made_in_tiles():
 
 @pytest.mark.parametrize("sigma", [None, 1.0])
 @pytest.mark.parametrize("op", BY_SIGMA)
-def test_nan_stays_where_it_is_seen(op, sigma):
+def test_nan_spreads_no_further_than_the_derivatives_reach(op, sigma):
     a = np.random.default_rng(4).standard_normal((21, 21, 21)).astype("f4")
     options = {"c": 1.0} if op is lv.derivatives.vesselness else {}
     clean = op(lv.as_stack(a), sigma=sigma, **options)
@@ -168,9 +168,9 @@ def test_nan_stays_where_it_is_seen(op, sigma):
 def test_nan_is_left_out_of_the_largest_norm():
     a = np.random.default_rng(4).standard_normal((1, 15, 15, 15)).astype("f4")
     a[0, 3, 3, 3] = np.nan
-    found = lv.derivatives.vesselness(lv.as_stack(a))
-    assert 0 < float(np.isnan(found).mean()) < 0.1
-    assert float(found.max()) > 0
+    result = lv.derivatives.vesselness(lv.as_stack(a))
+    assert 0 < float(np.isnan(result).mean()) < 0.1
+    assert float(result.max()) > 0
 
 
 # structure tensor ------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_nan_is_left_out_of_the_largest_norm():
 @FEW
 def test_products_are_continued_under_any_chunking(mode, grid):
     a = values("float64")
-    found = lv.derivatives.structure_tensor(
+    result = lv.derivatives.structure_tensor(
         chunked(a, grid), sigma=4.0, inner={"y": 2.0, "x": 1.5}, dim=("y", "x"), mode=mode
     )
     scale, steps = (0, 0, 1.0, 1.0), (2.0, 1.5)
@@ -189,11 +189,11 @@ def test_products_are_continued_under_any_chunking(mode, grid):
     slopes = [derived(a, scale, o, mode=mode) / h for o, h in zip(orders, steps, strict=True)]
     for i, j in np.ndindex(2, 2):
         expected = ndi.gaussian_filter(slopes[i] * slopes[j], (0, 0, 2.0, 4 / 1.5), mode=mode)
-        np.testing.assert_allclose(found[..., i, j], expected, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(result[..., i, j], expected, rtol=0, atol=1e-14)
 
 
 def test_skimage_has_the_same_tensor_where_sobel_is_exact():
-    """The gradient of a parabola is linear, so Sobel's means of it are itself, times 32."""
+    """The gradient of a parabola is linear, so Sobel's filter gives it times 32."""
     rng = np.random.default_rng(5)
     z, y, x = np.mgrid[:30, :31, :32].astype(float)
     p = rng.standard_normal(6)
@@ -224,7 +224,7 @@ def tube(radius=2.0, sign=1.0):
     return lv.as_stack(sign * np.exp(-(y**2 + x**2) / (2 * radius**2)), voxel_size=0.5, unit="um")
 
 
-def test_a_tube_is_found_by_its_own_kind_and_scale():
+def test_vesselness_of_a_tube_depends_on_contrast_and_scale():
     options = {"sigma": (0.5, 1.0, 2.0), "c": 0.2}
     bright = lv.derivatives.vesselness(tube(), **options)
     dark = lv.derivatives.vesselness(tube(sign=-1.0), bright=False, **options)
@@ -241,21 +241,21 @@ def test_a_tube_is_found_by_its_own_kind_and_scale():
 def test_c_is_half_of_the_largest_norm_of_each_volume():
     a = np.random.default_rng(6).standard_normal((3, 9, 11, 13)) * [[[[1.0]]], [[[5.0]]], [[[0.0]]]]
     stack = labelled(a)
-    found = lv.derivatives.vesselness(stack, sigma=3.0)
+    result = lv.derivatives.vesselness(stack, sigma=3.0)
     for k, volume in enumerate(stack):
         norm = np.linalg.norm(lv.derivatives.hessian(volume, sigma=3.0), axis=(-2, -1)).max()
         if norm:
-            given = lv.derivatives.vesselness(volume, sigma=3.0, c=9.0 * norm / 2)
-            np.testing.assert_allclose(found[k], given, rtol=0, atol=1e-14)
+            expected = lv.derivatives.vesselness(volume, sigma=3.0, c=9.0 * norm / 2)
+            np.testing.assert_allclose(result[k], expected, rtol=0, atol=1e-14)
         else:
-            assert (found[k] == 0).all()
+            assert (result[k] == 0).all()
 
 
 def test_vesselness_is_from_0_to_1():
     for scale in (1e-30, 1.0, 1e30):
         a = (np.random.default_rng(7).standard_normal((20, 20, 20)) * scale).astype("f4")
-        found = lv.derivatives.vesselness(lv.as_stack(a)).values
-        assert 0 == found.min() < found.max() < 1
+        result = lv.derivatives.vesselness(lv.as_stack(a)).values
+        assert 0 == result.min() < result.max() < 1
     assert (lv.derivatives.vesselness(lv.as_stack(np.zeros((5, 5, 5)))) == 0).all()
 
 
@@ -282,7 +282,7 @@ def test_a_slice_reads_a_slab():
     )
 
 
-def test_a_lone_slice_and_a_lone_line_have_derivatives():
+def test_images_and_lines_have_derivatives():
     a = values("float64", (1, 1, 11, 13))[0, 0]
     image = lv.as_stack(a, dims=("y", "x"), voxel_size=(2.0, 1.5))
     slopes = np.gradient(a, 2.0, 1.5)
@@ -316,7 +316,7 @@ def test_a_lone_slice_and_a_lone_line_have_derivatives():
         ({"dim": ("k", "z", "y", "x")}, "one to three"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, words):
+def test_invalid_options_are_refused(options, words):
     with pytest.raises((LabelError, OptionError), match=words):
         lv.derivatives.gradient(labelled(values("float32")), **options)
 
@@ -381,8 +381,8 @@ def test_an_aorta_has_the_curvatures_of_scipy_and_of_lapack():
         field = derived(a, (0, *(1 / h for h in steps)), order)
         expected[..., i, j] = field / (steps[i] * steps[j])
     solved = eigenvalues(expected[0])
-    found = lv.derivatives.hessian_eigenvalues(aorta, sigma=1.0)
-    np.testing.assert_allclose(found, solved, atol=1e-6 * np.abs(solved).max())
+    result = lv.derivatives.hessian_eigenvalues(aorta, sigma=1.0)
+    np.testing.assert_allclose(result, solved, atol=1e-6 * np.abs(solved).max())
     ridge = lv.derivatives.vesselness(aorta, sigma=1.0, c=5.0)
     np.testing.assert_allclose(ridge, frangi(expected, 0.5, 0.5, 5.0)[0], atol=2e-6)
 
@@ -398,6 +398,6 @@ def test_real_volumes_have_the_gradient_of_numpy(name):
     steps = [float(volume[d][1] - volume[d][0]) for d in dims]
     axes = [volume.dims.index(d) for d in dims]
     expected = np.gradient(volume.values.astype("f8"), *steps, axis=axes)
-    found = lv.derivatives.gradient(volume)
+    result = lv.derivatives.gradient(volume)
     scale = max(np.abs(g).max() for g in expected)
-    np.testing.assert_allclose(found, np.stack(expected, -1), rtol=0, atol=4 * scale * 1.2e-7)
+    np.testing.assert_allclose(result, np.stack(expected, -1), rtol=0, atol=4 * scale * 1.2e-7)

@@ -1,4 +1,4 @@
-"""Derivatives along any dims, wherever these lie, and the volumes and tiles made for them."""
+"""Derivatives along any dims in any order, and the tiles of volumes."""
 
 from itertools import combinations
 
@@ -15,7 +15,7 @@ SOME_DIMS = [d for n in (1, 2, 3) for d in combinations("kzyxc", n)]
 
 
 def many_dims(order: str) -> xr.DataArray:
-    """Five dims in an order: some before, between and behind those to differentiate along."""
+    """Return five dims in an order, some before, between and after those of derivatives."""
     a = np.random.default_rng(2).standard_normal(tuple(MANY.values()))
     a[1, 2, 3, 1, 2] = np.nan
     return xr.DataArray(a, dims=tuple(MANY)).transpose(*order)
@@ -27,8 +27,8 @@ def test_any_dims_are_differentiated_along_and_no_others(dims, order):
     stack = many_dims(order)
     axes = [order.index(d) for d in dims]
     first = np.stack([np.gradient(stack.values, axis=a) for a in axes], -1)
-    found = lv.derivatives.gradient(stack, dim=dims)
-    np.testing.assert_allclose(found, first, rtol=0, atol=1e-14)
+    result = lv.derivatives.gradient(stack, dim=dims)
+    np.testing.assert_allclose(result, first, rtol=0, atol=1e-14)
     second = np.stack(
         [
             np.stack([np.gradient(first[..., n], axis=a) for a in axes], -1)
@@ -36,10 +36,10 @@ def test_any_dims_are_differentiated_along_and_no_others(dims, order):
         ],
         -2,
     )
-    found = lv.derivatives.hessian(stack, dim=dims)
-    np.testing.assert_allclose(found, second, rtol=0, atol=1e-14)
-    found = lv.derivatives.laplacian(stack, dim=dims)
-    np.testing.assert_allclose(found, np.trace(second, axis1=-2, axis2=-1), rtol=0, atol=1e-14)
+    result = lv.derivatives.hessian(stack, dim=dims)
+    np.testing.assert_allclose(result, second, rtol=0, atol=1e-14)
+    result = lv.derivatives.laplacian(stack, dim=dims)
+    np.testing.assert_allclose(result, np.trace(second, axis1=-2, axis2=-1), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("order", ["kzyxc", "xyckz"])
@@ -55,11 +55,11 @@ def test_any_dims_have_a_scale_and_no_others(dims, order):
 
     ones = np.eye(len(axes), dtype=int)
     first = np.stack([smooth(stack.values, *row) for row in ones], -1)
-    found = lv.derivatives.gradient(stack, sigma=1.0, dim=dims)
-    np.testing.assert_allclose(found, first, rtol=0, atol=1e-14)
+    result = lv.derivatives.gradient(stack, sigma=1.0, dim=dims)
+    np.testing.assert_allclose(result, first, rtol=0, atol=1e-14)
     second = [[smooth(stack.values, *(a + b)) for b in ones] for a in ones]
-    found = lv.derivatives.hessian(stack, sigma=1.0, dim=dims)
-    np.testing.assert_allclose(found, np.stack([np.stack(r, -1) for r in second], -2), atol=1e-14)
+    result = lv.derivatives.hessian(stack, sigma=1.0, dim=dims)
+    np.testing.assert_allclose(result, np.stack([np.stack(r, -1) for r in second], -2), atol=1e-14)
     products = np.stack(
         [
             np.stack(
@@ -73,8 +73,8 @@ def test_any_dims_have_a_scale_and_no_others(dims, order):
         ],
         -2,
     )
-    found = lv.derivatives.structure_tensor(stack, sigma=1.0, inner=1.0, dim=dims)
-    np.testing.assert_allclose(found, products, rtol=0, atol=1e-14)
+    result = lv.derivatives.structure_tensor(stack, sigma=1.0, inner=1.0, dim=dims)
+    np.testing.assert_allclose(result, products, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("halo", [(0, 0, 0), (16, 16, 16), (64, 64, 64)])

@@ -1,4 +1,4 @@
-"""Masks beyond the table: ragged selections, short axes, morphology and labels in any blocks."""
+"""Masks beyond the rows: ragged selections, statistics, morphology and labels in any blocks."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def points(array: np.ndarray, chunks=None) -> xr.DataArray:
 
 
 def sample(dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
-    """Points and a mask that leaves frame 4 empty."""
+    """Return points and a mask that leaves frame 4 empty."""
     mask = np.random.default_rng(0).random(POINTS[:2]) < 0.3
     mask[4] = False
     return values(dtype, POINTS), mask
@@ -57,77 +57,78 @@ def opened(token: str, array: np.ndarray, chunks: tuple[int, ...], dims) -> xr.D
 # ragged ----------------------------------------------------------------------------------------
 
 
-def test_frames_are_kept_and_every_observation_knows_its_point():
+def test_empty_frames_stay_and_observations_have_their_index():
     array, mask = sample()
-    found = lv.masks.select(points(array), points(mask))
-    np.testing.assert_array_equal(found["values"], array[mask])
-    np.testing.assert_array_equal(found["row_size"], mask.sum(1))
-    np.testing.assert_array_equal(found["index"], np.nonzero(mask)[1])
-    assert found["row_size"][4] == 0
-    assert found.row_size.attrs["sample_dimension"] == "obs"
-    assert found["index"].attrs == {"compress": "point", "shape": [17]}
-    assert found["values"].dims == ("obs", "feature")
-    assert found.attrs["title"] == "signal"
+    result = lv.masks.select(points(array), points(mask))
+    np.testing.assert_array_equal(result["values"], array[mask])
+    np.testing.assert_array_equal(result["row_size"], mask.sum(1))
+    np.testing.assert_array_equal(result["index"], np.nonzero(mask)[1])
+    assert result["row_size"][4] == 0
+    assert result.row_size.attrs["sample_dimension"] == "obs"
+    assert result["index"].attrs == {"compress": "point", "shape": [17]}
+    assert result["values"].dims == ("obs", "feature")
+    assert result.attrs["title"] == "signal"
 
 
 @given(
-    grid=chunkings(POINTS), own=chunkings(POINTS[:2]), kind=st.sampled_from(["own", "shared"]),
-    lazy=st.booleans(), at=st.tuples(st.integers(0, 70), st.integers(0, 70)),
+    grid=chunkings(POINTS), mask_grid=chunkings(POINTS[:2]),
+    kind=st.sampled_from(["own", "shared"]), lazy=st.booleans(),
+    at=st.tuples(st.integers(0, 70), st.integers(0, 70)),
 )  # fmt: skip
 @MORE
-def test_any_chunking_selects_the_same(grid, own, kind, lazy, at):
+def test_any_chunking_selects_the_same(grid, mask_grid, kind, lazy, at):
     array, mask = sample()
-    flags = points(mask, own if lazy else None)
+    flags = points(mask, mask_grid if lazy else None)
     flags = flags if kind == "own" else flags.isel(frame=2, drop=True)
-    found = lv.masks.select(points(array, grid), flags)
+    result = lv.masks.select(points(array, grid), flags)
     expected = lv.masks.select(points(array), flags.compute())
     with dask.config.set(scheduler="sync"):
-        xr.testing.assert_identical(found.compute(), expected)
+        xr.testing.assert_identical(result.compute(), expected)
         stretch = {"obs": slice(min(at), max(at)), "feature": slice(1, 4)}
-        part = found["values"].isel(stretch)
+        part = result["values"].isel(stretch)
         xr.testing.assert_identical(part.compute(), expected["values"].isel(stretch))
 
 
 @given(mask=masks(), grid=chunkings(), data=st.data())
 @MORE
 def test_large_frames_are_selected_line_by_line(mask, grid, data):
-    """Frames beyond the tile are counted and read in parts; the result is the same."""
+    """Frames larger than a tile are counted and read in parts, without changing the result."""
     small = data.draw(st.sampled_from([1, 700, 4000]))
     stack = lv.as_stack(da.from_array(A, chunks=grid))
     mask = mask.drop_vars(list(mask.coords))
     flags = np.broadcast_to(mask.values, A.shape) if "z" in mask.dims else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_ragged, "TILE", small)
-        found = lv.masks.select(stack, mask)
-        got = found["values"].compute(scheduler="sync")
+        result = lv.masks.select(stack, mask)
+        got = result["values"].compute(scheduler="sync")
     if flags is None:  # over y and x: z stays
         expected = A[:, :, mask.values].transpose(0, 2, 1).reshape(-1, A.shape[1])
         np.testing.assert_array_equal(got, expected)
     else:
         np.testing.assert_array_equal(got, A[flags])
-        place = np.unravel_index(found["index"].compute(), found["index"].attrs["shape"])
+        place = np.unravel_index(result["index"].compute(), result["index"].attrs["shape"])
         np.testing.assert_array_equal(np.stack(place), np.stack(np.nonzero(flags)[1:]))
 
 
 def test_a_mask_in_memory_builds_without_computing():
     array, mask = sample()
     with dask.config.set(scheduler=refuse):
-        found = lv.masks.select(points(array, 4), points(mask))
-        lv.masks.pad(found)
-        lv.masks.frame(found, 3)
-    assert found.sizes["obs"] == mask.sum()
+        result = lv.masks.select(points(array, 4), points(mask))
+        lv.masks.pad(result)
+        lv.masks.frame(result, 3)
+    assert result.sizes["obs"] == mask.sum()
 
 
 def test_a_lazy_mask_is_read_once_to_count_and_the_points_never():
     array, mask = sample()
     stack = opened("ragged-points", array, (4, 17, 5), ("frame", "point", "feature"))
     flags = opened("ragged-mask", mask, (4, 17), ("frame", "point"))
-    found = lv.masks.select(stack, flags)
+    result = lv.masks.select(stack, flags)
     assert elements_read("ragged-mask") == mask.size
     assert elements_read("ragged-points") == 0
-    assert all(isinstance(found[name].data, da.Array) for name in ("values", "index"))
-    assert not any(math.isnan(n) for axis in found["values"].chunks for n in axis)
-    np.testing.assert_array_equal(found["values"], array[mask])
+    assert all(isinstance(result[name].data, da.Array) for name in ("values", "index"))
+    assert not any(math.isnan(n) for axis in result["values"].chunks for n in axis)
+    np.testing.assert_array_equal(result["values"], array[mask])
 
 
 def frames_read(token: str) -> set[int]:
@@ -137,15 +138,15 @@ def frames_read(token: str) -> set[int]:
 def test_a_stretch_of_observations_reads_the_frames_behind_it():
     array, mask = sample()
     stack = opened("ragged-slice", array, (1, 17, 5), ("frame", "point", "feature"))
-    found = lv.masks.select(stack, points(mask))
+    result = lv.masks.select(stack, points(mask))
     ends = np.cumsum(mask.sum(1))
-    found["values"].isel(obs=slice(int(ends[6]), int(ends[8]))).compute()
+    result["values"].isel(obs=slice(int(ends[6]), int(ends[8]))).compute()
     assert frames_read("ragged-slice") == {7, 8}
     READS["ragged-slice"].clear()
-    np.testing.assert_array_equal(lv.masks.frame(found, 5), array[5][mask[5]])
+    np.testing.assert_array_equal(lv.masks.frame(result, 5), array[5][mask[5]])
     assert frames_read("ragged-slice") == {5}
     READS["ragged-slice"].clear()
-    lv.masks.pad(found)[2:4].compute()
+    lv.masks.pad(result)[2:4].compute()
     assert frames_read("ragged-slice") == {2, 3}
 
 
@@ -163,27 +164,27 @@ def test_frames_without_observations_are_not_read():
 def test_rows_are_padded_and_any_part_of_them_is_right(chunks):
     array, mask = sample()
     rows = np.full((13, mask.sum(1).max(), 5), np.nan, np.float32)
-    for row, values_, own in zip(rows, array, mask, strict=True):
-        row[: own.sum()] = values_[own]
-    found = lv.masks.pad(lv.masks.select(points(array, chunks), points(mask)))
-    np.testing.assert_array_equal(found, rows)
-    part = found[3:9, 4:, 1:3]
+    for row, values_, flags in zip(rows, array, mask, strict=True):
+        row[: flags.sum()] = values_[flags]
+    result = lv.masks.pad(lv.masks.select(points(array, chunks), points(mask)))
+    np.testing.assert_array_equal(result, rows)
+    part = result[3:9, 4:, 1:3]
     np.testing.assert_array_equal(part, rows[3:9, 4:, 1:3])
-    assert found.dtype == np.float32
+    assert result.dtype == np.float32
 
 
 def test_blocks_are_few_fat_and_cut_between_frames(monkeypatch):
     array, mask = sample()
     monkeypatch.setattr(plan_ragged, "BLOCK", 400)
     stack = opened("ragged-cut", array, (2, 17, 5), ("frame", "point", "feature"))
-    found = lv.masks.select(stack, points(mask))["values"]
+    result = lv.masks.select(stack, points(mask))["values"]
     ends = set(np.cumsum(mask.sum(1)).tolist())
-    cuts = np.cumsum(found.chunks[0])
+    cuts = np.cumsum(result.chunks[0])
     assert set(cuts.tolist()) <= ends
     assert len(cuts) > 2
-    tasks = len(found.data.dask)
-    assert tasks <= 1.1 * found.data.npartitions + 2
-    found.compute()
+    tasks = len(result.data.dask)
+    assert tasks <= 1.1 * result.data.npartitions + 2
+    result.compute()
     assert elements_read("ragged-cut") <= array.size
 
 
@@ -206,47 +207,49 @@ def test_values_of_any_type_pass_unchanged(dtype, chunks):
     array = (values("float32", POINTS) > 1).astype(dtype)
     mask = sample()[1]
     turned = np.asfortranarray(array)
-    found = lv.masks.select(points(turned, chunks), points(mask))["values"]
-    assert found.dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(found, array[mask])
+    result = lv.masks.select(points(turned, chunks), points(mask))["values"]
+    assert result.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(result, array[mask])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("chunks", [None, 3])
 def test_masks_of_nothing_and_of_everything(share, chunks):
     array, _ = sample()
-    found = lv.masks.select(points(array, chunks), points(np.full(POINTS[:2], bool(share))))
-    assert found.sizes["obs"] == share * 13 * 17
-    np.testing.assert_array_equal(found["row_size"], share * 17)
-    assert lv.masks.pad(found).compute().shape == (13, share * 17, 5)
-    assert lv.masks.frame(found, 0).compute().shape == (share * 17, 5)
+    result = lv.masks.select(points(array, chunks), points(np.full(POINTS[:2], bool(share))))
+    assert result.sizes["obs"] == share * 13 * 17
+    np.testing.assert_array_equal(result["row_size"], share * 17)
+    assert lv.masks.pad(result).compute().shape == (13, share * 17, 5)
+    assert lv.masks.frame(result, 0).compute().shape == (share * 17, 5)
 
 
 def test_a_volume_has_slices_as_frames_and_a_dim_can_be_named():
     volume = lv.as_stack(A[0], voxel_size=2.0)
     mask = volume > 1
-    found = lv.masks.select(volume, mask)
-    np.testing.assert_array_equal(found["row_size"], mask.values.sum((1, 2)))
-    assert found["row_size"].dims == ("z",)
-    found = lv.masks.select(volume, mask, frame="x")
+    result = lv.masks.select(volume, mask)
+    np.testing.assert_array_equal(result["row_size"], mask.values.sum((1, 2)))
+    assert result["row_size"].dims == ("z",)
+    result = lv.masks.select(volume, mask, frame="x")
     np.testing.assert_array_equal(
-        found["values"], A[0].transpose(2, 0, 1)[mask.values.transpose(2, 0, 1)]
+        result["values"], A[0].transpose(2, 0, 1)[mask.values.transpose(2, 0, 1)]
     )
-    assert found["index"].attrs["compress"] == "z y"
+    assert result["index"].attrs["compress"] == "z y"
 
 
-def test_a_mask_that_changes_its_mind_is_found_out():
+def test_a_mask_with_other_flags_when_read_again_is_refused():
     array, mask = sample()
-    asked = []
+    calls = []
 
-    def moody(block):
-        asked.append(1)
-        return block if len(asked) == 1 else ~block
+    def changing(block):
+        calls.append(1)
+        return block if len(calls) == 1 else ~block
 
-    flags = points(mask).copy(data=da.from_array(mask, chunks=-1).map_blocks(moody, meta=mask[:0]))
-    found = lv.masks.select(points(array, -1), flags)
-    with pytest.raises(LabelError, match="save it first"):
-        found["values"].compute()
+    flags = points(mask).copy(
+        data=da.from_array(mask, chunks=-1).map_blocks(changing, meta=mask[:0])
+    )
+    result = lv.masks.select(points(array, -1), flags)
+    with pytest.raises(LabelError, match="save the mask first"):
+        result["values"].compute()
 
 
 @pytest.mark.parametrize(
@@ -264,29 +267,29 @@ def test_masks_that_do_not_fit_are_refused(mask, options, message):
         lv.masks.select(points(sample()[0]), mask, **options)
 
 
-def test_what_is_not_ragged_is_refused():
+def test_datasets_that_are_not_ragged_are_refused():
     array, mask = sample()
-    found = lv.masks.select(points(array), points(mask))
+    result = lv.masks.select(points(array), points(mask))
     with pytest.raises((LabelError, OptionError), match="must be a Dataset"):
-        lv.masks.frame(found["values"], 0)
+        lv.masks.frame(result["values"], 0)
     with pytest.raises(LabelError, match="13 frames along 'frame', got k=13"):
-        lv.masks.frame(found, 13)
+        lv.masks.frame(result, 13)
     with pytest.raises(LabelError, match="select anew"):
-        lv.masks.pad(found.isel(frame=slice(0, 5)))
-    with pytest.raises(LabelError, match="lie along 'obs' first"):
-        lv.masks.pad(found.transpose("feature", "obs", "frame"))
-    with pytest.raises(LabelError, match="a dim of their own"):
-        lv.masks.pad(found, dim="feature")
-    with pytest.raises(LabelError, match="'obs' will be"):
+        lv.masks.pad(result.isel(frame=slice(0, 5)))
+    with pytest.raises(LabelError, match="with the first dim 'obs'"):
+        lv.masks.pad(result.transpose("feature", "obs", "frame"))
+    with pytest.raises(LabelError, match="pad: dim must be a new name"):
+        lv.masks.pad(result, dim="feature")
+    with pytest.raises(LabelError, match="must not have the dim 'obs'"):
         lv.masks.select(points(array).rename(feature="obs"), points(mask))
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [("uint8", np.nan), ("uint8", 256), ("int16", 0.5)])
-def test_a_fill_that_the_values_cannot_hold_is_refused(dtype, fill):
+def test_a_fill_that_the_dtype_cannot_represent_is_refused(dtype, fill):
     array, mask = sample(dtype)
-    found = lv.masks.select(points(array), points(mask))
-    with pytest.raises(LabelError, match="can hold"):
-        lv.masks.pad(found, fill)
+    result = lv.masks.select(points(array), points(mask))
+    with pytest.raises(LabelError, match="can represent"):
+        lv.masks.pad(result, fill)
 
 
 @pytest.mark.parametrize("chunks", [None, 3])
@@ -294,16 +297,16 @@ def test_a_ragged_data_set_is_saved_and_opened(chunks, tmp_path):
     array = da.from_array(A, chunks=chunks) if chunks else A
     stack = lv.as_stack(array, voxel_size=2.0, unit="angstrom", name="density")
     stack = stack.assign_attrs(units="e").assign_coords(score=("k", np.arange(7.0)))
-    found = lv.masks.select(stack, stack > 2)
-    lv.save(found, tmp_path / "ragged.zarr", memory="300MiB")
+    result = lv.masks.select(stack, stack > 2)
+    lv.save(result, tmp_path / "ragged.zarr", memory="300MiB")
     again = lv.open(tmp_path / "ragged.zarr")
     assert all(isinstance(a.data, da.Array) for a in again.values())
-    xr.testing.assert_identical(again.compute(), found.compute())
+    xr.testing.assert_identical(again.compute(), result.compute())
     assert float(again.z[1]) == 2.0
     xr.testing.assert_identical(
-        lv.masks.frame(again, -1).compute(), lv.masks.frame(found, 6).compute()
+        lv.masks.frame(again, -1).compute(), lv.masks.frame(result, 6).compute()
     )
-    xr.testing.assert_identical(lv.masks.pad(again, 0).compute(), lv.masks.pad(found, 0).compute())
+    xr.testing.assert_identical(lv.masks.pad(again, 0).compute(), lv.masks.pad(result, 0).compute())
 
 
 MEMORY = """
@@ -318,15 +321,15 @@ def work(frames):
     points = points.rename(z="frame", y="point", x="feature")
     points = points.isel(frame=slice(0, frames))
     mask = np.random.default_rng(1).random(points.shape[:2]) < 0.6
-    found = lv.masks.select(points, xr.DataArray(mask, dims=("frame", "point")))
-    plan = lv.explain(found, memory="320MiB", workers=2)
+    result = lv.masks.select(points, xr.DataArray(mask, dims=("frame", "point")))
+    plan = lv.explain(result, memory="320MiB", workers=2)
     with lv.limited("320MiB", workers=2):
-        lv.save(found, f"{folder}/ragged-{frames}.zarr", memory="320MiB")
+        lv.save(result, f"{folder}/ragged-{frames}.zarr", memory="320MiB")
     return plan.peak_bytes
 work(4)
 before = status("VmRSS")
-told = work(400)
-print(json.dumps([status("VmHWM") - before, told]))
+planned = work(400)
+print(json.dumps([status("VmHWM") - before, planned]))
 """
 
 
@@ -343,15 +346,15 @@ def test_a_selection_larger_than_its_budget_stays_in_it(tmp_path):
         cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    taken, told = json.loads(done.stdout.splitlines()[-1])
-    assert taken <= told <= 320 * 2**20
+    used, planned = json.loads(done.stdout.splitlines()[-1])
+    assert used <= planned <= 320 * 2**20
 
 
 # statistics under a mask -------------------------------------------------------------------------
 
 
 def exact(array: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """Sums over the middle axis with a single rounding."""
+    """Return sums over the middle axis with a single rounding."""
     before, _, after = array.shape
     return np.array(
         [
@@ -365,7 +368,7 @@ LIMITS = {d: (np.iinfo(d).min, np.iinfo(d).max) for d in ("uint8", "int16", "int
 
 
 def drawn(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Floats of 24 orders of magnitude, integers over all of their range."""
+    """Return floats of 24 orders of magnitude, or integers over their whole range."""
     if dtype in LIMITS:
         return rng.integers(*LIMITS[dtype], shape, dtype, endpoint=True)
     return (rng.standard_normal(shape) * 10.0 ** rng.integers(-12, 12, shape)).astype(dtype)
@@ -385,9 +388,9 @@ def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, sha
         before if shared[0] else 1, rows, after if shared[1] else 1
     )  # fmt: skip
     mask = None if share == 1.0 else rng.random(shape) < share
-    if mask is not None and share == 0.5:  # long stretches, as masks have them
+    if mask is not None and share == 0.5:  # long runs, as in masks of objects
         mask = np.sort(mask, axis=1)
-    if share == 0.25:  # the same in every word of eight flags
+    if share == 0.25:  # equal in every word of eight flags
         mask = np.broadcast_to(np.arange(rows)[:, None] % 4 == 0, shape).copy()
     full = np.ones(array.shape, bool) if mask is None else np.broadcast_to(mask, array.shape)
     parts = ("sum", "square", "low", "high", "count")
@@ -395,17 +398,17 @@ def test_sums_along_short_axes_are_exact_under_any_mask(after, rows, before, sha
     moments.update(state, (1,), array, mask)
     np.testing.assert_array_equal(state["sum"] + state["sum_rest"], exact(array, full))
     squares = exact(array.astype(np.float64) ** 2, full)
-    rounded = 0 if dtype in moments.NARROW else 1e-14  # the squares themselves, here
+    rounded = 0 if dtype in moments.NARROW else 1e-14  # of the oracle's squares
     np.testing.assert_allclose(state["square"] + state["square_rest"], squares, rtol=rounded)
     np.testing.assert_array_equal(state["count"], full.sum(1))
-    least, most = (-np.inf, np.inf) if dtype[0] == "f" else LIMITS[dtype]
-    np.testing.assert_array_equal(state["low"], array.min(1, initial=most, where=full))
-    np.testing.assert_array_equal(state["high"], array.max(1, initial=least, where=full))
+    lowest, highest = (-np.inf, np.inf) if dtype[0] == "f" else LIMITS[dtype]
+    np.testing.assert_array_equal(state["low"], array.min(1, initial=highest, where=full))
+    np.testing.assert_array_equal(state["high"], array.max(1, initial=lowest, where=full))
 
 
 @pytest.mark.parametrize("part", ["low", "high"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_stays_in_its_lane_and_under_its_mask(part, bad):
+def test_nan_and_infinity_affect_only_their_column_under_the_mask(part, bad):
     array = values("float32", (2, 700, 3))
     array[0, 650, 1] = array[1, 3, 2] = bad
     mask = np.ones((1, 700, 1), bool)
@@ -418,7 +421,7 @@ def test_what_is_not_finite_stays_in_its_lane_and_under_its_mask(part, bad):
     np.testing.assert_allclose(total, inside.astype(np.float64).sum(1))
 
 
-def test_nan_outside_a_mask_is_not_seen_and_inside_is():
+def test_nan_counts_inside_a_mask_and_not_outside():
     array = values("float32", (40, 50, 3))
     mask = np.zeros((40, 50), bool)
     mask[5:20, 7:33] = True
@@ -431,7 +434,7 @@ def test_nan_outside_a_mask_is_not_seen_and_inside_is():
     assert np.isnan(lv.masks.mean(image, ~flags | True)).all()
 
 
-def test_a_mask_of_nothing_has_no_mean():
+def test_the_mean_of_an_empty_mask_is_nan():
     image = xr.DataArray(values("uint8", (4, 5, 3)), dims=("y", "x", "channel"))
     nothing = xr.zeros_like(image.isel(channel=0), bool)
     assert np.isnan(lv.masks.mean(image, nothing)).all()
@@ -442,10 +445,10 @@ def test_a_mask_of_nothing_has_no_mean():
 def test_mean_colour_of_a_real_ear_of_maize():
     image = imread(DATA / "images_2d" / "maize_ear_rgb.png")
     mask = imread(DATA / "images_2d" / "maize_ear_mask.png") > 0
-    found = lv.masks.mean(
+    result = lv.masks.mean(
         xr.DataArray(image, dims=("y", "x", "channel")), xr.DataArray(mask, dims=("y", "x"))
     )
-    np.testing.assert_allclose(found, image[mask].mean(0), rtol=1e-15)
+    np.testing.assert_allclose(result, image[mask].mean(0), rtol=1e-15)
 
 
 @pytest.mark.parametrize("op", [lv.masks.mean, lv.masks.sum, lv.masks.var, lv.masks.apply])
@@ -464,28 +467,28 @@ def test_a_mask_with_other_dims_is_refused(op):
      ("float16", 0.1, "float16"), ("uint8", "mean", "float64"), ("float32", np.nan, "float32"),
      ("bool", 1, "bool"), ("bool", 2, "float64")],
 )  # fmt: skip
-def test_a_type_is_kept_where_it_can_hold_the_fill(dtype, fill, result):
+def test_a_dtype_is_kept_if_it_can_represent_the_fill(dtype, fill, result):
     stack = lv.as_stack(values("float32").astype(dtype))
     assert lv.masks.apply(stack, stack > 0, fill).dtype == result
 
 
-def test_what_has_no_weight_has_no_say():
+def test_nan_with_a_weight_of_0_is_replaced():
     volume = lv.as_stack(np.array([[[np.nan, np.nan, 4.0, 4.0]]]))
     weight = lv.as_stack(np.array([[[0.0, 1.0, 0.25, 1.0]]]))
     np.testing.assert_array_equal(lv.masks.apply(volume, weight, 8.0), [[[8, np.nan, 7, 4]]])
     with pytest.raises((LabelError, OptionError), match="'mean', got 'median'"):
         lv.masks.apply(volume, weight, "median")
-    with pytest.raises(LabelError, match="boolean or weights"):
+    with pytest.raises(LabelError, match="boolean or float weights"):
         lv.masks.apply(volume, weight.astype(int))
 
 
-def test_otsu_says_how_often_it_reads():
+def test_otsu_reads_as_often_as_explain_says():
     for dtype, passes in (("uint8", 2), ("int16", 2), ("float32", 3), ("int32", 3)):
         array = A.astype(dtype)
         stack = opened(f"otsu-{dtype}", array, (1, 5, 11, 13), ("k", "z", "y", "x"))
-        found = lv.masks.threshold(stack)
-        assert lv.explain(found).passes == passes
-        found.compute()
+        result = lv.masks.threshold(stack)
+        assert lv.explain(result).passes == passes
+        result.compute()
         assert elements_read(f"otsu-{dtype}") == passes * array.size
 
 
@@ -501,25 +504,25 @@ def test_otsu_of_real_images_is_that_of_skimage(name, dtype):
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
 def test_otsu_of_odd_volumes(per):
-    def found(array):
+    def result(array):
         return lv.masks.threshold(lv.as_stack(np.asarray(array, float)), per=per).values
 
-    assert not found(np.full((2, 3, 4), 7.5)).any()
-    assert not found(np.full((2, 3, 4), np.nan)).any()
+    assert not result(np.full((2, 3, 4), 7.5)).any()
+    assert not result(np.full((2, 3, 4), np.nan)).any()
     holed = np.where(A[0] > 3, np.nan, A[0])
     expected = holed > threshold_otsu(holed[np.isfinite(holed)].astype(float))
-    np.testing.assert_array_equal(found(holed), expected)
+    np.testing.assert_array_equal(result(holed), expected)
     assert not lv.masks.threshold(lv.as_stack(A.astype(int)), np.nan).any()
 
 
-def test_thresholds_that_make_no_sense_are_refused():
+def test_invalid_thresholds_are_refused():
     stack = lv.as_stack(A)
     for options in ({"method": "li"}, {"per": "k"}, {"bins": 0}):
         with pytest.raises((LabelError, OptionError)):
             lv.masks.threshold(stack, **options)
-    for other in (stack > 0, stack.astype(complex)):
+    for not_real in (stack > 0, stack.astype(complex)):
         with pytest.raises(LabelError, match="real numbers"):
-            lv.masks.threshold(other)
+            lv.masks.threshold(not_real)
     with pytest.raises(LabelError, match="z, y, x"):
         lv.masks.threshold(xr.DataArray(np.ones(4), dims="k"), per="particle")
 
@@ -541,40 +544,40 @@ SCIPY = {
 def test_morphology_in_any_blocks_is_that_of_whole_volumes(
     name, grid, border, iterations, share, option
 ):
-    """Halos go beyond chunks and beyond the array; voxels are no cubes."""
+    """Halos extend beyond chunks and the array; voxels are not cubes."""
     array = np.random.default_rng(3).random(SHAPE) < share
     stack = lv.as_stack(da.from_array(array, chunks=grid), voxel_size=(3.0, 2.0, 1.5))
     options, element = elements()[option]
-    found = getattr(lv.masks, name)(stack, iterations=iterations, border=border, **options)
+    result = getattr(lv.masks, name)(stack, iterations=iterations, border=border, **options)
     expected = [
         SCIPY[name](
             v, element, iterations=iterations, border_value=int(border), brute_force=True
-        )  # its other way corrupts the heap where an element is longer than the array
+        )  # without brute force it corrupts the heap if an element is longer than the array
         for v in array
     ]
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found.compute(scheduler="sync"), np.stack(expected))
+    assert result.dtype == bool
+    np.testing.assert_array_equal(result.compute(scheduler="sync"), np.stack(expected))
 
 
 def elements() -> dict[object, tuple[dict, np.ndarray]]:
-    """Options of an element, and the element as scipy takes it."""
-    found: dict[object, tuple[dict, np.ndarray]] = {
+    """Return the options of elements, and the elements for scipy."""
+    result: dict[object, tuple[dict, np.ndarray]] = {
         n: ({"connectivity": n}, ndi.generate_binary_structure(3, n)) for n in (1, 2, 3)
     }
     for name, radius, reach in (("ball", 3.0, (1, 1, 2)), ("wide ball", 6.1, (2, 3, 4))):
         grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
         far = np.sqrt((3 * grids[0]) ** 2 + (2 * grids[1]) ** 2 + (1.5 * grids[2]) ** 2)
-        found[name] = ({"radius": radius}, far <= radius)
-    found["box"] = ({"size": {"y": 3, "x": 5}}, np.ones((1, 3, 5), bool))
-    found["long box"] = ({"size": {"z": 7, "y": 5, "x": 9}}, np.ones((7, 5, 9), bool))
-    return found
+        result[name] = ({"radius": radius}, far <= radius)
+    result["box"] = ({"size": {"y": 3, "x": 5}}, np.ones((1, 3, 5), bool))
+    result["long box"] = ({"size": {"z": 7, "y": 5, "x": 9}}, np.ones((7, 5, 9), bool))
+    return result
 
 
 def test_an_element_is_a_task_per_block_and_reads_no_other_particle():
     stack = opened("eroded", A > 1, (1, 5, 6, 13), ("k", "z", "y", "x"))
-    found = lv.masks.erode(stack, size=3)
-    assert len(found.data.dask) <= 1.1 * found.data.npartitions + 1
-    found[3].compute()
+    result = lv.masks.erode(stack, size=3)
+    assert len(result.data.dask) <= 1.1 * result.data.npartitions + 1
+    result[3].compute()
     assert {r[0].start for r in READS["eroded"]} == {3}
 
 
@@ -584,9 +587,9 @@ def test_images_and_other_orders_of_dims():
     np.testing.assert_array_equal(lv.masks.dilate(image), ndi.binary_dilation(flags))
     np.testing.assert_array_equal(lv.masks.label(image), ndi.label(flags)[0])
     turned = lv.as_stack(da.from_array(A > 1, chunks=4)).transpose("x", "k", "z", "y")
-    found = lv.masks.open(turned, size={"x": 3, "z": 1}).transpose("k", "z", "y", "x")
+    result = lv.masks.open(turned, size={"x": 3, "z": 1}).transpose("k", "z", "y", "x")
     expected = np.stack([ndi.binary_opening(v, np.ones((1, 1, 3))) for v in A > 1])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
 
 
 @given(
@@ -605,32 +608,32 @@ def test_labels_of_blocks_are_those_of_the_whole_volume(
     mask = xr.DataArray(da.from_array(array, chunks=chunks), dims=dims).transpose(*order)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connected_blocks, "BLOCK", block)
-        found = lv.masks.label(mask, connectivity=connectivity).transpose(*dims)
-        got = found.compute(scheduler="sync")
+        result = lv.masks.label(mask, connectivity=connectivity).transpose(*dims)
+        got = result.compute(scheduler="sync")
         corner = tuple(slice(n // 3, n // 3 + max(1, n // 2)) for n in got.shape)
-        np.testing.assert_array_equal(found.data[corner].compute(), got.values[corner])
+        np.testing.assert_array_equal(result.data[corner].compute(), got.values[corner])
     touching = ndi.generate_binary_structure(len(shape), connectivity)
     np.testing.assert_array_equal(got, np.stack([ndi.label(v, touching)[0] for v in array]))
 
 
-def test_a_snake_through_all_blocks_is_one():
-    """A line that goes through every block, and comes back beside itself, is a single component."""
+def test_a_line_through_all_blocks_is_one_component():
+    """The line passes through every block, and returns next to itself."""
     array = np.zeros((1, 40, 40, 40), bool)
     array[0, ::4] = True
     array[0, 1:4, 0, 0] = array[0, 5:8, -1, -1] = array[0, 9:12, 0, 0] = True
     array[0, 13:, 0, 0] = array[0, 13:, -1, -1] = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connected_blocks, "BLOCK", 4000)
-        found = lv.masks.label(lv.as_stack(da.from_array(array, chunks=(1, 16, 16, 16))))
-        assert found.data.npartitions > 8
-        assert lv.explain(found).rows[1].title == "label-inspect"
-        np.testing.assert_array_equal(found[0], ndi.label(array[0])[0])
+        result = lv.masks.label(lv.as_stack(da.from_array(array, chunks=(1, 16, 16, 16))))
+        assert result.data.npartitions > 8
+        assert lv.explain(result).rows[1].title == "label-inspect"
+        np.testing.assert_array_equal(result[0], ndi.label(array[0])[0])
 
 
 def test_touching_volumes_are_not_joined():
     array = np.ones((3, 2, 2, 2), bool)
-    found = lv.masks.label(lv.as_stack(array))
-    assert (found == 1).all()
+    result = lv.masks.label(lv.as_stack(array))
+    assert (result == 1).all()
 
 
 def test_blocks_are_joined_on_a_cluster(client):
@@ -638,21 +641,21 @@ def test_blocks_are_joined_on_a_cluster(client):
     mask = lv.as_stack(da.from_array(array, chunks=5))
     with pytest.MonkeyPatch.context() as patch, client.as_current():
         patch.setattr(connected_blocks, "BLOCK", 1000)
-        found = lv.masks.label(mask).compute()
-    np.testing.assert_array_equal(found, np.stack([ndi.label(v)[0] for v in array]))
+        result = lv.masks.label(mask).compute()
+    np.testing.assert_array_equal(result, np.stack([ndi.label(v)[0] for v in array]))
 
 
 def test_labels_within_a_budget():
-    """A volume beyond a task's share is labelled in blocks, and saved within the budget."""
+    """A volume larger than a task's budget is labelled in blocks, within the budget."""
     noise = lv.synthetic.noise((180, 190, 200), seed=2)
     mask = noise > 0.6
     with lv.limited("160MiB", workers=1):
-        found = lv.masks.label(mask)
-    assert found.data.npartitions > 1
+        result = lv.masks.label(mask)
+    assert result.data.npartitions > 1
     plan = lv.explain(lv.masks.label(mask), memory="160MiB", workers=1)
     assert plan.peak_bytes <= 160 * 2**20
     with dask.config.set(scheduler="sync"):
-        np.testing.assert_array_equal(found, ndi.label(mask.values)[0])
+        np.testing.assert_array_equal(result, ndi.label(mask.values)[0])
 
 
 @needs_data
@@ -670,10 +673,10 @@ def test_real_masks_are_shaped_and_labelled_as_by_scipy():
     inside = lv.masks.threshold(nuclei, 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connected_blocks, "BLOCK", 2**20)
-        found = lv.masks.label(lv.masks.erode(inside, size={"y": 3, "x": 3}), connectivity=3)
-        assert found.data.npartitions > 1
+        result = lv.masks.label(lv.masks.erode(inside, size={"y": 3, "x": 3}), connectivity=3)
+        assert result.data.npartitions > 1
         worn = ndi.binary_erosion(inside.values, np.ones((1, 3, 3)))
-        np.testing.assert_array_equal(found, ndi.label(worn, np.ones((3, 3, 3)))[0])
+        np.testing.assert_array_equal(result, ndi.label(worn, np.ones((3, 3, 3)))[0])
 
 
 @pytest.mark.parametrize(
@@ -682,12 +685,12 @@ def test_real_masks_are_shaped_and_labelled_as_by_scipy():
      {"size": {"k": 3}}, {"size": 3.5}, {"connectivity": 0}, {"connectivity": 4},
      {"iterations": 0}, {"iterations": 1.5}],
 )  # fmt: skip
-def test_elements_that_make_no_sense_are_refused(options):
+def test_invalid_elements_are_refused(options):
     with pytest.raises((LabelError, OptionError)):
         lv.masks.dilate(lv.as_stack(A > 0), **options)
 
 
-def test_morphology_is_of_flags_in_space():
+def test_morphology_refuses_other_dtypes_and_dims():
     for op in (lv.masks.dilate, lv.masks.label):
         with pytest.raises(LabelError, match="boolean"):
             op(lv.as_stack(A))
@@ -698,7 +701,7 @@ def test_morphology_is_of_flags_in_space():
 # shapes ------------------------------------------------------------------------------------------
 
 
-def test_a_sharp_shape_is_flags_and_a_soft_one_weights():
+def test_a_sharp_shape_is_boolean_and_a_soft_one_has_weights():
     stack = lv.as_stack(A, voxel_size=2.0, unit="angstrom")
     sharp = lv.masks.sphere(stack, radius=5.0)
     soft = lv.masks.sphere(stack, radius=5.0, soft=4.0)
@@ -706,12 +709,12 @@ def test_a_sharp_shape_is_flags_and_a_soft_one_weights():
     np.testing.assert_array_equal(sharp, soft == 1)
     assert sharp.dims == ("z", "y", "x")
     xr.testing.assert_identical(sharp.x, stack.x)
-    found = lv.masks.mean(stack, sharp)
-    np.testing.assert_allclose(found, A[:, sharp.values].mean(1), rtol=1e-5)
+    result = lv.masks.mean(stack, sharp)
+    np.testing.assert_allclose(result, A[:, sharp.values].mean(1), rtol=1e-5)
 
 
 def test_a_soft_mask_is_applied_to_no_particles():
     none = lv.as_stack(np.ones((0, 4, 5, 6), "f4"))
-    found = lv.masks.apply(none, lv.as_stack(np.full((4, 5, 6), 0.5)))
-    assert found.shape == none.shape
-    assert found.dtype == np.float32
+    result = lv.masks.apply(none, lv.as_stack(np.full((4, 5, 6), 0.5)))
+    assert result.shape == none.shape
+    assert result.dtype == np.float32

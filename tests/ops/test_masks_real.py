@@ -1,4 +1,4 @@
-"""Masks made by other people's programs, against scipy, scikit-image and numpy."""
+"""Masks of public data sets, against scipy, scikit-image and numpy."""
 
 import warnings
 
@@ -21,7 +21,7 @@ GREY = ("isbi2012/train-volume.tif", "vessels/aorta.tif", "emdb_maps/emd_1832.ma
 
 def opened(name: str) -> xr.DataArray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the files of others lack
+        warnings.simplefilter("ignore")  # of metadata that the files lack
         return lv.open(DATA / name)
 
 
@@ -33,20 +33,20 @@ def solid(name: str, size: int | None) -> xr.DataArray:
 @pytest.mark.parametrize("size", [None, 17])
 @pytest.mark.parametrize("connectivity", [1, 3])
 @pytest.mark.parametrize("name", SOLIDS)
-def test_pieces_of_real_masks_have_scipys_numbers(name, connectivity, size):
+def test_components_of_real_masks_have_the_numbers_of_scipy(name, connectivity, size):
     mask = solid(name, size)
     element = ndi.generate_binary_structure(3, connectivity)
     expected, count = ndi.label(mask.values, element)
     assert count >= 1
-    found = lv.masks.label(mask, connectivity=connectivity)
-    np.testing.assert_array_equal(found.values, expected)
+    result = lv.masks.label(mask, connectivity=connectivity)
+    np.testing.assert_array_equal(result.values, expected)
     holes = lv.masks.label(~mask, connectivity=connectivity)
     np.testing.assert_array_equal(holes.values, ndi.label(~mask.values, element)[0])
 
 
 @pytest.mark.parametrize("size", [None, 13])
 @pytest.mark.parametrize("name", SOLIDS)
-def test_real_masks_grow_and_shrink_as_scipys(name, size):
+def test_real_masks_are_dilated_and_eroded_as_by_scipy(name, size):
     mask = solid(name, size)
     reach = np.linalg.norm(np.mgrid[-3:4, -3:4, -3:4], axis=0) <= 3
     step = abs(mask.z.values[1] - mask.z.values[0])
@@ -62,9 +62,9 @@ def test_thresholds_of_real_volumes_are_scikit_images(name):
     volume = opened(name)
     values = volume.values.astype(np.float64)
     expected = values > threshold_otsu(values)
-    found = lv.masks.threshold(volume).values
-    assert 0.01 < found.mean() < 0.99
-    assert (found != expected).mean() < 1e-3  # bins may begin elsewhere by a rounding
+    result = lv.masks.threshold(volume).values
+    assert 0.01 < result.mean() < 0.99
+    assert (result != expected).mean() < 1e-3  # edges of bins may differ by rounding
 
 
 def plant() -> tuple[np.ndarray, np.ndarray]:
@@ -91,10 +91,10 @@ def test_a_real_mask_selects_frame_by_frame():
     colours, flags = plant()
     image = xr.DataArray(da.from_array(colours, chunks=(50, -1, -1)), dims=("y", "x", "channel"))
     mask = xr.DataArray(flags, dims=("y", "x"))
-    found = lv.masks.select(image, mask)
-    np.testing.assert_array_equal(found["values"], colours[flags])
+    result = lv.masks.select(image, mask)
+    np.testing.assert_array_equal(result["values"], colours[flags])
     row = int(flags.sum(1).argmax())
-    np.testing.assert_array_equal(lv.masks.frame(found, row).values, colours[row][flags[row]])
+    np.testing.assert_array_equal(lv.masks.frame(result, row).values, colours[row][flags[row]])
 
 
 @pytest.mark.parametrize("name", GREY)

@@ -1,4 +1,4 @@
-"""Rows of the masks topic, and the same by numpy, scipy and scikit-image."""
+"""Rows of the masks topic, with oracles by numpy, scipy and scikit-image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ import lazyvol as lv
 from tests import formulas as by_numpy
 from tests.cases import STACKED, UNIT, VOLUME, VOXEL, Array, Case, mask_of, masked, omitted, wide
 
-#: what data are compared with to make flags of them
+#: threshold of the masks that morphology is tested on
 LEVEL = 1.5
 
 
@@ -24,22 +24,22 @@ def flags(a: Array) -> Array:
     return wide(a) > LEVEL
 
 
-def per_particle(s: xr.DataArray) -> xr.DataArray:
-    """A mask of its own for every particle, in memory, and some with nothing in it."""
-    return lv.as_stack(own_of(s.transpose(*STACKED).shape), voxel_size=VOXEL, unit=UNIT)
+def mask_per_particle(s: xr.DataArray) -> xr.DataArray:
+    """Return a mask in memory with flags for each particle, some of which have none set."""
+    return lv.as_stack(flags_per_particle(s.transpose(*STACKED).shape), voxel_size=VOXEL, unit=UNIT)
 
 
-def own_of(shape: tuple[int, ...]) -> Array:
-    found = np.random.default_rng(6).random(shape) > 0.7
-    found[1::3] = False
-    return found
+def flags_per_particle(shape: tuple[int, ...]) -> Array:
+    result = np.random.default_rng(6).random(shape) > 0.7
+    result[1::3] = False
+    return result
 
 
 def rows(a: Array) -> Array:
-    """Values in the masks of their particles, as rows filled up with -1."""
-    own = [v[m] for v, m in zip(a, own_of(a.shape), strict=True)]
-    out = np.full((len(a), max(map(len, own))), -1, a.dtype)
-    for row, values in zip(out, own, strict=True):
+    """Return the masked values of each particle as rows padded with -1."""
+    selected = [v[m] for v, m in zip(a, flags_per_particle(a.shape), strict=True)]
+    out = np.full((len(a), max(map(len, selected))), -1, a.dtype)
+    for row, values in zip(out, selected, strict=True):
         row[: len(values)] = values
     return out
 
@@ -58,7 +58,7 @@ def otsu_inside(a: Array) -> Array:
 
 
 def ellipsoid(radius: float) -> Array:
-    """Voxels of the table's size within ``radius``."""
+    """Return the voxels of a ball of ``radius`` in the unit of the stack."""
     reach = [int(radius / step) for step in VOXEL]
     grids = np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij")
     return np.sqrt(sum((g * s) ** 2 for g, s in zip(grids, VOXEL, strict=True))) <= radius
@@ -69,7 +69,7 @@ def filled(a: Array, fill: Any) -> Array:
 
 
 def weights_of(shape: tuple[int, ...]) -> Array:
-    """Weights of one volume, some of them 0 and some 1."""
+    """Return weights of one volume, some of which are 0 or 1."""
     return np.clip(np.random.default_rng(8).normal(0.5, 0.5, shape[-3:]), 0, 1)
 
 
@@ -99,8 +99,8 @@ SELECTIONS = {
         lambda a: {"values": a[:, mask_of(a.shape)].ravel()}, ("obs",), dtype="same", ulps=0,
     ),
     "masks.select/own": Case(
-        lambda s: lv.masks.select(s, per_particle(s))[["values"]],
-        lambda a: {"values": a[own_of(a.shape)]}, ("obs",), dtype="same", ulps=0,
+        lambda s: lv.masks.select(s, mask_per_particle(s))[["values"]],
+        lambda a: {"values": a[flags_per_particle(a.shape)]}, ("obs",), dtype="same", ulps=0,
     ),
     "masks.select/rows": Case(
         lambda s: lv.masks.select(s, masked(s).isel(x=0, drop=True))[["values"]],
@@ -108,13 +108,13 @@ SELECTIONS = {
         ("obs", "x"), dtype="same", ulps=0,
     ),
     "masks.frame": Case(
-        lambda s: lv.masks.frame(lv.masks.select(s, per_particle(s)), -1).drop_vars(
+        lambda s: lv.masks.frame(lv.masks.select(s, mask_per_particle(s)), -1).drop_vars(
             "score", errors="ignore"
         ),
-        lambda a: a[-1][own_of(a.shape)[-1]], ("obs",), dtype="same", ulps=0,
+        lambda a: a[-1][flags_per_particle(a.shape)[-1]], ("obs",), dtype="same", ulps=0,
     ),
     "masks.pad": Case(
-        lambda s: lv.masks.pad(lv.masks.select(s, per_particle(s)), 255),
+        lambda s: lv.masks.pad(lv.masks.select(s, mask_per_particle(s)), 255),
         lambda a: np.where(rows(a) == -1, 255, rows(a)) if a.dtype != np.uint8 else padded(a),
         ("k", "point"), dtype="same", ulps=0,
     ),
@@ -122,7 +122,7 @@ SELECTIONS = {
 
 
 def padded(a: Array) -> Array:
-    """Rows of values that have no -1 among them."""
+    """Return padded rows of unsigned values, which have no -1."""
     return np.where(rows(a.astype(np.int16)) == -1, 255, rows(a.astype(np.int16))).astype(a.dtype)
 
 

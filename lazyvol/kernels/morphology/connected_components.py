@@ -1,13 +1,12 @@
-"""Connected components: of whole volumes, and of blocks that are joined across their borders.
+"""Connected components of whole volumes, and of volumes in blocks.
 
-Within a block components are those of ``scipy.ndimage.label``. Two of them in different blocks
-are one where voxels beside a common border touch; a component's number is its place in the order
-of first voxels, so that blocks give the numbers of the whole volume.
+Components of a block are those of ``scipy.ndimage.label``. Components of different blocks are
+united where voxels touch across a common face. They are numbered in the order of their first
+voxels, so that blocks give the numbers of the whole volume.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,177 +17,161 @@ from lazyvol.kernels._numba import compiled
 Array = np.ndarray[Any, np.dtype[Any]]
 Region = tuple[slice, ...]
 Index = tuple[int, ...]
+Grid = Sequence[Sequence[int]]
 
 
-def neighbours(ndim: int, connectivity: int) -> Array:
-    """A voxel and those that touch it by a face (1), an edge too (2), a corner too (3)."""
+def neighbourhood(ndim: int, connectivity: int) -> Array:
+    """Return a voxel and those that share a face (1), also an edge (2), also a corner (3)."""
     return np.asarray(ndi.generate_binary_structure(ndim, connectivity))
 
 
-def volumes(block: Array, *, touching: Array, dtype: np.dtype[Any]) -> Array:
-    """Components of every volume in a block, whose last axes are those of a volume."""
-    out = np.empty(block.shape, dtype)
-    for index in np.ndindex(block.shape[: block.ndim - touching.ndim]):
-        ndi.label(np.ascontiguousarray(block[index]), touching, output=out[index])
-    return out
+def label_volumes(block: Array, *, structure: Array, dtype: np.dtype[Any]) -> Array:
+    """Label the components of every volume in a block, whose last axes are those of a volume."""
+    labels = np.empty(block.shape, dtype)
+    for index in np.ndindex(block.shape[: block.ndim - structure.ndim]):
+        ndi.label(np.ascontiguousarray(block[index]), structure, output=labels[index])
+    return labels
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the others need to know of a block.
+class BlockSummary:
+    """The components of a block, as far as merging them with those of other blocks needs.
 
-    ``first`` holds where in the volume the first voxel of each component lies. ``faces`` holds,
-    for each axis, the components in the first and in the last plane of the block across it.
+    ``first`` is the flat index in the volume of each component's first voxel. ``faces`` are, for
+    each axis, the labels in the first and in the last plane of the block.
     """
 
     first: Array
     faces: tuple[tuple[Array, Array], ...]
 
 
-def look(block: Array, region: Region, shape: tuple[int, ...], *, touching: Array) -> Seen:
-    """Components of the block of one volume at ``region`` of ``shape``."""
-    own = block.reshape(block.shape[-touching.ndim :])
-    labels, n = _components(own, touching)
-    steps = np.array([prod(shape[a + 1 :]) for a in range(own.ndim)], np.int64)
-    start = sum(s.start * int(step) for s, step in zip(region, steps, strict=True))
-    first = _first(labels.ravel(), n, np.array(own.shape, np.int64), steps, start)
+def summarize_block(
+    block: Array, region: Region, shape: tuple[int, ...], *, structure: Array
+) -> BlockSummary:
+    """Label the block at ``region`` of a volume of ``shape``; return its summary."""
+    labels, n = _label(block, structure)
+    indices = np.unravel_index(_first_indices(labels.ravel(), n), labels.shape)
+    place = tuple(i + s.start for i, s in zip(indices, region, strict=True))
+    first = np.ravel_multi_index(place, shape).astype(np.int64)
     faces = tuple((labels.take(0, axis), labels.take(-1, axis)) for axis in range(labels.ndim))
-    return Seen(first, faces)
+    return BlockSummary(first, faces)
 
 
-def _components(volume: Array, touching: Array) -> tuple[Array, int]:
-    """Components of a volume in int32, and how many."""
+def _label(block: Array, structure: Array) -> tuple[Array, int]:
+    """Label a block of one volume; return int32 labels and the number of components."""
+    volume = np.ascontiguousarray(block.reshape(block.shape[-structure.ndim :]))
     labels = np.empty(volume.shape, np.int32)
-    return labels, int(ndi.label(np.ascontiguousarray(volume), touching, output=labels))
+    return labels, int(ndi.label(volume, structure, output=labels))
 
 
 @compiled
-def _first(labels, n, lengths, steps, start):  # type: ignore[no-untyped-def]
-    """Where each number of a block appears first, as a place in the volume."""
-    found = np.full(n, -1, np.int64)
+def _first_indices(labels, n):  # type: ignore[no-untyped-def]
+    """Return the index at which each of ``n`` labels, numbered as they appear, appears first."""
+    first = np.empty(n, np.int64)
+    count = 0
     for i in range(labels.size):
-        at = labels[i] - 1
-        if at >= 0 and found[at] < 0:
-            place, rest = start, i
-            for axis in range(lengths.size - 1, -1, -1):
-                place += rest % lengths[axis] * steps[axis]
-                rest //= lengths[axis]
-            found[at] = place
-    return found
+        if labels[i] > count:
+            first[count] = i
+            count += 1
+    return first
 
 
-def numbered(block: Array, table: Array, *, touching: Array, dtype: np.dtype[Any]) -> Array:
-    """Components of a block of one volume by their numbers in the volume."""
-    labels, _ = _components(block.reshape(block.shape[-touching.ndim :]), touching)
-    return np.take(table, labels).reshape(block.shape)
+def relabel_block(block: Array, numbers: Array, *, structure: Array) -> Array:
+    """Label a block of one volume by the ``numbers`` of its components in the volume."""
+    labels, _ = _label(block, structure)
+    return np.take(numbers, labels).reshape(block.shape)
 
 
-def join(
-    seen: Mapping[Index, Seen],
-    grid: Sequence[Sequence[int]],
-    *,
-    touching: Array,
-    dtype: np.dtype[Any],
+def merge_components(
+    summaries: Mapping[Index, BlockSummary], grid: Grid, *, structure: Array, dtype: np.dtype[Any]
 ) -> dict[Index, Array]:
-    """For each block the numbers of its components in the volume, after a 0 for none."""
-    order = sorted(seen)
-    counts = [len(seen[index].first) for index in order]
+    """Return the numbers in the volume of each block's components, after a 0 for background."""
+    order = sorted(summaries)
+    counts = [len(summaries[index].first) for index in order]
     offsets = dict(zip(order, np.concatenate([[0], np.cumsum(counts)]), strict=False))
-    above = np.arange(sum(counts), dtype=np.int64)
-    for axis in range(touching.ndim):
-        for cut in range(len(grid[axis]) - 1):
-            _unite_across(above, seen, offsets, grid, axis, cut, touching)
-    first = np.concatenate([seen[index].first for index in order]) if order else above
-    numbers = _numbers(above, first).astype(dtype)
-    zero = np.zeros(1, dtype)
+    parents = np.arange(sum(counts), dtype=np.int64)
+    for axis in range(structure.ndim):
+        for layer in range(len(grid[axis]) - 1):
+            before = _face_labels(summaries, offsets, grid, axis, layer, side=1)
+            after = _face_labels(summaries, offsets, grid, axis, layer + 1, side=0)
+            _unite_faces(parents, before, after, structure.take(2, axis))
+    first = np.concatenate([summaries[index].first for index in order]) if order else parents
+    numbers = _component_numbers(parents, first).astype(dtype)
+    background = np.zeros(1, dtype)
     return {
-        index: np.concatenate([zero, numbers[offsets[index] : offsets[index] + n]])
+        index: np.concatenate([background, numbers[offsets[index] : offsets[index] + n]])
         for index, n in zip(order, counts, strict=True)
     }
 
 
-def _unite_across(
-    above: Array,
-    seen: Mapping[Index, Seen],
-    offsets: Mapping[Index, int],
-    grid: Sequence[Sequence[int]],
-    axis: int,
-    cut: int,
-    touching: Array,
-) -> None:
-    """Unite what touches across one plane through the whole volume."""
-    before = _plane(seen, offsets, grid, axis, cut, 1)
-    after = _plane(seen, offsets, grid, axis, cut + 1, 0)
-    for shift in np.argwhere(touching.take(2, axis)) - 1:
+def _unite_faces(parents: Array, before: Array, after: Array, structure: Array) -> None:
+    """Unite components that touch across a plane through the volume, given both of its sides."""
+    for shift in np.argwhere(structure) - 1:
         moves = list(zip(shift.tolist(), before.shape, strict=True))
         here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in moves)
         there = tuple(slice(max(0, s), min(n, n + s)) for s, n in moves)
-        _unite(above, before[here].ravel(), after[there].ravel())
+        _unite(parents, before[here].ravel(), after[there].ravel())
 
 
-def _plane(
-    seen: Mapping[Index, Seen],
-    offsets: Mapping[Index, int],
-    grid: Sequence[Sequence[int]],
-    axis: int,
-    layer: int,
-    side: int,
-) -> Array:
-    """Faces of one layer of blocks put together: components of the volume, -1 for none."""
-    rest = [a for a in range(len(grid)) if a != axis]
-    out = np.empty([sum(grid[a]) for a in rest], np.int64)
-    for index, place in _places(grid, axis, layer):
-        face = seen[index].faces[axis][side].astype(np.int64)
-        out[place] = np.where(face > 0, face - 1 + offsets[index], -1)
-    return out
+def _face_labels(
+    summaries: Mapping[Index, BlockSummary], offsets: Mapping[Index, int], grid: Grid, axis: int,
+    layer: int, *, side: int,
+) -> Array:  # fmt: skip
+    """Return the faces of a layer of blocks as one plane: components of the volume, -1 for none."""
+    plane = np.empty([sum(chunks) for a, chunks in enumerate(grid) if a != axis], np.int64)
+    for index, place in _blocks_of_layer(grid, axis, layer):
+        face = summaries[index].faces[axis][side].astype(np.int64)
+        plane[place] = np.where(face > 0, face - 1 + offsets[index], -1)
+    return plane
 
 
-def _places(grid: Sequence[Sequence[int]], axis: int, layer: int) -> Iterator[tuple[Index, Region]]:
-    """Blocks of one layer, and where their faces lie in its plane."""
-    ends = [np.concatenate([[0], np.cumsum(chunks)]) for chunks in grid]
+def _blocks_of_layer(grid: Grid, axis: int, layer: int) -> Iterator[tuple[Index, Region]]:
+    """Yield the index of each block of a layer and the place of its face in the plane."""
+    edges = [np.concatenate([[0], np.cumsum(chunks)]) for chunks in grid]
     shape = tuple(1 if a == axis else len(chunks) for a, chunks in enumerate(grid))
-    for found in np.ndindex(shape):
+    for index in np.ndindex(shape):
         place = tuple(
-            slice(int(ends[a][i]), int(ends[a][i + 1])) for a, i in enumerate(found) if a != axis
+            slice(int(edges[a][i]), int(edges[a][i + 1])) for a, i in enumerate(index) if a != axis
         )
-        yield tuple(layer if a == axis else i for a, i in enumerate(found)), place
+        yield tuple(layer if a == axis else i for a, i in enumerate(index)), place
 
 
 @compiled
-def _root(above, i):  # type: ignore[no-untyped-def]
-    """The component that stands for ``i``; the way there gets shorter."""
-    while above[i] != i:
-        above[i] = above[above[i]]
-        i = above[i]
+def _find_root(parents, i):  # type: ignore[no-untyped-def]
+    """Return the root of component ``i``; shorten the path to it."""
+    while parents[i] != i:
+        parents[i] = parents[parents[i]]
+        i = parents[i]
     return i
 
 
 @compiled
-def _unite(above, a, b):  # type: ignore[no-untyped-def]
-    """Unite pairs of components; the smaller one stands for both."""
+def _unite(parents, a, b):  # type: ignore[no-untyped-def]
+    """Unite pairs of components; the smaller root becomes the parent."""
     for k in range(a.size):
         if a[k] >= 0 and b[k] >= 0:
-            i, j = _root(above, a[k]), _root(above, b[k])
+            i, j = _find_root(parents, a[k]), _find_root(parents, b[k])
             if i < j:
-                above[j] = i
+                parents[j] = i
             elif j < i:
-                above[i] = j
+                parents[i] = j
 
 
-def _numbers(above: Array, first: Array) -> Array:
-    """Number of each part of a component, from 1 in the order of first voxels."""
-    roots = _roots(above)
-    least = first.copy()
-    np.minimum.at(least, roots, first)
-    own = np.flatnonzero(roots == np.arange(len(roots)))
-    ranks = np.zeros(len(roots), np.int64)
-    ranks[own[np.argsort(least[own], kind="stable")]] = np.arange(1, len(own) + 1)
-    return ranks[roots]
+def _component_numbers(parents: Array, first: Array) -> Array:
+    """Number united components from 1 in the order of their first voxels."""
+    roots = _find_roots(parents)
+    first_of_root = first.copy()
+    np.minimum.at(first_of_root, roots, first)
+    is_root = np.flatnonzero(roots == np.arange(len(roots)))
+    numbers = np.zeros(len(roots), np.int64)
+    order = np.argsort(first_of_root[is_root], kind="stable")
+    numbers[is_root[order]] = np.arange(1, len(is_root) + 1)
+    return numbers[roots]
 
 
 @compiled
-def _roots(above):  # type: ignore[no-untyped-def]
-    found = np.empty_like(above)
-    for i in range(above.size):
-        found[i] = _root(above, i)
-    return found
+def _find_roots(parents):  # type: ignore[no-untyped-def]
+    roots = np.empty_like(parents)
+    for i in range(parents.size):
+        roots[i] = _find_root(parents, i)
+    return roots

@@ -1,7 +1,7 @@
-"""Masks: what they choose, statistics under them, and how they are made and shaped.
+"""Masks: selections and statistics under them, how they are made, and their morphology.
 
-A mask is a boolean array over any dims of what it masks: True counts. Nothing here is eager but
-the counting of a lazy mask by ``select``.
+A mask is a boolean array over any dims of the array that it masks; True counts. Everything is lazy
+but the counts of a lazy mask in ``select``.
 """
 
 from functools import partial
@@ -14,20 +14,19 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.intensity import mask_fill, otsu
 from lazyvol.ops import stats
+from lazyvol.ops._checks import require_mask_dims
 from lazyvol.ops._grid import Axis, Like, Place
 from lazyvol.ops.masks._morphology import close, dilate, erode, label, open
-from lazyvol.ops.masks._ragged import fitting, frame, pad, select
+from lazyvol.ops.masks._ragged import can_represent, frame, pad, select
 from lazyvol.ops.stats._distribution import bins_of
 from lazyvol.ops.synthetic import _solids
 from lazyvol.plan.verbs import blockwise
-from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (
     Dims,
     Sigma,
     dims_of,
     float_of,
     require_mask,
-    require_stack,
     spatial_dims,
     with_units,
 )
@@ -40,29 +39,34 @@ __all__ = [
 
 @operation
 def mean(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArray:
-    """Average of what a mask counts, over the mask's dims by default; other dims stay.
-
-    So the mean colour of an image (y, x, channel) under a mask (y, x) is (channel,). NaN under
-    the mask gives NaN (``stats.mean`` with ``skipna`` leaves it out), as does a mask of nothing.
+    """Mean of the values under a mask, over the mask's dims by default: e.g. a mean colour.
 
     Parameters
     ----------
     array
-        Image, volume, stack: anything with the mask's dims.
+        Image, volume or stack with the dims of the mask.
     mask
-        Boolean, over any dims of ``array``.
+        Boolean, over any dims of ``array``; True counts.
     dim
-        Dims to reduce; by default those of the mask.
+        Dims to reduce; by default those of the mask. Other dims stay.
 
     Returns
     -------
     xarray.DataArray
-        Over the other dims; float types keep theirs, integers give float64. Exact to rounding.
+        Over the dims that stay, in the unit of ``array``; floats keep their dtype, integers
+        give float64. NaN under the mask gives NaN, as does an empty mask.
 
     Raises
     ------
     LabelError
-        If the mask is not boolean, or a dim is not there.
+        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        names dims that ``array`` lacks.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``array[mask].mean(0)``; ``stats.mean`` with ``skipna=True`` leaves NaN out.
 
     Examples
     --------
@@ -71,14 +75,43 @@ def mean(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataAr
     >>> lv.masks.mean(image, image[:, :, 0] > 4).values
     array([7.5, 8.5, 9.5])
     """
-    return stats.mean(array, _reduced(array, mask, dim), mask=mask)
+    return stats.mean(array, _reduced_dims("mean", array, mask, dim), mask=mask)
 
 
 @operation
 def var(
     array: xr.DataArray, mask: xr.DataArray, dim: Dims = None, *, ddof: int = 0
 ) -> xr.DataArray:
-    """Variance of what a mask counts, over the mask's dims by default; see ``mean``.
+    """Variance of the values under a mask, over the mask's dims by default.
+
+    Parameters
+    ----------
+    array
+        Image, volume or stack with the dims of the mask.
+    mask
+        Boolean, over any dims of ``array``; True counts.
+    dim
+        Dims to reduce; by default those of the mask. Other dims stay.
+    ddof
+        Degrees of freedom subtracted from the number of values.
+
+    Returns
+    -------
+    xarray.DataArray
+        Over the dims that stay, in the unit of ``array`` squared; floats keep their dtype,
+        integers give float64. NaN under the mask gives NaN, as do ``ddof`` values or fewer.
+
+    Raises
+    ------
+    LabelError
+        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        names dims that ``array`` lacks.
+    OptionError
+        If an option has a wrong type, or ``ddof`` is negative.
+
+    References
+    ----------
+    ``array[mask].var(0, ddof=ddof)``; ``stats.var`` with ``skipna=True`` leaves NaN out.
 
     Examples
     --------
@@ -87,12 +120,39 @@ def var(
     >>> lv.masks.var(image, image[:, :, 0] > 4).values
     array([2.25, 2.25, 2.25])
     """
-    return stats.var(array, _reduced(array, mask, dim), ddof=ddof, mask=mask)
+    return stats.var(array, _reduced_dims("var", array, mask, dim), ddof=ddof, mask=mask)
 
 
 @operation
 def sum(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArray:
-    """Sum of what a mask counts, over the mask's dims by default; see ``mean``.
+    """Sum of the values under a mask, over the mask's dims by default.
+
+    Parameters
+    ----------
+    array
+        Image, volume or stack with the dims of the mask.
+    mask
+        Boolean, over any dims of ``array``; True counts.
+    dim
+        Dims to reduce; by default those of the mask. Other dims stay.
+
+    Returns
+    -------
+    xarray.DataArray
+        Over the dims that stay, in the unit of ``array``; floats keep their dtype, integers
+        give float64. NaN under the mask gives NaN, an empty mask gives 0.
+
+    Raises
+    ------
+    LabelError
+        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        names dims that ``array`` lacks.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``array[mask].sum(0)``; ``stats.sum`` with ``skipna=True`` leaves NaN out.
 
     Examples
     --------
@@ -101,50 +161,49 @@ def sum(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArr
     >>> lv.masks.sum(image, image[:, :, 0] > 4).values
     array([15., 17., 19.])
     """
-    return stats.sum(array, _reduced(array, mask, dim), mask=mask)
+    return stats.sum(array, _reduced_dims("sum", array, mask, dim), mask=mask)
 
 
-def _reduced(array: xr.DataArray, mask: xr.DataArray, dim: Dims) -> tuple[str, ...]:
-    """Dims to reduce: those of the mask where none are named."""
-    _fit(array, mask)
-    return dims_of(array, tuple(mask.dims) if dim is None else dim)
-
-
-def _fit(array: xr.DataArray, mask: xr.DataArray) -> None:
-    """Refuse a mask that is not of this array."""
-    require_same_grid(require_stack(array), require_stack(mask))
-    extra = [d for d in mask.dims if d not in array.dims]
-    if extra:
-        raise LabelError(f"a mask lies along dims of its array {array.dims}, got also {extra}")
+def _reduced_dims(op: str, array: xr.DataArray, mask: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Return the dims to reduce: those of the mask by default."""
+    require_mask_dims(op, array, mask)
+    return dims_of(array, tuple(mask.dims) if dim is None else dim, what=f"{op}: dim")
 
 
 @operation(complex=True, unbounded=("fill",))
 def apply(
     stack: xr.DataArray, mask: xr.DataArray, fill: float | Literal["mean"] = 0.0
 ) -> xr.DataArray:
-    """Stack with what lies outside a mask replaced; NaN there goes too.
+    """Stack with the values outside a mask replaced, NaN included.
 
     Parameters
     ----------
     stack
-        Anything with the mask's dims.
+        Stack, volume or any array with the dims of the mask.
     mask
-        Boolean; or weights from 0 to 1, as a soft-edged ``sphere`` has them: between 0 and 1 the
-        stack and ``fill`` are mixed.
+        Boolean; or weights from 0 to 1, as of a ``sphere`` with a soft edge, by which the stack and
+        ``fill`` are mixed.
     fill
-        A number; or ``"mean"``: the average of each volume where the mask is above 0, which takes
-        a read of its own.
+        Value outside, in the stack's unit; or ``"mean"``, the mean of each volume where the mask is
+        above 0, which takes a read of its own.
 
     Returns
     -------
     xarray.DataArray
-        Of the stack's type where it can hold ``fill`` as it is and the mask is boolean, else of
-        its float type.
+        In the dtype of the stack if the mask is boolean and the dtype can represent ``fill``, else
+        in the stack's float dtype.
 
     Raises
     ------
     LabelError
-        If the mask does not fit, is neither boolean nor float, or ``fill`` is another word.
+        If the mask lies along other dims or positions than the stack, or is neither boolean nor
+        float.
+    OptionError
+        If ``fill`` is neither a number nor ``"mean"``.
+
+    References
+    ----------
+    ``xarray.where``.
 
     Examples
     --------
@@ -155,30 +214,22 @@ def apply(
     >>> lv.masks.apply(volume, volume < 3, "mean").values
     array([[[1. , 2. , 1.5, 1.5]]])
     """
-    _fit(stack, mask)
+    require_mask_dims("apply", stack, mask)
     if mask.dtype.kind not in "bf":
-        raise LabelError(f"a mask is boolean or weights, got dtype={mask.dtype}; compare it")
+        raise LabelError(
+            f"apply: mask must be boolean or float weights, got dtype={mask.dtype}; compare it"
+        )
     levels: tuple[xr.DataArray, ...] = ()
     if isinstance(fill, str):
-        if fill != "mean":
-            raise LabelError(f"fill is a number or 'mean', got {fill!r}")
         inside = mask if mask.dtype == bool else _above(mask, 0.0)
         levels = (stats.mean(stack, spatial_dims(stack) or tuple(mask.dims), mask=inside),)
-    soft = mask.dtype != bool or bool(levels)
-    dtype = float_of(stack.dtype) if soft else _holding(stack.dtype, fill)
-    number = 0.0 if isinstance(fill, str) else fill
+        number, keeps_dtype = 0.0, False
+    else:
+        number, keeps_dtype = fill, mask.dtype == bool and can_represent(fill, stack.dtype)
+    dtype = stack.dtype if keeps_dtype else float_of(stack.dtype)
     kernel = partial(mask_fill.outside, fill=number, dtype=dtype)
     scratch = 18.0 if mask.dtype != bool else float(dtype.itemsize)
     return blockwise(kernel, stack, mask, *levels, dtype=dtype, scratch=scratch, title="apply")
-
-
-def _holding(dtype: np.dtype[Any], fill: Any) -> np.dtype[Any]:
-    """The type itself where it can hold a value, else its float type."""
-    try:
-        fitting(fill, dtype)
-    except LabelError:
-        return float_of(dtype)
-    return dtype
 
 
 @operation(unbounded=("method",))
@@ -190,13 +241,12 @@ def threshold(
     per: Literal["stack", "particle"] = "stack",
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Mask of what is above a threshold: a number, or Otsu's [1]_.
+    """Mask of the values above a threshold: a number, or Otsu's [1]_.
 
-    Otsu's threshold divides a histogram into two classes with the largest variance between them,
-    as ``skimage.filters.threshold_otsu`` (in float64): the values of 8- and 16-bit integers are
-    their own bins. Of a whole stack it takes a read to count these and a read to compare; others
-    need a third, first, for the range. Of every particle it takes one read, with blocks that hold
-    particles whole.
+    Otsu's threshold divides a histogram into the two classes with the largest variance between
+    them. 8- and 16-bit integers have a bin for every value. A threshold of the stack takes one read
+    for the histogram (of other dtypes another one before, for the range) and one to compare; one
+    of every particle takes one read, by blocks of whole particles.
 
     Parameters
     ----------
@@ -205,25 +255,31 @@ def threshold(
     method
         The threshold in the stack's unit, or ``"otsu"``.
     bins
-        Of the histogram, for other than 8- and 16-bit integers.
+        Number of bins, 1 or more, of dtypes other than 8- and 16-bit integers.
     per
-        One threshold for all of the ``"stack"``, or one for each ``"particle"`` (z, y, x).
+        One threshold of the whole ``"stack"``, or one of each ``"particle"`` (z, y, x).
     mask
-        Boolean, over any of the stack's dims: only these values make the threshold.
+        Boolean, over any dims of the stack: the values that Otsu's threshold is computed from.
 
     Returns
     -------
     xarray.DataArray
-        Boolean: above the threshold. NaN is not.
+        Boolean, of the same dims and coordinates: True above the threshold, False for NaN.
 
     Raises
     ------
     LabelError
-        If the stack is boolean or complex, or an option is none of these.
+        If the stack is boolean, the mask is not boolean or lies along other dims or positions, a
+        particle has none of z, y, x, or ``bins`` is below 1.
+    OptionError
+        If an option has a wrong type.
 
     References
     ----------
-    .. [1] N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1), 1979.
+    .. [1] N. Otsu, A threshold selection method from gray-level histograms, IEEE Trans. Syst. Man
+       Cybern. 9 (1), 62-66, 1979.
+
+    ``skimage.filters.threshold_otsu``, in float64.
 
     Examples
     --------
@@ -234,35 +290,27 @@ def threshold(
     >>> lv.masks.threshold(volume, 8).values
     array([[[False, False, False,  True, False]]])
     """
-    if require_stack(stack).dtype.kind not in "iuf":
-        raise LabelError(f"thresholds are of real numbers, got dtype={stack.dtype}")
+    if stack.dtype.kind not in "iuf":
+        raise LabelError(
+            f"threshold: stack must hold real numbers, got dtype={stack.dtype}; use it as a mask"
+        )
     if method != "otsu":
-        return _above(stack, _number(method))
+        return _above(stack, float(method))
     if mask is not None:
-        _fit(stack, require_mask("threshold: mask", mask))
-    if per not in ("stack", "particle"):
-        raise LabelError(f"per is 'stack' or 'particle', got {per!r}")
-    number, ends = _levels(stack.dtype, bins)
+        require_mask_dims("threshold", stack, require_mask("threshold: mask", mask))
+    number, ends = _bins_and_range(stack.dtype, bins)
     if per == "particle":
-        return _each(stack, mask, number, ends)
-    found = stats.histogram(stack, bins=number, range=ends, mask=mask)
-    counts = found.counts.drop_vars("bin", errors="ignore")
+        return _above_own_threshold(stack, mask, number, ends)
+    histogram = stats.histogram(stack, bins=number, range=ends, mask=mask)
     level = blockwise(
-        otsu.otsu, counts, tables=(found.edges,), core=("bin",), out=(), dtype=np.dtype(np.float64),
-        title="otsu",
+        otsu.otsu, histogram.counts.drop_vars("bin", errors="ignore"), tables=(histogram.edges,),
+        core=("bin",), out=(), dtype=np.dtype(np.float64), title="otsu",
     )  # fmt: skip
     return _above(stack, level)
 
 
-def _number(method: Any) -> float:
-    try:
-        return float(method)
-    except (TypeError, ValueError):
-        raise LabelError(f"method is a number or 'otsu', got {method!r}") from None
-
-
-def _levels(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] | None]:
-    """Bins and their range: small integers are their own bins."""
+def _bins_and_range(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] | None]:
+    """Return the number of bins and their range: one bin for each 8- or 16-bit integer."""
     if dtype.kind == "f" or dtype.itemsize > 2:
         return bins_of(bins), None
     info = np.iinfo(dtype)
@@ -270,65 +318,73 @@ def _levels(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] |
 
 
 def _above(stack: xr.DataArray, level: float | xr.DataArray) -> xr.DataArray:
-    """Flags of what is above a level, without a unit."""
-    given = level if isinstance(level, xr.DataArray) else xr.DataArray(np.float64(level))
-    made = blockwise(otsu.above, stack, given, dtype=np.dtype(bool), title="threshold")
-    made.attrs = {**with_units(stack, 0)}
-    return made
+    """Return the mask of values above a level."""
+    levels = level if isinstance(level, xr.DataArray) else xr.DataArray(np.float64(level))
+    mask = blockwise(otsu.above, stack, levels, dtype=np.dtype(bool), title="threshold")
+    mask.attrs = {**with_units(stack, 0)}
+    return mask
 
 
-def _each(
+def _above_own_threshold(
     stack: xr.DataArray,
     mask: xr.DataArray | None,
     bins: int,
     ends: tuple[float, float] | None,
 ) -> xr.DataArray:
-    """Every particle above its own threshold."""
+    """Return the mask of values above the threshold of their particle."""
     dims = spatial_dims(stack)
     if not dims:
-        raise LabelError(f"a particle has some of the dims z, y, x, got {stack.dims}")
+        raise LabelError(
+            f"threshold: stack must have some of the dims z, y, x for per='particle', got "
+            f"{stack.dims}; rename them"
+        )
     axes = tuple(stack.dims.index(d) for d in dims)
-    kernel = partial(otsu.above_otsu, axes=axes, bins=bins, ends=ends)
-    operands = (stack,) if mask is None else (stack, mask)
-    made = blockwise(
-        kernel,
-        *operands,
-        core=dims,
-        dtype=np.dtype(bool),
-        scratch=stack.dtype.itemsize + 4.0,
-        title="threshold",
-    )
-    made.attrs = {**with_units(stack, 0)}
-    return made
+    above = blockwise(
+        partial(otsu.above_otsu, axes=axes, bins=bins, ends=ends),
+        *((stack,) if mask is None else (stack, mask)), core=dims, dtype=np.dtype(bool),
+        scratch=stack.dtype.itemsize + 4.0, title="threshold",
+    )  # fmt: skip
+    above.attrs = {**with_units(stack, 0)}
+    return above
 
 
 @operation
 def sphere(
-    like: Like, *, radius: float, centre: Place | None = None, soft: float = 0.0
+    like: Like,
+    *,
+    radius: float,
+    centre: Place | None = None,
+    soft: float = 0.0,
 ) -> xr.DataArray:
-    """Mask of a ball: True inside; with a soft edge, weights from 1 inside to 0.
+    """Mask of a ball: True inside, or weights with a soft edge.
 
     Parameters
     ----------
     like
-        Shape (z, y, x), or a stack whose spatial dims and positions to take.
+        Shape (z, y, x), or a stack whose spatial dims and coordinates the mask takes.
     radius
-        In the unit of the positions.
+        Radius in the unit of the coordinates.
     centre
-        Position along each spatial dim that is there in the order z, y, x, or by dim; for dims
-        not named it is that of voxel ``n // 2``.
+        Position of the centre along each spatial dim in the order z, y, x, or a mapping by dim, in
+        the unit of the coordinates; along dims not named that of voxel ``n // 2``.
     soft
-        Width over which the edge falls to 0 outside, along a raised cosine.
+        Width over which the edge falls from 1 to 0 outside, along a raised cosine.
 
     Returns
     -------
     xarray.DataArray
-        Lazy, over the spatial dims: boolean without a soft edge, else float32.
+        Lazy, over the spatial dims: boolean, or float32 weights if ``soft`` is above 0.
 
     Raises
     ------
     LabelError
-        If a length is negative, or a dim is not there.
+        If a length is negative, or a dim is not that of a volume.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``synthetic.sphere``.
 
     Examples
     --------
@@ -338,7 +394,7 @@ def sphere(
     >>> lv.masks.sphere((5, 5), radius=1, soft=2)[2].values
     array([0.5, 1. , 1. , 1. , 0.5], dtype=float32)
     """
-    return _mask(_solids.sphere(like, radius=radius, centre=centre, soft=soft), soft)
+    return _as_mask(_solids.sphere(like, radius=radius, centre=centre, soft=soft), soft)
 
 
 @operation
@@ -352,7 +408,41 @@ def cylinder(
     centre: Place | None = None,
     soft: float = 0.0,
 ) -> xr.DataArray:
-    """Mask of a cylinder, placed as by ``synthetic.cylinder``; see ``sphere``.
+    """Mask of a cylinder: True inside, or weights with a soft edge.
+
+    Parameters
+    ----------
+    like
+        Shape (z, y, x), or a stack whose spatial dims and coordinates the mask takes.
+    radius
+        Radius in the unit of the coordinates.
+    length
+        Length in the unit of the coordinates.
+    axis
+        Dim along the cylinder, or a direction by dim.
+    tilt
+        Angle in degrees by which a cylinder along a dim leans towards x (towards z along x).
+    centre
+        Position of the centre along each spatial dim in the order z, y, x, or a mapping by dim, in
+        the unit of the coordinates; along dims not named that of voxel ``n // 2``.
+    soft
+        Width over which the edge falls from 1 to 0 outside, along a raised cosine.
+
+    Returns
+    -------
+    xarray.DataArray
+        Lazy, over the spatial dims: boolean, or float32 weights if ``soft`` is above 0.
+
+    Raises
+    ------
+    LabelError
+        If a length is negative, or a dim is not that of a volume.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``synthetic.cylinder``.
 
     Examples
     --------
@@ -360,10 +450,10 @@ def cylinder(
     >>> int(lv.masks.cylinder((9, 9, 9), radius=1, length=5).sum())
     25
     """
-    made = _solids.cylinder(
+    weights = _solids.cylinder(
         like, radius=radius, length=length, axis=axis, tilt=tilt, centre=centre, soft=soft
     )
-    return _mask(made, soft)
+    return _as_mask(weights, soft)
 
 
 @operation
@@ -374,9 +464,36 @@ def box(
     centre: Place | None = None,
     soft: float = 0.0,
 ) -> xr.DataArray:
-    """Mask of a box of sides ``size``, one length, one for each dim or by dim; see ``sphere``.
+    """Mask of a box: True inside, or weights with a soft edge.
 
-    It has no end along dims not named.
+    Parameters
+    ----------
+    like
+        Shape (z, y, x), or a stack whose spatial dims and coordinates the mask takes.
+    size
+        Lengths of the sides in the unit of the coordinates: one number, one per dim, or a mapping
+        by dim. The box has no end along dims not named.
+    centre
+        Position of the centre along each spatial dim in the order z, y, x, or a mapping by dim, in
+        the unit of the coordinates; along dims not named that of voxel ``n // 2``.
+    soft
+        Width over which the edge falls from 1 to 0 outside, along a raised cosine.
+
+    Returns
+    -------
+    xarray.DataArray
+        Lazy, over the spatial dims: boolean, or float32 weights if ``soft`` is above 0.
+
+    Raises
+    ------
+    LabelError
+        If a length is negative, or a dim is not that of a volume.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``synthetic.box``.
 
     Examples
     --------
@@ -384,9 +501,9 @@ def box(
     >>> int(lv.masks.box((9, 9, 9), size={"z": 3, "y": 5, "x": 7}).sum())
     105
     """
-    return _mask(_solids.box(like, size=size, centre=centre, soft=soft), soft)
+    return _as_mask(_solids.box(like, size=size, centre=centre, soft=soft), soft)
 
 
-def _mask(made: xr.DataArray, soft: float) -> xr.DataArray:
-    """Flags where the edge is sharp, weights where it is soft."""
-    return made if soft else made.astype(bool)
+def _as_mask(weights: xr.DataArray, soft: float) -> xr.DataArray:
+    """Return booleans for a sharp edge, the weights for a soft one."""
+    return weights if soft else weights.astype(bool)

@@ -1,8 +1,8 @@
-"""Shapes of flags: grown, worn down, smoothed, and told apart."""
+"""Binary morphology and connected components of masks."""
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from lazyvol.plan.verbs import stencil
 from lazyvol.stack import Size, per_dim, require_mask, spacing, spatial_dims, with_units
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: passes over a mask, each of which reaches as far as the element
+PASSES = {"dilate": 1, "erode": 1, "open": 2, "close": 2}
 
 
 @operation
@@ -29,36 +31,42 @@ def dilate(
     iterations: int = 1,
     border: bool = False,
 ) -> xr.DataArray:
-    """Every volume's flags grown by a structuring element, as ``scipy.ndimage.binary_dilation``.
-
-    Exact across chunks: a task reads its block with as much around it as the element reaches.
+    """Mask in which every voxel is set that a structuring element reaches from a set one.
 
     Parameters
     ----------
     mask
-        Boolean; z, y and x as far as they are there make one volume.
+        Boolean, over some of z, y, x, which make one volume, and any other dims.
     radius
-        The element is a ball of this radius, in the unit of the positions: voxels that are not
-        cubes are taken as they are.
+        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
+        not be cubes.
     size
-        The element is a box of so many voxels, odd numbers: one, or by dim (1 where not named).
+        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
+        by dim (1 for dims not named).
     connectivity
-        Without either, the element is a voxel and its neighbours: 1, those that share a face;
-        2, an edge too; 3, a corner too.
+        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
+        also an edge (2), also a corner (3).
     iterations
-        How often.
+        Number of times, 1 or more.
     border
-        What lies beyond the border of the array.
+        Value beyond the border of the array.
 
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and positions.
+        Boolean, of the same dims and coordinates.
 
     Raises
     ------
     LabelError
-        If the mask is not boolean or has no z, y or x, or an option is out of its range.
+        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
+        option is out of range.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``scipy.ndimage.binary_dilation``.
 
     Examples
     --------
@@ -67,9 +75,8 @@ def dilate(
     >>> lv.masks.dilate(row).values
     array([[[False,  True,  True,  True, False]]])
     """
-    return _reshaped(
-        binary.dilated, mask, radius, size, connectivity, iterations, border, 1, "dilate"
-    )
+    element = _element("dilate", mask, radius, size, connectivity)
+    return _apply("dilate", binary.dilation, mask, element, iterations, border)
 
 
 @operation
@@ -82,7 +89,42 @@ def erode(
     iterations: int = 1,
     border: bool = False,
 ) -> xr.DataArray:
-    """Every volume's flags worn down, as ``scipy.ndimage.binary_erosion``; see ``dilate``.
+    """Mask of the voxels at which the structuring element covers only set ones.
+
+    Parameters
+    ----------
+    mask
+        Boolean, over some of z, y, x, which make one volume, and any other dims.
+    radius
+        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
+        not be cubes.
+    size
+        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
+        by dim (1 for dims not named).
+    connectivity
+        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
+        also an edge (2), also a corner (3).
+    iterations
+        Number of times, 1 or more.
+    border
+        Value beyond the border of the array.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, of the same dims and coordinates.
+
+    Raises
+    ------
+    LabelError
+        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
+        option is out of range.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``scipy.ndimage.binary_erosion``.
 
     Examples
     --------
@@ -90,9 +132,8 @@ def erode(
     >>> lv.masks.erode(lv.as_stack(np.ones((1, 1, 4), bool)), size={"x": 3}).values
     array([[[False,  True,  True, False]]])
     """
-    return _reshaped(
-        binary.eroded, mask, radius, size, connectivity, iterations, border, 1, "erode"
-    )
+    element = _element("erode", mask, radius, size, connectivity)
+    return _apply("erode", binary.erosion, mask, element, iterations, border)
 
 
 @operation
@@ -105,7 +146,42 @@ def open(
     iterations: int = 1,
     border: bool = False,
 ) -> xr.DataArray:
-    """Flags without what is smaller than the element: eroded, then dilated; see ``dilate``.
+    """Mask without parts smaller than the structuring element: eroded, then dilated.
+
+    Parameters
+    ----------
+    mask
+        Boolean, over some of z, y, x, which make one volume, and any other dims.
+    radius
+        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
+        not be cubes.
+    size
+        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
+        by dim (1 for dims not named).
+    connectivity
+        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
+        also an edge (2), also a corner (3).
+    iterations
+        Number of times, 1 or more.
+    border
+        Value beyond the border of the array.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, of the same dims and coordinates.
+
+    Raises
+    ------
+    LabelError
+        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
+        option is out of range.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``scipy.ndimage.binary_opening``.
 
     Examples
     --------
@@ -114,7 +190,8 @@ def open(
     >>> lv.masks.open(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 0, 0, 1, 1, 1, 0]]])
     """
-    return _reshaped(binary.opened, mask, radius, size, connectivity, iterations, border, 2, "open")
+    element = _element("open", mask, radius, size, connectivity)
+    return _apply("open", binary.opening, mask, element, iterations, border)
 
 
 @operation
@@ -127,7 +204,42 @@ def close(
     iterations: int = 1,
     border: bool = False,
 ) -> xr.DataArray:
-    """Flags without gaps smaller than the element: dilated, then eroded; see ``dilate``.
+    """Mask without gaps smaller than the structuring element: dilated, then eroded.
+
+    Parameters
+    ----------
+    mask
+        Boolean, over some of z, y, x, which make one volume, and any other dims.
+    radius
+        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
+        not be cubes.
+    size
+        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
+        by dim (1 for dims not named).
+    connectivity
+        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
+        also an edge (2), also a corner (3).
+    iterations
+        Number of times, 1 or more.
+    border
+        Value beyond the border of the array.
+
+    Returns
+    -------
+    xarray.DataArray
+        Boolean, of the same dims and coordinates.
+
+    Raises
+    ------
+    LabelError
+        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
+        option is out of range.
+    OptionError
+        If an option has a wrong type.
+
+    References
+    ----------
+    ``scipy.ndimage.binary_closing``.
 
     Examples
     --------
@@ -136,115 +248,41 @@ def close(
     >>> lv.masks.close(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 1, 1, 1, 1, 1, 0, 0]]])
     """
-    return _reshaped(
-        binary.closed, mask, radius, size, connectivity, iterations, border, 2, "close"
-    )
-
-
-def _reshaped(
-    kernel: Callable[..., Any],
-    mask: xr.DataArray,
-    radius: float | None,
-    size: Size | None,
-    connectivity: int,
-    iterations: int,
-    border: bool,
-    steps: int,
-    title: str,
-) -> xr.DataArray:
-    """A kernel of morphology on every volume, with a halo for its ``steps``."""
-    dims = _volume(title, mask)
-    times = whole_number(title, "iterations", iterations)
-    element = _element(title, mask, dims, radius, size, connectivity)
-    depth = {
-        str(d): steps * times * (n // 2) for d, n in zip(mask.dims, element.shape, strict=True)
-    }
-    bound = partial(kernel, element=element, iterations=times, border=bool(border))
-    found = stencil(bound, mask, depth=depth, mode="clip", scratch=2.0 + steps, title=title)
-    found.attrs = {**with_units(mask, 0)}
-    return found
-
-
-def _volume(op: str, mask: xr.DataArray) -> tuple[str, ...]:
-    dims = spatial_dims(require_mask(f"{op}: mask", mask))
-    if not dims:
-        raise LabelError(f"a volume has some of the dims z, y, x, got {mask.dims}; rename them")
-    return dims
-
-
-def _element(
-    op: str,
-    mask: xr.DataArray,
-    dims: tuple[str, ...],
-    radius: float | None,
-    size: Size | None,
-    connectivity: int,
-) -> Array:
-    """The structuring element with the axes of the mask, of length 1 outside a volume."""
-    if radius is not None and size is not None:
-        raise LabelError(f"an element has a radius or a size, got {radius=} and {size=}")
-    own: Array
-    if radius is not None:
-        own = _ball(mask, dims, radius)
-    elif size is not None:
-        own = _box(op, mask, dims, size)
-    else:
-        own = _neighbours(op, dims, connectivity)
-    order = [dims.index(str(d)) for d in mask.dims if d in dims]
-    turned = own.transpose(order)
-    lengths = iter(turned.shape)
-    return turned.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
-
-
-def _ball(mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Any:
-    if not (isfinite(radius) and radius >= 0):
-        raise LabelError(f"radius is a number of 0 or more, got {radius!r}")
-    steps = [abs(spacing(mask, d)) for d in dims]
-    most = [mask.sizes[d] for d in dims]
-    reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, most, strict=True)]
-    return binary.ball(reach, steps, radius)
-
-
-def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Any:
-    sides = per_dim(size, dims, "size")
-    found = {d: whole_number(op, "size", n) for d, n in sides.items()}
-    if any(n % 2 == 0 for n in found.values()):
-        raise LabelError(f"size gives odd numbers of voxels along {dims}, got {size!r}")
-    # what is further away than the volume is long lies beyond the border from everywhere
-    return np.ones([min(found.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
-
-
-def _neighbours(op: str, dims: tuple[str, ...], connectivity: int) -> Any:
-    if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
-        raise LabelError(f"connectivity is 1, 2 or 3, got {connectivity!r}")
-    return connected_components.neighbours(len(dims), connectivity)
+    element = _element("close", mask, radius, size, connectivity)
+    return _apply("close", binary.closing, mask, element, iterations, border)
 
 
 @operation
 def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
-    """Connected flags of every volume numbered from 1, as ``scipy.ndimage.label``; 0 elsewhere.
+    """Connected components of every volume, numbered from 1 in the order of their first voxels.
 
-    Volumes are told apart: nothing is joined along k, and each begins at 1. A volume that fits a
-    task is labelled whole. A larger one is read twice: blocks are labelled apart, what touches
-    across their borders is joined, and the numbers are those of the whole volume, in the order of
-    the first voxel of each (z slowest).
+    Volumes are independent: each begins at 1. A volume that fits into a task is labelled whole, in
+    one read. A larger one is read twice: to label blocks and merge components across their faces,
+    and to write the numbers, which are those of the whole volume.
 
     Parameters
     ----------
     mask
-        Boolean; z, y and x as far as they are there make one volume.
+        Boolean, over some of z, y, x, which make one volume, and any other dims.
     connectivity
-        What touches: 1, voxels that share a face; 2, an edge too; 3, a corner too.
+        Voxels are connected if they share a face (1), also an edge (2), also a corner (3).
 
     Returns
     -------
     xarray.DataArray
-        int32 (int64 where a volume has 2**31 voxels or more), of the same dims and positions.
+        int32 (int64 if a volume has 2**31 voxels or more), 0 outside the mask, of the same dims
+        and coordinates.
 
     Raises
     ------
     LabelError
-        If the mask is not boolean or has no z, y or x, or ``connectivity`` is none of these.
+        If the mask is not boolean or has none of z, y, x, or ``connectivity`` is not 1, 2 or 3.
+    OptionError
+        If ``connectivity`` has a wrong type.
+
+    References
+    ----------
+    ``scipy.ndimage.label``.
 
     Examples
     --------
@@ -252,18 +290,93 @@ def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     >>> lv.masks.label(lv.as_stack(np.array([[[1, 1, 0, 1, 0]]]) > 0)).values
     array([[[1, 1, 0, 2, 0]]], dtype=int32)
     """
-    dims = _volume("label", mask)
-    touching = _neighbours("label", dims, connectivity)
-    voxels = int(np.prod([mask.sizes[d] for d in dims]))
-    dtype = np.dtype(np.int32 if voxels < 2**31 else np.int64)
+    dims = _volume_dims("label", mask)
+    structure = _neighbourhood("label", dims, connectivity)
+    dtype = np.dtype(np.int32 if prod(mask.sizes[d] for d in dims) < 2**31 else np.int64)
     kernels = ConnectedKernels(
-        whole=partial(connected_components.volumes, touching=touching, dtype=dtype),
-        inspect=partial(connected_components.look, touching=touching),
-        combine=partial(connected_components.join, touching=touching, dtype=dtype),
-        compute=partial(connected_components.numbered, touching=touching, dtype=dtype),
+        whole=partial(connected_components.label_volumes, structure=structure, dtype=dtype),
+        inspect=partial(connected_components.summarize_block, structure=structure),
+        combine=partial(connected_components.merge_components, structure=structure, dtype=dtype),
+        compute=partial(connected_components.relabel_block, structure=structure),
         dtype=dtype,
         scratch=4.0,
     )
-    found = connected_blockwise(kernels, mask, dims=dims, title="label")
-    found.attrs = {**with_units(mask, 0)}
-    return found
+    labels = connected_blockwise(kernels, mask, dims=dims, title="label")
+    labels.attrs = {**with_units(mask, 0)}
+    return labels
+
+
+def _apply(
+    op: str,
+    kernel: Callable[..., Any],
+    mask: xr.DataArray,
+    element: Array,
+    iterations: int,
+    border: bool,
+) -> xr.DataArray:
+    """Apply a kernel of morphology to every volume."""
+    times = whole_number(op, "iterations", iterations)
+    bound = partial(kernel, element=element, iterations=times, border=bool(border))
+    reach = (PASSES[op] * times * (n // 2) for n in element.shape)
+    depth = dict(zip(map(str, mask.dims), reach, strict=True))
+    result = stencil(bound, mask, depth=depth, mode="clip", scratch=2.0 + PASSES[op], title=op)
+    result.attrs = {**with_units(mask, 0)}
+    return result
+
+
+def _volume_dims(op: str, mask: xr.DataArray) -> tuple[str, ...]:
+    """Return the spatial dims of a mask; raise LabelError if it has none or is not boolean."""
+    dims = spatial_dims(require_mask(f"{op}: mask", mask))
+    if not dims:
+        raise LabelError(
+            f"{op}: mask must have some of the dims z, y, x, got {mask.dims}; rename them"
+        )
+    return dims
+
+
+def _element(
+    op: str,
+    mask: xr.DataArray,
+    radius: float | None,
+    size: Size | None,
+    connectivity: int,
+) -> Array:
+    """Return the structuring element with the axes of the mask, 1 long along other dims."""
+    dims = _volume_dims(op, mask)
+    if radius is not None and size is not None:
+        raise LabelError(
+            f"{op}: radius must be None if size is given, got {radius=} and {size=}; pass one"
+        )
+    element: Array
+    if radius is not None:
+        element = _ball(op, mask, dims, radius)
+    elif size is not None:
+        element = _box(op, mask, dims, size)
+    else:
+        element = _neighbourhood(op, dims, connectivity)
+    own_order = element.transpose([dims.index(str(d)) for d in mask.dims if d in dims])
+    lengths = iter(own_order.shape)
+    return own_order.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
+
+
+def _ball(op: str, mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Array:
+    if not (isfinite(radius) and radius >= 0):
+        raise LabelError(f"{op}: radius must be 0 or more, got {radius!r}; pass a length")
+    steps = [abs(spacing(mask, d)) for d in dims]
+    lengths = [mask.sizes[d] for d in dims]
+    reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, lengths, strict=True)]
+    return binary.ball(reach, steps, radius)
+
+
+def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:
+    sides = {d: whole_number(op, "size", n) for d, n in per_dim(size, dims, f"{op}: size").items()}
+    if any(n % 2 == 0 for n in sides.values()):
+        raise LabelError(f"{op}: size must be odd along {dims}, got {size!r}; add 1 to even ones")
+    # an element of twice the volume's length covers all of it from everywhere
+    return np.ones([min(sides.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
+
+
+def _neighbourhood(op: str, dims: tuple[str, ...], connectivity: int) -> Array:
+    if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
+        raise LabelError(f"{op}: connectivity must be 1, 2 or 3, got {connectivity!r}; pass 1")
+    return connected_components.neighbourhood(len(dims), connectivity)
