@@ -1,10 +1,10 @@
-"""A chain of operations on a volume larger than the memory allowed: read, filtered, written.
+"""A chain of operations on a volume larger than the memory limit: read, filtered, written.
 
     python bench/bench_chain.py [--side 1024] [--memory 1GiB] [--folder DIR]
 
-``vesselness(gaussian(volume))`` of a float32 volume in stored chunks of 128^3, two threads. Beside
-it what the parts cost alone: the kernels on one block in memory, and the volume read, encoded and
-written again. The peak is of a process of its own, beside the interpreter.
+``vesselness(gaussian(volume))`` of a float32 volume in stored chunks of 128^3, two threads,
+compared with the cost of its parts: the kernels on one block in memory, and reading, encoding and
+writing the volume. The peak is measured in a process of its own, without the interpreter.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BLOCK = 256
 
 
 def write(path: Path, side: int) -> None:
-    """Tubes and noise, in chunks of 128^3, compressed as zarr does by default."""
+    """Store tubes and noise in chunks of 128^3 with zarr's default compression."""
     if (path / "done").exists():
         return
     stored = zarr.create_array(

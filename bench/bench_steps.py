@@ -1,7 +1,7 @@
-"""Chains that refer to a step twice: n steps of s + 0.1 laplace(s), beside dask and scipy.
+"""Chains that refer to each step twice: n steps of s + 0.1 laplace(s), with dask and scipy.
 
-``python bench/bench_steps.py`` prints a table for bench/RESULTS.md. Every way is built and computed
-anew each time; dask takes its halo by ``map_overlap``, scipy has the whole stack in memory.
+``python bench/bench_steps.py`` prints a table for bench/RESULTS.md. Every way builds and computes
+its result again in each round; dask uses ``map_overlap``, scipy has the whole stack in memory.
 """
 
 import argparse
@@ -63,17 +63,18 @@ def main() -> None:
     print("| steps | way | seconds | time / lazyvol | tasks |\n| --- | --- | --- | --- | --- |")
     for n in options.steps:
         seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-        found: dict[str, tuple[Any, int]] = {}
+        results: dict[str, tuple[Any, int]] = {}
         for _ in range(options.rounds + 1):  # the first warms up
             for name, way in WAYS.items():
                 start = time.perf_counter()
-                found[name] = way(a, n)
+                results[name] = way(a, n)
                 seconds[name].append(time.perf_counter() - start)
-        ours = statistics.median(seconds["lazyvol"][1:])
+        lazyvol = statistics.median(seconds["lazyvol"][1:])
         for name, times in seconds.items():
-            np.testing.assert_allclose(found[name][0], found["lazyvol"][0], atol=1e-4)
+            np.testing.assert_allclose(results[name][0], results["lazyvol"][0], atol=1e-4)
             median = statistics.median(times[1:])
-            print(f"| {n} | {name} | {median:.3f} | {median / ours:.2f} | {found[name][1] or ''} |")
+            tasks = results[name][1] or ""
+            print(f"| {n} | {name} | {median:.3f} | {median / lazyvol:.2f} | {tasks} |")
 
 
 if __name__ == "__main__":

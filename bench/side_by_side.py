@@ -1,4 +1,4 @@
-"""Time several ways to one result in turn, and the memory of each in a process of its own."""
+"""Time several ways to one result in turn, and measure the memory of each in its own process."""
 
 import json
 import os
@@ -16,13 +16,13 @@ RUNS = 5
 
 
 def threads(work: Callable[[int], Any], count: int = 2) -> None:
-    """``work(0)`` ... ``work(count - 1)`` at once."""
+    """Run ``work(0)`` ... ``work(count - 1)`` in parallel."""
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(work, range(count)))
 
 
 def timed(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, float]:
-    """Median seconds of each way: one warm-up, then all in turn, so drift meets all alike."""
+    """Return the median seconds of each way, run in turn after a warm-up to share drift."""
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -31,23 +31,23 @@ def timed(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, float]:
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def resident() -> int:
-    """Bytes of memory this process holds now."""
+    """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm") as handle:
         return int(handle.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_of(way: Way) -> int:
-    """Most bytes this process gains while ``way`` runs, seen every 2 ms."""
-    before, most, done = resident(), 0, threading.Event()
+    """Return the peak growth of resident memory while ``way`` runs, sampled every 2 ms."""
+    before, peak, done = resident(), 0, threading.Event()
 
     def watch() -> None:
-        nonlocal most
+        nonlocal peak
         while not done.wait(0.002):
-            most = max(most, resident())
+            peak = max(peak, resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -56,20 +56,20 @@ def peak_of(way: Way) -> int:
     finally:
         done.set()
         watcher.join()
-    return most - before
+    return peak - before
 
 
 def peaks(script: str, names: list[str], *args: str) -> dict[str, int]:
-    """Peak memory of each way, run once in a fresh process as ``script --peak NAME``."""
-    found = {}
+    """Return the peak memory of each way, run once in a new process as ``script --peak NAME``."""
+    by_name = {}
     for name in names:
         command = [sys.executable, script, "--peak", name, *args]
         out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[name] = int(json.loads(out.splitlines()[-1]))
-    return found
+        by_name[name] = int(json.loads(out.splitlines()[-1]))
+    return by_name
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A markdown table."""
+    """Return a markdown table."""
     lines = ["| " + " | ".join(r) + " |" for r in [header, ["---"] * len(header), *rows]]
     return "\n".join(lines)

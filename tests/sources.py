@@ -1,4 +1,4 @@
-"""Sources that count what is read of them, and kernels the tests share."""
+"""Sources that record what is read from them, and kernels that several tests share."""
 
 import threading
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ import scipy.ndimage as ndi
 from lazyvol.plan import regions
 from lazyvol.plan.regions import Region
 
-#: what every counting source was asked for, by token: a source is copied with its tasks
+#: the regions read from every counting source, by token: tasks hold copies of a source
 READS: dict[str, list[Region]] = {}
 _LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Counting:
-    """A source in memory that notes every region read of it."""
+class CountingSource:
+    """A source in memory that records every region read from it."""
 
     values: np.ndarray
     chunks: tuple[int, ...]
@@ -46,8 +46,8 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Virtual:
-    """A source of ones of any size, one stored chunk to a volume; it holds nothing."""
+class OnesSource:
+    """A source of ones of any size, one stored chunk per volume; it holds no data."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] = np.dtype(np.float32)
@@ -58,7 +58,7 @@ class Virtual:
 
     @property
     def token(self) -> str:
-        return f"virtual-{self.shape}"
+        return f"ones-{self.shape}"
 
     def read(self, region: Region, out: np.ndarray | None = None) -> np.ndarray:
         return np.ones(regions.lengths(region), self.dtype)
@@ -71,12 +71,13 @@ class Virtual:
 
 
 def elements_read(token: str) -> int:
+    """Return the number of elements read from a counting source."""
     return sum(regions.size(r) for r in READS[token])
 
 
 def box_mean(block: np.ndarray, *, depth: tuple[int, ...]) -> np.ndarray:
-    """Mean of each neighbourhood of ``2 depth + 1``, on the interior of a grown block."""
-    found = block.astype(np.float64)
+    """Return the mean of each neighbourhood of ``2 depth + 1`` in the interior of a grown block."""
+    smooth = block.astype(np.float64)
     for axis, d in enumerate(depth):
-        found = ndi.uniform_filter1d(found, 2 * d + 1, axis, mode="nearest") if d else found
-    return found[tuple(slice(d, n - d) for d, n in zip(depth, block.shape, strict=True))]
+        smooth = ndi.uniform_filter1d(smooth, 2 * d + 1, axis, mode="nearest") if d else smooth
+    return smooth[tuple(slice(d, n - d) for d, n in zip(depth, block.shape, strict=True))]

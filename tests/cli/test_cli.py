@@ -36,7 +36,7 @@ from lazyvol.screening.run import FILES
 from lazyvol.summary import TIMES
 from tests.paths import DATA
 from tests.plan.clusters import status_of
-from tests.sources import Counting
+from tests.sources import CountingSource
 
 SHAPE = (10, 5, 7, 11)
 
@@ -390,7 +390,7 @@ def test_particles_with_nan_are_named(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-class Failing(Counting):
+class Failing(CountingSource):
     """A source that cannot be read."""
 
     def read(self, region, out=None):

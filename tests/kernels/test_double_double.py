@@ -12,12 +12,14 @@ from hypothesis.extra import numpy as hnp
 
 import lazyvol as lv
 from lazyvol.kernels.arrays import as_three_axes, read_only, strided_rows, trailing_size
-from tests.strategies import FEW, MORE, chunked, chunkings, cuts, labelled
+from tests.strategies import FEW, MORE, chunk_lengths, chunked, chunkings, labelled
 
 RNG = np.random.default_rng(23)
 #: many particles of few voxels
 SHAPE = (97, 2, 3, 5)
-GRIDS = st.tuples(cuts(97, 8), cuts(2, 1), cuts(3, 2), cuts(5, 2))
+GRIDS = st.tuples(
+    chunk_lengths(97, 8), chunk_lengths(2, 1), chunk_lengths(3, 2), chunk_lengths(5, 2)
+)
 
 
 def decades(shape: tuple[int, ...]) -> np.ndarray:

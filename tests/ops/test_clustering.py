@@ -22,7 +22,7 @@ from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.reductions import partition
 from tests.paths import DATA, ROOT
 from tests.rows.clustering import decomposition
-from tests.sources import READS, Virtual, elements_read
+from tests.sources import READS, OnesSource, elements_read
 from tests.strategies import MORE, chunkings, labelled, masks, stored, values
 
 C = lv.clustering
@@ -227,7 +227,7 @@ def test_a_slice_of_the_matrix_and_its_tasks():
 
 
 def test_5000_volumes_of_64_fit_a_gibibyte():
-    source = Virtual((5000, 64, 64, 64))
+    source = OnesSource((5000, 64, 64, 64))
     grid = tuple(
         regions.uniform_chunks(n, c) for n, c in zip(source.shape, source.chunks, strict=True)
     )

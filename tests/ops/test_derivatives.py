@@ -154,15 +154,15 @@ def test_nan_spreads_no_further_than_the_derivatives_reach(op, sigma):
     options = {"c": 1.0} if op is lv.derivatives.vesselness else {}
     clean = op(lv.as_stack(a), sigma=sigma, **options)
     a[10, 10, 10] = np.nan
-    holed = op(lv.as_stack(a), sigma=sigma, **options)
+    arrays_with_nan = op(lv.as_stack(a), sigma=sigma, **options)
     reach = 4 if sigma else 2
     near = np.zeros(a.shape, bool)
     near[(slice(10 - reach, 11 + reach),) * 3] = True
-    new = holed.dims[3:]
-    changed = np.isnan(holed).any(new)
+    new = arrays_with_nan.dims[3:]
+    changed = np.isnan(arrays_with_nan).any(new)
     assert changed.values.any()
     assert not changed.values[~near].any()
-    xr.testing.assert_equal(holed.where(~changed), clean.where(~changed))
+    xr.testing.assert_equal(arrays_with_nan.where(~changed), clean.where(~changed))
 
 
 def test_nan_is_left_out_of_the_largest_norm():

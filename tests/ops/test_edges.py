@@ -24,9 +24,9 @@ from tests.strategies import (
     FEW,
     MORE,
     SHAPE,
+    arrays_with_nan,
     chunked,
     chunkings,
-    holed,
     labelled,
     masks,
     values,
@@ -73,7 +73,7 @@ def statistic(name: str) -> Callable[..., xr.DataArray]:
 # NaN and masks ---------------------------------------------------------------------------------
 
 
-@given(holed(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
+@given(arrays_with_nan(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_nan_is_left_out_on_request(array, grid, dim, name):
     found = statistic(name)(chunked(array, grid), dim, skipna=True)
@@ -81,7 +81,7 @@ def test_nan_is_left_out_on_request(array, grid, dim, name):
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-5)
 
 
-@given(holed(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
+@given(arrays_with_nan(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_nan_counts_by_default(array, grid, dim, name):
     options = {"skipna": False} if name == "count" else {}
@@ -92,7 +92,7 @@ def test_nan_counts_by_default(array, grid, dim, name):
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-4)
 
 
-@given(holed(), masks(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
+@given(arrays_with_nan(), masks(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_masked_voxels_do_not_count(array, mask, grid, dim, name):
     found = statistic(name)(chunked(array, grid), dim, mask=mask, skipna=True)
@@ -122,7 +122,7 @@ def test_integers_under_a_mask(mask, grid, name):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-@given(holed(), masks(), chunkings())
+@given(arrays_with_nan(), masks(), chunkings())
 @MORE
 def test_intensities_leave_nan_out_and_where_it_is(array, mask, grid):
     a = inside(array, mask)

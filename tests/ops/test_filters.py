@@ -155,9 +155,9 @@ def reach_of(name: str) -> np.ndarray:
 def test_nan_and_infinities_stay_in_their_windows(name, value):
     ours, _ = PAIRS[name]
     array = values("float64", SPACE)
-    holed = array.copy()
-    holed[HOLE] = value
-    result = ours(chunked(holed, (3, 4, 5, 15))).values
+    arrays_with_nan = array.copy()
+    arrays_with_nan[HOLE] = value
+    result = ours(chunked(arrays_with_nan, (3, 4, 5, 15))).values
     plain = ours(labelled(array)).values
     affected = reach_of(name)
     close(result[~affected], plain[~affected])

@@ -17,7 +17,17 @@ from lazyvol.kernels.intensity.equalize import gaussian
 from tests.cases import UNIT, VOXEL
 from tests.paths import DATA
 from tests.sources import READS, elements_read
-from tests.strategies import MORE, SHAPE, chunked, chunkings, holed, labelled, masks, stored, values
+from tests.strategies import (
+    MORE,
+    SHAPE,
+    arrays_with_nan,
+    chunked,
+    chunkings,
+    labelled,
+    masks,
+    stored,
+    values,
+)
 
 INTENSITY = lv.intensity
 PER = st.sampled_from(["stack", "particle"])
@@ -46,7 +56,7 @@ def equalised(a: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return equalize_hist(np.where(valid, a, a[valid][0]), 32, valid)
 
 
-@given(holed(), masks(), chunkings(), PER)
+@given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_a_stretch_counts_what_is_valid(array, mask, grid, per):
     found = INTENSITY.gaussian_stretch(chunked(array, grid), per=per, mask=mask)
@@ -54,7 +64,7 @@ def test_a_stretch_counts_what_is_valid(array, mask, grid, per):
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
 
 
-@given(holed(), masks(), chunkings(), PER)
+@given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_equalising_counts_what_is_valid(array, mask, grid, per):
     found = INTENSITY.equalise(chunked(array, grid), bins=32, per=per, mask=mask)
@@ -62,7 +72,7 @@ def test_equalising_counts_what_is_valid(array, mask, grid, per):
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
 
 
-@given(holed(), masks(), chunkings(), PER)
+@given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_levels_are_between_percentiles_of_what_is_valid(array, mask, grid, per):
     found = INTENSITY.display(chunked(array, grid), percentiles=(10, 80), per=per, mask=mask)

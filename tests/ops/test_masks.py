@@ -24,7 +24,7 @@ from lazyvol.plan import connected_blocks, regions
 from lazyvol.plan import ragged as plan_ragged
 from lazyvol.plan.graph.lazy_array import source_array
 from tests.paths import DATA, ROOT
-from tests.sources import READS, Counting, elements_read
+from tests.sources import READS, CountingSource, elements_read
 from tests.strategies import MORE, SHAPE, chunkings, masks, values
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the checkout")
@@ -51,7 +51,7 @@ def sample(dtype: str = "float32") -> tuple[np.ndarray, np.ndarray]:
 def opened(token: str, array: np.ndarray, chunks: tuple[int, ...], dims) -> xr.DataArray:
     READS.pop(token, None)
     grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(array.shape, chunks, strict=True))
-    return xr.DataArray(source_array(Counting(array, chunks, token), grid), dims=dims)
+    return xr.DataArray(source_array(CountingSource(array, chunks, token), grid), dims=dims)
 
 
 # ragged ----------------------------------------------------------------------------------------
@@ -509,9 +509,11 @@ def test_otsu_of_odd_volumes(per):
 
     assert not result(np.full((2, 3, 4), 7.5)).any()
     assert not result(np.full((2, 3, 4), np.nan)).any()
-    holed = np.where(A[0] > 3, np.nan, A[0])
-    expected = holed > threshold_otsu(holed[np.isfinite(holed)].astype(float))
-    np.testing.assert_array_equal(result(holed), expected)
+    arrays_with_nan = np.where(A[0] > 3, np.nan, A[0])
+    expected = arrays_with_nan > threshold_otsu(
+        arrays_with_nan[np.isfinite(arrays_with_nan)].astype(float)
+    )
+    np.testing.assert_array_equal(result(arrays_with_nan), expected)
     assert not lv.masks.threshold(lv.as_stack(A.astype(int)), np.nan).any()
 
 

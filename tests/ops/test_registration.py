@@ -15,7 +15,7 @@ from lazyvol.kernels.geometry import rotation_grids, splines
 from lazyvol.plan.graph.lazy_array import source_array
 from tests.cases import VOLUME, VOXEL
 from tests.rows.registration import turned
-from tests.sources import READS, Counting, elements_read
+from tests.sources import READS, CountingSource, elements_read
 from tests.strategies import chunked, labelled, values
 
 REGISTRATION = lv.registration
@@ -137,7 +137,7 @@ def test_a_constant_particle_has_no_shift_and_becomes_nothing():
 def test_shifts_that_are_found_are_applied_in_one_graph_and_found_once():
     still, made, true = noisy_copies(6, 0.05)
     token = "shifted"
-    source = Counting(made, (2, *still.shape), token)
+    source = CountingSource(made, (2, *still.shape), token)
     stack = labelled(source_array(source, ((2, 2, 2), *((n,) for n in still.shape))))
     with dask.config.set(scheduler=refuse):
         found = REGISTRATION.shifts(stack, labelled(still[None])[0])

@@ -15,7 +15,7 @@ from lazyvol.kernels.registration import rotational_correlation
 from lazyvol.plan.graph.lazy_array import source_array
 from tests.cases import UNIT
 from tests.paths import DATA
-from tests.sources import READS, Counting, elements_read
+from tests.sources import READS, CountingSource, elements_read
 from tests.strategies import FEW, chunked, chunkings, values
 
 REGISTRATION = lv.registration
@@ -165,7 +165,7 @@ def test_the_average_of_an_alignment_is_that_of_its_poses(aligned):
 def test_each_round_reads_every_particle_once():
     made, _, _ = posed(6, 0.5, shape=(12, 12, 12))
     token = "aligned"
-    source = Counting(made, (2, 6, 12, 12), token)
+    source = CountingSource(made, (2, 6, 12, 12), token)
     stack = lv.as_stack(source_array(source, ((2, 2, 2), (6, 6), (12,), (12,))))
     found = REGISTRATION.align(
         stack, stack.isel(k=0).compute(), 60.0, finest=20.0, resolution=4.0, iterations=2

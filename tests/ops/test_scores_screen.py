@@ -21,7 +21,7 @@ from lazyvol.kernels.geometry import solids
 from lazyvol.kernels.screening import screen as kernel
 from lazyvol.plan.graph.lazy_array import source_array
 from tests.paths import DATA, ROOT
-from tests.sources import Counting, elements_read
+from tests.sources import CountingSource, elements_read
 from tests.strategies import FEW, chunked, chunkings
 
 BOX = (18, 17, 19)
@@ -293,7 +293,7 @@ def test_results_do_not_depend_on_chunks(grid):
 
 def test_the_stack_is_read_twice_and_hypotheses_are_compared_once(monkeypatch):
     x = small()
-    source = Counting(x, (2, 11, 7, 13), "screened")
+    source = CountingSource(x, (2, 11, 7, 13), "screened")
     stack = lv.as_stack(source_array(source, ((2,) * 13, (11,), (7,), (13,))))
     calls = []
     run_rounds = kernel._run_rounds

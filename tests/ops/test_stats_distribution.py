@@ -19,7 +19,7 @@ from lazyvol.plan.budget import limited
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.reductions import partition
 from tests.oracles import DTYPES, UNIT, VOLUME, VOXEL
-from tests.sources import Virtual
+from tests.sources import OnesSource
 from tests.strategies import MORE, chunked, chunkings, labelled, masks, stored
 
 #: small, for every element is checked on its own
@@ -207,7 +207,7 @@ def test_several_quantiles_are_the_last_dim_with_a_coordinate():
 
 
 def virtual(n: int, side: int = 48, dtype: type = np.float32) -> xr.DataArray:
-    source = Virtual((n, side, side, side), np.dtype(dtype))
+    source = OnesSource((n, side, side, side), np.dtype(dtype))
     return lv.as_stack(source_array(source, ((1,) * n, (side,), (side,), (side,))))
 
 

@@ -18,7 +18,7 @@ from lazyvol.plan.graph.lazy_array import source_array
 from tests.oracles import VOXEL
 from tests.paths import DATA
 from tests.rows.synthetic import displacement, seen, warped, white
-from tests.sources import READS, Counting, elements_read
+from tests.sources import READS, CountingSource, elements_read
 from tests.strategies import MORE, SHAPE, chunked, chunkings, values
 
 #: of what takes long
@@ -251,7 +251,7 @@ def test_a_block_takes_one_task_and_its_own_halo():
     READS["elastic"] = []
     array = np.random.default_rng(0).normal(size=(3, 40, 50, 60)).astype("f4")
     grid = ((1,) * 3, (40,), (50,), (60,))
-    source = source_array(Counting(array, (1, 40, 50, 60), "elastic"), grid)
+    source = source_array(CountingSource(array, (1, 40, 50, 60), "elastic"), grid)
     found = synthetic.elastic(lv.as_stack(source), 20.0, 4.0, seed=1)
     assert not READS["elastic"]
     graph = dict(dask.optimize(found.data)[0].dask)
@@ -298,7 +298,7 @@ def test_em_sections_lose_their_likeness_with_depth_and_by_deformation():
 def test_a_profile_reads_the_data_once_and_the_reference_once():
     array = np.random.default_rng(0).normal(size=(20, 30, 40)).astype("f4")
     READS["profile"] = []
-    source = source_array(Counting(array, (5, 30, 40), "profile"), ((5,) * 4, (30,), (40,)))
+    source = source_array(CountingSource(array, (5, 30, 40), "profile"), ((5,) * 4, (30,), (40,)))
     found = lv.scores.profile(lv.as_stack(source), "last", transform="flip_y", noise=1.0)
     assert not READS["profile"]
     found.compute()

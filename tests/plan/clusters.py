@@ -1,4 +1,4 @@
-"""What the tests ask of a cluster."""
+"""Queries of a cluster that tests share."""
 
 from http.client import HTTPConnection
 
@@ -6,7 +6,7 @@ from distributed import Client
 
 
 def status_of(client: Client, path: str) -> int:
-    """HTTP status of a page of the scheduler."""
+    """Return the HTTP status of a page of the scheduler."""
     port = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.http_server.port)
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:

@@ -1,9 +1,9 @@
-"""Peak memory of every row of the table, in a process of its own.
+"""Measure the peak memory of every row of the table, in one process.
 
 ``python -m tests.plan.memory_of_rows [NAMES]``
 
-Prints, as JSON, for each row the bytes that computing it took beside compiled kernels, and the
-bytes its plan said. Linux only: it resets and reads the kernel's own mark of the highest memory.
+Prints, as JSON, for each row the bytes that its computation used, and the bytes of its plan, both
+without compiled kernels. Linux only: it resets and reads the kernel's high-water mark.
 """
 
 import ctypes
@@ -21,56 +21,58 @@ from tests.cases import UNIT, VOXEL
 from tests.oracles import ORACLES
 
 SMALL = (3, 12, 13, 14)
-#: 62 MiB of float32 in one block: large beside what every run needs anyway
+#: 62 MiB of float32 in one block: large compared with the overhead of every run
 LARGE = (32, 80, 79, 81)
 
 
 def stack_of(shape: tuple[int, ...]) -> xr.DataArray:
-    """Noise that is made, not held."""
+    """Return generated noise; it takes no memory before it is computed."""
     made = lv.synthetic.noise(shape, seed=1)
     return lv.as_stack(made.data, voxel_size=VOXEL, unit=UNIT)
 
 
 def status(name: str) -> int:
-    """Bytes of one line of this process's status."""
+    """Return one line of this process's status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return 1024 * int(line.split()[1])
     raise KeyError(name)
 
 
-def peak_of(found: xr.DataArray | xr.Dataset) -> int:
-    """Most bytes that making ``found`` takes beside what this process holds; dask.compute would
-    copy a lone block once more."""
+def peak_of(result: xr.DataArray | xr.Dataset) -> int:
+    """Return the additional bytes that computing ``result`` takes at its peak.
+
+    (dask.compute would copy a lone block once more.)
+    """
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest memory starts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = status("VmRSS")
-    dask.persist(found, scheduler="synchronous")
+    dask.persist(result, scheduler="synchronous")
     return status("VmHWM") - before
 
 
-def least_peak(found: xr.DataArray | xr.Dataset, enough: int) -> int:
-    """Least of up to three measured peaks; the first that is no more than ``enough`` will do."""
-    least = peak_of(found)
+def smallest_peak(result: xr.DataArray | xr.Dataset, planned: int) -> int:
+    """Return the first of up to three measured peaks that is within the plan, or the smallest."""
+    least = peak_of(result)
     for _ in range(2):
-        if least > enough:
+        if least > planned:
             gc.collect()
-            least = min(least, peak_of(found))
+            least = min(least, peak_of(result))
     return least
 
 
 def main(names: list[str]) -> None:
-    found = {}
+    peaks = {}
     with lv.limited(None, workers=1):
         for name, case in ORACLES.items():
             if names and not any(name.startswith(n) for n in names):
                 continue
             dask.compute(case.op(stack_of(SMALL)), scheduler="synchronous")
-            made = case.op(stack_of(LARGE))
-            told = lv.explain(made, workers=1).peak_bytes - RUN_OVERHEAD
-            # garbage in cycles goes when Python pleases: the least of some runs is the result's
-            found[name] = (least_peak(made, told), told)
-    print(json.dumps(found))
+            result = case.op(stack_of(LARGE))
+            planned = lv.explain(result, workers=1).peak_bytes - RUN_OVERHEAD
+            # garbage in cycles is freed at any time, so the smallest of a few runs counts
+            peaks[name] = (smallest_peak(result, planned), planned)
+    print(json.dumps(peaks))
 
 
 if __name__ == "__main__":

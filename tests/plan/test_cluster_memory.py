@@ -1,4 +1,4 @@
-"""A cluster's memory is a budget: what is built on it fits its processes."""
+"""The memory of a cluster is the default budget, and its workers stay within it."""
 
 from pathlib import Path
 
@@ -17,8 +17,8 @@ MEBI = 2**20
 
 @pytest.fixture(scope="module")
 def client():
-    with connect(workers=2, threads=1, memory=2 * 420 * MEBI) as made:
-        yield made
+    with connect(workers=2, threads=1, memory=2 * 420 * MEBI) as client:
+        yield client
 
 
 def test_the_limit_of_its_processes_is_the_budget(client):
@@ -28,20 +28,20 @@ def test_the_limit_of_its_processes_is_the_budget(client):
     assert budget.per_task == budget.per_process - RUN_OVERHEAD
 
 
-def test_a_stack_larger_than_the_cluster_is_folded_without_loss(client, tmp_path):
-    """Every worker lives through it, and none reaches its limit."""
+def test_a_stack_larger_than_the_cluster_is_folded(client, tmp_path):
+    """No worker is restarted, and none reaches its limit."""
     values = np.random.default_rng(0).normal(size=(160, 64, 128, 128)).astype(np.float32)
     lv.save(lv.as_stack(values), tmp_path / "large.zarr")
     pids = set(client.run(lambda: psutil.Process().pid).values())
-    found = lv.stats.var(lv.open(tmp_path / "large.zarr")).compute()
-    np.testing.assert_allclose(found, values.var(0, np.float64), rtol=1e-6)
+    result = lv.stats.var(lv.open(tmp_path / "large.zarr")).compute()
+    np.testing.assert_allclose(result, values.var(0, np.float64), rtol=1e-6)
     assert set(client.run(lambda: psutil.Process().pid).values()) == pids
     peaks = client.run(_peak)
     assert max(peaks.values()) < 0.95 * 420 * MEBI
 
 
 def _peak() -> int:
-    """Largest resident memory that this process has had, in bytes (not that of its parent)."""
+    """Return the peak resident memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 

@@ -1,4 +1,4 @@
-"""Evaluation: every step once, over the hull of what is asked of it, freed after its last use."""
+"""Evaluation: every step runs once, over the hull of the required regions; values are freed."""
 
 import multiprocessing
 import os
@@ -33,7 +33,7 @@ CALLS: list[int] = []
 
 
 def backings() -> dict[str, xr.DataArray]:
-    """A store, and someone's graph of whole volumes and of smaller blocks."""
+    """Return a store, and foreign graphs of whole volumes and of smaller blocks."""
     return {
         "stored": stored(A, (1, 16, 16, 16)),
         "volumes": labelled(da.from_array(A, chunks=(1, 16, 16, 16))),
@@ -48,7 +48,7 @@ def counted(block: np.ndarray) -> np.ndarray:
 
 
 def diffused(s: xr.DataArray, n: int) -> xr.DataArray:
-    """n steps, each of which reads its parent twice."""
+    """Apply n steps that each need their parent twice."""
     for _ in range(n):
         smooth = stencil(counted, s, depth=dict.fromkeys("zyx", 1), dtype=np.dtype("f8"))
         s = s + 0.1 * (smooth - s)
@@ -56,21 +56,21 @@ def diffused(s: xr.DataArray, n: int) -> xr.DataArray:
 
 
 def by_scipy(n: int) -> np.ndarray:
-    found = A.astype("f8")
+    result = A.astype("f8")
     for _ in range(n):
-        found = found + 0.1 * (ndi.uniform_filter(found, (1, 3, 3, 3)) - found)
-    return found
+        result = result + 0.1 * (ndi.uniform_filter(result, (1, 3, 3, 3)) - result)
+    return result
 
 
 @pytest.mark.parametrize("backing", ["stored", "volumes", "blocks", "computed"])
-def test_steps_that_refer_to_a_parent_twice_are_made_once(backing):
+def test_steps_that_refer_to_a_parent_twice_run_once(backing):
     stack = backings()[backing]
     lazy = diffused(stack, 14)
     CALLS.clear()
     with dask.config.set(scheduler="synchronous"):
-        found = lazy.values
+        result = lazy.values
     assert len(CALLS) == 14 * lazy.data.npartitions
-    np.testing.assert_allclose(found, by_scipy(14), atol=1e-6)
+    np.testing.assert_allclose(result, by_scipy(14), atol=1e-6)
 
 
 def test_a_thousand_steps_run(tmp_path):
@@ -90,7 +90,7 @@ def test_a_thousand_steps_run(tmp_path):
     assert lv.explain(s).tasks == 1
 
 
-def test_a_chain_holds_no_more_than_its_plan_says():
+def test_a_chain_takes_no_more_memory_than_planned():
     array = values("float64", (1, 64, 64, 64))
     s = stored(array, (1, 64, 64, 64))
     for _ in range(12):
@@ -105,7 +105,7 @@ def test_a_chain_holds_no_more_than_its_plan_says():
     assert measured <= planned <= 8 * array.nbytes
 
 
-def test_regions_far_apart_are_not_joined():
+def test_distant_regions_are_not_merged():
     stack = stored(values("float32", (40, 5, 6, 7)), (1, 5, 6, 7))
     smooth = lv.filters.gaussian(stack, 2.0)
     token = "stored-float32-(40, 5, 6, 7)-(1, 5, 6, 7)"
@@ -115,14 +115,14 @@ def test_regions_far_apart_are_not_joined():
     assert elements_read(token) == 2 * 5 * 6 * 7
 
 
-def test_what_is_read_twice_in_a_step_is_read_once():
+def test_data_needed_twice_in_a_step_are_read_once():
     stack = backings()["stored"]
     READS[TOKEN].clear()
     (lv.filters.uniform(stack, 5) - stack * 2 + stack.isel(k=[0, 1])).compute()
     assert elements_read(TOKEN) == A.size
 
 
-def test_two_results_of_one_parent_are_made_of_it_once():
+def test_two_results_of_one_parent_compute_it_once():
     stack = stored(A, (1, 16, 16, 16))
     once = stencil(counted, stack, depth=dict.fromkeys("zyx", 1), dtype=np.dtype("f8"))
     CALLS.clear()
@@ -135,20 +135,20 @@ def test_two_results_of_one_parent_are_made_of_it_once():
 def test_foreign_blocks_are_found_without_a_scan():
     many = da.random.default_rng(0).normal(size=(600, 6), chunks=(1, 6))
     stack = lv.as_stack(many, dims=("k", "x"))
-    found = lv.stats.quantile(stack, 0.5)
-    np.testing.assert_allclose(found.values, np.median(stack.values, 0), rtol=1e-12)
+    result = lv.stats.quantile(stack, 0.5)
+    np.testing.assert_allclose(result.values, np.median(stack.values, 0), rtol=1e-12)
     leaf = next(leaf for leaf in leaves(recipe_of(many)) if isinstance(leaf, Foreign))
     program = program_of(leaf)
     assert len(program.foreign_blocks((slice(3, 5), slice(0, 6)))) == 2
 
 
-def test_broadcast_axes_of_length_one_may_be_asked_for_nothing():
+def test_empty_selections_of_broadcast_axes():
     stack = stored(values("float32", (4, 1, 6, 7)), (1, 1, 6, 7))
     for lazy in (stack * 2, lv.filters.gaussian(stack, 1.0), lv.stats.mean(stack)):
         for empty in ({"z": slice(0, 0)}, {"z": []}, {"x": slice(2, 2)}):
-            found = lazy.isel(empty)
-            assert found.compute().shape == found.shape
-            assert lv.filters.uniform(found, {"x": 3}).compute().size == 0
+            result = lazy.isel(empty)
+            assert result.compute().shape == result.shape
+            assert lv.filters.uniform(result, {"x": 3}).compute().size == 0
 
 
 def test_unknown_chunk_sizes_are_refused():
@@ -160,7 +160,7 @@ def test_unknown_chunk_sizes_are_refused():
 # plans -----------------------------------------------------------------------------------------
 
 
-def test_plans_tell_the_halo_and_the_step_to_save():
+def test_plans_name_the_halo_and_the_step_to_save():
     stack = stored(np.zeros((2, 64, 64, 64), np.float32), (1, 16, 16, 16))
     s = stack
     for _ in range(14):
@@ -168,8 +168,8 @@ def test_plans_tell_the_halo_and_the_step_to_save():
     plan = lv.explain(s)
     halo = plan.rows[-1].halo
     assert (halo.steps, halo.reach) == (14, 14)
-    made = np.mean([(16 + 2 * n) ** 3 / 16**3 for n in range(15)])
-    assert 0.8 * made < halo.redundancy < 1.5 * made
+    expected = np.mean([(16 + 2 * n) ** 3 / 16**3 for n in range(15)])
+    assert 0.8 * expected < halo.redundancy < 1.5 * expected
     assert 4 <= halo.save_step <= 10
     assert halo.redundancy_if_saved < halo.redundancy / 2
     assert "halo of 14 voxels after 14 steps" in str(plan)
@@ -194,7 +194,7 @@ def note_thread(block: np.ndarray, *, seen: set[int]) -> np.ndarray:
     return block
 
 
-def test_one_thread_is_asked_for_and_used_for_arrays_in_memory():
+def test_one_thread_is_used_for_arrays_in_memory_if_asked_for():
     stack = lv.as_stack(np.zeros((64, 16, 64, 64), np.float32))
     seen: set[int] = set()
     with dask.config.set(scheduler="synchronous"):
@@ -226,7 +226,7 @@ def test_kernels_compile_where_no_folder_is_writable(tmp_path):
         "print(float(lv.stats.var(lv.as_stack(np.arange(4.0)[:, None, None, None])).item()),"
         " sum('NUMBA_CACHE_DIR' in str(g.message) for g in got))"
     )
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.getcwd()
     )
-    assert found.stdout.split() == ["1.25", "1"]
+    assert result.stdout.split() == ["1.25", "1"]

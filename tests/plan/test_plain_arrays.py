@@ -1,4 +1,4 @@
-"""Stacks hold plain dask arrays: what xarray and dask make of them is what an operation sees."""
+"""Stacks hold plain dask arrays: operations work on whatever xarray and dask derive from them."""
 
 import operator
 
@@ -25,7 +25,7 @@ WEIGHTS = np.linspace(0.5, 2.0, len(A))
 
 
 def twin(array: xr.DataArray, data: np.ndarray, *dims: str) -> xr.DataArray:
-    """An operand with the labels of a stack."""
+    """Return an operand with the labels of a stack."""
     return xr.DataArray(data, {d: array[d] for d in dims if d in array.coords}, dims)
 
 
@@ -33,7 +33,7 @@ def weights(s: xr.DataArray) -> xr.DataArray:
     return twin(s, WEIGHTS, "k")
 
 
-#: everyday expressions; each is evaluated on numpy and on lazy stacks
+#: common expressions; each is evaluated on numpy and on lazy stacks
 EXPRESSIONS = {
     "plus": lambda s: s + 1,
     "minus from": lambda s: 1.5 - s,
@@ -139,7 +139,7 @@ EXPRESSIONS = {
 
 
 def synthetic() -> xr.DataArray:
-    """Generated noise, labelled as the others are."""
+    """Return generated noise with the labels of the other stacks."""
     noise = lv.synthetic.noise(labelled(A), seed=4)
     return labelled(noise.data.rechunk((3, 5, 11, 13)))
 
@@ -152,45 +152,46 @@ BACKINGS = {
 ROWS = pytest.mark.parametrize("name", EXPRESSIONS)
 
 
-def near(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.dtype == expected.dtype
+def near(result: np.ndarray, expected: np.ndarray) -> None:
+    assert result.dtype == expected.dtype
     np.testing.assert_allclose(
-        found.astype(np.float64), expected.astype(np.float64), rtol=2e-5, atol=2e-5
+        result.astype(np.float64), expected.astype(np.float64), rtol=2e-5, atol=2e-5
     )
 
 
 def of_three(a: np.ndarray) -> np.ndarray:
-    """Mean of every value and its two neighbours along the last axis, reflected at its ends."""
+    """Return means of every value and its neighbours along the last axis, reflected at the ends."""
     wide = np.pad(a.astype("f8"), [(0, 0)] * (a.ndim - 1) + [(1, 1)], mode="symmetric")
     return (wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]) / 3
 
 
 @ROWS
 @pytest.mark.parametrize("backing", BACKINGS)
-def test_expressions_are_what_numpy_makes_of_them(name, backing, tmp_path):
+def test_expressions_have_the_values_of_numpy(name, backing, tmp_path):
     stack = BACKINGS[backing]()
     plain = EXPRESSIONS[name](stack.compute())
     with dask.config.set(scheduler="synchronous"):
-        found = EXPRESSIONS[name](stack)
-        assert type(found.data) in (da.Array, np.ndarray)
-        near(found.values, plain.values)
-        mean = lv.stats.mean(found.astype("f8"), None)
+        result = EXPRESSIONS[name](stack)
+        assert type(result.data) in (da.Array, np.ndarray)
+        near(result.values, plain.values)
+        mean = lv.stats.mean(result.astype("f8"), None)
         near(mean.values, np.asarray(plain.values.astype("f8").mean()))
-        smooth = lv.filters.uniform(found.astype("f8"), {str(found.dims[-1]): 3})
+        smooth = lv.filters.uniform(result.astype("f8"), {str(result.dims[-1]): 3})
         near(smooth.values, of_three(plain.values))
         lv.save(
-            found.drop_vars([c for c in found.coords if c not in found.dims]), tmp_path / "a.zarr"
+            result.drop_vars([c for c in result.coords if c not in result.dims]),
+            tmp_path / "a.zarr",
         )
     with dask.config.set(scheduler="threads", num_workers=2):
         near(lv.open(tmp_path / "a.zarr").values, plain.values)
-        near(found.values, plain.values)
+        near(result.values, plain.values)
 
 
-def test_there_are_expressions_enough():
+def test_many_expressions_are_tested():
     assert len(EXPRESSIONS) >= 80
 
 
-#: expressions whose regions are read through: a plane of the result needs a plane of the store
+#: expressions that are read as recipes: a plane of the result needs a plane of the store
 THIN = (
     "plus", "times itself", "compare twice", "where else", "fillna", "clip", "astype", "transpose",
     "slice", "list", "flip", "steps", "minus our mean", "times weights", "minus the first",
@@ -200,13 +201,13 @@ THIN = (
 @pytest.mark.parametrize("name", THIN)
 def test_expressions_stay_lazy_by_region(name):
     stack = stored(A, (2, 5, 6, 13))
-    found = EXPRESSIONS[name](stack)
+    result = EXPRESSIONS[name](stack)
     assert not any(
         isinstance(leaf, Foreign) and not is_in_memory(leaf) and "lazyvol" not in leaf.name
-        for leaf in leaves(as_lazy_array(found.data).recipe)
+        for leaf in leaves(as_lazy_array(result.data).recipe)
     )
     token = f"stored-{A.dtype}-{A.shape}-{(2, 5, 6, 13)}"
-    plane = found.isel(z=1).copy()
+    plane = result.isel(z=1).copy()
     dask.compute(lv.stats.mean(stack))
     READS[token].clear()
     plane.compute()
@@ -253,7 +254,7 @@ def replace_data(s: xr.DataArray) -> None:
 @pytest.mark.parametrize(
     "change", [set_item, set_loc, set_where, set_slice, add_out, add_in_place, replace_data]
 )
-def test_what_is_assigned_is_seen(change, backing, tmp_path):
+def test_assignments_take_effect(change, backing, tmp_path):
     if backing == "masks":
         stack = lv.masks.apply(stored(A, (2, 5, 6, 13)), lv.as_stack(A[0] > 0).assign_coords(
             {d: stored(A, (2, 5, 6, 13))[d] for d in "zyx"}), 0.25)  # fmt: skip
@@ -280,7 +281,7 @@ def twice(block: xr.DataArray) -> xr.DataArray:
 
 
 def mixed() -> xr.Dataset:
-    """A lazy result beside someone's dask variable and a numpy one."""
+    """Return lazy results, a foreign dask variable and a numpy one."""
     stack = stored(A, (2, 5, 6, 13))
     described = lv.stats.describe(stack)
     return described.assign(
@@ -308,18 +309,18 @@ def mixed() -> xr.Dataset:
     ],
 )
 def test_data_sets_mix_lazy_results_with_any_dask_array(use):
-    found = use(mixed())
-    assert set(found) >= {"ours", "theirs"}
-    factor = 1 if "var" in found else 2
-    n = found.sizes["k"]
-    np.testing.assert_allclose(found.ours.values, factor * A[:n], rtol=1e-6)
+    result = use(mixed())
+    assert set(result) >= {"ours", "theirs"}
+    factor = 1 if "var" in result else 2
+    n = result.sizes["k"]
+    np.testing.assert_allclose(result.ours.values, factor * A[:n], rtol=1e-6)
 
 
 def test_data_sets_are_written_by_xarray(tmp_path):
     zarr = pytest.importorskip("zarr")
     assert zarr
-    found = mixed().drop_vars("session")
-    found.chunk(k=2).to_zarr(tmp_path / "theirs.zarr", consolidated=False)
+    result = mixed().drop_vars("session")
+    result.chunk(k=2).to_zarr(tmp_path / "theirs.zarr", consolidated=False)
     again = xr.open_zarr(tmp_path / "theirs.zarr", consolidated=False)
     np.testing.assert_allclose(again.cv.values, A.var(0), rtol=1e-5)
 
@@ -350,7 +351,7 @@ def test_generalised_ufuncs_are_not_elementwise():
         lambda x: da.Array(x.dask, x.name, x.chunks, meta=x._meta),
     ],
 )
-def test_what_dask_does_with_whole_graphs_changes_no_value(change):
+def test_dask_operations_on_whole_graphs_keep_the_values(change):
     stack = stored(A, (1, 3, 11, 13))
     result = lv.filters.gaussian(stack - lv.stats.mean(stack), 2.0)
     changed = result.copy(data=change(result.data))
@@ -371,19 +372,19 @@ def test_selections_of_empty_arrays_keep_their_lengths(picked, empty):
     axis = (empty + 1) % 4
     index = (slice(None),) * axis + (picked,)
     selected = stack.data[index]
-    for found in (selected, selected * 2, selected.T.rechunk(5).T):
-        assert found.compute().shape == plain[index].shape == found.shape
+    for result in (selected, selected * 2, selected.T.rechunk(5).T):
+        assert result.compute().shape == plain[index].shape == result.shape
     again = blockwise(np.copy, stack.copy(data=stack.data).isel({stack.dims[axis]: picked}))
     assert again.compute().shape == plain[index].shape
 
 
 def test_blocks_of_another_type_than_declared_are_cast():
-    told = da.from_array(A, chunks=(2, 5, 6, 13)).map_blocks(np.float64, dtype=np.float32)
-    stack = labelled(told)
-    for found in (
+    array = da.from_array(A, chunks=(2, 5, 6, 13)).map_blocks(np.float64, dtype=np.float32)
+    stack = labelled(array)
+    for result in (
         lv.stats.max(stack),
         lv.filters.median(stack, 1),
         lv.masks.apply(stack, stack > 0),
     ):
-        assert found.dtype == found.values.dtype == np.float32
+        assert result.dtype == result.values.dtype == np.float32
     near(lv.stats.max(stack).values, A.max(0))

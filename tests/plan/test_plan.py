@@ -1,4 +1,4 @@
-"""The waist: regions, borders, recipes, verbs, plans."""
+"""Regions, recipes, verbs, plans and budgets."""
 
 import pickle
 import re
@@ -21,30 +21,32 @@ from lazyvol.plan.budget import limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.recipes.borders import MODES
 from lazyvol.plan.verbs import blockwise, generate, ragged, stencil
-from tests.sources import READS, Counting, Virtual, box_mean, elements_read
+from tests.sources import READS, CountingSource, OnesSource, box_mean, elements_read
 
 SHAPE = (7, 5, 11, 13)
 A = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
 
 
 def refuse(*args: object, **kwargs: object) -> None:
-    raise AssertionError("building computed something")
+    raise AssertionError("building a graph must not compute")
 
 
 def opened(token: str, chunks=(2, 5, 11, 13), values: np.ndarray = A) -> xr.DataArray:
-    """A labelled stack on a counting source, its blocks the stored chunks."""
+    """Return a stack on a counting source; its blocks are the stored chunks."""
     READS[token] = []
-    source = Counting(values, chunks, token)
+    source = CountingSource(values, chunks, token)
     grid = tuple(regions.uniform_chunks(n, c) for n, c in zip(values.shape, chunks, strict=True))
     return lv.as_stack(source_array(source, grid), voxel_size=(3.0, 2.0, 1.5), unit="angstrom")
 
 
-def cuts(n: int) -> st.SearchStrategy[tuple[int, ...]]:
+def chunk_lengths(n: int) -> st.SearchStrategy[tuple[int, ...]]:
     inner = st.sets(st.integers(1, max(1, n - 1)), max_size=3)
-    return inner.map(lambda s: tuple(np.diff([0, *sorted(c for c in s if c < n), n]).tolist()))
+    return inner.map(
+        lambda edges: tuple(np.diff([0, *sorted(c for c in edges if c < n), n]).tolist())
+    )
 
 
-GRIDS = st.tuples(*(cuts(n) for n in SHAPE))
+GRIDS = st.tuples(*(chunk_lengths(n) for n in SHAPE))
 QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 
 
@@ -64,9 +66,9 @@ def test_boxes_of_a_grid_partition_the_array(grid):
 @QUICK
 def test_overlapping_blocks_are_those_that_share_elements(grid, ends):
     region = tuple(slice(a, max(a + 1, b)) for a, b in ends)
-    found = regions.overlapping([regions.edges(c) for c in grid], region)
+    result = regions.overlapping([regions.edges(c) for c in grid], region)
     expected = [b for b in regions.boxes(grid) if regions.size(regions.intersect(b[1], region))]
-    assert found == expected
+    assert result == expected
 
 
 @given(
@@ -75,12 +77,12 @@ def test_overlapping_blocks_are_those_that_share_elements(grid, ends):
     st.tuples(*(st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in SHAPE)),
 )
 @QUICK
-def test_tiles_cover_a_region_once_and_cut_on_the_stored_grid(step, grain, ends):
+def test_tiles_cover_a_region_once_and_begin_at_stored_chunks(step, multiples, ends):
     region = tuple(slice(a, max(a + 1, b)) for a, b in ends)
     seen = np.zeros(SHAPE, int)
-    for tile in regions.tiles(region, step, grain):
+    for tile in regions.tiles(region, step, multiples):
         seen[tile] += 1
-        for s, n, g, whole in zip(tile, step, grain, region, strict=True):
+        for s, n, g, whole in zip(tile, step, multiples, region, strict=True):
             assert s.stop - s.start <= n
             if n >= g and s.start != whole.start:
                 assert s.start % g == 0
@@ -99,12 +101,12 @@ def test_touched_counts_whole_stored_chunks():
 def test_a_chain_costs_one_task_per_block_however_long():
     stack = opened("chain", chunks=(1, 5, 11, 13))
     smooth = partial(box_mean, depth=(0, 1, 1, 1))
-    found = stack
+    result = stack
     for _ in range(3):
-        found = stencil(smooth, found, depth={"z": 1, "y": 1, "x": 1}, dtype=np.dtype("f8"))
-        found = found * 2 - 1
-    (optimised,) = dask.optimize(found.data)
-    blocks = found.data.npartitions
+        result = stencil(smooth, result, depth={"z": 1, "y": 1, "x": 1}, dtype=np.dtype("f8"))
+        result = result * 2 - 1
+    (optimised,) = dask.optimize(result.data)
+    blocks = result.data.npartitions
     assert len(dict(optimised.dask)) <= 1.1 * blocks + 1
     assert blocks == 7
 
@@ -112,12 +114,12 @@ def test_a_chain_costs_one_task_per_block_however_long():
 def test_a_selection_reads_only_the_grown_slab():
     stack = opened("slab", chunks=(1, 5, 11, 13))
     halo = {"z": 1, "y": 1, "x": 1}
-    found = stencil(partial(box_mean, depth=(0, 1, 1, 1)), stack, depth=halo)
+    result = stencil(partial(box_mean, depth=(0, 1, 1, 1)), stack, depth=halo)
     READS["slab"].clear()
-    found.isel(k=3, y=5).compute()
+    result.isel(k=3, y=5).compute()
     assert elements_read("slab") == 1 * 5 * 3 * 13
     READS["slab"].clear()
-    found.sel(y=4.0, z=slice(3.0, 6.0)).isel(k=[0, 6]).compute()
+    result.sel(y=4.0, z=slice(3.0, 6.0)).isel(k=[0, 6]).compute()
     assert elements_read("slab") == 2 * 4 * 3 * 13
 
 
@@ -146,17 +148,17 @@ def test_arithmetic_stays_a_recipe_and_reads_each_block_once():
     stack = opened("arithmetic")
     average = lv.stats.mean(stack)
     READS["arithmetic"].clear()
-    found = (abs(stack - average) > 0.5).astype("f4") / (1 + stack) ** 2
-    assert type(found.data) is da.Array
+    result = (abs(stack - average) > 0.5).astype("f4") / (1 + stack) ** 2
+    assert type(result.data) is da.Array
     expected = (abs(A - A.mean(0)) > 0.5).astype("f4") / (1 + A) ** 2
-    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-5)
 
 
 def test_transpose_and_ufuncs_stay_recipes():
     stack = opened("turn")
-    found = np.exp(stack.transpose("z", "x", "k", "y")).isel(k=2)
-    assert type(found.data) is da.Array
-    np.testing.assert_allclose(found.values, np.exp(A.transpose(1, 3, 0, 2)[:, :, 2]), rtol=1e-6)
+    result = np.exp(stack.transpose("z", "x", "k", "y")).isel(k=2)
+    assert type(result.data) is da.Array
+    np.testing.assert_allclose(result.values, np.exp(A.transpose(1, 3, 0, 2)[:, :, 2]), rtol=1e-6)
 
 
 def test_graphs_are_small_and_hold_no_data():
@@ -169,14 +171,14 @@ def test_graphs_are_small_and_hold_no_data():
 
 def test_lazy_arrays_survive_pickling_with_their_recipe():
     stack = lv.as_stack(da.from_array(A, chunks=(2, 5, 6, 13)))
-    found = (stack - lv.stats.mean(stack)).data
-    again = pickle.loads(pickle.dumps(found))
-    assert recipe_of(again).token == recipe_of(found).token
-    np.testing.assert_array_equal(again[3].compute(), found[3].compute())
+    result = (stack - lv.stats.mean(stack)).data
+    again = pickle.loads(pickle.dumps(result))
+    assert recipe_of(again).token == recipe_of(result).token
+    np.testing.assert_array_equal(again[3].compute(), result[3].compute())
 
 
-def test_a_million_blocks_build_at_once():
-    stack = source_array(Virtual((10**6, 2, 2, 2)), ((1,) * 10**6, (2,), (2,), (2,)))
+def test_a_million_blocks_build_fast():
+    stack = source_array(OnesSource((10**6, 2, 2, 2)), ((1,) * 10**6, (2,), (2,), (2,)))
     assert stack.npartitions == 10**6
     assert len(cloudpickle.dumps(stack.dask)) < 10**7  # dask names every chunk length
     assert len(cloudpickle.dumps(recipe_of(stack))) < 10_000
@@ -206,10 +208,12 @@ def test_stencils_on_foreign_arrays_cost_one_task_per_block():
     halo = {"z": 2, "y": 2, "x": 2}
     lazy = stencil(partial(box_mean, depth=(0, 2, 2, 2)), stack, depth=halo, mode="wrap")
     blocks = lazy.data.npartitions
-    assert len(lazy.data.dask) <= 2 * blocks + 2  # the foreign array's own, ours, the recipe
+    assert (
+        len(lazy.data.dask) <= 2 * blocks + 2
+    )  # one per block for the foreign array and for the stencil
 
 
-def test_valid_keeps_what_has_a_whole_halo():
+def test_valid_keeps_voxels_with_a_complete_halo():
     stack = opened("valid")
     lazy = stencil(
         partial(box_mean, depth=(0, 1, 0, 2)), stack, depth={"z": 1, "x": 2}, mode="valid"
@@ -222,8 +226,8 @@ def test_valid_keeps_what_has_a_whole_halo():
 
 def test_numpy_in_gives_numpy_out():
     halo = {"z": 1, "y": 1, "x": 1}
-    found = stencil(partial(box_mean, depth=(0, 1, 1, 1)), lv.as_stack(A), depth=halo)
-    assert isinstance(found.data, np.ndarray)
+    result = stencil(partial(box_mean, depth=(0, 1, 1, 1)), lv.as_stack(A), depth=halo)
+    assert isinstance(result.data, np.ndarray)
 
 
 def test_unknown_modes_are_refused():
@@ -290,9 +294,9 @@ def test_plans_count_passes_bytes_and_tasks_without_running():
 def test_a_fold_reads_every_byte_once_and_uses_few_tasks():
     values = np.ones((64, 16, 16, 16), np.float32)
     stack = opened("once", chunks=(1, 16, 16, 16), values=values)
-    found = lv.stats.describe(stack)
-    tasks = len(found["mean"].data.dask)
-    dask.compute(found)
+    result = lv.stats.describe(stack)
+    tasks = len(result["mean"].data.dask)
+    dask.compute(result)
     assert elements_read("once") == values.size
     assert tasks <= 16
 
@@ -306,7 +310,7 @@ def test_budgets_are_refused_before_any_read():
     assert READS["refused"] == []
 
 
-def test_plans_are_cut_to_fit_a_budget():
+def test_plans_fit_a_budget():
     values = np.broadcast_to(np.float32(1), (64, 128, 128, 128))
     stack = opened("fitted", chunks=(1, 128, 128, 128), values=values)
     wide = lv.explain(lv.stats.var(stack), workers=2)
@@ -315,7 +319,7 @@ def test_plans_are_cut_to_fit_a_budget():
     assert lv.explain(stack * 2, workers=2, memory="140MiB").peak_bytes <= 140 * 2**20
 
 
-def test_a_limit_in_force_cuts_what_was_made_without_one():
+def test_limited_also_refits_arrays_built_before():
     values = np.broadcast_to(np.float32(1), (64, 128, 128, 128))
     made = opened("limited", chunks=(16, 128, 128, 128), values=values) * 2
     with limited("200MiB", workers=2):
@@ -328,13 +332,13 @@ def test_memory_does_not_grow_with_the_number_of_volumes():
         stack = opened(f"flat{n}", chunks=(1, 64, 64, 64), values=values)
         return lv.explain(lv.stats.var(stack), memory="256MiB", workers=2).peak_bytes
 
-    # what grows is a state of 8 MiB for each doubling of the tasks, until the budget cuts them
+    # each doubling of the tasks adds a state of 8 MiB, until the budget limits the tasks
     assert peak(100_000) <= peak(1_000) + 8 * 8 * 2**20
     assert peak(100_000) <= 256 * 2**20
 
 
 @pytest.mark.parametrize(("text", "bytes_"), [("2GiB", 2**31), ("1.5 MB", 1_500_000), (7, 7)])
-def test_memory_is_written_as_people_do(text, bytes_):
+def test_memory_is_parsed_from_text_with_units(text, bytes_):
     assert parse_bytes(text) == bytes_
 
 
@@ -350,7 +354,7 @@ def test_a_tight_fold_keeps_every_worker_busy():
     assert plan.rows[-1].tasks >= 2
 
 
-def test_the_smallest_budget_that_is_named_would_do():
+def test_the_smallest_sufficient_budget_is_in_the_message():
     values = np.broadcast_to(np.float32(1), (64, 64, 64, 64))
     stack = opened("named", chunks=(1, 64, 64, 64), values=values)
     with pytest.raises(BudgetError, match="at least") as refused:

@@ -1,4 +1,4 @@
-"""Stencils that reduce, that add dims, and that see where the array ends."""
+"""Stencils that reduce, that add dims, and that get clipped halos."""
 
 from functools import partial
 
@@ -24,13 +24,13 @@ def lazy(chunks=SHAPE):
 
 
 def slopes(block, halo):
-    """Gradient along z and y, one-sided where the halo ended: numpy's, on what is left of it."""
-    inner = tuple(slice(lo, n - hi) for n, (lo, hi) in zip(block.shape, halo, strict=True))
-    return np.stack([np.gradient(block, axis=a)[inner] for a in (1, 2)], axis=-1)
+    """Return numpy's gradient along z and y, one-sided where the halo is clipped."""
+    interior = tuple(slice(lo, n - hi) for n, (lo, hi) in zip(block.shape, halo, strict=True))
+    return np.stack([np.gradient(block, axis=a)[interior] for a in (1, 2)], axis=-1)
 
 
 def means(block, *, size, depth=0):
-    """Mean over ``size`` slices of z and a halo around them; the last may be of fewer."""
+    """Return means over ``size`` slices of z and a halo; the last may have fewer slices."""
     starts = range(depth, block.shape[1] - depth, size)
     ends = [min(i + size, block.shape[1] - depth) + depth for i in starts]
     return np.stack([block[:, i - depth : e].mean(1) for i, e in zip(starts, ends, strict=True)], 1)
@@ -38,37 +38,37 @@ def means(block, *, size, depth=0):
 
 @given(CHUNKS)
 @QUICK
-def test_clip_gives_the_borders_to_the_kernel(chunks):
-    found = stencil(slopes, lazy(chunks), depth={"z": 1, "y": 1}, mode="clip", sizes={"axis": 2})
+def test_clip_passes_the_halo_lengths_to_the_kernel(chunks):
+    result = stencil(slopes, lazy(chunks), depth={"z": 1, "y": 1}, mode="clip", sizes={"axis": 2})
     expected = np.stack(np.gradient(A, axis=(1, 2)), -1)
-    assert found.dims == ("k", "z", "y", "x", "axis")
-    np.testing.assert_allclose(found.values, expected, atol=1e-12)
-    part = found[1, 15:, 3:5, 2, 1]
+    assert result.dims == ("k", "z", "y", "x", "axis")
+    np.testing.assert_allclose(result.values, expected, atol=1e-12)
+    part = result[1, 15:, 3:5, 2, 1]
     np.testing.assert_allclose(part.values, expected[1, 15:, 3:5, 2, 1], atol=1e-12)
 
 
 @given(CHUNKS, st.integers(1, 18))
 @QUICK
-def test_a_step_gives_one_voxel_for_several(chunks, size):
-    found = stencil(partial(means, size=size), lazy(chunks), depth={}, step={"z": size})
-    np.testing.assert_allclose(found.values, means(A, size=size), atol=1e-12)
-    np.testing.assert_allclose(found[:, -1].values, means(A, size=size)[:, -1], atol=1e-12)
+def test_a_step_combines_several_voxels_into_one(chunks, size):
+    result = stencil(partial(means, size=size), lazy(chunks), depth={}, step={"z": size})
+    np.testing.assert_allclose(result.values, means(A, size=size), atol=1e-12)
+    np.testing.assert_allclose(result[:, -1].values, means(A, size=size)[:, -1], atol=1e-12)
 
 
 @given(CHUNKS)
 @QUICK
 def test_a_step_with_a_halo_reflects_at_the_border(chunks):
     kernel = partial(means, size=4, depth=2)
-    found = stencil(kernel, lazy(chunks), depth={"z": 2}, step={"z": 4}, mode="reflect")
+    result = stencil(kernel, lazy(chunks), depth={"z": 2}, step={"z": 4}, mode="reflect")
     padded = np.pad(A, ((0, 0), (2, 2), (0, 0), (0, 0)), mode="symmetric")
-    np.testing.assert_allclose(found.values, kernel(padded), atol=1e-12)
+    np.testing.assert_allclose(result.values, kernel(padded), atol=1e-12)
 
 
-def test_valid_with_a_step_leaves_out_what_is_not_whole():
+def test_valid_with_a_step_omits_incomplete_voxels():
     kernel = partial(means, size=4, depth=1)
-    found = stencil(kernel, lazy((1, 5, 4, 3)), depth={"z": 1}, step={"z": 4}, mode="valid")
-    assert found.sizes["z"] == 3
-    np.testing.assert_allclose(found.values, kernel(A[:, :14]), atol=1e-12)
+    result = stencil(kernel, lazy((1, 5, 4, 3)), depth={"z": 1}, step={"z": 4}, mode="valid")
+    assert result.sizes["z"] == 3
+    np.testing.assert_allclose(result.values, kernel(A[:, :14]), atol=1e-12)
 
 
 def test_in_memory_and_lazy_are_the_same():
@@ -81,19 +81,19 @@ def test_in_memory_and_lazy_are_the_same():
 
 def test_one_task_per_block_after_clipping():
     stack = lazy((1, 5, 4, 3))
-    found = stencil(slopes, stack, depth={"z": 9, "y": 1}, mode="clip", sizes={"axis": 2})
-    blocks = found.data.npartitions
-    graph = dict(dask.optimize(found.data)[0].dask)
+    result = stencil(slopes, stack, depth={"z": 9, "y": 1}, mode="clip", sizes={"axis": 2})
+    blocks = result.data.npartitions
+    graph = dict(dask.optimize(result.data)[0].dask)
     assert len(graph) <= blocks + stack.data.npartitions + 1
 
 
-def test_a_mode_nobody_knows_is_refused():
+def test_an_unknown_mode_is_refused():
     with pytest.raises(LabelError, match="mode must be one of"):
         stencil(slopes, lazy(), depth={}, mode="clamp")
 
 
 def before_only(block, *, depth):
-    """Sum over a voxel and those before it, on the interior of a halo (before, after)."""
+    """Return sums over each voxel, those before it and the last of its halo (before, after)."""
     lo, hi = depth
     n = block.shape[1] - lo - hi
     return np.sum([block[:, i : i + n] for i in range(lo + 1)], axis=0) + block[:, lo + hi :]
@@ -102,14 +102,14 @@ def before_only(block, *, depth):
 @pytest.mark.parametrize("mode", ["reflect", "mirror", "nearest", "constant", "wrap"])
 @pytest.mark.parametrize("depth", [(4, 3), (5, 0), (0, 5), (19, 2)])
 def test_a_halo_may_be_longer_on_one_side(mode, depth):
-    """Blocks shorter than their halo reflect what lies behind them."""
+    """Blocks shorter than their halo reflect voxels outside the block."""
     kernel = partial(before_only, depth=depth)
     padded = np.pad(A, ((0, 0), (max(depth), max(depth)), (0, 0), (0, 0)), mode=NUMPY[mode])
     most, n = max(depth), SHAPE[1]
     expected = kernel(padded[:, most - depth[0] : most + n + depth[1]])
     for size in (1, 3, 17):
-        found = stencil(kernel, lazy((3, size, 11, 7)), depth={"z": depth}, mode=mode)
-        np.testing.assert_allclose(found.values, expected, atol=1e-12)
+        result = stencil(kernel, lazy((3, size, 11, 7)), depth={"z": depth}, mode=mode)
+        np.testing.assert_allclose(result.values, expected, atol=1e-12)
 
 
 NUMPY = {

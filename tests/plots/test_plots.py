@@ -16,7 +16,7 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plots.canvas import BLUE, RED, contrast_limits, nearest_index, scale_bar_length
-from tests.sources import READS, Counting, elements_read
+from tests.sources import READS, CountingSource, elements_read
 
 SHAPE = (7, 11, 13)
 VOLUME = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -36,7 +36,7 @@ def lazy_stack(token: str, n: int = 4) -> xr.DataArray:
     values = np.random.default_rng(2).normal(size=(n, *SHAPE))
     READS[token] = []
     grid = (regions.uniform_chunks(n, 1), *((s,) for s in SHAPE))
-    return lv.as_stack(source_array(Counting(values, (1, *SHAPE), token), grid))
+    return lv.as_stack(source_array(CountingSource(values, (1, *SHAPE), token), grid))
 
 
 def ncc(n: int = 50) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""How values lie in memory, and how blocks become one array."""
+"""Results of tasks: their memory order, who owns them, and how blocks are joined."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from tests.plan.test_plan import GRIDS, QUICK, SHAPE, A, opened
 
 
 def nested(grid, values, axis: int = 0):
-    """Blocks as dask hands them: lists of lists."""
+    """Return blocks as dask passes them: nested lists."""
     if axis == len(grid):
         return values
     ends = np.cumsum(grid[axis])[:-1]
@@ -26,12 +26,12 @@ def nested(grid, values, axis: int = 0):
 
 @given(GRIDS)
 @QUICK
-def test_blocks_are_joined_where_they_belong(grid):
+def test_blocks_are_joined_in_their_memory_order(grid):
     for order in ((0, 1, 2, 3), (3, 0, 1, 2), (1, 3, 2, 0)):
         values = np.ascontiguousarray(A.transpose(order)).transpose(np.argsort(order))
-        found = join_blocks(nested(grid, values))
-        assert np.array_equal(found, A)
-        assert found.transpose(order).flags.c_contiguous
+        result = join_blocks(nested(grid, values))
+        assert np.array_equal(result, A)
+        assert result.transpose(order).flags.c_contiguous
 
 
 def test_a_lone_block_is_not_copied():
@@ -50,10 +50,10 @@ def test_a_computed_result_has_every_block_in_its_place(grid):
 
 
 def test_results_of_stored_data_are_owned_and_writable():
-    found = opened("planes-owned")[:1, 2:4].compute()
-    found += 1
-    assert found.data.base is None
-    assert np.array_equal(found, A[:1, 2:4] + 1)
+    result = opened("owned")[:1, 2:4].compute()
+    result += 1
+    assert result.data.base is None
+    assert np.array_equal(result, A[:1, 2:4] + 1)
 
 
 @pytest.mark.parametrize("op", ["gradient", "hessian", "hessian_eigenvalues"])
@@ -61,33 +61,33 @@ def test_results_of_stored_data_are_owned_and_writable():
 def test_components_are_whole_volumes_in_memory(op, chunks):
     data = A if chunks is None else da.from_array(A, chunks=chunks)
     with dask.config.set(scheduler="threads"):
-        found = getattr(lv.derivatives, op)(lv.as_stack(data)).compute()
-    new = found.ndim - A.ndim
-    assert found.dims[:4] == ("k", "z", "y", "x")
+        result = getattr(lv.derivatives, op)(lv.as_stack(data)).compute()
+    new = result.ndim - A.ndim
+    assert result.dims[:4] == ("k", "z", "y", "x")
     assert new in (1, 2)
-    assert found.data[(..., *(0,) * new)].flags.c_contiguous
-    assert is_dense(found.data)
+    assert result.data[(..., *(0,) * new)].flags.c_contiguous
+    assert is_dense(result.data)
 
 
-def test_results_are_not_copied_but_where_they_are_a_users():
-    """A transposed result of its own is kept; a view of the user's array is copied."""
+def test_only_views_of_user_arrays_are_copied():
+    """A transposed result that owns its memory is returned, a view of a user array is copied."""
     held = lv.as_stack(da.from_array(A, chunks=-1))
-    made = []
+    results = []
 
     def kernel(block: np.ndarray) -> np.ndarray:
-        made.append(np.ascontiguousarray(block.T).T + 0)
-        return made[-1].transpose(3, 2, 1, 0).transpose(3, 2, 1, 0)
+        results.append(np.ascontiguousarray(block.T).T + 0)
+        return results[-1].transpose(3, 2, 1, 0).transpose(3, 2, 1, 0)
 
     with dask.config.set(scheduler="synchronous"):
-        found = blockwise(kernel, held).compute()
-        assert np.shares_memory(found, made[-1])
+        result = blockwise(kernel, held).compute()
+        assert np.shares_memory(result, results[-1])
         same = blockwise(lambda block: block.transpose(1, 0, 2, 3).transpose(1, 0, 2, 3), held)
         assert not np.shares_memory(same.compute(), A)
     turned = blockwise(lambda block: block, lv.as_stack(A))
     assert not np.shares_memory(turned, A)
 
 
-def test_layout_is_kept_by_persist_and_survives_saving(tmp_path):
+def test_results_are_equal_after_persist_and_after_saving(tmp_path):
     lazy = lv.derivatives.hessian(lv.as_stack(da.from_array(A, chunks=(2, 5, 4, 13))))
     kept = lazy.persist()
     assert isinstance(kept, xr.DataArray)
