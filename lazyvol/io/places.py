@@ -28,6 +28,7 @@ from lazyvol.io.buffers import Bytes
 from lazyvol.io.safe_folder import MAX_JSON, Json, Place, Stored, parsed
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 
 #: schemes that obstore serves; others go to fsspec
 OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "http", "https"})
@@ -185,6 +186,32 @@ class Elsewhere:
         requests = [SuffixByteRequest(length)]
         return self._run(_fetched(store, self.prefix + key, requests), key)[0]
 
+    def put(self, key: str, data: Buffer) -> None:
+        """Store an object as a whole, in place of what is there."""
+        store = self.connect()
+        self._run(_put(store, self.prefix + key, data), key, "write")
+
+    def create(self, key: str, data: Buffer) -> None:
+        """Store an object unless there is one."""
+        store = self.connect()
+        self._run(_put(store, self.prefix + key, data, only_new=True), key, "write")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are absent are left out."""
+        store = self.connect()
+        for key in keys:
+            self._run(store.delete(self.prefix + key), key, "remove")
+
+    def clear(self) -> None:
+        """Remove all objects of the place."""
+        self._run(self.connect().delete_dir(self.prefix.rstrip("/")), "", "clear")
+
+    def is_occupied(self) -> bool:
+        """Return True if any object is stored."""
+        return bool(
+            self.lists and self._run(_listed(self.connect(), self.prefix.rstrip("/"), 0), "")
+        )
+
     def json(self, key: str) -> Json | None:
         """Return the content of a JSON file that holds an object; None where there is no file."""
         raw = self.whole(key)
@@ -218,16 +245,16 @@ class Elsewhere:
         names = [self.prefix + key for key in keys]
         return self._run(_sizes(store, names), keys[0] if keys else "")
 
-    def _run(self, request: Coroutine[Any, Any, T], key: str) -> T:
+    def _run(self, request: Coroutine[Any, Any, T], key: str, verb: str = "read") -> T:
         try:
             return wait_for(request)
         except (LazyvolError, FileNotFoundError):
             raise
         except Exception as error:  # libraries of stores share no base class
             raise StoreError(
-                f"{self.path(key)}: the store refused to read it: {_first_line(error)}; check the "
-                "URL, the network, and the credentials in the environment (a public bucket takes "
-                "storage_options={'skip_signature': True})"
+                f"{self.path(key)}: the store refused to {verb} it: {_first_line(error)}; check "
+                "the URL, the network, and the credentials in the environment (a public bucket "
+                "takes storage_options={'skip_signature': True})"
             ) from error
 
 
@@ -349,6 +376,14 @@ async def _fetched(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes 
     return [None if f is None else np.frombuffer(f.as_numpy_array(), np.uint8) for f in found]
 
 
+async def _put(store: Any, key: str, data: Buffer, only_new: bool = False) -> None:
+    from zarr.core.buffer import default_buffer_prototype
+
+    array = np.frombuffer(data, np.uint8)
+    buffer = default_buffer_prototype().buffer.from_array_like(array)
+    await (store.set_if_not_exists if only_new else store.set)(key, buffer)
+
+
 async def _sizes(store: Any, names: Sequence[str]) -> list[str]:
     async def size(name: str) -> str:
         try:
@@ -402,14 +437,14 @@ def _bucket(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
     if str(chosen.get("endpoint", root)).startswith("http://"):
         client = {"allow_http": True, **client}
     chosen.setdefault("retry_config", {"max_retries": 3, "retry_timeout": timedelta(seconds=30)})
-    return ObjectStore(from_url(root, client_options=client, **chosen), read_only=True)
+    return ObjectStore(from_url(root, client_options=client, **chosen))
 
 
 def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
     try:
         from zarr.storage import FsspecStore
 
-        return FsspecStore.from_url(root, storage_options=dict(options), read_only=True)
+        return FsspecStore.from_url(root, storage_options=dict(options))
     except ImportError as error:
         raise StoreError(
             f"{root}: this scheme needs fsspec and its driver; install them with: "

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError, TargetExistsError
+from lazyvol.errors import LabelError, OptionError, TargetExistsError
 from lazyvol.io import losses, rows
 from lazyvol.io.atomic import require_free
 from lazyvol.io.export import write_mrc, write_npy, write_tiff
 from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, star_text, units
+from lazyvol.io.places import ARCHIVES, is_place
 from lazyvol.io.positions import spacing_and_origin, told_by_spacing
 from lazyvol.io.text_files import csv_text, write_text
 from lazyvol.io.zarr.create import Beside, Variable, create, create_group
@@ -44,6 +45,7 @@ def save(
     overwrite: bool = False,
     progress: bool = False,
     memory: int | float | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Computes a result and writes it; the final name appears when everything is written.
 
@@ -59,7 +61,9 @@ def save(
     obj
         DataArray or Dataset, lazy or not.
     path
-        Where to; its suffix says the format.
+        Where to; its suffix says the format. A URL (``s3://``, ``gs://``, ``az://``, with
+        ``lazyvol[remote]``) or a writable store of zarr takes a zarr store: its root document is
+        put last, so that nothing can be opened there until all is.
     resume
         Go on with a ``.zarr`` that was interrupted: shards that are complete stay. Refused where
         the interrupted result was another one (operation, parameters, input, versions).
@@ -69,6 +73,8 @@ def save(
         Show a bar on standard error.
     memory
         Bytes, or text like ``"2GiB"``, that the run may take: tasks are cut to fit.
+    storage_options
+        Options of the store behind a URL, as for ``lazyvol.open``.
 
     Raises
     ------
@@ -89,48 +95,87 @@ def save(
     array([0., 2., 4.])
     >>> folder.cleanup()
     """
-    path = os.fspath(path)
-    suffix = os.path.splitext(path)[1].lower()
+    target: Any = path
+    if is_place(path):
+        suffix = require_store(path)
+    else:
+        refuse_options(path, storage_options)
+        target = os.fspath(path)
+        suffix = os.path.splitext(target)[1].lower()
     budget = budget_for(memory, None)
-    refuse_own_input(path, _sources(obj))
+    refuse_own_input(target, _sources(obj))
     if budget.memory is not None:
         explain(obj, memory=memory)
     if (suffix in TABLES or suffix in EXPORTS) and not resume:
-        require_free(path, overwrite)
+        require_free(target, overwrite)
     if suffix in TABLES and not resume:
         kept = {*units("voxel"), *([OPTICS] if suffix == ".star" else [])}
-        warn_of_losses(path, rows.lost(obj, rows.columns(obj, path)[1], kept), stacklevel=3)
-        write_text(path, TABLES[suffix](_computed(obj, budget), path), overwrite=overwrite)
+        warn_of_losses(target, rows.lost(obj, rows.columns(obj, target)[1], kept), stacklevel=3)
+        write_text(target, TABLES[suffix](_computed(obj, budget), target), overwrite=overwrite)
         return
     done: dict[str, Any] = {}
     arrays = {name: _refitted(a, budget, done) for name, a in _arrays(obj).items()}
     if suffix == ".zarr":
         group = _shared(obj) if isinstance(obj, xr.Dataset) else None
-        _store(arrays, path, group, budget, overwrite=overwrite, resume=resume, progress=progress)
+        run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
+        _store(arrays, target, group, budget, run, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
-        warn_of_losses(path, losses.of_set(obj), stacklevel=3)
-        EXPORTS[suffix](arrays[next(iter(arrays))], path, overwrite)
+        warn_of_losses(target, losses.of_set(obj), stacklevel=3)
+        EXPORTS[suffix](arrays[next(iter(arrays))], target, overwrite)
     else:
         raise LabelError(
             f"results are saved as .zarr, single arrays also as {', '.join(EXPORTS)}, what is "
-            f"along one dim as {', '.join(TABLES)} (neither can be resumed); got {path!r} for "
+            f"along one dim as {', '.join(TABLES)} (neither can be resumed); got {target!r} for "
             f"{len(arrays)} arrays{' with resume=True' if resume else ''}"
         )
 
 
-def refuse_own_input(path: str, sources: Iterable[Any]) -> None:
+def require_store(path: Any) -> str:
+    """Return the suffix of a store that is written elsewhere; refuse archives and tables."""
+    text = os.fspath(path) if isinstance(path, str | PathLike) else ""
+    suffix = os.path.splitext(text)[1].lower()
+    if suffix in (*ARCHIVES, *TABLES, *EXPORTS):
+        raise LabelError(
+            f"save: path must be a folder, a file, or the URL of a zarr store, got {text!r}; save "
+            "to a local folder or file, and copy or pack that"
+        )
+    return ".zarr"
+
+
+def refuse_options(path: Any, storage_options: Mapping[str, Any] | None) -> None:
+    """Refuse options of a store for a path that is no URL."""
+    if storage_options:
+        raise OptionError(
+            f"save: storage_options must be those of a URL, got {path!r:.200}; leave them out"
+        )
+
+
+def refuse_own_input(path: Any, sources: Iterable[Any]) -> None:
     """Refuse a path whose writing would replace, or lie inside, what a result is computed from."""
+    if is_place(path):
+        _refuse_own_place(str(path).rstrip("/"), sources)
+        return
     target = os.path.realpath(path)
     real = lru_cache(os.path.realpath)  # a stack has thousands of files in few folders
     for place in dict.fromkeys(p for s in sources for p in getattr(s, "paths", ())):
         folder, name = os.path.split(place)
         own = real(place) if os.path.islink(place) else os.path.join(real(folder), name)
         if own == target or within(own, target) or within(target, own):
-            raise TargetExistsError(
-                f"save: path must not be where the input of the result lies, got {path!r} for a "
-                f"result that is computed from {place}; choose another name, and replace the input "
-                "when the result is saved"
-            )
+            raise _own_input(path, place)
+
+
+def _refuse_own_place(url: str, sources: Iterable[Any]) -> None:
+    for place in dict.fromkeys(p for s in sources for p in getattr(s, "paths", ())):
+        if place == url or place.startswith(f"{url}/") or url.startswith(f"{place}/"):
+            raise _own_input(url, place)
+
+
+def _own_input(path: Any, place: str) -> TargetExistsError:
+    return TargetExistsError(
+        f"save: path must not be where the input of the result lies, got {path!r} for a result "
+        f"that is computed from {place}; choose another name, and replace the input when the "
+        "result is saved"
+    )
 
 
 def within(path: str, folder: str) -> bool:
@@ -146,25 +191,22 @@ def _sources(obj: xr.DataArray | xr.Dataset) -> list[Any]:
 
 def _store(
     arrays: Mapping[str, xr.DataArray],
-    path: str,
+    path: Any,
     shared: xr.DataArray | None,
     budget: Budget,
+    run: Mapping[str, Any],
     *,
-    overwrite: bool,
-    resume: bool,
     progress: bool,
 ) -> None:
     """Write arrays as one store: a group with what all share, or the lone array."""
+    # a shard for elsewhere is encoded in memory, and handed over whole
+    held = 3 if is_place(path) else 1
     specs = {name: _variable(a) for name, a in arrays.items()}
-    most = min((_shard_bytes(a, budget) for a in arrays.values()), default=BLOCK)
+    most = min((_shard_bytes(a, budget, held) for a in arrays.values()), default=BLOCK)
     told = [*arrays.values(), *([] if shared is None else [shared])]
     values = [a.data for a in arrays.values()] + [v for a in told for v in _values_aside(a, budget)]
-    options: dict[str, Any] = {
-        "overwrite": overwrite,
-        "max_shard_bytes": most,
-        "token": plan_token(values, most, shared is not None),
-        "resume": resume,
-    }
+    token = plan_token(values, most, shared is not None)
+    options: dict[str, Any] = {**run, "max_shard_bytes": most, "token": token}
     target: Target | TargetGroup
     if shared is not None:
         target = create_group(path, specs, shared=_variable(shared), **options)
@@ -173,7 +215,7 @@ def _store(
     else:
         target = create(path, next(iter(specs.values())), **options)
         sinks, aside = [target], list(target.aside)
-    write(values, [*sinks, *aside], resume=resume, progress=progress)
+    write(values, [*sinks, *aside], resume=run["resume"], progress=progress)
     target.publish()
 
 
@@ -198,14 +240,14 @@ def _refitted(array: xr.DataArray, budget: Budget, done: dict[str, Any]) -> xr.D
     return array.copy(data=refit(array.data, budget, done))
 
 
-def _shard_bytes(array: xr.DataArray, budget: Budget) -> int:
+def _shard_bytes(array: xr.DataArray, budget: Budget, held: int = 1) -> int:
     """Bytes of a shard, halved until the task that makes one fits its share of the budget."""
     bytes_, recipe = BLOCK, recipe_of(array.data)
     while budget.memory is not None and bytes_ > LEAST:
         _, shards = shard_grid(array.shape, array.dtype, None, bytes_)
         grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
         limit = budget.per_task_of(regions.count(grid)) or 0
-        if sampled_cost(recipe, grid)[1] + bytes_ <= limit:
+        if sampled_cost(recipe, grid)[1] + held * bytes_ <= limit:
             break
         bytes_ //= 2
     return bytes_

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyvol.errors import LabelError, TargetExistsError
-from lazyvol.io.atomic import PathLike
-from lazyvol.io.safe_folder import Confined
+from lazyvol.io.places import is_place, place_of
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.labels import (
     COORDINATES,
@@ -33,6 +32,7 @@ from lazyvol.io.zarr.labels import (
     Labels,
     record,
 )
+from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
 from lazyvol.io.zarr.v3 import DTYPES
 from lazyvol.io.zarr.writer import Place, Target, TargetGroup, packing
@@ -103,13 +103,14 @@ class Beside:
 
 
 def create(
-    path: PathLike,
+    path: Any,
     variable: Variable,
     *,
     overwrite: bool = False,
     max_shard_bytes: int = SHARD_BYTES,
     token: str = "",
     resume: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Target:
     """Start a store of one array: an OME-Zarr 0.5 image where its dims allow, else a plain array.
 
@@ -136,14 +137,14 @@ def create(
     >>> opened.dims, opened.voxel_size, opened.unit
     (('z', 'y', 'x'), {'z': 2.0}, 'angstrom')
     """
-    place = Place(os.path.abspath(path), overwrite, token, resume)
+    place = run_of(path, storage_options, overwrite, token, resume)
     planned = _plan(place, "", variable, max_shard_bytes)
     place.start()
     return _written(planned)
 
 
 def create_group(
-    path: PathLike,
+    path: Any,
     variables: Mapping[str, Variable],
     *,
     shared: Variable | None = None,
@@ -151,6 +152,7 @@ def create_group(
     max_shard_bytes: int = SHARD_BYTES,
     token: str = "",
     resume: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> TargetGroup:
     """Start a data set: a group with one image or array per variable, published as a whole.
 
@@ -163,7 +165,7 @@ def create_group(
     TargetExistsError, StoreError
         As `create`.
     """
-    place = Place(os.path.abspath(path), overwrite, token, resume)
+    place = run_of(path, storage_options, overwrite, token, resume)
     for name in variables:
         if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
             raise LabelError(f"a variable needs a name that a folder can have, got {name!r}")
@@ -178,7 +180,22 @@ def create_group(
     return TargetGroup(place, targets, tuple(_written(plan, alone=False) for plan in beside))
 
 
-def _beside(place: Place, key: str, variable: Variable, max_bytes: int) -> "list[_Plan]":
+def run_of(
+    path: Any,
+    storage_options: Mapping[str, Any] | None,
+    overwrite: bool,
+    token: str,
+    resume: bool,
+) -> Place | RemoteRun:
+    """Return the run that writes a store into a folder, or at a URL or into a store of zarr."""
+    if is_place(path):
+        return RemoteRun(place_of(path, storage_options), overwrite, token, resume)
+    return Place(os.path.abspath(path), overwrite, token, resume)
+
+
+def _beside(
+    place: Place | RemoteRun, key: str, variable: Variable, max_bytes: int
+) -> "list[_Plan]":
     """Coordinates of a variable in folder ``key`` that are arrays of their own."""
     return [
         _plan(place, f"{key}{COORDINATES}/{number}/", beside.variable, max_bytes, plain=True)
@@ -196,7 +213,7 @@ class _Plan:
 
 
 def _plan(
-    place: Place, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
+    place: Place | RemoteRun, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
 ) -> _Plan:
     dtype = np.dtype(variable.dtype)
     if dtype.name not in DTYPES:
@@ -237,12 +254,12 @@ def _written(plan: _Plan, *, alone: bool = True) -> Target:
 
 def _check_same_cut(target: Target, content: Mapping[str, Any]) -> None:
     """Refuse to go on with a stopped run whose shards are cut or coded otherwise."""
-    found = Confined(os.path.realpath(target.place.store)).json(f"{target.key}zarr.json")
+    found = target.place.document(target.key)
     fields = ("shape", "data_type", "chunk_grid", "codecs")
-    if found and any(found.content.get(field) != content[field] for field in fields):
+    if found and any(found.get(field) != content[field] for field in fields):
         raise TargetExistsError(
             f"{target.place.folder}: resume goes on with shards of the same cut; the stopped run "
-            f"has {found.content.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; give "
+            f"has {found.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; give "
             "it the same memory, or pass overwrite=True without resume"
         )
 

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any, BinaryIO
 
@@ -14,7 +15,9 @@ from numcodecs import blosc
 
 from lazyvol.errors import LabelError, MissingChunkError, StoreError, TargetExistsError
 from lazyvol.io.atomic import make_folders, replacing, storing, sync_folder
+from lazyvol.io.safe_folder import Confined
 from lazyvol.io.zarr.codecs import crc32c
+from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
 
@@ -122,6 +125,22 @@ class Place:
             with replacing(f"{self.store}/{key}zarr.json", self.partial) as file:
                 file.write(json.dumps(content, indent=2, allow_nan=False).encode())
 
+    def document(self, key: str) -> Mapping[str, Any] | None:
+        """Return the document of a node that a stopped run has written; None where it has not."""
+        found = Confined(os.path.realpath(self.store)).json(f"{key}zarr.json")
+        return None if found is None else found.content
+
+    def put(self, key: str, fill: Callable[[BinaryIO], None]) -> None:
+        """Store the file that ``fill`` writes: all of it, or nothing."""
+        with storing(self.path):
+            make_folders(self.store, key.rpartition("/")[0])
+            with replacing(f"{self.store}/{key}", self.partial) as file:
+                fill(file)
+
+    def has(self, key: str) -> bool:
+        """Return True if a file is stored."""
+        return os.path.isfile(f"{self.store}/{key}")
+
     def publish(self) -> None:
         """Give the store its name; the store that was there before goes once it is in place."""
         with storing(self.path):
@@ -154,7 +173,7 @@ class Target:
     coordinates that are arrays of their own.
     """
 
-    place: Place
+    place: Place | RemoteRun
     key: str
     shape: tuple[int, ...]
     dtype: str
@@ -201,7 +220,7 @@ class Target:
         )
 
     def _there(self, index: Sequence[int]) -> bool:
-        return os.path.isfile(f"{self.place.store}/{self.file(index)}")
+        return self.place.has(self.file(index))
 
     def _check(self, region: Region, block: Array) -> None:
         spans = zip(region, self.shards, self.shape, strict=True)
@@ -219,11 +238,8 @@ class Target:
             )
 
     def _write_shard(self, index: Sequence[int], values: Array) -> None:
-        key = self.file(index)
-        with storing(self.place.path):
-            make_folders(self.place.store, key.rpartition("/")[0])
-            with replacing(f"{self.place.store}/{key}", self.place.partial) as file:
-                _encode(file, values, self.chunks, self.shards)
+        fill = partial(_encode, values=values, chunks=self.chunks, shards=self.shards)
+        self.place.put(self.file(index), fill)
 
     def file(self, index: Sequence[int]) -> str:
         """Name of the shard at grid position ``index``, below the store."""
@@ -257,7 +273,7 @@ class Target:
 class TargetGroup:
     """A data set that is being written: its variables by name."""
 
-    place: Place
+    place: Place | RemoteRun
     variables: Mapping[str, Target]
     aside: tuple[Target, ...] = ()
 

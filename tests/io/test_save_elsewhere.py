@@ -1,0 +1,173 @@
+"""Results saved into buckets and stores of zarr: complete or not there, resumed, one writer."""
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from zarr.storage import MemoryStore
+
+import lazyvol as lv
+from lazyvol import errors
+from lazyvol.io.zarr import remote_run
+from tests.io.buckets import bucket_server
+from tests.io.zarr_cases import SHAPE, numbers
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with bucket_server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(request):
+    return f"s3://stack/{request.node.name.replace('[', '-').rstrip(']')}.zarr"
+
+
+def stack(dtype="float32"):
+    labelled = lv.as_stack(numbers(SHAPE).astype(dtype), voxel_size=2.5, unit="angstrom")
+    return labelled.assign_coords(score=("k", np.arange(5.0))).rename("particles")
+
+
+def keys(bucket, url):
+    listed = bucket.store.list(prefix=url.removeprefix("s3://stack/"))
+    return {entry["path"].partition(".zarr/")[2] for batch in listed for entry in batch}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_saved_result_opens_as_from_a_folder(lazy, bucket, url, tmp_path):
+    result = lv.filters.gaussian(stack().chunk(k=2) if lazy else stack(), 2.0)
+    lv.save(result, url, storage_options=bucket.options)
+    lv.save(result, tmp_path / "a.zarr")
+    found = lv.open(url, storage_options=bucket.options).compute()
+    xr.testing.assert_identical(found, lv.open(tmp_path / "a.zarr").compute())
+    assert not {remote_run.PLAN, remote_run.PENDING} & keys(bucket, url)
+
+
+def test_the_objects_are_the_files_of_a_folder(bucket, url, tmp_path):
+    lv.save(stack(), url, storage_options=bucket.options)
+    lv.save(stack(), tmp_path / "a.zarr")
+    for path in (tmp_path / "a.zarr").rglob("*"):
+        if path.is_file():
+            name = f"{url.removeprefix('s3://stack/')}/{path.relative_to(tmp_path / 'a.zarr')}"
+            assert bytes(bucket.store.get(name).bytes()) == path.read_bytes()
+
+
+def test_a_data_set_becomes_a_group(bucket, url, tmp_path):
+    result = lv.stats.describe(stack().chunk(k=2))
+    lv.save(result, url, storage_options=bucket.options)
+    lv.save(result, tmp_path / "a.zarr")
+    found = lv.open(url, storage_options=bucket.options).compute()
+    xr.testing.assert_identical(found, lv.open(tmp_path / "a.zarr").compute())
+
+
+def test_a_store_of_zarr_takes_a_result():
+    store = MemoryStore()
+    lv.save(stack(), store)
+    xr.testing.assert_identical(lv.open(store).compute(), stack())
+
+
+def interrupted(bucket, url, shards, array, monkeypatch, **options):
+    """Save, and fail after so many shards were put."""
+    put = remote_run.RemoteRun.put
+    count = [0]
+
+    def failing(self, key, fill):
+        count[0] += 1
+        if count[0] > shards:
+            raise errors.StoreError("interrupted")
+        put(self, key, fill)
+
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(remote_run.RemoteRun, "put", failing)
+        with pytest.raises(errors.StoreError, match="interrupted"):
+            lv.save(array, url, storage_options=bucket.options, **options)
+
+
+def test_nothing_opens_until_all_is_there_and_a_stopped_run_resumes(bucket, url, monkeypatch):
+    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 2000)
+    array = lv.filters.gaussian(stack().chunk(k=1), 2.0)
+    interrupted(bucket, url, 3, array, monkeypatch)
+    with pytest.raises(errors.SourceNotFoundError):
+        lv.open(url, storage_options=bucket.options)
+    with pytest.raises(errors.TargetExistsError, match=r"resume=True, or pass overwrite=True"):
+        lv.save(array, url, storage_options=bucket.options)
+    with pytest.raises(errors.TargetExistsError, match="the same operation"):
+        lv.save(array + 1, url, storage_options=bucket.options, resume=True)
+    written = []
+    put = remote_run.RemoteRun.put
+    monkeypatch.setattr(
+        remote_run.RemoteRun,
+        "put",
+        lambda self, key, fill: (written.append(key), put(self, key, fill)),
+    )
+    lv.save(array, url, storage_options=bucket.options, resume=True)
+    shards = {key for key in keys(bucket, url) if "/c/" in key}
+    assert len(written) == len(shards) - 3
+    np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), array.compute())
+
+
+def test_what_is_there_is_replaced_only_when_asked(bucket, url):
+    lv.save(stack(), url, storage_options=bucket.options)
+    with pytest.raises(errors.TargetExistsError, match="overwrite=True"):
+        lv.save(stack() + 1, url, storage_options=bucket.options)
+    lv.save(lv.stats.mean(stack()), url, storage_options=bucket.options, overwrite=True)
+    found = lv.open(url, storage_options=bucket.options)
+    np.testing.assert_array_equal(found, lv.stats.mean(stack()))
+    assert not [key for key in keys(bucket, url) if key.startswith("0/c/4")]
+
+
+def test_objects_that_are_no_store_are_kept(bucket, url):
+    bucket.put(f"{url.removeprefix('s3://stack/')}/notes.txt", b"mine")
+    with pytest.raises(errors.TargetExistsError, match="no zarr store"):
+        lv.save(stack(), url, storage_options=bucket.options, overwrite=True)
+    assert keys(bucket, url) == {"notes.txt"}
+
+
+def test_a_second_writer_is_refused(bucket, url, monkeypatch):
+    interrupted(bucket, url, 0, stack(), monkeypatch)
+    with pytest.raises(errors.TargetExistsError, match="another run is writing s3://stack"):
+        lv.save(stack(), url, storage_options=bucket.options)
+
+
+def test_a_run_whose_plan_was_taken_does_not_publish(bucket, url, monkeypatch):
+    publish = remote_run.RemoteRun.publish
+
+    def taken(self):
+        self.elsewhere.put(remote_run.PLAN, b'{"token": "other", "run": "other"}')
+        publish(self)
+
+    monkeypatch.setattr(remote_run.RemoteRun, "publish", taken)
+    with pytest.raises(errors.TargetExistsError, match="another run has taken"):
+        lv.save(stack(), url, storage_options=bucket.options)
+    with pytest.raises(errors.SourceNotFoundError):
+        lv.open(url, storage_options=bucket.options)
+
+
+def test_the_input_of_a_result_is_not_overwritten(bucket, url):
+    lv.save(stack(), url, storage_options=bucket.options)
+    opened = lv.open(url, storage_options=bucket.options)
+    with pytest.raises(errors.TargetExistsError, match="where the input of the result"):
+        lv.save(opened * 2, url, storage_options=bucket.options, overwrite=True)
+
+
+@pytest.mark.parametrize("path", ["s3://stack/a.csv", "a.zarr.zip", "s3://stack/a.mrc"])
+def test_archives_and_tables_elsewhere_are_refused(path):
+    with pytest.raises(errors.LabelError, match="save to a local folder or file"):
+        lv.save(stack(), path)
+
+
+def test_options_of_a_store_are_refused_for_a_folder(tmp_path):
+    with pytest.raises(errors.OptionError, match="those of a URL"):
+        lv.save(stack(), tmp_path / "a.zarr", storage_options={"endpoint": "x"})
+
+
+def test_a_bucket_that_is_not_there_is_named(bucket):
+    with pytest.raises(errors.StoreError, match=r"s3://none/a\.zarr"):
+        lv.save(stack(), "s3://none/a.zarr", storage_options=bucket.options)
+
+
+def test_a_budget_counts_the_encoded_shard(bucket, url):
+    noise = lv.synthetic.noise((8, 64, 64, 64), seed=1)
+    lv.save(noise, url, storage_options=bucket.options, memory="512MiB")
+    np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), noise.compute())
