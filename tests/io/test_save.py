@@ -133,7 +133,7 @@ KILLED = """
 import os, sys
 import lazyvol as lv
 from lazyvol.stack import spacing
-from lazyvol.io.target import Target
+from lazyvol.io.zarr.writer import Target
 original = Target._write_shard
 def dying(self, index, values):
     original(self, index, values)

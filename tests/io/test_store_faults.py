@@ -234,7 +234,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 KILLED = """
 import sys, numpy as np
-from lazyvol.io.store import Variable, create
+from lazyvol.io.zarr.create import Variable, create
 target = create(sys.argv[1], Variable((64, 16, 16, 16), "float32", ("k", "z", "y", "x")),
                 max_shard_bytes=70_000)
 print("ready", flush=True)
@@ -258,7 +258,7 @@ def test_a_killed_writer_leaves_no_final_name_and_no_torn_shard(tmp_path):
     with pytest.raises(errors.TargetExistsError, match="stopped"):
         create(path, variable())
     growing = probe(f"{path}.lazyvol-tmp/store")
-    for file in shard_files(growing.source.root):
+    for file in shard_files(growing.source.place.root):
         index = int(file.parts[-4])
         chunk = growing.source.meta.files[0]
         region = (slice(index * chunk, (index + 1) * chunk), *whole((16, 16, 16)))
