@@ -150,7 +150,7 @@ def separable(
     kernel = partial(separable_kernels.separable, weights=weights, dtype=dtype)
     by_axis = {a: w for a, w in enumerate(weights) if w is not None}
     swept = separable_kernels.is_swept(stack.shape, by_axis)
-    scratch = 0.0 if swept else 2.0 * DOUBLE.itemsize
+    scratch = 0.0 if swept else float(DOUBLE.itemsize * min(2, len(by_axis)))
     return filter_blocks(
         op, kernel, stack, folded_reach, boundary, dtype, scratch, accepts_out=True
     )
