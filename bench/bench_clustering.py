@@ -2,10 +2,9 @@
 
     python bench/bench_clustering.py [--large] [--folder DIR]
 
-All in one process with two threads, warm, in turn; the median of five. ``--large`` whitens
-50,000 x 3072 float32, once each way (minutes), and tells the seconds of all cores together, which
-other users of the machine do not change, how far the covariance is from the identity, and the
-peak memory in a process of its own.
+All in one process with two threads, warm, interleaved; the median of five. ``--large`` whitens
+50,000 x 3072 float32 once each way (minutes), and reports the CPU seconds of all cores, the largest
+deviation of the covariance from the identity, and the peak memory in a separate process.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def volumes(n: int, box: int) -> np.ndarray:
 
 
 def distance_rows(n: int = 96, box: int = 32) -> list[list[str]]:
-    """The same metric by scipy, one core, in float64."""
+    """Compare distances with scipy on one core, in float64."""
     array = volumes(n, box)
     stack, flat = lv.as_stack(array), array.reshape(n, -1)
     rows = []
@@ -48,7 +47,7 @@ def distance_rows(n: int = 96, box: int = 32) -> list[list[str]]:
 
 
 def gram_row(n: int = 256, box: int = 32) -> list[str]:
-    """What the products alone cost: the bare matrix product in float64, symmetric, two threads."""
+    """Compare distances with the matrix product alone, in float64 with two threads."""
     array = volumes(n, box)
     stack, flat = lv.as_stack(array), array.reshape(n, -1)
 
@@ -93,33 +92,34 @@ def whiten_row(n: int = 4000, p: int = 512) -> list[str]:
     samples = correlated(n, p)
     stack = lv.as_stack(samples, dims=("k", "feature"))
     seconds = timed({
-        "lazyvol": lambda: lv.intensity.whiten(stack), "numpy svd": lambda: numpys(samples)
+        "lazyvol": lambda: lv.intensity.whiten(stack), "numpy svd": lambda: zca_by_numpy(samples)
     })  # fmt: skip
     return row(f"whiten {n} x {p}", seconds)
 
 
-def row(name: str, result: dict[str, float]) -> list[str]:
-    own = result["lazyvol"]
-    others = [f"{way} {s:.3f} s, {s / own:.1f}x" for way, s in result.items() if way != "lazyvol"]
-    return [name, f"{own:.3f} s", "; ".join(others)]
+def row(name: str, seconds: dict[str, float]) -> list[str]:
+    """Return a row of the table: the name, our time, and those of the others with their ratios."""
+    ours = seconds["lazyvol"]
+    others = [f"{way} {s:.3f} s, {s / ours:.1f}x" for way, s in seconds.items() if way != "lazyvol"]
+    return [name, f"{ours:.3f} s", "; ".join(others)]
 
 
 # whitening of 600 MB ---------------------------------------------------------------------------
 
 
 def correlated(n: int, p: int) -> np.ndarray:
-    """Samples like images: neighbours alike, deviations over three decades."""
+    """Return samples like images: correlated neighbours, variances over three decades."""
     rng = np.random.default_rng(1)
-    result = rng.standard_normal((n, p), dtype=np.float32)
+    samples = rng.standard_normal((n, p), dtype=np.float32)
     fall = (1 / np.arange(1, p // 2 + 2)).astype(np.float32)
     for at in range(0, n, 5000):
-        part = np.fft.rfft(result[at : at + 5000], axis=1) * fall
-        result[at : at + 5000] = np.fft.irfft(part, p, axis=1)
-    return 100 * result + 120
+        part = np.fft.rfft(samples[at : at + 5000], axis=1) * fall
+        samples[at : at + 5000] = np.fft.irfft(part, p, axis=1)
+    return 100 * samples + 120
 
 
-def numpys(samples: np.ndarray) -> np.ndarray:
-    """ZCA by numpy's SVD of the centred samples."""
+def zca_by_numpy(samples: np.ndarray) -> np.ndarray:
+    """Return the ZCA by numpy's SVD of the centred samples."""
     u, _, v = np.linalg.svd(samples - samples.mean(0), full_matrices=False)
     return np.sqrt(np.float32(len(samples) - 1)) * (u @ v)
 
@@ -134,7 +134,7 @@ def stored(folder: Path) -> Path:
 
 
 def whitened(folder: Path) -> None:
-    """From disk to disk."""
+    """Whiten from disk to disk."""
     target = folder / "white.zarr"
     with dask.config.set(num_workers=THREADS):
         result = lv.intensity.whiten(lv.open(stored(folder)))
@@ -142,11 +142,11 @@ def whitened(folder: Path) -> None:
 
 
 def by_numpy(folder: Path) -> np.ndarray:
-    return numpys(lv.open(stored(folder)).values)
+    return zca_by_numpy(lv.open(stored(folder)).values)
 
 
-def unevenness(white: np.ndarray) -> float:
-    """Largest difference of the covariance from the identity, in float64."""
+def identity_error(white: np.ndarray) -> float:
+    """Return the largest deviation of the covariance from the identity, in float64."""
     total, sums = np.zeros((white.shape[1],) * 2), np.zeros(white.shape[1])
     for at in range(0, len(white), 5000):
         part = white[at : at + 5000].astype(np.float64)
@@ -157,23 +157,23 @@ def unevenness(white: np.ndarray) -> float:
 
 
 def large(folder: Path) -> list[list[str]]:
-    """Seconds, those of all cores together, and peak memory."""
+    """Return rows of seconds, CPU seconds, deviation from the identity, and peak memory."""
     held = lv.open(stored(folder)).values
     ways = {
         "lazyvol, disk to disk": lambda: whitened(folder),
         "lazyvol, in memory": lambda: lv.intensity.whiten(lv.as_stack(held, dims=DIMS)).values,
-        "numpy svd, in memory": lambda: numpys(held),
+        "numpy svd, in memory": lambda: zca_by_numpy(held),
     }
     lv.intensity.whiten(lv.as_stack(held[:200, :100], dims=DIMS))
     most, rows = peaks(__file__, ["lazyvol", "numpy svd"], "--folder", str(folder)), []
     for name, way in ways.items():
         start, cores = time.perf_counter(), time.process_time()
-        made = way()
+        result = way()
         seconds, cores = time.perf_counter() - start, time.process_time() - cores
-        white = lv.open(folder / "white.zarr").values if made is None else made
+        white = lv.open(folder / "white.zarr").values if result is None else result
         peak = most.get(name.removesuffix(", disk to disk").removesuffix(", in memory"), 0)
         rows.append([
-            name, f"{seconds:.0f}", f"{cores:.0f}", f"{unevenness(white):.1e}",
+            name, f"{seconds:.0f}", f"{cores:.0f}", f"{identity_error(white):.1e}",
             "(the stack is held)" if name == "lazyvol, in memory" else f"{peak / 2**20:.0f}",
         ])  # fmt: skip
     return rows
