@@ -129,11 +129,6 @@ def explained_ratio(basis: Array) -> Array:
         return np.where(total == 0, 0.0, values / total)
 
 
-def unit_scales(basis: Array) -> Array:
-    """Return a scale of 1 for every component."""
-    return np.ones(basis.shape[1])
-
-
 def sample_scores(basis: Array) -> Array:
     """Return the coordinates of the samples in their own eigenbasis (dual form)."""
     return np.asarray(basis[:-EXTRA_ROWS] * np.sqrt(basis[-EXTRA_ROWS]))

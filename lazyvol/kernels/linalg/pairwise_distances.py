@@ -109,6 +109,7 @@ def _add_stretch(
     )
 
 
+# numpy takes 5 times as long, and 40 times if all pairs are nearly equal (256 x 256 x 1024)
 @compiled
 def _add_squared_differences(  # type: ignore[no-untyped-def]
     out, product, x, y, x_shift, y_shift, x_norm, y_norm, cancellation

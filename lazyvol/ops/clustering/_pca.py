@@ -3,6 +3,7 @@
 from functools import partial
 from math import prod
 
+import numpy as np
 import xarray as xr
 
 from lazyvol.kernels.linalg import eigenbasis
@@ -70,7 +71,7 @@ def _projected(
     """Return the coordinates (k, component) of every volume in an eigenbasis of its voxels."""
     features = {"_feature": prod(stack.sizes[d] for d in dims)}
     vectors = apply_to_table(eigenbasis.eigenvectors, basis, ("_feature", "component"), features)
-    scales = apply_to_table(eigenbasis.unit_scales, basis, ("component",), {})
+    scales = xr.DataArray(np.ones(n), dims="component")
     axes = tuple(stack.dims.index(d) for d in dims)
     scores = blockwise(
         partial(eigenbasis.project, axes=axes, replace=False, dtype=FLOAT64), stack,
