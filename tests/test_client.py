@@ -24,8 +24,8 @@ def listening() -> set[str]:
 
 @pytest.fixture(scope="module")
 def client():
-    with connect(workers=1, threads=2, memory="1GiB") as made:
-        yield made
+    with connect(workers=1, threads=2, memory="1GiB") as connected:
+        yield connected
 
 
 def test_ports_listen_on_loopback_alone(client):
@@ -86,10 +86,10 @@ def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path)
 
 
 def test_without_a_dashboard_only_health_is_served():
-    with connect(workers=1, threads=1, memory="512MiB", dashboard=False) as made:
+    with connect(workers=1, threads=1, memory="512MiB", dashboard=False) as connected:
         assert listening() <= {"127.0.0.1", "::1"}
         pages = ("/status", "/info/main/workers.html", "/json/counts.json", "/health")
-        assert [status_of(made, page) for page in pages] == [404, 404, 404, 200]
+        assert [status_of(connected, page) for page in pages] == [404, 404, 404, 200]
 
 
 @pytest.mark.parametrize(

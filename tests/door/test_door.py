@@ -180,8 +180,10 @@ def test_operations_declared_complex_accept_complex():
 def test_numbers_for_operations_with_other_dims():
     distances = np.abs(np.subtract.outer(A[:, 0, 0, 0], A[:, 0, 0, 0]))
     assert lv.clustering.condensed(distances).dims == ("pair",)
-    where = np.array([[0.0, 1.0], [1.0, 1.2]])
-    np.testing.assert_array_equal(lv.density.points(where, like=(2, 2)).values, [[0, 1], [0, 1]])
+    positions = np.array([[0.0, 1.0], [1.0, 1.2]])
+    np.testing.assert_array_equal(
+        lv.density.points(positions, like=(2, 2)).values, [[0, 1], [0, 1]]
+    )
     image = np.ones((8, 8, 3))
     result = lv.unmixing.mix(image, np.diag([1.0, 2.0, 3.0]))
     assert result.dims == ("y", "x", "channel")

@@ -105,13 +105,13 @@ def test_wrong_values_give_a_result_or_a_refusal(name):
     for option in inspect.signature(op).parameters:
         if option == "ax" and name.startswith("plots."):
             continue
-        for what, value in WRONG.items():
+        for kind, value in WRONG.items():
             try:
                 op(**{**base, option: value})
             except LazyvolError:
                 continue
-            except Exception as fault:
-                pytest.fail(f"{option}={what}: {fault!r}")
+            except Exception as error:
+                pytest.fail(f"{option}={kind}: {error!r}")
 
 
 @pytest.mark.parametrize(

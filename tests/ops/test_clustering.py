@@ -120,13 +120,13 @@ def test_near_duplicates_keep_their_digits(dtype, offset):
 def test_equal_volumes_are_0_apart_and_small_angles_have_digits():
     rng = np.random.default_rng(2)
     base = rng.normal(size=(3, 5, 7))
-    turned = base + 1e-7 * rng.normal(size=base.shape)
-    stack = lv.as_stack(np.stack([base, base, 3 * base, turned]))
+    rotated = base + 1e-7 * rng.normal(size=base.shape)
+    stack = lv.as_stack(np.stack([base, base, 3 * base, rotated]))
     for metric in ("euclidean", "cosine", "ncc", "tanimoto"):
         distances = C.distances(stack, metric=metric).values
         assert distances[0, 1] == 0
         assert not np.diagonal(distances).any()
-    x, y = (v.astype(np.longdouble).ravel() for v in (base, turned))
+    x, y = (v.astype(np.longdouble).ravel() for v in (base, rotated))
     x, y = x / np.sqrt((x * x).sum()), y / np.sqrt((y * y).sum())
     angle = float(((x - y) ** 2).sum() / 2)
     assert C.distances(stack, metric="cosine").values[0, 3] == pytest.approx(angle, rel=1e-6)
@@ -175,9 +175,9 @@ def test_nan_affects_its_own_volume_alone():
 @pytest.mark.parametrize("dtype", [">f4", ">i2", "int64", "bool"])
 def test_other_types_and_layouts(dtype):
     array = (np.arange(7 * 5 * 11 * 13).reshape(7, 5, 11, 13) % 17).astype(dtype)
-    turned = np.asfortranarray(array)
+    fortran = np.asfortranarray(array)
     expected = cdist(flat(array), flat(array))
-    for a in (array, turned):
+    for a in (array, fortran):
         distances = C.distances(labelled(a))
         assert distances.dtype == (np.float32 if array.dtype.kind == "f" else np.float64)
         np.testing.assert_allclose(distances.values, expected, rtol=1e-6)
@@ -186,8 +186,8 @@ def test_other_types_and_layouts(dtype):
 def test_tables_images_and_channels_are_volumes_too():
     array = values("float64")
     table = xr.DataArray(flat(array), dims=("k", "feature"))
-    turned = lv.as_stack(array).rename(z="channel").transpose("x", "k", "channel", "y")
-    for stack in (table, turned):
+    permuted = lv.as_stack(array).rename(z="channel").transpose("x", "k", "channel", "y")
+    for stack in (table, permuted):
         np.testing.assert_allclose(C.distances(stack).values, cdist(flat(array), flat(array)))
     assert C.distances(table.isel(feature=slice(0, 0))).values.max() == 0
     assert C.distances(table.isel(k=slice(0, 0))).shape == (0, 0)
@@ -300,8 +300,8 @@ def test_a_square_matrix_is_taken_as_distances(method):
     array = values("float64")
     matrix = C.distances(labelled(array))
     expected = hierarchy.linkage(pdist(flat(array)), method)
-    for given_ in (matrix, C.condensed(matrix)):
-        np.testing.assert_allclose(C.linkage(given_, method).tree.values, expected, rtol=1e-12)
+    for form in (matrix, C.condensed(matrix)):
+        np.testing.assert_allclose(C.linkage(form, method).tree.values, expected, rtol=1e-12)
     with pytest.warns(hierarchy.ClusterWarning):
         trap = hierarchy.linkage(matrix.values, method)
     assert not np.allclose(trap[:, 2], expected[:, 2])

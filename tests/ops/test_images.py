@@ -26,10 +26,10 @@ def each(result):
 def test_images_are_volumes_of_one_slice(name, lazy):
     s = images()
     s = s.chunk(k=2, y=5, x=17) if lazy and "k" in s.dims else s
-    own = each(ALIKE[name](s).compute())
+    results = each(ALIKE[name](s).compute())
     volumes = each(ALIKE[name](s.compute().expand_dims(z=1, axis=s.ndim - 2)).compute())
-    assert own.keys() == volumes.keys()
-    for key, values in own.items():
+    assert results.keys() == volumes.keys()
+    for key, values in results.items():
         expected = volumes[key].squeeze("z") if "z" in volumes[key].dims else volumes[key]
         assert values.dims == expected.dims
         np.testing.assert_allclose(values.values, expected.values, rtol=1e-10, atol=1e-12)
@@ -109,16 +109,16 @@ def test_shifts_and_angles_are_rows_of_particles(lazy):
     s = images().chunk(k=1) if lazy else images()
     rows = np.array([[2.0, 0.0], [0.0, -3.0], [-4.0, 1.5]])
     moved = lv.registration.shift(s, rows)
-    for own, image, row in zip(moved.values, s.values, rows, strict=True):
+    for result, image, row in zip(moved.values, s.values, rows, strict=True):
         whole = ndi.shift(image, row / (2.0, 1.5), order=3, mode="grid-constant")
-        np.testing.assert_allclose(own, whole, atol=1e-12)
+        np.testing.assert_allclose(result, whole, atol=1e-12)
     one = lv.registration.shift(s, xr.DataArray(rows, dims=("k", "axis")))
     np.testing.assert_array_equal(one, moved)
     angles = np.array([10.0, 0.0, -35.0])
-    turned = lv.registration.rotate(s, angles)
+    rotated = lv.registration.rotate(s, angles)
     for n, angle in enumerate(angles):
         alone = lv.registration.rotate(s.isel(k=n), float(angle))
-        np.testing.assert_allclose(turned.isel(k=n), alone, atol=1e-12)
+        np.testing.assert_allclose(rotated.isel(k=n), alone, atol=1e-12)
     mean = lv.registration.average(s, rows)["average"]
     whole = lv.registration.average(s, xr.DataArray(rows, dims=("k", "axis")))["average"]
     np.testing.assert_array_equal(mean, whole)

@@ -44,7 +44,7 @@ def posed(k=24, sigma=0.15, step=(1.0, 1.0), seed=0):
     return stacked(noisy, step), angles, shifts, stacked(image(step=step), step)
 
 
-def apart(result, angles, turn=360.0):
+def angle_difference(result, angles, turn=360.0):
     return np.abs((np.asarray(result) - angles + turn / 2) % turn - turn / 2)
 
 
@@ -61,7 +61,7 @@ def test_poses_of_images_are_recovered(step):
     assert alignment.rotations.dims == ("k",)
     assert alignment.shifts.dims == ("k", "axis")
     assert alignment.axis.values.tolist() == list(IMAGE)
-    assert apart(alignment.rotations, angles).max() < 2.0
+    assert angle_difference(alignment.rotations, angles).max() < 2.0
     assert np.abs(alignment.shifts.values - shifts).max() < 0.3
     assert alignment.ncc.values.min() > 0.85
 
@@ -73,7 +73,7 @@ def test_alignment_of_images_is_the_same_for_any_chunks(aligned, chunks, dtype):
     result = lv.registration.align(stack.astype(dtype).chunk(chunks), reference.chunk())
     assert result.rotations.chunks is not None
     result = result.compute()
-    assert apart(result.rotations, whole.rotations.values).max() < 0.05
+    assert angle_difference(result.rotations, whole.rotations.values).max() < 0.05
     np.testing.assert_allclose(result.shifts, whole.shifts, atol=0.01)
     np.testing.assert_allclose(result.average, whole.average, atol=0.01)
 
@@ -84,8 +84,8 @@ def test_poses_of_images_go_back_into_average_and_rotate(aligned):
     np.testing.assert_allclose(mean, result.average, atol=1e-12)
     assert lv.scores.ncc(mean.fillna(0.0), reference) > 0.97
     moved = lv.registration.shift(stack, result.shifts)
-    turned = lv.registration.rotate(moved, result.rotations)
-    assert lv.scores.ncc(turned, reference).values.min() > 0.8
+    rotated = lv.registration.rotate(moved, result.rotations)
+    assert lv.scores.ncc(rotated, reference).values.min() > 0.8
 
 
 def test_one_image_is_aligned_as_in_a_stack(aligned):
@@ -106,24 +106,24 @@ def test_rounds_and_half_sets_of_images(aligned):
     alignment = lv.registration.align(
         stack.chunk(k=5), reference, iterations=2, halves=True, mask=reference * 0 + 1
     ).compute()
-    # against averages of the stack all poses may be off by one in common: its own reference's
+    # poses relative to the average of the stack have one common rotation, that of the average
     off = (alignment.rotations.values - angles + 180.0) % 360.0 - 180.0
     assert np.abs(off - np.median(off)).max() < 2.0
     assert lv.scores.ncc(alignment.first.fillna(0.0), alignment.second.fillna(0.0)) > 0.9
     near = lv.registration.align(
         stack, reference, rotations=angles + 4.0, shifts=shifts + 0.4, max_shift=2.0
     )
-    assert apart(near.rotations, angles).max() < 2.0
+    assert angle_difference(near.rotations, angles).max() < 2.0
     assert np.abs(near.shifts.values - shifts).max() < 0.3
 
 
 def test_symmetric_and_round_images():
     square = sum(image(a) for a in (0.0, 90.0, 180.0, 270.0))
     random = np.random.default_rng(1)
-    turned = [sum(image(a + b) for a in (0.0, 90.0, 180.0, 270.0)) for b in (20.0, 65.0)]
-    noisy = stacked(np.stack(turned) + 0.2 * random.normal(size=(2, *SHAPE)))
+    rotated = [sum(image(a + b) for a in (0.0, 90.0, 180.0, 270.0)) for b in (20.0, 65.0)]
+    noisy = stacked(np.stack(rotated) + 0.2 * random.normal(size=(2, *SHAPE)))
     alignment = lv.registration.align(noisy, stacked(square), symmetry=4)
-    assert apart(alignment.rotations, [20.0, 65.0], 90.0).max() < 2.0
+    assert angle_difference(alignment.rotations, [20.0, 65.0], 90.0).max() < 2.0
     alignment = lv.registration.align(noisy, stacked(square), symmetry="cylinder")
     np.testing.assert_array_equal(alignment.rotations, 0.0)
 
@@ -132,8 +132,8 @@ def test_rotations_to_try_and_images_without_a_pose(aligned):
     stack, angles, _, reference, _ = aligned
     tried = Rotation.from_euler("z", np.arange(0, 360, 10)[:, None], degrees=True)
     alignment = lv.registration.align(stack, reference, tried, finest=None)
-    assert apart(alignment.rotations, angles).max() < 6.0
-    assert apart(alignment.rotations, 0.0, 10.0).max() < 1e-9
+    assert angle_difference(alignment.rotations, angles).max() < 6.0
+    assert angle_difference(alignment.rotations, 0.0, 10.0).max() < 1e-9
     flat = xr.concat([stack.isel(k=[0]), stack.isel(k=[1]) * 0 + 3.0], "k")
     alignment = lv.registration.align(flat, reference)
     np.testing.assert_array_equal(np.isnan(alignment.rotations), [False, True])
@@ -187,9 +187,11 @@ def test_wrong_images_are_found():
         truth.append(bad)
         llr.append(auc(screening.llr.values, bad))
         ncc.append(auc(-screening.ncc.values, bad))
-        turned = (screening.best_hypothesis.values == 2) & (angles != 0)
+        rotated = (screening.best_hypothesis.values == 2) & (angles != 0)
         # the angle turns the average into the image: against the one that turns it back
-        assert np.median(apart(screening.angles.values[turned], -angles[turned])) < 25.0
+        assert (
+            np.median(angle_difference(screening.angles.values[rotated], -angles[rotated])) < 25.0
+        )
     flags, truth = np.concatenate(flags), np.concatenate(truth)
     assert np.mean(llr) > max(0.95, np.mean(ncc))
     assert (flags & ~truth).sum() <= 0.1 * flags.sum()

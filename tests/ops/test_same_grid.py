@@ -57,10 +57,10 @@ BESIDE = {
 @pytest.mark.parametrize("chunks", [None, 2])
 @pytest.mark.parametrize("op", BESIDE.values(), ids=BESIDE)
 def test_masks_of_another_crop_are_refused(op, chunks):
-    own, mask = stack().isel(LEFT), flags().isel(RIGHT)
-    own = own if chunks is None else own.chunk(k=chunks)
+    first, mask = stack().isel(LEFT), flags().isel(RIGHT)
+    first = first if chunks is None else first.chunk(k=chunks)
     with pytest.raises(LabelError, match=r"positions along 'x' .* 0 to 6 angstrom and 8 to 14"):
-        op(own, mask)
+        op(first, mask)
 
 
 def agree(a: xr.DataArray, b: xr.DataArray) -> bool:
@@ -73,11 +73,11 @@ def agree(a: xr.DataArray, b: xr.DataArray) -> bool:
 
 def test_unlabelled_masks_fit_any_unit_and_crops_are_found():
     for unit, size in (("angstrom", 2.0), ("voxel", 1.0)):
-        own, plain = stack(unit, size), lv.as_stack(FLAGS)
-        assert agree(own, plain)
-        assert agree(plain, own)
-        assert agree(own.isel(RIGHT), plain.isel(RIGHT))
-        assert not agree(own.isel(LEFT), plain.isel(RIGHT))
+        first, plain = stack(unit, size), lv.as_stack(FLAGS)
+        assert agree(first, plain)
+        assert agree(plain, first)
+        assert agree(first.isel(RIGHT), plain.isel(RIGHT))
+        assert not agree(first.isel(LEFT), plain.isel(RIGHT))
     assert agree(stack().isel(RIGHT), lv.as_stack(FLAGS[..., 4:], dims=("z", "y", "x")))
     assert not agree(
         stack("voxel", 1.0).isel(RIGHT), lv.as_stack(FLAGS[..., 4:], dims=("z", "y", "x"))

@@ -85,12 +85,12 @@ def test_every_public_plot_is_drawn_here():
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_plot_draws_on_its_own_figure_and_on_given_axes(name):
-    own = DRAWN[name](None)
-    assert isinstance(own, Axes)
-    assert isinstance(own.figure.canvas, FigureCanvasAgg)
-    own.figure.canvas.draw()
-    assert np.ptp(np.asarray(own.figure.canvas.buffer_rgba())[..., :3]) > 100
-    assert DRAWN[name](own) is own
+    ax = DRAWN[name](None)
+    assert isinstance(ax, Axes)
+    assert isinstance(ax.figure.canvas, FigureCanvasAgg)
+    ax.figure.canvas.draw()
+    assert np.ptp(np.asarray(ax.figure.canvas.buffer_rgba())[..., :3]) > 100
+    assert DRAWN[name](ax) is ax
 
 
 def test_plots_never_import_pyplot():
@@ -145,9 +145,9 @@ def test_projection_is_the_mean_along_its_dim():
 
 def test_montage_tiles_have_own_contrast_unless_shared():
     stack = particles(3) * xr.DataArray([1.0, 10.0, 100.0], dims="k")
-    own = [i.get_clim() for i in plots.montage(stack).images]
+    separate = [i.get_clim() for i in plots.montage(stack).images]
     shared = [i.get_clim() for i in plots.montage(stack, shared=True).images]
-    assert own[0][1] * 50 < own[2][1]
+    assert separate[0][1] * 50 < separate[2][1]
     assert len(set(shared)) == 1
 
 

@@ -22,9 +22,9 @@ METHODS = ["single", "complete", "average", "ward", "centroid"]
 
 def tree_of(n: int, method: str = "average", groups: int = 3) -> xr.Dataset:
     """Return the tree of points in the plane, in well separated groups."""
-    where = np.random.default_rng(n).normal(size=(n, 2))
-    where[:, 0] += 20.0 * (np.arange(n) % groups)
-    stack = lv.as_stack(where.reshape(n, 1, 1, 2))
+    points = np.random.default_rng(n).normal(size=(n, 2))
+    points[:, 0] += 20.0 * (np.arange(n) % groups)
+    stack = lv.as_stack(points.reshape(n, 1, 1, 2))
     return lv.clustering.linkage(lv.clustering.distances(stack), method)
 
 
@@ -157,8 +157,8 @@ def test_the_array_of_a_tree_is_accepted_lazy_or_not():
 
 
 def test_it_draws_on_its_own_figure_and_on_given_axes():
-    own = plots.dendrogram(tree_of(5))
-    assert isinstance(own.figure.canvas, FigureCanvasAgg)
+    ax = plots.dendrogram(tree_of(5))
+    assert isinstance(ax.figure.canvas, FigureCanvasAgg)
     axes = Figure().add_subplot()
     assert plots.dendrogram(tree_of(5), distance=3.0, ax=axes) is axes
     assert len(axes.collections[0].get_paths()) == 4
