@@ -26,7 +26,7 @@ FOLDS, FOLDS_TIMES_PARTICLES = (24, 128), 80_000
 class Mixture:
     """Inner products of particles with their folds' hypotheses, and the mixture fitted to them.
 
-    ``t`` and ``q`` are (particle, hypothesis), ``contrast`` is what is expected of each particle;
+    ``t`` and ``q`` are (particle, hypothesis), ``contrast`` is the expectation for each particle;
     ``prior`` counts imagined particles per hypothesis, ``weights`` are (fold, hypothesis) and
     ``probability`` is (particle, hypothesis).
     """

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: simulated particles, half of them consistent
 DRAWS = 20_000
-#: particles' worth of trust in the noise spectrum beside variances among the particles
+#: weight of the variances that the noise spectrum predicts against observed ones, in particles
 PRIOR_PARTICLES = 100.0
 
 
@@ -139,7 +139,7 @@ def _root_and_inverse(covariance: Array) -> tuple[Array, Array]:
 
 
 def benjamini_hochberg(p: Array, rate: float) -> Array:
-    """Return True where the Benjamini-Hochberg rule rejects at a false discovery rate."""
+    """Return True for p-values that Benjamini-Hochberg rejects at a false discovery rate."""
     order = np.sort(p)
     below = np.flatnonzero(order <= rate * np.arange(1, len(p) + 1) / max(1, len(p)))
     return p <= order[below[-1]] if below.size else np.zeros(len(p), bool)

@@ -20,8 +20,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 256
 #: standard deviation of the Gaussian that smooths the noise spectrum, in frequency steps
 NOISE_SMOOTHING = 1.5
-#: least noise power that whitening assumes, as a part of its maximum and of the signal power:
-#: spectra leak and models err by about so much
+#: least noise power that whitening assumes, as a part of its maximum and of the signal power;
+#: spectral leakage and errors of the model are about as large
 NOISE_FLOOR, MODEL_ERROR = 1e-3, 1e-2
 #: standard deviation of the Gaussian that smooths the energy of a reference, in voxels
 MASK_SMOOTHING = 1.5
@@ -169,7 +169,7 @@ def _soft_mask(
 ) -> Array:
     """Return the part of a reference's local energy above twice that of its noise.
 
-    Energies are compared after whitening, where the noise is the same everywhere.
+    Energies are compared after whitening, which makes the noise uniform.
     """
     whitened = spectrum / np.sqrt(np.tile(bounded_noise, 2))
     sigma = (0.0 if band.planar else MASK_SMOOTHING, MASK_SMOOTHING, MASK_SMOOTHING)

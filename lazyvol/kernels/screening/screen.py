@@ -177,9 +177,9 @@ def _compare(
 
 
 def _masked_references(whitened: _Whitened, references: References, mask: Array | None) -> Array:
-    """Return volumes of the references under the given mask, or under the estimated one or none.
+    """Return volumes of the references under the given mask, else the estimated one or none.
 
-    Of the latter two, that which explains more of the particles left out of the references.
+    Without a given mask, the one that explains more of the particles left out of the references.
     """
     band = whitened.band
     volumes = to_volumes(references.spectra, band)
@@ -259,7 +259,7 @@ def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> fl
 
 
 def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
-    """Return the fit with a second class of particles as a hypothesis, where there is one."""
+    """Return the fit with a second class of particles as a hypothesis, if one is found."""
     hypotheses, mixture = fit.hypotheses, fit.mixture
     data, folds, contrast = whitened.data, whitened.folds, mixture.contrast
     even = data if (contrast == 1).all() else data / contrast.astype(np.float32)[:, None]

@@ -90,7 +90,7 @@ def screen(
         inconsistent; ``contrast`` of the average in the particle; ``noise``, its amplitude relative
         to the median particle; ``best_hypothesis``, a code whose names are in its attributes
         (consistent, empty, rotated, second_class, template_0, ...); ``angles`` of the best
-        rotation where that is "rotated": rot, tilt and psi (intrinsic ZYZ, degrees; one angle for
+        rotation if that is "rotated": rot, tilt and psi (intrinsic ZYZ, degrees; one angle for
         images) that rotate the average into the particle, the inverse of RELION's.
         ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
         Particles that are constant or hold NaN are NaN and flagged. If particles share no signal,

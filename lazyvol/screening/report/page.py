@@ -138,7 +138,7 @@ def particle_scores(result: ScreenResult) -> Html:
             ),
             chart(
                 lambda ax: plots.scores(values, flagged=flagged, threshold=threshold, ax=ax),
-                "Log-likelihood ratio by position along k; drifts and bad runs show as structure.",
+                "Log-likelihood ratio by position along k; drifts in the data show as structure.",
                 "Log-likelihood ratios by particle",
             ),
             chart(
