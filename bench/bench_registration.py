@@ -37,8 +37,8 @@ def moving_ways(stack, reference, rotation) -> dict:
     """One line for lazyvol and one for its peer, of each operation."""
     step = {"z": 1.3, "y": -0.7, "x": 0.4}
     by = list(step.values())
-    matrix, offset = affine.backwards(
-        reference.shape, (1, 1, 1), rotation_grids.angles(rotation.as_quat())
+    matrix, offset = affine.inverse_affine(
+        reference.shape, (1, 1, 1), rotation_grids.to_euler(rotation.as_quat())
     )
     masks = np.ones(reference.shape, bool)
     mask = reference > -np.inf
@@ -78,11 +78,11 @@ def moving_ways(stack, reference, rotation) -> dict:
 def matching_ways(reference, count: int = 100) -> dict:
     """Scores of one particle against a reference in many orientations, at the best shift."""
     box = reference.shape
-    some = rotational_correlation.Frequencies.of(box, (1, 1, 1), [0.4])[-1]
-    window = rotational_correlation.Window.of(box, (1, 1, 1), some, box[0] / 4)
-    known = rotational_correlation.Reference.of(reference.values, (1, 1, 1), 0.4)
-    own = np.conj(rotational_correlation.gathered(reference.values, some)) * some.twice
-    matrices = rotation_grids.matrices(rotation_grids.spiral(count))
+    some = rotational_correlation.Frequencies.up_to(box, (1, 1, 1), [0.4])[-1]
+    window = rotational_correlation.ShiftWindow.within(box, (1, 1, 1), some, box[0] / 4)
+    known = rotational_correlation.ReferenceSpectrum.from_volume(reference.values, (1, 1, 1), 0.4)
+    own = np.conj(rotational_correlation.spectrum_at(reference.values, some)) * some.multiplicity
+    matrices = rotation_grids.zyx_matrices(rotation_grids.super_fibonacci(count))
     spectrum = np.conj(scipy.fft.rfftn(reference.values))
 
     def turned_volumes() -> None:
@@ -93,11 +93,11 @@ def matching_ways(reference, count: int = 100) -> dict:
 
     def searched() -> None:
         for m in matrices:
-            window.peaks(known.turned(m[None], some) * own)
+            window.peaks(known.rotated(m[None], some) * own)
 
     return {
-        "100 rotations, shift and its top followed": lambda: known.sums(
-            matrices, some, own, some.twice
+        "100 rotations, shift and its top followed": lambda: known.correlation_sums(
+            matrices, some, own, some.multiplicity
         ),
         "100 rotations, all shifts": searched,
         "100 rotations, all shifts, scipy": turned_volumes,

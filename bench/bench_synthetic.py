@@ -103,10 +103,10 @@ def exactness(side: int) -> list[list[str]]:
         deviation = length / np.sqrt(2)
         found = gaussian_field.taps(deviation)
         n = min(4 * side, 8 * max(4, round(length)))
-        span = found.needed(0, n)
+        span = found.noise_span(0, n)
         matrix = np.zeros((n, span.stop - span.start))
         for i in range(n):
-            first = found.needed(i, i + 1).start - span.start
+            first = found.noise_span(i, i + 1).start - span.start
             matrix[i, first : first + found.count] = found.weights[i % found.step]
         lag = np.arange(n)
         wanted = np.exp(-(((lag[:, None] - lag) / length) ** 2) / 2)

@@ -370,7 +370,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "too few weights": (
         lambda: DENSITY.points(POINTS, weights(STACK).isel(k=0), like=STACK), "lengths 5 and 11"
     ),
-    "grid": (lambda: DENSITY.points(POINTS, like=STACK.isel(z=0, y=0, x=0)), "a shape lies in"),
+    "grid": (lambda: DENSITY.points(POINTS, like=STACK.isel(z=0, y=0, x=0)), "at least one"),
 }  # fmt: skip
 
 

@@ -278,10 +278,10 @@ def test_scaling_takes_no_more_memory_than_planned(dtype, axes):
 def test_turning_a_template_takes_no_more_memory_than_planned():
     block, angle = np.zeros((1, 48, 48, 48), np.float32), np.full((1, 1, 1, 1), 70.0)
     kernel = partial(
-        particles.copies, block, block, angle, angle,
+        particles.add_template, block, block, angle, angle,
         along=(1.0, 0.0, 0.0), step=(1.0, 1.0, 1.0), signal=0.5,
     )  # fmt: skip
-    assert extra(kernel) <= lv.synthetic.TURNING * block.size + 200_000
+    assert extra(kernel) <= lv.synthetic.TILT_SCRATCH * block.size + 200_000
 
 
 # options ---------------------------------------------------------------------------------------
@@ -321,37 +321,37 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "intensity mask": (lambda: lv.intensity.center(STACK, mask=FLAT * 1.0), "boolean"),
     "scale of contrast": (lambda: lv.intensity.contrast_normalise(STACK, scale=0.0), "above 0"),
     "kind of noise": (lambda: lv.synthetic.noise((3, 3), kind="pink"), "'normal', 'uniform'"),
-    "width of noise": (lambda: lv.synthetic.noise((3, 3), scale=-1.0), "scale is a number of 0"),
+    "width of noise": (lambda: lv.synthetic.noise((3, 3), scale=-1.0), "scale must be a finite"),
     "seed": (lambda: lv.synthetic.noise((3, 3), seed=2**32), "2\\*\\*32 - 1"),
     "integer noise": (lambda: lv.synthetic.noise((3, 3), dtype="int16"), "float16, float32"),
     "negative shape": (lambda: lv.synthetic.noise((3, -3)), "lengths of 0 or more"),
-    "radius": (lambda: lv.synthetic.sphere((5, 5, 5), radius=-1), "radius is a number"),
-    "shape along k": (lambda: lv.synthetic.sphere(STACK.isel(z=0, y=0, x=0), radius=1), "some of"),
-    "axis": (lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis="k"), "axis is"),
+    "radius": (lambda: lv.synthetic.sphere((5, 5, 5), radius=-1), "radius must be"),
+    "shape along k": (lambda: lv.synthetic.sphere(STACK.isel(z=0, y=0, x=0), radius=1), "one of"),
+    "axis": (lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis="k"), "axis m"),
     "axis of nothing": (
         lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis={"z": 0}),
         "not all 0",
     ),
     "tilted components": (
         lambda: lv.synthetic.cylinder((5, 5, 5), radius=1, length=2, axis={"z": 1}, tilt=3.0),
-        "tilt the components",
+        "tilt its components",
     ),
-    "axis of a circle": (lambda: lv.synthetic.circle((5, 5), radius=1, axis="k"), "axis is one"),
+    "axis of a circle": (lambda: lv.synthetic.circle((5, 5), radius=1, axis="k"), "axis must"),
     "centre": (lambda: lv.synthetic.sphere((5, 5), radius=1, centre={"z": 1}), "leave out ..z"),
     "size of a box": (lambda: lv.synthetic.box((5, 5), size={"z": 1}), "size must name"),
     "alpha and sigma": (
         lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0.1, sigma=1.0),
-        "one of them",
+        "must be given",
     ),
-    "neither": (lambda: lv.synthetic.particles((5, 5, 5), 2), "one of them"),
+    "neither": (lambda: lv.synthetic.particles((5, 5, 5), 2), "must be given"),
     "alpha": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=1.1), "from 0 to 1"),
-    "tilted": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0, tilted=2), "fraction of"),
-    "tilt": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0, tilt=(9, 3)), "from, to"),
+    "tilted": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0, tilted=2), "a fraction"),
+    "tilt": (lambda: lv.synthetic.particles((5, 5, 5), 2, alpha=0, tilt=(9, 3)), "two rising"),
     "number": (lambda: lv.synthetic.particles((5, 5, 5), -2, alpha=0), "number of particles"),
     "flat template": (lambda: lv.synthetic.particles((5, 5), 2, alpha=0), "transpose it"),
     "radius of a template": (
         lambda: lv.synthetic.particles(STACK[0], 2, alpha=0, radius=2.0),
-        "leave them out",
+        "radius must be omitted",
     ),
 }
 

@@ -158,7 +158,7 @@ def refuse(*args, **kwargs):
 
 # moving and turning ----------------------------------------------------------------------------
 
-MODES = {m: m for m in splines.ENDS} | {"wrap": "grid-wrap"}
+MODES = {m: m for m in splines.FILTER_BOUNDARY} | {"wrap": "grid-wrap"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -180,16 +180,16 @@ def test_every_border_is_that_of_scipy(mode, order, shape):
     np.testing.assert_allclose(found[0], turned(a[0], rotation, **scipys), atol=tolerance)
 
 
-@pytest.mark.parametrize("mode", splines.ENDS)
+@pytest.mark.parametrize("mode", splines.FILTER_BOUNDARY)
 @pytest.mark.parametrize("n", [2, 3, 5, 50])
 def test_splines_go_through_their_samples(mode, n):
     """scipy's filter misses them by 1e-3 where lines of 3 are reflected."""
     a = np.random.default_rng(0).normal(size=(n, n, n))
     found = a.copy()
-    splines.coefficients(found, mode)
+    splines.prefilter(found, mode)
     for axis in range(3):
         beyond = "mirror" if mode == "constant" else "reflect" if mode == "nearest" else mode
-        before, after = (splines.positions(np.arange(n) + d, n, beyond) for d in (-1, 1))
+        before, after = (splines.boundary_indices(np.arange(n) + d, n, beyond) for d in (-1, 1))
         found = (np.take(found, before, axis) + 4 * found + np.take(found, after, axis)) / 6
     np.testing.assert_allclose(found, a, atol=1e-13)
 
@@ -287,7 +287,7 @@ def test_angles_of_rotations_give_them_back():
     rotations = Rotation.from_rotvec(np.random.default_rng(0).normal(size=(500, 3)) * 3)
     edges = Rotation.from_euler("ZYZ", [[10, 0, 20], [0, 0, 0], [30, 180, 40]], degrees=True)
     for given_rotations in (rotations, edges):
-        angles = rotation_grids.angles(given_rotations.as_quat())
+        angles = rotation_grids.to_euler(given_rotations.as_quat())
         again = Rotation.from_euler("ZYZ", angles, degrees=True)
         assert np.max((again * given_rotations.inv()).magnitude()) < 1e-7
         assert ((angles[:, 1] >= 0) & (angles[:, 1] <= 180)).all()
@@ -331,13 +331,22 @@ def test_other_dims_are_left_alone():
     [
         (lambda s: REGISTRATION.shifts(s, "mean"), "'average', a volume or a stack"),
         (lambda s: REGISTRATION.shifts(s, s.isel(z=0)), "reference must have the dims"),
-        (lambda s: REGISTRATION.shifts(s, upsample=0), "whole number of parts"),
+        (
+            lambda s: REGISTRATION.shifts(s, upsample=0),
+            "upsample must be a whole",
+        ),
         (lambda s: REGISTRATION.shifts(s, upsample=1.5), "a whole number"),
         (lambda s: REGISTRATION.shifts(s, max_shift=-1.0), "length of 0 or more"),
         (lambda s: REGISTRATION.shifts(s, weighting="white"), "'none', 'phase'"),
         (lambda s: REGISTRATION.shifts(s, mask=s), "mask must be boolean"),
-        (lambda s: REGISTRATION.shifts(s, mask=s > 0, overlap=2.0), "part from 0 to 1"),
-        (lambda s: REGISTRATION.shifts(s, mask=s > 0, weighting="phase"), "not weighted"),
+        (
+            lambda s: REGISTRATION.shifts(s, mask=s > 0, overlap=2.0),
+            "overlap must be",
+        ),
+        (
+            lambda s: REGISTRATION.shifts(s, mask=s > 0, weighting="phase"),
+            "must be 'none' with a mask",
+        ),
         (lambda s: REGISTRATION.shifts(s.isel(k=[0])), "two or more particles"),
         (lambda s: REGISTRATION.shifts(s.isel(k=0)), "without the dim .k."),
         (lambda s: REGISTRATION.shifts(s, s, leave_one_out=True), "leave_one_out=False"),
@@ -346,8 +355,11 @@ def test_other_dims_are_left_alone():
         (lambda s: REGISTRATION.shift(s, {"t": 1.0}), "shifts must name"),
         (lambda s: REGISTRATION.shift(s, {"z": 1.0}, order=2), "one of 1, 3"),
         (lambda s: REGISTRATION.shift(s, {"z": 1.0}, mode="edge"), "mode must be one of"),
-        (lambda s: REGISTRATION.shift(s, table(s, 2)), "names"),
-        (lambda s: REGISTRATION.shift(s, table(s, 3).rename(k="n")), "numbers of particles"),
+        (lambda s: REGISTRATION.shift(s, table(s, 2)), "shifts must have the labels"),
+        (
+            lambda s: REGISTRATION.shift(s, table(s, 3).rename(k="n")),
+            "must have the dim 'axis'",
+        ),
         (lambda s: REGISTRATION.shift(s, table(s, 3)[:2]), "lengths 7 and 2"),
         (lambda s: REGISTRATION.shift(s, table(s, 3).assign_attrs(units="nm")), "convert one"),
         (lambda s: REGISTRATION.rotate(s, (1.0, 2.0)), r"rotations must have the shape \(3,\)"),
@@ -356,17 +368,26 @@ def test_other_dims_are_left_alone():
             lambda s: REGISTRATION.rotate(s.isel(z=0, drop=True).rename(y="z"), 3.0),
             "dims z, y, x or y, x",
         ),
-        (lambda s: REGISTRATION.average(s.isel(k=0)), "an average is over 'k'"),
+        (lambda s: REGISTRATION.average(s.isel(k=0)), "average: stack must have the dim 'k'"),
         (lambda s: REGISTRATION.average(s, weights=[1.0, 2.0]), "one number for each of the 7"),
-        (lambda s: REGISTRATION.average(s, wedge=s.isel(z=0)), "a mask of frequencies"),
+        (lambda s: REGISTRATION.average(s, wedge=s.isel(z=0)), "wedge must have the dims"),
         (lambda s: REGISTRATION.average(s.isel(z=0), wedge=(-60, 60)), "wedge"),
         (lambda s: REGISTRATION.align(s.rename(k="n"), s.isel(k=0)), "stack must have the dims"),
         (lambda s: REGISTRATION.align(s.isel(y=0), s.isel(k=0)), "stack must have the dims"),
         (lambda s: REGISTRATION.align(s, s.isel(k=0), 0.5), "from 1 to 180 degrees"),
-        (lambda s: REGISTRATION.align(s, s.isel(k=0), finest=0.0), "finest is a step"),
-        (lambda s: REGISTRATION.align(s, s.isel(k=0), resolution=1.0), "resolution is from"),
-        (lambda s: REGISTRATION.align(s, s.isel(k=0), symmetry=0), "symmetry is"),
-        (lambda s: REGISTRATION.align(s, s.isel(k=0), iterations=0), "iterations are"),
+        (lambda s: REGISTRATION.align(s, s.isel(k=0), finest=0.0), "finest must be a step above 0"),
+        (
+            lambda s: REGISTRATION.align(s, s.isel(k=0), resolution=1.0),
+            "from two voxels",
+        ),
+        (
+            lambda s: REGISTRATION.align(s, s.isel(k=0), symmetry=0),
+            "symmetry must be",
+        ),
+        (
+            lambda s: REGISTRATION.align(s, s.isel(k=0), iterations=0),
+            "iterations must be",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_when_it_is_built(call, words):

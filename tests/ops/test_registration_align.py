@@ -258,8 +258,8 @@ def test_a_cylinder_is_brought_upright_by_its_axis_alone():
     assert lean.max() < 3
     upright = np.array([0.0, 0.0, 0.0, 1.0])
     assert (
-        len(rotation_grids.around(upright, 5.0)),
-        len(rotation_grids.around(upright, 5.0, np.inf)),
+        len(rotation_grids.neighbours(upright, 5.0)),
+        len(rotation_grids.neighbours(upright, 5.0, np.inf)),
     ) == (15, 5)
     assert len(rotation_grids.uniform(20.0, np.inf)) < len(rotation_grids.uniform(20.0)) / 10
     assert len(rotation_grids.uniform(20.0, 6)) == pytest.approx(
@@ -294,19 +294,21 @@ def test_a_mask_keeps_its_surroundings_out():
 def test_the_reference_turns_as_its_spectrum_does():
     """About its surroundings: were they not 0, a box would turn with it."""
     rotation = Rotation.from_rotvec([0.5, -1.0, 0.8])
-    matrix = rotation_grids.matrices(rotation.as_quat()[None])
-    some = rotational_correlation.Frequencies.of((32, 32, 32), (1, 1, 1), [0.1, 0.35])[-1]
-    reference = rotational_correlation.Reference.of(body() + 5.0, (1, 1, 1), 0.35)
-    own = rotational_correlation.gathered(body(rotation=rotation), some)
-    read = reference.turned(matrix, some)[0]
+    matrix = rotation_grids.zyx_matrices(rotation.as_quat()[None])
+    some = rotational_correlation.Frequencies.up_to((32, 32, 32), (1, 1, 1), [0.1, 0.35])[-1]
+    reference = rotational_correlation.ReferenceSpectrum.from_volume(body() + 5.0, (1, 1, 1), 0.35)
+    own = rotational_correlation.spectrum_at(body(rotation=rotation), some)
+    read = reference.rotated(matrix, some)[0]
     both = np.vdot(read, own).real / np.linalg.norm(read) / np.linalg.norm(own)
     assert both > 0.9998
-    twice = some.twice
-    product, slope, bend, power = reference.sums(matrix, some, np.conj(own) * twice, twice)
+    twice = some.multiplicity
+    product, slope, bend, power = reference.correlation_sums(
+        matrix, some, np.conj(own) * twice, twice
+    )
     assert product[0] == pytest.approx((twice * (read * np.conj(own)).real).sum(), rel=1e-4)
     assert power[0] == pytest.approx((twice * abs(read) ** 2).sum(), rel=1e-4)
     for axis in range(3):
-        waves = np.exp(2j * np.pi * 0.01 * np.array([1, 0, -1])[:, None] * some.places[:, axis])
+        waves = np.exp(2j * np.pi * 0.01 * np.array([1, 0, -1])[:, None] * some.cycles[:, axis])
         high, middle, low = (twice * (waves * read * np.conj(own)).real).sum(1)
         assert slope[0, axis] == pytest.approx(
             (high - low) / 0.02, rel=1e-2, abs=abs(middle) * 1e-2
@@ -316,20 +318,20 @@ def test_the_reference_turns_as_its_spectrum_does():
 
 def test_coarse_shifts_are_where_the_sum_over_frequencies_is_highest():
     shape, step = (10, 12, 9), (1.5, 1.0, 2.0)
-    some = rotational_correlation.Frequencies.of(shape, step, [0.2])[0]
-    window = rotational_correlation.Window.of(shape, step, some, 4.0)
+    some = rotational_correlation.Frequencies.up_to(shape, step, [0.2])[0]
+    window = rotational_correlation.ShiftWindow.within(shape, step, some, 4.0)
     rng = np.random.default_rng(0)
-    cross = (rng.normal(size=(3, len(some.at))) + 1j * rng.normal(size=(3, len(some.at)))).astype(
-        "c8"
-    )
-    cross[:, some.at[:, 2] == 0] = 1.0  # there both of a pair are listed
+    cross = (
+        rng.normal(size=(3, len(some.index))) + 1j * rng.normal(size=(3, len(some.index)))
+    ).astype("c8")
+    cross[:, some.index[:, 2] == 0] = 1.0  # there both of a pair are listed
     heights, found = window.peaks(cross)
-    moves = window.moves * window.voxel
+    moves = window.shifts * window.voxel
     assert np.linalg.norm(moves, axis=1).max() <= 4.0
-    waves = np.exp(2j * np.pi * moves @ some.places.T)
-    expected = ((waves[None] * cross[:, None]).real * some.twice).sum(-1)
+    waves = np.exp(2j * np.pi * moves @ some.cycles.T)
+    expected = ((waves[None] * cross[:, None]).real * some.multiplicity).sum(-1)
     np.testing.assert_allclose(heights, expected.max(1), rtol=1e-5)
-    np.testing.assert_array_equal(found, window.moves[expected.argmax(1)])
+    np.testing.assert_array_equal(found, window.shifts[expected.argmax(1)])
 
 
 # real particles --------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ def test_formula_and_volume_agree_where_voxels_are_not_cubes():
 def test_rotations_are_rotations():
     for along in (np.eye(3)[0], np.eye(3)[2], np.array([0.6, 0.0, -0.8])):
         for tilt, azimuth in ((0.0, 10.0), (65.0, 200.0), (90.0, 90.0)):
-            matrix = solids.rotation(along, tilt, azimuth)
+            matrix = solids.tilt_matrix(along, tilt, azimuth)
             np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-14)
             assert np.linalg.det(matrix) == pytest.approx(1)
             assert np.degrees(np.arccos(along @ matrix @ along)) == pytest.approx(tilt, abs=1e-5)

@@ -57,13 +57,13 @@ def test_short_correlations_are_what_was_asked_for(deviation):
 @pytest.mark.parametrize("deviation", [2.6, 3.3, 3.89, 5.1, 5.19, 7.0, 33.3, 250.0, 9000.0])
 def test_long_correlations_are_the_same_wherever_voxels_lie(deviation):
     found = gaussian_field.taps(deviation)
-    assert 2 <= found.step <= gaussian_field.COARSEST
+    assert 2 <= found.step <= gaussian_field.MAX_STEP
     assert found.count <= 26
     n = min(3000, 6 * round(deviation))
     at = np.unique(np.linspace(0, n - 1, 200).astype(int))
-    matrix = np.zeros((len(at), found.needed(0, n).stop + found.before))
+    matrix = np.zeros((len(at), found.noise_span(0, n).stop + found.before))
     for row, i in enumerate(at):
-        first = found.needed(i, i + 1).start + found.before
+        first = found.noise_span(i, i + 1).start + found.before
         matrix[row, first : first + found.count] = found.weights[i % found.step]
     np.testing.assert_allclose(
         matrix @ matrix.T, wanted(at[:, None] - at, deviation), atol=3e-6, rtol=0
@@ -121,10 +121,10 @@ def test_any_region_is_the_same_bit_for_bit(data, shape):
     field = gaussian_field.Field(deviations, data.draw(st.integers(0, 2**32 - 1)), 3)
     dtype = np.dtype(data.draw(st.sampled_from(["f2", "f4", "f8"])))
     options = {"shape": shape, "field": field, "scale": 1.5, "dtype": dtype}
-    everything = gaussian_field.values(whole(shape), **options)
+    everything = gaussian_field.field_region(whole(shape), **options)
     for _ in range(4):
         region = tuple(data.draw(spans(n)) for n in shape)
-        part = gaussian_field.values(region, **options)
+        part = gaussian_field.field_region(region, **options)
         assert part.dtype == dtype
         np.testing.assert_array_equal(part, everything[region])
 
@@ -132,9 +132,9 @@ def test_any_region_is_the_same_bit_for_bit(data, shape):
 def test_tiles_leave_no_trace(monkeypatch):
     field, shape = gaussian_field.Field((2.0, 3.0, 9.0), 4, 3), (20, 31, 33)
     options = {"shape": shape, "field": field, "scale": 1.0, "dtype": np.dtype("f4")}
-    everything = gaussian_field.values(whole(shape), **options)
-    monkeypatch.setattr(gaussian_field, "RING", 33 * 20 * 4)
-    np.testing.assert_array_equal(gaussian_field.values(whole(shape), **options), everything)
+    everything = gaussian_field.field_region(whole(shape), **options)
+    monkeypatch.setattr(gaussian_field, "RING_VOXELS", 33 * 20 * 4)
+    np.testing.assert_array_equal(gaussian_field.field_region(whole(shape), **options), everything)
 
 
 def test_a_crop_is_smaller_noise_and_volumes_are_independent():
@@ -183,7 +183,7 @@ def test_displacements_are_as_wide_as_is_said():
     shape, sigma = (24, 60, 60), (2.0, 3.0, 5.0)
     uniform = np.random.default_rng(0).uniform(-1, 1, (60, 90, 90))
     smooth = ndi.gaussian_filter(uniform, sigma, mode="wrap")
-    typical = elastic.deviation(sigma)
+    typical = elastic.standard_deviation(sigma)
     assert typical == pytest.approx(smooth.std(), rel=0.05)
     moves = displacement(shape, (30.0, 20.0, 10.0), sigma, 0, seed=1)
     for move, alpha in zip(moves, (30.0, 20.0, 10.0), strict=True):
@@ -196,9 +196,9 @@ def test_displacements_end_at_their_bound(monkeypatch):
     ramp = stack * 0 + stack.x
     inner = {"x": slice(5, -5)}
     free = (synthetic.elastic(ramp, {"x": 9.0}, 2.0, seed=1) - ramp).isel(inner)
-    monkeypatch.setattr("lazyvol.ops.synthetic._fields.FARTHEST", 0.5)
+    monkeypatch.setattr("lazyvol.ops.synthetic._fields.MAX_SIGMAS", 0.5)
     cut = (synthetic.elastic(ramp, {"x": 9.0}, 2.0, seed=1) - ramp).isel(inner)
-    bound = 0.5 * 9.0 * elastic.deviation((2.0, 2.0, 2.0))
+    bound = 0.5 * 9.0 * elastic.standard_deviation((2.0, 2.0, 2.0))
     np.testing.assert_allclose(cut, free.clip(-bound, bound), atol=1e-12)
     assert float(np.abs(free).max()) > 2 * bound
 
@@ -257,7 +257,7 @@ def test_a_block_takes_one_task_and_its_own_halo():
     graph = dict(dask.optimize(found.data)[0].dask)
     assert len(graph) <= 1.1 * found.data.npartitions + 1
     found[1, 20, 5:9, 7:9].compute()
-    bound = int(np.ceil(6 * 20 * elastic.deviation((4.0,) * 3))) + 1
+    bound = int(np.ceil(6 * 20 * elastic.standard_deviation((4.0,) * 3))) + 1
     assert elements_read("elastic") <= (2 * bound + 1) * (2 * bound + 4) * (2 * bound + 2)
 
 
@@ -356,26 +356,26 @@ VOLUME = lv.as_stack(np.zeros((4, 5, 6)))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: synthetic.correlated_noise((4, 5), -1.0), "length is a number of 0 or more"),
+        (lambda: synthetic.correlated_noise((4, 5), -1.0), "length must be a finite number"),
         (lambda: synthetic.correlated_noise((4, 5), {"z": 1.0}), "length must name"),
-        (lambda: synthetic.correlated_noise((4, 5), 1.0, seed=-1), "a seed is"),
-        (lambda: synthetic.correlated_noise(VOLUME, 1.0, unit="nm"), "leave them out with a stack"),
-        (lambda: synthetic.correlated_noise(VOLUME.rename(y="c"), 1.0), "spatial dims at the end"),
+        (lambda: synthetic.correlated_noise((4, 5), 1.0, seed=-1), "seed must be a whole number"),
+        (lambda: synthetic.correlated_noise(VOLUME, 1.0, unit="nm"), "unit must be omitted"),
+        (lambda: synthetic.correlated_noise(VOLUME.rename(y="c"), 1.0), "last dims must be"),
         (lambda: synthetic.elastic(VOLUME, 1.0, 1.0, order=2), "order must be one of 1, 3"),
         (lambda: synthetic.elastic(VOLUME, {"k": 1.0}, 1.0), "alpha must name"),
         (lambda: synthetic.elastic(VOLUME, 1.0, np.inf), "sigma must be a finite number"),
         (lambda: synthetic.elastic(VOLUME, 1.0, 1.0, dim="k"), "dim must name dims of the stack"),
         (lambda: synthetic.elastic(VOLUME * 1j, 1.0, 1.0), "real numbers"),
-        (lambda: synthetic.membrane((4, 4, 4), thickness=3, leaflet=2), "each at most half"),
-        (lambda: synthetic.grid_lines((4, 4), 0.0, 1.0), "spacing gives lengths above 0"),
-        (lambda: synthetic.wedge((4, 4, 4), (60, -60)), "two angles from -90 to 90"),
-        (lambda: synthetic.wedge((4, 4, 4), axis="z"), "its axis and beam are two of them"),
+        (lambda: synthetic.membrane((4, 4, 4), thickness=3, leaflet=2), "leaflet must be"),
+        (lambda: synthetic.grid_lines((4, 4), 0.0, 1.0), "spacing must be lengths above 0"),
+        (lambda: synthetic.wedge((4, 4, 4), (60, -60)), "two rising angles from -90 to 90"),
+        (lambda: synthetic.wedge((4, 4, 4), axis="z"), "axis and beam must be two of the dims"),
         (lambda: synthetic.wedge((4, 4, 4), layout="half"), "layout must be one of"),
         (lambda: lv.scores.profile(VOLUME, "middle"), "reference must be 'first', 'last'"),
         (lambda: lv.scores.profile(VOLUME, dim="k"), "dim must name dims of the stack"),
         (lambda: lv.scores.profile(VOLUME, transform="flip_z"), "transform must be a function"),
         (lambda: lv.scores.profile(VOLUME, transform=lambda s: s[1:]), "must keep the shape"),
-        (lambda: lv.scores.profile(VOLUME, noise=-1.0), "noise is a number of 0 or more"),
+        (lambda: lv.scores.profile(VOLUME, noise=-1.0), "noise must be a finite number"),
         (lambda: lv.scores.profile(VOLUME[0, 0], dim="x"), "one of two or more spatial dims"),
     ],
 )

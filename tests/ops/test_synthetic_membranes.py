@@ -77,4 +77,4 @@ def test_structures_are_the_same_in_any_region():
         synthetic.wedge(like, beam="x", layout="centred"),
     ):
         np.testing.assert_array_equal(made.data[region].compute(), made.values[region])
-    assert membranes_and_wedges.TIE < 1e-6
+    assert membranes_and_wedges.ROUNDING < 1e-6

@@ -16,7 +16,7 @@ import numpy as np
 
 from lazyvol.kernels.arrays import DOUBLE
 from lazyvol.kernels.filters.separable import along
-from lazyvol.kernels.geometry.splines import BoundaryMode, positions
+from lazyvol.kernels.geometry.splines import BoundaryMode, boundary_indices
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: voxels before and after
@@ -66,7 +66,7 @@ def pad(block: Array, reach: Sequence[Reach], mode: BoundaryMode, fill: Any) -> 
             widths = [(before, after) if a == axis else (0, 0) for a in range(block.ndim)]
             block = np.pad(block, widths, constant_values=fill)
         elif before + after:
-            block = np.take(block, positions(np.arange(-before, n + after), n, mode), axis)
+            block = np.take(block, boundary_indices(np.arange(-before, n + after), n, mode), axis)
     return block
 
 

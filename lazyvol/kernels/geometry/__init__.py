@@ -1,1 +1,1 @@
-"""Splines, rotations, translations, and solids by formula."""
+"""Splines, rotations and translations, and solids by formula."""

@@ -1,4 +1,4 @@
-"""Sheets, shells, grids of lines and wedges of frequencies: value of each voxel by a formula."""
+"""Membranes, grids of lines and masks of the frequencies of a tilt series, by formula."""
 
 from math import inf, radians
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.geometry.solids import Region, Triple, blank, edge, starts
+from lazyvol.kernels.geometry.solids import Region, Triple, soft_edge, zeros, zyx_start
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -16,7 +16,10 @@ def _add_membrane(
     out: Array, start: Triple, centre: Triple, step: Triple, along: Triple, radius: float,
     half: float, hollow: float, soft: float,
 ) -> None:  # fmt: skip
-    """Add what lies within ``half`` of a sphere, or of a plane, but not within ``hollow``."""
+    """Add the shell between the distances ``hollow`` and ``half`` from a sphere or plane.
+
+    The plane (a ``radius`` of inf) is normal to ``along``.
+    """
     for i in range(out.shape[0]):
         dz = (start[0] + i - centre[0]) * step[0]
         for j in range(out.shape[1]):
@@ -24,21 +27,23 @@ def _add_membrane(
             for k in range(out.shape[2]):
                 dx = (start[2] + k - centre[2]) * step[2]
                 if radius == inf:
-                    off = abs(dz * along[0] + dy * along[1] + dx * along[2])
+                    distance = abs(dz * along[0] + dy * along[1] + dx * along[2])
                 else:
-                    off = abs(np.sqrt(dz * dz + dy * dy + dx * dx) - radius)
-                out[i, j, k] += edge(max(off - half, hollow - off), soft)
+                    distance = abs(np.sqrt(dz * dz + dy * dy + dx * dx) - radius)
+                out[i, j, k] += soft_edge(max(distance - half, hollow - distance), soft)
 
 
 def membrane(
     region: Region, *, centre: Triple, step: Triple, along: Triple, radius: float,
     thickness: float, leaflet: float, soft: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of a membrane of two leaflets, or of one where they meet in the middle."""
-    out, space = blank(region, dtype)
+    """Return one region of a membrane of two leaflets; a single layer if they touch."""
+    out, space = zeros(region, dtype)
     hollow = thickness / 2 - leaflet
     hollow = hollow if hollow > 0 else -inf
-    _add_membrane(space, starts(region), centre, step, along, radius, thickness / 2, hollow, soft)
+    _add_membrane(
+        space, zyx_start(region), centre, step, along, radius, thickness / 2, hollow, soft
+    )
     return out
 
 
@@ -46,15 +51,15 @@ def grid_lines(
     region: Region, *, centre: Triple, step: Triple, spacing: Triple, half: float, soft: float,
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of lines (in 3-D: walls) every ``spacing`` along axes where that is not 0."""
-    out, _ = blank(region, dtype)
+    """Return one region of lines (walls in 3-D) every ``spacing`` along axes where it is > 0."""
+    out, _ = zeros(region, dtype)
     lead = 3 - len(region)
     for axis, span in enumerate(region):
         period = spacing[lead + axis]
         if period:
-            place = (np.arange(span.start, span.stop) - centre[lead + axis]) * step[lead + axis]
-            off = np.abs(place - period * np.round(place / period)) - half
-            line = np.array([edge(value, soft) for value in off])
+            position = (np.arange(span.start, span.stop) - centre[lead + axis]) * step[lead + axis]
+            outside = np.abs(position - period * np.round(position / period)) - half
+            line = np.array([soft_edge(distance, soft) for distance in outside])
             np.maximum(out, line.reshape((-1,) + (1,) * (len(region) - axis - 1)), out=out)
     return out
 
@@ -63,37 +68,38 @@ def wedge(
     region: Region, *, shape: tuple[int, ...], step: tuple[float, ...], beam: int, across: int,
     tilts: tuple[float, float], centred: bool, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of the frequencies that a tilt series measures: 1, the others 0.
+    """Return one region of a mask of the frequencies that a tilt series measures (1, else 0).
 
-    A tilt of t sees the plane where the frequency along ``beam`` is tan(t) times that ``across``.
+    A projection at tilt t measures the plane where the frequency along ``beam`` is tan(t) times
+    that along ``across``.
     """
     axes = zip(region, shape, step, strict=True)
-    found = [_frequencies(span, n, s, centred) for span, n, s in axes]
-    places = np.meshgrid(found[beam], found[across], indexing="ij")
-    low, high = (_plane(*places, t) for t in tilts)
-    # between the two planes, on both sides of the axis
-    seen = (low >= -TIE) & (high <= TIE) | (low <= TIE) & (high >= -TIE)
-    plane = seen.astype(dtype)
+    frequencies = [_frequencies(span, n, s, centred) for span, n, s in axes]
+    grids = np.meshgrid(frequencies[beam], frequencies[across], indexing="ij")
+    low, high = (_height_above_plane(*grids, t) for t in tilts)
+    # between the two planes, on both sides of the tilt axis
+    measured = (low >= -ROUNDING) & (high <= ROUNDING) | (low <= ROUNDING) & (high >= -ROUNDING)
+    plane = measured.astype(dtype)
     if beam > across:
         plane = plane.T
-    spread = tuple(slice(None) if a in (beam, across) else None for a in range(len(region)))
+    broadcast = tuple(slice(None) if a in (beam, across) else None for a in range(len(region)))
     lengths = tuple(s.stop - s.start for s in region)
-    return np.ascontiguousarray(np.broadcast_to(plane[spread], lengths))
+    return np.ascontiguousarray(np.broadcast_to(plane[broadcast], lengths))
 
 
-#: a frequency on the plane of the last tilt counts, whatever rounding does to it
-TIE = 1e-9
+#: relative rounding within which a frequency on the plane of an extreme tilt is measured
+ROUNDING = 1e-9
 
 
-def _plane(beam: Array, across: Array, degrees: float) -> Array:
-    """How far frequencies lie above the plane of a tilt, over their own size."""
+def _height_above_plane(beam: Array, across: Array, degrees: float) -> Array:
+    """Return the distance of frequencies from the plane of a tilt, relative to their length."""
     size = np.maximum(np.hypot(beam, across), 1e-300)
     t = radians(degrees)
     return np.asarray((beam * np.cos(t) - across * np.sin(t)) / size)
 
 
 def _frequencies(span: slice, n: int, step: float, centred: bool) -> Array:
-    """Frequencies of the elements of one axis of a transform, as ``fftfreq`` or shifted."""
+    """Return the frequencies of a span of one axis, in the order of ``fftfreq`` or centred."""
     index = np.arange(span.start, span.stop)
     signed = index - n // 2 if centred else (index + n // 2) % n - n // 2
     return np.asarray(signed / (n * step))

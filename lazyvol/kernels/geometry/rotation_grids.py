@@ -1,4 +1,7 @@
-"""Rotations to try: all over, or around one. Angles are rot, tilt and psi in degrees."""
+"""Sets of rotations: over all orientations, about one axis, around one rotation.
+
+Quaternions are x, y, z, w as in scipy. Angles are rot, tilt and psi in degrees.
+"""
 
 from math import ceil, inf, pi, radians, sqrt
 from typing import Any
@@ -8,10 +11,10 @@ from scipy.spatial.transform import Rotation
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: the real roots that spread a spiral over all rotations (Alexa, CVPR 2022)
+#: constants of the super-Fibonacci spiral: sqrt(2) and the real root of p^4 = p + 4
 PHI, PSI = sqrt(2.0), 1.533751168755204288118041
-#: steps around a rotation: none, along one axis, along all three
-AROUND = np.array(
+#: rotation vectors of neighbours, in steps: none, along one axis, along all three
+NEIGHBOURS = np.array(
     [(0, 0, 0)]
     + [tuple(s * int(a == b) for b in range(3)) for a in range(3) for s in (-1, 1)]
     + [(a, b, c) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)],
@@ -19,27 +22,27 @@ AROUND = np.array(
 )
 
 
-def uniform(step: float, symmetry: float = 1, within: float = 180.0) -> Array:
-    """Quaternions about ``step`` degrees apart, no more than ``within`` from none.
+def uniform(step: float, symmetry: float = 1) -> Array:
+    """Return quaternions about ``step`` degrees apart over all rotations, the identity first.
 
-    A super-Fibonacci spiral. Of a reference that looks the same after a turn of 360 / ``symmetry``
-    degrees about z there are fewer, of one that is round (inf) those of its axis.
+    For a reference of ``symmetry``-fold symmetry about z they cover its asymmetric unit; for a
+    cylindrical one (inf) they are the directions of its axis.
     """
     if symmetry == inf:
-        found = _axes(step)
+        quaternions = _axis_directions(step)
     else:
-        count = max(1, ceil(8 * pi**2 / radians(step) ** 3))
-        found = spiral(count)
-        x, y, z, w = found.T
+        quaternions = super_fibonacci(max(1, ceil(8 * pi**2 / radians(step) ** 3)))
+        x, y, z, w = quaternions.T
         rot = np.rad2deg(np.arctan2(z, w) + np.arctan2(-x, y)) % 360.0
-        found = found[rot < 360.0 / symmetry]
-    none = np.array([[0.0, 0.0, 0.0, 1.0]])
-    near = 2 * np.rad2deg(np.arccos(np.minimum(np.abs(found[:, 3]), 1.0))) <= within
-    return np.concatenate([none, found[near]])
+        quaternions = quaternions[rot < 360.0 / symmetry]
+    return np.concatenate([[[0.0, 0.0, 0.0, 1.0]], quaternions])
 
 
-def spiral(count: int) -> Array:
-    """Quaternions x, y, z, w spread evenly over all rotations."""
+def super_fibonacci(count: int) -> Array:
+    """Return ``count`` evenly spread quaternions (Alexa, CVPR 2022).
+
+    Neighbours are about (8 pi^2 / count)^(1/3) radians apart.
+    """
     s = np.arange(count) + 0.5
     r, q = np.sqrt(s / count), np.sqrt(1 - s / count)
     alpha, beta = 2 * pi * s / PHI, 2 * pi * s / PSI
@@ -48,64 +51,67 @@ def spiral(count: int) -> Array:
     )
 
 
-def _axes(step: float) -> Array:
-    """Rotations that bring any axis to z: directions on a Fibonacci sphere."""
+def _axis_directions(step: float) -> Array:
+    """Return rotations that bring any axis to z: directions on a Fibonacci sphere."""
     count = max(2, ceil(4 * pi / radians(step) ** 2))
     s = np.arange(count) + 0.5
     tilt = np.rad2deg(np.arccos(1 - 2 * s / count))
     psi = np.rad2deg(pi * (1 + sqrt(5.0)) * s)
-    return quaternion(np.stack([np.zeros(count), tilt, psi], -1))
+    return from_euler(np.stack([np.zeros(count), tilt, psi], -1))
 
 
 def about_z(step: float, symmetry: float = 1) -> Array:
-    """Quaternions of turns about z, ``step`` degrees apart or less, the first of them none."""
-    whole = 360.0 / symmetry
-    count = max(1, ceil(whole / step - 1e-9))
-    half = np.deg2rad(np.arange(count) * whole / count) / 2
-    nothing = np.zeros(count)
-    return np.stack([nothing, nothing, np.sin(half), np.cos(half)], axis=-1)
+    """Return quaternions of rotations about z, at most ``step`` degrees apart, the identity
+    first."""
+    period = 360.0 / symmetry
+    count = max(1, ceil(period / step - 1e-9))
+    half_angle = np.deg2rad(np.arange(count) * period / count) / 2
+    zeros = np.zeros(count)
+    return np.stack([zeros, zeros, np.sin(half_angle), np.cos(half_angle)], axis=-1)
 
 
-def around(quaternion: Array, step: float, symmetry: float = 1, planar: bool = False) -> Array:
-    """Quaternions of a rotation and of its neighbours ``step`` degrees away along the axes.
+def neighbours(quaternion: Array, step: float, symmetry: float = 1, planar: bool = False) -> Array:
+    """Return a rotation and its neighbours ``step`` degrees away, as quaternions.
 
-    A turn about z of a round reference changes nothing, so there is none. An image turns about z
-    alone: where it is ``planar`` there is no other axis.
+    ``planar`` rotations, of images, have neighbours about z alone.
     """
-    turns = Rotation.from_rotvec(offsets(symmetry, planar) * step, degrees=True)
-    return np.asarray((turns * Rotation.from_quat(quaternion)).as_quat())
+    rotations = Rotation.from_rotvec(neighbour_offsets(symmetry, planar) * step, degrees=True)
+    return np.asarray((rotations * Rotation.from_quat(quaternion)).as_quat())
 
 
-def offsets(symmetry: float, planar: bool = False) -> Array:
-    """Rotation vectors (x, y, z) of neighbours, in steps."""
-    found = AROUND[~AROUND[:, :2].any(1)] if planar else AROUND
-    return found[found[:, 2] == 0] if symmetry == inf else found
+def neighbour_offsets(symmetry: float, planar: bool = False) -> Array:
+    """Return the rotation vectors (x, y, z) of neighbours in steps; none about z where a rotation
+    about it changes nothing (a ``symmetry`` of inf)."""
+    offsets = NEIGHBOURS[~NEIGHBOURS[:, :2].any(1)] if planar else NEIGHBOURS
+    return offsets[offsets[:, 2] == 0] if symmetry == inf else offsets
 
 
-def turned(quaternion: Array, degrees: Array) -> Array:
-    """A rotation and then a small one, by a rotation vector."""
-    turn = Rotation.from_rotvec(degrees, degrees=True)
-    return np.asarray((turn * Rotation.from_quat(quaternion)).as_quat())
+def compose(quaternion: Array, degrees: Array) -> Array:
+    """Return a rotation followed by the one of a rotation vector."""
+    rotation = Rotation.from_rotvec(degrees, degrees=True)
+    return np.asarray((rotation * Rotation.from_quat(quaternion)).as_quat())
 
 
-def matrices(quaternions: Array) -> Array:
-    """Matrices of rotations, of vectors (z, y, x)."""
+def zyx_matrices(quaternions: Array) -> Array:
+    """Return the matrices of rotations, acting on vectors (z, y, x)."""
     return np.asarray(Rotation.from_quat(quaternions).as_matrix())[..., ::-1, ::-1]
 
 
-def angles(quaternion: Array) -> Array:
-    """rot, tilt and psi of quaternions (..., x y z w).
+def to_euler(quaternion: Array) -> Array:
+    """Return rot, tilt and psi of quaternions (..., x y z w).
 
-    scipy warns where tilt is 0 and only rot + psi is known; here both are then half of it.
+    At a tilt of 0 only rot + psi is determined: each gets half of it (scipy would warn).
     """
     x, y, z, w = np.moveaxis(np.asarray(quaternion, np.float64), -1, 0)
-    total, apart = np.arctan2(z, w), np.arctan2(-x, y)
+    half_sum, half_difference = np.arctan2(z, w), np.arctan2(-x, y)
     tilt = 2 * np.arctan2(np.hypot(x, y), np.hypot(z, w))
-    found = np.rad2deg(np.stack([total + apart, tilt, total - apart], -1))
-    found[..., ::2] = (found[..., ::2] + 180.0) % 360.0 - 180.0
-    return np.asarray(found)
+    angles = np.rad2deg(
+        np.stack([half_sum + half_difference, tilt, half_sum - half_difference], -1)
+    )
+    angles[..., ::2] = (angles[..., ::2] + 180.0) % 360.0 - 180.0
+    return np.asarray(angles)
 
 
-def quaternion(euler: Array) -> Array:
-    """Quaternion of rot, tilt and psi."""
-    return np.asarray(Rotation.from_euler("ZYZ", euler, degrees=True).as_quat())
+def from_euler(angles: Array) -> Array:
+    """Return the quaternions of rot, tilt and psi."""
+    return np.asarray(Rotation.from_euler("ZYZ", angles, degrees=True).as_quat())

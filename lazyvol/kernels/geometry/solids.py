@@ -1,8 +1,8 @@
-"""Solids from formulas: how far a voxel lies outside a surface, and soft edges.
+"""Solids by formula, with soft edges, from the distance of each voxel to the surface.
 
-Positions are (voxel index - centre) * step along z, y, x. A step of 0 leaves an axis out: a ball
-with one such axis is an endless rod. Edges fall from 1 at the surface to 0 at ``soft`` outside
-of it along a raised cosine.
+Positions are (voxel index - centre) * step along z, y, x. A step of 0 removes an axis: a ball with
+one such axis is an infinite rod. Values fall from 1 at the surface to 0 at a distance ``soft``
+outside it, along a raised cosine.
 """
 
 from math import cos, pi, radians, sin, sqrt
@@ -16,13 +16,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Region = tuple[slice, ...]
 Triple = tuple[float, float, float]
 
-#: rows are cut a little too long, so that rounding never costs a voxel
-MARGIN, TINY = 1.0 + 1e-6, 1e-9
+#: relative and absolute excess of the visited part of a row, so that rounding never skips a voxel
+EXCESS, TINY = 1.0 + 1e-6, 1e-9
 
 
 @compiled
-def edge(outside: float, soft: float) -> float:
-    """Value of a voxel at a distance outside the surface, negative inside of it."""
+def soft_edge(outside: float, soft: float) -> float:
+    """Return the value at a distance outside the surface (negative inside)."""
     if outside <= 0.0:
         return 1.0
     if outside >= soft:
@@ -31,16 +31,16 @@ def edge(outside: float, soft: float) -> float:
 
 
 @compiled
-def _beyond(side: float, end: float) -> float:
-    """Distance to a solid that is this far away sideways and lengthways."""
+def _distance(side: float, end: float) -> float:
+    """Return the distance to a solid from those to its lateral surface and to its end."""
     if side <= 0.0 or end <= 0.0:
         return max(side, end)
     return sqrt(side * side + end * end)
 
 
 @compiled
-def _reach(dz: float, dy: float, along: Array, radius: float, half: float) -> Triple:
-    """Stretch of a row (dz, dy) that a cylinder may touch: its dx from and to, 0 if it is empty."""
+def _row_interval(dz: float, dy: float, along: Array, radius: float, half: float) -> Triple:
+    """Return the interval of dx where a cylinder may touch the row (dz, dy), and 0 if none."""
     az, ay, ax = along
     t = dz * az + dy * ay
     low, high = -np.inf, np.inf
@@ -62,8 +62,9 @@ def _reach(dz: float, dy: float, along: Array, radius: float, half: float) -> Tr
 
 
 @compiled
-def _voxels(low: float, high: float, first: float, step: float, n: int) -> tuple[int, int]:
-    """Voxels of a row, numbered from ``first`` steps from the centre, between two positions."""
+def _voxel_range(low: float, high: float, first: float, step: float, n: int) -> tuple[int, int]:
+    """Return the range of voxels between two positions, in a row that begins ``first`` steps from
+    the centre."""
     if step == 0.0:
         return 0, n
     a, b = low / step - first, high / step - first
@@ -75,26 +76,26 @@ def add_cylinder(
     out: Array, start: Triple, centre: Triple, step: Triple, along: Array,
     radius: float, half: float, soft: float, gain: float,
 ) -> None:  # fmt: skip
-    """Add ``gain`` times a cylinder about the unit vector ``along``, ``half`` of it each way.
+    """Add ``gain`` times a cylinder of half-length ``half`` about the unit vector ``along``.
 
-    Only the part of a row near the cylinder is looked at (5 times faster on a box of 64^3).
+    Only the part of each row near the cylinder is visited (5 times faster on a box of 64^3).
     """
-    wide, far = (radius + soft) * MARGIN + TINY, (half + soft) * MARGIN + TINY
+    max_radius, max_half = (radius + soft) * EXCESS + TINY, (half + soft) * EXCESS + TINY
     first = start[2] - centre[2]
     for i in range(out.shape[0]):
         dz = (start[0] + i - centre[0]) * step[0]
         for j in range(out.shape[1]):
             dy = (start[1] + j - centre[1]) * step[1]
-            low, high, touched = _reach(dz, dy, along, wide, far)
+            low, high, touched = _row_interval(dz, dy, along, max_radius, max_half)
             if touched == 0.0:
                 continue
-            begin, end = _voxels(low, high, first, step[2], out.shape[2])
+            begin, end = _voxel_range(low, high, first, step[2], out.shape[2])
             for k in range(begin, end):
                 dx = (first + k) * step[2]
                 t = dz * along[0] + dy * along[1] + dx * along[2]
                 pz, py, px = dz - t * along[0], dy - t * along[1], dx - t * along[2]
                 side = sqrt(pz * pz + py * py + px * px)
-                out[i, j, k] += gain * edge(_beyond(side - radius, abs(t) - half), soft)
+                out[i, j, k] += gain * soft_edge(_distance(side - radius, abs(t) - half), soft)
 
 
 @compiled
@@ -102,7 +103,7 @@ def add_ball(
     out: Array, start: Triple, centre: Triple, step: Triple, radius: float, soft: float
 ) -> None:
     """Add a ball."""
-    reach = (radius + soft) ** 2
+    max_square = (radius + soft) ** 2
     for i in range(out.shape[0]):
         dz = (start[0] + i - centre[0]) * step[0]
         for j in range(out.shape[1]):
@@ -110,49 +111,46 @@ def add_ball(
             for k in range(out.shape[2]):
                 dx = (start[2] + k - centre[2]) * step[2]
                 square = dz * dz + dy * dy + dx * dx
-                if square <= reach:
-                    out[i, j, k] += edge(np.sqrt(square) - radius, soft)
+                if square <= max_square:
+                    out[i, j, k] += soft_edge(np.sqrt(square) - radius, soft)
 
 
 @compiled
 def add_box(
     out: Array, start: Triple, centre: Triple, step: Triple, half: Triple, soft: float
 ) -> None:
-    """Add a box of ``half`` its size each way."""
+    """Add a box with sides of half-length ``half``."""
     for i in range(out.shape[0]):
         ez = abs((start[0] + i - centre[0]) * step[0]) - half[0]
         for j in range(out.shape[1]):
             ey = abs((start[1] + j - centre[1]) * step[1]) - half[1]
-            side = _beyond(ez, ey)
+            side = _distance(ez, ey)
             for k in range(out.shape[2]):
                 ex = abs((start[2] + k - centre[2]) * step[2]) - half[2]
-                out[i, j, k] += edge(_beyond(side, ex), soft)
+                out[i, j, k] += soft_edge(_distance(side, ex), soft)
 
 
-def blank(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """Zeros of a region of up to three axes, and the same as (z, y, x)."""
-    out = np.zeros(tuple(s.stop - s.start for s in region), working(dtype))
+def zeros(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return zeros of a region of up to three axes, and a view of them as (z, y, x)."""
+    computed = np.promote_types(dtype, np.float32)  # compiled code has no float16
+    out = np.zeros(tuple(s.stop - s.start for s in region), computed)
     return out, out.reshape((1,) * (3 - out.ndim) + out.shape)
 
 
-def working(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Float type to compute ``dtype`` in: compiled code has no float16."""
-    return np.promote_types(dtype, np.float32)
-
-
-def starts(region: Region) -> Triple:
-    found = (0.0,) * (3 - len(region)) + tuple(float(s.start) for s in region)
-    return found[0], found[1], found[2]
+def zyx_start(region: Region) -> Triple:
+    """Return the first voxel of a region along z, y, x; 0 along missing axes."""
+    z, y, x = (0.0,) * (3 - len(region)) + tuple(float(s.start) for s in region)
+    return z, y, x
 
 
 def cylinder(
     region: Region, *, centre: Triple, step: Triple, along: Triple, radius: float, length: float,
     soft: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of a cylinder."""
-    out, space = blank(region, dtype)
+    """Return one region of a cylinder."""
+    out, space = zeros(region, dtype)
     axis = np.array(along)
-    add_cylinder(space, starts(region), centre, step, axis, radius, length / 2, soft, 1.0)
+    add_cylinder(space, zyx_start(region), centre, step, axis, radius, length / 2, soft, 1.0)
     return out
 
 
@@ -160,9 +158,9 @@ def ball(
     region: Region, *, centre: Triple, step: Triple, radius: float, soft: float,
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of a ball."""
-    out, space = blank(region, dtype)
-    add_ball(space, starts(region), centre, step, radius, soft)
+    """Return one region of a ball."""
+    out, space = zeros(region, dtype)
+    add_ball(space, zyx_start(region), centre, step, radius, soft)
     return out
 
 
@@ -170,28 +168,28 @@ def box(
     region: Region, *, centre: Triple, step: Triple, half: Triple, soft: float,
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """One region of a box."""
-    out, space = blank(region, dtype)
-    add_box(space, starts(region), centre, step, half, soft)
+    """Return one region of a box."""
+    out, space = zeros(region, dtype)
+    add_box(space, zyx_start(region), centre, step, half, soft)
     return out
 
 
-def across(along: Array) -> tuple[Array, Array]:
-    """Two unit vectors at right angles to a unit vector and to each other."""
-    other = np.eye(3)[np.argmin(np.abs(along))]
-    first = np.cross(along, other)
+def perpendicular(along: Array) -> tuple[Array, Array]:
+    """Return two unit vectors perpendicular to a unit vector and to each other."""
+    basis = np.eye(3)[np.argmin(np.abs(along))]
+    first = np.cross(along, basis)
     first /= np.linalg.norm(first)
     return first, np.cross(along, first)
 
 
-def rotation(along: Array, tilt: float, azimuth: float) -> Array:
-    """Matrix that turns (z, y, x) by ``tilt`` degrees about a vector at right angles to ``along``.
+def tilt_matrix(along: Array, tilt: float, azimuth: float) -> Array:
+    """Return the rotation of (z, y, x) by ``tilt`` about an axis perpendicular to ``along``.
 
-    ``azimuth`` (degrees) says which of them: the rotation of Rodrigues.
+    The axis lies at the angle ``azimuth`` about ``along``; both angles are in degrees (Rodrigues'
+    formula).
     """
-    first, second = across(along)
-    about = cos(radians(azimuth)) * first + sin(radians(azimuth)) * second
-    a, b, c = about
+    first, second = perpendicular(along)
+    a, b, c = cos(radians(azimuth)) * first + sin(radians(azimuth)) * second
     skew = np.array([[0.0, -c, b], [c, 0.0, -a], [-b, a, 0.0]])
     t = radians(tilt)
     return np.asarray(np.eye(3) + sin(t) * skew + (1.0 - cos(t)) * (skew @ skew))

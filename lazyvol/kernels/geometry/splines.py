@@ -1,7 +1,7 @@
-"""Values between voxels by splines of order 1 and 3: what lies beyond a border, weights, filters.
+"""B-splines of order 1 and 3: boundary handling, weights, prefilter, and shifts along one axis.
 
-As ``scipy.ndimage`` does it (Unser, IEEE Signal Processing Magazine 16(6), 1999), with the names
-of its filters for borders: its ``grid-wrap`` is ``wrap`` here.
+Results are those of ``scipy.ndimage`` (Unser, IEEE Signal Processing Magazine 16(6), 1999). Modes
+have the names of scipy's filters: ``wrap`` here is ``grid-wrap`` of ``scipy.ndimage.shift``.
 """
 
 from math import floor
@@ -14,32 +14,34 @@ from lazyvol.kernels._numba import compiled
 Array = np.ndarray[Any, np.dtype[Any]]
 BoundaryMode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
 
-#: the pole of the cubic spline's filter, and the filter's gain
+#: pole and gain of the prefilter of the cubic B-spline
 POLE = np.sqrt(3.0) - 2.0
 GAIN = 6.0
-#: terms of a sum of its powers: the next is below 1e-22
-TERMS = 40
-#: voxels by which ``nearest`` is continued before it is filtered, as in scipy
-EDGE = 12
-#: what a line is taken to be beyond its ends while it is filtered
-ENDS = {"constant": 0, "mirror": 0, "reflect": 1, "nearest": 1, "wrap": 2}
+#: terms of a sum over powers of the pole: the next one is below 1e-22
+POLE_TERMS = 40
+#: voxels by which ``nearest`` is padded before the prefilter, as in scipy
+NEAREST_PADDING = 12
+#: initial conditions of the prefilter by mode: 0 mirror, 1 reflect, 2 wrap
+FILTER_BOUNDARY = {"constant": 0, "mirror": 0, "reflect": 1, "nearest": 1, "wrap": 2}
+#: lines that are processed together: 64 of 200 float64 fit into the second-level cache
+LINES = 64
 
 
-def positions(at: Array, n: int, mode: BoundaryMode) -> Array:
-    """Elements 0 ... n - 1 that stand for integer positions of any size."""
+def boundary_indices(index: Array, n: int, mode: BoundaryMode) -> Array:
+    """Map integer positions of any size to the elements 0 ... n - 1 of an axis."""
     if mode == "wrap":
-        return np.asarray(at % n)
+        return np.asarray(index % n)
     if mode == "nearest" or n == 1:
-        return np.asarray(np.clip(at, 0, n - 1))
+        return np.asarray(np.clip(index, 0, n - 1))
     if mode == "reflect":
-        turned = at % (2 * n)
-        return np.asarray(np.minimum(turned, 2 * n - 1 - turned))
-    turned = at % (2 * n - 2)
-    return np.asarray(np.minimum(turned, 2 * n - 2 - turned))
+        folded = index % (2 * n)
+        return np.asarray(np.minimum(folded, 2 * n - 1 - folded))
+    folded = index % (2 * n - 2)
+    return np.asarray(np.minimum(folded, 2 * n - 2 - folded))
 
 
-def weights(t: Array, order: int) -> Array:
-    """Weights of the neighbours of a point ``t`` beyond a voxel: (..., order + 1)."""
+def spline_weights(t: Array, order: int) -> Array:
+    """Return the weights of the neighbours of points ``t`` after a voxel: (..., order + 1)."""
     if order == 1:
         return np.stack([1 - t, t], -1)
     u = 1 - t
@@ -47,33 +49,41 @@ def weights(t: Array, order: int) -> Array:
     return np.stack(cubes, -1) / 6
 
 
-def continued(volume: Array, margin: int, mode: BoundaryMode) -> Array:
-    """A volume with ``margin`` more voxels on every side, float64, contiguous."""
+@compiled
+def cubic_weights(t: float) -> tuple[float, float, float, float]:
+    """Return the weights of the cubic B-spline at the four knots around a fraction ``t``."""
+    u = 1.0 - t
+    a, d = u * u * u / 6.0, t * t * t / 6.0
+    return a, 2.0 / 3.0 - t * t + 3.0 * d, 2.0 / 3.0 - u * u + 3.0 * a, d
+
+
+def padded(volume: Array, margin: int, mode: BoundaryMode) -> Array:
+    """Pad a volume by ``margin`` voxels on every side; float64, C-contiguous."""
     shape = [n + 2 * margin for n in volume.shape]
-    grids = [positions(np.arange(-margin, n + margin), n, mode) for n in volume.shape]
+    grids = [boundary_indices(np.arange(-margin, n + margin), n, mode) for n in volume.shape]
     out = np.empty(shape, np.float64)
     out[...] = volume[np.ix_(*grids)]
     return out
 
 
 @compiled
-def _first(lines: Array, m: int, ends: int) -> None:
-    """Start of the filter's way forth for ``m`` lines side by side, by what lies before them."""
+def _start_causal(lines: Array, m: int, boundary: int) -> None:
+    """Initialize the causal (forward) recursion in row 0 of the first ``m`` columns."""
     n = lines.shape[0]
-    low, power = (n - 1, POLE ** (n - 1)) if ends == 0 else (n, POLE**n)
+    low, power = (n - 1, POLE ** (n - 1)) if boundary == 0 else (n, POLE**n)
     for j in range(m):
         total, z = 0.0, 1.0
-        for i in range(min(n, TERMS)):
-            if ends == 2:
+        for i in range(min(n, POLE_TERMS)):
+            if boundary == 2:
                 total += z * lines[(n - i) % n, j]
-            elif ends == 1:
+            elif boundary == 1:
                 total += z * POLE * (lines[i, j] + power * lines[n - 1 - i, j])
             elif 0 < i < n - 1:
                 total += z * (lines[i, j] + power * lines[n - 1 - i, j])
             z *= POLE
-        if ends == 2:
+        if boundary == 2:
             lines[0, j] = total / (1.0 - power)
-        elif ends == 1:
+        elif boundary == 1:
             lines[0, j] += total / (1.0 - power * power)
         else:
             total += lines[0, j] + power * lines[low, j]
@@ -81,177 +91,141 @@ def _first(lines: Array, m: int, ends: int) -> None:
 
 
 @compiled
-def _last(lines: Array, m: int, ends: int) -> None:
-    """Start of the filter's way back."""
+def _start_anticausal(lines: Array, m: int, boundary: int) -> None:
+    """Initialize the anticausal (backward) recursion in the last row of ``m`` columns."""
     n = lines.shape[0]
     for j in range(m):
-        if ends == 0:
+        if boundary == 0:
             lines[n - 1, j] = (POLE * lines[n - 2, j] + lines[n - 1, j]) * POLE / (POLE * POLE - 1)
-        elif ends == 1:
+        elif boundary == 1:
             lines[n - 1, j] *= POLE / (POLE - 1.0)
         else:
             total, z = lines[n - 1, j], POLE
-            for i in range(min(n - 1, TERMS)):
+            for i in range(min(n - 1, POLE_TERMS)):
                 total += z * lines[i, j]
                 z *= POLE
             lines[n - 1, j] = total * POLE / (POLE**n - 1.0)
 
 
 @compiled
-def filtered(lines: Array, m: int, ends: int) -> None:
-    """Samples to coefficients of the cubic spline, down the first ``m`` columns, in place."""
+def _prefilter_columns(lines: Array, m: int, boundary: int) -> None:
+    """Turn samples into coefficients of the cubic B-spline, down ``m`` columns, in place."""
     n = lines.shape[0]
     if n < 2:
         return
     for i in range(n):
         for j in range(m):
             lines[i, j] *= GAIN
-    _first(lines, m, ends)
+    _start_causal(lines, m, boundary)
     for i in range(1, n):
         for j in range(m):
             lines[i, j] += POLE * lines[i - 1, j]
-    _last(lines, m, ends)
+    _start_anticausal(lines, m, boundary)
     for i in range(n - 2, -1, -1):
         for j in range(m):
             lines[i, j] = POLE * (lines[i + 1, j] - lines[i, j])
 
 
-#: lines that are filtered side by side: 64 of 200 float64 lie in the second-level cache
-WIDTH = 64
-
-
 @compiled
-def _filter_all(volume: Array, ends: int) -> None:
-    """Filter lines along the middle one of three axes."""
+def _prefilter_axis(volume: Array, boundary: int) -> None:
+    """Prefilter along the middle of three axes, in place."""
     before, n, after = volume.shape
-    lines = np.empty((n, WIDTH))
+    lines = np.empty((n, LINES))
     for b in range(before):
-        for start in range(0, after, WIDTH):
-            m = min(WIDTH, after - start)
+        for start in range(0, after, LINES):
+            m = min(LINES, after - start)
             for i in range(n):
                 for j in range(m):
                     lines[i, j] = volume[b, i, start + j]
-            filtered(lines, m, ends)
+            _prefilter_columns(lines, m, boundary)
             for i in range(n):
                 for j in range(m):
                     volume[b, i, start + j] = lines[i, j]
 
 
-@compiled
-def _filter_rows(volume: Array, ends: int) -> None:
-    """Filter lines along the last of two axes, many at a time."""
-    before, n = volume.shape
-    lines = np.empty((n, WIDTH))
-    for start in range(0, before, WIDTH):
-        m = min(WIDTH, before - start)
-        for j in range(m):
-            for i in range(n):
-                lines[i, j] = volume[start + j, i]
-        filtered(lines, m, ends)
-        for j in range(m):
-            for i in range(n):
-                volume[start + j, i] = lines[i, j]
+def _with_middle_axis(volume: Array, axis: int) -> Array:
+    """Return a view of a C-contiguous (z, y, x) with ``axis`` as the middle one of three."""
+    n = volume.shape[axis]
+    if axis == 2:
+        return volume.reshape(1, -1, n).transpose(0, 2, 1)
+    return volume.reshape(1, n, -1) if axis == 0 else volume
 
 
-def coefficients(volume: Array, mode: BoundaryMode) -> None:
-    """Samples to coefficients of the cubic spline along all three axes, in place.
+def prefilter(volume: Array, mode: BoundaryMode) -> None:
+    """Turn samples (z, y, x) into coefficients of the cubic B-spline, in place.
 
-    Lines are filtered side by side in vector registers (64^3: 1.3 ms, scipy.ndimage 7.8), and
-    from the exact start: scipy's is off by 8e-6 where a line of 5 is reflected.
+    Lines are filtered side by side in vector registers (64^3: 1.4 ms, scipy.ndimage 7.8), from
+    the exact initial value: scipy's is off by 8e-6 for a reflected line of 5.
     """
-    nz, ny, nx = volume.shape
-    ends = ENDS[mode]
-    _filter_all(volume.reshape(1, nz, ny * nx), ends)
-    _filter_all(volume, ends)
-    _filter_rows(volume.reshape(nz * ny, nx), ends)
+    for axis in range(3):
+        _prefilter_axis(_with_middle_axis(volume, axis), FILTER_BOUNDARY[mode])
 
 
 @compiled
-def _gather(lines: Array, m: int, index: Array, weight: Array, out: Array) -> None:
+def _weighted_rows(lines: Array, m: int, index: Array, weight: Array, out: Array) -> None:
+    """Sum rows ``index[i]`` of ``m`` columns times ``weight[i]`` into row i of ``out``."""
     for i in range(index.shape[0]):
         for j in range(m):
             out[i, j] = weight[i, 0] * lines[index[i, 0], j]
         for t in range(1, index.shape[1]):
-            w, at = weight[i, t], index[i, t]
+            w, row = weight[i, t], index[i, t]
             for j in range(m):
-                out[i, j] += w * lines[at, j]
+                out[i, j] += w * lines[row, j]
 
 
 @compiled
-def _slide(
-    volume: Array, source: Array, index: Array, weight: Array, ends: int, inside: Array, fill: float
-) -> None:
-    """Lines along the middle axis at other places: ``source`` continues them before the filter."""
+def _shift_axis(
+    volume: Array, source: Array, index: Array, weight: Array, boundary: int, inside: Array,
+    fill: float,
+) -> None:  # fmt: skip
+    """Resample along the middle of three axes, in place; ``source`` pads lines beforehand."""
     before, n, after = volume.shape
-    lines, out = np.empty((source.size, WIDTH)), np.empty((n, WIDTH))
+    lines, out = np.empty((source.size, LINES)), np.empty((n, LINES))
     for b in range(before):
-        for start in range(0, after, WIDTH):
-            m = min(WIDTH, after - start)
+        for start in range(0, after, LINES):
+            m = min(LINES, after - start)
             for i in range(source.size):
                 for j in range(m):
                     lines[i, j] = volume[b, source[i], start + j]
             if index.shape[1] == 4:
-                filtered(lines, m, ends)
-            _gather(lines, m, index, weight, out)
+                _prefilter_columns(lines, m, boundary)
+            _weighted_rows(lines, m, index, weight, out)
             for i in range(n):
                 for j in range(m):
                     volume[b, i, start + j] = out[i, j] if inside[i] else fill
 
 
-@compiled
-def _slide_rows(
-    volume: Array, source: Array, index: Array, weight: Array, ends: int, inside: Array, fill: float
-) -> None:
-    """The same along the last of two axes."""
-    before, n = volume.shape
-    lines, out = np.empty((source.size, WIDTH)), np.empty((n, WIDTH))
-    for start in range(0, before, WIDTH):
-        m = min(WIDTH, before - start)
-        for j in range(m):
-            for i in range(source.size):
-                lines[i, j] = volume[start + j, source[i]]
-        if index.shape[1] == 4:
-            filtered(lines, m, ends)
-        _gather(lines, m, index, weight, out)
-        for j in range(m):
-            for i in range(n):
-                volume[start + j, i] = out[i, j] if inside[i] else fill
-
-
-def slide(
+def shift_axis(
     volume: Array, axis: int, distance: float, *, order: int, mode: BoundaryMode, fill: float
 ) -> None:
-    """Move three axes' float64 values by ``distance`` voxels along one of them, in place.
+    """Shift a float64 volume by ``distance`` voxels along one axis, in place.
 
-    Whole voxels are moved as they are. A shift is separable, so it costs three times 4 products
-    and not 64 (64^3 on one core: scipy.ndimage.shift 52 ms, this 3).
+    Shifts by whole voxels copy values. A shift is separable: it costs 3 x 4 products per voxel
+    instead of 64 (64^3 on one core: scipy.ndimage.shift 52 ms, this 3).
     """
-    n = volume.shape[axis]
-    index, weight, source, inside = _line(n, distance, order, mode)
-    args = (source, index, weight, ENDS[mode], inside, fill)
-    if axis == 2:
-        _slide_rows(volume.reshape(-1, n), *args)
-    else:
-        _slide(volume.reshape(1, n, -1) if axis == 0 else volume, *args)
+    index, weight, source, inside = _neighbours(volume.shape[axis], distance, order, mode)
+    lines = _with_middle_axis(volume, axis)
+    _shift_axis(lines, source, index, weight, FILTER_BOUNDARY[mode], inside, fill)
 
 
-def _line(
+def _neighbours(
     n: int, distance: float, order: int, mode: BoundaryMode
 ) -> tuple[Array, Array, Array, Array]:
-    """For a line of ``n``: which neighbours every element takes, with what weights, out of
-    which continued line, and whether it comes from inside."""
-    at = np.arange(n) - distance
-    inside = (at >= 0) & (at <= n - 1) if mode == "constant" else np.ones(n, bool)
+    """Return for an axis of ``n`` voxels: indices (n, order + 1) of each voxel's neighbours in
+    the padded line, their weights, the voxels that make up the padded line, and whether a voxel
+    comes from inside the volume."""
+    position = np.arange(n) - distance
+    inside = (position >= 0) & (position <= n - 1) if mode == "constant" else np.ones(n, bool)
     if distance == floor(distance):
-        index = positions(at.astype(np.int64), n, mode)[:, None]
+        index = boundary_indices(position.astype(np.int64), n, mode)[:, None]
         return index, np.ones((n, 1)), np.arange(n), inside
-    margin = EDGE if mode == "nearest" and order > 1 else 0
+    margin = NEAREST_PADDING if mode == "nearest" and order > 1 else 0
     if mode == "nearest":
-        at = np.clip(at, -margin, n - 1 + margin)
-    whole = np.floor(at).astype(np.int64)
-    reach = np.arange(order + 1) - (order - 1) // 2
-    near = whole[:, None] + reach
+        position = np.clip(position, -margin, n - 1 + margin)
+    whole = np.floor(position).astype(np.int64)
+    neighbours = whole[:, None] + np.arange(order + 1) - (order - 1) // 2
     source = np.clip(np.arange(-margin, n + margin), 0, n - 1)
-    beyond: BoundaryMode = "reflect" if margin else mode  # as the coefficients were made
-    index = positions(near + margin, n + 2 * margin, beyond)
-    return index, weights(at - whole, order), source, inside
+    # the padded line was prefiltered with reflected ends
+    padded_mode: BoundaryMode = "reflect" if margin else mode
+    index = boundary_indices(neighbours + margin, n + 2 * margin, padded_mode)
+    return index, spline_weights(position - whole, order), source, inside

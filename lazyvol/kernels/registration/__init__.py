@@ -1,1 +1,1 @@
-"""Poses of particles against a reference, and averages in the frame of the reference."""
+"""Shifts and poses of particles against a reference, and averages in its frame."""

@@ -1,7 +1,7 @@
 """Shift of a particle against a reference: the peak of their cross-correlation.
 
-First on the voxels, then around the peak in parts of a voxel by the matrix form of the discrete
-Fourier transform (Guizar-Sicairos et al., Optics Letters 33, 156, 2008).
+The peak is located on the voxels, then refined in fractions of a voxel by the matrix form of the
+discrete Fourier transform (Guizar-Sicairos et al., Optics Letters 33, 156, 2008).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,85 +14,107 @@ import scipy.fft
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import particle_volumes
-from lazyvol.kernels.geometry.translation import centred, exponent
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = Mapping[str, Array]
 
+DOUBLE = np.dtype(np.complex128)
+#: largest power of two that float64 holds together with its inverse, with room for sums
+MAX_EXPONENT = 1000
+#: the same for float32
+MAX_EXPONENT_SINGLE = 120
+#: relative rounding by which a shift may exceed the limit
+ROUNDING = 1 + 1e-9
+
 
 @dataclass(frozen=True)
-class Search:
-    """Where a peak is looked for: ``step`` is the size of a voxel along three axes.
+class ShiftSearch:
+    """Options of a search for shifts.
 
-    ``others`` is the number of particles in an average out of which each is taken before it is
-    held against it, or 0.
+    ``step`` is the voxel size along three axes and ``limit`` the longest shift in its unit; shifts
+    are resolved to ``1 / upsample`` of a voxel. ``whiten`` divides by the amplitudes. Each
+    particle is subtracted from the reference if that is the average of ``n_averaged`` particles
+    (else 0).
     """
 
     step: tuple[float, ...]
     upsample: int = 1
     limit: float = inf
     whiten: bool = False
-    others: int = 0
+    n_averaged: int = 0
 
 
-def spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
-    """Half spectra of every volume of a block without its mean, in the place of the full ones."""
+def centred(volume: Array) -> Array:
+    """Subtract the mean; float64.
+
+    The first value is subtracted before summation, so that a constant gives exactly 0.
+    """
+    values = np.array(volume, np.float64)
+    if values.size:
+        values -= values.flat[0]
+        values -= values.mean()
+    return values
+
+
+def exponent(values: Array) -> int:
+    """Return the exponent e for which max(abs(values)) / 2**e is in [1/2, 1); 0 without one."""
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    return int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
+
+
+def half_spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
+    """Return the half spectrum of every mean-free volume, in an array of the block's shape."""
     dtype = np.dtype(np.complex64 if single else np.complex128)
     out = np.zeros(block.shape, dtype)
     source, target = particle_volumes(block, axes), particle_volumes(out, axes)
     for index in np.ndindex(source.shape[:-3]):
-        half, power = spectrum(source[index], single)
+        half, power = scaled_spectrum(source[index], single)
         np.multiply(half, _power_of_two(power, dtype), out=target[index][..., : half.shape[-1]])
     return out
 
 
-def spectrum(volume: Array, single: bool) -> tuple[Array, int]:
-    """Half spectrum of a volume about its mean over a power of two, and the exponent of that power.
+def scaled_spectrum(volume: Array, single: bool) -> tuple[Array, int]:
+    """Return the half spectrum of a mean-free volume divided by 2**power, and the power.
 
-    An offset would use up the digits. The power brings the largest value near 1, since products
-    of float32 spectra of values of 1e14 and more would overflow.
+    An offset would cost digits. The scaling brings the largest value near 1: products of float32
+    spectra overflow for values of 1e14 and more.
     """
     values = centred(volume)
-    power = max(-LARGEST, min(exponent(values), LARGEST))
+    power = max(-MAX_EXPONENT, min(exponent(values), MAX_EXPONENT))
     values *= 2.0**-power
     values = values.astype(np.float32 if single else np.float64, copy=False)
     return np.asarray(scipy.fft.rfftn(values, workers=1, overwrite_x=True)), power
 
 
-#: largest power of two that float64 holds beside its inverse, with room for sums
-LARGEST = 1000
-#: the power of float32
-LARGEST_SINGLE = 120
-DOUBLE = np.dtype(np.complex128)
-
-
 def _power_of_two(power: int, dtype: np.dtype[Any]) -> Array:
-    """The factor 2**power as a real number of the precision of a complex dtype."""
-    most = LARGEST_SINGLE if dtype == np.complex64 else LARGEST
-    return np.array(2.0 ** max(-most, min(power, most)), f"f{dtype.itemsize // 2}")
+    """Return 2**power as a real number of the precision of a complex dtype."""
+    largest = MAX_EXPONENT_SINGLE if dtype == np.complex64 else MAX_EXPONENT
+    return np.array(2.0 ** max(-largest, min(power, largest)), f"f{dtype.itemsize // 2}")
 
 
-def find(
+def find_shifts(
     state: State, _: Sequence[int], block: Array, references: Array,
-    *, axes: Sequence[int], search: Search,
+    *, axes: Sequence[int], search: ShiftSearch,
 ) -> None:  # fmt: skip
-    """Shift of every particle of a block into ``state["shift"]``, in the unit of ``step``."""
+    """Write the shift of every particle of a block into ``state["shift"]``, in the unit of
+    ``search.step``; ``references`` are half spectra."""
     shifts, source = state["shift"], particle_volumes(block, axes)
     half = source.shape[-1] // 2 + 1
-    scaled, powers = _near_one(particle_volumes(references, axes)[..., :half])
+    scaled, powers = _scale_near_one(particle_volumes(references, axes)[..., :half])
     scaled = np.broadcast_to(scaled, (*source.shape[:-1], half))
     powers = np.broadcast_to(powers, source.shape[:-3])
     for index in np.ndindex(source.shape[:-3]):
-        values, power = spectrum(source[index], references.dtype == np.complex64)
-        others = 0.0
-        if search.others:
-            others = float(_power_of_two(power - int(powers[index]), DOUBLE)) / search.others
-        shift = _shift(values, scaled[index], others, source.shape[-3:], search)
+        spectrum, power = scaled_spectrum(source[index], references.dtype == np.complex64)
+        own_part = 0.0
+        if search.n_averaged:
+            relative = float(_power_of_two(power - int(powers[index]), DOUBLE))
+            own_part = relative / search.n_averaged
+        shift = _find_shift(spectrum, scaled[index], own_part, source.shape[-3:], search)
         shifts[index] = (shift * search.step)[3 - len(axes) :]
 
 
-def _near_one(references: Array) -> tuple[Array, Array]:
-    """Half spectra of references over powers of two that bring them near 1, and the exponents."""
+def _scale_near_one(references: Array) -> tuple[Array, Array]:
+    """Divide half spectra by powers of two that bring them near 1; return also the exponents."""
     scaled = np.empty_like(references)
     powers = np.zeros(references.shape[:-3], int)
     for index in np.ndindex(powers.shape):
@@ -102,59 +124,56 @@ def _near_one(references: Array) -> tuple[Array, Array]:
     return scaled, powers
 
 
-def _shift(
-    values: Array, reference: Array, others: float, shape: Sequence[int], search: Search
+def _find_shift(
+    spectrum: Array, reference: Array, own_part: float, shape: Sequence[int], search: ShiftSearch
 ) -> Array:
-    """Voxels by which a particle has to move to lie on the reference.
+    """Return the shift in voxels that aligns a particle to the reference.
 
-    ``others`` is the particle's part of the reference, which is taken out of it.
+    ``own_part`` times the particle is subtracted from the reference first.
     """
-    cross = np.conj(values)
+    cross = np.conj(spectrum)
     cross *= reference
-    if others:
-        power = values.real**2 + values.imag**2
-        cross -= power * np.array(others, power.dtype)
-    size = np.abs(cross)
-    most = size.max()
-    if not most > 0:
+    if own_part:
+        power = spectrum.real**2 + spectrum.imag**2
+        cross -= power * np.array(own_part, power.dtype)
+    amplitude = np.abs(cross)
+    largest = amplitude.max()
+    if not largest > 0:
         return np.full(3, np.nan)
     if search.whiten:
-        # amplitudes under 100 roundings of the largest are nothing but these
-        cross /= np.maximum(size, most * (100 * np.finfo(size.dtype).eps) ** 2)
-    del size
-    coarse = _coarse(scipy.fft.irfftn(cross, shape, workers=1), search)
-    return coarse if search.upsample == 1 else _fine(cross, coarse, shape, search)
+        # amplitudes below 100 roundings of the largest are rounding errors
+        cross /= np.maximum(amplitude, largest * (100 * np.finfo(amplitude.dtype).eps) ** 2)
+    del amplitude
+    coarse = _voxel_peak(scipy.fft.irfftn(cross, shape, workers=1), search)
+    return coarse if search.upsample == 1 else _subvoxel_peak(cross, coarse, shape, search)
 
 
-def near(shape: Sequence[int], reach: Sequence[int]) -> list[Array]:
-    """Whole shifts along each axis, up to ``reach`` to both sides or as far as they differ."""
-    found = []
+def shift_ranges(shape: Sequence[int], reach: Sequence[int]) -> list[Array]:
+    """Return the distinct whole shifts along each axis of a periodic box, of up to ``reach``."""
+    ranges = []
     for n, r in zip(shape, reach, strict=True):
-        at = np.arange(-((n - 1) // 2), n // 2 + 1)
-        found.append(at[np.abs(at) <= r])
-    return found
+        shifts = np.arange(-((n - 1) // 2), n // 2 + 1)
+        ranges.append(shifts[np.abs(shifts) <= r])
+    return ranges
 
 
-def distances(places: Sequence[Array], step: Sequence[float] | Array) -> Array:
-    """Distance from no shift of every combination of shifts along the axes."""
-    z, y, x = ((p * s) ** 2 for p, s in zip(places, step, strict=True))
+def shift_lengths(shifts: Sequence[Array], step: Sequence[float] | Array) -> Array:
+    """Return the length of every combination of shifts along three axes."""
+    z, y, x = ((p * s) ** 2 for p, s in zip(shifts, step, strict=True))
     return np.asarray(np.sqrt(z[:, None, None] + y[:, None] + x))
 
 
-#: part of a length by which rounding may bring a shift over the limit
-ROUNDING = 1 + 1e-9
-
-
-def highest(values: Array, places: Sequence[Array], search: Search) -> Array:
-    """The combination of shifts within the limit where ``values`` are highest."""
+def peak_shift(values: Array, shifts: Sequence[Array], search: ShiftSearch) -> Array:
+    """Return the combination of ``shifts`` within the limit at which ``values`` are highest."""
     if search.limit < inf:
-        within = distances(places, search.step) <= search.limit * ROUNDING
+        within = shift_lengths(shifts, search.step) <= search.limit * ROUNDING
         values = np.where(within, values, -inf)
     peak = np.unravel_index(int(np.argmax(values)), values.shape)
-    return np.array([p[i] for p, i in zip(places, peak, strict=True)], np.float64)
+    return np.array([p[i] for p, i in zip(shifts, peak, strict=True)], np.float64)
 
 
-def _coarse(correlation: Array, search: Search) -> Array:
+def _voxel_peak(correlation: Array, search: ShiftSearch) -> Array:
+    """Return the whole shift of the highest value of a circular correlation."""
     shape = correlation.shape
     if search.limit == inf:
         peak = np.unravel_index(int(np.argmax(correlation)), shape)
@@ -163,37 +182,38 @@ def _coarse(correlation: Array, search: Search) -> Array:
         int(min(n, search.limit * ROUNDING / abs(s)))
         for n, s in zip(shape, search.step, strict=True)
     ]
-    places = near(shape, reach)
-    return highest(correlation[np.ix_(*places)], places, search)
+    shifts = shift_ranges(shape, reach)
+    return peak_shift(correlation[np.ix_(*shifts)], shifts, search)
 
 
-def _fine(cross: Array, coarse: Array, shape: Sequence[int], search: Search) -> Array:
-    """The peak among parts of a voxel around the coarse one."""
+def _subvoxel_peak(cross: Array, coarse: Array, shape: Sequence[int], search: ShiftSearch) -> Array:
+    """Return the shift of the highest correlation on a grid of subvoxel shifts around a peak."""
     width = ceil(1.5 * search.upsample)
-    parts = (np.arange(width) - width // 2) / search.upsample
-    places = [c + (parts if n > 1 else parts[:1] * 0) for c, n in zip(coarse, shape, strict=True)]
-    return highest(correlation_at(cross, places, shape), places, search)
+    fractions = (np.arange(width) - width // 2) / search.upsample
+    shifts = [
+        c + (fractions if n > 1 else fractions[:1] * 0) for c, n in zip(coarse, shape, strict=True)
+    ]
+    return peak_shift(upsampled_correlation(cross, shifts, shape), shifts, search)
 
 
-def correlation_at(cross: Array, places: Sequence[Array], shape: Sequence[int]) -> Array:
-    """Correlation at any combination of shifts, from a half spectrum: its other half is the same
-    again, conjugated."""
+def upsampled_correlation(cross: Array, shifts: Sequence[Array], shape: Sequence[int]) -> Array:
+    """Evaluate the correlation at any combination of shifts from its half spectrum."""
     half = cross.shape[-1]
-    weight = np.full(half, 2.0)
+    weight = np.full(half, 2.0)  # of the conjugate frequencies as well
     weight[0] = 1.0
     if shape[-1] % 2 == 0:
         weight[-1] = 1.0
     frequencies = (np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2]))
-    waves = [np.exp(2j * np.pi * np.outer(f, p)) for f, p in zip(frequencies, places, strict=True)]
+    waves = [np.exp(2j * np.pi * np.outer(f, p)) for f, p in zip(frequencies, shifts, strict=True)]
     waves[2] *= weight[:, None]
-    out = np.zeros([len(p) for p in places])
+    out = np.zeros([len(p) for p in shifts])
     _add_waves(out, np.ascontiguousarray(cross), *waves)
     return out
 
 
 @compiled
 def _add_waves(out: Array, cross: Array, wz: Array, wy: Array, wx: Array) -> None:
-    """Sum over frequencies, axis by axis. Loops, for BLAS would start threads in every task."""
+    """Sum over frequencies, axis by axis. Loops, because BLAS would start threads in each task."""
     row = np.empty(out.shape[2], np.complex128)
     plane = np.empty(out.shape[1:], np.complex128)
     for z in range(cross.shape[0]):
@@ -215,15 +235,16 @@ def _add_waves(out: Array, cross: Array, wz: Array, wy: Array, wx: Array) -> Non
 
 
 def start(shape: tuple[int, ...], *, n: int) -> dict[str, Array]:
-    """Shifts along ``n`` axes for particles of ``shape``."""
+    """Return zero shifts along ``n`` axes for particles of ``shape``."""
     return {"shift": np.zeros((*shape, n))}
 
 
 def combine(s: dict[str, Array], t: dict[str, Array]) -> dict[str, Array]:
-    """Shifts of particles of which each was found once: the others are 0."""
+    """Add the shifts of two states: each particle's shift is non-zero in one of them."""
     s["shift"] += t["shift"]
     return s
 
 
 def finish(state: State) -> dict[str, Array]:
+    """Return the shifts."""
     return dict(state)

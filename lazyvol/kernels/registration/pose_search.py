@@ -1,4 +1,4 @@
-"""Pose of every particle against a reference: from coarse rotations to fine ones."""
+"""Pose of every particle against a reference: a search from coarse rotations to fine ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,38 +10,44 @@ import numpy as np
 from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import subvolume_average
-from lazyvol.kernels.registration.pose_refinement import Level, Particle, Pose, climbed
+from lazyvol.kernels.registration.pose_refinement import (
+    ParticleSpectrum,
+    Pose,
+    Refinement,
+    SearchLevel,
+)
 from lazyvol.kernels.registration.rotational_correlation import (
     Frequencies,
-    Reference,
-    Window,
-    gathered,
+    ReferenceSpectrum,
+    ShiftWindow,
+    spectrum_at,
 )
-from lazyvol.kernels.registration.subvolume_average import Layout
+from lazyvol.kernels.registration.subvolume_average import ParticleLayout
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: frequencies, times the diameter of what is turned and the step of rotations in radians, up to
-#: which a step does not make a reference unlike itself
-COHERENT = 1.25
-#: frequencies that a box has at least along its shortest side while rotations are coarse
-LOWEST = 4
-#: part of the shortest side that is taken for the diameter
-FILLED = 0.7
+#: largest product of frequency, diameter and step (in radians) at which a reference still
+#: resembles itself rotated by the step
+COHERENCE = 1.25
+#: cycles along the shortest side that a level includes at least
+MIN_CYCLES = 4
+#: assumed diameter of the object, relative to the shortest side
+DIAMETER = 0.7
 #: parts of a state that are summed over particles
 SUMS = ("sum", "weight", "coverage")
 
 
 @dataclass(frozen=True)
-class Hunt:
-    """What is looked for: ``steps`` are degrees from coarse to fine, ``keep`` how many of the best
-    are followed at each, ``limit`` the highest frequency, ``reach`` the longest shift.
+class PoseSearch:
+    """Options of a search for poses of ``n`` particles.
 
-    ``grid`` are the quaternions that are tried first, or None for those that particles come with.
+    ``steps`` are degrees from coarse to fine, ``keep`` is the number of best poses kept at each,
+    ``limit`` the highest frequency and ``reach`` the longest shift. ``grid`` are the quaternions
+    that are tried first, or None if particles come with poses.
     """
 
-    layout: Layout
+    layout: ParticleLayout
     steps: tuple[float, ...]
     keep: tuple[int, ...]
     limit: float
@@ -53,149 +59,188 @@ class Hunt:
 
     @property
     def planar(self) -> bool:
-        """Whether particles are images, which turn about z and move along y and x alone."""
+        """Whether particles are images, which rotate about z and shift along y and x."""
         return len(self.layout.axes) == 2
 
+    @property
+    def n_references(self) -> int:
+        """Number of half-sets, or 1."""
+        return 1 + self.halves
 
-def levels(hunt: Hunt) -> list[Level]:
-    """From coarse rotations at low frequencies to fine ones at all."""
-    shape, step = hunt.layout.shape, hunt.layout.step
-    sides = [n * abs(s) for n, s in zip(shape, step, strict=True)]
-    side = min(sides[hunt.planar :])
-    limits = []
-    for degrees in hunt.steps:
-        coherent = COHERENT / (FILLED * side * np.deg2rad(degrees)) if degrees else inf
-        limits.append(min(hunt.limit, max(coherent, LOWEST / side)))
-    found = Frequencies.of(shape, step, limits)
-    window = Window.of(shape, step, found[0], hunt.reach)
-    first = Level(hunt.steps[0], hunt.keep[0], found[0], window)
-    rest = zip(hunt.steps[1:], hunt.keep[1:], found[1:], strict=True)
-    return [first, *(Level(degrees, keep, some) for degrees, keep, some in rest)]
+    def levels(self) -> list[SearchLevel]:
+        """Return the levels, from low frequencies at coarse steps to all at the finest."""
+        shape, step = self.layout.shape, self.layout.step
+        sides = [n * abs(s) for n, s in zip(shape, step, strict=True)]
+        side = min(sides[self.planar :])
+        limits = []
+        for degrees in self.steps:
+            coherent = COHERENCE / (DIAMETER * side * np.deg2rad(degrees)) if degrees else inf
+            limits.append(min(self.limit, max(coherent, MIN_CYCLES / side)))
+        frequencies = Frequencies.up_to(shape, step, limits)
+        levels = [
+            SearchLevel(*level) for level in zip(self.steps, self.keep, frequencies, strict=True)
+        ]
+        window = ShiftWindow.within(shape, step, frequencies[0], self.reach)
+        levels[0] = SearchLevel(self.steps[0], self.keep[0], frequencies[0], window)
+        return levels
 
 
-def start(shape: tuple[int, ...], *, hunt: Hunt) -> State:
-    """Poses of all particles, 0 until they are found, and the sums of each half-set."""
-    poses: State = {"rotations": np.zeros((hunt.n, 3)), "shifts": np.zeros((hunt.n, 3))}
-    poses["ncc"] = np.zeros(hunt.n)
-    return poses | subvolume_average.start((1 + hunt.halves,), layout=hunt.layout)
+@dataclass(frozen=True)
+class _Operands:
+    """The blocks that accompany a block of particles."""
+
+    numbers: Array
+    groups: Array
+    references: list[ReferenceSpectrum]
+    masks: Array | None
+    poses: Array | None
+
+    @classmethod
+    def unpack(
+        cls, source: Array, numbers: Array, groups: Array, rest: Sequence[Array],
+        search: PoseSearch,
+    ) -> "_Operands":  # fmt: skip
+        """Sort the operands of ``update``."""
+        layout, blocks = search.layout, iter(rest)
+        references = [
+            ReferenceSpectrum.from_volume(
+                particle_volumes(next(blocks), layout.axes)[0], layout.step, search.limit
+            )
+            for _ in range(search.n_references)
+        ]
+        masks = None
+        if layout.has_wedge:
+            masks = np.broadcast_to(particle_volumes(next(blocks), layout.axes), source.shape)
+        columns = [b.ravel() for b in blocks]
+        poses = np.stack(columns, -1) if columns else None
+        return cls(numbers.ravel(), groups.ravel(), references, masks, poses)
+
+    def mask(self, i: int) -> Array | None:
+        """Return the mask of frequencies of particle ``i``."""
+        return None if self.masks is None else self.masks[i]
+
+    def shift(self, i: int) -> Array:
+        """Return the shift that particle ``i`` comes with."""
+        return np.zeros(3) if self.poses is None else self.poses[i, 3:]
+
+
+def start(shape: tuple[int, ...], *, search: PoseSearch) -> State:
+    """Return zero poses of all particles, and zero sums of each half-set."""
+    poses: State = {"rotations": np.zeros((search.n, 3)), "shifts": np.zeros((search.n, 3))}
+    poses["ncc"] = np.zeros(search.n)
+    return poses | subvolume_average.start((search.n_references,), layout=search.layout)
 
 
 def update(
     state: State, _: Sequence[int], block: Array, numbers: Array, groups: Array, *rest: Array,
-    hunt: Hunt,
+    search: PoseSearch,
 ) -> None:  # fmt: skip
     """Find the pose of every particle of a block, and add it to the sum of its half-set.
 
-    After the particles come the number of each and its half-set, then for each half-set its
-    reference, the mask of frequencies if there is one, and the three angles and three shifts (in
-    the unit of the voxels' size) that each particle comes with, if it does.
+    Operands are the number and half-set of each particle, the reference of each half-set, the mask
+    of frequencies if there is one, and the three angles and three shifts (in the unit of the voxel
+    size) that particles come with, if they do.
     """
-    layout = hunt.layout
+    layout, levels = search.layout, search.levels()
     source = particle_volumes(block, layout.axes)
-    several = 1 + hunt.halves
-    steps = levels(hunt)
-    references = [
-        Reference.of(particle_volumes(b, layout.axes)[0], layout.step, hunt.limit)
-        for b in rest[:several]
-    ]
-    rest = rest[several:]
-    masks = None
-    if layout.wedged:
-        masks = np.broadcast_to(particle_volumes(rest[0], layout.axes), source.shape)
-        rest = rest[1:]
-    poses = np.stack([b.ravel() for b in rest], -1) if rest else None
-    given = [
-        _particle(v, steps[-1].frequencies, None if masks is None else masks[i])
-        for i, v in enumerate(source)
-    ]
-    firsts = _firsts(given, references, groups.ravel(), poses, steps, hunt)
-    for i, (number, group) in enumerate(zip(numbers.ravel(), groups.ravel(), strict=True)):
-        move = np.zeros(3) if poses is None else poses[i, 3:]
-        if given[i].is_empty or not np.isfinite(move).all():
-            _note(state, number, np.full(3, np.nan), np.full(3, np.nan), np.nan)
+    operands = _Operands.unpack(source, numbers, groups, rest, search)
+    finest = levels[-1].frequencies
+    spectra = [_particle_spectrum(v, finest, operands.mask(i)) for i, v in enumerate(source)]
+    starts = _initial_poses(spectra, operands, levels, search)
+    for i, (number, group) in enumerate(zip(operands.numbers, operands.groups, strict=True)):
+        known_shift = operands.shift(i)
+        if spectra[i].is_empty or not np.isfinite(known_shift).all():
+            _record(state, number, np.full(3, np.nan), np.full(3, np.nan), np.nan)
             continue
-        one = given[i].moved(move, steps[-1].frequencies)
-        pose = climbed(
-            one, references[group], firsts[i], steps, hunt.reach, hunt.symmetry, hunt.planar
-        )
-        angles, shift = rotation_grids.angles(pose.quaternion), pose.shift + move
-        _note(state, number, angles, shift, pose.score)
+        refinement = Refinement(
+            spectra[i].shifted(known_shift, finest), operands.references[group], search.reach,
+            search.symmetry, search.planar,
+        )  # fmt: skip
+        pose = refinement.refine(starts[i], levels)
+        angles, shift = rotation_grids.to_euler(pose.quaternion), pose.shift + known_shift
+        _record(state, number, angles, shift, pose.score)
         sums: State = {k: state[k][group] for k in SUMS if k in state}
-        mask = None if masks is None else masks[i]
-        subvolume_average.add(sums, source[i], 1.0, shift / layout.step, angles, layout, mask)
+        subvolume_average.add_particle(
+            sums, source[i], 1.0, shift / layout.step, angles, layout, operands.mask(i)
+        )
 
 
-def _note(state: State, number: int, angles: Array, shift: Array, score: float) -> None:
-    """Enter the pose of one particle."""
+def _record(state: State, number: int, angles: Array, shift: Array, score: float) -> None:
+    """Store the pose of one particle."""
     state["rotations"][number], state["shifts"][number] = angles, shift
     state["ncc"][number] = score
 
 
-def _particle(volume: Array, frequencies: Frequencies, mask: Array | None) -> Particle:
-    """What of a particle is compared: NaN counts as its mean."""
-    gone = np.isnan(volume) if volume.dtype.kind == "f" else np.zeros((), bool)
-    if gone.any() and not gone.all():
-        volume = np.where(gone, np.nanmean(volume, dtype=np.float64), volume)
-    weight = np.ones(len(frequencies.at), np.float32)
+def _particle_spectrum(
+    volume: Array, frequencies: Frequencies, mask: Array | None
+) -> ParticleSpectrum:
+    """Return the spectrum of a particle, with NaN replaced by its mean."""
+    missing = np.isnan(volume) if volume.dtype.kind == "f" else np.zeros((), bool)
+    if missing.any() and not missing.all():
+        volume = np.where(missing, np.nanmean(volume, dtype=np.float64), volume)
+    weight = np.ones(len(frequencies.index), np.float32)
     if mask is not None:
-        z, y, x = (frequencies.at[:, a] % n for a, n in enumerate(mask.shape))
+        z, y, x = (frequencies.index[:, a] % n for a, n in enumerate(mask.shape))
         weight = mask[z, y, x].astype(np.float32)
-    return Particle(np.conj(gathered(volume, frequencies)), weight)
+    return ParticleSpectrum(np.conj(spectrum_at(volume, frequencies)), weight)
 
 
-def _firsts(
-    given: Sequence[Particle],
-    references: Sequence[Reference],
-    groups: Array,
-    poses: Array | None,
-    steps: Sequence[Level],
-    hunt: Hunt,
+def _initial_poses(
+    spectra: Sequence[ParticleSpectrum],
+    operands: _Operands,
+    levels: Sequence[SearchLevel],
+    search: PoseSearch,
 ) -> list[list[Pose]]:
-    """Poses that each particle's search begins with: the best of the grid, or its own."""
-    coarse = steps[0]
-    if poses is not None:
+    """Return the poses from which each particle's search starts: the best of the grid, or its
+    own."""
+    coarse, references = levels[0], operands.references
+    if operands.poses is not None:
+        frequencies = coarse.frequencies
         return [
-            _scored(p.moved(pose[3:], coarse.frequencies), references[g], pose[:3], coarse)
-            for p, g, pose in zip(given, groups, poses, strict=True)
+            _given_pose(p.shifted(pose[3:], frequencies), references[g], pose[:3], coarse)
+            for p, g, pose in zip(spectra, operands.groups, operands.poses, strict=True)
         ]
-    grid = np.zeros((1, 4)) if hunt.grid is None else hunt.grid
-    scores, shifts = np.full((len(given), len(grid)), -inf), np.zeros((len(given), len(grid), 3))
+    grid = np.zeros((1, 4)) if search.grid is None else search.grid
+    scores = np.full((len(spectra), len(grid)), -inf)
+    shifts = np.zeros((len(spectra), len(grid), 3))
     for first in range(0, len(grid), coarse.batch):
-        part = slice(first, first + coarse.batch)
-        matrices = rotation_grids.matrices(grid[part])
-        for group in np.unique(groups):
-            turned = references[group].turned(matrices, coarse.frequencies)
-            for i in map(int, np.flatnonzero(groups == group)):
-                scores[i, part], shifts[i, part] = given[i].coarse(turned, coarse)
+        batch = slice(first, first + coarse.batch)
+        matrices = rotation_grids.zyx_matrices(grid[batch])
+        for group in np.unique(operands.groups):
+            rotated = references[group].rotated(matrices, coarse.frequencies)
+            for i in map(int, np.flatnonzero(operands.groups == group)):
+                scores[i, batch], shifts[i, batch] = spectra[i].coarse_scores(rotated, coarse)
     best = np.argsort(-scores, axis=1, kind="stable")[:, : coarse.keep]
     return [
-        [Pose(grid[b], shifts[i, b], float(scores[i, b])) for b in own]
-        for i, own in enumerate(best)
+        [Pose(grid[b], shifts[i, b], float(scores[i, b])) for b in kept]
+        for i, kept in enumerate(best)
     ]
 
 
-def _scored(particle: Particle, reference: Reference, angles: Array, level: Level) -> list[Pose]:
-    """The pose that a particle comes with, its shift by what is coarse."""
+def _given_pose(
+    particle: ParticleSpectrum, reference: ReferenceSpectrum, angles: Array, level: SearchLevel
+) -> list[Pose]:
+    """Return the pose of given angles, with the best coarse shift."""
     if not np.isfinite(angles).all():
         angles = np.zeros(3)
-    own = rotation_grids.quaternion(angles)
-    turned = reference.turned(rotation_grids.matrices(own[None]), level.frequencies)
-    scores, shifts = particle.coarse(turned, level)
-    return [Pose(own, shifts[0], float(scores[0]))]
+    quaternion = rotation_grids.from_euler(angles)
+    matrices = rotation_grids.zyx_matrices(quaternion[None])
+    scores, shifts = particle.coarse_scores(reference.rotated(matrices, level.frequencies), level)
+    return [Pose(quaternion, shifts[0], float(scores[0]))]
 
 
 def finish(state: State, *, dtype: np.dtype[Any], planar: bool = False) -> State:
-    """Poses and averages: of all, and of each half-set where there are two.
+    """Return poses and averages: of all particles, and of each half-set where there are two.
 
     The pose of an image is one angle from -180 to 180 degrees, and shifts along y and x.
     """
-    found = {name: state[name] for name in ("rotations", "shifts", "ncc")}
+    poses = {name: state[name] for name in ("rotations", "shifts", "ncc")}
     sums: State = {k: state[k] for k in SUMS if k in state}
     averages = {"average": subvolume_average.average({k: s.sum(0) for k, s in sums.items()})}
     if len(state["sum"]) > 1:
         averages["first"], averages["second"] = subvolume_average.average(sums)
     if planar:
-        found["rotations"] = (found["rotations"].sum(-1) + 180.0) % 360.0 - 180.0
-        found["shifts"] = found["shifts"][:, 1:]
+        poses["rotations"] = (poses["rotations"].sum(-1) + 180.0) % 360.0 - 180.0
+        poses["shifts"] = poses["shifts"][:, 1:]
         averages = {name: volume[0] for name, volume in averages.items()}
-    return found | {name: values.astype(dtype) for name, values in averages.items()}
+    return poses | {name: values.astype(dtype) for name, values in averages.items()}

@@ -1,4 +1,4 @@
-"""Sums of particles in the frame of a reference, and what of them was measured."""
+"""Averages of particles in the frame of a reference, with missing-wedge compensation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,29 @@ import scipy.fft
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import each_particle, particle_volumes
-from lazyvol.kernels.geometry.affine import backwards, prepared, rotation, sampled
-from lazyvol.kernels.geometry.translation import slid
+from lazyvol.kernels.geometry.affine import (
+    inverse_affine,
+    rotation_matrix,
+    sample_affine,
+    spline_of,
+    translated,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: least part of the best measured frequency's weight that others are taken to have: less is noise
-LEAST = 0.1
+#: lowest coverage that a frequency is divided by, relative to the highest: below it is noise
+MIN_COVERAGE = 0.1
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How particles lie in blocks and sums.
+class ParticleLayout:
+    """How particles are stored in blocks, and which poses accompany them.
 
-    ``axes`` are those of a particle, ``stack`` the place of the stacked axis among the others,
-    ``shape`` that of a particle and ``step`` the size of its voxels along three axes. ``moved``,
-    ``turned`` and ``wedged`` tell which numbers follow a block.
+    ``axes`` are those of a particle, ``stack`` is the position of the stack axis among the others,
+    ``shape`` the shape of a particle and ``step`` its voxel size along three axes. Blocks are
+    followed by shifts if ``shifted``, by angles if ``rotated``, and by masks of frequencies if
+    ``has_wedge``.
     """
 
     axes: tuple[int, ...]
@@ -33,82 +39,86 @@ class Layout:
     shape: tuple[int, int, int]
     step: tuple[float, ...]
     order: int = 3
-    moved: bool = False
-    turned: bool = False
-    wedged: bool = False
+    shifted: bool = False
+    rotated: bool = False
+    has_wedge: bool = False
 
     @property
-    def half(self) -> tuple[int, int, int]:
-        """Shape of half a spectrum."""
+    def half_spectrum(self) -> tuple[int, int, int]:
+        """Shape of a half spectrum."""
         return (*self.shape[:2], self.shape[2] // 2 + 1)
 
 
-def start(shape: tuple[int, ...], *, layout: Layout) -> State:
-    """Sums for each of ``shape``: of values, of weights, and of weights of frequencies."""
+def start(shape: tuple[int, ...], *, layout: ParticleLayout) -> State:
+    """Return zero sums of values, of weights, and with a wedge of coverage, for each of
+    ``shape``."""
     state = {name: np.zeros((*shape, *layout.shape)) for name in ("sum", "weight")}
-    if layout.wedged:
-        state["coverage"] = np.zeros((*shape, *layout.half))
+    if layout.has_wedge:
+        state["coverage"] = np.zeros((*shape, *layout.half_spectrum))
     return state
 
 
 def update(
-    state: State, _: Sequence[int], block: Array, weights: Array, *rest: Array, layout: Layout
-) -> None:
-    """Add every particle of a block; one of weight 0, or with a number that is NaN, is left out."""
+    state: State, _: Sequence[int], block: Array, weights: Array, *rest: Array,
+    layout: ParticleLayout,
+) -> None:  # fmt: skip
+    """Add every particle of a block, except those of weight 0 or with a non-finite number."""
     source = particle_volumes(block, layout.axes)
     lead = source.shape[:-3]
-    masks = (
-        np.broadcast_to(particle_volumes(rest[0], layout.axes), source.shape)
-        if layout.wedged
-        else None
-    )
-    numbers = rest[1:] if layout.wedged else rest
-    for index, weight, *pose in each_particle(lead, weights, *numbers, axes=layout.axes):
+    masks = None
+    if layout.has_wedge:
+        masks = np.broadcast_to(particle_volumes(rest[0], layout.axes), source.shape)
+        rest = rest[1:]
+    for index, weight, *pose in each_particle(lead, weights, *rest, axes=layout.axes):
         if not weight or not np.isfinite([weight, *pose]).all():
             continue
         group = index[: layout.stack] + index[layout.stack + 1 :]
-        own = {name: sums[group] for name, sums in state.items()}
-        shift = pose[: len(layout.axes)] if layout.moved else []
-        angles = pose[len(shift) :] if layout.turned else None
+        sums = {name: values[group] for name, values in state.items()}
+        shift = pose[: len(layout.axes)] if layout.shifted else []
+        angles = pose[len(shift) :] if layout.rotated else None
         shift = [0.0] * (3 - len(shift)) + shift
         mask = None if masks is None else masks[index]
-        add(own, source[index], weight, shift, angles, layout, mask)
+        add_particle(sums, source[index], weight, shift, angles, layout, mask)
 
 
-def add(
+def add_particle(
     sums: Mapping[str, Array],
     volume: Array,
     weight: float,
     shift: Sequence[float] | Array,
     angles: Sequence[float] | Array | None,
-    layout: Layout,
+    layout: ParticleLayout,
     mask: Array | None,
 ) -> None:
-    """Add a particle, shifted by voxels and then turned by degrees; what is not there is not
-    counted: voxels from outside of its box, and those that are NaN."""
-    accumulate(sums["sum"], sums["weight"], placed(volume, shift, angles, layout), weight)
+    """Add a particle, shifted by voxels and then rotated by degrees.
+
+    Voxels from outside its box and NaN do not count.
+    """
+    add_weighted(sums["sum"], sums["weight"], transformed(volume, shift, angles, layout), weight)
     if mask is not None:
-        turn = np.eye(3) if angles is None else rotation(angles)
+        rotation = np.eye(3) if angles is None else rotation_matrix(angles)
         sizes = np.array(volume.shape) * layout.step
-        _cover(sums["coverage"], mask, turn.T[::-1, ::-1] * sizes[:, None] / sizes, weight)
+        to_mask = rotation.T[::-1, ::-1] * sizes[:, None] / sizes
+        _add_coverage(sums["coverage"], mask, to_mask, weight)
 
 
-def placed(
+def transformed(
     volume: Array,
     shift: Sequence[float] | Array,
     angles: Sequence[float] | Array | None,
-    layout: Layout,
+    layout: ParticleLayout,
 ) -> Array:
-    """A particle in the frame of the reference, NaN where there is nothing of it; float64."""
+    """Return a particle in the frame of the reference, NaN outside its box; float64."""
     if angles is None:
-        return slid(volume, shift, layout.order, "constant", np.nan)
-    matrix, offset = backwards(volume.shape, layout.step, angles, shift)
-    given = prepared(volume, layout.order, "constant")
-    return sampled(given, matrix, offset, layout.order, "constant", np.nan, np.dtype(np.float64))
+        return translated(volume, shift, layout.order, "constant", np.nan)
+    matrix, offset = inverse_affine(volume.shape, layout.step, angles, shift)
+    spline, double = spline_of(volume, layout.order, "constant"), np.dtype(np.float64)
+    return sample_affine(spline, matrix, offset, layout.order, "constant", np.nan, double)
 
 
 @compiled
-def accumulate(total: Array, weight: Array, values: Array, w: float) -> None:
+def add_weighted(total: Array, weight: Array, values: Array, w: float) -> None:
+    """Add ``w`` times the values and ``w`` to the weights, where values are not NaN."""
     for z in range(values.shape[0]):
         for y in range(values.shape[1]):
             for x in range(values.shape[2]):
@@ -119,9 +129,11 @@ def accumulate(total: Array, weight: Array, values: Array, w: float) -> None:
 
 
 @compiled
-def _cover(coverage: Array, mask: Array, m: Array, w: float) -> None:
-    """Add a mask of frequencies, frequency 0 first, where a rotation takes it: ``m`` leads from
-    frequencies of the sum to those of the mask. Beyond those of the mask counts as measured."""
+def _add_coverage(coverage: Array, mask: Array, m: Array, w: float) -> None:
+    """Add ``w`` times a rotated mask of frequencies (frequency 0 first) to a half spectrum.
+
+    ``m`` takes frequencies of the sum to those of the mask; beyond these all are measured.
+    """
     nz, ny, nx = mask.shape
     for z in range(nz):
         fz = z if z <= nz // 2 else z - nz
@@ -134,54 +146,54 @@ def _cover(coverage: Array, mask: Array, m: Array, w: float) -> None:
                 if 2 * abs(p) > nz or 2 * abs(q) > ny or 2 * abs(r) > nx:
                     coverage[z, y, x] += w
                 else:
-                    coverage[z, y, x] += w * _between(mask, p, q, r)
+                    coverage[z, y, x] += w * _interpolate_periodic(mask, p, q, r)
 
 
 @compiled
-def _between(mask: Array, p: float, q: float, r: float) -> float:
-    """Linear interpolation in a periodic array."""
+def _interpolate_periodic(mask: Array, p: float, q: float, r: float) -> float:
+    """Interpolate a periodic array linearly."""
     nz, ny, nx = mask.shape
     i, j, k = int(np.floor(p)), int(np.floor(q)), int(np.floor(r))
-    found = 0.0
+    value = 0.0
     for a in range(2):
         for b in range(2):
             near = (p - i if a else 1 - p + i) * (q - j if b else 1 - q + j)
             row = mask[(i + a) % nz, (j + b) % ny]
-            found += near * ((1 - r + k) * row[k % nx] + (r - k) * row[(k + 1) % nx])
-    return found
+            value += near * ((1 - r + k) * row[k % nx] + (r - k) * row[(k + 1) % nx])
+    return value
 
 
 def combine(s: State, t: State) -> State:
+    """Add the sums of two states."""
     for name, sums in s.items():
         sums += t[name]
     return s
 
 
 def finish(state: State, *, sizes: tuple[int, ...], dtype: np.dtype[Any]) -> State:
-    """Average and weight of every voxel of particles of ``sizes``."""
+    """Return the average and the weight of every voxel of particles of ``sizes``."""
     lead = state["sum"].shape[:-3]
-    found = average(state)
     weight = state["weight"].reshape(*lead, *sizes)
-    return {"average": found.reshape(*lead, *sizes).astype(dtype), "weight": weight}
+    return {"average": average(state).reshape(*lead, *sizes).astype(dtype), "weight": weight}
 
 
 def average(state: Mapping[str, Array]) -> Array:
-    """Means of the voxels; NaN where there were none."""
-    some = state["weight"] > 0
-    found = np.full(some.shape, np.nan)
-    np.divide(state["sum"], state["weight"], out=found, where=some)
+    """Return the weighted means of the voxels, NaN where the weight is 0."""
+    counted = state["weight"] > 0
+    means = np.full(counted.shape, np.nan)
+    np.divide(state["sum"], state["weight"], out=means, where=counted)
     if "coverage" in state:
-        for index in np.ndindex(some.shape[:-3]):
-            _restore(found[index], state["coverage"][index])
-    return found
+        for index in np.ndindex(counted.shape[:-3]):
+            _compensate_coverage(means[index], state["coverage"][index])
+    return means
 
 
-def _restore(volume: Array, coverage: Array) -> None:
-    """Give every frequency the weight of the one that most particles measured, in place."""
-    gone = np.isnan(volume)
-    spectrum = scipy.fft.rfftn(np.where(gone, 0.0, volume), workers=1)
-    most = coverage.max()
-    if most > 0:
-        spectrum /= np.maximum(coverage / most, LEAST)
+def _compensate_coverage(volume: Array, coverage: Array) -> None:
+    """Divide every frequency by its coverage relative to the highest one, in place."""
+    missing = np.isnan(volume)
+    spectrum = scipy.fft.rfftn(np.where(missing, 0.0, volume), workers=1)
+    largest = coverage.max()
+    if largest > 0:
+        spectrum /= np.maximum(coverage / largest, MIN_COVERAGE)
     volume[...] = scipy.fft.irfftn(spectrum, volume.shape, workers=1, overwrite_x=True)
-    volume[gone] = np.nan
+    volume[missing] = np.nan

@@ -8,6 +8,7 @@ import scipy.fft
 from scipy.spatial.transform import Rotation
 
 from lazyvol.kernels._numba import compiled, compiled_sums
+from lazyvol.kernels.geometry.rotation_grids import super_fibonacci
 from lazyvol.kernels.screening.fourier_coefficients import SPATIAL_AXES, Band
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -18,19 +19,8 @@ PADDING = 2.0
 
 
 def rotations(n: int) -> Array:
-    """``n`` rotations evenly spread, (n, 3, 3) acting on (z, y, x).
-
-    Super-Fibonacci spirals (Alexa, CVPR 2022): neighbours are about (8 pi^2 / n)^(1/3) apart.
-    """
-    # the constants of the paper: the root of 2, and the real root of psi^4 = psi + 4
-    turn, wind = sqrt(2.0), 1.533751168755204288118041
-    along = np.arange(n) + 0.5
-    inner, outer = np.sqrt(along / n), np.sqrt(1 - along / n)
-    first, second = 2 * np.pi * along / turn, 2 * np.pi * along / wind
-    parts = (
-        inner * np.sin(first), inner * np.cos(first), outer * np.sin(second), outer * np.cos(second)
-    )  # fmt: skip
-    return np.asarray(Rotation.from_quat(np.stack(parts, axis=1)).as_matrix())
+    """Return ``n`` evenly spread rotations, (n, 3, 3) acting on (z, y, x)."""
+    return np.asarray(Rotation.from_quat(super_fibonacci(n)).as_matrix())
 
 
 def in_plane(n: int) -> Array:

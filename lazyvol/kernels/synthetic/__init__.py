@@ -1,1 +1,1 @@
-"""Values from formulas and random numbers that are keyed by position."""
+"""Random numbers by position, and the noise, particles and deformations made from them."""

@@ -20,7 +20,7 @@ from lazyvol.kernels.filters import window_fill
 from lazyvol.kernels.reductions import block_mean as block_kernels
 from lazyvol.ops._boundary import Boundary, Mode
 from lazyvol.ops._checks import lengths_in_voxels
-from lazyvol.ops._grid import Like, space
+from lazyvol.ops._grid import Like, spatial_grid
 from lazyvol.ops.density import _points
 from lazyvol.ops.filters import _arguments
 from lazyvol.plan.verbs import stencil
@@ -259,7 +259,7 @@ def points(
     array([[0.1, 0.9, 0. ],
            [0. , 0. , 0. ]])
     """
-    return _points.histogram(positions, weights, space(like), method == "linear")
+    return _points.histogram(positions, weights, spatial_grid(like), method == "linear")
 
 
 def _reduce_blocks(

@@ -1,4 +1,4 @@
-"""The average of particles in the frame of a reference."""
+"""Average particles in the frame of a reference."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,21 +10,21 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.registration import subvolume_average
-from lazyvol.kernels.registration.subvolume_average import Layout
-from lazyvol.ops.registration._apply import Order, require_between, turning_scratch
+from lazyvol.kernels.registration.subvolume_average import ParticleLayout
+from lazyvol.ops.registration._apply import Order, rotation_scratch
 from lazyvol.ops.registration._poses import (
     Rotations,
     Shifts,
     Wedge,
     axes_of,
-    frequencies,
-    in_degrees,
-    in_voxels,
-    per_particle,
-    steps,
-    whole_dims,
+    euler_angles,
+    particle_dims,
+    particle_weights,
+    shifts_in_voxels,
+    wedge_mask,
+    zyx_spacing,
 )
-from lazyvol.ops.registration._whole_particles import fold_wholes
+from lazyvol.ops.registration._whole_particles import fold_whole_particles
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.stack import STACK, float_of
 
@@ -42,55 +42,59 @@ def average(
     wedge: Wedge | None = None,
     order: Order = 3,
 ) -> xr.Dataset:
-    """Mean over k of the particles, each shifted and turned on its way, from one read.
+    """Weighted mean over k of the particles, each shifted and then rotated, in one read.
 
     Parameters
     ----------
     stack
-        Particles.
+        Volumes (k, z, y, x) or images (k, y, x), with any other dims.
     shifts, rotations
-        As for ``shift`` and ``rotate``.
+        Shift and rotation of every particle, as for ``registration.shift`` and
+        ``registration.rotate``.
     weights
-        Weight of every particle, over k. One of 0 or NaN, or with a shift or rotation that is
-        NaN, is left out.
+        Weight of every particle, (k,). A particle is left out if its weight is 0 or NaN, or its
+        shift or rotation is NaN.
     wedge
-        What of the particles' frequencies was measured: the lowest and highest tilt of a series
-        about y, or a mask of their Fourier transform as ``synthetic.wedge`` makes it, of all
-        particles or of each. Frequencies then have the mean of the particles that measured them;
-        those that less than a tenth did stay weak.
+        The measured frequencies: the lowest and highest tilt in degrees of a tilt series about y,
+        or a mask of the Fourier transform as from ``synthetic.wedge``, for all particles or for
+        each. Each frequency is then averaged over the particles that measured it; frequencies
+        measured by less than a tenth of them stay weak.
     order
-        See above.
+        Order of the spline: 1 (linear) or 3 (cubic).
 
     Returns
     -------
     xarray.Dataset
-        ``average``, and ``weight``: of the particles that a voxel is the mean of. Voxels that
-        come from outside of a particle's box or are NaN do not count; without any, the average
-        is NaN.
+        ``average``, and ``weight``: the sum of the weights of each voxel's particles. Voxels from
+        outside a particle's box and NaN do not count; where none count the average is NaN.
 
     Raises
     ------
     LabelError
-        If numbers or options do not fit.
+        If there is no dim k, or shifts, rotations, weights or wedge do not fit the stack.
+    OptionError
+        If an option has the wrong type or value.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr, lazyvol as lv
     >>> stack = lv.as_stack(np.array([[[[1.0, 2.0, 9.0]]], [[[0.0, 1.0, 2.0]]]]))
     >>> moves = xr.DataArray([[0.0, 0.0, 0.0], [0.0, 0.0, -1.0]], dims=("k", "axis"))
-    >>> found = lv.registration.average(stack, moves)
-    >>> found.average.values[0, 0], found.weight.values[0, 0]
+    >>> result = lv.registration.average(stack, moves)
+    >>> result.average.values[0, 0], result.weight.values[0, 0]
     (array([1., 2., 9.]), array([2., 2., 1.]))
     """
-    dims = whole_dims(stack)
+    dims = particle_dims(stack)
     if STACK not in stack.dims:
-        raise LabelError(f"an average is over {STACK!r}, the stack has dims {stack.dims}")
-    require_between(order, "constant")
-    numbers = [] if shifts is None else in_voxels(stack, shifts, dims)
-    numbers += [] if rotations is None else in_degrees(stack, rotations, dims)
-    masks = [] if wedge is None else [frequencies(stack, wedge)]
-    layout = layout_of(stack, dims, order, shifts is not None, rotations is not None, bool(masks))
-    own = xr.DataArray(1.0) if weights is None else per_particle(stack, weights)
+        raise LabelError(f"average: stack must have the dim {STACK!r}, got {stack.dims}")
+    poses = [] if shifts is None else shifts_in_voxels(stack, shifts, dims)
+    poses += [] if rotations is None else euler_angles(stack, rotations, dims)
+    masks = [] if wedge is None else [wedge_mask(stack, wedge)]
+    layout = layout_of(
+        stack, dims, order, shifted=shifts is not None, rotated=rotations is not None,
+        has_wedge=bool(masks),
+    )  # fmt: skip
+    own_weights = xr.DataArray(1.0) if weights is None else particle_weights(stack, weights)
     sizes, dtype = tuple(stack.sizes[d] for d in dims), float_of(stack.dtype)
     voxels = prod(sizes)
     spec = Fold(
@@ -104,22 +108,23 @@ def average(
         },
         state_bytes=voxels * (16 + 5 * bool(masks)),
         finish_bytes=voxels * (24 + 32 * bool(masks)),
-        scratch=turning_scratch(stack, dims, "constant") + 8 if layout.turned else 8.0,
+        scratch=rotation_scratch(stack, dims, "constant") + 8 if layout.rotated else 8.0,
     )
-    found = fold_wholes(
-        spec, stack, own, *masks, *numbers, whole=dims, dims=(STACK, *dims), title="average"
+    outputs = fold_whole_particles(
+        spec, stack, own_weights, *masks, *poses, whole=dims, dims=(STACK, *dims), title="average"
     )
-    found["weight"].attrs.pop("units", None)
-    return xr.Dataset(found)
+    outputs["weight"].attrs.pop("units", None)
+    return xr.Dataset(outputs)
 
 
 def layout_of(
-    stack: xr.DataArray, dims: Sequence[str], order: int, moved: bool, turned: bool, wedged: bool
-) -> Layout:
-    """How the particles of a stack lie in blocks and sums."""
+    stack: xr.DataArray, dims: Sequence[str], order: int = 3, *, shifted: bool = False,
+    rotated: bool = False, has_wedge: bool = False,
+) -> ParticleLayout:  # fmt: skip
+    """Return the layout of the particles of a stack."""
     lead = [d for d in stack.dims if d not in dims]
     nz, ny, nx = [1] * (3 - len(dims)) + [stack.sizes[d] for d in dims]
-    return Layout(
-        axes_of(stack, dims), lead.index(STACK), (nz, ny, nx), steps(stack, dims), order, moved,
-        turned, wedged,
+    return ParticleLayout(
+        axes_of(stack, dims), lead.index(STACK), (nz, ny, nx), zyx_spacing(stack, dims), order,
+        shifted, rotated, has_wedge,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Shifts and rotations as people give them, as one number per particle for kernels.
+"""Shifts and rotations as arguments, converted to numbers per particle for kernels.
 
-A rotation acts on vectors (x, y, z), right-handed, about voxel ``n // 2``: what is at v goes to
-R v. Its Euler angles are the intrinsic z, y, z of RELION and Heymann et al. (J. Struct. Biol. 151,
-196, 2005): rot, tilt and psi bring a particle into the frame of the reference.
+A rotation acts on vectors (x, y, z), right-handed, about voxel ``n // 2``: a value at v moves to R
+v. Euler angles are intrinsic z, y, z as in RELION and Heymann et al. (J. Struct. Biol. 151, 196,
+2005): rot, tilt and psi rotate a particle into the frame of the reference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,35 +20,39 @@ from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import SPATIAL, STACK, per_dim, require_stack, spacing, spatial_dims, unit_of
 
-#: what places a particle: shifts by dim, or the angles of one
+#: shifts or angles without labels
 Plain: TypeAlias = np.ndarray[Any, np.dtype[Any]] | Sequence[float] | Sequence[Sequence[float]]
 Shifts: TypeAlias = xr.DataArray | Mapping[str, float] | Plain | float
 Rotations: TypeAlias = Rotation | xr.DataArray | Plain | float
-#: what of the frequencies was measured: tilts, or a mask
+#: the measured frequencies: lowest and highest tilt, or a mask
 Wedge: TypeAlias = xr.DataArray | tuple[float, float]
 
 AXIS, ANGLE = "axis", "angle"
 EULER = ("rot", "tilt", "psi")
+#: what rotations of images must be
+ABOUT_Z_ALONE = (
+    "rotations of images must be about z alone, got tilts; give one angle in degrees for each"
+)
 
 
-def whole_dims(stack: xr.DataArray) -> tuple[str, ...]:
-    """The spatial dims of a stack of real numbers; refused where it has none."""
+def particle_dims(stack: xr.DataArray) -> tuple[str, ...]:
+    """Return the spatial dims of a stack; refuse a stack without any voxel along them."""
     dims = spatial_dims(stack)
     if not dims:
-        raise LabelError(f"particles have some of the dims z, y, x, the stack has {stack.dims}")
+        raise LabelError(f"stack must have at least one of the dims {SPATIAL}, got {stack.dims}")
     empty = {d: n for d, n in stack.sizes.items() if d in dims and n == 0}
     if empty:
-        raise LabelError(f"particles have one voxel or more along {dims}, got {empty}")
+        raise LabelError(f"stack must have at least one voxel along {dims}, got {empty}")
     return dims
 
 
 def axes_of(stack: xr.DataArray, dims: Sequence[str]) -> tuple[int, ...]:
-    """Axes of the spatial dims, in the order of these."""
+    """Return the axes of dims, in the order of ``dims``."""
     return tuple(stack.dims.index(d) for d in dims)
 
 
-def steps(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
-    """Size of a voxel along three axes, 1 along those that ``dims`` lacks."""
+def zyx_spacing(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
+    """Return the voxel size along three axes, 1 along those missing in ``dims``."""
     return (*(1.0,) * (3 - len(dims)), *(spacing(stack, d) for d in dims))
 
 
@@ -66,57 +70,61 @@ def reference_of(
     return volume
 
 
-def frequencies(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
-    """The frequencies that were measured as a mask, the lowest first."""
+def wedge_mask(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
+    """Return the measured frequencies as a mask, frequency 0 first."""
     if not isinstance(wedge, xr.DataArray):
-        made = _membranes.wedge(_space(stack), tuple(wedge))
-        return made if stack.chunks is not None else made.compute(scheduler=local_scheduler())
+        mask = _membranes.wedge(_first_particle(stack), tuple(wedge))
+        return mask if stack.chunks is not None else mask.compute(scheduler=local_scheduler())
     missing = [d for d in SPATIAL if d not in require_stack(wedge).dims]
     if missing:
-        raise LabelError(f"a mask of frequencies has the dims {SPATIAL}, got {wedge.dims}")
+        raise LabelError(f"wedge must have the dims {SPATIAL}, got {wedge.dims}")
     if wedge.attrs.get("layout", "fft") != "fft":
-        raise LabelError(f"a mask of frequencies has frequency 0 first, got {wedge.attrs=}")
+        raise LabelError(
+            f"wedge must have frequency 0 first, got {wedge.attrs=}; make it with layout='fft'"
+        )
     require_same_grid(stack, wedge)
     return wedge
 
 
-def _space(stack: xr.DataArray) -> xr.DataArray:
-    """One particle of a stack."""
+def _first_particle(stack: xr.DataArray) -> xr.DataArray:
+    """Return the first particle of a stack of volumes."""
     return stack.isel({d: 0 for d in stack.dims if d not in SPATIAL}, drop=True)
 
 
-def per_particle(stack: xr.DataArray, numbers: xr.DataArray | Sequence[float]) -> xr.DataArray:
-    """A number for each particle along k."""
-    if isinstance(numbers, xr.DataArray):
-        found = require_stack(numbers)
+def particle_weights(stack: xr.DataArray, weights: xr.DataArray | Sequence[float]) -> xr.DataArray:
+    """Return weights labelled along k."""
+    if isinstance(weights, xr.DataArray):
+        labelled = require_stack(weights)
     else:
-        values = np.asarray(numbers, np.float64)
-        found = xr.DataArray(values, dims=(STACK,) if values.ndim else ())
-    if set(found.dims) - {STACK} or found.sizes.get(STACK, 1) not in (1, stack.sizes[STACK]):
+        values = np.asarray(weights, np.float64)
+        labelled = xr.DataArray(values, dims=(STACK,) if values.ndim else ())
+    if set(labelled.dims) - {STACK} or labelled.sizes.get(STACK, 1) not in (1, stack.sizes[STACK]):
         raise LabelError(
-            f"weights are one number for each of the {stack.sizes[STACK]} particles along "
-            f"{STACK!r}, got {dict(found.sizes)}"
+            f"weights must be one number for each of the {stack.sizes[STACK]} particles along "
+            f"{STACK!r}, got {dict(labelled.sizes)}"
         )
-    return found
+    return labelled
 
 
-def in_voxels(stack: xr.DataArray, shifts: Shifts, dims: Sequence[str]) -> list[xr.DataArray]:
-    """Shifts along each of ``dims`` in voxels, over the other dims of ``stack`` or none."""
+def shifts_in_voxels(
+    stack: xr.DataArray, shifts: Shifts, dims: Sequence[str]
+) -> list[xr.DataArray]:
+    """Return the shifts along each of ``dims`` in voxels, with none or some of the other dims."""
     if isinstance(shifts, xr.DataArray):
-        found = _labelled_shifts(stack, shifts, dims)
+        lengths = _labelled_shifts(stack, shifts, dims)
     elif isinstance(shifts, Mapping):
-        given = per_dim(shifts, dims, "shifts")
-        found = [xr.DataArray(float(given.get(d, 0.0))) for d in dims]
+        by_dim = per_dim(shifts, dims, "shifts")
+        lengths = [xr.DataArray(float(by_dim.get(d, 0.0))) for d in dims]
     else:
-        found = _columns(stack, shifts, "shifts", dims)
-    return [own / spacing(stack, d) for own, d in zip(found, dims, strict=True)]
+        lengths = _columns(stack, shifts, "shifts", dims)
+    return [length / spacing(stack, d) for length, d in zip(lengths, dims, strict=True)]
 
 
 def _columns(
-    stack: xr.DataArray, given: Plain | float, what: str, names: Sequence[str]
+    stack: xr.DataArray, numbers: Plain | float, param: str, names: Sequence[str]
 ) -> list[xr.DataArray]:
-    """Numbers (n,) of every particle or (k, n) of each as one array for each of n names."""
-    values, n = numbers_of(given, what), len(names)
+    """Return one array for each name from numbers (n,) for all particles or (k, n) for each."""
+    values, n = real_numbers(numbers, param), len(names)
     particles = stack.sizes.get(STACK)
     if values.shape == (n,):
         return [xr.DataArray(float(v)) for v in values]
@@ -124,21 +132,21 @@ def _columns(
         return [xr.DataArray(column.copy(), dims=(STACK,)) for column in values.T]
     rows = "" if particles is None else f" or ({particles}, {n}), a row for each particle"
     raise LabelError(
-        f"{what} must have the shape ({n},), a number for each of {tuple(names)}{rows}, got the "
+        f"{param} must have the shape ({n},), a number for each of {tuple(names)}{rows}, got the "
         f"shape {values.shape}; reshape, or name dims with xarray.DataArray(..., dims=...)"
     )
 
 
-def numbers_of(given: Any, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """What stands for numbers as an array; refused where it does not."""
+def real_numbers(values: Any, param: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return values as a float64 array; refuse others than real numbers."""
     try:
-        values = np.asarray(given)
-        if values.dtype.kind in "iuf":
-            return values.astype(np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind in "iuf":
+            return array.astype(np.float64)
     except ValueError:
         pass  # rows of different lengths
     raise LabelError(
-        f"{what} must be real numbers, rows of one length, got {given!r}; see the operation's "
+        f"{param} must be real numbers, rows of one length, got {values!r}; see the operation's "
         f"documentation for their shapes"
     )
 
@@ -146,72 +154,80 @@ def numbers_of(given: Any, what: str) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _labelled_shifts(
     stack: xr.DataArray, shifts: xr.DataArray, dims: Sequence[str]
 ) -> list[xr.DataArray]:
-    _require_leading(stack, shifts, AXIS, dims)
-    names = named(shifts, AXIS, dims)
-    unit, known = shifts.attrs.get("units", "voxel"), unit_of(stack, dims[-1])
-    if unit != known and "voxel" not in (unit, known):
-        raise LabelError(f"shifts are in {unit}, the stack's positions in {known}; convert one")
+    """Return the shifts along each of ``dims``, in the unit of the stack's positions."""
+    _require_particle_dims(stack, shifts, "shifts", AXIS, dims)
+    names = _labels(shifts, "shifts", AXIS, dims)
+    unit, stack_unit = shifts.attrs.get("units", "voxel"), unit_of(stack, dims[-1])
+    if unit != stack_unit and "voxel" not in (unit, stack_unit):
+        raise LabelError(
+            f"shifts must be in the unit of the stack's positions, {stack_unit}, got {unit}; "
+            f"convert one"
+        )
     return [shifts.isel({AXIS: names.index(d)}, drop=True) for d in dims]
 
 
-def _require_leading(
-    stack: xr.DataArray, given: xr.DataArray, own: str, dims: Sequence[str]
+def _require_particle_dims(
+    stack: xr.DataArray, numbers: xr.DataArray, param: str, own_dim: str, dims: Sequence[str]
 ) -> None:
-    """Refuse numbers of particles with other dims than those of the stack and their own."""
-    require_stack(given)
-    wrong = [d for d in given.dims if d != own and (d in dims or d not in stack.dims)]
+    """Refuse numbers with other dims than ``own_dim`` and the non-spatial ones of the stack."""
+    require_stack(numbers)
+    wrong = [d for d in numbers.dims if d != own_dim and (d in dims or d not in stack.dims)]
     if wrong:
+        allowed = tuple(d for d in stack.dims if d not in dims)
         raise LabelError(
-            f"numbers of particles have dim {own!r} and those of {stack.dims} that are not "
-            f"spatial, got {given.dims}"
+            f"{param} must have the dim {own_dim!r} and some of {allowed}, got {numbers.dims}"
         )
 
 
-def named(given: xr.DataArray, dim: str, names: Sequence[str]) -> list[str]:
-    """Labels along a dim that has to name each of ``names``; in that order where it has none."""
-    found = [str(v) for v in given.coords[dim].values] if dim in given.coords else list(names)
-    if sorted(found) != sorted(names) or given.sizes.get(dim) != len(names):
+def _labels(numbers: xr.DataArray, param: str, dim: str, names: Sequence[str]) -> list[str]:
+    """Return the labels along a dim, by default ``names``; refuse others than these."""
+    labels = [str(v) for v in numbers.coords[dim].values] if dim in numbers.coords else list(names)
+    if sorted(labels) != sorted(names) or numbers.sizes.get(dim) != len(names):
         raise LabelError(
-            f"dim {dim!r} names {tuple(names)}, got {tuple(found)} for sizes {dict(given.sizes)}"
+            f"{param} must have the labels {tuple(names)} along {dim!r}, got {tuple(labels)} for "
+            f"sizes {dict(numbers.sizes)}"
         )
-    return found
+    return labels
 
 
-def in_degrees(
+def euler_angles(
     stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]
 ) -> list[xr.DataArray]:
-    """rot, tilt and psi in degrees, over the dims of ``stack`` that are not spatial or none."""
-    found = _angles(stack, rotations, dims)
+    """Return rot, tilt and psi in degrees, with none or some of the non-spatial dims."""
+    angles = _angles(stack, rotations, dims)
     if len(dims) == 3:
-        return found
+        return angles
     if set(dims) != {"y", "x"}:
-        raise LabelError(f"rotations are of particles with dims z, y, x or y, x, got {tuple(dims)}")
-    if not isinstance(rotations, xr.DataArray) and any((a.values % 360).any() for a in found[1:2]):
-        raise LabelError("images turn about z alone; give one angle in degrees for each")
-    return found
+        raise LabelError(
+            f"stack must have the dims z, y, x or y, x to be rotated, got {tuple(dims)}"
+        )
+    if not isinstance(rotations, xr.DataArray) and (angles[1].values % 360).any():
+        raise LabelError(ABOUT_Z_ALONE)
+    return angles
 
 
 def _angles(stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]) -> list[xr.DataArray]:
+    """Return rot, tilt and psi of rotations in any accepted form."""
     if isinstance(rotations, Rotation):
-        return _of_rotation(stack, rotations)
+        return _angles_of_rotation(stack, rotations)
     if isinstance(rotations, xr.DataArray):
-        _require_leading(stack, rotations, ANGLE, dims)
+        _require_particle_dims(stack, rotations, "rotations", ANGLE, dims)
         if ANGLE not in rotations.dims:
-            return about_z(rotations)
+            return _about_z(rotations)
         if len(dims) == 2:
-            raise LabelError("images turn about z alone; give one angle in degrees for each")
-        names = named(rotations, ANGLE, EULER)
+            raise LabelError(ABOUT_Z_ALONE)
+        names = _labels(rotations, "rotations", ANGLE, EULER)
         return [rotations.isel({ANGLE: names.index(a)}, drop=True) for a in EULER]
-    values = numbers_of(rotations, "rotations")
+    values = real_numbers(rotations, "rotations")
     if values.shape in ((), (1,)):
-        return about_z(xr.DataArray(values.item()))
+        return _about_z(xr.DataArray(values.item()))
     if len(dims) == 2:
-        return about_z(_in_plane(stack, values))
+        return _about_z(_image_angles(stack, values))
     return _columns(stack, values, "rotations", EULER)
 
 
-def _in_plane(stack: xr.DataArray, values: np.ndarray[Any, np.dtype[Any]]) -> xr.DataArray:
-    """One angle for each image along k."""
+def _image_angles(stack: xr.DataArray, values: np.ndarray[Any, np.dtype[Any]]) -> xr.DataArray:
+    """Return one angle for each image along k."""
     n = stack.sizes.get(STACK)
     if n is not None and values.shape in ((n,), (n, 1)):
         return xr.DataArray(values.reshape(n), dims=(STACK,))
@@ -222,18 +238,19 @@ def _in_plane(stack: xr.DataArray, values: np.ndarray[Any, np.dtype[Any]]) -> xr
     )
 
 
-def about_z(angle: xr.DataArray) -> list[xr.DataArray]:
-    """Euler angles of a rotation about z."""
+def _about_z(angle: xr.DataArray) -> list[xr.DataArray]:
+    """Return the Euler angles of a rotation about z."""
     return [angle, xr.DataArray(0.0), xr.DataArray(0.0)]
 
 
-def _of_rotation(stack: xr.DataArray, rotations: Rotation) -> list[xr.DataArray]:
-    angles = rotation_grids.angles(rotations.as_quat())
+def _angles_of_rotation(stack: xr.DataArray, rotations: Rotation) -> list[xr.DataArray]:
+    """Return the Euler angles of one rotation, or of one for each particle."""
+    angles = rotation_grids.to_euler(rotations.as_quat())
     if angles.ndim == 1:
         return [xr.DataArray(float(a)) for a in angles]
     if STACK not in stack.dims or len(angles) != stack.sizes[STACK]:
         raise LabelError(
-            f"rotations are one, or one for each of the {stack.sizes.get(STACK, 1)} particles "
+            f"rotations must be one, or one for each of the {stack.sizes.get(STACK, 1)} particles "
             f"along {STACK!r}, got {len(angles)}"
         )
     return [xr.DataArray(a, dims=(STACK,)) for a in angles.T]

@@ -1,4 +1,4 @@
-"""Folds over whole particles: every tile has all voxels of those it has."""
+"""Folds over whole particles: no particle is split between tasks."""
 
 import xarray as xr
 
@@ -8,7 +8,7 @@ from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.verbs import blockwise, fold
 
 
-def fold_wholes(
+def fold_whole_particles(
     spec: Fold,
     stack: xr.DataArray,
     *operands: xr.DataArray,
@@ -16,27 +16,27 @@ def fold_wholes(
     dims: tuple[str, ...],
     title: str,
 ) -> dict[str, xr.DataArray]:
-    """``fold`` over ``dims``, the dims ``whole`` of ``stack`` uncut in every tile.
+    """Fold over ``dims`` with the dims ``whole`` of ``stack`` unsplit.
 
-    A block whose core dims are whole cannot be cut, so the stack goes in as such blocks. One in
-    memory would be cut for the cache: it becomes a single block, which copies nothing.
+    A block with core dims cannot be split, so the stack passes through ``blockwise``. A stack in
+    memory would be split to fit the cache: it becomes a single block, without a copy.
     """
-    local = stack.chunks is None and all(o.chunks is None for o in operands)
-    uncut = blockwise(_itself, _blocks(stack), core=whole, title="whole")
-    found = fold(spec, uncut, *operands, dims=dims, title=title)
-    if not local:
-        return found
-    computed = xr.Dataset(found).reset_coords(drop=True).compute(scheduler=local_scheduler())
-    return {name: found[name].copy(data=computed[name].data) for name in found}
+    in_memory = stack.chunks is None and all(o.chunks is None for o in operands)
+    unsplit = blockwise(_identity, _chunked(stack), core=whole, title="whole")
+    outputs = fold(spec, unsplit, *operands, dims=dims, title=title)
+    if not in_memory:
+        return outputs
+    computed = xr.Dataset(outputs).reset_coords(drop=True).compute(scheduler=local_scheduler())
+    return {name: outputs[name].copy(data=computed[name].data) for name in outputs}
 
 
-def _blocks(stack: xr.DataArray) -> xr.DataArray:
-    """A stack in blocks: one in memory is a single one, named so that it is not read for a name."""
+def _chunked(stack: xr.DataArray) -> xr.DataArray:
+    """Return a stack in blocks; one in memory as a single block, named so that it is not hashed."""
     if stack.chunks is not None:
         return stack
     block = stack.variable.chunk(name=f"in memory-{id(stack.data)}")
     return stack.copy(data=block.data)
 
 
-def _itself(block: Array) -> Array:
+def _identity(block: Array) -> Array:
     return block

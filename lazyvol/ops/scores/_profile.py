@@ -12,7 +12,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import comoments
 from lazyvol.kernels.synthetic import particles
-from lazyvol.ops._grid import not_negative, seed_of
+from lazyvol.ops._grid import checked_seed, non_negative
 from lazyvol.ops.scores._comparison import (
     comoments_fold,
     compared_dims,
@@ -176,8 +176,8 @@ def profile(
     _require_slices(stack, dim)
     fixed = _reference_slice(stack, reference, dim)
     changed = stack if transform is None else _transformed(stack, transform, compared)
-    if not_negative("noise", noise) > 0:
-        changed = _with_noise(changed, noise, seed_of(seed))
+    if non_negative("noise", noise) > 0:
+        changed = _with_noise(changed, noise, checked_seed(seed))
     return correlation(changed, fixed, compared, confidence=confidence, mask=mask)
 
 
@@ -235,13 +235,9 @@ def _with_noise(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:
     ordered = stack.transpose(*lead, *spatial)
     dtype: np.dtype[Any] = float_of(stack.dtype)
     kernel = partial(
-        particles.with_noise,
-        shape=ordered.shape,
-        seed=seed,
-        stream=NOISE_STREAM,
-        scale=noise,
+        particles.add_noise, shape=ordered.shape, seed=seed, stream=NOISE_STREAM, scale=noise,
         dtype=dtype,
-    )
+    )  # fmt: skip
     return stencil(
         kernel, ordered, depth={}, needs_region=True, dtype=dtype, scratch=8.0, title="noise"
     )

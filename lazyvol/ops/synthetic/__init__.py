@@ -1,9 +1,9 @@
-"""Volumes and stacks out of formulas and random numbers, lazily and of any size.
+"""Synthetic volumes and stacks from formulas and random numbers, lazy and of any size.
 
-Every value depends on its position and the seed alone: any region of any chunks is the same, bit
-for bit, today and on another machine. Volumes are made for a shape, then their unit is the
-voxel, or like a stack, then they have its spatial dims and positions. Lengths are in the unit of
-these positions. The centre is voxel ``n // 2``.
+Every value depends on its position and the seed alone: a region is equal to the bit under any
+chunks, on any machine. Volumes are made from a shape, with the voxel as unit, or like a stack, with
+its spatial dims and positions. Lengths are in the unit of these positions. The centre is voxel ``n
+// 2``.
 """
 
 from functools import partial
@@ -14,19 +14,19 @@ import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels.synthetic import particles as copying
+from lazyvol.kernels.synthetic import particles as particle_kernels
 from lazyvol.kernels.synthetic import philox
 from lazyvol.ops._grid import (
     Axis,
     Like,
-    canvas,
-    direction,
+    checked_seed,
     float_dtype,
-    made,
-    not_negative,
-    repeated,
-    seed_of,
-    steps,
+    generate_array,
+    grid_of,
+    non_negative,
+    stacked_grid,
+    unit_vector,
+    voxel_steps,
 )
 from lazyvol.ops.synthetic._fields import correlated_noise, elastic
 from lazyvol.ops.synthetic._membranes import grid_lines, membrane, wedge
@@ -48,6 +48,9 @@ __all__ = [
     "wedge",
 ]
 
+#: bytes per voxel while a template is tilted: the template and its copy in float64
+TILT_SCRATCH = 16.0
+
 
 @operation
 def noise(
@@ -63,25 +66,32 @@ def noise(
     Parameters
     ----------
     like
-        Shape, (k, z, y, x) or fewer from the left, or a stack whose dims and positions to take.
+        Shape (k, z, y, x) or fewer from the left, or a stack whose dims and positions are taken.
     kind
         ``"normal"``: mean 0, standard deviation ``scale``. ``"uniform"``: from 0 to ``scale``.
     scale
         Width of the distribution, 0 or more.
     seed
-        From 0 to 2**32 - 1; other seeds give independent numbers.
+        Whole number from 0 to 2**32 - 1; other seeds give independent numbers.
     dtype
-        A float type. All types are the same numbers, rounded.
+        Float dtype by name. All dtypes have the same numbers, rounded.
 
     Returns
     -------
     xarray.DataArray
-        Lazy. A crop is the same as smaller noise: voxel (k, z, y, x) does not know the shape.
+        Lazy, over the dims of ``like``. A crop equals the noise of a smaller shape: voxel (k, z,
+        y, x) does not depend on the shape.
 
     Raises
     ------
     LabelError
-        If an option is none of these.
+        If a number is out of its range.
+    OptionError
+        If an option has the wrong type or ``kind`` is unknown.
+
+    References
+    ----------
+    Philox 4x32-10: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC11 (2011).
 
     Examples
     --------
@@ -90,14 +100,12 @@ def noise(
     >>> abs(float(noise.std()) - 1) < 0.01, noise.dims
     (True, ('k', 'z', 'y', 'x'))
     """
-    if kind not in ("normal", "uniform"):
-        raise LabelError(f"kind is 'normal' or 'uniform', got {kind!r}")
-    where = canvas(like)
+    grid = grid_of(like)
     kernel = partial(
-        philox.numbers, shape=where.shape, seed=seed_of(seed), normal=kind == "normal",
-        scale=not_negative("scale", scale), dtype=float_dtype(dtype),
+        philox.numbers, shape=grid.shape, seed=checked_seed(seed), normal=kind == "normal",
+        scale=non_negative("scale", scale), dtype=float_dtype(dtype),
     )  # fmt: skip
-    return made(kernel, where, dtype, "noise")
+    return generate_array(kernel, grid, dtype, "noise")
 
 
 @operation
@@ -118,48 +126,52 @@ def particles(
     seed: int = 0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Stack of ``n`` noisy copies of a signal, a known part of them wrongly oriented.
+    """Stack of ``n`` noisy copies of a signal, a known fraction of them tilted.
 
     Parameters
     ----------
     template
-        Shape (z, y, x) of a box with a cylinder, made by formula in any orientation; or a volume
-        of any content, rotated by linear interpolation (one in memory travels with the graph).
+        Shape (z, y, x) of a box with a cylinder, made by formula in any orientation; or a volume,
+        rotated by linear interpolation (one in memory becomes part of the graph).
     n
-        Number of particles.
+        Number of particles, 0 or more.
     alpha
-        Fraction of signal: particles are ``alpha * signal + (1 - alpha) * noise``, with normal
-        noise of standard deviation 1.
+        Fraction of signal, from 0 to 1: particles are ``alpha * signal + (1 - alpha) * noise``,
+        with normal noise of standard deviation 1.
     sigma
         Standard deviation of noise added to the full signal. Give either this or ``alpha``.
     tilted
         Fraction of the particles that are tilted, exactly (rounded to whole particles).
     tilt
-        Degrees from and to, about a random direction at right angles to ``axis``; or
-        ``"lying"``: along another dim.
+        Lowest and highest tilt in degrees, about a random direction perpendicular to ``axis``; or
+        ``"lying"``: parallel to another dim.
     radius, length
-        Of the cylinder; by default an eighth and a half of the box's shortest side.
+        Radius and length of the cylinder; by default an eighth and a half of the box's shortest
+        side.
     axis
-        Dim or direction (components by dim) along which the others stand.
+        Orientation of the other particles: a dim, or components of a vector by dim.
     soft
         Width of the cylinder's edge.
     voxel_size, unit
-        Of a box given by its shape; lengths are then in this unit.
+        Voxel size and unit of a box given by its shape; lengths are then in this unit.
     seed
-        From 0 to 2**32 - 1.
+        Whole number from 0 to 2**32 - 1.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
     xarray.DataArray
-        Lazy, (k, z, y, x). The truth is in coordinates on k: ``tilted``, ``tilt`` in degrees,
-        and ``half``, 1 and 2 in turn.
+        Lazy, (k, z, y, x), with the coordinates ``tilted``, ``tilt`` in degrees, and ``half`` (1
+        and 2 alternate) along k.
 
     Raises
     ------
     LabelError
-        If an option is out of its range, or both or none of ``alpha`` and ``sigma`` are given.
+        If a number is out of its range, both or none of ``alpha`` and ``sigma`` are given, or the
+        template has other dims than z, y, x.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -169,89 +181,98 @@ def particles(
     (50, 5, True)
     """
     if isinstance(template, xr.DataArray):
-        _require_bare(radius, length, soft, voxel_size, unit)
-    where = canvas(template, voxel_size, unit)
-    if where.dims != SPATIAL:
+        _require_no_box_options(radius, length, soft, voxel_size, unit)
+    grid = grid_of(template, voxel_size, unit)
+    if grid.dims != SPATIAL:
         raise LabelError(
-            f"template must have the dims {SPATIAL}, got {where.dims}; transpose it, or give an "
-            f"image a dim z of one voxel, with a shape (1, y, x) or .expand_dims(z=1)"
+            f"particles: template must have the dims {SPATIAL}, got {grid.dims}; transpose it, or "
+            f"give an image a dim z of one voxel, with a shape (1, y, x) or .expand_dims(z=1)"
         )
-    many, tilts, seed = repeated(where, n), _tilts(tilt), seed_of(seed)
-    facts, below = _facts(n, seed, tilted, tilts)
-    along, step = direction(where, axis), steps(where)
-    signal, scale = _mixture(alpha, sigma)
+    stacked, tilts, seed = stacked_grid(grid, n), _checked_tilts(tilt), checked_seed(seed)
+    properties, below = _properties(n, seed, tilted, tilts)
+    along, step = unit_vector(grid, axis), voxel_steps(grid)
+    signal, scale = _amplitudes(alpha, sigma)
     if isinstance(template, xr.DataArray):
         kernel = partial(
-            copying.noise, shape=many.shape, seed=seed, scale=scale, dtype=float_dtype(dtype)
-        )
-        found = blockwise(
-            partial(copying.copies, along=along, step=step, signal=signal),
-            made(kernel, many, dtype, "noise"), template, facts["tilt"], facts["azimuth"],
-            core=SPATIAL, scratch=TURNING, title="particles",
-        )  # fmt: skip
-    else:
-        side = min(m * abs(s) for m, s in zip(where.shape, step, strict=True))
-        kernel = partial(
-            copying.cylinders, shape=many.shape, seed=seed, below=below, tilts=tilts,
-            along=along, step=step, soft=not_negative("soft", soft), signal=signal, scale=scale,
-            radius=not_negative("radius", side / 8 if radius is None else radius),
-            length=not_negative("length", side / 2 if length is None else length),
+            particle_kernels.noise, shape=stacked.shape, seed=seed, scale=scale,
             dtype=float_dtype(dtype),
         )  # fmt: skip
-        found = made(kernel, many, dtype, "particles")
-    truth = {name: facts[name].variable for name in ("tilted", "tilt", "half")}
-    return found.rename("particles").assign_coords(truth).assign_attrs(contrast="bright")
+        stack = blockwise(
+            partial(particle_kernels.add_template, along=along, step=step, signal=signal),
+            generate_array(kernel, stacked, dtype, "noise"), template, properties["tilt"],
+            properties["azimuth"], core=SPATIAL, scratch=TILT_SCRATCH, title="particles",
+        )  # fmt: skip
+    else:
+        side = min(m * abs(s) for m, s in zip(grid.shape, step, strict=True))
+        kernel = partial(
+            particle_kernels.cylinders, shape=stacked.shape, seed=seed, below=below, tilts=tilts,
+            along=along, step=step, soft=non_negative("soft", soft), signal=signal, scale=scale,
+            radius=non_negative("radius", side / 8 if radius is None else radius),
+            length=non_negative("length", side / 2 if length is None else length),
+            dtype=float_dtype(dtype),
+        )  # fmt: skip
+        stack = generate_array(kernel, stacked, dtype, "particles")
+    truth = {name: properties[name].variable for name in ("tilted", "tilt", "half")}
+    return stack.rename("particles").assign_coords(truth).assign_attrs(contrast="bright")
 
 
-#: bytes per voxel while a template is turned: it and its copy in float64
-TURNING = 16.0
-
-
-def _mixture(alpha: float | None, sigma: float | None) -> tuple[float, float]:
-    """Weight of the signal and of noise of deviation 1."""
+def _amplitudes(alpha: float | None, sigma: float | None) -> tuple[float, float]:
+    """Return the factors of the signal and of noise of standard deviation 1."""
     if (alpha is None) == (sigma is None):
         raise LabelError(
-            f"particles take alpha (fraction of signal) or sigma (deviation of the noise), "
-            f"one of them, got {alpha=} and {sigma=}"
+            f"particles: one of alpha (fraction of signal) and sigma (deviation of the noise) must "
+            f"be given, got {alpha=} and {sigma=}"
         )
     if alpha is None:
-        return 1.0, not_negative("sigma", float(sigma or 0.0))
+        return 1.0, non_negative("sigma", float(sigma or 0.0))
     if not 0 <= alpha <= 1:
-        raise LabelError(f"alpha is the fraction of signal, from 0 to 1, got {alpha!r}")
+        raise LabelError(f"particles: alpha must be a fraction from 0 to 1, got {alpha!r}")
     return float(alpha), 1.0 - alpha
 
 
-def _tilts(tilt: tuple[float, float] | str) -> copying.Tilts:
+def _checked_tilts(tilt: tuple[float, float] | str) -> particle_kernels.Tilts:
+    """Return the lowest and highest tilt, and whether azimuths are multiples of 90 degrees."""
     if tilt == "lying":
         return 90.0, 90.0, True
     if isinstance(tilt, str) or len(tilt) != 2 or not tilt[0] <= tilt[1]:
-        raise LabelError(f"tilt is degrees (from, to) or 'lying', got {tilt!r}")
+        raise LabelError(
+            f"particles: tilt must be two rising angles in degrees, or 'lying', got {tilt!r}"
+        )
     return float(tilt[0]), float(tilt[1]), False
 
 
-def _facts(n: int, seed: int, tilted: float, tilts: copying.Tilts) -> tuple[xr.Dataset, float]:
-    """Pose and half of every particle along k, and the rank below which they are tilted."""
+def _properties(
+    n: int, seed: int, tilted: float, tilts: particle_kernels.Tilts
+) -> tuple[xr.Dataset, float]:
+    """Return the pose and half-set of every particle, and the rank below which they are
+    tilted."""
     if not 0 <= tilted <= 1:
-        raise LabelError(f"tilted is a fraction of the particles, from 0 to 1, got {tilted!r}")
-    ranks = copying.ranks(0, n, seed)
+        raise LabelError(f"particles: tilted must be a fraction from 0 to 1, got {tilted!r}")
+    ranks = particle_kernels.ranks(0, n, seed)
     count = round(tilted * n)
     below = float(np.sort(ranks)[count]) if count < n else np.inf
-    tilt, azimuth = copying.poses(0, n, seed=seed, below=below, tilts=tilts)
+    tilt, azimuth = particle_kernels.poses(0, n, seed=seed, below=below, tilts=tilts)
     degrees = {"units": "degree"}
-    facts = {
+    properties = {
         "tilted": (STACK, ranks < below),
         "tilt": (STACK, tilt, degrees),
         "azimuth": (STACK, azimuth, degrees),
         "half": (STACK, np.arange(n, dtype=np.int8) % 2 + 1),
     }
-    return xr.Dataset(facts), below
+    return xr.Dataset(properties), below
 
 
-def _require_bare(
+def _require_no_box_options(
     radius: float | None, length: float | None, soft: float, voxel_size: object, unit: str
 ) -> None:
-    if (radius, length, soft, voxel_size, unit) != (None, None, 0.0, 1.0, "voxel"):
+    """Refuse options of a box with a cylinder where the template is a volume."""
+    options = {
+        "radius": (radius, None), "length": (length, None), "soft": (soft, 0.0),
+        "voxel_size": (voxel_size, 1.0), "unit": (unit, "voxel"),
+    }  # fmt: skip
+    given = {name: value for name, (value, default) in options.items() if value != default}
+    if given:
         raise LabelError(
-            "radius, length, soft, voxel_size and unit belong to a box given by its shape; "
-            "leave them out with a template volume"
+            f"particles: {', '.join(given)} must be omitted if template is a volume, got {given}; "
+            f"give a shape for a box with a cylinder"
         )

@@ -1,4 +1,4 @@
-"""Random fields with a length: noise whose neighbours are alike, and volumes it has deformed."""
+"""Correlated noise, and volumes deformed by random fields."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,9 +9,16 @@ import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels.synthetic import elastic as deforming
+from lazyvol.kernels.synthetic import elastic as elastic_kernel
 from lazyvol.kernels.synthetic import gaussian_field
-from lazyvol.ops._grid import Like, canvas, float_dtype, made, not_negative, seed_of
+from lazyvol.ops._grid import (
+    Like,
+    checked_seed,
+    float_dtype,
+    generate_array,
+    grid_of,
+    non_negative,
+)
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import (
     SPATIAL,
@@ -21,16 +28,15 @@ from lazyvol.stack import (
     dims_of,
     float_of,
     per_dim,
-    require_stack,
     spacing,
     spatial_dims,
 )
 
-#: streams of one seed: correlated noise, and displacements along three axes
-#: (0 to 2 are ``noise`` and ``particles``)
-CORRELATED, DISPLACED = 3, 4
-#: displacements end at so many standard deviations: one voxel in 5e8 would go further
-FARTHEST = 6.0
+#: streams of one seed: correlated noise, and the first of three for displacements (0 to 2 are
+#: ``noise`` and ``particles``)
+CORRELATED, DISPLACEMENT = 3, 4
+#: standard deviations at which displacements are clipped: one voxel in 5e8 would move further
+MAX_SIGMAS = 6.0
 
 
 @operation
@@ -44,40 +50,42 @@ def correlated_noise(
     seed: int = 0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Normal noise whose voxels are alike over a length, of any size and any length.
+    """Normal noise with a Gaussian correlation of any length.
 
-    Two voxels a distance r apart correlate as ``exp(-(r / length)**2 / 2)``; with a length per
-    dim, as the product over the dims. Every voxel has mean 0 and deviation ``scale`` in
-    expectation, at the borders too: the field goes on beyond them.
+    Two voxels at a distance r have the correlation ``exp(-(r / length)**2 / 2)``; with a length
+    per dim, the product over the dims. Every voxel has an expected mean of 0 and standard
+    deviation of ``scale``, also at the borders: the field continues beyond them.
 
     Parameters
     ----------
     like
-        Shape, (k, z, y, x) or fewer from the left, or a stack whose dims and positions to take.
+        Shape (k, z, y, x) or fewer from the left, or a stack whose dims and positions are taken.
         Volumes along k are independent.
     length
-        Of the correlation, in the unit of the positions: one number for the spatial dims, or by
+        Correlation length, in the unit of the positions: one number for the spatial dims, or by
         dim; voxels are independent along dims not named.
     scale
         Standard deviation, 0 or more.
     voxel_size, unit
-        Of an array given by its shape; the length is then in this unit.
+        Voxel size and unit of an array given by its shape; the length is then in this unit.
     seed
-        From 0 to 2**32 - 1.
+        Whole number from 0 to 2**32 - 1.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
     xarray.DataArray
-        Lazy. Any region of any chunks is the same, bit for bit, and a crop is smaller noise. A
-        voxel costs 2 to 30 ns however long the correlation is; its correlation with others is
-        right within 2e-5.
+        Lazy, over the dims of ``like``. Every region is equal to the bit under any chunks, and a
+        crop equals the noise of a smaller shape. A voxel costs 2 to 30 ns at any length;
+        correlations are right within 2e-5.
 
     Raises
     ------
     LabelError
-        If a length is negative or of a dim that is not there.
+        If a length is negative or of a missing dim, or the spatial dims are not the last ones.
+    OptionError
+        If an option has the wrong type.
 
     References
     ----------
@@ -94,22 +102,24 @@ def correlated_noise(
     """
     if isinstance(like, xr.DataArray) and (voxel_size, unit) != (1.0, "voxel"):
         raise LabelError(
-            "voxel_size and unit belong to noise given by its shape; leave them out with a stack"
+            "correlated_noise: voxel_size and unit must be omitted if like is a stack, which has "
+            f"its own, got {voxel_size=} and {unit=}"
         )
-    where = canvas(like, voxel_size, unit)
-    spatial = spatial_dims(where)
-    if set(where.dims[len(where.dims) - len(spatial) :]) != set(spatial) or not spatial:
+    grid = grid_of(like, voxel_size, unit)
+    spatial = spatial_dims(grid)
+    if set(grid.dims[len(grid.dims) - len(spatial) :]) != set(spatial) or not spatial:
         raise LabelError(
-            f"correlated noise needs the spatial dims at the end, got {where.dims}; transpose it"
+            f"correlated_noise: the last dims must be the spatial ones, got {grid.dims}; "
+            f"transpose the stack"
         )
-    lengths = _by_dim("length", length, where, spatial)
-    last = [str(d) for d in where.dims[-3:]]
-    deviations = _three([lengths.get(d, 0.0) / np.sqrt(2.0) for d in last])
+    lengths = _voxels_by_dim("length", length, grid, spatial)
+    sigmas = _zyx([lengths.get(str(d), 0.0) / np.sqrt(2.0) for d in grid.dims[-3:]])
     kernel = partial(
-        gaussian_field.values, shape=where.shape, scale=not_negative("scale", scale),
-        field=gaussian_field.Field(deviations, seed_of(seed), CORRELATED), dtype=float_dtype(dtype),
+        gaussian_field.field_region, shape=grid.shape, scale=non_negative("scale", scale),
+        field=gaussian_field.Field(sigmas, checked_seed(seed), CORRELATED),
+        dtype=float_dtype(dtype),
     )  # fmt: skip
-    return made(kernel, where, dtype, "correlated_noise")
+    return generate_array(kernel, grid, dtype, "correlated_noise")
 
 
 @operation
@@ -122,41 +132,48 @@ def elastic(
     order: Literal[1, 3] = 1,
     dim: Dims = None,
 ) -> xr.DataArray:
-    """Stack that a smooth random field has deformed.
+    """Stack deformed by a smooth random displacement field.
 
-    Every voxel becomes the value at a place displaced by ``alpha`` times uniform noise from -1 to
-    1 that a Gaussian of ``sigma`` has smoothed (Simard et al., ICDAR 2003), as
-    ``scipy.ndimage.map_coordinates`` sees it in mode ``"reflect"``. For n dims of voxel size v
-    the standard deviation of a displacement is about ``alpha * 0.58 * (0.53 * sqrt(v / sigma))**n``
-    along each of them. Displacements of more than six of these are cut to that, one in 5e8.
+    The displacement of a voxel is ``alpha`` times uniform noise from -1 to 1, smoothed by a
+    Gaussian of ``sigma``. Values are interpolated as by ``scipy.ndimage.map_coordinates`` in mode
+    ``"reflect"``. For n dims of voxel size v the standard deviation of displacements is about
+    ``alpha * 0.58 * (0.53 * sqrt(v / sigma))**n`` along each dim. Displacements are clipped at six
+    standard deviations, which concerns one in 5e8.
 
     Parameters
     ----------
     stack
-        Volumes or images, with any other dims; each gets a field of its own.
+        Volumes or images, with any other dims; each has a displacement field of its own.
     alpha
-        Strength of the displacement, in the unit of the positions: one number or by dim. Dims not
-        named are not displaced along.
+        Strength of the displacement, in the unit of the positions: one number, or by dim. There is
+        no displacement along dims not named.
     sigma
-        Deviation of the Gaussian, likewise; 0 for dims not named.
+        Standard deviation of the Gaussian, in the unit of the positions: one number, or by dim; 0
+        for dims not named.
     seed
-        From 0 to 2**32 - 1.
+        Whole number from 0 to 2**32 - 1.
     order
         1: linear interpolation. 3: cubic splines.
     dim
-        Dims to deform in; all spatial ones of the stack by default. With ``("y", "x")`` every
-        slice of a volume is deformed on its own, as sections of an EM stack are.
+        Dims to deform in, by default all spatial ones. With ``("y", "x")`` every slice of a volume
+        is deformed on its own, like sections of an EM stack.
 
     Returns
     -------
     xarray.DataArray
-        Of the stack's float type, float64 for integers; in the stack's own unit. The same for any
-        chunks. A voxel next to NaN is NaN; with splines NaN spreads through its volume.
+        Same dims, coordinates and unit; floats keep their dtype, integers give float64. Equal
+        under any chunks. Voxels next to NaN are NaN; with splines the whole volume is.
 
     Raises
     ------
     LabelError
-        If lengths are negative or dims are not spatial dims of the stack.
+        If a length is negative, or ``dim`` names other than spatial dims.
+    OptionError
+        If an option has the wrong type or value.
+
+    References
+    ----------
+    Simard, Steinkraus and Platt, ICDAR (2003).
 
     Examples
     --------
@@ -166,45 +183,61 @@ def elastic(
     >>> bent.dims, 0.5 < float(bent.sum() / grid.sum()) < 2.0
     (('z', 'y', 'x'), True)
     """
-    require_stack(stack)
-    if stack.dtype.kind == "c":
-        raise LabelError(f"real voxels are deformed, got {stack.dtype}; take real and imaginary")
-    if order not in (1, 3):
-        raise LabelError(f"order is 1 (linear) or 3 (cubic splines), got {order!r}")
-    dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
-    if not dims or not set(dims) <= set(SPATIAL):
-        raise LabelError(f"dim names some of {SPATIAL}, got {dims}; the stack has {stack.dims}")
-    strengths = _by_dim("alpha", alpha, stack, dims)
-    smooth = _by_dim("sigma", sigma, stack, dims)
+    dims = _deformed_dims(stack, dim)
+    alphas = _voxels_by_dim("alpha", alpha, stack, dims)
+    widths = _voxels_by_dim("sigma", sigma, stack, dims)
     dims = tuple(d for d in SPATIAL if d in dims)
     rest = sorted((str(d) for d in stack.dims if d not in dims), key=lambda d: (d != STACK, d))
-    deviations = tuple(smooth.get(d, 0.0) for d in dims)
-    typical = deforming.deviation(deviations)
-    reach = [strengths.get(d, 0.0) * min(1.0, FARTHEST * typical) for d in dims]
+    sigmas = tuple(widths.get(d, 0.0) for d in dims)
+    noise_deviation = elastic_kernel.standard_deviation(sigmas)
+    scales = [alphas.get(d, 0.0) for d in dims]
+    bounds = tuple(s * min(1.0, MAX_SIGMAS * noise_deviation) for s in scales)
     dtype = float_of(stack.dtype)
-    field = partial(
-        gaussian_field.Field, _three(deviations), seed_of(seed), normal=False, root=False
-    )  # a stream for each axis
-    fields = tuple(field(stream=DISPLACED + SPATIAL.index(d)) for d in dims)
-    halo = tuple(deforming.margin(bound, order, dtype) for bound in reach)
+    halo = tuple(elastic_kernel.margin(bound, order, dtype) for bound in bounds)
     kernel = partial(
-        deforming.deform, axes=stack.get_axis_num(dims), halo=halo,
-        rest=stack.get_axis_num(rest), shape=stack.shape, fields=fields, bounds=tuple(reach),
-        scales=tuple(strengths.get(d, 0.0) * typical for d in dims), order=int(order), dtype=dtype,
+        elastic_kernel.deform, axes=stack.get_axis_num(dims), halo=halo,
+        rest=stack.get_axis_num(rest), shape=stack.shape, bounds=bounds, order=int(order),
+        fields=_displacement_fields(_zyx(sigmas), checked_seed(seed), dims),
+        scales=tuple(s * noise_deviation for s in scales), dtype=dtype,
     )  # fmt: skip
     return stencil(
         kernel, stack, depth=dict(zip(dims, halo, strict=True)), needs_region=True, dtype=dtype,
-        scratch=deforming.scratch(order, stack.dtype, dtype), title="elastic",
+        scratch=elastic_kernel.scratch(order, stack.dtype, dtype), title="elastic",
     )  # fmt: skip
 
 
-def _by_dim(what: str, given: Sigma, where: xr.DataArray, dims: Sequence[str]) -> dict[str, float]:
-    """Sigma in voxels by dim."""
-    found = per_dim(given, dims, what)
-    return {d: not_negative(what, v) / abs(spacing(where, d)) for d, v in found.items()}
+def _deformed_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
+    """Return the dims to deform in; refuse others than spatial ones."""
+    dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
+    if not dims or not set(dims) <= set(SPATIAL):
+        raise LabelError(
+            f"elastic: dim must name some of {SPATIAL}, got {dims} for a stack with the dims "
+            f"{stack.dims}"
+        )
+    return dims
 
 
-def _three(values: Sequence[float]) -> gaussian_field.Triple:
-    """Values of the last axes as those of three."""
-    a, b, c = (*(0.0,) * (3 - len(values)), *map(float, values))
-    return a, b, c
+def _displacement_fields(
+    sigmas: gaussian_field.Triple, seed: int, dims: Sequence[str]
+) -> tuple[gaussian_field.Field, ...]:
+    """Return the field of displacements along each dim; each has a stream of its own."""
+    return tuple(
+        gaussian_field.Field(
+            sigmas, seed, DISPLACEMENT + SPATIAL.index(d), normal=False, root=False
+        )
+        for d in dims
+    )
+
+
+def _voxels_by_dim(
+    name: str, lengths: Sigma, grid: xr.DataArray, dims: Sequence[str]
+) -> dict[str, float]:
+    """Return lengths in voxels by dim."""
+    by_dim = per_dim(lengths, dims, name)
+    return {d: non_negative(name, v) / abs(spacing(grid, d)) for d, v in by_dim.items()}
+
+
+def _zyx(values: Sequence[float]) -> gaussian_field.Triple:
+    """Return values of the last axes as those of three, 0 for missing ones."""
+    z, y, x = (*(0.0,) * (3 - len(values)), *map(float, values))
+    return z, y, x

@@ -1,4 +1,4 @@
-"""Membranes, grids of lines and missing wedges by formula, lazily and of any size."""
+"""Membranes, grids of lines and missing wedges by formula: lazy volumes of any size."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,16 +14,22 @@ from lazyvol.ops._grid import (
     Axis,
     Like,
     Place,
-    direction,
+    centre_voxel,
     float_dtype,
-    made,
-    middle,
-    not_negative,
-    space,
-    steps,
-    triple,
+    generate_array,
+    in_kernel_order,
+    non_negative,
+    spatial_grid,
+    unit_vector,
+    voxel_steps,
 )
 from lazyvol.stack import SPATIAL, Dims, Sigma, dims_of, is_number, per_dim, spacing
+
+#: whether a right-handed rotation about ``axis`` moves ``beam`` towards the third dim (1) or away
+#: from it (-1), by (beam, axis)
+ROTATION_SIGN = {
+    ("z", "y"): 1, ("x", "z"): 1, ("y", "x"): 1, ("z", "x"): -1, ("x", "y"): -1, ("y", "z"): -1,
+}  # fmt: skip
 
 
 @operation
@@ -38,28 +44,28 @@ def membrane(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Volume with a membrane: 1 inside, 0 outside; a flat sheet, or the shell of a vesicle.
+    """Volume with a flat membrane or the shell of a vesicle: 1 inside, 0 outside.
 
     Parameters
     ----------
     like
-        Shape (z, y, x), or a stack whose spatial dims and positions to take.
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
     thickness
-        From the outer face of one leaflet to that of the other, in the unit of the positions.
+        Distance between the outer faces of the two leaflets, in the unit of the positions.
     radius
-        Of the vesicle, to the middle of its membrane. A sheet that is a little curved is part of
-        a large vesicle whose ``centre`` lies outside the volume. None: flat.
+        Radius of the vesicle to the middle of its membrane; None: a flat membrane. A curved sheet
+        is part of a large vesicle whose ``centre`` lies outside the volume.
     leaflet
-        Thickness of each of the two leaflets; None: they fill the membrane.
+        Thickness of each leaflet; None: the leaflets fill the membrane.
     axis
-        Dim or direction that a flat sheet lies across.
+        Normal of a flat membrane: a dim, or components of a vector by dim.
     centre
-        Position by dim, of the vesicle or of a point of the sheet; for dims not named it is that
-        of voxel ``n // 2``.
+        Position of the centre of the vesicle or of a point of the flat membrane: one number for
+        each spatial dim in the order z, y, x, or by dim. Voxel ``n // 2`` along dims not named.
     soft
-        Width over which faces fall to 0 outside, along a raised cosine.
+        Width of the edge outside the faces, over which values fall to 0 along a raised cosine.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
@@ -70,30 +76,31 @@ def membrane(
     ------
     LabelError
         If a length is negative or the leaflets are thicker than the membrane.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
-    Two leaflets of one voxel with one between them:
+    Two leaflets of one voxel, one voxel apart:
 
     >>> import lazyvol as lv
     >>> lv.synthetic.membrane((9, 3, 3), thickness=3, leaflet=0.5)[:, 1, 1].values
     array([0., 0., 0., 1., 0., 1., 0., 0., 0.], dtype=float32)
     """
-    where = space(like)
-    most = not_negative("thickness", thickness)
-    leaf = most / 2 if leaflet is None else not_negative("leaflet", leaflet)
-    if leaf > most / 2:
+    grid = spatial_grid(like)
+    total = non_negative("thickness", thickness)
+    leaflet_thickness = total / 2 if leaflet is None else non_negative("leaflet", leaflet)
+    if leaflet_thickness > total / 2:
         raise LabelError(
-            f"two leaflets fit a membrane, each at most half of it thick, got {leaflet=} and "
-            f"{thickness=}"
+            f"membrane: leaflet must be at most half of thickness, got {leaflet=} and {thickness=}"
         )
     kernel = partial(
-        membranes_and_wedges.membrane, step=steps(where), along=direction(where, axis),
-        radius=inf if radius is None else not_negative("radius", radius), thickness=most,
-        leaflet=leaf, centre=middle(where, centre), soft=not_negative("soft", soft),
-        dtype=float_dtype(dtype),
+        membranes_and_wedges.membrane, step=voxel_steps(grid), along=unit_vector(grid, axis),
+        radius=inf if radius is None else non_negative("radius", radius), thickness=total,
+        leaflet=leaflet_thickness, centre=centre_voxel(grid, centre),
+        soft=non_negative("soft", soft), dtype=float_dtype(dtype),
     )  # fmt: skip
-    return made(kernel, where, dtype, "membrane")
+    return generate_array(kernel, grid, dtype, "membrane")
 
 
 @operation
@@ -107,26 +114,26 @@ def grid_lines(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Volume with a regular grid: 1 on its lines, 0 between; to see how it is deformed.
+    """Volume with a regular grid of lines, to show deformations: 1 on lines, 0 between.
 
     Parameters
     ----------
     like
-        Shape (z, y, x) or fewer from the left, or a stack whose spatial dims and positions to
-        take.
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
     spacing
-        Distance from line to line in the unit of the positions: one number, or by dim.
+        Distance between lines, in the unit of the positions: one number, or by dim; above 0.
     thickness
-        Of the lines.
+        Thickness of the lines, in the unit of the positions.
     dim
-        Dims across which the lines follow each other. With y and x every slice shows the same
-        grid; with z too it is cut by walls.
+        Dims along which lines repeat. With y and x all slices show the same grid; with z there are
+        also walls normal to z.
     centre
-        Position by dim where lines cross; that of voxel ``n // 2`` for dims not named.
+        Position of a crossing of lines: one number for each spatial dim in the order z, y, x, or
+        by dim. Voxel ``n // 2`` along dims not named.
     soft
-        Width over which lines fall to 0, along a raised cosine.
+        Width of the edge outside the lines, over which values fall to 0 along a raised cosine.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
@@ -136,7 +143,9 @@ def grid_lines(
     Raises
     ------
     LabelError
-        If the spacing is not positive, or of a dim that is not there.
+        If the spacing is not positive, or of a dim that is missing.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -148,18 +157,18 @@ def grid_lines(
            [1., 0., 0., 1., 0., 0., 1.],
            [1., 0., 0., 1., 0., 0., 1.]], dtype=float32)
     """
-    where = space(like)
-    across = dims_of(where, dim)
+    grid = spatial_grid(like)
+    across = dims_of(grid, dim)
     periods = per_dim(spacing, across, "spacing")
     bad = {d: p for d, p in periods.items() if not (is_number(p) and 0 < p < inf)}
     if bad:
-        raise LabelError(f"spacing gives lengths above 0 along {across}, got {bad}")
+        raise LabelError(f"grid_lines: spacing must be lengths above 0 along {across}, got {bad}")
     kernel = partial(
-        membranes_and_wedges.grid_lines, centre=middle(where, centre), step=steps(where),
-        spacing=triple(where, periods), half=not_negative("thickness", thickness) / 2,
-        soft=not_negative("soft", soft), dtype=float_dtype(dtype),
+        membranes_and_wedges.grid_lines, centre=centre_voxel(grid, centre), step=voxel_steps(grid),
+        spacing=in_kernel_order(grid, periods), half=non_negative("thickness", thickness) / 2,
+        soft=non_negative("soft", soft), dtype=float_dtype(dtype),
     )  # fmt: skip
-    return made(kernel, where, dtype, "grid_lines")
+    return generate_array(kernel, grid, dtype, "grid_lines")
 
 
 @operation
@@ -174,34 +183,36 @@ def wedge(
 ) -> xr.DataArray:
     """Mask of the frequencies that a tilt series measures: 1, and 0 in the missing wedge.
 
-    A specimen turned by t degrees about ``axis``, right-handed, shows the frequencies with
-    ``f_z = tan(t) f_x`` (for a beam along z and the axis y), in cycles per unit of length: voxels
-    that are no cubes are accounted for.
+    A specimen rotated by t degrees about ``axis``, right-handed, shows the frequencies with ``f_z
+    = tan(t) f_x`` (for the beam z and the axis y), in cycles per unit of length; voxels need not
+    be cubes.
 
     Parameters
     ----------
     like
-        Shape (z, y, x), or a stack whose spatial dims and positions to take.
+        Shape (z, y, x), or a stack whose spatial dims and positions are taken.
     tilts
-        Lowest and highest tilt in degrees, between -90 and 90.
+        Lowest and highest tilt in degrees, from -90 to 90.
     axis, beam
         Dims of the tilt axis and of the beam.
     layout
-        ``"fft"``: frequency 0 is voxel 0, to multiply ``numpy.fft.fftn(volume)`` with.
-        ``"centred"``: it is voxel ``n // 2``, as after ``numpy.fft.fftshift``.
+        ``"fft"``: frequency 0 is voxel 0, the mask multiplies ``numpy.fft.fftn(volume)``.
+        ``"centred"``: frequency 0 is voxel ``n // 2``, as after ``numpy.fft.fftshift``.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
     xarray.DataArray
-        Lazy, over the dims and with the positions of the volume whose transform it masks;
-        ``attrs`` tell the layout, the tilts, the axis and the beam.
+        Lazy, over the dims and with the positions of the volume; ``attrs`` hold ``layout``,
+        ``tilts``, ``tilt_axis`` and ``beam``.
 
     Raises
     ------
     LabelError
-        If an option is none of these.
+        If ``like`` lacks a spatial dim, or tilts, axis or beam are not as above.
+    OptionError
+        If an option has the wrong type or ``layout`` is unknown.
 
     Examples
     --------
@@ -210,35 +221,30 @@ def wedge(
     >>> round(float(mask.mean()), 2)  # a third of the angles is missing
     0.71
     """
-    where = space(like)
+    grid = spatial_grid(like)
     across = [d for d in SPATIAL if d not in (axis, beam)]
-    if set(where.dims) != set(SPATIAL) or {axis, beam} - set(SPATIAL) or len(across) != 1:
+    if set(grid.dims) != set(SPATIAL) or {axis, beam} - set(SPATIAL) or len(across) != 1:
         raise LabelError(
-            f"a wedge lies in the dims {SPATIAL}, its axis and beam are two of them; got dims "
-            f"{where.dims}, {axis=} and {beam=}"
+            f"wedge: axis and beam must be two of the dims {SPATIAL} of a volume, got dims "
+            f"{grid.dims}, {axis=} and {beam=}"
         )
-    low, high = _tilts(tilts)
-    if layout not in ("fft", "centred"):
-        raise LabelError(f"layout is 'fft' or 'centred', got {layout!r}")
-    if SIGNS[beam, axis] < 0:
+    low, high = _checked_tilts(tilts)
+    if ROTATION_SIGN[beam, axis] < 0:
         low, high = -high, -low
     kernel = partial(
-        membranes_and_wedges.wedge, shape=where.shape, beam=SPATIAL.index(beam),
-        step=tuple(abs(spacing(where, d)) for d in SPATIAL), across=SPATIAL.index(across[0]),
+        membranes_and_wedges.wedge, shape=grid.shape, beam=SPATIAL.index(beam),
+        step=tuple(abs(spacing(grid, d)) for d in SPATIAL), across=SPATIAL.index(across[0]),
         tilts=(low, high), centred=layout == "centred", dtype=float_dtype(dtype),
     )  # fmt: skip
-    facts = {"layout": layout, "tilts": tuple(map(float, tilts)), "tilt_axis": axis, "beam": beam}
-    return made(kernel, where, dtype, "wedge").assign_attrs(facts)
+    attrs = {"layout": layout, "tilts": tuple(map(float, tilts)), "tilt_axis": axis, "beam": beam}
+    return generate_array(kernel, grid, dtype, "wedge").assign_attrs(attrs)
 
 
-#: a right-handed turn about ``axis`` takes ``beam`` to the third dim (1) or away from it (-1)
-SIGNS = {
-    ("z", "y"): 1, ("x", "z"): 1, ("y", "x"): 1, ("z", "x"): -1, ("x", "y"): -1, ("y", "z"): -1,
-}  # fmt: skip
-
-
-def _tilts(tilts: Sequence[float]) -> tuple[float, float]:
-    found = tuple(map(float, tilts))
-    if len(found) != 2 or not -90 <= found[0] <= found[1] <= 90:
-        raise LabelError(f"tilts are two angles from -90 to 90 degrees, rising, got {tilts!r}")
-    return found[0], found[1]
+def _checked_tilts(tilts: Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and highest tilt; refuse others than two rising angles."""
+    angles = tuple(map(float, tilts))
+    if len(angles) != 2 or not -90 <= angles[0] <= angles[1] <= 90:
+        raise LabelError(
+            f"wedge: tilts must be two rising angles from -90 to 90 degrees, got {tilts!r}"
+        )
+    return angles[0], angles[1]

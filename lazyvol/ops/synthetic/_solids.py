@@ -1,4 +1,4 @@
-"""Solids by formula, with soft edges: volumes and masks, lazily and of any size."""
+"""Solids by formula, with soft edges: lazy volumes and masks of any size."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +14,14 @@ from lazyvol.ops._grid import (
     Axis,
     Like,
     Place,
-    direction,
+    centre_voxel,
     float_dtype,
-    made,
-    middle,
-    not_negative,
-    order,
-    space,
-    steps,
+    generate_array,
+    kernel_dims,
+    non_negative,
+    spatial_grid,
+    unit_vector,
+    voxel_steps,
 )
 from lazyvol.stack import SPATIAL, Sigma, per_dim, spatial_dims
 
@@ -43,20 +43,21 @@ def cylinder(
     Parameters
     ----------
     like
-        Shape (z, y, x), or a stack whose spatial dims and positions to take.
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
     radius, length
-        Of the cylinder, in the unit of the positions.
+        Radius and length of the cylinder, in the unit of the positions; 0 or more.
     axis
-        Dim it stands along, or components by dim, e.g. ``{"z": 1, "x": 0.5}``.
+        Dim that the cylinder's axis is parallel to, or components of a vector by dim, e.g.
+        ``{"z": 1, "x": 0.5}``.
     tilt
-        Degrees by which it then leans towards x (towards z where the axis is x).
+        Degrees by which the axis is tilted towards x (towards z if ``axis`` is x).
     centre
-        Position along each spatial dim that is there in the order z, y, x, or by dim; for dims
-        not named it is that of voxel ``n // 2``.
+        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
+        Voxel ``n // 2`` along dims not named.
     soft
-        Width over which the edge falls to 0 outside, along a raised cosine.
+        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
     dtype
-        A float type.
+        Float dtype by name.
 
     Returns
     -------
@@ -66,7 +67,9 @@ def cylinder(
     Raises
     ------
     LabelError
-        If a length is negative, or a dim is not there.
+        If a length is negative, a dim is missing, or ``like`` has no spatial dims.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -75,12 +78,12 @@ def cylinder(
     >>> volume[:, 4, 4].values
     array([0., 0., 1., 1., 1., 1., 1., 0., 0.], dtype=float32)
     """
-    where = space(like)
+    grid = spatial_grid(like)
     kernel = partial(
-        solids.cylinder, step=steps(where), along=direction(where, axis, tilt),
-        radius=not_negative("radius", radius), length=not_negative("length", length),
+        solids.cylinder, step=voxel_steps(grid), along=unit_vector(grid, axis, tilt),
+        radius=non_negative("radius", radius), length=non_negative("length", length),
     )  # fmt: skip
-    return _solid(kernel, where, centre, soft, dtype, "cylinder")
+    return _solid(kernel, grid, centre, soft, dtype, "cylinder")
 
 
 @operation
@@ -92,7 +95,33 @@ def sphere(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Volume with a ball: 1 inside, 0 outside. Options as those of ``cylinder``.
+    """Volume with a ball: 1 inside, 0 outside; a disc on a grid of two dims.
+
+    Parameters
+    ----------
+    like
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    radius
+        Radius of the ball, in the unit of the positions; 0 or more.
+    centre
+        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
+        Voxel ``n // 2`` along dims not named.
+    soft
+        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
+    dtype
+        Float dtype by name.
+
+    Returns
+    -------
+    xarray.DataArray
+        Lazy, over the spatial dims.
+
+    Raises
+    ------
+    LabelError
+        If a length is negative, a dim is missing, or ``like`` has no spatial dims.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -100,9 +129,9 @@ def sphere(
     >>> lv.synthetic.sphere((7, 7, 7), radius=2)[3, 3].values
     array([0., 1., 1., 1., 1., 1., 0.], dtype=float32)
     """
-    where = space(like)
-    kernel = partial(solids.ball, step=steps(where), radius=not_negative("radius", radius))
-    return _solid(kernel, where, centre, soft, dtype, "sphere")
+    grid = spatial_grid(like)
+    kernel = partial(solids.ball, step=voxel_steps(grid), radius=non_negative("radius", radius))
+    return _solid(kernel, grid, centre, soft, dtype, "sphere")
 
 
 @operation
@@ -115,7 +144,35 @@ def circle(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """The same disc in every slice across ``axis``. Options as those of ``cylinder``.
+    """Volume with an infinite rod: the same disc in every slice normal to ``axis``.
+
+    Parameters
+    ----------
+    like
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    radius
+        Radius of the disc, in the unit of the positions; 0 or more.
+    axis
+        Dim that the rod is parallel to.
+    centre
+        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
+        Voxel ``n // 2`` along dims not named.
+    soft
+        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
+    dtype
+        Float dtype by name.
+
+    Returns
+    -------
+    xarray.DataArray
+        Lazy, over the spatial dims.
+
+    Raises
+    ------
+    LabelError
+        If a length is negative, a dim is missing, or ``like`` has no spatial dims.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -128,10 +185,12 @@ def circle(
            [0., 0., 0., 0., 0.]], dtype=float32)
     """
     if axis not in SPATIAL:
-        raise LabelError(f"axis is one of {SPATIAL}, got {axis!r}")
-    where = space(like)
-    kernel = partial(solids.ball, step=steps(where, axis), radius=not_negative("radius", radius))
-    return _solid(kernel, where, centre, soft, dtype, "circle")
+        raise LabelError(f"circle: axis must be one of {SPATIAL}, got {axis!r}")
+    grid = spatial_grid(like)
+    kernel = partial(
+        solids.ball, step=voxel_steps(grid, axis), radius=non_negative("radius", radius)
+    )
+    return _solid(kernel, grid, centre, soft, dtype, "circle")
 
 
 @operation
@@ -143,10 +202,34 @@ def box(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Volume with a box: 1 inside, 0 outside. Options as those of ``cylinder``.
+    """Volume with a box: 1 inside, 0 outside.
 
-    ``size`` is the length of its sides: one number, one for each dim in the order z, y, x, or by
-    dim; it has no end along dims not named.
+    Parameters
+    ----------
+    like
+        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    size
+        Length of the sides, in the unit of the positions: one number, one for each dim in the
+        order z, y, x, or by dim; infinite along dims not named.
+    centre
+        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
+        Voxel ``n // 2`` along dims not named.
+    soft
+        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
+    dtype
+        Float dtype by name.
+
+    Returns
+    -------
+    xarray.DataArray
+        Lazy, over the spatial dims.
+
+    Raises
+    ------
+    LabelError
+        If a length is negative, a dim is missing, or ``like`` has no spatial dims.
+    OptionError
+        If an option has the wrong type.
 
     Examples
     --------
@@ -154,23 +237,26 @@ def box(
     >>> int(lv.synthetic.box((9, 9, 9), size={"z": 3, "y": 5, "x": 7}).sum())
     105
     """
-    where = space(like)
-    sides = per_dim(size, spatial_dims(where), "size")
-    a, b, c = (not_negative("size", sides[d]) / 2 if d in sides else np.inf for d in order(where))
-    kernel = partial(solids.box, step=steps(where), half=(a, b, c))
-    return _solid(kernel, where, centre, soft, dtype, "box")
+    grid = spatial_grid(like)
+    sides = per_dim(size, spatial_dims(grid), "size")
+    z, y, x = (
+        non_negative("size", sides[d]) / 2 if d in sides else np.inf for d in kernel_dims(grid)
+    )
+    kernel = partial(solids.box, step=voxel_steps(grid), half=(z, y, x))
+    return _solid(kernel, grid, centre, soft, dtype, "box")
 
 
 def _solid(
     kernel: Callable[..., Any],
-    where: xr.DataArray,
+    grid: xr.DataArray,
     centre: Place | None,
     soft: float,
     dtype: str,
     title: str,
 ) -> xr.DataArray:
-    bound = partial(
-        kernel, centre=middle(where, centre), soft=not_negative("soft", soft),
+    """Return a lazy solid with the options that all solids have."""
+    with_options = partial(
+        kernel, centre=centre_voxel(grid, centre), soft=non_negative("soft", soft),
         dtype=float_dtype(dtype),
     )  # fmt: skip
-    return made(bound, where, dtype, title)
+    return generate_array(with_options, grid, dtype, title)
