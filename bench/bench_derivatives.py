@@ -1,10 +1,10 @@
-"""Derivatives and ridges of one float32 volume beside numpy, scipy and scikit-image.
+"""Compare derivatives and vesselness of a float32 volume with numpy, scipy and scikit-image.
 
     python bench/bench_derivatives.py [--side 128] [--runs 7]
 
-Ours on two threads, in memory (two blocks) and from someone's dask array (two chunks); theirs as
-their users call them, on the one thread that they use. All warm, in turn, in one process: medians.
-``memory`` is the peak of a process of its own that runs one way once, over the size of the result.
+lazyvol runs on two threads, in memory (two blocks) and on a dask array (two chunks); the others on
+the one thread that they use. Times are medians of warm runs in turn in one process. ``memory`` is
+the peak of a separate process that runs a way once, over the size of the result.
 """
 
 import argparse
@@ -31,18 +31,18 @@ Ways = dict[str, Callable[[], Any]]
 
 
 def differences(a: np.ndarray) -> list[np.ndarray]:
-    """The six elements of the Hessian by ``numpy.gradient`` twice."""
+    """Return the six elements of the Hessian by ``numpy.gradient`` twice."""
     slopes = np.gradient(a)
     return [np.gradient(slopes[i], axis=j) for i, j in PAIRS]
 
 
 def field(a: np.ndarray) -> np.ndarray:
-    """All nine, components last, as ``numpy.gradient`` users stack them."""
+    """Return all nine elements of the Hessian by ``numpy.gradient`` twice, components last."""
     return np.stack([np.stack(np.gradient(g), -1) for g in np.gradient(a)], -2)
 
 
 def gaussians(a: np.ndarray) -> list[np.ndarray]:
-    """The six elements of the Hessian by ``scipy.ndimage``."""
+    """Return the six elements of the Hessian by ``scipy.ndimage``."""
     return [
         ndi.gaussian_filter(a, SIGMA, [int(n == i) + int(n == j) for n in range(3)])
         for i, j in PAIRS
@@ -50,7 +50,7 @@ def gaussians(a: np.ndarray) -> list[np.ndarray]:
 
 
 def rows(a: np.ndarray) -> dict[str, Ways]:
-    """Ways to each result; the first one is ours in memory, the last theirs."""
+    """Return the ways to compute each result: lazyvol in memory first, the other library last."""
     d, plain = lv.derivatives, lv.as_stack(a)
     lazy = lv.as_stack(da.from_array(a, chunks=(len(a) // 2, *a.shape[1:])))
 
@@ -98,25 +98,25 @@ def main() -> None:
         rows(volume(16))[name][way]()
         print(json.dumps(peak_of(rows(volume(args.side))[name][way])))
         return
-    result = []
+    lines = []
     for name, ways in rows(volume(args.side)).items():
         if args.only not in name:
             continue
         seconds = timed(ways, args.runs)
-        ours, lazy, (theirs, other) = seconds["ours"], seconds["lazy"], list(seconds.items())[-1]
+        ours, lazy, (theirs, slow) = seconds["ours"], seconds["lazy"], list(seconds.items())[-1]
         size = np.asarray(ways["ours"]()).nbytes
         keys = [f"{name}|ours", f"{name}|{theirs}"]
         memory = peaks(str(Path(__file__).resolve()), keys, "--side", str(args.side))
-        result.append([
-            name, f"{1e3 * ours:.1f}", f"{1e3 * lazy:.1f}", theirs, f"{1e3 * other:.0f}",
-            f"{other / ours:.1f}", f"{other / lazy:.1f}",
+        lines.append([
+            name, f"{1e3 * ours:.1f}", f"{1e3 * lazy:.1f}", theirs, f"{1e3 * slow:.0f}",
+            f"{slow / ours:.1f}", f"{slow / lazy:.1f}",
             *(f"{memory[key] / size:.1f}" for key in keys),
         ])  # fmt: skip
     header = [
         "result", "ours, ms", "lazy, ms", "theirs", "ms", "times faster", "lazy", "our memory",
         "their memory",
     ]  # fmt: skip
-    print(table(header, result))
+    print(table(header, lines))
 
 
 if __name__ == "__main__":

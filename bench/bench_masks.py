@@ -1,12 +1,12 @@
-"""Masks beside what people use: mean colour, ragged selection, morphology and labels.
+"""Compare mean colours, ragged selection, morphology and labels with numpy, scipy and dask.
 
     python bench/bench_masks.py [colours] [shapes] [labels] [ragged] [dask-label]
                                 [--frames 2000] [--folder DIR] [--runs 5]
 
-All parts but the last by default: dask-image takes half a minute to label once. Two threads each,
-warm, all ways in turn in one process, median of 5; of the ragged selection each way is timed in a
-process of its own, once, after the files were read once. Memory is the most that such a process
-gains, mapped files included. dask-image takes part where it is installed.
+By default all parts run but the last: dask-image takes half a minute to label once. Times are
+medians of 5 warm runs in turn in one process, on two threads. Ways of ragged selection are timed
+once, each in a separate process, after the files were read once. Memory is the largest gain of such
+a process, mapped files included. dask-image runs if it is installed.
 """
 
 import argparse
@@ -35,13 +35,13 @@ POINTS, FEATURES = 3000, 128
 
 
 def ellipse(shape: tuple[int, int]) -> np.ndarray:
-    """A mask as masks are: one piece, a half of the picture."""
+    """Return a mask of one ellipse that covers half of the image."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     return ((y / shape[0] - 0.5) / 0.45) ** 2 + ((x / shape[1] - 0.5) / 0.37) ** 2 < 1
 
 
 def colours(runs: int) -> None:
-    """Mean colour of an image in memory under a mask."""
+    """Time the mean colour of an image in memory under a mask."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, IMAGE, np.uint8)
     rows = []
@@ -57,12 +57,12 @@ def colours(runs: int) -> None:
                     np.tensordot(a, m.astype(w), ((0, 1), (0, 1))) / m.sum()
                 ),
             }
-            result = timed(ways, runs)
-            # alone: it writes 8 to 15 MB, and the next way finds nothing in cache
-            result |= timed({"boolean index": lambda a=array, m=mask: a[m].mean(0)}, runs)
+            seconds = timed(ways, runs)
+            # timed separately: it writes 8 to 15 MB, after which nothing is left in the cache
+            seconds |= timed({"boolean index": lambda a=array, m=mask: a[m].mean(0)}, runs)
             rows.append(
-                [dtype, name, *(f"{1e3 * s:.2f}" for s in result.values()),
-                 f"{result['tensordot'] / result['lazyvol']:.2f}"]
+                [dtype, name, *(f"{1e3 * s:.2f}" for s in seconds.values()),
+                 f"{seconds['tensordot'] / seconds['lazyvol']:.2f}"]
             )  # fmt: skip
     print(f"\nMean colour of an image {IMAGE} under a mask, milliseconds\n")
     header = ["image", "mask", "lazyvol", "tensordot", "image[mask].mean(0)", "tensordot / lazyvol"]
@@ -70,7 +70,7 @@ def colours(runs: int) -> None:
 
 
 def write_points(folder: Path, frames: int) -> None:
-    """Points of many frames, as zarr (zstd, 12 MB of whole frames to a chunk) and as one .npy."""
+    """Write points of many frames as zarr (zstd, 12 MB of whole frames per chunk) and as .npy."""
     part = folder / "frames.part"
     if not (folder / f"frames-{frames}.npy").exists():
         shape, rng = (frames, POINTS, FEATURES), np.random.default_rng(1)
@@ -94,8 +94,8 @@ def ours(folder: Path, frames: int) -> None:
     points = lv.open(folder / f"frames-{frames}.zarr")
     mask = xr.DataArray(chosen(frames), dims=("frame", "point"))
     with lv.limited("1GiB"):
-        result = lv.masks.select(points, mask)
-        lv.save(result, folder / "ragged.zarr", overwrite=True, memory="1GiB")
+        selected = lv.masks.select(points, mask)
+        lv.save(selected, folder / "ragged.zarr", overwrite=True, memory="1GiB")
 
 
 def by_numpy(folder: Path, frames: int) -> None:
@@ -104,15 +104,15 @@ def by_numpy(folder: Path, frames: int) -> None:
 
 
 def by_dask(folder: Path, frames: int) -> None:
-    """Chunk sizes take one read, values another; the frames are lost."""
+    """Compute chunk sizes in one read, values in another; the frames are lost."""
     points = da.from_zarr(str(folder / f"frames-{frames}.zarr"), chunks=(80, -1, -1))
     mask = da.from_array(chosen(frames), chunks=(80, -1))
-    result = points.reshape(-1, FEATURES)[mask.reshape(-1)].compute_chunk_sizes()
-    da.to_npy_stack(folder / "ragged.stack", result)
+    selected = points.reshape(-1, FEATURES)[mask.reshape(-1)].compute_chunk_sizes()
+    da.to_npy_stack(folder / "ragged.stack", selected)
 
 
 def frame_by_frame(folder: Path, frames: int) -> None:
-    """The usual loop: each frame's rows, to a file of their own."""
+    """Save the selected rows of each frame to a file."""
     points, mask = np.load(folder / f"frames-{frames}.npy", mmap_mode="r"), chosen(frames)
     out = folder / "ragged.rows"
     out.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ SELECTING = {
 
 
 def alone(way: str, folder: Path, frames: int) -> tuple[float, int]:
-    """Seconds and bytes gained of one way in a process of its own; what it wrote goes."""
+    """Return seconds and bytes gained by one way in a separate process; remove its files."""
     options = ["--frames", str(frames), "--folder", str(folder)]
     command = [sys.executable, __file__, "--peak", way, *options]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -140,7 +140,7 @@ def alone(way: str, folder: Path, frames: int) -> tuple[float, int]:
 
 
 def measured(way: str, folder: Path, frames: int) -> str:
-    """Run by ``alone``."""
+    """Return the measurements of a way as JSON, in the process that ``alone`` starts."""
     start = time.perf_counter()
     peak = peak_of(partial(SELECTING[way], folder, frames))
     return json.dumps([time.perf_counter() - start, peak])
@@ -169,13 +169,13 @@ def ragged(folder: Path, frames: int, runs: int) -> None:
         rows.append([way, f"{seconds:.2f}", f"{read / seconds:.2f}", f"{peak / 2**20:.0f}"])
     print(table(["way", "seconds", "GB/s read", "peak above start, MiB"], rows), flush=True)
     opened = lv.open(folder / "ragged.zarr")
-    one = timed({"a frame of it": lambda: lv.masks.frame(opened, frames // 2).compute()}, runs)
-    print(f"\na frame of what was saved: {1e3 * one['a frame of it']:.0f} ms", flush=True)
+    seconds = timed({"frame": lambda: lv.masks.frame(opened, frames // 2).compute()}, runs)
+    print(f"\na frame of the saved selection: {1e3 * seconds['frame']:.0f} ms", flush=True)
     shutil.rmtree(folder / "ragged.zarr")
 
 
 def volumes() -> tuple[xr.DataArray, np.ndarray]:
-    """Eight volumes with some smooth structure, in blocks."""
+    """Return masks of smooth structures in eight volumes, in blocks and as an array."""
     rng = np.random.default_rng(3)
     smooth = ndi.gaussian_filter(rng.standard_normal((8, 128, 128, 128), np.float32), (0, 3, 3, 3))
     flags = smooth > 0.01
@@ -198,8 +198,8 @@ def shapes(runs: int) -> None:
             "scipy": lambda f=oracle, e=element: [f(v, e) for v in flags],
             **dask_image_ways(name, stack, element),
         }
-        result = timed(ways, runs)
-        rows += row_of(name, result, flags.size)
+        seconds = timed(ways, runs)
+        rows += row_of(name, seconds, flags.size)
     show(rows)
 
 
@@ -208,10 +208,10 @@ def show(rows: list[list[str]]) -> None:
     print(table(["operation", "way", "seconds", "Mvoxel/s", "times lazyvol"], rows), flush=True)
 
 
-def row_of(name: str, result: dict, voxels: int) -> list[list[str]]:
+def row_of(name: str, seconds: dict, voxels: int) -> list[list[str]]:
     return [
-        [name, way, f"{s:.3f}", f"{voxels / s / 1e6:.0f}", f"{s / result['lazyvol']:.2f}"]
-        for way, s in result.items()
+        [name, way, f"{s:.3f}", f"{voxels / s / 1e6:.0f}", f"{s / seconds['lazyvol']:.2f}"]
+        for way, s in seconds.items()
     ]
 
 
@@ -227,7 +227,7 @@ def dask_image_ways(name: str, stack: xr.DataArray, element: np.ndarray) -> dict
 
 
 def labels(runs: int) -> None:
-    """Whole volumes, and one volume in blocks."""
+    """Time labels of whole volumes, and of volumes in blocks."""
     stack, flags = volumes()
 
     def in_blocks() -> object:
@@ -251,20 +251,20 @@ def labels(runs: int) -> None:
 
 
 def label_by_dask_image() -> None:
-    """Once, without a warm-up: it takes half a minute."""
+    """Time dask-image once without a warm-up: it takes half a minute."""
     from dask_image.ndmeasure import label
 
     stack, flags = volumes()
-    apart = np.zeros((3, 3, 3, 3), int)
-    apart[1] = ndi.generate_binary_structure(3, 1)
+    structure = np.zeros((3, 3, 3, 3), int)
+    structure[1] = ndi.generate_binary_structure(3, 1)
     ways = {"lazyvol": lambda: lv.masks.label(stack).compute()}
-    result = timed(ways, 1)
+    seconds = timed(ways, 1)
     start = time.perf_counter()
-    made = label(stack.data, apart)[0]
-    made.compute()
-    result["dask-image"] = time.perf_counter() - start
-    print(f"\ndask-image's tasks to label {stack.data.npartitions} blocks: {len(made.dask)}")
-    show(row_of("label", result, flags.size))
+    labelled = label(stack.data, structure)[0]
+    labelled.compute()
+    seconds["dask-image"] = time.perf_counter() - start
+    print(f"\ndask-image's tasks to label {stack.data.npartitions} blocks: {len(labelled.dask)}")
+    show(row_of("label", seconds, flags.size))
 
 
 PARTS = ("colours", "shapes", "labels", "ragged", "dask-label")
