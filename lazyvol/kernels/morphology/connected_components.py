@@ -35,7 +35,7 @@ def label_volumes(block: Array, *, structure: Array, dtype: np.dtype[Any]) -> Ar
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """The components of a block, as far as merging them with those of other blocks needs.
+    """The data of a block's components that merging across blocks needs.
 
     ``first`` is the flat index in the volume of each component's first voxel. ``faces`` are, for
     each axis, the labels in the first and in the last plane of the block.
