@@ -200,8 +200,8 @@ def recipe_cost(recipe: Recipe, grid: Grid) -> StepCost:
 
 
 def foreign_step(name: str, blocks: int) -> Step:
-    """Return the step of a foreign dask graph: its blocks are known, its cost is not."""
-    return Step(name, f"dask graph: {name.rpartition('-')[0] or name}", blocks, (), StepCost)
+    """Return the step of a foreign dask array: its blocks are known, its cost is not."""
+    return Step(name, f"input: {name.rpartition('-')[0] or name}", blocks, (), StepCost)
 
 
 #: blocks whose cost is summed one by one; more are represented by a sample of this many

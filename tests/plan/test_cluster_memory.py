@@ -58,5 +58,5 @@ def test_a_block_that_no_process_can_hold_is_refused(client):
 
 
 def test_processes_too_small_to_work_are_refused():
-    with pytest.raises(BudgetError, match="a process takes"):
+    with pytest.raises(BudgetError, match="memory must be more than"):
         connect(workers=4, memory="1GiB")
