@@ -1,4 +1,4 @@
-"""Files in and out: one module per format, a probe that trusts nothing, the verified store."""
+"""Read files as lazy labelled stacks and save results: one module or package per format."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.particle_lists import particles
 from lazyvol.io.positions import coordinates
-from lazyvol.io.probe import data_set, probe
+from lazyvol.io.probe import probe_any
 from lazyvol.io.save_result import save
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.budget import BLOCK, Budget
@@ -39,56 +39,78 @@ def open(
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Open a file, a folder, a glob pattern or a list of files as a lazy, labelled stack.
+    """Lazy, labelled stack of the data in a file, a folder, a glob pattern or a list of files.
 
     Only metadata is read. Formats: Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC and CCP4 (volumes,
     volume stacks, .gz, .bz2), EM, NPY, TIFF, and with ``lazyvol[formats]`` HDF5
-    (``file.h5::name`` picks a data set) and NIfTI. Several single-volume files become one stack
-    along ``k``; so do the images that a STAR file lists, with its facts as coordinates (see
-    ``lazyvol.io.particles``).
+    (``file.h5::name`` picks a data set) and NIfTI. Several files with one volume each become one
+    stack along ``k``. A STAR file becomes the stack of the images it lists, with its columns as
+    coordinates on ``k`` (see ``lazyvol.io.particles``).
 
     Parameters
     ----------
     source
-        Path, pattern or list of paths. Zarr stores are also opened from a URL (``s3://``,
-        ``gs://``, ``az://``, ``https://``, with ``lazyvol[remote]``; other schemes by fsspec),
-        from an archive (``.zarr.zip``, ``.ozx``), and as a store, array or group of zarr.
+        Path, glob pattern or list of paths. Files of a folder or pattern are joined in natural
+        order (img2 before img10), files of a list in the order given. Zarr stores also open from
+        a URL (``s3://``, ``gs://``, ``az://``, ``https://``, with ``lazyvol[remote]``; other
+        schemes with fsspec), from an archive (``.zarr.zip``, ``.ozx``), and from a zarr store,
+        array or group object.
     chunks
-        ``"auto"``: blocks of whole volumes, about 128 MiB, aligned to the stored chunks. Else a
-        length per dim: a mapping, a sequence, or one number for ``k`` (``-1``: all).
+        ``"auto"``: blocks of whole volumes, about 128 MiB, aligned to the stored chunks.
+        Otherwise the block length in voxels of each dim: a mapping, a sequence in the order of
+        the dims, or one number for ``k``. ``-1`` is the whole length.
     voxel_size
-        Distance between voxel centres, where the file does not say or is wrong: one number, or
-        one per spatial dim.
+        Distance between voxel centres in ``unit``, one number or a mapping by spatial dim
+        (z, y, x). It replaces the voxel size of the file.
     unit
-        Unit of the positions, likewise.
+        Unit of the positions, e.g. ``"angstrom"``. It replaces the unit of the file.
     dims
-        Names of all axes of the array, in the order in which it opens without them, where the
-        file does not say or is wrong: ``("k", "y", "x")`` for images that are no volume. Of
-        several files the first name is that of the axis along which they are joined. Files without
-        names of axes (NPY, HDF5, plain TIFF) open as (y, x), (z, y, x), (k, z, y, x) or
-        (k, channel, z, y, x); where they have other numbers of axes, or end in one of 3 or 4
-        that may be colours, they are refused without ``dims``.
+        Names of all axes, in the order in which the array opens without this option. They replace
+        the names of the file, e.g. ``("k", "y", "x")`` for images that form no volume. For
+        several files the first name is that of the axis along which they are joined. Files
+        without axis names (NPY, HDF5, plain TIFF) open as (y, x), (z, y, x), (k, z, y, x) or
+        (k, channel, z, y, x); other numbers of axes, and a last axis of length 3 or 4 that may
+        hold colours, are refused without ``dims``.
     permissive
-        Read damaged files and stores with missing chunks as far as a listed repair allows.
+        Read damaged files, and stores of lazyvol with missing chunks, where a repair is defined;
+        ``attrs["repairs"]`` lists the repairs.
     missing
-        Chunks that are absent from a zarr store of others, where the format allows it: ``"fill"``
-        reads them as the fill value, with a warning that counts them; ``"error"`` refuses them.
-        Stores of lazyvol have all their chunks, so there an absent one is always an error.
+        Treatment of chunks that are absent from a zarr store of another program: ``"fill"`` reads
+        them as the fill value and warns with their number, ``"error"`` refuses them. Absent
+        chunks of a store of lazyvol are always an error.
     storage_options
-        Options of the store behind a URL as obstore names them, such as ``endpoint``, ``region``
-        or ``skip_signature``; of other schemes those of fsspec. Credentials are taken from the
-        environment of every process that reads, and are refused here.
+        Options of the store behind a URL: those of obstore, such as ``endpoint``, ``region`` or
+        ``skip_signature``, or of fsspec for its schemes. Credentials are refused here; every
+        process that reads takes them from its environment.
 
     Returns
     -------
     xarray.DataArray or xarray.Dataset
-        (k, z, y, x) for stacks, (z, y, x) for volumes, with positions as coordinates. What was
-        saved as a Dataset is one again, its variables as lazy.
+        (k, z, y, x) for stacks and (z, y, x) for volumes, with positions as coordinates. A saved
+        Dataset opens as a Dataset of lazy variables.
 
     Raises
     ------
-    LazyvolError
-        Its subclasses name the file, what was expected and what was found.
+    OptionError
+        ``missing`` is neither ``"fill"`` nor ``"error"``; ``storage_options`` holds a secret, an
+        unknown option, or is given without a URL.
+    LabelError
+        ``chunks``, ``voxel_size`` or ``dims`` does not fit the array, the axes have no names, or
+        the files of a stack differ in shape, dtype, dims or voxel size.
+    SourceNotFoundError
+        Nothing is stored under ``source``.
+    FormatError
+        No reader knows the content, it breaks the rules of its format, or a library is missing.
+    TruncatedError
+        A file is shorter than its header promises.
+    MissingChunkError, ChecksumError
+        Chunks of a zarr store are absent, or its metadata is damaged.
+    UnsafeSourceError
+        Reading would run code, leave the store, or use a codec that is not on the allow-list.
+    LimitExceeded
+        A size or count in a file is beyond what a reader accepts.
+    StoreError
+        The operating system or the store behind a URL refuses to read.
 
     Examples
     --------
@@ -102,117 +124,124 @@ def open(
     """
     if missing not in ("fill", "error"):
         raise OptionError(f"open: missing must be 'fill' or 'error', got {missing!r}")
-    found = data_set(source, permissive, missing, storage_options)
-    if found is not None:
-        if dims is not None:
-            raise LabelError(
-                f"{source}: dims must name the axes of one array, this is a set of "
-                f"{', '.join(found.variables)}; open one of them, e.g. "
-                f"{os.path.join(str(source), next(iter(found.variables), 'name'))}"
-            )
-        _warn_of_absent(found.variables)
-        return _data_set(found, chunks, voxel_size, unit)
-    opened = probe(
+    opened = probe_any(
         source,
         permissive=permissive,
         dims=dims,
         missing=missing,
         storage_options=storage_options,
     )
-    _warn_of_absent({os.fspath(source) if isinstance(source, str | PathLike) else "": opened})
-    return _array(opened, chunks, voxel_size, unit)
+    if isinstance(opened, DataSet):
+        if dims is not None:
+            raise LabelError(
+                f"{source}: dims must name the axes of one array, this is a set of "
+                f"{', '.join(opened.variables)}; open one of them, e.g. "
+                f"{os.path.join(str(source), next(iter(opened.variables), 'name'))}"
+            )
+        _warn_of_absent_chunks(opened.variables)
+        return _to_dataset(opened, chunks, voxel_size, unit)
+    _warn_of_absent_chunks(
+        {os.fspath(source) if isinstance(source, str | PathLike) else "": opened}
+    )
+    return _to_dataarray(opened, chunks, voxel_size, unit)
 
 
-def _warn_of_absent(opened: Mapping[str, Opened]) -> None:
-    """Say once which arrays have chunks that are not stored."""
-    found = [f"{name}: {each.absent}" for name, each in opened.items() if each.absent]
-    if found:
+def _warn_of_absent_chunks(arrays: Mapping[str, Opened]) -> None:
+    """Warn once of all arrays with chunks that are not stored."""
+    counts = [f"{name}: {array.absent}" for name, array in arrays.items() if array.absent]
+    if counts:
         warnings.warn(
-            f"open: {'; '.join(found)} are absent and read as the fill value, as the format "
+            f"open: {'; '.join(counts)} are absent and read as the fill value, as the format "
             "allows; missing='error' refuses them",
             stacklevel=3,
         )
 
 
-def _data_set(
-    found: DataSet,
+def _to_dataset(
+    data_set: DataSet,
     chunks: Chunks,
     voxel_size: float | Mapping[str, float] | None,
     unit: str | None,
 ) -> xr.Dataset:
-    """Variables, each with its own labels, and what belongs to all of them."""
-    made = {
-        name: _array(opened, _of(chunks, opened), _of(voxel_size, opened), unit)
-        for name, opened in found.variables.items()
+    """Return the variables, each with its own labels, and the labels of the whole set."""
+    arrays = {
+        name: _to_dataarray(opened, _for_dims(chunks, opened), _for_dims(voxel_size, opened), unit)
+        for name, opened in data_set.variables.items()
     }
-    lengths = dict(zip(found.labels.dims, found.shape, strict=True))
-    coords = coordinates(found.labels, lengths, _of(voxel_size, found.labels), unit, _lazy)
-    return xr.Dataset(_without_copies(made), coords, found.labels.attrs)
+    labels = data_set.labels
+    lengths = dict(zip(labels.dims, data_set.shape, strict=True))
+    coords = coordinates(labels, lengths, _for_dims(voxel_size, labels), unit, _lazy_coordinate)
+    return xr.Dataset(_drop_repeated_lazy_coords(arrays), coords, labels.attrs)
 
 
-def _without_copies(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
-    """Arrays whose lazy coordinates are those of the first that has them: to compare reads them."""
+def _drop_repeated_lazy_coords(arrays: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Keep a lazy coordinate in the first array that has it: xarray reads both to compare them."""
     seen: set[Hashable] = set()
-    found = {}
+    kept = {}
     for name, array in arrays.items():
         lazy = {n for n, c in array.coords.items() if c.chunks is not None}
-        found[name] = array.drop_vars(lazy & seen)
+        kept[name] = array.drop_vars(lazy & seen)
         seen |= lazy
-    return found
+    return kept
 
 
-def _of(option: Option, labels: Labels | Opened) -> Option:
-    """An option by dim for one of several arrays: the dims that it has."""
+def _for_dims(option: Option, labels: Labels | Opened) -> Option:
+    """Restrict an option by dim to the dims of one array."""
     if not isinstance(option, Mapping):
         return option
     return {d: v for d, v in option.items() if d in labels.dims}  # type: ignore[return-value]
 
 
-def _array(
+def _to_dataarray(
     opened: Opened,
     chunks: Chunks,
     voxel_size: float | Mapping[str, float] | None,
     unit: str | None,
 ) -> xr.DataArray:
-    """What was probed as a lazy, labelled array."""
-    array = source_array(opened.source, _grid(opened, chunks))
-    lengths = dict(zip(opened.dims, array.shape, strict=True))
-    found = xr.DataArray(array, dims=opened.dims, attrs=opened.attrs)
-    # assigned, as xarray copies the coordinates that an array is made with
-    found = found.assign_coords(coordinates(opened, lengths, voxel_size, unit, _lazy))
-    found.name = opened.name  # given none, xarray takes dask's
-    return found
+    """Return a probed array as a lazy, labelled array."""
+    data = source_array(opened.source, _grid(opened, chunks))
+    lengths = dict(zip(opened.dims, data.shape, strict=True))
+    array = xr.DataArray(data, dims=opened.dims, attrs=opened.attrs)
+    # assigned afterwards, because the constructor of xarray copies coordinates
+    coords = coordinates(opened, lengths, voxel_size, unit, _lazy_coordinate)
+    array = array.assign_coords(coords)
+    array.name = opened.name  # without a name xarray takes that of the dask array
+    return array
 
 
-def _lazy(source: Source) -> Any:
-    """A coordinate that is an array of its own."""
-    size = np.dtype(source.dtype).itemsize
-    return source_array(source, block_grid(source.shape, source.chunks, size, BLOCK))
+def _lazy_coordinate(source: Source) -> Any:
+    """Return a lazy array of a coordinate that is stored as its own array."""
+    itemsize = np.dtype(source.dtype).itemsize
+    return source_array(source, block_grid(source.shape, source.chunks, itemsize, BLOCK))
 
 
 def _grid(opened: Opened, chunks: Chunks) -> Grid:
+    """Return the block lengths along every axis."""
     source = opened.source
     if chunks == "auto":
         limit = Budget.current().per_task
-        # a block passes through a kernel: its input, its output and a temporary beside it
+        # a kernel holds its input, its output and one temporary array
         target = BLOCK if limit is None else min(BLOCK, limit // 4)
         return block_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize, target)
-    lengths = _lengths(opened, chunks)
+    lengths = _chunk_lengths(opened.dims, chunks)
     return tuple(
         uniform_chunks(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True)
     )
 
 
-def _lengths(opened: Opened, chunks: Chunks) -> tuple[int, ...]:
+def _chunk_lengths(dims: tuple[str, ...], chunks: Chunks) -> tuple[int, ...]:
+    """Return the chunk length of every dim; raise LabelError where `chunks` does not fit."""
+    unknown = set[str]()
     if isinstance(chunks, Mapping):
-        found = [chunks.get(d, -1) for d in opened.dims]
+        unknown = set(chunks) - set(dims)
+        lengths = [chunks.get(d, -1) for d in dims]
     elif isinstance(chunks, int):
-        found = [chunks, *([-1] * (len(opened.dims) - 1))]
+        lengths = [chunks, *([-1] * (len(dims) - 1))]
     else:
-        found = list(chunks) if not isinstance(chunks, str) else []
-    unknown = set(chunks) - set(opened.dims) if isinstance(chunks, Mapping) else set()
-    if unknown or len(found) != len(opened.dims) or any(c < 1 and c != -1 for c in found):
+        lengths = [] if isinstance(chunks, str) else list(chunks)
+    if unknown or len(lengths) != len(dims) or any(c < 1 and c != -1 for c in lengths):
         raise LabelError(
-            f"chunks is 'auto' or lengths of 1 or more (or -1) for dims {opened.dims}, got {chunks}"
+            f"open: chunks must be 'auto' or lengths of 1 or more (or -1) for dims {dims}, got "
+            f"{chunks}"
         )
-    return tuple(found)
+    return tuple(lengths)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, synced, and put in place by a rename."""
+"""Write files atomically: into a temporary file, synced, then renamed."""
 
 import errno
 import os
@@ -22,8 +22,8 @@ REMEDIES = {
 
 
 @contextmanager
-def storing(path: PathLike) -> Iterator[None]:
-    """Context in which what the operating system refuses becomes a `StoreError` with a remedy."""
+def store_errors(path: PathLike) -> Iterator[None]:
+    """Turn an OSError inside the context into a StoreError with a remedy."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def storing(path: PathLike) -> Iterator[None]:
 
 
 def sync_folder(path: PathLike) -> None:
-    """Make the names in a folder outlive a power cut, where the system can."""
+    """Sync a folder, so that its file names survive a power cut; does nothing on Windows."""
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -47,7 +47,7 @@ def sync_folder(path: PathLike) -> None:
 
 
 def make_folders(root: str, key: str) -> None:
-    """Folder ``key`` below ``root``, which must be there, and the ones between; names synced."""
+    """Make folder ``key`` and its parents below the existing folder ``root``, and sync them."""
     path = root
     for part in key.split("/") if key else ():
         parent, path = path, f"{path}/{part}"
@@ -57,28 +57,32 @@ def make_folders(root: str, key: str) -> None:
 
 
 @contextmanager
-def replacing(path: str, partial: str) -> Iterator[BinaryIO]:
-    """Open file for the bytes of ``path``; it gets its name once they are safely on disk.
+def atomic_file(path: str, temporary: str) -> Iterator[BinaryIO]:
+    """Open a file whose bytes replace ``path`` when they are synced to disk.
 
-    They are written to a new file in folder ``partial`` on the same disk. Where anything goes
-    wrong, that file is removed and ``path`` is as it was.
+    They are written to file ``temporary`` on the same disk, which is removed on any error; then
+    ``path`` is unchanged.
     """
-    aside = f"{partial}/{uuid4().hex}"
     try:
-        with open(aside, "xb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
         sync_folder(os.path.dirname(path))
     except BaseException:
         with suppress(OSError):
-            os.unlink(aside)
+            os.unlink(temporary)
         raise
 
 
+def temporary_name(folder: str) -> str:
+    """Return a path in a folder that no other file has."""
+    return f"{folder}/{uuid4().hex}"
+
+
 def require_free(path: PathLike, overwrite: bool) -> str:
-    """Absolute path of a file that may be written; refused where something is stored under it."""
+    """Return the absolute path; raise TargetExistsError if something there must not be replaced."""
     target = os.path.abspath(path)
     if os.path.isdir(target) or (os.path.lexists(target) and not overwrite):
         raise TargetExistsError(
@@ -89,26 +93,16 @@ def require_free(path: PathLike, overwrite: bool) -> str:
 
 
 def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None]) -> None:
-    """A single file that ``write`` fills, in place only when it is complete.
+    """Write a file with ``write``; it appears under its name when it is complete.
 
     Raises
     ------
     TargetExistsError
         Something is stored under ``path`` and ``overwrite`` is not set, or it is a folder.
     StoreError
-        The operating system refuses; nothing is left under ``path``.
+        The operating system refuses; ``path`` is unchanged.
     """
     target = require_free(path, overwrite)
-    aside = f"{target}.lazyvol-tmp-{uuid4().hex}"
-    with storing(target):
-        try:
-            with open(aside, "xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-            sync_folder(os.path.dirname(target))
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(aside)
-            raise
+    temporary = f"{target}.lazyvol-tmp-{uuid4().hex}"
+    with store_errors(target), atomic_file(target, temporary) as file:
+        write(file)

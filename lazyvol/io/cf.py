@@ -1,10 +1,10 @@
-"""Packed numbers of the CF conventions, as xarray and NetCDF write them, decoded by xarray."""
+"""Decode the packed numbers of the CF conventions, which xarray and NetCDF write."""
 
 import base64
 import binascii
 import struct
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -13,53 +13,53 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import FormatError
-from lazyvol.io.decoding import Decoding
+from lazyvol.io.decoding import DecodedSource
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
-#: attributes that say how numbers are packed
+#: attributes that define the packing
 FILL = "_FillValue"
 NAMES = (FILL, "missing_value", "scale_factor", "add_offset", "_Unsigned")
-#: all attributes that are looked at
+#: all attributes that are read
 READ = (*NAMES, "dtype", "units")
 
 Packing = Mapping[str, Any]
 
 
-def packing(node: Node, meta: ArrayMeta, *, named: bool) -> dict[str, Any]:
-    """How the numbers of a zarr array are packed, by its attributes; empty where they are not.
+def zarr_packing(node: Node, meta: ArrayMeta, *, is_image: bool) -> dict[str, Any]:
+    """Return the attributes that define the packing of a zarr array; empty if it is not packed.
 
-    In zarr v2 xarray writes the value that means no value as the fill value of an array whose dims
-    it names, which images do not do (``named`` is false).
+    In zarr v2 xarray writes the missing value as the fill value of an array with named dims;
+    OME-Zarr images do not.
     """
-    found = of_attributes(node.attributes)
-    if node.version == 3 and FILL in found:
-        found[FILL] = _fill_value(found[FILL], meta.native, node.path)
-    if node.version == 2 and named and "_ARRAY_DIMENSIONS" in node.attributes:
-        found |= {} if meta.fill is None else {FILL: meta.native.type(meta.fill)}
-    return found
+    packing = select_packing(node.attributes)
+    if node.version == 3 and FILL in packing:
+        packing[FILL] = _fill_value(packing[FILL], meta.native, node.path)
+    if node.version == 2 and not is_image and "_ARRAY_DIMENSIONS" in node.attributes:
+        packing |= {} if meta.fill is None else {FILL: meta.native.type(meta.fill)}
+    return packing
 
 
-def of_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those attributes that say how numbers are packed."""
-    found = {name: attributes[name] for name in NAMES if name in attributes}
-    kind, units = str(attributes.get("dtype", "")), str(attributes.get("units", ""))
-    if kind == "bool":
-        found["dtype"] = "bool"
-    if kind.startswith("timedelta64") or " since " in units:
-        found["units"] = units
-    return found
+def select_packing(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that define the packing."""
+    packing = {name: attributes[name] for name in NAMES if name in attributes}
+    dtype, units = str(attributes.get("dtype", "")), str(attributes.get("units", ""))
+    if dtype == "bool":
+        packing["dtype"] = "bool"
+    if dtype.startswith("timedelta64") or " since " in units:
+        packing["units"] = units
+    return packing
 
 
-def rest(attributes: Mapping[str, object], packed: Packing) -> dict[str, object]:
-    """Attributes but for those that decoding used."""
-    return {name: value for name, value in attributes.items() if name not in packed}
+def remaining_attributes(attributes: Mapping[str, object], packing: Packing) -> dict[str, object]:
+    """Return the attributes that do not define the packing."""
+    return {name: value for name, value in attributes.items() if name not in packing}
 
 
 def _fill_value(value: object, dtype: np.dtype[Any], where: str) -> object:
-    """The attribute ``_FillValue`` of zarr v3: floats are 8 bytes in base64."""
+    """Return the attribute ``_FillValue`` of zarr v3; floats are stored as 8 bytes in base64."""
     if dtype.kind != "f" or not isinstance(value, str):
         return value
     try:
@@ -70,77 +70,76 @@ def _fill_value(value: object, dtype: np.dtype[Any], where: str) -> object:
         ) from error
 
 
-def decoded(source: Source, packed: Packing, where: str) -> Source:
-    """The source itself, or its numbers decoded, in the dtype that xarray gives them.
+def decode_source(source: Source, packing: Packing, where: str) -> Source:
+    """Return a source of decoded numbers in the dtype of xarray; the source if not packed.
 
     Raises
     ------
     FormatError
         The numbers are times, or an attribute is not valid.
     """
-    if not packed:
+    if not packing:
         return source
-    if "units" in packed:
+    if "units" in packing:
         raise FormatError(
-            f"{where}: voxels must be numbers, these are times (units {packed['units']!r:.80}); "
+            f"{where}: voxels must be numbers, these are times (units {packing['units']!r:.80}); "
             "open them with xarray"
         )
-    kind = np.dtype(source.dtype)
+    stored = np.dtype(source.dtype)
     for name in (FILL, "missing_value", "scale_factor", "add_offset"):
-        if name in packed and np.asarray(packed[name]).dtype.kind not in "biuf":
-            raise FormatError(f"{where}: {name} must be a number, found {packed[name]!r:.80}")
-    if kind.kind == "f" and set(packed) <= {FILL, "missing_value"} and _all_nan(packed.values()):
+        if name in packing and np.asarray(packing[name]).dtype.kind not in "biuf":
+            raise FormatError(f"{where}: {name} must be a number, found {packing[name]!r:.80}")
+    if stored.kind == "f" and set(packing) <= {FILL, "missing_value"} and _all_nan(packing):
         return source
     try:
-        found = unpacked(np.zeros((1,), kind), packed).dtype
-    except Exception as error:  # xarray raises whatever the line that meets a wrong value raises
+        dtype = unpack(np.zeros((1,), stored), packing).dtype
+    except Exception as error:  # xarray has no common error for wrong attributes
         raise FormatError(
-            f"{where}: {dict(packed)!r:.200} must say how {kind} are packed, but: {error!r:.200}"
+            f"{where}: {dict(packing)!r:.200} must define how {stored} are packed, but: "
+            f"{error!r:.200}"
         ) from error
-    if found.kind not in "biuf" or found.itemsize > 8:
-        raise FormatError(f"{where}: packed numbers must decode to real numbers, found {found}")
-    return (
-        source
-        if found == kind and not set(packed) - {"_Unsigned"}
-        else Unpacked(source, found.str, packed=packed)
-    )
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise FormatError(f"{where}: packed numbers must decode to real numbers, found {dtype}")
+    if dtype == stored and not set(packing) - {"_Unsigned"}:
+        return source
+    return UnpackedSource(source, dtype.str, packing=packing)
 
 
-def _all_nan(values: Iterable[object]) -> bool:
-    """Whether no value means no value but NaN itself."""
-    return all(isinstance(v, float | np.floating) and np.isnan(v) for v in values)
+def _all_nan(packing: Packing) -> bool:
+    """Return True if NaN is the only missing value."""
+    return all(isinstance(v, float | np.floating) and np.isnan(v) for v in packing.values())
 
 
-def unpacked(block: Array, packed: Packing) -> Array:
-    """Values of packed numbers."""
+def unpack(block: Array, packing: Packing) -> Array:
+    """Decode packed numbers."""
     dims = tuple(f"axis{n}" for n in range(block.ndim))
-    packed_set = xr.Dataset({"values": (dims, block, dict(packed))})
+    packed_set = xr.Dataset({"values": (dims, block, dict(packing))})
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of several values that mean none: all of them do
-        found = xr.decode_cf(packed_set, decode_times=False, decode_coords=False)
-        values: Array = found["values"].values
+        warnings.simplefilter("ignore")  # xarray warns of two missing values and decodes both
+        decoded = xr.decode_cf(packed_set, decode_times=False, decode_coords=False)
+        values: Array = decoded["values"].values
     return values
 
 
 @dataclass(eq=False)
-class Unpacked(Decoding):
-    """Numbers of a source, decoded by what ``packed`` says, in dtype ``kind``."""
+class UnpackedSource(DecodedSource):
+    """Numbers of a source, decoded by the CF attributes ``packing``."""
 
-    packed: Packing = field(kw_only=True)
+    packing: Packing = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        facts = repr((self.source.token, sorted(self.packed.items()), self.kind))
-        self.token = f"cf-{blake2b(facts.encode(), digest_size=12).hexdigest()}"
+        words = repr((self.source.token, sorted(self.packing.items()), self.decoded_dtype))
+        self.token = f"cf-{blake2b(words.encode(), digest_size=12).hexdigest()}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, decoded, in ``out`` where that is given."""
+        """Copy one region, decoded, into ``out`` if given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
-            out[...] = unpacked(self.source.read(region), self.packed)
+            out[...] = unpack(self.source.read(region), self.packing)
         return out
 
     def peak_bytes(self, region: Region) -> int:
-        """Packed numbers twice, a mask and three arrays of results, or the packed read."""
+        """Return the bytes of two packed arrays, a mask and three results, or of the read."""
         each = 2 * np.dtype(self.source.dtype).itemsize + 1 + 3 * self.dtype.itemsize
         return max(self.source.peak_bytes(region), size(region) * each)

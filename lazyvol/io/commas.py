@@ -1,9 +1,9 @@
-"""Comma-separated values, as spreadsheets read them and as they are read back.
+"""Write and read CSV files so that types survive and spreadsheets run no formulas.
 
-Numbers, flags and times are bare, texts that look like one of them are quoted: a column with a
-quoted word is text. A text that a spreadsheet would run as a formula, one that begins with ``=``,
-``+``, ``-``, ``@``, a tab or a line's end, gets an apostrophe before it, which spreadsheets take
-for "this is text"; it is taken off again where the file is read.
+Numbers, booleans and times are not quoted; text that looks like one of them is, and a column with
+a quoted word is text. Text that a spreadsheet would run as a formula, which begins with ``=``,
+``+``, ``-``, ``@``, a tab or a line break, is written with a leading apostrophe, the mark of text
+in spreadsheets; reading removes it.
 """
 
 import re
@@ -14,17 +14,17 @@ import numpy as np
 
 from lazyvol.errors import FormatError
 from lazyvol.io.star import text_of
-from lazyvol.io.words import column, is_text, words_of
+from lazyvol.io.words import format_column, is_text, parse_column
 from lazyvol.plan.recipes.base import Array
 
-#: texts that are formulas to a spreadsheet, full-width signs included, also behind apostrophes
+#: text that spreadsheets take for a formula, also with full-width signs and after apostrophes
 FORMULA = re.compile("'*[=+\\-@\\t\\r\\n\uff1d\uff0b\uff0d\uff20]")
 FIELD = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n][^,\r\n]*|))(,|\r\n|\n|\r|\Z)')
 NEEDS_QUOTES = re.compile(r"[,\"\r\n\t]|^\s|\s$|^$|^#")
 
 
 def text(columns: Mapping[str, object]) -> str:
-    """Columns as the text of a file, names first.
+    """Return columns as CSV text with a header line.
 
     Examples
     --------
@@ -33,15 +33,16 @@ def text(columns: Mapping[str, object]) -> str:
     0,"'=a"
     1,"b,c"
     """
-    words = []
+    fields = []
     for name, values in columns.items():
-        found, texts = words_of(np.asarray(values), name)
-        words.append(map(_field, found) if texts else found)
-    lines = [",".join(map(_field, columns)), *(",".join(row) for row in zip(*words, strict=True))]
-    return "\n".join([*lines, ""])
+        words, are_text = format_column(np.asarray(values), name)
+        fields.append(map(_text_field, words) if are_text else words)
+    header = ",".join(map(_text_field, columns))
+    return "\n".join([header, *(",".join(row) for row in zip(*fields, strict=True)), ""])
 
 
-def _field(word: str) -> str:
+def _text_field(word: str) -> str:
+    """Return a text as a CSV field, quoted where it is not plain."""
     if FORMULA.match(word):
         word = f"'{word}"
     elif is_text(word) and not NEEDS_QUOTES.search(word):
@@ -50,12 +51,12 @@ def _field(word: str) -> str:
 
 
 def read(path: str) -> dict[str, Array]:
-    """Columns of a file with a line of names.
+    """Return the columns of a CSV file by name.
 
     Raises
     ------
     FormatError
-        It is no text, a row has another number of values than there are names, or names repeat.
+        The file is not text, a row has more or fewer values than the header, or names repeat.
     """
     records = _records(text_of(path), path)
     names = [word for word, _ in next(records, (0, []))[1]]
@@ -69,23 +70,23 @@ def read(path: str) -> dict[str, Array]:
             )
         rows.append(row)
     fields = zip(*rows, strict=True) if rows else repeat((), len(names))
-    return {n: _column(part, path) for n, part in zip(names, fields, strict=True)}
+    return {n: _column(column, path) for n, column in zip(names, fields, strict=True)}
 
 
 Fields = list[tuple[str, bool]]
 
 
 def _records(content: str, path: str) -> Iterator[tuple[int, Fields]]:
-    """Number of every row, counted from 0 for the names, and its words, quoted or not."""
-    at, number, row = 0, 0, Fields()
-    while at < len(content) or row:
-        match = FIELD.match(content, at)
+    """Yield the number of every row, 0 for the header, and its words; True marks quoted ones."""
+    position, number, row = 0, 0, Fields()
+    while position < len(content) or row:
+        match = FIELD.match(content, position)
         if match is None:
             raise FormatError(
                 f"{path}, row {number}: a quote must be closed and a comma must follow, found "
-                f"{content[at : at + 40]!r}"
+                f"{content[position : position + 40]!r}"
             )
-        at = match.end()
+        position = match.end()
         row.append(_word(match))
         if match[3] != ",":
             if row != [("", False)]:
@@ -95,6 +96,7 @@ def _records(content: str, path: str) -> Iterator[tuple[int, Fields]]:
 
 
 def _word(match: re.Match[str]) -> tuple[str, bool]:
+    """Return a matched field without quotes and apostrophe, and whether it was quoted."""
     if match[1] is None:
         return match[2], False
     word = match[1].replace('""', '"')
@@ -102,4 +104,4 @@ def _word(match: re.Match[str]) -> tuple[str, bool]:
 
 
 def _column(fields: Sequence[tuple[str, bool]], path: str) -> Array:
-    return column([w for w, _ in fields], path, text=any(quoted for _, quoted in fields))
+    return parse_column([w for w, _ in fields], path, text=any(quoted for _, quoted in fields))

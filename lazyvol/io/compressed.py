@@ -1,4 +1,4 @@
-"""Arrays in gzip or bzip2 files: decoded whole, within the size the header promises."""
+"""Arrays in gzip or bzip2 files, decoded whole and no further than their header promises."""
 
 import bz2
 import gzip
@@ -15,30 +15,30 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded, TruncatedError
-from lazyvol.io.flat_file import Layout, StoredFile, token, unreadable
+from lazyvol.io.flat_file import Layout, StoredFile, read_error, token
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size
 
-#: a stream can grow by this at most: deflate 1032, bzip2 45,899,235 bytes from a block of 39
-RATIOS = {"gzip": 1032, "bzip2": 1_176_904}
-#: every process decodes such a file whole, so larger ones have to be unpacked first
+#: largest ratio of decoded to stored bytes: bzip2 makes 45,899,235 bytes from a block of 39
+MAX_RATIOS = {"gzip": 1032, "bzip2": 1_176_904}
+#: every process decodes a file whole, so larger ones must be unpacked first
 MAX_BYTES = 8 << 30
-#: decoded arrays that a process keeps, so that slicing does not decode again and again
+#: decoded arrays that a process keeps, so that slices do not decode again
 CACHE_BYTES = 256 << 20
-SKIP_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 
-#: with the method byte, so that no MRC file of a plausible width looks packed
+#: including the method byte, so that no MRC file of a plausible width looks compressed
 MAGIC = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2"}
 SUFFIXES = {".gz": "gzip", ".bz2": "bzip2"}
 
 
 def codec_of(head: bytes) -> str | None:
-    """Codec of a file that starts with ``head``."""
+    """Return the codec of a file that starts with ``head``; None if it is not compressed."""
     return next((codec for magic, codec in MAGIC.items() if head.startswith(magic)), None)
 
 
-def plain_name(path: str) -> tuple[str, str]:
-    """Stem and lower-case suffix of a file name, those of the packed file where it is packed."""
+def unpacked_name(path: str) -> tuple[str, str]:
+    """Return stem and lower-case suffix of a file name, without ``.gz`` or ``.bz2``."""
     name = PurePath(path)
     if name.suffix.lower() in SUFFIXES:
         name = name.with_suffix("")
@@ -47,7 +47,7 @@ def plain_name(path: str) -> tuple[str, str]:
 
 @contextmanager
 def stream(file: StoredFile, codec: str) -> Iterator[BufferedIOBase]:
-    """Decoded bytes of a file; every failure to decode is an error of the tree."""
+    """Open the decoded bytes of a file; turn decoding errors into lazyvol errors."""
     try:
         with file.open() as raw, file.unchanged(), open_codec(raw, codec) as decoded:
             yield decoded
@@ -56,68 +56,69 @@ def stream(file: StoredFile, codec: str) -> Iterator[BufferedIOBase]:
     except EOFError as error:
         raise TruncatedError(f"{file.path}: the {codec} stream is cut; copy it again") from error
     except (zlib.error, ValueError) as error:
-        raise FormatError(f"{file.path}: not a sound {codec} stream: {error}") from error
+        raise FormatError(f"{file.path}: not a valid {codec} stream: {error}") from error
     except OSError as error:
         if error.errno is not None:
-            raise unreadable(file.path, error) from error
-        raise FormatError(f"{file.path}: not a sound {codec} stream: {error}") from error
+            raise read_error(file.path, error) from error
+        raise FormatError(f"{file.path}: not a valid {codec} stream: {error}") from error
 
 
 def open_codec(raw: FileIO, codec: str) -> BufferedIOBase:
-    """Decoder on an open file."""
+    """Return a decoder of an open file."""
     return gzip.GzipFile(fileobj=raw) if codec == "gzip" else bz2.BZ2File(raw)
 
 
-def head(file: StoredFile, codec: str, count: int) -> bytes:
-    """First ``count`` decoded bytes, fewer where there are fewer."""
+def read_head(file: StoredFile, codec: str, count: int) -> bytes:
+    """Return the first ``count`` decoded bytes, fewer if the file is shorter."""
     with stream(file, codec) as decoded:
         return decoded.read(count)
 
 
-def check_promise(file: StoredFile, codec: str, count: int) -> None:
-    """Refuse a header that promises more bytes than the stream can hold or a process should."""
-    if count > RATIOS[codec] * file.size:
+def check_promised_size(file: StoredFile, codec: str, count: int) -> None:
+    """Raise if a header promises more bytes than the stream can decode to, or than is allowed."""
+    if count > MAX_RATIOS[codec] * file.size:
         raise TruncatedError(
             f"{file.path}: the header promises {count} bytes, {file.size} bytes of {codec} cannot "
             "hold them; copy it again"
         )
     if count > MAX_BYTES:
         raise LimitExceeded(
-            f"{file.path}: a packed file is decoded whole, so it may hold {MAX_BYTES} bytes; this "
+            f"{file.path}: a compressed file is decoded whole and may hold {MAX_BYTES} bytes, this "
             f"one holds {count}; unpack it first"
         )
 
 
 class DecodedCache:
-    """Arrays by token, the oldest dropped beyond ``limit`` bytes; one decoding per token."""
+    """Decoded arrays by token, at most ``limit`` bytes; a token is loaded by one thread only."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held: OrderedDict[str, Array] = OrderedDict()
-        self._busy: dict[str, Lock] = {}
+        self._loading: dict[str, Lock] = {}
         self._lock = Lock()
 
     def get(self, key: str, load: Callable[[], Array]) -> Array:
-        """The array of ``key``, loaded if it is not held."""
+        """Return the array of ``key``; load it if it is not held."""
         with self._lock:
-            busy = self._busy.setdefault(key, Lock())
-        with busy:
-            found = self._found(key)
-            return self._kept(key, load()) if found is None else found
+            loading = self._loading.setdefault(key, Lock())
+        with loading:
+            array = self._lookup(key)
+            return self._store(key, load()) if array is None else array
 
-    def _found(self, key: str) -> Array | None:
+    def _lookup(self, key: str) -> Array | None:
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
             return self._held.get(key)
 
-    def _kept(self, key: str, array: Array) -> Array:
+    def _store(self, key: str, array: Array) -> Array:
+        """Hold an array and drop the oldest ones beyond the limit."""
         with self._lock:
             self._held[key] = array
             self._held.move_to_end(key, last=array.nbytes <= self.limit)
             while sum(a.nbytes for a in self._held.values()) > self.limit:
-                gone, _ = self._held.popitem(last=False)
-                self._busy.pop(gone, None)
+                oldest, _ = self._held.popitem(last=False)
+                self._loading.pop(oldest, None)
         return array
 
 
@@ -126,58 +127,57 @@ CACHE = DecodedCache(CACHE_BYTES)
 
 @dataclass(eq=False)
 class CompressedSource:
-    """Array inside a packed file: reading any region decodes all of it, once per process.
+    """Array in a compressed file: reading any region decodes all of it, once per process.
 
-    A process keeps up to `CACHE_BYTES` of decoded arrays; an array beyond that is decoded again
-    for every region, so read it whole or unpack the file. Bytes after the array are refused,
-    unless ``surplus`` is true.
+    A process keeps up to `CACHE_BYTES` of decoded arrays; a larger array is decoded again for
+    every region. Bytes after the array are refused, unless ``allow_trailing`` is true.
     """
 
     file: StoredFile
     codec: str
     layout: Layout
-    surplus: bool = False
+    allow_trailing: bool = False
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
     token: str = field(init=False)
 
     def __post_init__(self) -> None:
-        check_promise(self.file, self.codec, self.layout.offset + self.layout.nbytes)
-        self.shape = self.layout.presented(self.layout.shape)
+        check_promised_size(self.file, self.codec, self.layout.offset + self.layout.nbytes)
+        self.shape = self.layout.opened_order(self.layout.shape)
         self.dtype = self.layout.native
         self.chunks = self.shape
-        self.token = token(self.file, self.codec, self.layout, self.surplus)
+        self.token = token(self.file, self.codec, self.layout, self.allow_trailing)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, in ``out`` where that is given."""
+        """Copy one region, into ``out`` if given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
-            self.file.check()  # what the cache holds is of the file as it was
+            self.file.check()  # the cache may hold the values of a file that changed since
             whole = CACHE.get(self.token, self._decoded)
             out[...] = whole.transpose(self.layout.order)[region]
         return out
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The file."""
+        """Return the file."""
         return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
-        """All of the packed file."""
+        """Return the bytes of the whole compressed file."""
         return self.file.size if size(region) else 0
 
     def peak_bytes(self, region: Region) -> int:
-        """The decoded array and the result."""
+        """Return the bytes of the decoded array and of the result."""
         return self.layout.nbytes + size(region) * self.layout.itemsize
 
     def _decoded(self) -> Array:
-        """The whole array as it is stored, not to be written to."""
+        """Decode the whole array in stored order, as a read-only array."""
         out = np.empty(self.layout.shape, self.layout.dtype)
         with stream(self.file, self.codec) as decoded:
-            skip(decoded, self.layout.offset, self.file.path)
-            pour(decoded, out, self.file.path)
-            if decoded.read(1) and not self.surplus:
+            skip_bytes(decoded, self.layout.offset, self.file.path)
+            read_into(decoded, out, self.file.path)
+            if decoded.read(1) and not self.allow_trailing:
                 raise FormatError(
                     f"{self.file.path}: the header promises {self.layout.offset + out.nbytes} "
                     "bytes, the stream goes on after them; permissive=True ignores the rest"
@@ -186,29 +186,29 @@ class CompressedSource:
         return out
 
 
-def skip(decoded: BufferedIOBase, count: int, path: str) -> None:
-    """Read ``count`` bytes and forget them."""
-    left = count
-    while left:
-        got = len(decoded.read(min(left, SKIP_BYTES)))
-        if not got:
-            raise ended(path, count, count - left)
-        left -= got
+def skip_bytes(decoded: BufferedIOBase, count: int, path: str) -> None:
+    """Read ``count`` bytes of a stream and discard them."""
+    remaining = count
+    while remaining:
+        read = len(decoded.read(min(remaining, READ_BYTES)))
+        if not read:
+            raise short_stream_error(path, count, count - remaining)
+        remaining -= read
 
 
-def pour(decoded: BufferedIOBase, out: Array, path: str) -> None:
+def read_into(decoded: BufferedIOBase, out: Array, path: str) -> None:
     """Fill a contiguous array from a stream."""
     target = out.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(target):
-        got = decoded.readinto(target[done : done + SKIP_BYTES])
-        if not got:
-            raise ended(path, len(target), done)
-        done += got
+        read = decoded.readinto(target[done : done + READ_BYTES])
+        if not read:
+            raise short_stream_error(path, len(target), done)
+        done += read
 
 
-def ended(path: str, expected: int, found: int) -> TruncatedError:
-    """The error for a stream that is shorter than its header says."""
+def short_stream_error(path: str, expected: int, found: int) -> TruncatedError:
+    """Return the error for a stream that is shorter than its header promises."""
     return TruncatedError(
         f"{path}: expected {expected} decoded bytes, found {found}; copy the file again"
     )

@@ -1,4 +1,4 @@
-"""Sources that decode what another source reads."""
+"""Base of the sources that decode the values of another source."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +10,11 @@ from lazyvol.plan.regions import Region
 
 
 @dataclass(eq=False)
-class Decoding:
-    """What sources over ``source`` share whose values are of dtype ``kind``."""
+class DecodedSource:
+    """Values of ``source`` as another dtype, ``decoded_dtype``; subclasses add `read`."""
 
     source: Source
-    kind: str
+    decoded_dtype: str
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
@@ -22,18 +22,18 @@ class Decoding:
 
     def __post_init__(self) -> None:
         self.shape, self.chunks = self.source.shape, self.source.chunks
-        self.dtype = np.dtype(self.kind)
-        self.token = f"{self.source.token}-{self.kind}"
+        self.dtype = np.dtype(self.decoded_dtype)
+        self.token = f"{self.source.token}-{self.decoded_dtype}"
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files that are read."""
+        """Return the files that are read."""
         return tuple(getattr(self.source, "paths", ()))
 
     def stored_bytes(self, region: Region) -> int:
-        """Bytes that reading a region moves out of the store."""
+        """Return the stored bytes that reading a region takes."""
         return self.source.stored_bytes(region)
 
     def peak_bytes(self, region: Region) -> int:
-        """Bytes of memory that reading a region holds at its worst."""
+        """Return the peak memory of reading a region, in bytes."""
         return self.source.peak_bytes(region)

@@ -1,8 +1,8 @@
-"""EM files (TOM, AV3, PyTom): 512 bytes of header, then one plain array.
+"""Read EM files of TOM, AV3 and PyTom: a header of 512 bytes, then one uncompressed array.
 
-The header is a byte for the machine, two that mean nothing, one for the type, and three lengths;
-it knows no voxel size. Nothing marks the format, so the file is known by its suffix and refused
-where its size is not exactly what the header promises.
+The header has one byte for the machine, two unused bytes, one byte for the type and three lengths,
+but no voxel size. The format has no magic bytes, so a file is recognized by its suffix and refused
+if its size is not exactly what the header promises.
 """
 
 import os
@@ -10,20 +10,20 @@ import struct
 from pathlib import PurePath
 
 from lazyvol.errors import FormatError, TruncatedError
-from lazyvol.io.axes import arrange, elements
-from lazyvol.io.flat_file import Layout, RawSource, check_extent, stored_file
+from lazyvol.io.axes import count_elements, order_axes
+from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
 
 SUFFIXES = (".em",)
 HEADER_BYTES = 512
-#: byte order by machine: OS-9, SGI, Sun and Mac wrote big-endian, VAX and PC little-endian
+#: byte order by machine: OS-9, SGI, Sun and Mac write big-endian, VAX and PC little-endian
 MACHINES = {0: ">", 1: "<", 2: ">", 3: ">", 4: ">", 5: ">", 6: "<"}
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
-    """Volume (z, y, x) or plane (y, x) in an EM file; its voxel size is not known.
+    """Return the volume (z, y, x) or plane (y, x) of an EM file; its voxel size is unknown.
 
     Parameters
     ----------
@@ -41,34 +41,35 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     """
     file = stored_file(path)
     repairs = Repairs(file.path, permissive)
-    dtype, shape = header(file.head(HEADER_BYTES), file.path)
+    dtype, shape = parse_header(file.head(HEADER_BYTES), file.path)
     names = ("z", "y", "x") if shape[0] > 1 else ("y", "x")
-    dims, order = arrange(names, file.path)
+    dims, order = order_axes(names, file.path)
     layout = Layout(HEADER_BYTES, dtype, shape[-len(names) :], order)
     check_extent(file, layout, repairs)
     return Opened(
-        source=RawSource(file, layout),
+        source=FlatFileSource(file, layout),
         dims=dims,
-        attrs={"repairs": tuple(repairs.made)} if repairs.made else {},
+        attrs=repairs.attrs,
         name=PurePath(file.path).stem,
     )
 
 
-def header(first: bytes, where: str) -> tuple[str, tuple[int, int, int]]:
-    """Stored type and lengths along z, y, x."""
+def parse_header(first: bytes, where: str) -> tuple[str, tuple[int, int, int]]:
+    """Return the stored dtype and the lengths along z, y, x."""
     if len(first) < HEADER_BYTES:
         raise TruncatedError(
-            f"{where}: an EM file begins with {HEADER_BYTES} bytes of header, found {len(first)}; "
+            f"{where}: an EM file must begin with {HEADER_BYTES} bytes of header, found "
+            f"{len(first)}; "
             "copy the file again"
         )
     machine, kind = first[0], first[3]
     if machine not in MACHINES or kind not in TYPES:
         raise FormatError(
-            f"{where}: an EM file has a machine from 0 to 6 and a type of {tuple(TYPES)}, found "
-            f"{machine} and {kind}"
+            f"{where}: an EM file must have a machine from 0 to 6 and a type of {tuple(TYPES)}, "
+            f"found {machine} and {kind}"
         )
     x, y, z = struct.unpack_from(f"{MACHINES[machine]}3i", first, 4)
     if min(x, y, z) < 1:
-        raise FormatError(f"{where}: lengths are 1 or more, found x {x}, y {y} and z {z}")
-    elements((z, y, x), where)
+        raise FormatError(f"{where}: lengths must be 1 or more, found x {x}, y {y} and z {z}")
+    count_elements((z, y, x), where)
     return MACHINES[machine] + TYPES[kind], (z, y, x)

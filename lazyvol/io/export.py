@@ -1,4 +1,4 @@
-"""Single files that other programs read: NPY and MRC written block by block, TIFF at once."""
+"""Write single files for other programs: NPY and MRC block by block, TIFF at once."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,20 +14,20 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
-from lazyvol.io.axes import METRES, TIFF_AXES, unit_of
-from lazyvol.io.mrc.header import MARK
-from lazyvol.io.zarr.labels import KEY, Labels, record
+from lazyvol.io.axes import METRES, TIFF_AXES, parse_unit
+from lazyvol.io.mrc.header import LABEL_PREFIX
+from lazyvol.io.zarr.labels import RECORD_KEY, Labels, encode_record
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, whole
 from lazyvol.stack import STACK
 
-#: makes the blocks of an array, each with its region, together all of it and nothing twice
+#: returns the blocks of an array, each with its region; together they cover it once
 Blocks = Callable[[], Iterable[tuple[Region, Array]]]
 
 MRC_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
 MRC_VERSION = 20141
-#: space group by dims
-MRC_FORMS = {
+#: MRC space group of an array with these dims
+MRC_SPACE_GROUPS = {
     ("y", "x"): 0,
     (STACK, "y", "x"): 0,
     ("z", "y", "x"): 1,
@@ -48,28 +48,28 @@ def write_npy(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write an NPY file block by block; it has its name only when it is complete.
+    """Write an NPY file block by block; it appears under its name when it is complete.
 
     Parameters
     ----------
     path
         The file.
     shape, dtype
-        Of the whole array.
+        Shape and dtype of the whole array.
     blocks
-        Called once; gives pairs of a region and its values. Blocks of whole leading indices are
-        fastest, in any order.
+        Called once; returns pairs of a region and its values, in any order. Blocks that cover
+        whole leading indices are written fastest.
     overwrite
-        Replace a file that is there.
+        Replace an existing file.
 
     Raises
     ------
     LabelError
-        The dtype is no number, or the blocks do not cover the array once.
+        The dtype is not numeric, or the blocks do not cover the array once.
     TargetExistsError
-        Something is stored under ``path`` already.
+        Something is stored under ``path``.
     StoreError
-        The operating system refuses; nothing is left.
+        The operating system refuses; ``path`` is unchanged.
 
     Examples
     --------
@@ -82,41 +82,43 @@ def write_npy(
     """
     stored = np.dtype(dtype).newbyteorder("<")
     if stored.kind not in "biufc":
-        raise LabelError(f"{path}: NPY files of ours hold numbers, got {stored}; convert it")
-    head = {"descr": stored.str, "fortran_order": False, "shape": tuple(map(int, shape))}
+        raise LabelError(f"{path}: NPY files must hold numbers, got {stored}; convert it")
+    header = {"descr": stored.str, "fortran_order": False, "shape": tuple(map(int, shape))}
 
     def write(file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, head)
-        for _ in stored_blocks(file, file.tell(), shape, stored, blocks):
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in write_blocks(file, file.tell(), shape, stored, blocks):
             pass
 
     write_file(path, overwrite, write)
 
 
 def whole_array(values: Array) -> Blocks:
-    """An array in memory as its only block."""
+    """Return an array in memory as a single block."""
     return lambda: [(whole(values.shape), values)]
 
 
-def stored_blocks(
+def write_blocks(
     file: BinaryIO, offset: int, shape: Sequence[int], dtype: np.dtype[Any], blocks: Blocks
 ) -> Iterator[Array]:
-    """Write blocks of a C-order array that begins at ``offset``; gives each one back."""
-    seen = 0
+    """Write the blocks of a C-order array that begins at ``offset``, and yield each."""
+    written = 0
     for region, block in blocks():
         if block.shape != lengths(region):
             raise LabelError(f"the block for {region} must be {lengths(region)}, got {block.shape}")
-        _put(file, offset, shape, region, np.asarray(block, dtype))
-        seen += size(region)
+        _write_block(file, offset, shape, region, np.asarray(block, dtype))
+        written += size(region)
         yield block
-    if seen != prod(shape):
+    if written != prod(shape):
         raise LabelError(
-            f"blocks must cover all {prod(shape)} elements of {tuple(shape)} once, got {seen}"
+            f"blocks must cover all {prod(shape)} elements of {tuple(shape)} once, got {written}"
         )
 
 
-def _put(file: BinaryIO, offset: int, shape: Sequence[int], region: Region, block: Array) -> None:
-    """Write a block in as few pieces as lie together in the file."""
+def _write_block(
+    file: BinaryIO, offset: int, shape: Sequence[int], region: Region, block: Array
+) -> None:
+    """Write a block in its contiguous pieces, as few as possible."""
     depth = len(shape)
     while depth and lengths(region[depth:]) == tuple(shape[depth:]):
         depth -= 1
@@ -129,7 +131,7 @@ def _put(file: BinaryIO, offset: int, shape: Sequence[int], region: Region, bloc
 
 @dataclass
 class _Statistics:
-    """Count, mean, centred square sum and range of values, merged block by block."""
+    """Count, mean, sum of squared deviations and range of values, updated block by block."""
 
     count: int = 0
     mean: float = 0.0
@@ -138,6 +140,7 @@ class _Statistics:
     high: float = -np.inf
 
     def add(self, block: Array) -> None:
+        """Update the statistics with a block (Chan, Golub and LeVeque, 1979)."""
         if not block.size:
             return
         with np.errstate(all="ignore"):
@@ -151,12 +154,12 @@ class _Statistics:
         self.low = min(self.low, float(block.min()))
         self.high = max(self.high, float(block.max()))
 
-    def words(self) -> dict[str, float]:
-        """Header words; the values that mean "not known" where the data are not finite."""
+    def header_fields(self) -> dict[str, float]:
+        """Return the header fields; the values for "unknown" if the data are not finite."""
         rms = sqrt(self.squares / self.count) if self.count else 0.0
-        words = {"dmin": self.low, "dmax": self.high, "dmean": self.mean, "rms": rms}
-        if all(isfinite(word) for word in words.values()):
-            return words
+        fields = {"dmin": self.low, "dmax": self.high, "dmean": self.mean, "rms": rms}
+        if all(isfinite(value) for value in fields.values()):
+            return fields
         return {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
 
 
@@ -173,59 +176,65 @@ def write_mrc(
     name: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an MRC2014 file block by block; it has its name only when it is complete.
+    """Write an MRC2014 file block by block; it appears under its name when it is complete.
 
-    Volumes (z, y, x) are ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
-    stacks of them (k, y, x) ISPG 0. Lengths are written in angstrom, 0 where they are not known.
-    Labels of the header tell our reader the dims, the unit and the name.
+    Volumes (z, y, x) get ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
+    stacks of images (k, y, x) ISPG 0. Lengths are written in angstrom, 0 if unknown. Labels in
+    the header hold the dims, the unit and the name for our reader.
 
     Parameters
     ----------
     path
         The file.
     shape, dtype
-        Of the whole array; int8, int16, uint16, float16 and float32 have a mode.
+        Shape and dtype of the whole array: int8, int16, uint16, float16 or float32.
     blocks
-        As in `write_npy`.
+        As for `write_npy`.
     dims
         Names of the axes.
     voxel_size, unit, origin
-        Spacing and position of the first voxel per spatial dim, and their unit.
+        Spacing and position of the first voxel by spatial dim, and their unit.
     name
-        Name of the quantity; left out where it does not fit in a label.
+        Name of the quantity; left out if it does not fit in a label.
     overwrite
-        Replace a file that is there.
+        Replace an existing file.
 
     Raises
     ------
     LabelError
-        A dtype without a mode, dims that MRC has no form for, or an axis of length 0.
+        MRC has no mode for the dtype or no space group for the dims, or an axis has length 0.
     TargetExistsError, StoreError
-        As `write_npy`.
+        As for `write_npy`.
+
+    References
+    ----------
+    Cheng et al., J. Struct. Biol. 192, 146 (2015): MRC2014.
     """
     kind = np.dtype(dtype).name
     if kind not in MRC_MODES:
         raise LabelError(
-            f"{path}: MRC files hold {', '.join(MRC_MODES)}, got {kind}; convert it, e.g. with "
-            "astype('float32')"
+            f"{path}: MRC files must hold {', '.join(MRC_MODES)}, got {kind}; convert it, e.g. "
+            "with astype('float32')"
         )
     header = _mrc_header(path, shape, dims)
     header["mode"] = MRC_MODES[kind]
-    notes = {"dims": " ".join(dims), "unit": unit if unit_of(unit) else "", "name": name or ""}
-    labels = [MARK, *(f"{MARK} {k} {v}" for k, v in notes.items() if fits_label(v))]
+    notes = {"dims": " ".join(dims), "unit": unit if parse_unit(unit) else "", "name": name or ""}
+    labels = [f"{LABEL_PREFIX} {k} {v}" for k, v in notes.items() if fits_label(v)]
+    labels = [LABEL_PREFIX, *labels]
     header["nlabl"], header["label"][: len(labels)] = len(labels), [n.encode() for n in labels]
-    factor = _angstrom(unit)
+    factor = _angstrom_per(unit)
     for axis, count in zip("xyz", (header["mx"], header["my"], header["mz"]), strict=True):
         header["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
         header["origin"][axis] = factor * (origin or {}).get(axis, 0.0)
 
     def write(file: BinaryIO) -> None:
-        found = _Statistics()
+        statistics = _Statistics()
         file.write(header.tobytes())
-        for block in stored_blocks(file, HEADER_DTYPE.itemsize, shape, _little(dtype), blocks):
-            found.add(block)
-        for word, value in found.words().items():
-            header[word] = value
+        little = np.dtype(dtype).newbyteorder("<")
+        for block in write_blocks(file, HEADER_DTYPE.itemsize, shape, little, blocks):
+            statistics.add(block)
+        for field, value in statistics.header_fields().items():
+            header[field] = value
         file.seek(0)
         file.write(header.tobytes())
 
@@ -233,33 +242,30 @@ def write_mrc(
 
 
 def fits_label(text: str) -> bool:
-    """Whether a text comes back from a label of an MRC header."""
+    """Return True if a label of an MRC header restores a text."""
     plain = text.isascii() and text.isprintable() and text == text.strip()
-    return bool(text) and plain and len(f"{MARK} name {text}") <= 80
+    return bool(text) and plain and len(f"{LABEL_PREFIX} name {text}") <= 80
 
 
-def _require_voxels(path: PathLike, shape: Sequence[int], what: str) -> None:
+def _require_voxels(path: PathLike, shape: Sequence[int], format_name: str) -> None:
     if 0 in shape:
         raise LabelError(
-            f"{path}: {what} files must hold one voxel or more, got shape {tuple(shape)}; save a "
-            ".zarr"
+            f"{path}: {format_name} files must hold one voxel or more, got shape {tuple(shape)}; "
+            "save a .zarr"
         )
 
 
-def _little(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    return np.dtype(dtype).newbyteorder("<")
-
-
-def _angstrom(unit: str) -> float:
-    """Angstrom per unit; 0 for units that are no length, so that sizes read as not known."""
-    found = unit_of(unit)
-    return METRES[found[0]] * found[1] / METRES["angstrom"] if found else 0.0
+def _angstrom_per(unit: str) -> float:
+    """Return angstrom per unit; 0, which means unknown in MRC, for units that are no length."""
+    parsed = parse_unit(unit)
+    return METRES[parsed[0]] * parsed[1] / METRES["angstrom"] if parsed else 0.0
 
 
 def _mrc_header(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np.ndarray:
-    if tuple(dims) not in MRC_FORMS or len(shape) != len(dims):
+    """Return a header with all fields but mode, lengths, labels and statistics."""
+    if tuple(dims) not in MRC_SPACE_GROUPS or len(shape) != len(dims):
         raise LabelError(
-            f"{path}: MRC files hold (z, y, x), (k, z, y, x), (k, y, x) or (y, x), got dims "
+            f"{path}: MRC files must hold (z, y, x), (k, z, y, x), (k, y, x) or (y, x), got dims "
             f"{tuple(dims)}; transpose it, or save it as .zarr"
         )
     _require_voxels(path, shape, "MRC")
@@ -270,7 +276,7 @@ def _mrc_header(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np
     header["mx"], header["my"], header["mz"] = shape[-1], shape[-2], per_volume
     header["cellb"] = (90.0, 90.0, 90.0)
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["ispg"], header["nversion"] = MRC_FORMS[tuple(dims)], MRC_VERSION
+    header["ispg"], header["nversion"] = MRC_SPACE_GROUPS[tuple(dims)], MRC_VERSION
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     return header
 
@@ -285,10 +291,10 @@ def write_tiff(
     labels: Labels | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write an OME-TIFF file, a page per plane; it has its name only when it is complete.
+    """Write an OME-TIFF file, one page per plane; it appears under its name when complete.
 
-    The stack axis k becomes T, channel C. An annotation holds what OME has no place for.
-    The array is in memory: for larger results save an MRC or a zarr store.
+    The stack axis k becomes T, channel becomes C. An annotation holds the labels that OME cannot
+    hold. The array is in memory; save larger results as MRC or zarr.
 
     Parameters
     ----------
@@ -297,46 +303,46 @@ def write_tiff(
     values
         Array of 8- to 32-bit integers, float32 or float64.
     dims
-        Names of its axes: y and x at the end, before them k, channel and z in this order.
+        Names of the axes: k, channel, z, y, x in this order, at least y and x.
     voxel_size, unit
-        Spacing per spatial dim, and its unit.
+        Spacing by spatial dim, and its unit.
     labels
-        All labels, which `lazyvol.open` finds again.
+        All labels, which `lazyvol.open` restores.
     overwrite
-        Replace a file that is there.
+        Replace an existing file.
 
     Raises
     ------
     LabelError
-        A dtype or dims that OME-TIFF has no form for, an axis of length 0, or labels that are no
-        plain values.
+        OME-TIFF cannot hold the dtype or the dims, an axis has length 0, or a label has no plain
+        value.
     TargetExistsError, StoreError
-        As `write_npy`.
+        As for `write_npy`.
     """
     axes = "".join(TIFF_AXES.get(dim, "?") for dim in dims)
     if values.dtype.name not in TIFF_DTYPES:
         raise LabelError(
-            f"{path}: OME-TIFF files hold {', '.join(TIFF_DTYPES)}, got {values.dtype}; convert "
-            "it, e.g. with astype('float32')"
+            f"{path}: OME-TIFF files must hold {', '.join(TIFF_DTYPES)}, got {values.dtype}; "
+            "convert it, e.g. with astype('float32')"
         )
     in_order = axes == "".join(letter for letter in "TCZYX" if letter in axes)
     if not in_order or not axes.endswith("YX") or len(axes) != values.ndim:
         raise LabelError(
-            f"{path}: OME-TIFF axes are k, channel, z, y, x in this order, y and x among them, "
+            f"{path}: OME-TIFF axes must be k, channel, z, y, x in this order, at least y and x, "
             f"got {tuple(dims)}; transpose it, or save it as .zarr"
         )
     _require_voxels(path, values.shape, "OME-TIFF")
     metadata: dict[str, Any] = {"axes": axes}
     if labels is not None:
-        content = json.dumps(record(labels, values.shape, values.dtype))
-        metadata["CommentAnnotation"] = {"Namespace": KEY, "Value": content}
+        content = json.dumps(encode_record(labels, values.shape, values.dtype))
+        metadata["CommentAnnotation"] = {"Namespace": RECORD_KEY, "Value": content}
         if labels.name and labels.name.isprintable():
             metadata["Name"] = labels.name
-    found = unit_of(unit)
+    parsed = parse_unit(unit)
     for dim, length in (voxel_size or {}).items():
-        if found and dim in dims and dim in "zyx" and length > 0:
-            metadata[f"PhysicalSize{dim.upper()}"] = length * found[1]
-            metadata[f"PhysicalSize{dim.upper()}Unit"] = TIFF_UNITS[found[0]]
+        if parsed and dim in dims and dim in "zyx" and length > 0:
+            metadata[f"PhysicalSize{dim.upper()}"] = length * parsed[1]
+            metadata[f"PhysicalSize{dim.upper()}Unit"] = TIFF_UNITS[parsed[0]]
 
     def write(file: BinaryIO) -> None:
         tifffile.imwrite(file, values, ome=True, photometric="minisblack", metadata=metadata)

@@ -1,4 +1,4 @@
-"""Many files as one stack: each keeps its own source, only the ones asked for are read."""
+"""Join files along a new axis: each keeps its own source, and only those needed are read."""
 
 import os
 import re
@@ -18,16 +18,13 @@ from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 from lazyvol.stack import SPATIAL
 
-#: header words are float32, and programs round them
+#: relative; headers store spacings as float32, and programs round them
 SPACING_TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
 class StackedSource:
-    """Sources of the same shape and dtype along a new axis ``axis``.
-
-    A region reads its members one after the other and leaves the others alone.
-    """
+    """Sources of equal shape and dtype, joined along a new axis; members are read one by one."""
 
     members: tuple[Source, ...]
     axis: int = 0
@@ -41,59 +38,58 @@ class StackedSource:
         self.shape = insert(first.shape, self.axis, len(self.members))
         self.chunks = insert(first.chunks, self.axis, 1)
         self.dtype = first.dtype
-        self.token = "-".join(("stacked", str(self.axis), digest(self.members)))
+        tokens = " ".join(member.token for member in self.members)
+        digest = blake2b(tokens.encode(), digest_size=12).hexdigest()
+        self.token = f"stacked-{self.axis}-{digest}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, in ``out`` where that is given."""
+        """Copy one region, into ``out`` if given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        chosen, rest = self._split(region)
-        for index, member in enumerate(chosen):
+        members, member_region = self._split(region)
+        for index, member in enumerate(members):
             if self.axis == 0:
-                member.read(rest, out[index])
+                member.read(member_region, out[index])
             else:
-                out[(slice(None),) * self.axis + (index,)] = member.read(rest)
+                out[(slice(None),) * self.axis + (index,)] = member.read(member_region)
         return out
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Files of all members."""
+        """Return the files of all members."""
         return tuple(path for m in self.members for path in getattr(m, "paths", ()))
 
     def stored_bytes(self, region: Region) -> int:
-        """Sum over the members."""
-        chosen, rest = self._split(region)
-        return sum(member.stored_bytes(rest) for member in chosen)
+        """Sum the stored bytes of the members."""
+        members, member_region = self._split(region)
+        return sum(member.stored_bytes(member_region) for member in members)
 
     def peak_bytes(self, region: Region) -> int:
-        """Result, and what the hungriest member needs beside it."""
-        chosen, rest = self._split(region)
-        beside = size(rest) * self.dtype.itemsize if self.axis == 0 else 0
-        largest = max((member.peak_bytes(rest) - beside for member in chosen), default=0)
+        """Return the bytes of the result and the largest extra memory of a member."""
+        members, member_region = self._split(region)
+        # along axis 0 a member reads directly into the result
+        shared = size(member_region) * self.dtype.itemsize if self.axis == 0 else 0
+        largest = max((m.peak_bytes(member_region) - shared for m in members), default=0)
         return size(region) * self.dtype.itemsize + largest
 
     def _split(self, region: Region) -> tuple[tuple[Source, ...], Region]:
-        """Members of a region, and the region of each."""
+        """Return the members in a region, and the region to read of each."""
         return self.members[region[self.axis]], region[: self.axis] + region[self.axis + 1 :]
 
 
 def insert(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
-    """Values with one more at ``axis``."""
+    """Return the values with one more at position ``axis``."""
     return (*values[:axis], value, *values[axis:])
 
 
-def digest(members: Sequence[Source]) -> str:
-    """One name for the tokens of all members."""
-    return blake2b(" ".join(m.token for m in members).encode(), digest_size=12).hexdigest()
-
-
-def stacked(
-    paths: Sequence[str], opened: Sequence[Opened], name: str | None, along: str | None = None
+def stack_files(
+    paths: Sequence[str], opened: Sequence[Opened], name: str | None, new_dim: str | None = None
 ) -> Opened:
-    """Files of one volume or image each as one stack, along a first axis ``along`` if it is named.
+    """Join files of one volume or image each, along a first axis ``new_dim`` if it is given.
 
     Planes (y, x) become sections of a volume along z. Volumes become (k, z, y, x). Image stacks
     (k, y, x), such as one tilt series per particle, become (k, frame, y, x). The coordinate
-    ``file`` names every member; positions that differ become coordinates ``origin_z`` ...
+    ``file`` names every member; origins that differ become coordinates ``origin_z``, ``origin_y``
+    and ``origin_x``.
 
     Raises
     ------
@@ -103,30 +99,31 @@ def stacked(
     for path, other in zip(paths, opened, strict=True):
         check_alike(paths[0], opened[0], path, other)
     first = opened[0]
-    dim, dims, axis = along or "", first.dims, 0
-    if along is None:
+    dim, dims, axis = new_dim or "", first.dims, 0
+    if new_dim is None:
         dim = "z" if "z" not in first.dims and "k" not in first.dims else "k"
         dims = tuple("frame" if d == "k" else d for d in first.dims)
-        check_single(first, paths[0])
+        check_single_volume(first, paths[0])
         axis = dims.index("y") if dim == "z" else 0
-    origin, facts = origins(opened, dim)
+    origin, origin_coords = common_origin(opened, dim)
+    file_names = np.array(short_names(paths))
     return Opened(
         source=StackedSource(tuple(o.source for o in opened), axis),
         dims=(*dims[:axis], dim, *dims[axis:]),
         voxel_size=first.voxel_size,
         unit=first.unit,
         origin=origin,
-        coords={"file": (dim, np.array(short_names(paths))), **facts, **placed(paths, opened)},
+        coords={"file": (dim, file_names), **origin_coords, **common_positions(paths, opened)},
         attrs=repairs(paths, opened) or first.attrs,
         name=name,
-        bare=first.bare,
+        without_coords=first.without_coords,
     )
 
 
-def placed(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
-    """Positions that no spacing tells, which the files must have in common."""
-    first = uneven(opened[0])
-    for path, other in zip(paths, map(uneven, opened), strict=True):
+def common_positions(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
+    """Return the irregular positions of all files; raise LabelError if they differ."""
+    first = irregular_positions(opened[0])
+    for path, other in zip(paths, map(irregular_positions, opened), strict=True):
         if other.keys() != first.keys() or any(
             not np.array_equal(coord[1], other[d][1]) for d, coord in first.items()
         ):
@@ -137,34 +134,34 @@ def placed(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
     return first
 
 
-def uneven(opened: Opened) -> dict[str, Coord]:
-    """Positions of the spatial dims that have no known spacing."""
-    places = [d for d in SPATIAL if d in opened.dims and d not in opened.voxel_size]
-    return {d: opened.coords[d] for d in places if d in opened.coords}
+def irregular_positions(opened: Opened) -> dict[str, Coord]:
+    """Return the positions along the spatial dims without a voxel size."""
+    dims = [d for d in SPATIAL if d in opened.dims and d not in opened.voxel_size]
+    return {d: opened.coords[d] for d in dims if d in opened.coords}
 
 
 def check_alike(path: str, first: Opened, other_path: str, other: Opened) -> None:
-    """Refuse two files that do not fit into one array."""
-    for fact in ("dims", "shape", "dtype", "spacing"):
-        a, b = described(first, fact), described(other, fact)
-        if a != b and not (fact == "spacing" and same_spacing(first, other)):
+    """Raise LabelError if two files differ in dims, shape, dtype or spacing."""
+    for quantity in ("dims", "shape", "dtype", "spacing"):
+        a, b = value_of(first, quantity), value_of(other, quantity)
+        if a != b and not (quantity == "spacing" and same_spacing(first, other)):
             raise LabelError(
-                f"files of a stack must be alike: {path} has {fact} {a}, {other_path} has {fact} "
-                f"{b}; leave one out or convert it"
+                f"files of a stack must be alike: {path} has {quantity} {a}, {other_path} has "
+                f"{quantity} {b}; leave one out or convert it"
             )
 
 
-def described(opened: Opened, fact: str) -> object:
-    """One of the facts in which the files of a stack agree."""
-    if fact == "dims":
+def value_of(opened: Opened, quantity: str) -> object:
+    """Return one of the quantities in which the files of a stack must agree."""
+    if quantity == "dims":
         return opened.dims
-    if fact == "spacing":
+    if quantity == "spacing":
         return dict(opened.voxel_size), opened.unit
-    return getattr(opened.source, fact)
+    return getattr(opened.source, quantity)
 
 
 def same_spacing(a: Opened, b: Opened) -> bool:
-    """Whether spacings agree as well as float32 headers tell."""
+    """Return True if spacings agree within the rounding of float32 headers."""
     return (
         a.unit == b.unit
         and a.voxel_size.keys() == b.voxel_size.keys()
@@ -174,8 +171,8 @@ def same_spacing(a: Opened, b: Opened) -> bool:
     )
 
 
-def check_single(first: Opened, path: str) -> None:
-    """Refuse files that hold stacks of volumes."""
+def check_single_volume(first: Opened, path: str) -> None:
+    """Raise LabelError if a file holds a stack of volumes."""
     if "k" in first.dims and ("z" in first.dims or "frame" in first.dims):
         raise LabelError(
             f"files of a stack must hold one volume each, {path} has dims {first.dims}; open each "
@@ -183,37 +180,37 @@ def check_single(first: Opened, path: str) -> None:
         )
 
 
-def origins(
+def common_origin(
     opened: Sequence[Opened], dim: str
 ) -> tuple[Mapping[str, float], dict[str, tuple[str, Array]]]:
-    """The common origin, or the origin of every member as coordinates."""
+    """Return the common origin, or no origin and coordinates with that of every member."""
     first = opened[0].origin
     if all(dict(o.origin) == dict(first) for o in opened):
         return first, {}
-    places = {d: [o.origin.get(d, np.nan) for o in opened] for d in first}
-    return {}, {f"origin_{d}": (dim, np.array(values)) for d, values in places.items()}
+    values = {d: [o.origin.get(d, np.nan) for o in opened] for d in first}
+    return {}, {f"origin_{d}": (dim, np.array(v)) for d, v in values.items()}
 
 
 def repairs(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, object]:
-    """What was repaired in which file."""
-    found = [
+    """Return the attribute that lists the repairs of every file."""
+    messages = [
         f"{path}: {fault}"
         for path, o in zip(paths, opened, strict=True)
         for fault in o.attrs.get("repairs", ())  # type: ignore[attr-defined]
     ]
-    return {"repairs": tuple(found)} if found else {}
+    return {"repairs": tuple(messages)} if messages else {}
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """File names, with their folders where two files share a name."""
+    """Return file names, with folders if two files share a name."""
     names = [Path(path).name for path in paths]
     if len(set(names)) == len(names):
         return names
-    whole = [os.path.abspath(path) for path in paths]
-    return [os.path.relpath(path, os.path.commonpath(whole)) for path in whole]
+    absolute = [os.path.abspath(path) for path in paths]
+    return [os.path.relpath(path, os.path.commonpath(absolute)) for path in absolute]
 
 
-def natural(path: str) -> list[tuple[int, int, str]]:
-    """Key that sorts numbers in names by their value: img2 before img10."""
+def natural_key(path: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that orders numbers in names by value: img2 before img10."""
     parts = re.split(r"(\d+)", path)
     return [(1, int(p), p) if p.isdecimal() else (0, 0, p) for p in parts]

@@ -1,4 +1,4 @@
-"""The stored data that a lazy array is computed from."""
+"""Find the stored data that a lazy array is computed from."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
@@ -7,53 +7,57 @@ from typing import Any
 
 import numpy as np
 
-#: what ends the search: values, names and places in arrays
-ENDS = frozenset({str, bytes, int, float, bool, slice, type(None), np.ndarray})
+#: types that hold no sources
+LEAVES = frozenset({str, bytes, int, float, bool, slice, type(None), np.ndarray})
 
 
 def sources_of(arrays: Iterable[Any]) -> Iterator[Any]:
-    """Sources that the graphs of dask arrays hold, each once; other arrays have none.
+    """Yield the sources in the graphs of dask arrays, each once; other arrays have none.
 
-    Found wherever they are in the tasks, so that it does not matter which operations, ours or
-    dask's, lie between. Layers that can say what their tasks hold are not asked for tasks: of
-    10,000 tasks 0.1 s, of layers of 10^6 blocks that only say how to make them 1 ms.
+    The tasks are searched, so operations of lazyvol and of dask may lie between: 0.1 s for
+    10,000 tasks. Layers that describe their tasks are not asked to make them: 1 ms for layers of
+    10^6 blocks.
     """
     seen: dict[int, Any] = {}
     for array in arrays:
         graph = getattr(array, "dask", None)
         if graph is not None:
             layers = getattr(graph, "layers", None)
-            held = list(graph.values()) if layers is None else list(map(_held, layers.values()))
-            yield from _found(held, seen)
+            if layers is None:
+                objects = list(graph.values())
+            else:
+                objects = [_objects_in(layer) for layer in layers.values()]
+            yield from _search(objects, seen)
 
 
-def _held(layer: Any) -> Any:
-    """What the tasks of a layer are made of, without making tasks that it has not made yet."""
+def _objects_in(layer: Any) -> Any:
+    """Return the objects in the tasks of a layer, without making tasks of an abstract layer."""
     if hasattr(layer, "task") and hasattr(layer, "io_deps"):
-        handed = [getattr(each, "mapping", each) for each in layer.io_deps.values()]
-        return layer.task, layer.indices, handed
+        block_arguments = [getattr(each, "mapping", each) for each in layer.io_deps.values()]
+        return layer.task, layer.indices, block_arguments
     if hasattr(layer, "recipe") and not layer.is_materialized():
         return layer.recipe
     return list(layer.values())
 
 
-def _found(start: Any, seen: dict[int, Any]) -> Iterator[Any]:
-    left = [start]
-    while left:
-        value = left.pop()
+def _search(start: Any, seen: dict[int, Any]) -> Iterator[Any]:
+    """Yield the sources in an object, in containers and in fields of dataclasses and tasks."""
+    stack = [start]
+    while stack:
+        value = stack.pop()
         kind = type(value)
-        if kind in ENDS or id(value) in seen:
+        if kind in LEAVES or id(value) in seen:
             continue
-        seen[id(value)] = value  # kept, so that no other object gets its id
+        seen[id(value)] = value  # kept alive, so that no other object gets its id
         if _is_source(kind):  # type: ignore[arg-type]
             yield value
         elif kind in (list, tuple, set, frozenset):
-            left.extend(value)
+            stack.extend(value)
         elif kind is dict:
-            left.extend(value.values())
+            stack.extend(value.values())
         else:
-            names = _parts(kind)  # type: ignore[arg-type]
-            left.extend(getattr(value, name) for name in names if hasattr(value, name))
+            names = _attributes_to_search(kind)  # type: ignore[arg-type]
+            stack.extend(getattr(value, name) for name in names if hasattr(value, name))
 
 
 @cache
@@ -62,8 +66,8 @@ def _is_source(kind: type) -> bool:
 
 
 @cache
-def _parts(kind: type) -> tuple[str, ...]:
-    """Attributes of a task or of an object of ours that hold others."""
+def _attributes_to_search(kind: type) -> tuple[str, ...]:
+    """Return the attributes of a task, partial or dataclass that hold other objects."""
     if issubclass(kind, partial):
         return ("func", "args", "keywords")
     if is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""NIfTI files: nibabel reads the header, regions are plain reads with the scaling applied."""
+"""Read NIfTI files: nibabel parses the header, regions are read and scaled here."""
 
 import os
 import struct
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, TruncatedError
-from lazyvol.io.axes import arrange, common_unit, elements
-from lazyvol.io.compressed import CompressedSource, codec_of, head, plain_name
+from lazyvol.io.axes import common_unit, count_elements, order_axes
+from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
 from lazyvol.io.flat_file import (
+    FlatFileSource,
     Layout,
-    RawSource,
     StoredFile,
     check_dtype,
     check_extent,
@@ -20,7 +20,7 @@ from lazyvol.io.flat_file import (
     token,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats
+from lazyvol.io.optional import formats_library
 from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
@@ -32,11 +32,10 @@ AXES = ("x", "y", "z", "k", "channel")
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
-    """Volume (z, y, x) or series (k, z, y, x) in a NIfTI-1 or NIfTI-2 file, plain or packed.
+    """Return the volume (z, y, x) or series (k, z, y, x) of a NIfTI-1 or NIfTI-2 file.
 
-    Integers with a scale become float64, as nibabel does. Spacing without a unit is taken for
-    millimetres, which NIfTI means, unless all of it is 1: then it was never set. Orientation is
-    not applied.
+    Scaled integers become float64, as in nibabel. Spacing without a unit is in millimetres, as
+    NIfTI defines, unless all of it is 1: then it was never set. Orientation is not applied.
 
     Parameters
     ----------
@@ -48,76 +47,78 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     Raises
     ------
     FormatError
-        The header breaks the rules, the data are not plain real numbers, or nibabel is missing.
+        The header breaks the rules, the data are not real numbers, or nibabel is missing.
     TruncatedError
         The file is shorter than its header promises.
     """
     file = stored_file(path)
     first = file.head(max(HEADER_BYTES))
     codec = codec_of(first)
-    header = parse(head(file, codec, max(HEADER_BYTES)) if codec else first, file.path)
+    header = parse_header(read_head(file, codec, max(HEADER_BYTES)) if codec else first, file.path)
     shape, names = axes_of(header, file.path)
-    dims, order = arrange(names, file.path)
+    dims, order = order_axes(names, file.path)
     layout = Layout(offset_of(header, file), stored_dtype(header, file.path), shape, order)
     spacing, unit = voxel_size(header, dims)
     return Opened(
-        source=scaled(header, source_of(file, codec, layout, permissive)),
+        source=apply_scale(header, source_of(file, codec, layout, permissive)),
         dims=dims,
         voxel_size=spacing,
         unit=unit,
-        name=plain_name(file.path)[0],
+        name=unpacked_name(file.path)[0],
     )
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file starts like a single NIfTI file."""
+    """Return True if a file starts like a single NIfTI file."""
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def parse(first: bytes, where: str) -> Any:
-    """Header object of nibabel, its own checks made."""
-    nibabel = formats("nibabel", where)
+def parse_header(first: bytes, where: str) -> Any:
+    """Return the header object of nibabel."""
+    nibabel = formats_library("nibabel", where)
     sizes = {struct.unpack_from(f"{order}i", first.ljust(4))[0]: order for order in "<>"}
     length = next((n for n in HEADER_BYTES if n in sizes), 0)
     if not length or not is_nifti(first):
-        raise FormatError(f"{where}: no NIfTI header; only single .nii files are supported")
+        raise FormatError(f"{where}: the file must be a single .nii file with a NIfTI header")
     if len(first) < length:
-        raise TruncatedError(f"{where}: a NIfTI header has {length} bytes, found {len(first)}")
+        raise TruncatedError(
+            f"{where}: a NIfTI header must have {length} bytes, found {len(first)}; copy it again"
+        )
     try:
         return getattr(nibabel, HEADER_BYTES[length])(first[:length], check=False)
-    except Exception as error:  # nibabel has no common base for what it refuses
+    except Exception as error:  # nibabel has no common error class
         raise FormatError(f"{where}: nibabel refuses the header: {error}") from error
 
 
 def axes_of(header: Any, where: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Stored shape and axis names, slowest first; a time axis of 1 before channels is dropped."""
+    """Return stored shape and axis names, slowest first, without a time axis of length 1."""
     count = int(header["dim"][0])
     shape = [int(n) for n in header["dim"][1 : 1 + max(0, count)]]
     names = list(AXES[: len(shape)])
     if not 2 <= count <= 5:
-        raise FormatError(f"{where}: NIfTI data need 2 to 5 axes, found dim[0] = {count}")
+        raise FormatError(f"{where}: NIfTI data must have 2 to 5 axes, found dim[0] = {count}")
     if count == 5 and shape[3] == 1:
         del shape[3], names[3]
-    elements(shape, where)
+    count_elements(shape, where)
     return tuple(reversed(shape)), tuple(reversed(names))
 
 
 def stored_dtype(header: Any, where: str) -> str:
-    """Stored dtype with its byte order."""
+    """Return the stored dtype with its byte order."""
     try:
         dtype = header.get_data_dtype()
-    except Exception as error:  # an unknown code raises one of nibabel's own errors
+    except Exception as error:  # nibabel has no common error class
         raise FormatError(f"{where}: unknown NIfTI datatype: {error}") from error
     return check_dtype(np.dtype(dtype), where).str
 
 
 def offset_of(header: Any, file: StoredFile) -> int:
-    """Byte of the first voxel, after the header."""
+    """Return the offset of the first voxel."""
     offset = float(header["vox_offset"])
-    least = int(header["sizeof_hdr"]) + 4
-    if not least <= offset < 2**62:
+    minimum = int(header["sizeof_hdr"]) + 4
+    if not minimum <= offset < 2**62:
         raise FormatError(
-            f"{file.path}: vox_offset of a single NIfTI file must be {least} or more, "
+            f"{file.path}: vox_offset of a single NIfTI file must be {minimum} or more, "
             f"found {offset}"
         )
     return int(offset)
@@ -125,33 +126,33 @@ def offset_of(header: Any, file: StoredFile) -> int:
 
 def source_of(
     file: StoredFile, codec: str | None, layout: Layout, permissive: bool
-) -> RawSource | CompressedSource:
-    """Unscaled data."""
+) -> FlatFileSource | CompressedSource:
+    """Return the source of the unscaled data."""
     if codec:
-        return CompressedSource(file, codec, layout, surplus=permissive)
+        return CompressedSource(file, codec, layout, allow_trailing=permissive)
     check_extent(file, layout, Repairs(file.path, permissive))
-    return RawSource(file, layout)
+    return FlatFileSource(file, layout)
 
 
 def voxel_size(header: Any, dims: tuple[str, ...]) -> tuple[dict[str, float], str]:
-    """Spacing of z, y, x and its unit."""
+    """Return the spacing of z, y, x and its unit."""
     zooms = [float(f"{abs(float(z)):.7g}") for z in header["pixdim"][1:4]]
     try:
-        word = header.get_xyzt_units()[0]
+        unit = header.get_xyzt_units()[0]
     except KeyError:
-        word = "unknown"
-    if word == "unknown" and all(zoom == 1.0 for zoom in zooms):
+        unit = "unknown"
+    if unit == "unknown" and all(zoom == 1.0 for zoom in zooms):
         return {}, "voxel"
-    word = "mm" if word == "unknown" else word
-    sizes = {d: (zoom, word) for d, zoom in zip("xyz", zooms, strict=True) if d in dims}
+    unit = "mm" if unit == "unknown" else unit
+    sizes = {d: (zoom, unit) for d, zoom in zip("xyz", zooms, strict=True) if d in dims}
     return common_unit(sizes)
 
 
-def scaled(header: Any, source: RawSource | CompressedSource) -> Source:
-    """Source with the header's slope and intercept, if they say anything."""
+def apply_scale(header: Any, source: FlatFileSource | CompressedSource) -> Source:
+    """Return a source with slope and intercept of the header applied, if they change values."""
     try:
         slope, intercept = header.get_slope_inter()
-    except Exception as error:  # one of nibabel's own errors
+    except Exception as error:  # nibabel has no common error class
         raise FormatError(f"{source.file.path}: scl_slope or scl_inter: {error}") from error
     if slope is None or (slope == 1.0 and intercept == 0.0):
         return source
@@ -162,7 +163,7 @@ def scaled(header: Any, source: RawSource | CompressedSource) -> Source:
 class ScaledSource:
     """``slope * stored + intercept`` in float64."""
 
-    stored: RawSource | CompressedSource
+    stored: FlatFileSource | CompressedSource
     slope: float
     intercept: float
     shape: tuple[int, ...] = field(init=False)
@@ -176,24 +177,24 @@ class ScaledSource:
         self.token = token(self.stored.file, self.stored.token, self.slope, self.intercept)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, scaled, in ``out`` where that is given."""
+        """Copy one region, scaled, into ``out`` if given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite is what such a slope means
+        with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(self.stored.read(region), self.slope, out=out)
             out += self.intercept
         return out
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The file."""
+        """Return the file."""
         return self.stored.paths
 
     def stored_bytes(self, region: Region) -> int:
-        """What the unscaled data cost."""
+        """Return the stored bytes of the unscaled data."""
         return self.stored.stored_bytes(region)
 
     def peak_bytes(self, region: Region) -> int:
-        """The unscaled read, then the result beside it."""
-        plain = size(region) * self.stored.dtype.itemsize
+        """Return the peak memory of reading the unscaled data, or of scaling them."""
+        unscaled = size(region) * self.stored.dtype.itemsize
         result = size(region) * self.dtype.itemsize
-        return max(self.stored.peak_bytes(region), plain + result)
+        return max(self.stored.peak_bytes(region), unscaled + result)

@@ -1,4 +1,4 @@
-"""NPY files: a bounded header, no pickles, then plain reads of regions."""
+"""Read NPY files: the header has a limit, pickled arrays are refused, regions are read."""
 
 import ast
 import os
@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, TruncatedError, UnsafeSourceError
-from lazyvol.io.axes import arrange, elements, guessed
-from lazyvol.io.flat_file import Layout, RawSource, check_dtype, check_extent, stored_file
+from lazyvol.io.axes import count_elements, default_dims
+from lazyvol.io.flat_file import FlatFileSource, Layout, check_dtype, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
 
 SUFFIXES = (".npy",)
 MAGIC = b"\x93NUMPY"
-#: numpy's own limit for a header it will evaluate
+#: the limit of numpy for headers
 MAX_HEADER = 10_000
 KEYS = {"descr", "fortran_order", "shape"}
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
-    """Array in an NPY file, C or Fortran order.
+    """Return the array of an NPY file, in C or Fortran order.
 
     The file has no axis names: 2 axes are (y, x), 3 (z, y, x), 4 (k, z, y, x), 5 (k, channel,
-    z, y, x). Spacing is unknown.
+    z, y, x). The voxel size is unknown.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     Raises
     ------
     FormatError
-        The header breaks the rules or the data are not plain real numbers.
+        The header breaks the rules or the data are not real numbers.
     UnsafeSourceError
         The array holds pickled objects.
     TruncatedError
@@ -47,25 +47,24 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     repairs = Repairs(file.path, permissive)
     text, offset = header_text(file.head(MAX_HEADER + 12), file.path)
     dtype, shape, fortran = header_fields(text, file.path)
-    names, doubt = guessed(shape, file.path)
-    dims, order = arrange(names, file.path)
-    stored = tuple(reversed(shape)) if fortran else shape
-    turned = tuple(reversed(order)) if fortran else order
-    layout = Layout(offset, dtype.str, stored, turned)
+    dims, dims_error = default_dims(shape, file.path)
+    axes = tuple(range(len(shape)))
+    stored_shape, order = (shape[::-1], axes[::-1]) if fortran else (shape, axes)
+    layout = Layout(offset, dtype.str, stored_shape, order)
     check_extent(file, layout, repairs)
     return Opened(
-        source=RawSource(file, layout),
+        source=FlatFileSource(file, layout),
         dims=dims,
-        attrs={"repairs": tuple(repairs.made)} if repairs.made else {},
+        attrs=repairs.attrs,
         name=PurePath(file.path).stem,
-        doubt=doubt,
+        dims_error=dims_error,
     )
 
 
 def header_text(head: bytes, where: str) -> tuple[str, int]:
-    """Header of an NPY file and the offset of its data."""
+    """Return the header of an NPY file and the offset of its data."""
     if head[:6] != MAGIC or len(head) < 12:
-        raise FormatError(f"{where}: an NPY file starts with {MAGIC!r}, found {head[:6]!r}")
+        raise FormatError(f"{where}: an NPY file must start with {MAGIC!r}, found {head[:6]!r}")
     wide = head[6] in (2, 3)
     if tuple(head[6:8]) not in ((1, 0), (2, 0), (3, 0)):
         raise FormatError(f"{where}: NPY version must be 1.0 to 3.0, found {head[6]}.{head[7]}")
@@ -82,31 +81,36 @@ def header_text(head: bytes, where: str) -> tuple[str, int]:
 
 
 def header_fields(text: str, where: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    """Dtype, shape and whether the first axis is the fastest."""
-    fields = literal(text, where)
+    """Return dtype, shape and whether the array is in Fortran order."""
+    fields = parse_literal(text, where)
     if not isinstance(fields, dict) or set(fields) != KEYS:
-        raise FormatError(f"{where}: an NPY header needs {sorted(KEYS)}, found {text[:80]!r}")
+        raise FormatError(f"{where}: an NPY header must have {sorted(KEYS)}, found {text[:80]!r}")
     shape, fortran = fields["shape"], fields["fortran_order"]
     if not isinstance(fortran, bool) or not isinstance(shape, tuple):
-        raise FormatError(f"{where}: found fortran_order {fortran!r} and shape {shape!r}")
+        raise FormatError(
+            f"{where}: fortran_order must be a boolean and shape a tuple, found {fortran!r} and "
+            f"{shape!r}"
+        )
     if not all(type(n) is int for n in shape):
         raise FormatError(f"{where}: shape must be integers, found {shape!r}")
-    elements(shape, where)
-    return plain_dtype(fields["descr"], where), shape, fortran
+    count_elements(shape, where)
+    return parse_dtype(fields["descr"], where), shape, fortran
 
 
-def literal(text: str, where: str) -> object:
-    """Value of a Python literal; escapes are refused, they only occur in names of fields."""
+def parse_literal(text: str, where: str) -> object:
+    """Return the value of a Python literal; escapes occur only in names of fields."""
     if "\\" in text or not text.isascii():
-        raise FormatError(f"{where}: the NPY header holds characters no plain array needs")
+        raise FormatError(f"{where}: an NPY header must be ASCII without escapes")
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise FormatError(f"{where}: the NPY header is no Python literal: {text[:80]!r}") from error
+        raise FormatError(
+            f"{where}: the NPY header must be a Python literal, found {text[:80]!r}"
+        ) from error
 
 
-def plain_dtype(descr: object, where: str) -> np.dtype[Any]:
-    """Dtype of a header, real numbers only."""
+def parse_dtype(descr: object, where: str) -> np.dtype[Any]:
+    """Return the dtype of a header; raise if it is not that of real numbers."""
     if not isinstance(descr, str):
         raise FormatError(f"{where}: records are not supported, found dtype {str(descr)[:80]}")
     try:

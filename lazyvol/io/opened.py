@@ -1,10 +1,10 @@
-"""What a reader hands over: a source of regions and the labels that go with it."""
+"""The result of a format reader: a source that reads regions, and the labels of its array."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lazyvol.errors import LabelError
-from lazyvol.io.zarr.absent import Absent
+from lazyvol.io.zarr.absent import AbsentFiles
 from lazyvol.io.zarr.labels import Coord, Coords, Labels
 from lazyvol.plan.recipes.base import Source
 from lazyvol.stack import SPATIAL
@@ -12,15 +12,30 @@ from lazyvol.stack import SPATIAL
 
 @dataclass(frozen=True)
 class Opened:
-    """A probed file: nothing of its data is read yet.
+    """A probed array; none of its values is read yet.
 
-    ``dims`` names every axis of ``source``. ``voxel_size`` and ``origin`` hold the spacing and
-    the position of the first voxel centre of each spatial dim in ``unit``; a dim that is absent
-    from ``voxel_size`` has an unknown spacing. ``coords`` maps a name to ``(dims, values)`` or
-    ``(dims, values, attrs)``, small and eager, typically facts per particle along ``k``; only large
-    ones of our own stores are a source. ``bare`` are the spatial dims without positions. ``absent``
-    says how many chunks are not stored. ``doubt`` says why ``dims`` must not be a guess: it is
-    raised unless the caller names the axes.
+    Attributes
+    ----------
+    source
+        Reads regions of the array.
+    dims
+        Name of every axis.
+    voxel_size, origin
+        Spacing and position of the first voxel centre by spatial dim, in ``unit``. A dim that is
+        absent from ``voxel_size`` has an unknown spacing.
+    unit
+        Unit of the positions.
+    coords
+        ``(dims, values)`` or ``(dims, values, attrs)`` by name. Values are arrays in memory,
+        typically one per particle along ``k``; large coordinates of lazyvol stores are sources.
+    attrs, name
+        Attributes and name of the array.
+    without_coords
+        Spatial dims without positions.
+    absent
+        Number of chunks that are not stored, for zarr arrays.
+    dims_error
+        Error to raise unless the caller names the axes, where the file leaves them ambiguous.
     """
 
     source: Source
@@ -31,12 +46,12 @@ class Opened:
     coords: Coords = field(default_factory=dict)
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
-    bare: tuple[str, ...] = ()
-    absent: Absent | None = None
-    doubt: LabelError | None = None
+    without_coords: tuple[str, ...] = ()
+    absent: AbsentFiles | None = None
+    dims_error: LabelError | None = None
 
-    def renamed(self, dims: Sequence[str], where: str) -> "Opened":
-        """The same array with other names for its axes; sizes and positions stay with them.
+    def with_dims(self, dims: Sequence[str], where: str) -> "Opened":
+        """Return the array with other names for its axes; spacing and positions stay with them.
 
         Raises
         ------
@@ -45,7 +60,7 @@ class Opened:
         """
         dims = tuple(dims) if not isinstance(dims, str) else (dims,)
         if len(dims) != len(self.dims) or len(set(dims)) != len(dims):
-            known = "" if self.doubt else f" ({', '.join(self.dims)})"
+            known = "" if self.dims_error else f" ({', '.join(self.dims)})"
             raise LabelError(
                 f"{where}: dims must name each of its {len(self.dims)} axes{known} once, got {dims}"
             )
@@ -55,35 +70,36 @@ class Opened:
             dims=dims,
             voxel_size={new[d]: v for d, v in self.voxel_size.items() if new[d] in SPATIAL},
             origin={new[d]: v for d, v in self.origin.items() if new[d] in SPATIAL},
-            coords=renamed_coords(self.coords, new, where),
-            bare=tuple(new[d] for d in self.bare if d in new),
-            doubt=None,
+            coords=rename_coords(self.coords, new, where),
+            without_coords=tuple(new[d] for d in self.without_coords if d in new),
+            dims_error=None,
         )
 
 
-def renamed_coords(coords: Coords, new: Mapping[str, str], where: str) -> Coords:
-    """Coordinates along axes with new names; positions only where both names are of positions."""
+def rename_coords(coords: Coords, new: Mapping[str, str], where: str) -> Coords:
+    """Rename the dims of coordinates; keep positions only from one spatial dim to another."""
     kept = {d for d, name in new.items() if (d in SPATIAL) == (name in SPATIAL)}
-    found: dict[str, Coord] = {}
-    for name, (along, *rest) in coords.items():
-        if name in new and name not in kept:
+    renamed: dict[str, Coord] = {}
+    for old_name, (dims, *rest) in coords.items():
+        if old_name in new and old_name not in kept:
             continue
-        dims = (along,) if isinstance(along, str) else along
-        own, over = new.get(name, name), tuple(new[d] for d in dims)
-        if own in found or (name not in new and own in new.values() and over != (own,)):
+        new_dims = tuple(new[d] for d in ((dims,) if isinstance(dims, str) else dims))
+        name = new.get(old_name, old_name)
+        is_axis_of_others = old_name not in new and name in new.values() and new_dims != (name,)
+        if name in renamed or is_axis_of_others:
             raise LabelError(
-                f"{where}: dims must not name an axis like a coordinate of other axes, got {own!r} "
-                f"of {tuple(new.values())}; choose another name"
+                f"{where}: dims must not name an axis like a coordinate of other axes, got "
+                f"{name!r} of {tuple(new.values())}; choose another name"
             )
-        found[own] = (over[0] if isinstance(along, str) else over, *rest)
-    return found
+        renamed[name] = (new_dims[0] if isinstance(dims, str) else new_dims, *rest)
+    return renamed
 
 
 @dataclass(frozen=True)
 class DataSet:
     """A probed data set: its variables, and the labels that belong to none of them.
 
-    ``shape`` are the lengths of the dims of these labels.
+    ``shape`` holds the lengths of the dims of these labels.
     """
 
     variables: Mapping[str, Opened]

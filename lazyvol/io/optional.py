@@ -1,4 +1,4 @@
-"""Format libraries, imported when a file needs them."""
+"""Import the libraries of file formats when a file needs them."""
 
 from importlib import import_module
 from typing import Any
@@ -7,13 +7,13 @@ from lazyvol.errors import FormatError
 
 
 def library(name: str, where: str, remedy: str) -> Any:
-    """Module ``name``, or a `FormatError` that says how to install it."""
+    """Import a module; raise FormatError with ``remedy`` if it is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
         raise FormatError(f"{where}: reading it needs {name}; {remedy}") from error
 
 
-def formats(name: str, where: str) -> Any:
-    """Module of the extra ``formats``."""
+def formats_library(name: str, where: str) -> Any:
+    """Import a module of the extra ``formats``."""
     return library(name, where, 'pip install "lazyvol[formats]"')

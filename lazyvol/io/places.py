@@ -1,8 +1,8 @@
-"""Places other than a local folder that hold the files of a zarr store: buckets, archives, memory.
+"""Read the files of a zarr store in buckets, archives and memory, through zarr-python.
 
-Any store that zarr-python opens is a place. Objects are read in byte ranges, all ranges of one
-object at once, through zarr's event loop; a local folder (`lazyvol.io.safe_folder`) is read in the
-calling thread instead, at half the CPU time per 32^3 chunk.
+All byte ranges of one object are requested together, in the event loop of zarr. A local folder
+(`lazyvol.io.safe_folder`) is read in the calling thread instead, at half the CPU time per 32^3
+chunk.
 """
 
 import asyncio
@@ -25,27 +25,27 @@ from lazyvol.errors import (
     StoreError,
 )
 from lazyvol.io.buffers import Bytes
-from lazyvol.io.safe_folder import MAX_JSON, Json, Place, Stored, parsed
+from lazyvol.io.safe_folder import MAX_JSON, JsonFile, OpenObject, Place, parse_json
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
 
-#: schemes that obstore serves; others go to fsspec
+#: schemes that obstore reads; fsspec reads others
 OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "http", "https"})
 ARCHIVES = (".zip", ".ozx")
-#: parts of the names of options that are secrets: sources travel in graphs and logs
+#: words in the names of secret options, which must not enter graphs and logs
 SECRET = ("secret", "token", "password", "access_key", "account_key", "sas", "credential")
-#: names of chunks that are counted: a request lists 1,000
+#: number of names that are listed at most, to count absent chunks: 1,000 per request
 MAX_NAMES = 10_000
-#: ranges of one object that are closer to each other are read as one
-GAP = 1 << 20
-#: most bytes of one request: longer ranges are read in parts, side by side
-REQUEST = 16 << 20
-NOTHING = np.empty(0, np.uint8)
+#: ranges of one object with a smaller gap are read as one
+MAX_GAP = 1 << 20
+#: largest request in bytes: longer ranges are read in parts, concurrently
+REQUEST_BYTES = 16 << 20
+NO_BYTES = np.empty(0, np.uint8)
 
 
 def is_place(source: object) -> bool:
-    """Return True if ``source`` is no path of a local folder or file but a place of this module."""
+    """Return True for URLs, archives and objects of zarr or icechunk."""
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         return "://" in text or text.lower().endswith(ARCHIVES)
@@ -53,8 +53,8 @@ def is_place(source: object) -> bool:
     return bool(modules & {"zarr", "icechunk"})
 
 
-def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "Elsewhere":
-    """Return the place of a URL, an archive, or a store, array or group of zarr.
+def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlace":
+    """Return the place of a URL, an archive, or a zarr store, array or group object.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "Elsewher
     StoreError
         The package for the scheme is not installed, or the store refuses the URL.
     SourceNotFoundError
-        There is no such archive.
+        The archive does not exist.
     """
     options = dict(options or {})
     secrets = [name for name in options if any(word in name.lower() for word in SECRET)]
@@ -78,126 +78,126 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "Elsewher
             if not os.path.isfile(text):
                 raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
             text = os.path.realpath(text)
-        place = Elsewhere(text, tuple(sorted(options.items())))
+        place = ZarrPlace(text, tuple(sorted(options.items())))
         place.connect()
         return place
     if type(source).__name__ == "ZipStore":
         return place_of(source.path)
     if hasattr(source, "store") and hasattr(source, "path"):  # an array or a group
-        held = source.store
-        held = getattr(held, "store", held) if type(held).__name__ == "StorePath" else held
-        return Elsewhere(f"{held}", given=held, prefix=f"{source.path}/" if source.path else "")
-    return Elsewhere(f"{source}", given=source)
+        store = source.store
+        store = getattr(store, "store", store) if type(store).__name__ == "StorePath" else store
+        return ZarrPlace(f"{store}", store=store, prefix=f"{source.path}/" if source.path else "")
+    return ZarrPlace(f"{source}", store=source)
 
 
 @dataclass
-class Elsewhere:
-    """A store of zarr, by its URL and options, or given as an object.
+class ZarrPlace:
+    """A zarr store, given by its URL and options or as the object ``store``.
 
     ``root`` is the URL or path, ``prefix`` the folder in the store that keys are relative to.
-    Processes connect for themselves, with credentials of their own environment.
+    Every process opens the store itself, with the credentials in its environment.
     """
 
     root: str
     options: tuple[tuple[str, Any], ...] = ()
-    given: Any = None
+    store: Any = None
     prefix: str = ""
 
     def connect(self) -> Any:
-        """Return zarr's store, one per process."""
-        if self.given is not None:
-            return self.given
+        """Return the store object of zarr, one per process."""
+        if self.store is not None:
+            return self.store
         try:
-            return _connected(self.root, self.options, os.getpid())
+            return _open_store(self.root, self.options, os.getpid())
         except LazyvolError:
             raise
         except Exception as error:  # libraries of stores share no base class
             raise StoreError(
-                f"{self.root}: the store refused to open it: {_first_line(error)}; check the URL, "
+                f"{self.root}: the store refused to open it: {first_line(error)}; check the URL, "
                 "the options and the credentials"
             ) from error
 
     def path(self, key: str) -> str:
-        """Return the name of ``key`` in messages."""
+        """Return the path of ``key`` for messages."""
         return f"{self.root}/{self.prefix}{key}".rstrip("/") if key or self.prefix else self.root
 
     def above(self) -> "Place | None":
-        """Return the folder that holds this one; None where there is none to read."""
+        """Return the parent folder; None if it cannot be read."""
         if self.prefix:
             head = self.prefix.rstrip("/").rpartition("/")[0]
-            return Elsewhere(self.root, self.options, self.given, f"{head}/" if head else "")
+            return ZarrPlace(self.root, self.options, self.store, f"{head}/" if head else "")
         scheme, mark, rest = self.root.partition("://")
-        if self.given is not None or not mark or rest.count("/") < 2:
+        if self.store is not None or not mark or rest.count("/") < 2:
             return None
-        return Elsewhere(f"{scheme}://{rest.rpartition('/')[0]}", self.options)
+        return ZarrPlace(f"{scheme}://{rest.rpartition('/')[0]}", self.options)
 
     @property
     def name(self) -> str:
-        """Last part of its path."""
+        """Return the last part of the path."""
         return (self.prefix or self.root).rstrip("/").rpartition("/")[2]
 
     @property
     def max_names(self) -> int:
-        """Largest number of names of chunks that are counted when a store is opened."""
+        """Return the number of names that are listed at most."""
         return MAX_NAMES
 
     @property
     def reads_in_place(self) -> bool:
-        """Chunks of an object are fetched together, and held."""
+        """Return False: the chunks of an object are fetched together and held."""
         return False
 
     @property
     def lists(self) -> bool:
-        """Return True if the store can tell the names that it holds; web servers cannot."""
+        """Return True if the store can list names; web servers cannot."""
         return bool(self.connect().supports_listing) and not self.root.startswith("http")
 
     def fresh(self) -> "Place":
         """Return the place itself."""
         return self
 
-    def open(self, key: str, first: tuple[str, int]) -> "Stored | None":
-        """Return an object whose ``first`` bytes are read; None where there is none.
+    def open(self, key: str, first: tuple[str, int]) -> "OpenObject | None":
+        """Open an object and read its ``first`` bytes; return None if it is absent.
 
-        ``first`` is ``("all", most)`` for an object of ``most`` bytes or fewer, ``("head", n)`` or
-        ``("tail", n)`` for the end at which the index of a shard stands.
+        ``first`` is ``("all", max_length)`` for a whole object, ``("head", n)`` or ``("tail", n)``
+        for the end with the index of a shard.
         """
-        remote = Remote(self, key)
+        remote = RemoteObject(self, key)
         return remote if remote.start(*first) else None
 
     def fetch(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Bytes | None]:
-        """Return ranges (start, stop) of an object, asked for at once; None where it is absent."""
+        """Read ranges (start, stop) of an object together; None if it is absent."""
         from zarr.abc.store import RangeByteRequest
 
         store = self.connect()
         requests = [RangeByteRequest(start, stop) for start, stop in ranges]
-        return self._run(_fetched(store, self.prefix + key, requests), key)
+        return self._run(_get_ranges(store, self.prefix + key, requests), key)
 
     def whole(self, key: str) -> bytes | None:
-        """Return all bytes of a small object; None where there is none."""
+        """Read all bytes of a small object; return None if it is absent."""
         store = self.connect()
-        found = self._run(_fetched(store, self.prefix + key, [None]), key)[0]
-        return None if found is None else found.tobytes()
+        data = self._run(_get_ranges(store, self.prefix + key, [None]), key)[0]
+        return None if data is None else data.tobytes()
 
     def tail(self, key: str, length: int) -> Bytes | None:
-        """Return the last bytes of an object; None where there is none."""
+        """Read the last bytes of an object; return None if it is absent."""
         from zarr.abc.store import SuffixByteRequest
 
         store = self.connect()
         requests = [SuffixByteRequest(length)]
-        return self._run(_fetched(store, self.prefix + key, requests), key)[0]
+        return self._run(_get_ranges(store, self.prefix + key, requests), key)[0]
 
     def put(self, key: str, data: Buffer) -> None:
-        """Store an object as a whole, in place of what is there."""
+        """Write an object as a whole; replace an existing one."""
         store = self.connect()
         self._run(_put(store, self.prefix + key, data), key, "write")
 
     def create(self, key: str, data: Buffer) -> None:
-        """Store an object unless there is one."""
+        """Write an object unless it exists."""
         store = self.connect()
         self._run(_put(store, self.prefix + key, data, only_new=True), key, "write")
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are absent are left out."""
+        """Remove objects that exist."""
         store = self.connect()
         for key in keys:
             self._run(store.delete(self.prefix + key), key, "remove")
@@ -208,12 +208,11 @@ class Elsewhere:
 
     def is_occupied(self) -> bool:
         """Return True if any object is stored."""
-        return bool(
-            self.lists and self._run(_listed(self.connect(), self.prefix.rstrip("/"), 0), "")
-        )
+        folder = self.prefix.rstrip("/")
+        return bool(self.lists and self._run(_list_names(self.connect(), folder, 0), ""))
 
-    def json(self, key: str) -> Json | None:
-        """Return the content of a JSON file that holds an object; None where there is no file."""
+    def json(self, key: str) -> JsonFile | None:
+        """Return a file that holds a JSON object; None if it is absent."""
         raw = self.whole(key)
         if raw is None:
             return None
@@ -221,26 +220,23 @@ class Elsewhere:
             raise LimitExceeded(
                 f"{self.path(key)}: metadata must have at most {MAX_JSON} bytes, got {len(raw)}"
             )
-        return Json(parsed(raw, self.path(key)), raw, blake2b(raw, digest_size=16).hexdigest())
+        return JsonFile(parse_json(raw, self.path(key)), raw, _digest(raw))
 
     def names(self, key: str) -> list[str]:
-        """Return names in folder ``key``, sorted; none where the store cannot list."""
+        """Return the names in a folder, sorted; [] if the store cannot list."""
         if not self.lists:
             return []
         folder = (self.prefix + key).rstrip("/")
-        found = self._run(_listed(self.connect(), folder, self.max_names), key)
-        return sorted(name.rstrip("/") for name in found)
+        names = self._run(_list_names(self.connect(), folder, self.max_names), key)
+        return sorted(name.rstrip("/") for name in names)
 
-    def identity(self, key: str) -> str:
-        """Return a mark that an object which was rewritten does not have; "" where it is absent.
-
-        The content's own mark where the store tells one (ETag or time), else its bytes.
-        """
+    def stamp(self, key: str) -> str:
+        """Return the hash of the content of an object; "" if it is absent."""
         raw = self.whole(key)
-        return "" if raw is None else blake2b(raw, digest_size=16).hexdigest()
+        return "" if raw is None else _digest(raw)
 
-    def ages(self, keys: Sequence[str]) -> list[str]:
-        """Return sizes of objects, asked for at once; "absent" where there are none."""
+    def versions(self, keys: Sequence[str]) -> list[str]:
+        """Return the sizes of objects, requested together, or "absent"."""
         store = self.connect()
         names = [self.prefix + key for key in keys]
         return self._run(_sizes(store, names), keys[0] if keys else "")
@@ -252,128 +248,128 @@ class Elsewhere:
             raise
         except Exception as error:  # libraries of stores share no base class
             raise StoreError(
-                f"{self.path(key)}: the store refused to {verb} it: {_first_line(error)}; check "
+                f"{self.path(key)}: the store refused to {verb} it: {first_line(error)}; check "
                 "the URL, the network, and the credentials in the environment (a public bucket "
                 "takes storage_options={'skip_signature': True})"
             ) from error
 
 
 @dataclass
-class Remote:
-    """One object of a store, of which the ranges that were fetched are held."""
+class RemoteObject:
+    """An object of a store; the ranges that were fetched last are held in memory."""
 
-    place: Elsewhere
+    place: ZarrPlace
     key: str
     size: int | None = None
     _held: list[tuple[int, Bytes]] = field(default_factory=list)
-    _edge: Bytes = field(default_factory=lambda: NOTHING)
+    _edge: Bytes = field(default_factory=lambda: NO_BYTES)
 
     def start(self, kind: str, length: int) -> bool:
-        """Read the first bytes that are needed; return False if the object is absent."""
+        """Read the first bytes; return False if the object is absent."""
         if kind == "tail":
-            found = self._ends(lambda: self.place.tail(self.key, length))
+            data = self._request_or_empty(lambda: self.place.tail(self.key, length))
         else:
             stop = length + (kind == "all")
-            found = self._ends(lambda: self.place.fetch(self.key, [(0, stop)])[0])
-        if found is None:
+            data = self._request_or_empty(lambda: self.place.fetch(self.key, [(0, stop)])[0])
+        if data is None:
             return False
-        self._edge = found
+        self._edge = data
         if kind == "all":
-            self.size = found.size
-            self._held = [(0, found)]
+            self.size = data.size
+            self._held = [(0, data)]
         return True
 
-    def _ends(self, request: Callable[[], Bytes | None]) -> Bytes | None:
-        """Return the bytes of a request; none of an object that is empty, which stores refuse."""
+    def _request_or_empty(self, request: Callable[[], Bytes | None]) -> Bytes | None:
+        """Return the bytes of a request; no bytes for an empty object, which stores refuse."""
         try:
             return request()
         except StoreError:
-            if self.place.ages([self.key]) == ["0"]:
-                return NOTHING
+            if self.place.versions([self.key]) == ["0"]:
+                return NO_BYTES
             raise
 
-    def __enter__(self) -> "Stored":
+    def __enter__(self) -> "OpenObject":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._held = []
 
     def edge(self, length: int, at_start: bool) -> Bytes:
-        """Return the first or last bytes, read when the object was opened."""
+        """Return the first or last bytes, which were read when the object was opened."""
         return self._edge
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges (offset, length), all at once, and hold them instead of those before."""
+        """Read ranges (offset, length) together and hold them instead of earlier ones."""
         if self.size is not None:
             return
         try:
-            self._held = self._parts(list(_joined(ranges)))
-        except StoreError:  # stores refuse ranges beyond the end: those of a damaged index
-            (age,) = self.place.ages([self.key])
-            end = int(age) if age.isdecimal() else 0
+            self._held = self._parts(list(join_ranges(ranges)))
+        except StoreError:  # stores refuse ranges beyond the end, which a damaged index gives
+            (version,) = self.place.versions([self.key])
+            end = int(version) if version.isdecimal() else 0
             if all(offset + length <= end for offset, length in ranges):
                 raise
             clipped = [(o, min(n, end - o)) for o, n in ranges if o < end]
-            self._held = self._parts(list(_joined(clipped)))
+            self._held = self._parts(list(join_ranges(clipped)))
 
-    def take(self, offset: int, length: int, most: int) -> Bytes:
-        """Return a range that was fetched, shorter where the object ends."""
+    def take(self, offset: int, length: int, max_length: int) -> Bytes:
+        """Return a fetched range, shorter if the object ends."""
         for start, data in reversed(self._held):
             if start <= offset < start + max(1, data.size):
                 return data[offset - start : offset - start + length]
-        return NOTHING
+        return NO_BYTES
 
     def fill(self, offset: int, target: Bytes) -> int:
-        """Copy a range that was fetched into ``target``; return how many bytes there were."""
-        found = self.take(offset, target.size, target.size)
-        target[: found.size] = found
-        return found.size
+        """Copy a fetched range into ``target``; return the number of bytes."""
+        data = self.take(offset, target.size, target.size)
+        target[: data.size] = data
+        return data.size
 
     def _parts(self, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, Bytes]]:
-        """Return ranges (offset, length) by their offsets; long ones are read side by side."""
-        cuts = [
-            (n, begin, min(begin + REQUEST, offset + length))
+        """Read ranges (offset, length) with their offsets; parts of long ones concurrently."""
+        pieces = [
+            (n, begin, min(begin + REQUEST_BYTES, offset + length))
             for n, (offset, length) in enumerate(ranges)
-            for begin in range(offset, offset + length, REQUEST)
+            for begin in range(offset, offset + length, REQUEST_BYTES)
         ]
-        found = self.place.fetch(self.key, [(begin, end) for _, begin, end in cuts])
+        fetched = self.place.fetch(self.key, [(begin, end) for _, begin, end in pieces])
         parts: list[list[Bytes]] = [[] for _ in ranges]
-        for (n, _, _), data in zip(cuts, found, strict=True):
+        for (n, _, _), data in zip(pieces, fetched, strict=True):
             if data is not None:
                 parts[n].append(data)
         return [
-            (offset, data[0] if len(data) == 1 else np.concatenate([*data, NOTHING]))
+            (offset, data[0] if len(data) == 1 else np.concatenate([*data, NO_BYTES]))
             for (offset, _), data in zip(ranges, parts, strict=True)
         ]
 
 
-def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def join_ranges(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Join ranges (offset, length) whose gap costs less than a request."""
-    at, end = 0, 0
+    start, end = 0, 0
     for offset, length in sorted(ranges):
-        if end and offset <= end + GAP:
+        if end and offset <= end + MAX_GAP:
             end = max(end, offset + length)
             continue
         if end:
-            yield at, end - at
-        at, end = offset, offset + length
+            yield start, end - start
+        start, end = offset, offset + length
     if end:
-        yield at, end - at
+        yield start, end - start
 
 
 def wait_for(request: Coroutine[Any, Any, T]) -> T:
-    """Run a request in zarr's event loop; the one use of what zarr does not call public."""
+    """Run a request in the event loop of zarr; the only use of its private modules."""
     from zarr.core.sync import sync
 
     return sync(request)
 
 
-async def _fetched(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
+async def _get_ranges(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
     from zarr.core.buffer import default_buffer_prototype
 
     prototype = default_buffer_prototype()
-    found = await asyncio.gather(*(store.get(key, prototype, request) for request in requests))
-    return [None if f is None else np.frombuffer(f.as_numpy_array(), np.uint8) for f in found]
+    buffers = await asyncio.gather(*(store.get(key, prototype, request) for request in requests))
+    return [None if b is None else np.frombuffer(b.as_numpy_array(), np.uint8) for b in buffers]
 
 
 async def _put(store: Any, key: str, data: Buffer, only_new: bool = False) -> None:
@@ -394,18 +390,18 @@ async def _sizes(store: Any, names: Sequence[str]) -> list[str]:
     return list(await asyncio.gather(*map(size, names)))
 
 
-async def _listed(store: Any, folder: str, most: int) -> list[str]:
-    found = []
+async def _list_names(store: Any, folder: str, max_names: int) -> list[str]:
+    names = []
     async for name in store.list_dir(folder):
-        found.append(name)
-        if len(found) > most:
+        names.append(name)
+        if len(names) > max_names:
             break
-    return found
+    return names
 
 
 @cache
-def _connected(root: str, options: tuple[tuple[str, Any], ...], process: int) -> Any:
-    """Open zarr's store for a URL or an archive, once per process."""
+def _open_store(root: str, options: tuple[tuple[str, Any], ...], process: int) -> Any:
+    """Open the zarr store of a URL or an archive, once per process."""
     if "://" not in root:
         return _archive(root)
     scheme = root.partition("://")[0].lower()
@@ -432,12 +428,12 @@ def _bucket(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
         ) from error
     from zarr.storage import ObjectStore
 
-    chosen = dict(options)
-    client: Any = chosen.pop("client_options", None) or {}
-    if str(chosen.get("endpoint", root)).startswith("http://"):
+    settings = dict(options)
+    client: Any = settings.pop("client_options", None) or {}
+    if str(settings.get("endpoint", root)).startswith("http://"):
         client = {"allow_http": True, **client}
-    chosen.setdefault("retry_config", {"max_retries": 3, "retry_timeout": timedelta(seconds=30)})
-    return ObjectStore(from_url(root, client_options=client, **chosen))
+    settings.setdefault("retry_config", {"max_retries": 3, "retry_timeout": timedelta(seconds=30)})
+    return ObjectStore(from_url(root, client_options=client, **settings))
 
 
 def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
@@ -452,6 +448,11 @@ def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def _digest(raw: bytes) -> str:
+    return blake2b(raw, digest_size=16).hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error message, or the class of the error."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

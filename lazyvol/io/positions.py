@@ -1,4 +1,4 @@
-"""Coordinates of an opened array: regular positions, and those that a store keeps as they were."""
+"""Coordinates of an array: positions from voxel size and origin, and those a file stores."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -22,22 +22,27 @@ def coordinates(
     unit: str | None,
     lazy: Callable[[Source], Any],
 ) -> dict[Hashable, Any]:
-    """Coordinates of an array: what the file knows, replaced by what the user says.
+    """Return the coordinates of an array; the user's voxel size and unit replace the file's.
 
-    ``lazy`` makes an array of a source: of a coordinate that is too large to be read at once.
+    ``lazy`` makes an array of a source, for coordinates that are too large to read at once.
     """
     spatial = [d for d in SPATIAL if d in opened.dims]
-    given = _given(voxel_size, spatial)
-    kept = {n: coord for n, coord in opened.coords.items() if n not in given}
-    sizes = {d: s for d, s in opened.voxel_size.items() if d not in kept} | given
-    wrong = {d for d, s in given.items() if d not in spatial or not s > 0}
+    user_sizes = _by_dim(voxel_size, spatial)
+    kept = {n: coord for n, coord in opened.coords.items() if n not in user_sizes}
+    sizes = {d: s for d, s in opened.voxel_size.items() if d not in kept} | user_sizes
+    wrong = {d for d, s in user_sizes.items() if d not in spatial or not s > 0}
     bad = {d: s for d, s in sizes.items() if d in wrong or not np.isfinite(s) or s == 0}
     if bad:
-        raise LabelError(f"voxel_size gives positive numbers for dims {spatial}, got {bad}")
-    known = unit or (opened.unit if opened.voxel_size else "voxel")
-    made = [d for d in spatial if d in given or (d not in opened.bare and d not in kept)]
+        raise LabelError(
+            f"open: voxel_size must give positive numbers for dims {spatial}, got {bad}"
+        )
+    known_unit = unit or (opened.unit if opened.voxel_size else "voxel")
+    regular = [
+        d for d in spatial if d in user_sizes or (d not in opened.without_coords and d not in kept)
+    ]
     coords: dict[Hashable, Any] = {}
-    coords.update(regular({d: lengths[d] for d in made}, sizes, known, opened.origin))
+    regular_lengths = {d: lengths[d] for d in regular}
+    coords.update(regular_positions(regular_lengths, sizes, known_unit, opened.origin))
     for name, (dims, values, *rest) in kept.items():
         attrs = dict(rest[0]) if rest else {}
         if unit and name in spatial:
@@ -47,8 +52,8 @@ def coordinates(
     return coords
 
 
-def _given(voxel_size: VoxelSize, spatial: list[str]) -> dict[str, float]:
-    """What the user says, by dim."""
+def _by_dim(voxel_size: VoxelSize, spatial: list[str]) -> dict[str, float]:
+    """Return a voxel size as a mapping by dim."""
     if voxel_size is None:
         return {}
     if isinstance(voxel_size, Mapping):
@@ -56,22 +61,22 @@ def _given(voxel_size: VoxelSize, spatial: list[str]) -> dict[str, float]:
     return dict.fromkeys(spatial, voxel_size)
 
 
-def regular(
+def regular_positions(
     lengths: Mapping[str, int], sizes: Mapping[str, float], unit: str, origin: Mapping[str, float]
 ) -> dict[str, xr.Variable]:
-    """Positions by voxel size and origin; in voxels where the size is not known."""
-    found = positions(lengths, sizes, unit, origin)
-    for d in found:
+    """Return positions from voxel size and origin; in voxels along dims of unknown size."""
+    variables = positions(lengths, sizes, unit, origin)
+    for d in variables:
         if d not in sizes:
-            found[d].attrs["units"] = "voxel"
-    return found
+            variables[d].attrs["units"] = "voxel"
+    return variables
 
 
 def spacing_and_origin(array: xr.DataArray) -> tuple[dict[str, float], dict[str, float]]:
-    """Voxel size and origin of the spatial dims whose positions are regular and known.
+    """Return voxel size and origin of the spatial dims whose positions are regular and known.
 
-    Positions that decrease have a negative size. Those in voxels are not known where others are
-    in a unit.
+    Decreasing positions have a negative size. Positions in voxels count as unknown if those along
+    another dim have a unit.
     """
     sizes, origin = {}, {}
     for d in SPATIAL:
@@ -89,24 +94,24 @@ def spacing_and_origin(array: xr.DataArray) -> tuple[dict[str, float], dict[str,
 
 
 def _has_numbers(array: xr.DataArray, dim: str) -> bool:
-    """Whether a dim has finite numbers for positions."""
+    """Return True if the positions along a dim are finite numbers."""
     if dim not in array.dims or dim not in array.coords or not array.sizes[dim]:
         return False
     coord = array.coords[dim]
-    numbers = coord.dims == (dim,) and coord.dtype.kind in "iuf"
-    return bool(numbers and np.isfinite(coord.values).all())
+    is_numeric = coord.dims == (dim,) and coord.dtype.kind in "iuf"
+    return bool(is_numeric and np.isfinite(coord.values).all())
 
 
-def told_by_spacing(
+def dims_given_by_spacing(
     array: xr.DataArray, sizes: Mapping[str, float], unit: str, origin: Mapping[str, float]
 ) -> set[str]:
-    """Spatial dims whose coordinates voxel size and origin give back to the bit, attributes too."""
+    """Return the spatial dims whose coordinates follow exactly from voxel size and origin."""
     lengths = {d: n for d, n in array.sizes.items() if d in SPATIAL and d in array.coords}
-    found = regular(lengths, sizes, unit, origin)
+    computed = regular_positions(lengths, sizes, unit, origin)
     return {
         d
-        for d, made in found.items()
+        for d, variable in computed.items()
         if sizes.get(d, 1) > 0
-        and made.dtype == array.coords[d].dtype
-        and made.identical(array.coords[d].variable)  # type: ignore[no-untyped-call]
+        and variable.dtype == array.coords[d].dtype
+        and variable.identical(array.coords[d].variable)  # type: ignore[no-untyped-call]
     }

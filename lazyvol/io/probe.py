@@ -1,4 +1,4 @@
-"""What is stored under a path: one file, many files as one stack, or a zarr store."""
+"""Find out what is stored under a path: one file, many files of one stack, or a zarr store."""
 
 import glob
 import os
@@ -18,9 +18,9 @@ from lazyvol.errors import (
     SourceNotFoundError,
 )
 from lazyvol.io import em, hdf5, mrc, nifti, npy, tiff
-from lazyvol.io.compressed import codec_of, head, plain_name
-from lazyvol.io.files import natural, stacked
-from lazyvol.io.flat_file import stored_file, unreadable
+from lazyvol.io.compressed import codec_of, read_head, unpacked_name
+from lazyvol.io.files import natural_key, stack_files
+from lazyvol.io.flat_file import read_error, stored_file
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.places import is_place
 from lazyvol.io.star import images
@@ -28,22 +28,22 @@ from lazyvol.io.star import images
 PathLike = str | os.PathLike[str]
 
 HEAD_BYTES = 1024
-#: headers of 100,000 files take a minute to read
+#: the headers of 100,000 files take a minute to read
 MAX_FILES = 1_000_000
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 WILDCARDS = "*?["
 
 
 class Reader(Protocol):
-    """Reader of one format: a module's ``probe``."""
+    """Reader of one format: the ``probe`` function of its module."""
 
     def __call__(self, path: PathLike, *, permissive: bool = False) -> Opened:
-        """Opened file."""
+        """Return the array of a file without reading its values."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format, the suffixes it goes by, and its reader."""
+    """A format, its file suffixes, and its reader."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -57,7 +57,8 @@ HDF5 = Format("HDF5", hdf5.SUFFIXES, hdf5.probe)
 NIFTI = Format("NIfTI", nifti.SUFFIXES, nifti.probe)
 EM = Format("EM", em.SUFFIXES, em.probe)
 FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM)
-PACKED = (MRC, NIFTI)
+#: formats that are also read from gzip and bzip2 files
+COMPRESSIBLE = (MRC, NIFTI)
 
 
 def probe(
@@ -68,23 +69,24 @@ def probe(
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Opened:
-    """What is stored under ``source``; headers are read, data are not.
+    """Return the array that is stored under ``source``; only headers and metadata are read.
 
     Parameters
     ----------
     source
-        A file, known by its content before its suffix (``file.h5::name`` for one array of many);
-        a zarr store; a folder of files of one format; a pattern with ``*``, ``?``, ``[]`` or
-        ``**``; or a list of files. Many files become one stack, see `lazyvol.io.files.stacked`:
-        in natural order (img2 before img10) for a folder or a pattern, as given for a list.
+        A file, whose format is recognized by its content first and its suffix second
+        (``file.h5::name`` picks one array of several); a zarr store; a folder of files of one
+        format; a pattern with ``*``, ``?``, ``[]`` or ``**``; or a list of files. Several files
+        become one stack, see `lazyvol.io.files.stack_files`: those of a folder or pattern in
+        natural order (img2 before img10), those of a list as given.
     permissive
-        Read files with the faults that their reader names, each noted in ``attrs["repairs"]``.
+        Read files with the faults that their reader names; ``attrs["repairs"]`` lists them.
     dims
-        Names of all axes, in the order in which they open without. Of many files the first name
-        is that of the axis along which they are joined, the others are those of each file.
+        Names of all axes, in the order in which the array opens without them. For several files
+        the first name is that of the axis along which they are joined.
     missing
-        Whether absent chunks of a zarr store of others are read as the fill value, ``"fill"``, or
-        refused, ``"error"``.
+        ``"fill"`` reads absent chunks of zarr stores of other programs as the fill value,
+        ``"error"`` refuses them.
     storage_options
         Options of the store behind a URL, none of them secret.
 
@@ -98,9 +100,9 @@ def probe(
     SourceNotFoundError
         Nothing is stored there.
     FormatError
-        No reader knows the content, or it breaks the rules of its format.
+        No reader knows the content, it breaks the rules of its format, or it holds several arrays.
     LabelError
-        Files of a stack are not alike; ``dims`` does not name every axis once, or must be given.
+        The files of a stack differ; ``dims`` does not name every axis once, or is required.
 
     Examples
     --------
@@ -119,60 +121,95 @@ def probe(
         store = reader.probe(
             source, permissive=permissive, missing=missing, storage_options=storage_options
         )
-        return store if dims is None else store.renamed(dims, str(source))
+        return store if dims is None else store.with_dims(dims, str(source))
     if storage_options:
         raise OptionError(
             f"open: storage_options must be those of a URL, got {source!r:.200}; leave them out"
         )
     if not isinstance(source, str | os.PathLike):
-        return many([os.fspath(path) for path in source], None, permissive, dims)
+        return probe_many([os.fspath(path) for path in source], None, permissive, dims)
     path = os.fspath(source)
+    if is_zarr(path):
+        from lazyvol.io.zarr import reader
+
+        store = reader.probe(path, permissive=permissive, missing=missing)
+        return store if dims is None else store.with_dims(dims, path)
     if os.path.isdir(path):
-        return folder(path, permissive, dims, missing)
+        return probe_folder(path, permissive, dims)
     if not os.path.lexists(path) and any(sign in path for sign in WILDCARDS):
-        return many(matches(path), Path(path).parent.name or None, permissive, dims)
-    return single(path, permissive, dims)
+        return probe_many(matching_files(path), Path(path).parent.name or None, permissive, dims)
+    return probe_file(path, permissive, dims)
 
 
-def single(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Opened:
-    """One file, read by the reader that knows it."""
+def probe_any(
+    source: PathLike | Sequence[PathLike],
+    *,
+    permissive: bool = False,
+    dims: Sequence[str] | None = None,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Opened | DataSet:
+    """Return the array or the lazyvol data set under ``source``; options as for `probe`."""
+    is_v3 = isinstance(source, str | os.PathLike) and os.path.isfile(f"{source}/zarr.json")
+    if not is_place(source) and (not is_v3 or storage_options):
+        return probe(
+            source,
+            permissive=permissive,
+            dims=dims,
+            missing=missing,
+            storage_options=storage_options,
+        )
+    from lazyvol.io.zarr import reader
+
+    opened = reader.probe_any(
+        source, permissive=permissive, missing=missing, storage_options=storage_options
+    )
+    if dims is None or isinstance(opened, DataSet):
+        return opened
+    return opened.with_dims(dims, str(source))
+
+
+def is_zarr(path: str) -> bool:
+    """Return True if a folder holds the metadata of a zarr array or group."""
+    return os.path.isdir(path) and any(
+        os.path.lexists(os.path.join(path, name)) for name in ZARR_FILES
+    )
+
+
+def probe_file(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Opened:
+    """Return the array of one file, by the reader of its format."""
     name = path.partition(hdf5.SEPARATOR)[0] if not os.path.lexists(path) else path
     if not os.path.lexists(name):
-        raise missing(name)
+        raise not_found(name)
     if Path(path).suffix.lower() in images.SUFFIXES:
-        found = images.probe(path, single, permissive=permissive)
+        opened = images.probe(path, probe_file, permissive=permissive)
     else:
-        found = format_of(name).read(path, permissive=permissive)
-    return called(found, dims, path)
-
-
-def called(found: Opened, dims: Sequence[str] | None, path: str) -> Opened:
-    """An array with the names it is given; one whose names would be a guess needs some."""
+        opened = format_of(name).read(path, permissive=permissive)
     if dims is not None:
-        return found.renamed(dims, path)
-    if found.doubt is not None:
-        raise found.doubt
-    return found
+        return opened.with_dims(dims, path)
+    if opened.dims_error is not None:
+        raise opened.dims_error
+    return opened
 
 
 def format_of(path: str) -> Format:
-    """Format of a file by its content, else by its suffix."""
+    """Return the format of a file by its content, otherwise by its suffix."""
     file = stored_file(path)
     first = file.head(HEAD_BYTES)
     codec = codec_of(first)
     if codec:
-        first = head(file, codec, HEAD_BYTES)
-    found = by_content(first) or by_suffix(path)
-    if found is None or (codec and found not in PACKED):
+        first = read_head(file, codec, HEAD_BYTES)
+    file_format = format_by_content(first) or format_by_suffix(path)
+    if file_format is None or (codec and file_format not in COMPRESSIBLE):
         raise FormatError(
             f"{path}: no reader knows this content (it starts with {first[:8]!r}); supported are "
             f"{', '.join(f.name for f in FORMATS)} and zarr, MRC and NIfTI also in gzip or bzip2"
         )
-    return found
+    return file_format
 
 
-def by_content(first: bytes) -> Format | None:
-    """Format by magic bytes."""
+def format_by_content(first: bytes) -> Format | None:
+    """Return the format whose magic bytes a file begins with."""
     if first.startswith(tiff.MAGICS):
         return TIFF
     if first.startswith(npy.MAGIC):
@@ -184,97 +221,70 @@ def by_content(first: bytes) -> Format | None:
     return MRC if first[208:211] == b"MAP" else None
 
 
-def by_suffix(path: str) -> Format | None:
-    """Format by the suffix, that of the packed file for a packed one."""
-    suffix = plain_name(path)[1]
+def format_by_suffix(path: str) -> Format | None:
+    """Return the format of a suffix, without ``.gz`` or ``.bz2`` behind it."""
+    suffix = unpacked_name(path)[1]
     return next((f for f in FORMATS if suffix in f.suffixes), None)
 
 
-def folder(
-    path: str, permissive: bool, dims: Sequence[str] | None = None, missing: str = "fill"
-) -> Opened:
-    """A zarr store, or all files of the one format in a folder."""
-    if any(os.path.lexists(os.path.join(path, mark)) for mark in ZARR_MARKS):
-        from lazyvol.io.zarr import reader
-
-        store = reader.probe(path, permissive=permissive, missing=missing)
-        return store if dims is None else store.renamed(dims, path)
-    names = listed(path)
-    kinds = Counter(plain_name(name)[1] for name in names if by_suffix(name))
-    if not kinds:
+def probe_folder(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Opened:
+    """Return all files of the one known format in a folder as a stack."""
+    names = visible_files(path)
+    suffixes = Counter(unpacked_name(name)[1] for name in names if format_by_suffix(name))
+    if not suffixes:
         known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
         raise SourceNotFoundError(f"{path}: the folder holds no zarr store and no file of {known}")
-    if len(kinds) > 1:
-        found = ", ".join(f"{n} {suffix}" for suffix, n in kinds.most_common())
-        suffix = kinds.most_common(1)[0][0]
+    if len(suffixes) > 1:
+        counts = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common())
+        suffix = suffixes.most_common(1)[0][0]
         raise FormatError(
-            f"{path}: files of a stack must have one suffix, found {found}; choose with a pattern "
+            f"{path}: files of a stack must have one suffix, found {counts}; choose with a pattern "
             f"such as {os.path.join(path, '*' + suffix)}"
         )
-    chosen = [os.path.join(path, name) for name in names if by_suffix(name)]
-    return many(sorted(chosen, key=natural), Path(path).name, permissive, dims)
+    files = [os.path.join(path, name) for name in names if format_by_suffix(name)]
+    return probe_many(sorted(files, key=natural_key), Path(path).name, permissive, dims)
 
 
-def data_set(
-    source: PathLike | Sequence[PathLike],
-    permissive: bool,
-    missing: str = "fill",
-    storage_options: Mapping[str, Any] | None = None,
-) -> DataSet | None:
-    """Variables and labels of a data set of ours; None for anything else."""
-    if is_place(source):
-        from lazyvol.io.zarr import reader
-
-        return reader.probe_set(
-            source, permissive=permissive, missing=missing, storage_options=storage_options
-        )
-    path = os.fspath(source) if isinstance(source, str | os.PathLike) else ""
-    if not os.path.isfile(os.path.join(path, "zarr.json")):
-        return None
-    from lazyvol.io.zarr import reader
-
-    return reader.probe_set(path, permissive=permissive, missing=missing)
-
-
-def listed(path: str) -> list[str]:
-    """Visible files of a folder."""
+def visible_files(path: str) -> list[str]:
+    """Return the names of the files in a folder that do not begin with a dot."""
     try:
         with os.scandir(path) as entries:
             names = [e.name for e in islice(entries, MAX_FILES + 1) if e.is_file()]
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     return [name for name in names if not name.startswith(".")]
 
 
-def matches(pattern: str) -> list[str]:
-    """Files of a pattern in natural order."""
-    found = islice(glob.iglob(pattern, recursive=True), MAX_FILES + 1)
-    files = sorted((path for path in found if os.path.isfile(path)), key=natural)
+def matching_files(pattern: str) -> list[str]:
+    """Return the files that match a pattern, in natural order."""
+    paths = islice(glob.iglob(pattern, recursive=True), MAX_FILES + 1)
+    files = sorted((path for path in paths if os.path.isfile(path)), key=natural_key)
     if not files:
         raise SourceNotFoundError(f"{pattern}: no file matches; check the pattern and its folder")
     return files
 
 
-def many(
+def probe_many(
     paths: Sequence[str], name: str | None, permissive: bool, dims: Sequence[str] | None = None
 ) -> Opened:
-    """Files as one stack, the header of each one read."""
+    """Return files as one stack; the header of each is read."""
     if not paths:
         raise SourceNotFoundError("a list of files must not be empty; give at least one path")
     if len(paths) > MAX_FILES:
         raise LimitExceeded(f"a stack may have {MAX_FILES} files, found more; join them first")
     if dims is None:
-        return stacked(paths, [single(path, permissive) for path in paths], name)
+        return stack_files(paths, [probe_file(path, permissive) for path in paths], name)
     if isinstance(dims, str) or not len(dims) or dims[0] in dims[1:]:
         raise LabelError(
             f"{paths[0]}: dims must name the axis of the files and then each axis of one file "
             f"once, got {dims}"
         )
-    return stacked(paths, [single(path, permissive, dims[1:]) for path in paths], name, dims[0])
+    members = [probe_file(path, permissive, dims[1:]) for path in paths]
+    return stack_files(paths, members, name, dims[0])
 
 
-def missing(path: str) -> SourceNotFoundError:
-    """The error for a path without a file, with names that look like it."""
+def not_found(path: str) -> SourceNotFoundError:
+    """Return the error for a path without a file, with similar names."""
     parent = os.path.dirname(path) or "."
     if not os.path.isdir(parent):
         return SourceNotFoundError(f"{path}: the folder {parent} does not exist; check the path")

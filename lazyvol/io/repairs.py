@@ -1,4 +1,4 @@
-"""Faults of a file that can be guessed away, if that is asked for."""
+"""Faults of a file that a reader repairs by an assumption if the user permits it."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,21 @@ from lazyvol.errors import FormatError
 
 @dataclass
 class Repairs:
-    """Faults found so far: an error each, unless permissive."""
+    """Repairs of one file; if ``permissive`` is false, the first fault raises."""
 
     where: str
     permissive: bool
-    made: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
-    def need(self, problem: str, guess: str) -> None:
-        """Note that ``problem`` is read as ``guess``, or refuse it."""
+    def assume(self, problem: str, assumption: str) -> None:
+        """Record that a reader makes an assumption, or raise FormatError."""
         if not self.permissive:
-            raise FormatError(f"{self.where}: {problem}; permissive=True reads it anyway, {guess}")
-        self.made.append(f"{problem}; {guess}")
+            raise FormatError(
+                f"{self.where}: {problem}; permissive=True reads it anyway, {assumption}"
+            )
+        self.messages.append(f"{problem}; {assumption}")
+
+    @property
+    def attrs(self) -> dict[str, object]:
+        """Return the attribute that lists the repairs; none if there are none."""
+        return {"repairs": tuple(self.messages)} if self.messages else {}

@@ -1,4 +1,4 @@
-"""Results as rows of a table: what is along one dim, a column each; short labelled dims spread."""
+"""Turn results into table columns along one dim; a second dim with text labels is spread."""
 
 from collections.abc import Collection, Iterator
 
@@ -7,93 +7,100 @@ import xarray as xr
 from lazyvol.errors import LabelError
 from lazyvol.stack import STACK
 
-#: dim of a table of results that have none
+#: dim of the rows of results without dims
 ROW = "row"
 
 
-def columns(table: xr.DataArray | xr.Dataset, where: str) -> tuple[str, dict[str, xr.DataArray]]:
-    """The dim of the rows, and every column along it, coordinates before variables.
+def table_columns(
+    table: xr.DataArray | xr.Dataset, where: str
+) -> tuple[str, dict[str, xr.DataArray]]:
+    """Return the dim of the rows and the columns along it, coordinates before variables.
 
-    What has one dim more, with labels of text, becomes a column for each label: ``shift`` over
-    (k, axis) ``shift_z``, ``shift_y``, ``shift_x``.
+    An array with one dim more, which has text labels, becomes one column per label: ``shift``
+    over (k, axis) becomes ``shift_z``, ``shift_y``, ``shift_x``.
 
     Raises
     ------
     LabelError
-        A variable has other dims, or two columns would have one name.
+        A variable has other dims, or two columns have the same name.
 
     Examples
     --------
     >>> moved = xr.DataArray([[1.0, 2.0]], {"axis": ["y", "x"]}, ("k", "axis"), name="shift")
-    >>> list(columns(moved, "a.csv")[1])
+    >>> list(table_columns(moved, "a.csv")[1])
     ['shift_y', 'shift_x']
     """
-    found = table if isinstance(table, xr.Dataset) else _data_set(table)
-    rows = found if found.sizes else found.expand_dims(ROW)
+    data_set = _as_dataset(table)
+    rows = data_set if data_set.sizes else data_set.expand_dims(ROW)
     dim = _row_dim(rows, where)
-    made: dict[str, xr.DataArray] = {}
+    columns: dict[str, xr.DataArray] = {}
     for name in (*(c for c in rows.coords if c != dim), *rows.data_vars):
-        for label, part in _spread(rows, str(name), dim, where):
-            if label in made or label == dim:
+        for label, column in _spread(rows, str(name), dim, where):
+            if label in columns or label == dim:
                 raise LabelError(f"{where}: columns must differ, got {label!r} twice; rename one")
-            made[label] = part
-    return dim, made
+            columns[label] = column
+    return dim, columns
 
 
-def _data_set(array: xr.DataArray) -> xr.Dataset:
+def _as_dataset(array: xr.DataArray | xr.Dataset) -> xr.Dataset:
+    if isinstance(array, xr.Dataset):
+        return array
     name = "value" if array.name is None or array.name in array.coords else array.name
     return array.to_dataset(name=name)
 
 
 def _row_dim(rows: xr.Dataset, where: str) -> str:
-    """The stack axis, or the dim that all variables have in common, the only one."""
+    """Return ``k``, or the only dim that all variables share."""
     arrays = list(rows.data_vars.values())
     if STACK in rows.dims:
         return STACK
     shared = [d for d in rows.dims if all(d in a.dims for a in arrays)]
-    free = [d for d in shared if not _labelled(rows, str(d))] if len(shared) > 1 else shared
-    if len(free) != 1:
+    dims = [d for d in shared if not _has_text_labels(rows, str(d))] if len(shared) > 1 else shared
+    if len(dims) != 1:
         raise LabelError(
-            f"{where}: a table must list what is along one dim, got {dict(rows.sizes)}; save a "
-            ".zarr"
+            f"{where}: a table must have values along one dim, got {dict(rows.sizes)}; save a .zarr"
         )
-    return str(free[0])
+    return str(dims[0])
 
 
-def _labelled(rows: xr.Dataset, dim: str) -> bool:
+def _has_text_labels(rows: xr.Dataset, dim: str) -> bool:
     return dim in rows.coords and rows[dim].dtype.kind in "UOT"
 
 
 def _spread(
     rows: xr.Dataset, name: str, dim: str, where: str
 ) -> Iterator[tuple[str, xr.DataArray]]:
-    """The columns of one variable or coordinate; coordinates without the dim have none."""
+    """Yield the columns of a variable or coordinate; a coordinate without the dim has none."""
     array = rows[name]
     others = [str(d) for d in array.dims if d != dim]
     if dim in array.dims and not others:
         yield name, array
-    elif dim in array.dims and len(others) == 1 and _labelled(rows, others[0]):
+    elif dim in array.dims and len(others) == 1 and _has_text_labels(rows, others[0]):
         for n, label in enumerate(rows[others[0]].values):
             yield f"{name}_{label}", array.isel({others[0]: n})
     elif name in rows.data_vars:
         raise LabelError(
-            f"{where}: a table must list what is along one dim, {dim!r}, or has one more with "
-            f"labels of text, got {name!r} with dims {array.dims}; leave it out, or save a .zarr"
+            f"{where}: a table must have values along one dim, {dim!r}, and at most one more with "
+            f"text labels, got {name!r} with dims {array.dims}; leave it out, or save a .zarr"
         )
 
 
-def lost(
-    table: xr.DataArray | xr.Dataset, made: dict[str, xr.DataArray], kept: Collection[str]
+def lost_labels(
+    table: xr.DataArray | xr.Dataset, columns: dict[str, xr.DataArray], kept: Collection[str]
 ) -> list[str]:
-    """What of a table is in no column: other coordinates, attributes, and units.
+    """List the coordinates, attributes and units of a table that its columns do not hold.
 
-    Attributes called ``kept`` have a place, and units of columns called so.
+    The file holds the attributes named in ``kept`` and the units of the columns named there.
     """
-    found = table if isinstance(table, xr.Dataset) else _data_set(table)
-    spread = {str(d) for name in found.variables for d in found[name].dims}
-    rest = [str(n) for n in found.coords if str(n) not in {*made, *spread}]
-    gone = [n for n in rest if not any(label.startswith(f"{n}_") for label in made)]
-    attrs = {str(a) for part in (found, *made.values()) for a in part.attrs}
-    units = [n for n, part in made.items() if "units" in part.attrs and n not in kept]
-    parts = {"coordinates": gone, "attributes": sorted(attrs - {"units", *kept}), "units of": units}
-    return [f"{what} {', '.join(names)}" for what, names in parts.items() if names]
+    data_set = _as_dataset(table)
+    dims = {str(d) for name in data_set.variables for d in data_set[name].dims}
+    others = [str(n) for n in data_set.coords if str(n) not in {*columns, *dims}]
+    coords = [n for n in others if not any(label.startswith(f"{n}_") for label in columns)]
+    attrs = {str(a) for labelled in (data_set, *columns.values()) for a in labelled.attrs}
+    units = [n for n, column in columns.items() if "units" in column.attrs and n not in kept]
+    losses = {
+        "coordinates": coords,
+        "attributes": sorted(attrs - {"units", *kept}),
+        "units of": units,
+    }
+    return [f"{label} {', '.join(names)}" for label, names in losses.items() if names]

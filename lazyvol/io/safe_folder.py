@@ -1,4 +1,4 @@
-"""Reading inside one folder: no link, pipe or path leads out of it."""
+"""Read files inside one folder; refuse links and paths that lead out of it."""
 
 import errno
 import json
@@ -21,210 +21,212 @@ from lazyvol.errors import (
 )
 from lazyvol.io.buffers import Bytes, scratch
 
-#: metadata beyond this are refused: parsing JSON takes some ten times its bytes
+#: larger metadata files are refused: parsing JSON takes about ten times their bytes
 MAX_JSON = 64 << 20
-#: names of chunks that are counted: 100,000 in 11,000 folders take 0.4 s
-MAX_NAMES = 1_000_000
-#: a link in the last place is refused by the system, and a pipe does not block
+#: do not follow a link at the end of the path, and do not block on a pipe
 FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_BINARY", 0)
 )
+#: names that are listed to count absent chunks: 100,000 in 11,000 folders take 0.4 s
+MAX_NAMES = 1_000_000
 ABSENT = (errno.ENOENT, errno.ENOTDIR)
-LINKED = (errno.ELOOP, errno.EMLINK)
+LINK = (errno.ELOOP, errno.EMLINK)
 
 
 @dataclass(frozen=True)
-class Json:
-    """A metadata file: what it says, its bytes, and a mark that changes when it is rewritten."""
+class JsonFile:
+    """Content and bytes of a metadata file, and a stamp that changes when it is rewritten."""
 
     content: dict[str, Any]
     raw: bytes
-    mark: str
+    stamp: str
 
 
-def identity(info: os.stat_result) -> str:
-    """Mark of a file that a rewritten or replaced one does not have."""
+def file_stamp(info: os.stat_result) -> str:
+    """Return inode, modification time and size, which differ for a rewritten file."""
     return f"{info.st_ino} {info.st_mtime_ns} {info.st_size}"
 
 
-class Stored(Protocol):
-    """One stored object that is open for reading. ``size`` is None where asking costs a request."""
+class OpenObject(Protocol):
+    """A stored object that is open for reading; ``size`` is None if asking costs a request."""
 
     size: int | None
 
-    def __enter__(self) -> "Stored": ...
+    def __enter__(self) -> "OpenObject": ...
     def __exit__(self, *error: object) -> None: ...
     def edge(self, length: int, at_start: bool) -> Bytes:
-        """Return the first or the last bytes, fewer where the object is shorter."""
+        """Return the first or the last bytes, fewer if the object is shorter."""
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges (offset, length) that `take` and `fill` are asked for next."""
+        """Read the ranges (offset, length) that `take` and `fill` return next."""
 
-    def take(self, offset: int, length: int, most: int) -> Bytes:
-        """Return bytes, fewer where the object ends; they are valid until the next call."""
+    def take(self, offset: int, length: int, max_length: int) -> Bytes:
+        """Return bytes, fewer if the object ends; they are valid until the next call."""
 
     def fill(self, offset: int, target: Bytes) -> int:
-        """Read bytes into ``target``; return how many there were."""
+        """Read bytes into ``target``; return how many were read."""
 
 
 class Place(Protocol):
-    """What holds the files of a zarr store; keys are relative to it, with ``/``."""
+    """Storage of the files of a zarr store; keys are relative to it and separated by ``/``."""
 
     root: str
 
     @property
     def max_names(self) -> int:
-        """Largest number of names of chunks that are counted when a store is opened."""
+        """Return the number of names that are listed at most, to count absent chunks."""
 
     @property
     def reads_in_place(self) -> bool:
-        """Return True if files are read where they are asked for, and none is held in memory."""
+        """Return True if files are read when they are requested and none is held in memory."""
 
     @property
     def lists(self) -> bool:
-        """Return True if the place can tell the names that it holds."""
+        """Return True if names can be listed."""
 
     @property
     def name(self) -> str:
-        """Last part of its path."""
+        """Return the last part of the path."""
 
     def fresh(self) -> "Place":
-        """Return the place for one read, which remembers nothing of others."""
+        """Return the place without the state of earlier reads."""
 
     def path(self, key: str) -> str:
-        """Return the name of ``key`` in messages."""
+        """Return the path of ``key`` for messages."""
 
     def above(self) -> "Place | None":
-        """Return the folder that holds this one; None where there is none to read."""
+        """Return the parent folder; None if it cannot be read."""
 
-    def open(self, key: str, first: tuple[str, int]) -> Stored | None:
-        """Open an object of which the ``first`` bytes are read next: ("all", most), ("head", n) or
-        ("tail", n); None where it is absent."""
+    def open(self, key: str, first: tuple[str, int]) -> OpenObject | None:
+        """Open an object; return None if it is absent.
+
+        ``first`` is the part that is read next: ("all", max_length), ("head", n) or ("tail", n).
+        """
 
     def names(self, key: str) -> list[str]:
-        """Return the names in a folder ("" or with a trailing slash)."""
+        """Return the names in a folder, "" or with a trailing slash."""
 
-    def json(self, key: str) -> Json | None:
-        """Return the content of a JSON file that holds an object; None where it is absent."""
+    def json(self, key: str) -> JsonFile | None:
+        """Return a file that holds a JSON object; None if it is absent."""
 
-    def identity(self, key: str) -> str:
-        """Return a mark that a rewritten object does not have; "" where it is absent."""
+    def stamp(self, key: str) -> str:
+        """Return a stamp that changes when the object is rewritten; "" if it is absent."""
 
-    def ages(self, keys: Sequence[str]) -> list[str]:
-        """Return marks of the versions of objects, "absent" where there are none."""
+    def versions(self, keys: Sequence[str]) -> list[str]:
+        """Return stamps of objects, or "absent"."""
 
 
 @dataclass
-class OnDisk:
-    """An open file."""
+class LocalFile:
+    """An open local file."""
 
     handle: FileIO
     size: int | None
 
-    def __enter__(self) -> Stored:
+    def __enter__(self) -> OpenObject:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.handle.close()
 
     def edge(self, length: int, at_start: bool) -> Bytes:
-        """Return the first or the last bytes, fewer where the file is shorter."""
+        """Return the first or the last bytes, fewer if the file is shorter."""
         target = np.empty(length, np.uint8)
         offset = 0 if at_start else max(0, (self.size or 0) - length)
-        return target[: fill(self.handle, offset, target)]
+        return target[: read_available(self.handle, offset, target)]
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Files are read when they are asked."""
+        """Do nothing: files are read by `take` and `fill`."""
 
-    def take(self, offset: int, length: int, most: int) -> Bytes:
-        """Return bytes in memory of this thread, which holds ``most``."""
-        target = scratch("stored", max(most, length))[:length]
-        return target[: fill(self.handle, offset, target)]
+    def take(self, offset: int, length: int, max_length: int) -> Bytes:
+        """Return bytes in a buffer of this thread that holds ``max_length``."""
+        target = scratch("stored", max(max_length, length))[:length]
+        return target[: read_available(self.handle, offset, target)]
 
     def fill(self, offset: int, target: Bytes) -> int:
-        """Read bytes into ``target``; return how many there were."""
-        return fill(self.handle, offset, target)
+        """Read bytes into ``target``; return how many were read."""
+        return read_available(self.handle, offset, target)
 
 
 @dataclass
-class Confined:
-    """A folder, given by its real path, for one read or one probe.
+class SafeFolder:
+    """A folder, given by its real path; nothing outside it is read.
 
-    Folders below it are looked at once each, one system call of 1 us.
+    Each folder below it is checked once, by one system call of 1 us.
     """
 
     root: str
-    _inside: set[str] = field(default_factory=set)
+    _checked: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
-        """Last part of the path."""
+        """Return the last part of the path."""
         return os.path.basename(self.root)
 
     @property
     def max_names(self) -> int:
-        """Largest number of names of chunks that are counted when a store is opened."""
+        """Return the number of names that are listed at most."""
         return MAX_NAMES
 
     @property
     def reads_in_place(self) -> bool:
-        """Files are read in the calling thread."""
+        """Return True: files are read in the calling thread."""
         return True
 
     @property
     def lists(self) -> bool:
-        """Folders can be listed."""
+        """Return True: folders can be listed."""
         return True
 
     def fresh(self) -> "Place":
-        """Return the same folder, of which nothing was looked at."""
-        return Confined(self.root)
+        """Return the same folder, of which nothing is checked."""
+        return SafeFolder(self.root)
 
     def above(self) -> "Place | None":
-        """Return the folder that holds this one; None at the root of the file system."""
+        """Return the parent folder; None at the root of the file system."""
         parent = os.path.dirname(self.root)
-        return None if parent == self.root else Confined(parent)
+        return None if parent == self.root else SafeFolder(parent)
 
-    def open(self, key: str, first: tuple[str, int]) -> Stored | None:
-        """Open a file; None where there is none."""
+    def open(self, key: str, first: tuple[str, int]) -> OpenObject | None:
+        """Open a file; return None if it does not exist."""
         handle = self.handle(key)
-        return None if handle is None else OnDisk(handle, os.fstat(handle.fileno()).st_size)
+        return None if handle is None else LocalFile(handle, os.fstat(handle.fileno()).st_size)
 
-    def identity(self, key: str) -> str:
-        """Return a mark that a rewritten file does not have; "" where it is absent."""
+    def stamp(self, key: str) -> str:
+        """Return a stamp that changes when the file is rewritten; "" if it is absent."""
         path = self.path(key)
         try:
-            return identity(os.stat(path))
+            return file_stamp(os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError as error:
-            raise _refused(path, error) from error
+            raise _read_error(path, error) from error
 
-    def ages(self, keys: Sequence[str]) -> list[str]:
-        """Return sizes and times of files, "absent" where there are none."""
-        return [_age(self.path(key)) for key in keys]
+    def versions(self, keys: Sequence[str]) -> list[str]:
+        """Return size and modification time of files, or "absent"."""
+        return [_size_and_time(self.path(key)) for key in keys]
 
     def path(self, key: str) -> str:
-        """Path of ``key``, a relative path with ``/``."""
+        """Return the path of ``key``, a relative path with ``/``."""
         return f"{self.root}/{key}" if key else self.root
 
     def handle(self, key: str) -> FileIO | None:
-        """Handle of a regular file, unbuffered; None where there is none.
+        """Open a regular file unbuffered; return None if it does not exist.
 
         Raises
         ------
         UnsafeSourceError
-            The file lies outside the folder once links are followed, or is no regular file.
+            The file is outside the folder after links are followed, or is not a regular file.
         StoreError
             The operating system refuses to open it.
         """
         path = self.path(key)
         try:
             self._check(key.rpartition("/")[0])
-            handle = _opened(path)
+            return _open_regular(path)
         except LazyvolError:
             raise
         except ValueError as error:
@@ -232,13 +234,12 @@ class Confined:
         except OSError as error:
             if error.errno in ABSENT:
                 return None
-            if error.errno in LINKED:
-                return self._followed(path)
-            raise _refused(path, error) from error
-        return handle
+            if error.errno in LINK:
+                return self._open_link(path)
+            raise _read_error(path, error) from error
 
     def names(self, key: str) -> list[str]:
-        """Names in folder ``key`` ("" or with a trailing slash); none where there is no folder."""
+        """Return the names in a folder, "" or with a trailing slash; [] if it does not exist."""
         path = self.path(key.rstrip("/"))
         try:
             self._check(key.rstrip("/"))
@@ -248,36 +249,37 @@ class Confined:
                 raise
             if error.errno in ABSENT:
                 return []
-            raise _refused(path, error) from error
+            raise _read_error(path, error) from error
 
-    def _followed(self, path: str) -> FileIO | None:
+    def _open_link(self, path: str) -> FileIO | None:
         try:
-            return _opened(self._resolved(path))
+            return _open_regular(self._resolve(path))
         except OSError as error:
             if error.errno in ABSENT:
                 return None
-            raise _refused(path, error) from error
+            raise _read_error(path, error) from error
 
     def _check(self, key: str) -> None:
-        """Refuse a folder that a link takes out of the root; links that stay inside are fine."""
-        if not key or key in self._inside:
+        """Raise UnsafeSourceError if a folder is a link that leads out of the root."""
+        if not key or key in self._checked:
             return
         self._check(key.rpartition("/")[0])
         if os.path.islink(self.path(key)):
-            self._resolved(self.path(key))
-        self._inside.add(key)
+            self._resolve(self.path(key))
+        self._checked.add(key)
 
-    def _resolved(self, path: str) -> str:
+    def _resolve(self, path: str) -> str:
+        """Return the real path; raise UnsafeSourceError if it is outside the root."""
         real = os.path.realpath(path)
         if os.path.commonpath([self.root, real]) != self.root:
             raise UnsafeSourceError(
-                f"{path}: everything that is read must lie inside {self.root}, this leads to "
+                f"{path}: all files must be inside {self.root}, this link leads to "
                 f"{real}; copy the data into the store instead of linking them"
             )
         return real
 
-    def json(self, key: str) -> Json | None:
-        """Content of a JSON file that holds an object; None where there is no file."""
+    def json(self, key: str) -> JsonFile | None:
+        """Return a file that holds a JSON object; None if it does not exist."""
         handle = self.handle(key)
         if handle is None:
             return None
@@ -288,11 +290,11 @@ class Confined:
                 raise LimitExceeded(
                     f"{path}: metadata may have {MAX_JSON} bytes, found {info.st_size}"
                 )
-            raw = _all(handle, info.st_size, path)
-        return Json(parsed(raw, path), raw, identity(info))
+            raw = _read_bytes(handle, info.st_size, path)
+        return JsonFile(parse_json(raw, path), raw, file_stamp(info))
 
 
-def _opened(path: str) -> FileIO:
+def _open_regular(path: str) -> FileIO:
     handle = FileIO(path, "rb", opener=lambda name, _: os.open(name, FLAGS))
     if not S_ISREG(os.fstat(handle.fileno()).st_mode):
         handle.close()
@@ -300,20 +302,20 @@ def _opened(path: str) -> FileIO:
     return handle
 
 
-def _refused(path: str, error: OSError) -> Exception:
+def _read_error(path: str, error: OSError) -> Exception:
     if isinstance(error, IsADirectoryError):
         return FormatError(f"{path}: a file is expected here, found a folder")
     return StoreError(f"{path}: the operating system refused to read it: {error}")
 
 
-def _all(handle: FileIO, size: int, path: str) -> bytes:
+def _read_bytes(handle: FileIO, size: int, path: str) -> bytes:
     try:
         return handle.read(size)
     except OSError as error:
         raise StoreError(f"{path}: the operating system refused to read it: {error}") from error
 
 
-def _age(path: str) -> str:
+def _size_and_time(path: str) -> str:
     try:
         info = os.stat(path)
     except OSError:
@@ -321,7 +323,8 @@ def _age(path: str) -> str:
     return f"{info.st_size} {info.st_mtime_ns}"
 
 
-def parsed(raw: bytes, path: str) -> dict[str, Any]:
+def parse_json(raw: bytes, path: str) -> dict[str, Any]:
+    """Return the JSON object in the bytes of a file; raise FormatError if it is none."""
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -331,9 +334,9 @@ def parsed(raw: bytes, path: str) -> dict[str, Any]:
     return content
 
 
-def fill(handle: FileIO, position: int, view: npt.NDArray[np.uint8]) -> int:
-    """Read bytes from ``position`` into a contiguous uint8 array; how many there were."""
-    target = view.data
+def read_available(handle: FileIO, position: int, out: npt.NDArray[np.uint8]) -> int:
+    """Fill a contiguous uint8 array from byte ``position`` on; return the bytes that were read."""
+    target = out.data
     handle.seek(position)
     done = 0
     while done < len(target):

@@ -1,4 +1,4 @@
-"""Text files of results: tables as comma-separated values, complete or not there."""
+"""Write tables as CSV text, and text files that appear only when they are complete."""
 
 import os
 from typing import BinaryIO
@@ -8,14 +8,14 @@ import xarray as xr
 
 from lazyvol.io import commas
 from lazyvol.io.atomic import write_file
-from lazyvol.io.particle_lists import units
-from lazyvol.io.rows import columns
+from lazyvol.io.particle_lists import standard_units
+from lazyvol.io.rows import table_columns
 
 
 def csv_text(table: xr.DataArray | xr.Dataset, where: str = "a .csv file") -> str:
-    """What is along one dim as comma-separated values: labels, coordinates, variables.
+    """Return the columns of a table as CSV text: the index, coordinates, variables.
 
-    A fact in another unit than `particles` would take it for has it in brackets.
+    A column name is followed by ``[unit]`` if `particles` would assume another unit.
 
     Examples
     --------
@@ -24,22 +24,23 @@ def csv_text(table: xr.DataArray | xr.Dataset, where: str = "a .csv file") -> st
     0,0.5
     1,0.25
     """
-    dim, found = columns(table, where)
-    count = next((len(a) for a in found.values()), 0)
-    labels = table[dim].values if dim in table.coords else np.arange(count)
-    return commas.text({dim: labels} | {_titled(n, a): a.values for n, a in found.items()})
+    dim, columns = table_columns(table, where)
+    count = next((len(column) for column in columns.values()), 0)
+    index = table[dim].values if dim in table.coords else np.arange(count)
+    return commas.text({dim: index} | {_title(n, c): c.values for n, c in columns.items()})
 
 
-def _titled(name: str, values: xr.DataArray) -> str:
-    own = values.attrs.get("units")
-    usual = units("voxel").get(name)
-    return f"{name} [{own}]" if usual and own and own != usual else name
+def _title(name: str, column: xr.DataArray) -> str:
+    """Return the name of a column, with its unit where it is not the standard one."""
+    unit = column.attrs.get("units")
+    standard = standard_units("voxel").get(name)
+    return f"{name} [{unit}]" if standard and unit and unit != standard else name
 
 
 def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:
-    """Write a text file that gets its name only when it is complete and on disk."""
-    write_file(path, overwrite, lambda file: _write(file, content))
+    """Write a text file in UTF-8 that appears under its name when it is complete on disk."""
 
+    def write(file: BinaryIO) -> None:
+        file.write(content.encode("utf-8"))
 
-def _write(file: BinaryIO, content: str) -> None:
-    file.write(content.encode("utf-8"))
+    write_file(path, overwrite, write)

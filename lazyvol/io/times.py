@@ -1,20 +1,20 @@
-"""Times that are stored as whole numbers."""
+"""Times that are stored as integers."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from lazyvol.io.decoding import Decoding
+from lazyvol.io.decoding import DecodedSource
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
 
 @dataclass(eq=False)
-class Times(Decoding):
-    """Whole numbers of a source, 64 bits each, as times of dtype ``kind``."""
+class TimesSource(DecodedSource):
+    """The 64-bit integers of a source as times."""
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, in ``out`` where that is given."""
+        """Copy one region, into ``out`` if given."""
         if out is None:
             return self.source.read(region).view(self.dtype)
         self.source.read(region, out.view(np.int64))

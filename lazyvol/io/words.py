@@ -1,8 +1,8 @@
-"""Values as words of a text file, and back: what was text is text again, whatever it looks like.
+"""Convert values to the words of a text file and back; text is restored as text.
 
-Bare words that are all whole numbers, numbers, ``True`` or ``False``, or times in ISO 8601 with
-seconds make a column of that kind; one word that was quoted makes its column text. Whole numbers
-with leading zeros are names.
+The type of a column follows from its words: integers, floats, ``True`` or ``False``, or times in
+ISO 8601 with seconds. One quoted word makes the whole column text, and so do integers with leading
+zeros, which are identifiers.
 """
 
 import re
@@ -14,142 +14,147 @@ import numpy as np
 from lazyvol.errors import LabelError, LimitExceeded
 from lazyvol.plan.recipes.base import Array
 
-#: a column of text takes its longest for each
+#: bytes of a text array, in which each element is as long as the longest
 MAX_TEXT = 1 << 30
-#: digits of the largest unsigned integer of 64 bits; longer numbers are names
-DIGITS = 20
-WHOLE = re.compile(r"[+-]?[0-9]+")
+#: digits of the largest unsigned 64-bit integer; longer numbers are identifiers
+MAX_DIGITS = 20
+INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf(inity)?)", re.I)
 FLAG = re.compile(r"True|False")
 TIME = re.compile(
     r"-?[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6}|\.[0-9]{9})?|"
     "NaT"
 )
-#: any of them, in any case
-ANY = re.compile("|".join(f"(?:{kind.pattern})" for kind in (NUMBER, FLAG, TIME)), re.I)
-#: unit of times by the digits behind their seconds
+#: any of these types, in upper or lower case
+NOT_TEXT = re.compile("|".join(f"(?:{kind.pattern})" for kind in (NUMBER, FLAG, TIME)), re.I)
+#: unit of times by the number of decimals of their seconds
 TIME_UNITS = {0: "s", 3: "ms", 6: "us", 9: "ns"}
 
 
 def is_text(word: str) -> bool:
-    """Whether a bare word is text and nothing else."""
-    return ANY.fullmatch(word) is None
+    """Return True if an unquoted word is read as text."""
+    return NOT_TEXT.fullmatch(word) is None
 
 
-def column(words: Sequence[str], where: str, *, text: bool = False) -> Array:
-    """Words of one column as integers, floats, flags, times, or, unless they fit, as text.
+def parse_column(words: Sequence[str], where: str, *, text: bool = False) -> Array:
+    """Return the words of a column as integers, floats, booleans, times, or as text.
 
     Examples
     --------
-    >>> column(["1", "2"], "a"), column(["1", "nan"], "a"), column(["01", "2"], "a").tolist()
-    (array([1, 2]), array([ 1., nan]), ['01', '2'])
+    >>> parse_column(["1", "2"], "a"), parse_column(["1", "nan"], "a")
+    (array([1, 2]), array([ 1., nan]))
+    >>> parse_column(["01", "2"], "a").tolist()
+    ['01', '2']
     """
     if text:
-        return texts(words, where)
-    if _all(NUMBER, words):
+        return text_array(words, where)
+    if _all_match(NUMBER, words):
         return _numbers(words, where)
-    if _all(FLAG, words):
+    if _all_match(FLAG, words):
         return np.array([w == "True" for w in words], bool)
-    return _times(words) if _all(TIME, words) else texts(words, where)
+    return _times(words) if _all_match(TIME, words) else text_array(words, where)
 
 
 def _numbers(words: Sequence[str], where: str) -> Array:
-    if any(_padded(w) for w in words):
-        return texts(words, where)
-    if _all(WHOLE, words):
+    if any(_has_leading_zero(w) for w in words):
+        return text_array(words, where)
+    if _all_match(INTEGER, words):
         return _integers(words, where)
     return np.array([float(w) for w in words], np.float64)
 
 
-def _all(kind: re.Pattern[str], words: Sequence[str]) -> bool:
-    return all(map(kind.fullmatch, words))
+def _all_match(pattern: re.Pattern[str], words: Sequence[str]) -> bool:
+    return all(map(pattern.fullmatch, words))
 
 
-def _padded(word: str) -> bool:
-    plain = word.lstrip("+-")
-    return plain[0] == "0" and len(plain) > 1 and plain.isdigit()
+def _has_leading_zero(word: str) -> bool:
+    digits = word.lstrip("+-")
+    return digits[0] == "0" and len(digits) > 1 and digits.isdigit()
 
 
 def _integers(words: Sequence[str], where: str) -> Array:
-    """Integers of 64 bits, signed if they can be; longer ones are names, a float would round."""
-    if any(len(w) > DIGITS for w in words):
-        return texts(words, where)
+    """Return int64 if it fits, otherwise uint64; larger integers as text, floats would round."""
+    if any(len(w) > MAX_DIGITS for w in words):
+        return text_array(words, where)
     values = [int(w) for w in words]
     low, high = min(values, default=0), max(values, default=0)
     for dtype in (np.int64, np.uint64):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return np.array(values, dtype)
-    return texts(words, where)
+    return text_array(words, where)
 
 
 def _times(words: Sequence[str]) -> Array:
+    """Return times in the unit of their decimals."""
     digits = max(len(w.partition(".")[2]) for w in words)
     return np.array(words, f"M8[{TIME_UNITS[digits]}]")
 
 
-def texts(words: Sequence[str], where: str) -> Array:
-    """Texts as an array, unless one long one among many would blow it up."""
+def text_array(words: Sequence[str], where: str, max_bytes: int | None = None) -> Array:
+    """Return words as an array; raise LimitExceeded if one long word makes it too large."""
     longest = max(map(len, words), default=1)
-    if 4 * longest * len(words) > MAX_TEXT:
+    if 4 * longest * len(words) > (max_bytes or MAX_TEXT):
         raise LimitExceeded(f"{where}: {len(words)} texts of up to {longest} characters; split it")
     return np.array(words, dtype=str)
 
 
-def words_of(values: Any, what: str) -> tuple[list[str], bool]:
-    """Values of a column as words, numbers as short as they are read back, and if they are texts.
+def format_column(values: Any, name: str) -> tuple[list[str], bool]:
+    """Return the values of a column as words, and whether they are text.
+
+    Numbers have the fewest digits that restore them exactly.
 
     Raises
     ------
     LabelError
-        Values that are no text, real numbers, flags or times, or not all of one kind.
+        Values are not text, real numbers, booleans or times, or are of several types.
 
     Examples
     --------
-    >>> words_of(np.array([0.5, 2.0]), "x"), words_of(["a", "1"], "who")
+    >>> format_column(np.array([0.5, 2.0]), "x"), format_column(["a", "1"], "who")
     ((['0.5', '2.0'], False), (['a', '1'], True))
     """
-    array = _of_one_kind(np.asarray(values), what)
+    array = _of_one_type(np.asarray(values), name)
     kind = array.dtype.kind
     if kind == "U":
-        found = array.tolist()
-        _require_unicode(found, what)
-        return found, True
+        words = array.tolist()
+        _require_unicode(words, name)
+        return words, True
     if kind == "M":
-        return np.datetime_as_string(_at_least_seconds(array, what)).tolist(), False
+        return np.datetime_as_string(_at_least_seconds(array, name)).tolist(), False
     if kind in "biu" or (kind == "f" and array.dtype.itemsize <= 8):
         return [repr(v) for v in array.tolist()], False
     raise LabelError(
-        f"{what}: a table must hold text, real numbers, flags or times, got {array.dtype}; "
+        f"{name}: a table must hold text, real numbers, booleans or times, got {array.dtype}; "
         "convert it"
     )
 
 
-def _of_one_kind(array: Array, what: str) -> Array:
-    """Python objects of one type as an array of that type."""
+def _of_one_type(array: Array, name: str) -> Array:
+    """Return Python objects as an array of their type; raise LabelError if they differ."""
     if array.dtype.kind == "T":
         return array.astype(str)
     if array.dtype.kind != "O":
         return array
     values = array.tolist()
-    kinds = {type(v) for v in values}
-    if kinds - {float, int} and len(kinds) > 1:
-        names = sorted(kind.__name__ for kind in kinds)
+    types = {type(v) for v in values}
+    if types - {float, int} and len(types) > 1:
+        names = sorted(each.__name__ for each in types)
         raise LabelError(
-            f"{what}: values of a column must be of one kind, got {', '.join(names)}; convert them"
+            f"{name}: values of a column must be of one type, got {', '.join(names)}; convert them"
         )
-    return np.array(values) if kinds else array.astype(str)
+    return np.array(values) if types else array.astype(str)
 
 
-def _at_least_seconds(array: Array, what: str) -> Array:
+def _at_least_seconds(array: Array, name: str) -> Array:
+    """Return times in s, ms, us or ns, the units that their words can express."""
     unit = np.datetime_data(array.dtype)[0]
     if unit in ("ps", "fs", "as", "generic"):
-        raise LabelError(f"{what}: times must be in ns or longer units, got {unit}; convert them")
-    known = unit in TIME_UNITS.values()
-    return array.astype("M8[s]") if not known else array.astype(f"M8[{unit}]")
+        raise LabelError(f"{name}: times must be in ns or longer units, got {unit}; convert them")
+    return array.astype(f"M8[{unit if unit in TIME_UNITS.values() else 's'}]")
 
 
-def _require_unicode(words: Iterable[str], what: str) -> None:
+def _require_unicode(words: Iterable[str], name: str) -> None:
     try:
         "".join(words).encode()
     except UnicodeEncodeError as error:
-        raise LabelError(f"{what}: text must be Unicode, but: {error}; repair it") from error
+        raise LabelError(f"{name}: text must be Unicode, but: {error}; repair it") from error

@@ -15,6 +15,7 @@ import zarr
 import lazyvol as lv
 from lazyvol import errors
 from lazyvol.errors import SourceChangedError, TargetExistsError
+from lazyvol.io.probe import probe
 
 SHAPE = (3, 5, 6, 7)
 A = np.random.default_rng(0).normal(size=SHAPE).astype("f4")
@@ -82,15 +83,15 @@ def test_a_link_that_is_moved_to_another_store_leaves_the_opened_one(tmp_path):
 def test_a_store_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "a.zarr"
     STORES["v3"](path, A)
-    source = lv.io.probe(path).source
-    read = lv.io.zarr.chunks.Reader._file
+    source = probe(path).source
+    read = lv.io.zarr.chunks.ChunkReader._read_file
 
     def replaced(self, box, out):
         read(self, box, out)
         if box[0].index == 0:
             STORES["v3"](path, -A)
 
-    monkeypatch.setattr(lv.io.zarr.chunks.Reader, "_file", replaced)
+    monkeypatch.setattr(lv.io.zarr.chunks.ChunkReader, "_read_file", replaced)
     with pytest.raises(SourceChangedError):
         source.read(tuple(slice(0, n) for n in SHAPE))
 
@@ -146,15 +147,15 @@ def test_a_file_that_changed_is_not_read(name, change, tmp_path):
 def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "a.npy"
     np.save(path, A)
-    source = lv.io.probe(path).source
-    fill = lv.io.flat_file.fill
+    source = probe(path).source
+    fill = lv.io.flat_file.read_exactly
 
     def replaced(*args):
         fill(*args)
         np.save(path, -A)
         os.utime(path, ns=(1, 1))
 
-    monkeypatch.setattr(lv.io.flat_file, "fill", replaced)
+    monkeypatch.setattr(lv.io.flat_file, "read_exactly", replaced)
     with pytest.raises(SourceChangedError):
         source.read(tuple(slice(0, n) for n in SHAPE))
 

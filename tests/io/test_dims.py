@@ -202,7 +202,7 @@ def test_sizes_that_are_said_are_positive(tmp_path):
     for name in ("a.tif", "b.tif"):
         lv.save(stack, tmp_path / name)
     for wrong in (-2.0, 0.0, np.nan, np.inf, {"k": 1.0}):
-        with pytest.raises(LabelError, match="voxel_size gives positive numbers"):
+        with pytest.raises(LabelError, match="voxel_size must give positive numbers"):
             lv.open(tmp_path / "a.tif", voxel_size=wrong)
     np.testing.assert_array_equal(lv.open(tmp_path / "a.tif", voxel_size=3.0).x[:2], [10.0, 13.0])
     np.testing.assert_array_equal(lv.open(tmp_path).x, stack.x)

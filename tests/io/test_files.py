@@ -6,15 +6,13 @@ import pickle
 import shutil
 import tracemalloc
 from importlib import import_module
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 
-import lazyvol.io
 from lazyvol.errors import FormatError, LabelError, LimitExceeded, SourceNotFoundError
-from lazyvol.io.files import natural
+from lazyvol.io.files import natural_key
 from lazyvol.io.probe import probe
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source, mrc_bytes, values
@@ -37,7 +35,7 @@ def volumes(tmp_path):
 def test_names_are_sorted_by_their_numbers():
     names = ["b1", "a10", "a2", "a", "a02", "a1b10", "a1b9", "10", "9", "²"]
     expected = ["9", "10", "a", "a1b9", "a1b10", "a02", "a2", "a10", "b1", "²"]
-    assert sorted(names, key=natural) == expected
+    assert sorted(names, key=natural_key) == expected
 
 
 def test_a_folder_and_a_pattern_are_the_same_stack(volumes):
@@ -270,7 +268,7 @@ def test_zarr_stores_go_to_their_reader(tmp_path, monkeypatch, mark):
         calls.append((path, permissive))
         return "opened"
 
-    monkeypatch.setattr(lazyvol.io, "zarr", SimpleNamespace(probe=zarr_probe), raising=False)
+    monkeypatch.setattr("lazyvol.io.zarr.reader.probe", zarr_probe)
     assert probe(tmp_path, permissive=True) == "opened"
     assert calls == [(str(tmp_path), True)]
 

@@ -281,13 +281,13 @@ def test_a_region_reads_the_bytes_it_says_and_few_of_them(write, monkeypatch, ax
     array = values((16, 32, 64))
     source = probe(write(mrc_bytes(array, axes=axes))).source
     moved: list[int] = []
-    original = flat_file.fill
+    original = flat_file.read_exactly
 
     def counted(handle, position, view, path):
         moved.append(view.nbytes)
         original(handle, position, view, path)
 
-    monkeypatch.setattr(flat_file, "fill", counted)
+    monkeypatch.setattr(flat_file, "read_exactly", counted)
     rng = np.random.default_rng(1)
     for low in rng.integers(0, 12, (20, 3)):
         region = tuple(slice(int(n), int(n) + 4) for n in low)
@@ -315,7 +315,7 @@ def test_a_region_reads_the_bytes_it_says_and_few_of_them(write, monkeypatch, ax
     ],
 )
 def test_how_a_box_is_read(shape, counts, depth):
-    plan = flat_file.gather(shape, counts, 4)
+    plan = flat_file.plan_reads(shape, counts, 4)
     assert plan.depth == depth
     assert plan.exact or plan.span <= flat_file.SPAN_BYTES
 

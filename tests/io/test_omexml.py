@@ -86,5 +86,5 @@ def test_a_page_that_differs_in_the_middle(tmp_path):
     source = tiff.probe(path).source
     region = (slice(4, 9), *whole((5, 6)))
     np.testing.assert_array_equal(source.read(region), array[region])
-    with pytest.raises(FormatError, match=r"page 3 should be \(5, 6\) float32, found \(5, 5\)"):
+    with pytest.raises(FormatError, match=r"page 3 must be \(5, 6\) float32, found \(5, 5\)"):
         source.read(whole(source.shape))

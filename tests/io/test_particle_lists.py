@@ -95,8 +95,8 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "has a block data_NAME, found none"),
-        (b"loop_\n_a\n1\n", "line 1: a STAR file consists of blocks"),
+        (b"", "must have a block data_NAME, found none"),
+        (b"loop_\n_a\n1\n", "line 1: a STAR file must consist of blocks"),
         (b"data_\nloop_\n_a\n_b\n1 2\n1\n", "line 6: 2 values are expected here, found 1"),
         (b"data_\nloop_\n_a\n_a\n1 2\n", "names of a block must differ"),
         (b"data_\n_a 1 2\n", "2 values are expected here, found 3"),
@@ -261,8 +261,8 @@ def test_what_is_no_list_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("")
     em_file(tmp_path / "a.em", np.zeros((4, 4, 4), "<f4"))
     for name, message in (
-        ("a.tbl", "26 columns or more"), ("b.tbl", "holds numbers"), ("a.star", "has a loop of"),
-        ("a.em", "20 values for each particle"), ("a.txt", "particle lists are .star, .tbl"),
+        ("a.tbl", "26 columns or more"), ("b.tbl", "hold numbers"), ("a.star", "loop of particles"),
+        ("a.em", "20 values per particle"), ("a.txt", "particle lists are .star, .tbl"),
     ):  # fmt: skip
         with pytest.raises(FormatError, match=message):
             lv.io.particles(tmp_path / name)
@@ -350,7 +350,9 @@ def test_lists_that_cannot_be_opened_say_why(project):
     with pytest.raises(FormatError, match="section from 1 to 6"):
         lv.open(write(folder, ["x@Extract/images.mrc"]))
     (folder / "b.star").write_text("data_\nloop_\n_rlnAngleRot\n1\n")
-    with pytest.raises(FormatError, match=r"read the facts alone with lazyvol\.io\.particles"):
+    with pytest.raises(
+        FormatError, match=r"read the columns without images with lazyvol\.io\.particles"
+    ):
         lv.open(folder / "b.star")
 
 
@@ -413,9 +415,9 @@ def test_tables_that_are_none_are_refused(tmp_path):
     for name in ("a.star", "a.csv"):
         with pytest.raises(LabelError, match="along one dim"):
             lv.save(volume, tmp_path / name)
-        with pytest.raises(LabelError, match="saved as"):
+        with pytest.raises(LabelError, match="path must end in"):
             lv.save(volume[0, 0], tmp_path / name, resume=True)
-    with pytest.raises(LabelError, match="no spaces"):
+    with pytest.raises(LabelError, match="without spaces"):
         lv.save(xr.Dataset({"a b": ("k", [1])}), tmp_path / "a.star")
 
 
@@ -447,7 +449,7 @@ def test_damaged_em_files_are_refused(tmp_path):
         (whole[:-1], TruncatedError, "the file has"), (whole[:500], TruncatedError, "512 bytes"),
         (b"\x07" + whole[1:], FormatError, "a machine from 0 to 6"),
         (whole[:3] + b"\x08" + whole[4:], FormatError, "a machine from 0 to 6 and a type"),
-        (whole[:4] + bytes(4) + whole[8:], FormatError, "lengths are 1 or more"),
+        (whole[:4] + bytes(4) + whole[8:], FormatError, "lengths must be 1 or more"),
         (whole[:4] + b"\xff\xff\xff\x7f" * 3 + whole[16:], LimitExceeded, "."),
         (whole + b"x", FormatError, "the file has"),
     ):  # fmt: skip

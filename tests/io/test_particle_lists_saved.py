@@ -56,7 +56,7 @@ def test_lists_of_none_and_of_one(count, tmp_path):
     assert found.rlnMicrographName.dtype.kind == "U"
     check_saved(found, tmp_path)
     if not count:
-        with pytest.raises(FormatError, match="needs particles with images"):
+        with pytest.raises(FormatError, match="must name images"):
             lv.open(tmp_path / "a.star")
 
 
@@ -165,7 +165,7 @@ def test_images_that_do_not_fit_are_named_by_row(project):
     names = ["1@job@2/s.mrc", "2@job@2/s.mrc", "small.mrc"]
     with pytest.raises(LabelError, match=r"row 1 .*shape \(5, 7\).*row 3 \(small\.mrc\).*\(4, 7\)"):
         lv.open(relion(project, rlnImageName=names))
-    with pytest.raises(FormatError, match=r"row 2 \(9@job@2/s\.mrc\): a number .* from 1 to 3"):
+    with pytest.raises(FormatError, match=r"row 2 \(9@job@2/s\.mrc\): the number .* from 1 to 3"):
         lv.open(relion(project, rlnImageName=["1@job@2/s.mrc", "9@job@2/s.mrc"]))
     with pytest.raises(SourceNotFoundError, match=r"row 1 \(\).*''"):
         lv.open(relion(project, rlnImageName=[""]))

@@ -288,13 +288,13 @@ def test_a_shard_costs_two_requests(tmp_path):
 
 
 def test_ranges_near_each_other_are_joined_and_long_ones_are_cut(monkeypatch):
-    assert list(places._joined([(0, 10), (20, 10), (2 << 20, 5)])) == [(0, 30), (2 << 20, 5)]
-    monkeypatch.setattr(places, "REQUEST", 4)
-    monkeypatch.setattr(places, "GAP", 0)
+    assert list(places.join_ranges([(0, 10), (20, 10), (2 << 20, 5)])) == [(0, 30), (2 << 20, 5)]
+    monkeypatch.setattr(places, "REQUEST_BYTES", 4)
+    monkeypatch.setattr(places, "MAX_GAP", 0)
     store = in_memory(ROOT / "tests" / "rows")
     name = "filters.py"
     data = (ROOT / "tests" / "rows" / name).read_bytes()
-    remote = places.Remote(places.place_of(store), name)
+    remote = places.RemoteObject(places.place_of(store), name)
     remote.fetch([(1, 11), (40, 3)])
     assert bytes(remote.take(1, 11, 11)) == data[1:12]
     assert bytes(remote.take(41, 2, 2)) == data[41:43]

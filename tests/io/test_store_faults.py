@@ -55,10 +55,10 @@ def test_writing_again_changes_nothing(tmp_path):
     target = create(tmp_path / "a", variable(), max_shard_bytes=SMALL)
     for _ in range(2):
         target.write(whole(SHAPE), values)
-        first = [p.read_bytes() for p in shard_files(target.place.store)]
+        first = [p.read_bytes() for p in shard_files(target.run.store)]
         target.write(whole(SHAPE), np.asfortranarray(values))
-        assert [p.read_bytes() for p in shard_files(target.place.store)] == first
-    assert not list(Path(target.place.partial).iterdir())
+        assert [p.read_bytes() for p in shard_files(target.run.store)] == first
+    assert not list(Path(target.run.partial).iterdir())
     target.publish()
 
 
@@ -97,7 +97,7 @@ def test_the_final_name_is_there_only_when_complete(tmp_path):
     path = tmp_path / "a.zarr"
     target = create(path, variable(), max_shard_bytes=SMALL)
     assert not path.exists()
-    assert os.stat(target.place.folder).st_mode & 0o777 == 0o700
+    assert os.stat(target.run.temporary).st_mode & 0o777 == 0o700
     for _, region in boxes(target.grid):
         with pytest.raises(errors.MissingChunkError, match="are missing"):
             target.publish()
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_only_with_the_same(tmp_path):
     first.write(region, values[region])
     for changed in ({"token": "two"}, {"token": "one", "max_shard_bytes": 9 * SMALL}):
         options = {"max_shard_bytes": SMALL} | changed
-        with pytest.raises(errors.TargetExistsError, match="resume goes on with"):
+        with pytest.raises(errors.TargetExistsError, match="resume=True needs"):
             create(tmp_path / "a", variable(), resume=True, **options)
     again = create(tmp_path / "a", variable(), max_shard_bytes=SMALL, token="one", resume=True)
     assert again.has(region)
@@ -188,8 +188,8 @@ def test_a_former_store_outlives_a_stop_while_it_is_replaced(tmp_path, monkeypat
         target.publish()
     assert not probe(path).source.read(whole(SHAPE)).any()
     monkeypatch.undo()
-    os.rename(path, target.place.former)
-    with pytest.raises(errors.StoreError, match="move it where you want it"):
+    os.rename(path, target.run.former)
+    with pytest.raises(errors.StoreError, match="move it, then remove"):
         create(path, variable(), overwrite=True)
 
 
@@ -221,8 +221,8 @@ def test_a_disk_that_refuses_leaves_nothing_under_the_name(call, code, tmp_path,
             create(tmp_path / "b", variable())
     assert not path.exists()
     assert not (tmp_path / "b").exists()
-    assert not shard_files(target.place.store)
-    assert not list(Path(target.place.partial).iterdir())
+    assert not shard_files(target.run.store)
+    assert not list(Path(target.run.partial).iterdir())
     target.write(whole(SHAPE), np.ones(SHAPE, "f4"))
     target.publish()
 
@@ -255,7 +255,7 @@ def test_a_killed_writer_leaves_no_final_name_and_no_torn_shard(tmp_path):
     assert not path.exists()
     with pytest.raises(errors.SourceNotFoundError):
         probe(path)
-    with pytest.raises(errors.TargetExistsError, match="stopped"):
+    with pytest.raises(errors.TargetExistsError, match="interrupted"):
         create(path, variable())
     growing = probe(f"{path}.lazyvol-tmp/store")
     for file in shard_files(growing.source.place.root):

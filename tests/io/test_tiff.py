@@ -21,7 +21,7 @@ from lazyvol.errors import (
     UnsafeSourceError,
 )
 from lazyvol.io import tiff
-from lazyvol.io.flat_file import RawSource
+from lazyvol.io.flat_file import FlatFileSource
 from lazyvol.io.tiff import pages as tiff_pages
 from lazyvol.io.tiff import scan
 from lazyvol.plan.regions import whole
@@ -55,7 +55,7 @@ def test_tiff_pages(tmp_path, compressed, tiled, big, order, dtype, predicted, s
     tifffile.imwrite(path, array, bigtiff=big, byteorder=order, photometric="minisblack", **options)
     opened = tiff.probe(path)
     assert opened.dims == ("z", "y", "x")
-    assert isinstance(opened.source, RawSource) == (not compressed and not tiled)
+    assert isinstance(opened.source, FlatFileSource) == (not compressed and not tiled)
     check_source(opened.source, array, tries=5, seed=seed)
 
 
@@ -330,9 +330,11 @@ def test_only_the_pages_of_a_region_are_decoded(tmp_path, monkeypatch):
     tifffile.imwrite(path, array, compression="zlib", photometric="minisblack")
     source = tiff.probe(path).source
     seen: list[int] = []
-    original = tiff_pages.decoded
+    original = tiff_pages.decode_page
     monkeypatch.setattr(
-        tiff_pages, "decoded", lambda page, file: seen.append(page.index) or original(page, file)
+        tiff_pages,
+        "decode_page",
+        lambda page, file: seen.append(page.index) or original(page, file),
     )
     source.read((slice(3, 5), slice(2, 4), slice(0, 30)))
     assert seen == [3, 4]

@@ -125,7 +125,7 @@ def test_a_column_of_one_odd_text_is_that_text(word, suffix, tmp_path):
 def test_what_is_no_value_of_a_table_is_refused_by_name(suffix, tmp_path):
     for values, message in (
         (np.array([1j]), "complex"), (np.array([np.timedelta64(1, "s")]), "timedelta"),
-        (np.array([1, "a"], object), "of one kind"), (np.array([None, "a"], object), "of one kind"),
+        (np.array([1, "a"], object), "of one type"), (np.array([None, "a"], object), "of one type"),
         (np.array(["\ud800"]), "must be Unicode"), (np.array([b"a"]), "text, real numbers"),
     ):  # fmt: skip
         table = xr.Dataset(coords={"odd": ("k", values)})
@@ -158,8 +158,8 @@ def test_a_bare_row_may_begin_with_data(tmp_path):
     [
         ("data_\nloop_\n_a\ndata_1.mrc\nb\n", "line 4: 'data_1.mrc' may be a value"),
         ("data_\nloop_\n_a\nb\ndata_1.mrc\n", "line 5: 'data_1.mrc' may be a value"),
-        ("data_\nloop_\n_a\n_b\n1 2\ndata_1 2 3\n", "line 6: a block data_NAME must stand alone"),
-        ("data_ x\n", "line 1: a block data_NAME must stand alone"),
+        ("data_\nloop_\n_a\n_b\n1 2\ndata_1 2 3\n", "line 6: a block data_NAME must be alone"),
+        ("data_ x\n", "line 1: a block data_NAME must be alone"),
         ("data_\nloop_\n_a\n_b\n1 2\n_c 3\n", "line 6: a value that begins with '_'"),
         ("data_\nloop_\n_a\n_b\n1 2\nloop_\n_c\n3\n", "line 6: 2 values are expected"),
         ("data_\nloop_\n_a\n1\nloop_\n", "line 5: a value that begins with '_' or is 'loop_'"),

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lazyvol import errors
-from lazyvol.io.zarr.ome import guessed_dims, labels_of
+from lazyvol.io.zarr.ome import default_dims, read_labels
 from lazyvol.io.zarr.reader import probe, probe_group
 from lazyvol.io.zarr.source import DECODER_BYTES
 from lazyvol.plan.regions import whole
@@ -116,7 +116,7 @@ def test_token_follows_the_stored_data(tmp_path):
     ],
 )
 def test_dims_by_names_else_by_number(names, ndim, dims):
-    assert guessed_dims(names, ndim) == dims
+    assert default_dims(names, ndim) == dims
 
 
 def test_dimension_names_and_xarray_names(tmp_path):
@@ -141,7 +141,7 @@ def test_transformations_apply_in_order_and_units_become_one():
     move["translation"] = [8.0, 0.0, -1.0]
     content = steps_of(scale, move, units=["nanometer", "angstrom", "micrometer"])
     content["coordinateTransformations"] = [{"type": "scale", "scale": [1, 10, 2]}]
-    labels = labels_of(content, "0", 3, "here")
+    labels = read_labels(content, "0", 3, "here")
     assert labels.unit == "micrometer"
     assert labels.voxel_size == pytest.approx({"z": 4e-3, "y": 2e-3, "x": 2.0})
     assert labels.origin == pytest.approx({"z": 8e-3, "y": 0.0, "x": -2.0})
@@ -149,24 +149,28 @@ def test_transformations_apply_in_order_and_units_become_one():
 
 def test_a_scale_without_units_is_in_voxels_and_no_scale_is_unknown():
     scale = {"type": "scale", "scale": [4.0, 2.0, 1.0]}
-    labels = labels_of(steps_of(scale), "0", 3, "here")
+    labels = read_labels(steps_of(scale), "0", 3, "here")
     assert (labels.unit, labels.voxel_size) == ("voxel", {"z": 4.0, "y": 2.0, "x": 1.0})
-    assert labels_of(steps_of(), "0", 3, "here").voxel_size == {}
-    partly = labels_of(steps_of(scale, units=[None, None, "angstrom"]), "0", 3, "here")
+    assert read_labels(steps_of(), "0", 3, "here").voxel_size == {}
+    partly = read_labels(steps_of(scale, units=[None, None, "angstrom"]), "0", 3, "here")
     assert (partly.unit, partly.voxel_size) == ("angstrom", {"x": 1.0})
 
 
 def test_old_images_name_axes_by_letters_or_not_at_all():
     old = {"datasets": [{"path": "0"}], "version": "0.1"}
-    assert labels_of(old, "0", 5, "here").dims == ("k", "channel", "z", "y", "x")
-    assert labels_of(old | {"axes": ["c", "y", "x"]}, "0", 3, "here").dims == ("channel", "y", "x")
+    assert read_labels(old, "0", 5, "here").dims == ("k", "channel", "z", "y", "x")
+    assert read_labels(old | {"axes": ["c", "y", "x"]}, "0", 3, "here").dims == (
+        "channel",
+        "y",
+        "x",
+    )
 
 
 def test_a_custom_first_axis_is_the_stack():
     axes = [{"name": "particle", "type": "particle"}, *image()["axes"]]
     scale = [{"type": "scale", "scale": [1, 4, 2, 1]}]
     content = image(axes=axes, datasets=[{"path": "0", "coordinateTransformations": scale}])
-    labels = labels_of(content, "0", 4, "here")
+    labels = read_labels(content, "0", 4, "here")
     assert labels.dims == ("k", "z", "y", "x")
     assert labels.voxel_size == {"z": 4.0, "y": 2.0, "x": 1.0}
 
@@ -175,9 +179,9 @@ def test_a_custom_first_axis_is_the_stack():
 def test_a_scale_must_be_positive(scale):
     content = steps_of({"type": "scale", "scale": scale})
     with pytest.raises(errors.FormatError, match="scale"):
-        labels_of(content, "0", 3, "here")
+        read_labels(content, "0", 3, "here")
     if scale and len(scale) == 3 and "1" not in scale:
-        assert "z" not in labels_of(content, "0", 3, "here", permissive=True).voxel_size
+        assert "z" not in read_labels(content, "0", 3, "here", permissive=True).voxel_size
 
 
 @needs_data
@@ -242,7 +246,7 @@ def test_invalid_examples_raise_and_questionable_ones_open():
     assert probe(folder / "image-04.zarr").source.shape == (2, 64, 64)
     opened = probe(OME / "ome-zarr-examples_warning" / "image-01.zarr")
     assert opened.source.dtype == "i8"
-    assert (opened.absent.number, opened.absent.total) == (4, 4)
+    assert (opened.absent.count, opened.absent.total) == (4, 4)
     assert not opened.source.read(whole(opened.source.shape)).any()
 
 

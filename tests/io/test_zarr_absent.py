@@ -9,6 +9,7 @@ import zarr
 
 import lazyvol as lv
 from lazyvol import errors
+from lazyvol.io import safe_folder
 from lazyvol.io.zarr.reader import probe
 from lazyvol.plan.regions import whole
 from tests.io.store_cases import saved, shard_files
@@ -23,7 +24,7 @@ def test_each_absent_chunk_is_filled_and_counted_or_refused(layout, tmp_path):
         total = len(files_of(path)) + number - 1
         file.unlink()
         opened = probe(path)
-        assert (opened.absent.number, opened.absent.total) == (number, total)
+        assert (opened.absent.count, opened.absent.total) == (number, total)
         got = opened.source.read(whole(SHAPE))
         np.testing.assert_array_equal(got, zarr.open_array(path, mode="r")[...])
         with pytest.raises(errors.MissingChunkError, match=rf"{number} of {total} chunks"):
@@ -130,13 +131,13 @@ def test_files_that_are_no_chunks_do_not_count(tmp_path):
     for name in ("9.0.0.0", "0.0.0", "00.0.0.0", "x.0.0.0", "0.0.0.0.partial"):
         shutil.copy(first, path / name)
     first.unlink()
-    assert probe(path).absent.number == 1
+    assert probe(path).absent.count == 1
 
 
 def test_the_count_stops_at_a_limit_and_says_so(tmp_path, monkeypatch):
     path = stored(tmp_path / "a", numbers(SHAPE))
     shutil.rmtree(path / "c" / "1")
-    monkeypatch.setattr("lazyvol.io.safe_folder.MAX_NAMES", 4)
+    monkeypatch.setattr(safe_folder, "MAX_NAMES", 4)
     assert str(probe(path).absent) == "at least 9 of 27 chunks"
 
 

@@ -258,7 +258,7 @@ def test_links_do_not_lead_out_of_the_store(kind, tmp_path):
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     place = outside / key
     target.symlink_to(os.path.relpath(place, target.parent) if kind == "relative" else place)
-    with pytest.raises(errors.UnsafeSourceError, match="must lie inside"):
+    with pytest.raises(errors.UnsafeSourceError, match="must be inside"):
         probe(path).source.read(whole(SHAPE))
     assert probe(outside).source.read(whole(SHAPE)).size
 
@@ -330,7 +330,7 @@ def test_an_io_error_is_an_error_of_the_tree(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     source = probe(path).source
-    monkeypatch.setattr("lazyvol.io.safe_folder.fill", broken)
+    monkeypatch.setattr("lazyvol.io.safe_folder.read_available", broken)
     with pytest.raises(errors.StoreError, match="Input/output error"):
         source.read(whole(SHAPE))
 

@@ -1,16 +1,16 @@
-"""STAR files: blocks of named values and of loops, as RELION, STOPGAP and Warp write them.
+"""Read and write STAR files of RELION, STOPGAP and Warp: blocks of single values or loops.
 
-The package ``starfile`` reads them too, but needs pyarrow (55 MB). Names come without their
-underscore. What kind a column is of stands in `lazyvol.io.words`; columns that RELION gives names
-to (``rlnMicrographName``) are text always.
+The package ``starfile`` reads them too, but needs pyarrow (55 MB). Names lose their underscore.
+`lazyvol.io.words` defines the type of a column; columns of names and paths in RELION, such as
+``rlnMicrographName``, are always text.
 
-A row is one line. Quoted words are values whatever they begin with, and a quote ends where white
-space follows. Of bare words, STAR takes one that begins with ``data_`` for a block and one that
-begins with ``#`` for a comment, at any place; RELION writes micrographs ``data_1.mrc`` bare. So a
-bare ``data_`` word begins a block where it stands alone on its line, and is the first value where
-the line has as many words as the loop has columns, two or more. A row that begins with a bare
-``_`` or ``loop_`` is refused, as is, in a loop of one column, a bare ``data_`` word without a block
-behind it.
+A row is one line. A quoted word is a value, and a quote ends before white space. By the STAR
+standard an unquoted word that begins with ``data_`` starts a block, and one that begins with ``#``
+a comment, anywhere; but RELION writes micrographs such as ``data_1.mrc`` without quotes. So an
+unquoted ``data_`` word starts a block if it is alone on its line, and is the first value of a row
+if the line has as many words as the loop has columns, two or more. Refused are rows that begin
+with an unquoted ``_`` or ``loop_``, and in a loop of one column an unquoted ``data_`` word that no
+block follows.
 """
 
 import os
@@ -20,21 +20,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded
-from lazyvol.io.flat_file import stored_file, unreadable
-from lazyvol.io.words import column, is_text, words_of
+from lazyvol.io.flat_file import read_error, stored_file
+from lazyvol.io.words import format_column, is_text, parse_column
 from lazyvol.plan.recipes.base import Array
 
-#: about a million particles; text takes some ten times its bytes while it is read
+#: about a million particles; parsing takes about ten times the bytes of the text
 MAX_STAR = 256 << 20
-#: white space of STAR; Python's has more, e.g. that which does not break
+#: white space of STAR; that of Python has more characters, e.g. the no-break space
 WHITE = " \t\r\f\v"
-#: a quote ends where a space or the line's end follows
+#: a quote ends before a space or the end of the line
 TOKEN = re.compile(rf"'(.*?)'(?=[{WHITE}]|$)|\"(.*?)\"(?=[{WHITE}]|$)|([^{WHITE}]+)")
-#: what makes words more than what stands between white space
-MARKS = re.compile("['\"#]")
-#: columns that hold names in every file of RELION
+#: lines with these characters need `TOKEN`, others are split at white space
+QUOTES_AND_COMMENTS = re.compile("['\"#]")
+#: labels of RELION columns that always hold text
 NAMES = re.compile(r"rln\w*(Name|Image|File|Label)")
-#: words that mean something else where they are bare
+#: words that have another meaning without quotes
 RESERVED = re.compile(r"(data_|save_|loop_$|stop_$|global_$|[_#;'\"$\[\]]|[?.]$)", re.I)
 
 
@@ -51,14 +51,14 @@ class Block:
 
 
 def read(path: str | os.PathLike[str]) -> list[Block]:
-    """All blocks of a STAR file.
+    """Return all blocks of a STAR file.
 
     Raises
     ------
     FormatError
-        It is no text, or its lines are no blocks.
+        The file is not text, or its lines break the rules of STAR.
     LimitExceeded
-        It is larger than 256 MiB.
+        The file is larger than 256 MiB.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str]) -> list[Block]:
 
 
 def text_of(where: str) -> str:
-    """Text of a file of bounded size."""
+    """Return the text of a file; raise LimitExceeded if it is too large."""
     file = stored_file(where)
     if file.size > MAX_STAR:
         raise LimitExceeded(f"{where}: text may have {MAX_STAR} bytes, found {file.size}; split it")
@@ -86,78 +86,79 @@ def text_of(where: str) -> str:
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: it must be text in UTF-8, but: {error}") from error
     except OSError as error:
-        raise unreadable(where, error) from error
+        raise read_error(where, error) from error
 
 
 Lines = list[tuple[int, str]]
 
 
 def _blocks(lines: Sequence[str], where: str) -> Iterator[tuple[str, Lines]]:
-    """Name and numbered lines of every block, without comments."""
+    """Yield the name and the numbered lines of every block, without comment lines."""
     name, body, width = None, list[tuple[int, str]](), 0
-    content = [(n, line.strip(WHITE)) for n, line in enumerate(lines, 1)]
-    content = [(n, plain) for n, plain in content if plain and plain[0] != "#"]
-    for at, (number, plain) in enumerate(content):
-        if plain[:5].lower() == "data_" and _begins_block(content, at, width, where):
+    stripped = [(n, line.strip(WHITE)) for n, line in enumerate(lines, 1)]
+    content = [(n, line) for n, line in stripped if line and line[0] != "#"]
+    for index, (number, line) in enumerate(content):
+        if line[:5].lower() == "data_" and _begins_block(content, index, width, where):
             if name is not None:
                 yield name, body
-            name, body, width = _words(plain, number, where)[0][0][5:], [], 0
+            name, body, width = _words(line, number, where)[0][0][5:], [], 0
         elif name is None or lines[number - 1].startswith(";"):
             raise FormatError(
-                f"{where}, line {number}: a STAR file consists of blocks data_NAME without texts "
-                f"of several lines, found {plain[:60]!r}"
+                f"{where}, line {number}: a STAR file must consist of blocks data_NAME without "
+                f"texts of several lines, found {line[:60]!r}"
             )
         else:
-            body.append((number, plain))
-            in_header = plain[0] == "_" and width == len(body) - 2
+            body.append((number, line))
+            in_header = line[0] == "_" and width == len(body) - 2
             width += bool(in_header and body[0][1].lower() == "loop_")
     if name is None:
-        raise FormatError(f"{where}: a STAR file has a block data_NAME, found none")
+        raise FormatError(f"{where}: a STAR file must have a block data_NAME, found none")
     yield name, body
 
 
-def _begins_block(content: Lines, at: int, width: int, where: str) -> bool:
-    """Whether a line whose first word begins with ``data_`` is no row of a loop's ``width``."""
-    number, plain = content[at]
-    count = len(_words(plain, number, where)[0])
+def _begins_block(content: Lines, index: int, width: int, where: str) -> bool:
+    """Return True if a line that begins with ``data_`` is no row of a loop of ``width`` columns."""
+    number, line = content[index]
+    count = len(_words(line, number, where)[0])
     if count > 1:
         if count != width:
             raise FormatError(
-                f"{where}, line {number}: a block data_NAME must stand alone, and a row of this "
-                f"loop has {width} values, found {plain[:60]!r}"
+                f"{where}, line {number}: a block data_NAME must be alone on its line, and a row "
+                f"of this loop has {width} values, found {line[:60]!r}"
             )
         return False
-    after = content[at + 1][1] if at + 1 < len(content) else ""
-    if width == 1 and after[:1] != "_" and after.lower() != "loop_":
+    following = content[index + 1][1] if index + 1 < len(content) else ""
+    if width == 1 and following[:1] != "_" and following.lower() != "loop_":
         raise FormatError(
-            f"{where}, line {number}: {plain[:60]!r} may be a value or a block without content; "
+            f"{where}, line {number}: {line[:60]!r} may be a value or a block without content; "
             "quote it if it is a value"
         )
     return True
 
 
 def _block(name: str, body: Lines, where: str) -> Block:
+    """Return the columns of a loop, or the single values of a block without one."""
     loop = bool(body) and body[0][1].lower() == "loop_"
     if not loop:
-        rows = [_words(t, number, where) for number, t in body]
+        rows = [_words(line, number, where) for number, line in body]
         _require_width(rows, 2, body, where)
-        names = [_name(t, number, where, 1) for number, t in body]
+        names = [_name(line, number, where, 1) for number, line in body]
         values = [([v], 1 in quoted) for (_, v), quoted in rows]
         return Block(name, _columns(names, values, where), False)
-    count = next((n for n, (_, t) in enumerate(body[1:]) if t[0] != "_"), len(body) - 1)
-    names = [_name(t, number, where) for number, t in body[1 : count + 1]]
+    count = next((n for n, (_, line) in enumerate(body[1:]) if line[0] != "_"), len(body) - 1)
+    names = [_name(line, number, where) for number, line in body[1 : count + 1]]
     body = body[count + 1 :]
-    rows = [_words(t, number, where) for number, t in body]
+    rows = [_words(line, number, where) for number, line in body]
     _require_width(rows, count, body, where)
     _require_values(rows, body, where)
     table = zip(*(words for words, _ in rows), strict=True) if rows else [()] * count
     quoted = frozenset[int]().union(*(q for _, q in rows))
-    loops = [(values, n in quoted) for n, values in enumerate(table)]
-    return Block(name, _columns(names, loops, where), True)
+    columns = [(values, n in quoted) for n, values in enumerate(table)]
+    return Block(name, _columns(names, columns, where), True)
 
 
 def _name(text: str, number: int, where: str, values: int = 0) -> str:
-    """Name that a line begins with; behind that of a column only its number may stand."""
+    """Return the name at the start of a line; a column's may be followed by its number only."""
     first, *rest = text.split()
     if first[0] != "_" or (not values and rest and not rest[0].lstrip("#").isdigit()):
         raise FormatError(
@@ -166,27 +167,29 @@ def _name(text: str, number: int, where: str, values: int = 0) -> str:
     return first[1:]
 
 
+#: words of a line, and the positions of those that were quoted
 Row = tuple[Sequence[str], frozenset[int]]
-BARE: frozenset[int] = frozenset()
+NONE_QUOTED: frozenset[int] = frozenset()
 
 
 def _words(text: str, number: int, where: str) -> Row:
-    """Words of a line without its comment, and which of them were quoted."""
-    if text.isascii() and not MARKS.search(text):
-        return text.split(), BARE
-    found, quoted = list[str](), list[int]()
+    """Split a line into words without its comment."""
+    if text.isascii() and not QUOTES_AND_COMMENTS.search(text):
+        return text.split(), NONE_QUOTED
+    words, quoted = list[str](), list[int]()
     for match in TOKEN.finditer(text):
         if match[3] is None:
-            quoted.append(len(found))
+            quoted.append(len(words))
         elif match[3][0] == "#":
             break
         elif match[3][0] in "'\"":
             raise FormatError(f"{where}, line {number}: a quote must be closed: {text[:60]!r}")
-        found.append(match[match.lastindex or 3])
-    return found, frozenset(quoted)
+        words.append(match[match.lastindex or 3])
+    return words, frozenset(quoted)
 
 
 def _require_width(rows: Sequence[Row], count: int, body: Lines, where: str) -> None:
+    """Raise FormatError if a row does not have ``count`` words."""
     for (words, _), (number, text) in zip(rows, body, strict=True):
         if len(words) != count:
             raise FormatError(
@@ -196,11 +199,11 @@ def _require_width(rows: Sequence[Row], count: int, body: Lines, where: str) -> 
 
 
 def _require_values(rows: Sequence[Row], body: Lines, where: str) -> None:
-    """Refuse rows that STAR takes for something else."""
+    """Raise FormatError if a row begins with a word that is reserved in STAR."""
     for (words, quoted), (number, text) in zip(rows, body, strict=True):
         first = words[0]
-        begins = first[:1] == "_" or (first[:1] in "lL" and first.lower() == "loop_")
-        if begins and 0 not in quoted:
+        reserved = first[:1] == "_" or (first[:1] in "lL" and first.lower() == "loop_")
+        if reserved and 0 not in quoted:
             raise FormatError(
                 f"{where}, line {number}: a value that begins with '_' or is 'loop_' must be "
                 f"quoted, and a block has one loop, found {text[:60]!r}"
@@ -210,17 +213,18 @@ def _require_values(rows: Sequence[Row], body: Lines, where: str) -> None:
 def _columns(
     names: Sequence[str], table: Sequence[tuple[Sequence[str], bool]], where: str
 ) -> dict[str, Array]:
+    """Return words as typed columns; the flag of a column says that it has quoted words."""
     twice = {n for n in names if names.count(n) > 1}
     if twice:
         raise FormatError(f"{where}: names of a block must differ, found {sorted(twice)[:3]} twice")
     return {
-        n: column(words, where, text=quoted or bool(NAMES.fullmatch(n)))
+        n: parse_column(words, where, text=quoted or bool(NAMES.fullmatch(n)))
         for n, (words, quoted) in zip(names, table, strict=True)
     }
 
 
 def text(blocks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Loops as the text of a STAR file; numbers as short as they can be read back exactly.
+    """Return loops as the text of a STAR file.
 
     Examples
     --------
@@ -244,15 +248,16 @@ def text(blocks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def _column_words(label: str, values: Any) -> list[str]:
-    words, texts = words_of(values, label)
-    if texts:
+    """Return the values of a column as words; booleans under RELION labels as 0 and 1."""
+    words, are_text = format_column(values, label)
+    if are_text:
         return [_quoted(word, label, row) for row, word in enumerate(words, 1)]
     flags = label.startswith("rln") and words and words[0] in ("True", "False")
     return [str(int(word == "True")) for word in words] if flags else words
 
 
 def _quoted(word: str, label: str, row: int) -> str:
-    """A text as STAR has it: bare where it is one word that means nothing else."""
+    """Return a text in quotes, or without them if it is one word without another meaning."""
     plain = word.isprintable() and " " not in word and not RESERVED.match(word)
     if word and plain and is_text(word):
         return word
@@ -261,6 +266,6 @@ def _quoted(word: str, label: str, row: int) -> str:
         if not ends and not any(sign in word for sign in "\n\r\0"):
             return f"{quote}{word}{quote}"
     raise LabelError(
-        f"{label}, row {row}: text in a .star file must be of one line and must not have both "
+        f"{label}, row {row}: text in a .star file must be one line and must not have both "
         f"kinds of quotes before white space, got {word[:60]!r}; change it, or save a .csv or .zarr"
     )

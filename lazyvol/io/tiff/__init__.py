@@ -1,8 +1,8 @@
-"""TIFF files: page chain and sizes checked first, then only the pages of a region are read.
+"""Read TIFF files: check the page chain and sizes first, then read the pages of a region.
 
-Axes by what the file says (ImageJ, OME-XML, the axes tifffile writes): T is k, the axis that
-statistics run over; C, and samples such as RGB, are channel; Z, Y, X come last. A file that only
-has pages is (z, y, x), as electron microscopes write sections; with a known Z its other axis is k.
+The axes are those that the file names (ImageJ, OME-XML, tifffile): T is k, the axis that
+statistics run over; C, and samples such as RGB, are channel; Z, Y, X come last. The pages of a
+file without axis names are z, as electron microscopes write sections; beside a named Z they are k.
 """
 
 import json
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import TIFF_AXES, arrange, common_unit, elements, named
+from lazyvol.io.axes import TIFF_AXES, common_unit, count_elements, dims_of_names, order_axes
 from lazyvol.io.flat_file import (
+    FlatFileSource,
     Layout,
-    RawSource,
     StoredFile,
     check_dtype,
     check_extent,
@@ -27,17 +27,17 @@ from lazyvol.io.flat_file import (
 )
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.tiff.omexml import comment, is_ome, planes
+from lazyvol.io.tiff.omexml import comment_text, is_ome, parse_planes
 from lazyvol.io.tiff.pages import (
-    FOREIGN,
+    UNSUPPORTED,
     PagedSource,
     check_codec,
     check_page,
-    opened,
+    open_tiff,
     segment_bytes,
 )
-from lazyvol.io.tiff.scan import directories
-from lazyvol.io.zarr.labels import KEY, Elsewhere, Labels, read_record
+from lazyvol.io.tiff.scan import page_offsets
+from lazyvol.io.zarr.labels import RECORD_KEY, ArrayReference, Labels, decode_record
 from lazyvol.plan.recipes.base import Source
 
 SUFFIXES = (".tif", ".tiff", ".btf")
@@ -46,7 +46,7 @@ MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @dataclass(frozen=True)
 class Series:
-    """Axes of the first series, the pages it lies in, and the offset of data in one piece."""
+    """Axes of the first series, its page offsets, and the offset of contiguous data."""
 
     axes: str
     shape: tuple[int, ...]
@@ -58,138 +58,146 @@ class Series:
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
-    """First series of a TIFF, BigTIFF, ImageJ or OME-TIFF file.
+    """Return the first series of a TIFF, BigTIFF, ImageJ or OME-TIFF file.
 
     Parameters
     ----------
     path
-        The file. Planes that OME-XML places in other files are not followed.
+        The file. Planes that OME-XML places in other files are not read.
     permissive
-        Read the first series of several, and a file in whose tags tifffile reports damage; each
-        fault is noted in ``attrs["repairs"]``.
+        Read the first series of several, and files in whose tags tifffile reports damage;
+        ``attrs["repairs"]`` lists the faults.
 
     Raises
     ------
     FormatError
-        Damaged tags, data that are not plain real numbers, pages that differ, or a codec that is
-        not installed.
+        Tags are damaged, data are not real numbers, pages differ, or a codec is not installed.
     TruncatedError
-        Pages or data lie beyond the end of the file.
+        Pages or data are beyond the end of the file.
     MissingChunkError
-        A plane that the metadata promise is not in the file.
+        The file does not hold a plane that its metadata promise.
     UnsafeSourceError
-        A compression that is not allowed.
+        The compression is not allowed.
     LimitExceeded
-        Too many pages or tags, or a page that is out of proportion to its stored bytes.
+        The file has too many pages or tags, or a page is too large for its stored bytes.
     """
     file = stored_file(path)
     repairs = Repairs(file.path, permissive)
-    chain = directories(file)
-    with opened(file) as (tif, complaints):
+    offsets = page_offsets(file)
+    with open_tiff(file) as (tif, complaints):
         check_kind(tif, file.path)
         check_codec(tif.pages.first, file.path)
-        series = first_series(tif, chain, repairs)
+        series = first_series(tif, offsets, repairs)
         for complaint in complaints:
-            repairs.need(f"tifffile reports {complaint!r:.200}", "ignoring it")
-        names, doubt = named(series.axes, series.shape, file.path)
-        dims, order = arrange(names, file.path)
+            repairs.assume(f"tifffile reports {complaint!r:.200}", "ignoring it")
+        names, dims_error = dims_of_names(series.axes, series.shape, file.path)
+        dims, order = order_axes(names, file.path)
         source = source_of(file, tif, series, order)
-    found = Opened(
+    opened = Opened(
         source=source,
         dims=dims,
         voxel_size={d: v for d, v in series.voxel_size.items() if d in dims},
         unit=series.unit,
-        attrs={"repairs": tuple(repairs.made)} if repairs.made else {},
+        attrs=repairs.attrs,
         name=PurePath(file.path).stem.removesuffix(".ome"),
-        doubt=doubt,
+        dims_error=dims_error,
     )
-    return found if series.labels is None else labelled(found, series.labels)
+    return opened if series.labels is None else with_labels(opened, series.labels)
 
 
-def labelled(found: Opened, own: Labels) -> Opened:
-    """A file of ours with its labels; a spacing that another program has changed since counts."""
-    sizes, unit = common_unit({d: (v, own.unit) for d, v in own.voxel_size.items()})
-    same = sizes.keys() == found.voxel_size.keys() and all(
-        isclose(v, found.voxel_size[d], rel_tol=1e-6) for d, v in sizes.items()
+def with_labels(opened: Opened, labels: Labels) -> Opened:
+    """Return the array with the labels of our writer; a spacing that was edited since is kept."""
+    sizes, unit = common_unit({d: (v, labels.unit) for d, v in labels.voxel_size.items()})
+    same = sizes.keys() == opened.voxel_size.keys() and all(
+        isclose(v, opened.voxel_size[d], rel_tol=1e-6) for d, v in sizes.items()
     )
-    attrs, name = {**own.attrs, **found.attrs}, own.name or found.name
-    found = replace(found, coords=own.coords, attrs=attrs, name=name, bare=own.bare)
-    if same and unit == found.unit:
-        return replace(found, voxel_size=own.voxel_size, unit=own.unit, origin=own.origin)
-    changed = own.voxel_size.keys() | found.voxel_size.keys()
+    attrs, name = {**labels.attrs, **opened.attrs}, labels.name or opened.name
+    opened = replace(opened, attrs=attrs, name=name)
+    if same and unit == opened.unit:
+        return replace(
+            opened,
+            voxel_size=labels.voxel_size,
+            unit=labels.unit,
+            origin=labels.origin,
+            coords=labels.coords,
+            without_coords=labels.without_coords,
+        )
+    changed = labels.voxel_size.keys() | opened.voxel_size.keys()
     return replace(
-        found,
-        coords={n: coord for n, coord in own.coords.items() if n not in changed},
-        bare=tuple(d for d in own.bare if d not in changed),
+        opened,
+        coords={n: coord for n, coord in labels.coords.items() if n not in changed},
+        without_coords=tuple(d for d in labels.without_coords if d not in changed),
     )
 
 
 def check_kind(tif: Any, where: str) -> None:
-    """Refuse vendor files whose planes the page chain does not tell."""
-    kind = next((kind for kind in FOREIGN if getattr(tif, f"is_{kind}")), None)
+    """Raise FormatError for vendor files whose planes are not their pages."""
+    kind = next((kind for kind in UNSUPPORTED if getattr(tif, f"is_{kind}")), None)
     if kind:
         raise FormatError(f"{where}: {kind.upper()} files are not supported; convert to OME-TIFF")
 
 
-def first_series(tif: Any, chain: tuple[int, ...], repairs: Repairs) -> Series:
-    """The first series, by OME-XML if the file has it, else by tifffile."""
+def first_series(tif: Any, offsets: tuple[int, ...], repairs: Repairs) -> Series:
+    """Return the first series, from OME-XML if the file has it, otherwise from tifffile."""
     first = tif.pages.first
     if is_ome(first.description):
-        ome = planes(first.description, len(chain), repairs.where)
-        pages = tuple(chain[page] for page in ome.pages)
-        own = own_labels(first, ome.axes + first.axes, ome.shape + first.shape, repairs.where)
-        kept = "" if own is None else "".join(TIFF_AXES[dim] for dim in own.dims)
-        axes, shape = squeezed(ome.axes, ome.shape, kept)
+        ome = parse_planes(first.description, len(offsets), repairs.where)
+        pages = tuple(offsets[page] for page in ome.pages)
+        labels = stored_labels(first, ome.axes + first.axes, ome.shape + first.shape, repairs.where)
+        kept = "" if labels is None else "".join(TIFF_AXES[dim] for dim in labels.dims)
+        axes, shape = squeeze(ome.axes, ome.shape, kept)
         axes, shape = axes + first.axes, shape + first.shape
-        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit, own)
-    found = tif.series[0]
+        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit, labels)
+    series = tif.series[0]
     if len(tif.series) > 1:
         shapes = ", ".join(str(s.shape) for s in tif.series[:5])
-        repairs.need(f"pages must form one series, found {shapes}", "reading the first")
-    pages = tuple(page.offset for page in found.pages)
+        repairs.assume(f"pages must form one series, found {shapes}", "reading the first")
+    pages = tuple(page.offset for page in series.pages)
     spacing, unit = imagej_spacing(tif, first)
-    return Series(found.axes, found.shape, pages, found.dataoffset, spacing, unit)
+    return Series(series.axes, series.shape, pages, series.dataoffset, spacing, unit)
 
 
-def own_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> Labels | None:
-    """Labels of our writer; those of an array that is another one by now are left alone."""
-    note = comment(page.description, KEY, where)
-    if note is None:
+def stored_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> Labels | None:
+    """Return the labels of our writer; None if there are none or the array changed since."""
+    text = comment_text(page.description, RECORD_KEY, where)
+    if text is None:
         return None
     try:
-        content = json.loads(note)
+        content = json.loads(text)
         letters = [TIFF_AXES[dim] for dim in content["dims"]]
         lengths = tuple(content["shape"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FormatError(f"{where}: its annotation {KEY!r} is damaged: {error!r:.80}") from error
+        raise FormatError(
+            f"{where}: its annotation {RECORD_KEY!r} is damaged: {error!r:.80}"
+        ) from error
     known = dict(zip(axes, shape, strict=True))
     same = tuple(known.get(a) for a in letters) == lengths and prod(lengths) == prod(shape)
     if not same or page.dtype is None:
         return None
-    found = read_record(content, lengths, np.dtype(page.dtype), where)
-    if any(isinstance(values, Elsewhere) for _, values, *_ in found.coords.values()):
-        raise FormatError(f"{where}: its annotation {KEY!r} must hold all coordinates")
-    return found
+    labels = decode_record(content, lengths, np.dtype(page.dtype), where)
+    if any(isinstance(values, ArrayReference) for _, values, *_ in labels.coords.values()):
+        raise FormatError(f"{where}: its annotation {RECORD_KEY!r} must hold all coordinates")
+    return labels
 
 
-def squeezed(axes: str, shape: tuple[int, ...], kept: str) -> tuple[str, tuple[int, ...]]:
-    """Axes along which there is more than one plane, and those that are ``kept``."""
-    some = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in kept]
-    return "".join(a for a, _ in some), tuple(n for _, n in some)
+def squeeze(axes: str, shape: tuple[int, ...], kept: str) -> tuple[str, tuple[int, ...]]:
+    """Remove the axes of length 1 that are not ``kept``."""
+    remaining = [(a, n) for a, n in zip(axes, shape, strict=True) if n > 1 or a in kept]
+    return "".join(a for a, _ in remaining), tuple(n for _, n in remaining)
 
 
 def imagej_spacing(tif: Any, page: Any) -> tuple[dict[str, float], str]:
-    """Spacing in ImageJ's unit; a plain resolution in dots per inch says nothing of a specimen."""
-    facts = tif.imagej_metadata or {}
-    sizes = {"z": facts.get("spacing", 0.0), "y": pitch(page, "YResolution")}
-    sizes["x"] = pitch(page, "XResolution")
-    unit = str(facts.get("unit", ""))
+    """Return the spacing in the unit of ImageJ; a resolution in dots per inch is ignored."""
+    metadata = tif.imagej_metadata or {}
+    sizes = {"z": metadata.get("spacing", 0.0), "y": pixel_size(page, "YResolution")}
+    sizes["x"] = pixel_size(page, "XResolution")
+    unit = str(metadata.get("unit", ""))
     numbers = {d: v for d, v in sizes.items() if isinstance(v, int | float)}
     return common_unit({dim: (float(v), unit) for dim, v in numbers.items()})
 
 
-def pitch(page: Any, tag: str) -> float:
-    """Units per pixel by a resolution tag, which holds pixels per unit; 0 where unknown.
+def pixel_size(page: Any, tag: str) -> float:
+    """Return units per pixel from a tag of pixels per unit; 0 if unknown.
 
     ImageJ writes 6 decimals: 0.666666 pixels per millimetre mean 1.5 mm.
     """
@@ -199,19 +207,22 @@ def pitch(page: Any, tag: str) -> float:
 
 
 def source_of(file: StoredFile, tif: Any, series: Series, order: tuple[int, ...]) -> Source:
-    """Plain reads where the data lie in one piece, decoded pages elsewhere."""
+    """Return a flat source if the data are contiguous, otherwise one that decodes pages."""
     page = tif.pages.first
     where = file.path
-    elements(series.shape, where)
+    count_elements(series.shape, where)
     if page.dtype is None:
-        raise FormatError(f"{where}: no number type has {page.bitspersample} bits of this format")
+        raise FormatError(
+            f"{where}: samples must be of a numpy dtype, found {page.bitspersample} bits of format "
+            f"{page.sampleformat}"
+        )
     dtype = check_dtype(np.dtype(page.dtype), where)
     if series.offset is not None:
         stored = dtype.newbyteorder(tif.byteorder).str
-        lead = min(1, len(series.shape) - len(page.shape))
-        layout = Layout(series.offset, stored, series.shape, order, lead)
+        split_axes = min(1, len(series.shape) - len(page.shape))
+        layout = Layout(series.offset, stored, series.shape, order, split_axes)
         check_extent(file, layout, Repairs(where, permissive=True))
-        return RawSource(file, layout)
+        return FlatFileSource(file, layout)
     depth = len(series.shape) - len(page.shape)
     grid = series.shape[:depth]
     if series.shape[depth:] != page.shape or prod(grid) != len(series.pages):

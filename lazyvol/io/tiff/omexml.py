@@ -1,4 +1,4 @@
-"""OME-XML in a TIFF file: which page is which plane, and how far voxels are apart."""
+"""Parse the OME-XML of a TIFF file: the page of every plane, and the voxel size."""
 
 from dataclasses import dataclass
 from math import prod
@@ -13,7 +13,7 @@ DEFAULT_UNIT = "\u00b5m"
 
 @dataclass(frozen=True)
 class Planes:
-    """First image of an OME-TIFF: its leading axes and the page of every plane."""
+    """The first image of an OME-TIFF: its leading axes, the page of every plane, voxel size."""
 
     axes: str
     shape: tuple[int, ...]
@@ -23,48 +23,50 @@ class Planes:
 
 
 def is_ome(description: str) -> bool:
-    """Whether an image description is OME-XML."""
+    """Return True if an image description is OME-XML."""
     return description.rstrip()[-4:] == "OME>"
 
 
-def planes(description: str, pages: int, where: str) -> Planes:
-    """Planes of the first image in a file of ``pages`` pages.
+def parse_planes(description: str, pages: int, where: str) -> Planes:
+    """Return the planes of the first image in a file of ``pages`` pages.
 
     Raises
     ------
     FormatError
-        The XML breaks OME's rules.
+        The XML breaks the rules of OME.
     MissingChunkError
-        A plane has no page in this file.
+        A plane has no page in the file.
     UnsafeSourceError
         The XML defines entities.
     """
     pixels = first_pixels(description, where)
     try:
-        return read(pixels, pages, where)
+        return _planes_of(pixels, pages, where)
     except (KeyError, ValueError) as error:
-        raise FormatError(f"{where}: the OME-XML breaks OME's rules: {error!r}") from error
+        raise FormatError(f"{where}: the OME-XML must follow OME, but: {error!r}") from error
 
 
-def comment(description: str, space: str, where: str) -> str | None:
-    """Text of the first comment in a name space; None where there is none."""
-    notes = (e for e in tree(description, where).iter() if e.tag.endswith("}CommentAnnotation"))
-    note = next((n for n in notes if n.attrib.get("Namespace") == space), None)
-    value = None if note is None else next((e for e in note if e.tag.endswith("}Value")), None)
+def comment_text(description: str, namespace: str, where: str) -> str | None:
+    """Return the text of the first comment annotation in a namespace; None if there is none."""
+    elements = parse_xml(description, where).iter()
+    comments = (e for e in elements if e.tag.endswith("}CommentAnnotation"))
+    comment = next((c for c in comments if c.attrib.get("Namespace") == namespace), None)
+    values = () if comment is None else (e for e in comment if e.tag.endswith("}Value"))
+    value = next(iter(values), None)
     return None if value is None else value.text
 
 
 def first_pixels(description: str, where: str) -> ElementTree.Element:
-    """The ``Pixels`` element of the first image."""
-    root = tree(description, where)
-    found = next((e for image in root for e in image if e.tag.endswith("}Pixels")), None)
-    if found is None:
-        raise FormatError(f"{where}: the OME-XML holds no image")
-    return found
+    """Return the ``Pixels`` element of the first image."""
+    root = parse_xml(description, where)
+    pixels = next((e for image in root for e in image if e.tag.endswith("}Pixels")), None)
+    if pixels is None:
+        raise FormatError(f"{where}: the OME-XML must hold an image, found none")
+    return pixels
 
 
-def tree(description: str, where: str) -> ElementTree.Element:
-    """OME-XML of bounded size, without entities."""
+def parse_xml(description: str, where: str) -> ElementTree.Element:
+    """Parse OME-XML; raise if it is too large or defines entities."""
     if len(description) > MAX_XML:
         raise LimitExceeded(f"{where}: OME-XML may have {MAX_XML} bytes, found {len(description)}")
     if "<!DOCTYPE" in description or "<!ENTITY" in description:
@@ -72,11 +74,11 @@ def tree(description: str, where: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(description)
     except ElementTree.ParseError as error:
-        raise FormatError(f"{where}: the OME-XML is no XML: {error}") from error
+        raise FormatError(f"{where}: the OME-XML must be XML, but: {error}") from error
 
 
-def read(pixels: ElementTree.Element, pages: int, where: str) -> Planes:
-    """Planes of one image; sizes are checked against the number of pages."""
+def _planes_of(pixels: ElementTree.Element, pages: int, where: str) -> Planes:
+    """Return the planes of one image; raise MissingChunkError if there are too few pages."""
     axes = "".join(reversed(pixels.attrib["DimensionOrder"]))[:-2]
     samples = samples_per_pixel(pixels)
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in axes}
@@ -88,23 +90,23 @@ def read(pixels: ElementTree.Element, pages: int, where: str) -> Planes:
             f"{pages} pages; open the files of a set as a list"
         )
     spacing, unit = voxel_size(pixels)
-    return Planes(axes, shape, page_of_planes(pixels, axes, shape, pages, where), spacing, unit)
+    return Planes(axes, shape, pages_of_planes(pixels, axes, shape, pages, where), spacing, unit)
 
 
 def samples_per_pixel(pixels: ElementTree.Element) -> int:
-    """Samples of each pixel, the same in all channels."""
+    """Return the samples per pixel; raise ValueError if channels differ."""
     channels = [e for e in pixels if e.tag.endswith("}Channel")]
     counts = {int(c.attrib.get("SamplesPerPixel", 1)) for c in channels} or {1}
     if len(counts) > 1 or min(counts) < 1:
-        raise ValueError(f"channels of {sorted(counts)} samples")
+        raise ValueError(f"SamplesPerPixel must agree, found {sorted(counts)}")
     return counts.pop()
 
 
-def page_of_planes(
+def pages_of_planes(
     pixels: ElementTree.Element, axes: str, shape: tuple[int, ...], pages: int, where: str
 ) -> tuple[int, ...]:
-    """Page of every plane in C order."""
-    table: dict[int, int] = {}
+    """Return the page of every plane, planes in C order."""
+    page_of: dict[int, int] = {}
     for data in (e for e in pixels if e.tag.endswith("}TiffData")):
         first = 0
         for axis, length in zip(axes, shape, strict=True):
@@ -113,16 +115,19 @@ def page_of_planes(
         page = int(data.attrib.get("IFD", 0))
         if min(first, count, page) < 0:
             raise ValueError(f"TiffData {data.attrib}")
-        room = max(0, min(count, pages - page, prod(shape) - first))
-        table.update((first + i, page + i) for i in range(room if len(table) < prod(shape) else 0))
-    missing = prod(shape) - len(table)
+        usable = max(0, min(count, pages - page, prod(shape) - first))
+        usable = usable if len(page_of) < prod(shape) else 0
+        page_of.update((first + i, page + i) for i in range(usable))
+    missing = prod(shape) - len(page_of)
     if missing:
-        raise MissingChunkError(f"{where}: {missing} of {prod(shape)} OME planes have no page here")
-    return tuple(table[plane] for plane in range(prod(shape)))
+        raise MissingChunkError(
+            f"{where}: {missing} of {prod(shape)} OME planes have no page in this file"
+        )
+    return tuple(page_of[plane] for plane in range(prod(shape)))
 
 
 def voxel_size(pixels: ElementTree.Element) -> tuple[dict[str, float], str]:
-    """Spacing per dim and its unit."""
+    """Return the spacing by dim and its unit."""
     sizes = {}
     for axis in "ZYX":
         value = float(pixels.attrib.get(f"PhysicalSize{axis}", 0))

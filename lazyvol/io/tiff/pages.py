@@ -1,4 +1,4 @@
-"""Pages of a TIFF file: found by their offsets, decoded within their declared size."""
+"""Decode the pages of a TIFF file, no further than their declared size."""
 
 import logging
 import zlib
@@ -20,7 +20,7 @@ from lazyvol.errors import (
     TruncatedError,
     UnsafeSourceError,
 )
-from lazyvol.io.flat_file import StoredFile, strides, token, unreadable
+from lazyvol.io.flat_file import StoredFile, read_error, strides, token
 from lazyvol.io.optional import library
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size
@@ -28,14 +28,14 @@ from lazyvol.plan.regions import Region, lengths, size
 NONE, DEFLATE = 1, (8, 32946)
 CODECS = {NONE: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"}
 ZSTD = {50000: "zstd", 34926: "zstd"}
-#: a page may grow by this when it is decoded: deflate reaches 1032, LZW 1365
+#: largest ratio of decoded to stored bytes: deflate reaches 1032, LZW 1365
 MAX_RATIO = 1400
-#: a tile may be larger than its page by this factor, or up to this size
+#: a tile may be larger than its page by this factor, or have up to this many bytes
 SEGMENT_PAGES, SEGMENT_BYTES = 4, 16 << 20
-#: files of these kinds keep planes where the page chain does not tell
-FOREIGN = ("stk", "ndpi", "eer", "lsm")
-#: kinds that tifffile would read by rules of their own, at times from other files
-OWN_RULES = (
+#: vendor files whose planes are not their pages
+UNSUPPORTED = ("stk", "ndpi", "eer", "lsm")
+#: kinds that tifffile reads by special rules, some of them from other files
+SPECIAL_KINDS = (
     *("ome", "mmstack", "ndtiff", "fluoview", "sis", "svs", "scn", "qpi", "bif", "avs"),
     *("philips", "scanimage", "nih", "mdgel"),
 )
@@ -43,40 +43,40 @@ OWN_RULES = (
 _complaints: ContextVar[list[str] | None] = ContextVar("complaints", default=None)
 
 
-def collect(record: logging.LogRecord) -> bool:
-    """Keep what tifffile logs for the reader that runs, so that damage becomes an error."""
-    kept = _complaints.get()
-    if kept is not None and record.levelno >= logging.ERROR:
-        kept.append(record.getMessage())
-    return kept is None
+def collect_errors(record: logging.LogRecord) -> bool:
+    """Collect the errors that tifffile logs while a reader runs, as a filter of its logger."""
+    messages = _complaints.get()
+    if messages is not None and record.levelno >= logging.ERROR:
+        messages.append(record.getMessage())
+    return messages is None
 
 
 @contextmanager
-def opened(file: StoredFile) -> Iterator[tuple[Any, list[str]]]:
-    """The file as tifffile sees it, and what tifffile finds wrong with it."""
+def open_tiff(file: StoredFile) -> Iterator[tuple[Any, list[str]]]:
+    """Open a file with tifffile; yield it and the list of the errors that tifffile logs."""
     tifffile = library("tifffile", file.path, "pip install tifffile")
-    logging.getLogger("tifffile").addFilter(collect)
-    kept: list[str] = []
-    mark = _complaints.set(kept)
+    logging.getLogger("tifffile").addFilter(collect_errors)
+    messages: list[str] = []
+    reset_token = _complaints.set(messages)
     try:
         file.open().close()
-        flags = dict.fromkeys((f"is_{kind}" for kind in OWN_RULES), False)
+        flags = dict.fromkeys((f"is_{kind}" for kind in SPECIAL_KINDS), False)
         with file.unchanged(), tifffile.TiffFile(file.path, _multifile=False, **flags) as tif:
-            yield tif, kept
+            yield tif, messages
     except LazyvolError:
         raise
     except OSError as error:
         if error.errno is not None:
-            raise unreadable(file.path, error) from error
+            raise read_error(file.path, error) from error
         raise FormatError(f"{file.path}: tifffile cannot read it: {error}") from error
-    except Exception as error:  # damaged tags raise whatever the line that meets them raises
+    except Exception as error:  # damaged tags raise errors of any class
         raise FormatError(f"{file.path}: tifffile cannot read it: {error!r:.200}") from error
     finally:
-        _complaints.reset(mark)
+        _complaints.reset(reset_token)
 
 
 def check_codec(page: Any, where: str) -> None:
-    """Refuse a compression that is not allowed or that is not installed."""
+    """Raise if the compression is not allowed or its codec is not installed."""
     code = int(page.compression)
     allowed = {**CODECS, **ZSTD}
     if code not in allowed:
@@ -95,35 +95,39 @@ def check_codec(page: Any, where: str) -> None:
 
 
 def check_page(page: Any, file: StoredFile, number: int) -> int:
-    """Stored bytes of a page, its segments being in the file, complete, and not a bomb."""
+    """Return the stored bytes of a page; raise if its data are missing or its size is false."""
     stored = check_segments(page, file, number)
     where = f"{file.path}: TIFF page {number}"
     if page.nbytes > MAX_RATIO * stored:
         raise LimitExceeded(
-            f"{where} declares {page.nbytes} bytes for {stored} stored, over {MAX_RATIO} to 1"
+            f"{where} may decode to {MAX_RATIO} times its {stored} bytes, it declares {page.nbytes}"
         )
     if segment_bytes(page) > max(SEGMENT_BYTES, SEGMENT_PAGES * page.nbytes):
         raise LimitExceeded(
-            f"{where} of {page.nbytes} bytes declares tiles of {segment_bytes(page)} bytes"
+            f"{where} of {page.nbytes} bytes must have smaller tiles, it declares tiles of "
+            f"{segment_bytes(page)} bytes"
         )
     if page.compression == NONE and stored * 8 < page.size * page.bitspersample:
-        raise TruncatedError(f"{where} needs {page.nbytes} bytes, {stored} are stored")
+        raise TruncatedError(
+            f"{where} must have {page.nbytes} bytes, found {stored}; copy it again"
+        )
     return stored
 
 
 def segment_bytes(page: Any) -> int:
-    """Decoded bytes of a strip or tile; tiles may stick out of their page."""
+    """Return the decoded bytes of a strip or tile; tiles may be larger than their page."""
     return int(prod(page.chunks) * page.dtype.itemsize)
 
 
 def check_segments(page: Any, file: StoredFile, number: int) -> int:
-    """Stored bytes of the segments of a page, all of them in the file."""
+    """Return the stored bytes of the segments of a page; raise if one is not in the file."""
     where = f"{file.path}: TIFF page {number}"
     offsets, counts = page.dataoffsets, page.databytecounts
     expected = prod(page.chunked)
     if not len(offsets) == len(counts) == expected:
         raise FormatError(
-            f"{where} needs {expected} segments, found {len(offsets)} offsets, {len(counts)} sizes"
+            f"{where} must have {expected} segments, found {len(offsets)} offsets and "
+            f"{len(counts)} sizes"
         )
     if not all(offsets) or not all(counts):
         raise MissingChunkError(f"{where}: a segment has no data; save the file again")
@@ -133,8 +137,8 @@ def check_segments(page: Any, file: StoredFile, number: int) -> int:
     return int(sum(counts))
 
 
-def decoded(page: Any, file: StoredFile) -> Array:
-    """Page in its own shape; deflate is inflated here, to no more than a segment can hold."""
+def decode_page(page: Any, file: StoredFile) -> Array:
+    """Return the values of a page; deflate is decoded here, with a limit on its size."""
     if page.compression not in DEFLATE:
         return np.asarray(page.asarray(maxworkers=1))
     page.compression = NONE
@@ -144,33 +148,35 @@ def decoded(page: Any, file: StoredFile) -> Array:
     for index, (offset, count) in enumerate(segments):
         handle.seek(offset)
         box = page.decode(None, index)[2]
-        data = inflated(handle.read(count), prod(box) * page.dtype.itemsize, file.path)
+        data = inflate(handle.read(count), prod(box) * page.dtype.itemsize, file.path)
         segment, (s, d, h, w, _), _ = page.decode(data, index)
-        room = out[s, d : d + box[0], h : h + box[1], w : w + box[2]]
-        room[...] = segment[: room.shape[0], : room.shape[1], : room.shape[2]]
+        view = out[s, d : d + box[0], h : h + box[1], w : w + box[2]]
+        view[...] = segment[: view.shape[0], : view.shape[1], : view.shape[2]]
     return out.reshape(page.shape)
 
 
-def inflated(data: bytes, limit: int, where: str) -> bytes:
-    """Inflated segment, cut at the bytes it is declared to hold."""
+def inflate(data: bytes, limit: int, where: str) -> bytes:
+    """Decode a deflate segment, at most to its declared size."""
     try:
         return zlib.decompressobj().decompress(data, limit)
     except zlib.error as error:
-        raise FormatError(f"{where}: a TIFF segment is no sound deflate stream: {error}") from error
+        raise FormatError(
+            f"{where}: a TIFF segment must be a valid deflate stream, but: {error}"
+        ) from error
 
 
 @dataclass(eq=False)
 class PagedSource:
-    """Array whose planes are TIFF pages; a page is decoded whole, pages not asked for are not.
+    """Array whose planes are TIFF pages; each page in a region is decoded whole.
 
-    Stored axes are ``lead``, one page each in C order, then those of a page. Axis ``i`` that is
-    handed over is stored axis ``order[i]``. ``page_bytes`` and ``segment_bytes`` are the stored
+    Stored axes are ``grid``, the pages in C order, then the axes of a page. Axis ``i`` of the
+    opened array is stored axis ``order[i]``. ``page_bytes`` and ``segment_bytes`` are the stored
     size of the first page and the decoded size of its largest strip or tile.
     """
 
     file: StoredFile
     pages: tuple[int, ...]
-    lead: tuple[int, ...]
+    grid: tuple[int, ...]
     page_shape: tuple[int, ...]
     page_dtype: str
     page_bytes: int
@@ -182,59 +188,60 @@ class PagedSource:
     token: str = field(init=False)
 
     def __post_init__(self) -> None:
-        stored = self.lead + self.page_shape
-        unit = (1,) * len(self.lead) + self.page_shape
+        stored = self.grid + self.page_shape
+        one_page = (1,) * len(self.grid) + self.page_shape
         self.shape = tuple(stored[axis] for axis in self.order)
-        self.chunks = tuple(unit[axis] for axis in self.order)
+        self.chunks = tuple(one_page[axis] for axis in self.order)
         self.dtype = np.dtype(self.page_dtype)
         self.token = token(self.file, stored, self.page_dtype, self.order)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, in ``out`` where that is given."""
+        """Copy one region, into ``out`` if given."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
             axes = [self.order.index(axis) for axis in range(len(self.order))]
-            self._fill(out.transpose(axes), self._stored(region))
+            self._fill(out.transpose(axes), self._stored_region(region))
         return out
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The file."""
+        """Return the file."""
         return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
-        """Touched pages at the stored size of the first."""
-        touched = prod(lengths(self._stored(region))[: len(self.lead)])
+        """Return the number of touched pages times the stored size of the first."""
+        touched = prod(lengths(self._stored_region(region))[: len(self.grid)])
         return touched * self.page_bytes if size(region) else 0
 
     def peak_bytes(self, region: Region) -> int:
-        """Result, and a page: stored, decoded, and a segment being decoded."""
+        """Return the bytes of the result, a stored and a decoded page, and two segments."""
         page = prod(self.page_shape) * self.dtype.itemsize
         result = size(region) * self.dtype.itemsize
         return result + self.page_bytes + page + 2 * self.segment_bytes
 
-    def _stored(self, region: Region) -> Region:
+    def _stored_region(self, region: Region) -> Region:
+        """Reorder a region of the opened array to the stored axes."""
         return tuple(region[self.order.index(axis)] for axis in range(len(self.order)))
 
     def _fill(self, out: Array, box: Region) -> None:
-        lead = box[: len(self.lead)]
-        steps = strides(self.lead)
-        with opened(self.file) as (tif, _):
-            for place in product(*(range(s.start, s.stop) for s in lead)):
-                number = sum(i * s for i, s in zip(place, steps, strict=True))
-                index = tuple(i - s.start for i, s in zip(place, lead, strict=True))
-                out[index] = self._page(tif, number)[box[len(self.lead) :]]
+        pages, in_page = box[: len(self.grid)], box[len(self.grid) :]
+        steps = strides(self.grid)
+        with open_tiff(self.file) as (tif, _):
+            for position in product(*(range(s.start, s.stop) for s in pages)):
+                number = sum(i * s for i, s in zip(position, steps, strict=True))
+                index = tuple(i - s.start for i, s in zip(position, pages, strict=True))
+                out[index] = self._read_page(tif, number)[in_page]
 
-    def _page(self, tif: Any, number: int) -> Array:
-        """Decoded page, refused where it is not like the first."""
+    def _read_page(self, tif: Any, number: int) -> Array:
+        """Decode a page; raise FormatError if it differs from the first."""
         tifffile = library("tifffile", self.file.path, "pip install tifffile")
         tif.filehandle.seek(self.pages[number])
         page = tifffile.TiffPage(tif, index=number)
         if page.shape != self.page_shape or page.dtype != self.dtype:
             raise FormatError(
-                f"{self.file.path}: TIFF page {number} should be {self.page_shape} "
+                f"{self.file.path}: TIFF page {number} must be {self.page_shape} "
                 f"{self.dtype}, found {page.shape} {page.dtype}; split the file"
             )
         check_codec(page, self.file.path)
         check_page(page, self.file, number)
-        return decoded(page, self.file)
+        return decode_page(page, self.file)

@@ -1,4 +1,4 @@
-"""The chain of image directories of a TIFF file, walked before anything else trusts it."""
+"""Walk the chain of image directories of a TIFF file before any other code trusts it."""
 
 import struct
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class Dialect:
 
 
 def dialect(head: bytes, where: str) -> Dialect:
-    """Dialect of a file by its first bytes."""
+    """Return the dialect of a file from its first bytes."""
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
-        raise FormatError(f"{where}: a TIFF file starts with II or MM, found {head[:4]!r}")
+        raise FormatError(f"{where}: a TIFF file must start with II or MM, found {head[:4]!r}")
     (version,) = struct.unpack_from(f"{order}H", head, 2)
     if version == 42:
         return Dialect(order, f"{order}H", f"{order}I", 12, 4)
@@ -36,8 +36,8 @@ def dialect(head: bytes, where: str) -> Dialect:
     raise FormatError(f"{where}: TIFF version must be 42 or 43, found {version}")
 
 
-def directories(file: StoredFile) -> tuple[int, ...]:
-    """Offsets of all image directories; loops, cuts and excess are refused."""
+def page_offsets(file: StoredFile) -> tuple[int, ...]:
+    """Return the offsets of all image directories; raise for loops, cut files and too many."""
     with file.open() as handle:
         kind = dialect(handle.read(16), file.path)
 
@@ -45,15 +45,15 @@ def directories(file: StoredFile) -> tuple[int, ...]:
             handle.seek(position)
             raw = handle.read(struct.calcsize(code))
             if len(raw) < struct.calcsize(code):
-                raise cut(file, len(found), position)
+                raise page_outside_file(file, len(offsets), position)
             return int(struct.unpack(code, raw)[0])
 
-        found: dict[int, None] = {}
+        offsets: dict[int, None] = {}
         nested = 0
         offset = word(kind.offset, kind.first)
         while offset:
-            check_directory(file, found, offset)
-            found[offset] = None
+            check_directory(file, offsets, offset)
+            offsets[offset] = None
             tags = word(kind.count, offset)
             if tags > MAX_TAGS:
                 raise LimitExceeded(
@@ -61,37 +61,37 @@ def directories(file: StoredFile) -> tuple[int, ...]:
                 )
             start = offset + struct.calcsize(kind.count)
             handle.seek(start)
-            nested += sub_directories(handle.read(tags * kind.entry), kind)
-            if len(found) + nested > MAX_PAGES:
+            nested += count_sub_directories(handle.read(tags * kind.entry), kind)
+            if len(offsets) + nested > MAX_PAGES:
                 raise LimitExceeded(f"{file.path}: a TIFF file may have {MAX_PAGES} pages")
             offset = word(kind.offset, start + tags * kind.entry)
-    if not found:
-        raise FormatError(f"{file.path}: a TIFF file needs a page, found none")
-    return tuple(found)
+    if not offsets:
+        raise FormatError(f"{file.path}: a TIFF file must have a page, found none")
+    return tuple(offsets)
 
 
-def check_directory(file: StoredFile, found: dict[int, None], offset: int) -> None:
-    """Refuse a directory that was met before or lies outside the file."""
-    if offset in found:
+def check_directory(file: StoredFile, offsets: dict[int, None], offset: int) -> None:
+    """Raise if a directory was visited before or is outside the file."""
+    if offset in offsets:
         raise FormatError(
-            f"{file.path}: TIFF pages must form a chain, page {len(found)} points back to offset "
+            f"{file.path}: TIFF pages must form a chain, page {len(offsets)} points back to offset "
             f"{offset}; save the file again"
         )
     if offset >= file.size:
-        raise cut(file, len(found), offset)
+        raise page_outside_file(file, len(offsets), offset)
 
 
-def sub_directories(entries: bytes, kind: Dialect) -> int:
-    """How many nested directories a page announces."""
+def count_sub_directories(entries: bytes, kind: Dialect) -> int:
+    """Return the number of nested directories that the tags of a page announce."""
     wide = kind.entry == 20
     record = f"{kind.order}HHQ8x" if wide else f"{kind.order}HHI4x"
-    whole = entries[: len(entries) // kind.entry * kind.entry]
-    return sum(n for tag, _, n in struct.iter_unpack(record, whole) if tag == SUB_DIRECTORIES)
+    complete = entries[: len(entries) // kind.entry * kind.entry]
+    return sum(n for tag, _, n in struct.iter_unpack(record, complete) if tag == SUB_DIRECTORIES)
 
 
-def cut(file: StoredFile, page: int, offset: int) -> TruncatedError:
-    """The error for a page that lies outside the file."""
+def page_outside_file(file: StoredFile, page: int, offset: int) -> TruncatedError:
+    """Return the error for a page outside the file."""
     return TruncatedError(
-        f"{file.path}: TIFF page {page} should be at offset {offset}, the file has {file.size} "
+        f"{file.path}: TIFF page {page} must be at offset {offset}, the file has {file.size} "
         "bytes; copy it again"
     )

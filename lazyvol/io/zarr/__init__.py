@@ -1,1 +1,1 @@
-"""Zarr stores: metadata of v2 and v3, chunks read and verified, shards written."""
+"""Read zarr v2 and v3 stores, and write sharded OME-Zarr stores with checksums."""

@@ -1,4 +1,4 @@
-"""Chunks of a zarr array that are not stored: how many, by the names of its files alone."""
+"""Count the chunks of a zarr array that are not stored, from the names of its files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,75 +9,74 @@ from lazyvol.io.zarr.metadata import ArrayMeta
 
 
 @dataclass(frozen=True)
-class Absent:
-    """``number`` of the ``total`` files of an array that are not there.
+class AbsentFiles:
+    """The number of absent files of an array; a lower bound if ``complete`` is false."""
 
-    There may be more where not all folders were looked at, so that ``whole`` is false.
-    """
-
-    number: int
+    count: int
     total: int
-    whole: bool = True
-    word: str = "chunks"
+    complete: bool = True
+    noun: str = "chunks"
 
     def __str__(self) -> str:
-        least = "" if self.whole else "at least "
-        return f"{least}{self.number:,} of {self.total:,} {self.word}"
+        bound = "" if self.complete else "at least "
+        return f"{bound}{self.count:,} of {self.total:,} {self.noun}"
 
     def __bool__(self) -> bool:
-        return self.number > 0 or not self.whole
+        return self.count > 0 or not self.complete
 
 
-def absent_files(folder: Place, key: str, meta: ArrayMeta) -> Absent:
-    """How many files of the array in folder ``key`` are not there; none is opened."""
+def absent_files(folder: Place, key: str, meta: ArrayMeta) -> AbsentFiles:
+    """Count the absent files of the array in folder ``key``; no file is opened."""
     grid = [-(-n // c) for n, c in zip(meta.shape, meta.files, strict=True)]
-    total, word = prod(grid), "shards" if meta.index else "chunks"
+    total, noun = prod(grid), "shards" if meta.index else "chunks"
     if not total:
-        return Absent(0, 0, word=word)
+        return AbsentFiles(0, 0, noun=noun)
     if not grid or meta.separator == ".":
-        present = sum(1 for _ in _flat(folder, key, meta, grid))
-        return Absent(total - present, total, word=word)
-    walk = _Walk(folder, grid)
-    number = walk.absent(f"{key}{meta.prefix}/" if meta.prefix else key, 0)
-    return Absent(number, total, walk.left >= 0, word)
+        present = sum(1 for _ in _files_in_one_folder(folder, key, meta, grid))
+        return AbsentFiles(total - present, total, noun=noun)
+    walk = _FolderWalk(folder, grid)
+    count = walk.count_absent(f"{key}{meta.prefix}/" if meta.prefix else key, 0)
+    return AbsentFiles(count, total, walk.remaining >= 0, noun)
 
 
-def _flat(folder: Place, key: str, meta: ArrayMeta, grid: list[int]) -> Iterator[str]:
-    """Names of chunks that lie in one folder."""
-    alone = meta.key(())
+def _files_in_one_folder(
+    folder: Place, key: str, meta: ArrayMeta, grid: list[int]
+) -> Iterator[str]:
+    """Yield the names of the chunk files of an array whose chunks are in one folder."""
+    only = meta.key(())
     start = f"{meta.prefix}{meta.separator}" if meta.prefix else ""
     for name in folder.names(key):
         if not grid:
-            if name == alone:
+            if name == only:
                 yield name
         elif name.startswith(start):
             words = name[len(start) :].split(meta.separator)
-            if len(words) == len(grid) and all(map(_inside, words, grid)):
+            if len(words) == len(grid) and all(map(_is_index, words, grid)):
                 yield name
 
 
-def _inside(word: str, count: int) -> bool:
-    """Whether a word is an index of an axis, written as zarr writes it."""
+def _is_index(word: str, count: int) -> bool:
+    """Return True if a word is an index below ``count`` without leading zeros."""
     return word.isdecimal() and int(word) < count and word == str(int(word))
 
 
 @dataclass
-class _Walk:
-    """Nested folders, an axis each, looked at until `max_names` of the place were seen."""
+class _FolderWalk:
+    """Walk through nested folders, one level per axis, for at most `Place.max_names` names."""
 
     folder: Place
     grid: list[int]
 
     def __post_init__(self) -> None:
-        self.left = self.folder.max_names
+        self.remaining = self.folder.max_names
 
-    def absent(self, key: str, axis: int) -> int:
-        """Files that are not there below ``key``, a folder of the indices along ``axis``."""
-        if self.left < 0:
+    def count_absent(self, key: str, axis: int) -> int:
+        """Count the absent files below ``key``, whose names are indices along ``axis``."""
+        if self.remaining < 0:
             return 0
-        names = [name for name in self.folder.names(key) if _inside(name, self.grid[axis])]
-        self.left -= len(names)
+        names = [name for name in self.folder.names(key) if _is_index(name, self.grid[axis])]
+        self.remaining -= len(names)
         missing = (self.grid[axis] - len(names)) * prod(self.grid[axis + 1 :])
         if axis + 1 == len(self.grid):
             return missing
-        return missing + sum(self.absent(f"{key}{name}/", axis + 1) for name in names)
+        return missing + sum(self.count_absent(f"{key}{name}/", axis + 1) for name in names)

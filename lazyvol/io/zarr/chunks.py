@@ -1,4 +1,4 @@
-"""Chunks of a zarr array in its files: where each lies, whether it is there, and its values."""
+"""Read the chunks of a zarr array: find each in its file, verify it and decode it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,61 +15,68 @@ from lazyvol.errors import (
     TruncatedError,
 )
 from lazyvol.io.buffers import Bytes, scratch
-from lazyvol.io.safe_folder import Place, Stored
-from lazyvol.io.zarr.codecs import DIRECT, Damaged, Short, checked, decode
+from lazyvol.io.safe_folder import OpenObject, Place
+from lazyvol.io.zarr.codecs import DIRECT, Damaged, Short, decode, strip_checksum
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
 ABSENT = (1 << 64) - 1
-#: chunks of one file that are fetched together from a place other than a folder
+#: chunks of one file that are fetched together if it is not local
 FETCHED_BYTES = 64 << 20
-FETCHED_PIECES = 4096
+FETCHED_CHUNKS = 4096
 #: dictionary of an xz stream at its usual preset
 LZMA_BYTES = 9 << 20
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Part of one axis that lies in one chunk: in the chunk, and in the result."""
+class ChunkSlice:
+    """Part of a region along one axis that is in chunk ``index``.
+
+    ``in_chunk`` and ``in_result`` are its positions in the chunk and in the result; ``complete``
+    says that it is the whole chunk.
+    """
 
     index: int
-    inside: slice
-    place: slice
-    whole: bool
+    in_chunk: slice
+    in_result: slice
+    complete: bool
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stored chunk: its bytes in the file, the cuts to take from it, its place in the grid."""
+class StoredChunk:
+    """A chunk at grid position ``number``: its bytes in the file, and the slices to copy."""
 
     offset: int
     length: int
-    cuts: tuple[Cut, ...]
+    slices: tuple[ChunkSlice, ...]
     number: tuple[int, ...]
 
 
-def cuts(span: slice, step: int, offset: int = 0) -> list[Cut]:
-    """``span`` of an axis cut at multiples of ``step``; the result starts at ``offset``."""
-    found = []
+def chunk_slices(span: slice, step: int, offset: int = 0) -> list[ChunkSlice]:
+    """Split a span of an axis at multiples of ``step``; the result starts at ``offset``."""
+    slices = []
     for index in range(span.start // step, -(-span.stop // step) if span.stop > span.start else 0):
         start, stop = max(span.start, index * step), min(span.stop, (index + 1) * step)
-        inside = slice(start - index * step, stop - index * step)
-        place = slice(start - span.start + offset, stop - span.start + offset)
-        found.append(Cut(index, inside, place, stop - start == step))
-    return found
+        in_chunk = slice(start - index * step, stop - index * step)
+        in_result = slice(start - span.start + offset, stop - span.start + offset)
+        slices.append(ChunkSlice(index, in_chunk, in_result, stop - start == step))
+    return slices
 
 
-def part(out: Array, chunk: Sequence[Cut]) -> Array:
-    """View of the part of the result that comes from one chunk."""
-    places: tuple[Any, ...] = (*(cut.place for cut in chunk), ...)
-    view: Array = out[places]
+def result_view(out: Array, slices: Sequence[ChunkSlice]) -> Array:
+    """Return the view of the result that one chunk fills."""
+    index: tuple[Any, ...] = (*(part.in_result for part in slices), ...)
+    view: Array = out[index]
     return view
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads chunks of one array. ``fill_missing`` makes absent chunks legal, as ``option`` does."""
+class ChunkReader:
+    """Reads the chunks of one array.
+
+    ``fill_missing`` allows absent chunks; ``option`` is the option of `open` that sets it.
+    """
 
     place: Place
     key: str
@@ -78,25 +85,26 @@ class Reader:
     option: str = "permissive=True"
 
     def read(self, region: Region, out: Array) -> None:
-        """Fill ``out``, which has the region's shape and the array's native dtype."""
-        axes = [cuts(span, n) for span, n in zip(region, self.meta.files, strict=True)]
-        for box in product(*axes):
-            self._file(box, out)
+        """Fill ``out``, which has the shape of the region and the native dtype of the array."""
+        axes = [chunk_slices(span, n) for span, n in zip(region, self.meta.files, strict=True)]
+        for slices in product(*axes):
+            self._read_file(slices, out)
 
-    def _file(self, box: Sequence[Cut], out: Array) -> None:
-        key = self.key + self.meta.key([cut.index for cut in box])
+    def _read_file(self, slices: Sequence[ChunkSlice], out: Array) -> None:
+        """Read the requested chunks of one file."""
+        key = self.key + self.meta.key([part.index for part in slices])
         path = self.place.path(key)
-        stored = self.place.open(key, self._first())
+        stored = self.place.open(key, self._first_part())
         if stored is None:
-            what = f"the file at {tuple(cut.index for cut in box)} of the grid"
-            self._absent(what, path, part(out, box))
+            name = f"the file at {tuple(part.index for part in slices)} of the grid"
+            self._fill_absent(name, path, result_view(out, slices))
             return
         with stored:
             try:
-                for batch in batches(self._pieces(stored, path, box, out)):
-                    stored.fetch([(piece.offset, piece.length) for piece in batch])
-                    for piece in batch:
-                        self._chunk(stored, path, piece, out)
+                for batch in batches(self._stored_chunks(stored, path, slices, out)):
+                    stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
+                    for chunk in batch:
+                        self._read_chunk(stored, path, chunk, out)
             except OSError as error:
                 if isinstance(error, LazyvolError):
                     raise
@@ -105,115 +113,121 @@ class Reader:
                     "check the disk and read again"
                 ) from error
 
-    def _first(self) -> tuple[str, int]:
-        """Return the part of a file that is read before all else: all of it, or its index."""
+    def _first_part(self) -> tuple[str, int]:
+        """Return the part of a file that is read first: all of it, or its index."""
         index = self.meta.index
         if index is None:
             return "all", self.meta.stored_bound if self.meta.stages else self.meta.chunk_bytes
         return "head" if index.at_start else "tail", index.nbytes
 
-    def _pieces(self, stored: Stored, path: str, box: Sequence[Cut], out: Array) -> Iterator[Piece]:
-        """Chunks in one file that are there; those that are absent are filled or refused."""
+    def _stored_chunks(
+        self, stored: OpenObject, path: str, slices: Sequence[ChunkSlice], out: Array
+    ) -> Iterator[StoredChunk]:
+        """Yield the stored chunks of a file; fill absent ones, or raise MissingChunkError."""
         size = stored.size
         index = self.meta.index
         if index is None:
-            yield Piece(0, size or 0, tuple(box), tuple(cut.index for cut in box))
+            yield StoredChunk(0, size or 0, tuple(slices), tuple(part.index for part in slices))
             return
-        entries = entries_of(stored, index, path)
-        for chunk in self._inner(box):
-            offset, length = entries[tuple(cut.index for cut in chunk)].tolist()
+        entries = read_index(stored, index, path)
+        for inner in self._inner_slices(slices):
+            offset, length = entries[tuple(part.index for part in inner)].tolist()
             number = tuple(
-                b.index * n + c.index for b, c, n in zip(box, chunk, index.per_shard, strict=True)
+                s.index * n + c.index
+                for s, c, n in zip(slices, inner, index.per_shard, strict=True)
             )
             if offset == length == ABSENT:
-                self._absent(f"chunk {number}", path, part(out, chunk))
+                self._fill_absent(f"chunk {number}", path, result_view(out, inner))
             elif size is not None and offset + length > size:
                 raise TruncatedError(
                     f"{path}: chunk {number} must lie in the file's {size} bytes, its index "
                     f"gives {length} bytes at {offset}; copy the store again"
                 )
             else:
-                yield Piece(offset, length, chunk, number)
+                yield StoredChunk(offset, length, inner, number)
 
-    def _inner(self, box: Sequence[Cut]) -> Iterator[tuple[Cut, ...]]:
-        """Inner chunks of one shard that a box touches."""
+    def _inner_slices(self, slices: Sequence[ChunkSlice]) -> Iterator[tuple[ChunkSlice, ...]]:
+        """Yield the slices of the inner chunks of one shard."""
         axes = [
-            cuts(cut.inside, n, cut.place.start)
-            for cut, n in zip(box, self.meta.inner, strict=True)
+            chunk_slices(part.in_chunk, n, part.in_result.start)
+            for part, n in zip(slices, self.meta.inner, strict=True)
         ]
         yield from product(*axes)
 
-    def _absent(self, what: str, path: str, target: Array) -> None:
+    def _fill_absent(self, name: str, path: str, target: Array) -> None:
+        """Fill the part of an absent chunk; raise MissingChunkError if that is not allowed."""
         if not self.fill_missing:
             fill = 0 if self.meta.fill is None else self.meta.fill
             raise MissingChunkError(
-                f"{path}: {what} is absent, and absent chunks are not legal here; restore it, or "
-                f"read absent chunks as {fill} by {self.option}"
+                f"{path}: every chunk must be stored, {name} is absent; restore it, or read absent "
+                f"chunks as {fill} by {self.option}"
             )
         if self.meta.fill is None:
-            raise undefined(path, what)
+            raise undefined_fill_error(path, name)
         target[...] = self.meta.fill
 
-    def _chunk(self, stored: Stored, path: str, piece: Piece, out: Array) -> None:
-        """Decode one chunk, and put the part that is asked for into ``out``."""
-        target = part(out, piece.cuts)
-        direct = self._direct(piece.cuts, target)
+    def _read_chunk(self, stored: OpenObject, path: str, chunk: StoredChunk, out: Array) -> None:
+        """Decode one chunk and copy the requested part into ``out``."""
+        target = result_view(out, chunk.slices)
+        in_place = self._decodes_in_place(chunk.slices, target)
         size = self.meta.chunk_bytes
-        whole = target.reshape(-1).view(np.uint8) if direct else scratch("decoded", size)
+        decoded = target.reshape(-1).view(np.uint8) if in_place else scratch("decoded", size)
         try:
-            self._decode(stored, piece, whole)
+            self._decode(stored, chunk, decoded)
         except (Damaged, Short) as error:
-            kind = TruncatedError if isinstance(error, Short) else ChecksumError
-            raise kind(
-                f"{path}: chunk {piece.number} ({piece.length} bytes at {piece.offset}) is "
+            error_class = TruncatedError if isinstance(error, Short) else ChecksumError
+            raise error_class(
+                f"{path}: chunk {chunk.number} ({chunk.length} bytes at {chunk.offset}) is "
                 f"damaged: {error}; restore the file from its source"
             ) from error
-        if not direct:
-            target[...] = self._values(whole)[tuple(cut.inside for cut in piece.cuts)]
+        if not in_place:
+            target[...] = self._values(decoded)[tuple(part.in_chunk for part in chunk.slices)]
 
-    def _direct(self, chunk: Sequence[Cut], target: Array) -> bool:
-        return self.meta.plain and all(cut.whole for cut in chunk) and target.flags.c_contiguous
+    def _decodes_in_place(self, slices: Sequence[ChunkSlice], target: Array) -> bool:
+        """Return True if the chunk is complete and can be decoded directly into the result."""
+        complete = all(part.complete for part in slices)
+        return self.meta.plain and complete and target.flags.c_contiguous
 
-    def _decode(self, stored: Stored, piece: Piece, whole: Bytes) -> None:
-        most = self.meta.stored_bound if self.meta.stages else whole.size
-        if piece.length > most:
-            raise Damaged(f"it has {piece.length} bytes, at most {most} are expected")
+    def _decode(self, stored: OpenObject, chunk: StoredChunk, decoded: Bytes) -> None:
+        limit = self.meta.stored_bound if self.meta.stages else decoded.size
+        if chunk.length > limit:
+            raise Damaged(f"it has {chunk.length} bytes, at most {limit} are expected")
         if not self.meta.stages:
-            _expect(stored.fill(piece.offset, whole), whole.size)
+            _require_size(stored.fill(chunk.offset, decoded), decoded.size)
             return
-        raw = stored.take(piece.offset, piece.length, most)
-        _expect(raw.size, piece.length)
-        decode(self.meta.stages, raw, whole)
+        encoded = stored.take(chunk.offset, chunk.length, limit)
+        _require_size(encoded.size, chunk.length)
+        decode(self.meta.stages, encoded, decoded)
 
-    def _values(self, whole: Bytes) -> Array:
-        """Decoded bytes as an array in the order of its axes."""
+    def _values(self, decoded: Bytes) -> Array:
+        """Return decoded bytes as an array with the axes of the stored array."""
         meta = self.meta
-        stored = whole.view(meta.dtype) if meta.native.kind != "b" else whole != 0
-        values: Array = stored.reshape(meta.stored_shape).transpose(meta.back)
+        stored = decoded.view(meta.dtype) if meta.native.kind != "b" else decoded != 0
+        values: Array = stored.reshape(meta.stored_shape).transpose(meta.axis_order)
         return values
 
 
-def undefined(path: str, what: str) -> MissingChunkError:
-    """The error for chunks that are absent while nothing says which value they have."""
+def undefined_fill_error(path: str, name: str) -> MissingChunkError:
+    """Return the error for absent chunks without a fill value."""
     return MissingChunkError(
-        f"{path}: chunks must be there where fill_value is null, which leaves their values "
-        f"undefined, but {what} is absent; permissive=True reads absent chunks as 0"
+        f"{path}: every chunk must be stored where fill_value is null, but {name} is absent; "
+        "permissive=True reads absent chunks as 0"
     )
 
 
-def _expect(found: int, expected: int) -> None:
-    if found != expected:
-        raise Short(f"found {found} bytes, expected {expected}")
+def _require_size(count: int, expected: int) -> None:
+    if count != expected:
+        raise Short(f"found {count} bytes, expected {expected}")
 
 
-def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces of one file that are fetched together, in bounded memory."""
-    batch: list[Piece] = []
+def batches(chunks: Iterable[StoredChunk]) -> Iterator[list[StoredChunk]]:
+    """Yield chunks of one file that are fetched together, in bounded memory."""
+    batch: list[StoredChunk] = []
     held = 0
-    for piece in pieces:
-        batch.append(piece)
-        held += piece.length
-        if held >= FETCHED_BYTES or len(batch) >= FETCHED_PIECES:
+    for chunk in chunks:
+        batch.append(chunk)
+        held += chunk.length
+        if held >= FETCHED_BYTES or len(batch) >= FETCHED_CHUNKS:
             yield batch
             batch, held = [], 0
     if batch:
@@ -221,10 +235,10 @@ def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def extra_decoder_bytes(meta: ArrayMeta) -> int:
-    """Memory that decoders take beside a stored and a decoded chunk.
+    """Return the memory of decoders besides a stored and a decoded chunk.
 
-    Those that fill given memory take none; the others hold a chunk in pieces and once more whole,
-    filters of v2 their result beside it (measured 2.0 and up to 2.4 chunks).
+    Decoders that fill given memory take none. The others hold a chunk in pieces and once more
+    whole; filters of v2 hold their result too (measured 2.0 and up to 2.4 chunks).
     """
     names = [stage.name for stage in meta.stages]
     xz = LZMA_BYTES if "lzma" in names else 0
@@ -235,8 +249,8 @@ def extra_decoder_bytes(meta: ArrayMeta) -> int:
     return 2 * meta.chunk_bytes + xz
 
 
-def entries_of(stored: Stored, index: Index, path: str) -> np.ndarray:
-    """Offset and length of each inner chunk, uint64, shaped as the shard's grid and 2."""
+def read_index(stored: OpenObject, index: Index, path: str) -> np.ndarray:
+    """Return offset and length of each inner chunk as uint64, in the shape of the grid and 2."""
     raw = stored.edge(index.nbytes, index.at_start)
     if raw.size != index.nbytes:
         size = raw.size if stored.size is None else stored.size
@@ -245,9 +259,9 @@ def entries_of(stored: Stored, index: Index, path: str) -> np.ndarray:
             "copy the store again"
         )
     try:
-        body = checked(raw) if index.checked else raw
+        body = strip_checksum(raw) if index.checked else raw
     except Damaged as error:
         raise ChecksumError(
-            f"{path}: the shard's index is damaged: {error}; restore the file from its source"
+            f"{path}: the index of the shard is damaged: {error}; restore the file from its source"
         ) from error
     return np.ascontiguousarray(body).view(f"{index.order}u8").reshape(*index.per_shard, 2)

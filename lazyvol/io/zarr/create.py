@@ -1,14 +1,14 @@
-"""The writer of our stores: OME-Zarr 0.5, sharded, checksummed, and there only when complete.
+"""Create lazyvol stores: OME-Zarr 0.5 with shards and checksums, visible only when complete.
 
-A store grows in ``name.lazyvol-tmp`` beside its final name, readable by its owner alone, and gets
-its name by a rename once every shard is there. A shard is one file, written whole: each inner
-chunk is compressed (blosc-lz4 with shuffle) and closed by its crc32c, the file is synced before
-it gets its name, and absent chunks mean an unfinished store, as empty ones are written too.
+A store is written in ``name.lazyvol-tmp`` next to its final name, readable by its owner alone, and
+renamed when every shard is written. A shard is one file, written at once: each inner chunk is
+compressed (blosc-lz4 with shuffle) and followed by its crc32c, and the file is synced before it is
+renamed. Chunks of zeros are written too, so an absent chunk means an incomplete store.
 
-Blosc-lz4 with shuffle against zstd, float32, one thread (GB/s): noise packs 1.07 : 1 at 0.8 and
-unpacks at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 : 1 at 1.4 and 4.7 (zstd 1.08 : 1,
-0.8 and 1.1). Encoding holds one inner chunk at a time: a shard of 131 MB takes 10 MB beside the
-values, through zarr 221 MB and through zarrs 374 MB, and neither writes it faster or syncs it.
+Blosc-lz4 with shuffle compared with zstd, float32, one thread (GB/s): noise is compressed 1.07 : 1
+at 0.8 and decompressed at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 : 1 at 1.4 and 4.7
+(zstd 1.08 : 1, 0.8 and 1.1). Encoding holds one inner chunk at a time: a shard of 131 MB takes
+10 MB besides the values, in zarr 221 MB and in zarrs 374 MB, and neither is faster or syncs.
 """
 
 import os
@@ -24,30 +24,30 @@ from lazyvol.io.places import is_place, place_of
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.labels import (
     COORDINATES,
-    DATA_SET,
-    KEY,
+    DATASET_KIND,
+    RECORD_KEY,
+    ArrayReference,
     Coord,
     Coords,
-    Elsewhere,
     Labels,
-    record,
+    encode_record,
 )
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
 from lazyvol.io.zarr.v3 import DTYPES
-from lazyvol.io.zarr.writer import Place, Target, TargetGroup, packing
+from lazyvol.io.zarr.writer import LocalRun, Target, TargetGroup, blosc_configuration
 
-#: names that zarr keeps for itself
+#: names that variables may not have
 RESERVED = ("zarr.json", "c", "", COORDINATES)
 
 
 @dataclass(frozen=True)
 class Variable:
-    """An array to be written: its shape and dtype, and the labels that go with it.
+    """Shape, dtype and labels of an array that will be written.
 
-    ``blocks`` is the length along each axis of the blocks it will be written in. ``bare`` are the
-    spatial dims without positions. ``aside`` are coordinates too large for the metadata, each to be
-    written as an array of its own: targets in `Target.aside`, in this order.
+    ``blocks`` is the length along each axis of the blocks it will be written in.
+    ``without_coords`` are the spatial dims without positions. ``large_coords`` are coordinates too
+    large for the metadata; each becomes a target in `Target.large_coords`, in this order.
     """
 
     shape: tuple[int, ...]
@@ -60,46 +60,46 @@ class Variable:
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
     blocks: tuple[int, ...] | None = None
-    bare: tuple[str, ...] = ()
-    aside: Mapping[str, "Beside"] = field(default_factory=dict)
+    without_coords: tuple[str, ...] = ()
+    large_coords: Mapping[str, "LargeCoord"] = field(default_factory=dict)
 
     @property
     def labels(self) -> Labels:
-        """Everything but the values."""
+        """Return the labels, with references to the large coordinates."""
         coords = dict(self.coords)
-        for number, (name, beside) in enumerate(self.aside.items()):
-            coords[name] = beside.coordinate(number)
+        for number, (name, coord) in enumerate(self.large_coords.items()):
+            coords[name] = coord.reference(number)
         return Labels(
-            tuple(self.dims),
-            self.voxel_size,
-            self.unit,
-            self.origin,
-            coords,
-            self.attrs,
-            self.name,
-            self.bare,
+            dims=tuple(self.dims),
+            voxel_size=self.voxel_size,
+            unit=self.unit,
+            origin=self.origin,
+            coords=coords,
+            attrs=self.attrs,
+            name=self.name,
+            without_coords=self.without_coords,
         )
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A coordinate that is an array of its own; times are stored as whole numbers."""
+class LargeCoord:
+    """A coordinate that is stored as an array; times are stored as integers."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     dims: tuple[str, ...]
     attrs: Mapping[str, object] = field(default_factory=dict)
 
-    def coordinate(self, number: int) -> Coord:
-        """What the record of the array says of the coordinate."""
-        elsewhere = Elsewhere(f"{COORDINATES}/{number}", self.dtype, self.shape)
-        return (self.dims[0] if len(self.dims) == 1 else self.dims, elsewhere, self.attrs)
+    def reference(self, number: int) -> Coord:
+        """Return the entry of the coordinate in the record of the array."""
+        values = ArrayReference(f"{COORDINATES}/{number}", self.dtype, self.shape)
+        return (self.dims[0] if len(self.dims) == 1 else self.dims, values, self.attrs)
 
     @property
     def variable(self) -> Variable:
-        """The array that is written."""
+        """Return the array to write."""
         stored = np.dtype(np.int64) if self.dtype.kind in "mM" else self.dtype
-        return Variable(self.shape, stored, self.dims, bare=self.dims)
+        return Variable(self.shape, stored, self.dims, without_coords=self.dims)
 
 
 def create(
@@ -112,14 +112,14 @@ def create(
     resume: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Target:
-    """Start a store of one array: an OME-Zarr 0.5 image where its dims allow, else a plain array.
+    """Create a store of one array: an OME-Zarr 0.5 image if its dims allow, else a plain array.
 
     Raises
     ------
     TargetExistsError
         Something is stored under ``path`` and ``overwrite`` is not set, or it is no zarr store.
     LabelError
-        Labels do not fit the shape, or the dtype is no bool, integer or float.
+        Labels do not fit the shape, or the dtype is not bool, integer or float.
     StoreError
         The operating system refuses to make the folder.
 
@@ -137,10 +137,10 @@ def create(
     >>> opened.dims, opened.voxel_size, opened.unit
     (('z', 'y', 'x'), {'z': 2.0}, 'angstrom')
     """
-    place = run_of(path, storage_options, overwrite, token, resume)
-    planned = _plan(place, "", variable, max_shard_bytes)
-    place.start()
-    return _written(planned)
+    run = run_of(path, storage_options, overwrite, token, resume)
+    plan = _plan(run, "", variable, max_shard_bytes)
+    run.start()
+    return _write_metadata(plan)
 
 
 def create_group(
@@ -154,30 +154,34 @@ def create_group(
     resume: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TargetGroup:
-    """Start a data set: a group with one image or array per variable, published as a whole.
+    """Create a data set: a group with one image or array per variable, published as a whole.
 
-    ``shared`` has the labels that belong to no variable: coordinates and attributes of the set.
+    ``shared`` has the coordinates and attributes of the set that belong to no variable.
 
     Raises
     ------
     LabelError
-        A name cannot be a folder's; as `create` for each variable.
+        A variable has a name that no folder can have; as for `create` for each variable.
     TargetExistsError, StoreError
-        As `create`.
+        As for `create`.
     """
-    place = run_of(path, storage_options, overwrite, token, resume)
+    run = run_of(path, storage_options, overwrite, token, resume)
     for name in variables:
         if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
-            raise LabelError(f"a variable needs a name that a folder can have, got {name!r}")
-    planned = {n: _plan(place, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
-    own: dict[str, Any] = {"kind": DATA_SET, "variables": list(variables)}
+            raise LabelError(
+                f"save: a variable must have a name that a folder can have, got {name!r}; rename it"
+            )
+    plans = {n: _plan(run, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
+    content: dict[str, Any] = {"kind": DATASET_KIND, "variables": list(variables)}
+    coord_plans = []
     if shared is not None:
-        own["labels"] = record(shared.labels, shared.shape, np.dtype(shared.dtype))
-    beside = _beside(place, "", shared, max_shard_bytes) if shared is not None else []
-    place.start()
-    place.write("", _group({KEY: own}))
-    targets = {name: _written(plan, alone=False) for name, plan in planned.items()}
-    return TargetGroup(place, targets, tuple(_written(plan, alone=False) for plan in beside))
+        content["labels"] = encode_record(shared.labels, shared.shape, np.dtype(shared.dtype))
+        coord_plans = _plan_large_coords(run, "", shared, max_shard_bytes)
+    run.start()
+    run.write_metadata("", _group({RECORD_KEY: content}))
+    targets = {name: _write_metadata(plan, alone=False) for name, plan in plans.items()}
+    coord_targets = tuple(_write_metadata(plan, alone=False) for plan in coord_plans)
+    return TargetGroup(run, targets, coord_targets)
 
 
 def run_of(
@@ -186,81 +190,83 @@ def run_of(
     overwrite: bool,
     token: str,
     resume: bool,
-) -> Place | RemoteRun:
-    """Return the run that writes a store into a folder, or at a URL or into a store of zarr."""
+) -> LocalRun | RemoteRun:
+    """Return the run that writes a store into a folder, to a URL or into a store of zarr."""
     if is_place(path):
         return RemoteRun(place_of(path, storage_options), overwrite, token, resume)
-    return Place(os.path.abspath(path), overwrite, token, resume)
+    return LocalRun(os.path.abspath(path), overwrite, token, resume)
 
 
-def _beside(
-    place: Place | RemoteRun, key: str, variable: Variable, max_bytes: int
+def _plan_large_coords(
+    run: LocalRun | RemoteRun, key: str, variable: Variable, max_bytes: int
 ) -> "list[_Plan]":
-    """Coordinates of a variable in folder ``key`` that are arrays of their own."""
+    """Plan the large coordinates of a variable in folder ``key``."""
     return [
-        _plan(place, f"{key}{COORDINATES}/{number}/", beside.variable, max_bytes, plain=True)
-        for number, beside in enumerate(variable.aside.values())
+        _plan(run, f"{key}{COORDINATES}/{number}/", coord.variable, max_bytes, plain=True)
+        for number, coord in enumerate(variable.large_coords.values())
     ]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A target and the metadata that make it, complete before anything is on disk."""
+    """A target and its metadata by folder, complete before anything is written."""
 
     target: Target
     nodes: Mapping[str, Mapping[str, Any]]
-    aside: "Sequence[_Plan]" = ()
+    large_coords: "Sequence[_Plan]" = ()
 
 
 def _plan(
-    place: Place | RemoteRun, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
+    run: LocalRun | RemoteRun, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
 ) -> _Plan:
+    """Plan an array in folder ``key``; ``plain`` arrays are never images."""
     dtype = np.dtype(variable.dtype)
     if dtype.name not in DTYPES:
         raise LabelError(
-            f"{place.path}: a store holds {', '.join(DTYPES)}, got {dtype}; convert it, complex "
-            "numbers into two variables"
+            f"{run.path}: a store must hold {', '.join(DTYPES)}, got {dtype}; convert it, "
+            "complex numbers into two variables"
         )
     shape = tuple(int(n) for n in variable.shape)
-    own = {KEY: record(variable.labels, shape, dtype)}
+    record = {RECORD_KEY: encode_record(variable.labels, shape, dtype)}
     chunks, shards = shard_grid(shape, dtype, variable.blocks, max_bytes)
     image = None if plain else ome.image_of(variable.labels)
-    grouped = bool(image or variable.aside)
+    grouped = bool(image or variable.large_coords)
     array_key = f"{key}0/" if grouped else key
-    target = Target(place, array_key, shape, dtype.name, chunks, shards)
-    nodes = {array_key: _array(target, variable.dims, {} if grouped else own)}
+    target = Target(run, array_key, shape, dtype.name, chunks, shards)
+    nodes = {array_key: _array(target, variable.dims, {} if grouped else record)}
     if grouped:
-        nodes = {key: _group({**({"ome": image} if image else {}), **own}), **nodes}
-    aside = _beside(place, key, variable, max_bytes)
-    if aside:
+        nodes = {key: _group({**({"ome": image} if image else {}), **record}), **nodes}
+    large_coords = _plan_large_coords(run, key, variable, max_bytes)
+    if large_coords:
         nodes[f"{key}{COORDINATES}/"] = _group({})
-    return _Plan(target, nodes, aside)
+    return _Plan(target, nodes, large_coords)
 
 
-def _written(plan: _Plan, *, alone: bool = True) -> Target:
+def _write_metadata(plan: _Plan, *, alone: bool = True) -> Target:
+    """Write the metadata of a plan and return its target."""
     target = plan.target
-    if target.place.resume:
-        _check_same_cut(target, plan.nodes[target.key])
+    if target.run.resume:
+        _check_same_shards(target, plan.nodes[target.key])
     try:
         for key, content in plan.nodes.items():
-            target.place.write(key, content)
+            target.run.write_metadata(key, content)
     except BaseException:
-        if not target.place.resume:
+        if not target.run.resume:
             target.discard()
         raise
-    aside = tuple(_written(each, alone=False) for each in plan.aside)
-    return replace(target, alone=alone, aside=aside)
+    large_coords = tuple(_write_metadata(coord, alone=False) for coord in plan.large_coords)
+    return replace(target, alone=alone, large_coords=large_coords)
 
 
-def _check_same_cut(target: Target, content: Mapping[str, Any]) -> None:
-    """Refuse to go on with a stopped run whose shards are cut or coded otherwise."""
-    found = target.place.document(target.key)
+def _check_same_shards(target: Target, content: Mapping[str, Any]) -> None:
+    """Raise TargetExistsError if an interrupted run had other shards or codecs."""
+    former = target.run.metadata(target.key)
     fields = ("shape", "data_type", "chunk_grid", "codecs")
-    if found and any(found.get(field) != content[field] for field in fields):
+    if former and any(former.get(field) != content[field] for field in fields):
         raise TargetExistsError(
-            f"{target.place.folder}: resume goes on with shards of the same cut; the stopped run "
-            f"has {found.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; give "
-            "it the same memory, or pass overwrite=True without resume"
+            f"{target.run.temporary}: resume=True needs the same shards; the interrupted run "
+            f"has {former.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; "
+            "give it the same memory, or pass overwrite=True without resume"
         )
 
 
@@ -269,9 +275,10 @@ def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an array; arrays without axes are not sharded."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
-    pack = {"name": "blosc", "configuration": packing(np.dtype(target.dtype))}
-    chain: list[dict[str, Any]] = [little, pack, {"name": "crc32c"}]
+    blosc = {"name": "blosc", "configuration": blosc_configuration(np.dtype(target.dtype))}
+    chain: list[dict[str, Any]] = [little, blosc, {"name": "crc32c"}]
     shard = {
         "chunk_shape": list(target.chunks),
         "codecs": chain,

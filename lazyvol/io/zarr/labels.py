@@ -1,4 +1,4 @@
-"""What a store says about an array beside its values, and our own record of it."""
+"""Labels of a stored array, and the JSON record in which lazyvol stores them."""
 
 import json
 import re
@@ -11,27 +11,28 @@ import numpy as np
 
 from lazyvol.errors import ChecksumError, FormatError, LabelError
 from lazyvol.io.safe_folder import MAX_JSON
+from lazyvol.io.words import text_array
 from lazyvol.io.zarr.codecs import crc32c
 
-#: attribute of an array or group that holds our record
-KEY = "lazyvol"
-FORMAT = 1
-#: the ``kind`` of a group of variables
-DATA_SET = "dataset"
-#: an array of texts takes its longest for each
+#: attribute of an array or group that holds the record
+RECORD_KEY = "lazyvol"
+RECORD_VERSION = 1
+#: ``kind`` in the record of a group of variables
+DATASET_KIND = "dataset"
+#: bytes of an array of texts, each as long as the longest
 MAX_TEXT = 4 * MAX_JSON
 DTYPE = r"[<>|]([biuf]\d{1,2}|U\d{1,9}|O|[mM]8(\[\w{1,9}\])?)"
-#: marks of what JSON has no word for
-MARK = "lazyvol:"
-#: folder of coordinates that are arrays of their own, in a group of ours
+#: prefix of the keys that encode values without a JSON form
+PREFIX = "lazyvol:"
+#: folder of the coordinates that are stored as arrays, in the group of an array or data set
 COORDINATES = "_coordinates"
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """Values of a coordinate that are an array of their own in folder ``path`` below the group.
+class ArrayReference:
+    """Coordinate values that are stored as an array in folder ``path`` below the group.
 
-    ``dtype`` is what they mean: times are stored as whole numbers.
+    ``dtype`` is that of the values; times are stored as integers.
     """
 
     path: str
@@ -39,17 +40,14 @@ class Elsewhere:
     shape: tuple[int, ...]
 
 
-#: dims (one, or any number), values in memory, elsewhere or in a source, and attributes
+#: dims (one name or a tuple), values (in memory, a reference or a source), and attributes
 Coord = tuple[str | tuple[str, ...], Any] | tuple[str | tuple[str, ...], Any, Mapping[str, object]]
 Coords = Mapping[str, Coord]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Dims, spacing, positions and facts of an array, as in `lazyvol.io.opened.Opened`.
-
-    ``bare`` are the spatial dims that have no positions.
-    """
+    """Dims, spacing, coordinates and attributes of an array, as in `lazyvol.io.opened.Opened`."""
 
     dims: tuple[str, ...]
     voxel_size: Mapping[str, float] = field(default_factory=dict)
@@ -58,62 +56,66 @@ class Labels:
     coords: Coords = field(default_factory=dict)
     attrs: Mapping[str, object] = field(default_factory=dict)
     name: str | None = None
-    bare: tuple[str, ...] = ()
+    without_coords: tuple[str, ...] = ()
 
 
-def record(labels: Labels, shape: Sequence[int], dtype: np.dtype[Any]) -> dict[str, Any]:
-    """JSON record of labels, with a checksum over all of it.
+def encode_record(labels: Labels, shape: Sequence[int], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the JSON record of labels with its checksum.
 
-    Every value survives: NaN and infinities are words, arrays carry their dtype. Shape and dtype
-    are repeated, so that damage to the array's own metadata is seen.
+    NaN and infinities become text, arrays keep their dtype. Shape and dtype are stored again, so
+    that damage to the metadata of the array is detected.
 
     Raises
     ------
     LabelError
         A label does not fit the shape, or cannot be written as JSON.
     """
-    _check(labels, shape)
+    _check_labels(labels, shape)
     content = {
-        "format": FORMAT,
+        "format": RECORD_VERSION,
         "shape": list(shape),
         "dtype": dtype.name,
         "dims": list(labels.dims),
         "voxel_size": {dim: float(v) for dim, v in labels.voxel_size.items()},
         "unit": labels.unit,
         "origin": {dim: float(v) for dim, v in labels.origin.items()},
-        "coords": {name: _coordinate(*coord) for name, coord in labels.coords.items()},
-        "attrs": _encoded(labels.attrs),
+        "coords": {name: _encode_coord(*coord) for name, coord in labels.coords.items()},
+        "attrs": _encode(labels.attrs),
         "name": labels.name,
-        "bare": list(labels.bare),
+        "bare": list(labels.without_coords),
         "empty_chunks": "error",
     }
-    size = len(_canonical(content))
+    size = len(_canonical_json(content))
     if size > MAX_JSON // 2:
         raise LabelError(
             f"coords and attrs must fit in {MAX_JSON // 2} bytes of JSON, these take {size}; "
             "drop large ones, or store them as variables of a Dataset"
         )
-    return {**content, "crc32c": crc32c(_canonical(content))}
+    return {**content, "crc32c": crc32c(_canonical_json(content))}
 
 
-def _check(labels: Labels, shape: Sequence[int]) -> None:
+def _check_labels(labels: Labels, shape: Sequence[int]) -> None:
+    """Raise LabelError if dims, coordinates, voxel size or origin do not fit the shape."""
     if len(labels.dims) != len(shape) or len(set(labels.dims)) != len(shape):
-        raise LabelError(f"dims names every axis once, got {labels.dims} for {tuple(shape)}")
+        raise LabelError(f"dims must name every axis once, got {labels.dims} for {tuple(shape)}")
     sizes = dict(zip(labels.dims, shape, strict=True))
-    for name, (along, values, *_) in labels.coords.items():
-        dims = (along,) if isinstance(along, str) else along
+    for name, (coord_dims, values, *_) in labels.coords.items():
+        dims = (coord_dims,) if isinstance(coord_dims, str) else coord_dims
         if np.shape(values) != tuple(sizes.get(d) for d in dims):
             raise LabelError(
-                f"coordinate {name!r} has one value per index of its dims, got shape "
+                f"coordinate {name!r} must have one value per index of its dims, got shape "
                 f"{np.shape(values)} along {dims}; lengths are {sizes}"
             )
-    for what, numbers in (("voxel_size", labels.voxel_size), ("origin", labels.origin)):
+    for field_name, numbers in (("voxel_size", labels.voxel_size), ("origin", labels.origin)):
         bad = {d: v for d, v in numbers.items() if d not in sizes or not isfinite(v)}
         if bad:
-            raise LabelError(f"{what} gives finite numbers for dims {labels.dims}, got {bad}")
+            raise LabelError(
+                f"{field_name} must give finite numbers for dims {labels.dims}, got {bad}"
+            )
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
+def _canonical_json(content: Mapping[str, Any]) -> bytes:
+    """Return the JSON bytes that the checksum is computed from."""
     try:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -121,176 +123,174 @@ def _canonical(content: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _coordinate(
+def _encode_coord(
     dims: str | tuple[str, ...], values: Any, attrs: Mapping[str, object] | None = None
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"dim": dims if isinstance(dims, str) else list(dims)}
-    if isinstance(values, Elsewhere):
+    content: dict[str, Any] = {"dim": dims if isinstance(dims, str) else list(dims)}
+    if isinstance(values, ArrayReference):
         shape, dtype = list(values.shape), values.dtype.str
-        told |= {"array": values.path, "dtype": dtype, "shape": shape}
+        content |= {"array": values.path, "dtype": dtype, "shape": shape}
     else:
-        told |= _array(np.asarray(values))
-    return told | ({"attrs": _encoded(attrs)} if attrs else {})
+        content |= _encode_array(np.asarray(values))
+    return content | ({"attrs": _encode(attrs)} if attrs else {})
 
 
-def _array(values: np.ndarray) -> dict[str, Any]:
+def _encode_array(values: np.ndarray) -> dict[str, Any]:
+    """Return dtype, shape and plain values of an array; times as integers."""
     if isinstance(values, np.ma.MaskedArray):
-        raise LabelError("coords and arrays in attrs have all their values; fill the masked ones")
+        raise LabelError("coords and arrays in attrs must not be masked; fill the masked values")
     if values.dtype.kind == "O":
-        plain = [_word(v) for v in values.flat]
+        plain = [_encode_object(v) for v in values.flat]
         return {"dtype": "|O", "shape": list(values.shape), "values": plain}
     if values.dtype.kind == "T":
         values = values.astype(str)
     if values.dtype.kind not in "biufUmM":
         raise LabelError(
-            f"coords and arrays in attrs hold numbers, text or times, got {values.dtype}; "
+            f"coords and arrays in attrs must hold numbers, text or times, got {values.dtype}; "
             "convert them"
         )
-    whole = values.view(np.int64) if values.dtype.kind in "mM" else values
-    plain = [_number(v) for v in whole.reshape(-1).tolist()]
+    numbers = values.view(np.int64) if values.dtype.kind in "mM" else values
+    plain = [_encode_float(v) for v in numbers.reshape(-1).tolist()]
     return {"dtype": values.dtype.str, "shape": list(values.shape), "values": plain}
 
 
-def _word(value: object) -> object:
-    """An element of an array of Python objects: text, a plain number, or nothing."""
+def _encode_object(value: object) -> object:
+    """Encode an element of an array of Python objects: text, a plain number, or None."""
     if value is None or isinstance(value, (str, bool, int, float)):
-        return _encoded(value)
+        return _encode(value)
     raise LabelError(
-        f"coords and arrays in attrs hold numbers, text or times, got {type(value).__name__} "
+        f"coords and arrays in attrs must hold numbers, text or times, got {type(value).__name__} "
         f"{str(value)[:60]!r}; convert them"
     )
 
 
-def _number(value: Any) -> Any:
-    """A float that JSON has no word for becomes one."""
+def _encode_float(value: Any) -> Any:
+    """Return NaN and infinities, which JSON does not have, as text."""
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def _encoded(value: object) -> object:
+def _encode(value: object) -> object:
+    """Return a value of attrs as JSON; raise LabelError for objects without a plain form."""
     if isinstance(value, np.ndarray):
-        return {"lazyvol:array": _array(value)}
+        return {"lazyvol:array": _encode_array(value)}
     if isinstance(value, np.generic) and not isinstance(value, np.str_):
-        return {"lazyvol:scalar": _array(np.asarray(value))}
+        return {"lazyvol:scalar": _encode_array(np.asarray(value))}
     if isinstance(value, float) and not isfinite(value):
         return {"lazyvol:float": str(value)}
     if isinstance(value, tuple):
-        return {"lazyvol:tuple": [_encoded(v) for v in value]}
+        return {"lazyvol:tuple": [_encode(v) for v in value]}
     if isinstance(value, list):
-        return [_encoded(v) for v in value]
+        return [_encode(v) for v in value]
     if isinstance(value, Mapping):
-        if all(isinstance(k, str) and not k.startswith(MARK) for k in value):
-            return {k: _encoded(v) for k, v in value.items()}
-        return {"lazyvol:dict": [[_encoded(k), _encoded(v)] for k, v in value.items()]}
+        if all(isinstance(k, str) and not k.startswith(PREFIX) for k in value):
+            return {k: _encode(v) for k, v in value.items()}
+        return {"lazyvol:dict": [[_encode(k), _encode(v)] for k, v in value.items()]}
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise LabelError(
-        f"attrs hold text, numbers, arrays, lists and mappings, got {type(value).__name__} "
+        f"attrs must hold text, numbers, arrays, lists and mappings, got {type(value).__name__} "
         f"{str(value)[:60]!r}; convert it or drop it"
     )
 
 
-def read_record(
+def decode_record(
     content: Mapping[str, Any], shape: Sequence[int], dtype: np.dtype[Any], where: str
 ) -> Labels:
-    """Labels of a record.
+    """Return the labels of a record.
 
     Raises
     ------
     ChecksumError
-        The record is not what was written.
+        The record changed after it was written.
     FormatError
-        It does not fit the array.
+        The record does not fit the array.
     """
-    check_record(content, where)
+    _check_checksum(content, where)
     try:
-        found = Labels(
+        labels = Labels(
             dims=tuple(map(str, content["dims"])),
             voxel_size={str(d): float(v) for d, v in content["voxel_size"].items()},
             unit=str(content["unit"]),
             origin={str(d): float(v) for d, v in content["origin"].items()},
-            coords={name: _decoded_coordinate(c) for name, c in content["coords"].items()},
-            attrs=dict(_decoded(content["attrs"])),  # type: ignore[call-overload]
+            coords={name: _decode_coord(c) for name, c in content["coords"].items()},
+            attrs=dict(_decode(content["attrs"])),  # type: ignore[call-overload]
             name=content["name"],
-            bare=tuple(map(str, content.get("bare", ()))),
+            without_coords=tuple(map(str, content.get("bare", ()))),
         )
-        _check(found, shape)
+        _check_labels(labels, shape)
         same = (content["shape"], content["dtype"]) == (list(shape), dtype.name)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(f"{where}: its record {KEY!r} is not complete: {error!r}") from error
+        raise FormatError(
+            f"{where}: its record {RECORD_KEY!r} is not complete: {error!r}"
+        ) from error
     if not same:
         raise FormatError(
             f"{where}: the array must be {content['shape']} of {content['dtype']} by its record "
-            f"{KEY!r}, its metadata say {list(shape)} of {dtype.name}; restore zarr.json"
+            f"{RECORD_KEY!r}, its metadata say {list(shape)} of {dtype.name}; restore zarr.json"
         )
-    return found
+    return labels
 
 
-def check_record(content: Mapping[str, Any], where: str) -> None:
-    """Compare the record with its checksum, where it has one."""
+def _check_checksum(content: Mapping[str, Any], where: str) -> None:
+    """Raise ChecksumError if the record has a checksum that is not that of its content."""
     stored = content.get("crc32c")
     if stored is None:
         return
     try:
-        found = crc32c(_canonical({k: v for k, v in content.items() if k != "crc32c"}))
+        computed = crc32c(_canonical_json({k: v for k, v in content.items() if k != "crc32c"}))
     except LabelError as error:
-        raise FormatError(f"{where}: its record {KEY!r} is not valid: {error}") from error
-    if stored != found:
+        raise FormatError(f"{where}: its record {RECORD_KEY!r} is not valid: {error}") from error
+    if stored != computed:
         raise ChecksumError(
-            f"{where}: the record {KEY!r} must have crc32c {stored}, found {found}: it was damaged "
-            f"or edited; restore zarr.json, or delete the attribute {KEY!r} to open the array "
-            "without it"
+            f"{where}: the record {RECORD_KEY!r} must have crc32c {stored}, found {computed}: it "
+            f"was damaged or edited; restore zarr.json, or delete the attribute {RECORD_KEY!r} to "
+            "open the array without it"
         )
 
 
-def _decoded_coordinate(told: Mapping[str, Any]) -> Coord:
-    dims = told["dim"] if isinstance(told["dim"], str) else tuple(map(str, told["dim"]))
-    attrs = dict(_decoded(told.get("attrs", {})))  # type: ignore[call-overload]
-    if "array" not in told:
-        return dims, _decoded_array(told), attrs
-    return dims, Elsewhere(str(told["array"]), _dtype(told), tuple(told["shape"])), attrs
+def _decode_coord(content: Mapping[str, Any]) -> Coord:
+    dim = content["dim"]
+    dims = dim if isinstance(dim, str) else tuple(map(str, dim))
+    attrs = dict(_decode(content.get("attrs", {})))  # type: ignore[call-overload]
+    if "array" not in content:
+        return dims, _decode_array(content), attrs
+    path, shape = str(content["array"]), tuple(content["shape"])
+    return dims, ArrayReference(path, _decode_dtype(content), shape), attrs
 
 
-def _dtype(content: Mapping[str, Any]) -> np.dtype[Any]:
+def _decode_dtype(content: Mapping[str, Any]) -> np.dtype[Any]:
     if not re.fullmatch(DTYPE, content["dtype"]):
         raise ValueError(f"dtype {content['dtype']!r}")
     dtype: np.dtype[Any] = np.dtype(content["dtype"])
     return dtype
 
 
-def _decoded_array(content: Mapping[str, Any]) -> np.ndarray:
-    dtype, values = _dtype(content), content["values"]
+def _decode_array(content: Mapping[str, Any]) -> np.ndarray:
+    dtype, values = _decode_dtype(content), content["values"]
     if dtype.kind == "O":
-        found = np.empty(len(values), object)
-        found[:] = [_decoded(v) for v in values]
-        return found.reshape(content["shape"])
+        objects = np.empty(len(values), object)
+        objects[:] = [_decode(v) for v in values]
+        return objects.reshape(content["shape"])
     if dtype.kind == "U":
-        return _texts(values).reshape(content["shape"])
-    whole = np.array(values, np.int64 if dtype.kind in "mM" else dtype)
-    values_of_dtype: np.ndarray = whole.view(dtype)
-    return values_of_dtype.reshape(content["shape"])
+        return text_array(values, RECORD_KEY, MAX_TEXT).reshape(content["shape"])
+    numbers: np.ndarray = np.array(values, np.int64 if dtype.kind in "mM" else dtype)
+    return numbers.view(dtype).reshape(content["shape"])
 
 
-def _texts(values: Sequence[str]) -> np.ndarray:
-    """Texts as an array, unless one long one among many would blow it up."""
-    longest = max(map(len, values), default=1)
-    if 4 * longest * len(values) > MAX_TEXT:
-        raise ValueError(f"{len(values)} texts of up to {longest} characters")
-    return np.array(values, dtype=str)
-
-
-def _decoded(value: object) -> object:
+def _decode(value: object) -> object:
+    """Return the value that `_encode` made JSON of."""
     if isinstance(value, list):
-        return [_decoded(v) for v in value]
+        return [_decode(v) for v in value]
     if not isinstance(value, dict):
         return value
     if "lazyvol:array" in value:
-        return _decoded_array(value["lazyvol:array"])
+        return _decode_array(value["lazyvol:array"])
     if "lazyvol:scalar" in value:
-        return _decoded_array(value["lazyvol:scalar"])[()]
+        return _decode_array(value["lazyvol:scalar"])[()]
     if "lazyvol:dict" in value:
-        return {_decoded(k): _decoded(v) for k, v in value["lazyvol:dict"]}
+        return {_decode(k): _decode(v) for k, v in value["lazyvol:dict"]}
     if "lazyvol:float" in value:
         return float(value["lazyvol:float"])
     if "lazyvol:tuple" in value:
-        return tuple(_decoded(v) for v in value["lazyvol:tuple"])
-    return {k: _decoded(v) for k, v in value.items()}
+        return tuple(_decode(v) for v in value["lazyvol:tuple"])
+    return {k: _decode(v) for k, v in value.items()}

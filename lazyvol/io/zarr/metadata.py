@@ -1,4 +1,4 @@
-"""What a zarr array is made of, and the checks that its metadata pass, v2 or v3."""
+"""Metadata of a zarr array of v2 or v3, and the checks that both versions share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
 from lazyvol.io.zarr.codecs import Stage
 
-#: a chunk is decoded whole, so this is the least memory a read takes
+#: a chunk is decoded whole, so it is the smallest memory of a read
 MAX_CHUNK_BYTES = 8 << 30
 #: an index of 16 bytes per inner chunk is read for each touched shard
 MAX_INNER_CHUNKS = 1 << 22
@@ -21,7 +21,7 @@ MAX_STAGES = 8
 
 @dataclass(frozen=True)
 class Index:
-    """Index of a shard: ``per_shard`` inner chunks along each axis, where it lies, its form."""
+    """Index of a shard with ``per_shard`` inner chunks along each axis: its position and form."""
 
     per_shard: tuple[int, ...]
     at_start: bool
@@ -30,17 +30,17 @@ class Index:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored index."""
+        """Return the bytes of the stored index."""
         return 16 * prod(self.per_shard) + 4 * self.checked
 
 
 @dataclass(frozen=True)
 class ArrayMeta:
-    """What a zarr array is made of.
+    """Metadata of a zarr array.
 
-    ``files`` is the shape of what one file holds, ``inner`` of what is decoded at once: the same
-    unless sharded. ``fill`` is None where it is undefined. ``axes`` is the order in which the
-    array's axes are stored in a chunk. ``prefix`` and ``separator`` make the names of files.
+    ``files`` is the shape of one file and ``inner`` that of a chunk; they differ for shards.
+    ``fill`` is None if it is undefined. ``axes`` is the order in which a chunk stores the axes of
+    the array. File names consist of ``prefix``, ``separator`` and indices.
     """
 
     shape: tuple[int, ...]
@@ -57,46 +57,46 @@ class ArrayMeta:
 
     @cached_property
     def native(self) -> np.dtype[Any]:
-        """Dtype in memory."""
+        """Return the dtype in memory."""
         return np.dtype(self.dtype).newbyteorder("=")
 
     @cached_property
     def chunk_bytes(self) -> int:
-        """Bytes of one decoded chunk."""
+        """Return the bytes of a decoded chunk."""
         return prod(self.inner) * self.native.itemsize
 
     @cached_property
     def stored_bound(self) -> int:
-        """Most bytes that a chunk may take in its file."""
+        """Return the largest number of bytes that a stored chunk may have."""
         return self.chunk_bytes + self.chunk_bytes // 64 + 4096
 
     @cached_property
     def plain(self) -> bool:
-        """Whether decoded bytes are the values in memory: native, in C order, no booleans."""
+        """Return True if decoded bytes are the values: native, in C order, not boolean."""
         stored: np.dtype[Any] = np.dtype(self.dtype)
         ordered = self.axes == tuple(range(len(self.axes)))
         return stored.isnative and stored.kind != "b" and ordered
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
-        """Shape of a decoded chunk, its axes in the order they are stored in."""
+        """Return the shape of a decoded chunk in the order of its stored axes."""
         return tuple(self.inner[axis] for axis in self.axes)
 
     @cached_property
-    def back(self) -> tuple[int, ...]:
-        """Transposition that brings the axes of a decoded chunk into the array's order."""
+    def axis_order(self) -> tuple[int, ...]:
+        """Return the transposition from the stored axes of a chunk to those of the array."""
         return tuple(self.axes.index(axis) for axis in range(len(self.axes)))
 
     def key(self, index: Sequence[int]) -> str:
-        """Name of the file with grid position ``index``, under the array's folder."""
+        """Return the name of the file at grid position ``index``, below the array folder."""
         words = [str(i) for i in index]
         if self.prefix:
             return self.separator.join([self.prefix, *words])
         return self.separator.join(words) or "0"
 
 
-def limited(meta: ArrayMeta, where: str) -> ArrayMeta:
-    """The metadata themselves, unless they ask for too much memory."""
+def check_limits(meta: ArrayMeta, where: str) -> ArrayMeta:
+    """Return the metadata; raise LimitExceeded if they need too much memory."""
     if meta.chunk_bytes > MAX_CHUNK_BYTES:
         raise LimitExceeded(
             f"{where}: a decoded chunk may have {MAX_CHUNK_BYTES} bytes, chunks {meta.inner} of "
@@ -104,38 +104,41 @@ def limited(meta: ArrayMeta, where: str) -> ArrayMeta:
         )
     for name, shape in (("shape", meta.shape), ("chunks", meta.files)):
         if prod(shape) * meta.native.itemsize >= 1 << 63:
-            raise LimitExceeded(f"{where}: {name} {shape} holds more than 2^63 bytes")
+            raise LimitExceeded(f"{where}: {name} {shape} must have less than 2^63 bytes")
     return meta
 
 
 def whole_numbers(
-    meta: Mapping[str, Any], field: str, where: str, least: int, count: int | None = None
+    meta: Mapping[str, Any], field: str, where: str, minimum: int, count: int | None = None
 ) -> tuple[int, ...]:
+    """Return a field that lists integers of at least ``minimum``; raise FormatError otherwise."""
     values = meta.get(field)
     if (
         not isinstance(values, list)
         or len(values) > MAX_NDIM
-        or any(type(n) is not int or n < least for n in values)
+        or any(type(n) is not int or n < minimum for n in values)
         or (count is not None and len(values) != count)
     ):
-        rule = f"a list of {'at most 32' if count is None else count} whole numbers >= {least}"
+        rule = f"a list of {'at most 32' if count is None else count} whole numbers >= {minimum}"
         raise FormatError(f"{where}: {field} must be {rule}, found {short(values)}")
     return tuple(values)
 
 
 def short(value: object) -> str:
+    """Return the repr of a value, cut after 100 characters."""
     text = repr(value)
     return text if len(text) < 100 else f"{text[:100]}..."
 
 
 def choice(value: object, allowed: Sequence[str], field: str, where: str) -> str:
+    """Return a value that is one of ``allowed``; raise FormatError otherwise."""
     if not isinstance(value, str) or value not in allowed:
         raise FormatError(f"{where}: {field} must be one of {allowed}, found {short(value)}")
     return value
 
 
-def named(value: object, field: str, where: str) -> tuple[str, Mapping[str, Any]]:
-    """Name and configuration of an extension point of v3; a plain name has none."""
+def name_and_configuration(value: object, field: str, where: str) -> tuple[str, Mapping[str, Any]]:
+    """Return name and configuration of an extension point of v3; a plain name has none."""
     if isinstance(value, str):
         return value, {}
     if isinstance(value, dict) and isinstance(value.get("name"), str):
@@ -145,7 +148,8 @@ def named(value: object, field: str, where: str) -> tuple[str, Mapping[str, Any]
     raise FormatError(f"{where}: {field} must have a name, found {short(value)}")
 
 
-def off_list(name: object, allowed: Sequence[str], where: str) -> UnsafeSourceError:
+def codec_error(name: object, allowed: Sequence[str], where: str) -> UnsafeSourceError:
+    """Return the error for a codec that is not on the allow-list."""
     return UnsafeSourceError(
         f"{where}: a codec must be one of {', '.join(allowed)} in its place, found {short(name)}; "
         "rewrite the array with one of them"
@@ -153,7 +157,7 @@ def off_list(name: object, allowed: Sequence[str], where: str) -> UnsafeSourceEr
 
 
 def fill_value(value: object, dtype: np.dtype[Any], where: str) -> int | float | bool | None:
-    """Value of chunks that are not there; None where the metadata leave it undefined."""
+    """Return the value of absent chunks; None if the metadata leave it undefined."""
     try:
         if value is None:
             return None

@@ -1,24 +1,24 @@
-"""OME-NGFF metadata (OME-Zarr 0.1 to 0.5): axes, spacing and origin of a multiscale image."""
+"""Read and write OME-NGFF metadata (OME-Zarr 0.1 to 0.5): axes, voxel size and origin."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import METRES, unit_of
+from lazyvol.io.axes import METRES, parse_unit
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.stack import SPATIAL, STACK
 
 VERSION = "0.5"
-KNOWN = ("0.1", "0.2", "0.3", "0.4", VERSION)
-#: before 0.3 an image had these axes, or the last of them
+VERSIONS = ("0.1", "0.2", "0.3", "0.4", VERSION)
+#: axes of images before version 0.3, or the last of them
 OLD_AXES = ("t", "c", "z", "y", "x")
 TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-#: names that mean the stack axis wherever they stand, the first found first
-STACKS = (STACK, "particle", "t", "time")
+#: axis names that mean the stack axis, in order of preference
+STACK_NAMES = (STACK, "particle", "t", "time")
 
-#: lengths of OME that the other formats do not name, in millimeter
-LENGTHS = {
+#: units of OME that other formats do not have, in millimeter
+OME_LENGTHS = {
     "picometer": 1e-9,
     "centimeter": 10.0,
     "decimeter": 100.0,
@@ -31,7 +31,7 @@ LENGTHS = {
 
 
 def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
-    """The first multiscale image of a group's attributes; None where it is no image."""
+    """Return the first multiscale image in the attributes of a group; None if it has none."""
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, dict) or "multiscales" not in ome:
         return None
@@ -41,9 +41,9 @@ def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] |
             f"{where}: multiscales must list at least one image, found {images!r:.80}"
         )
     version = str(images[0].get("version", ome.get("version", VERSION)))
-    if version not in KNOWN:
+    if version not in VERSIONS:
         raise FormatError(
-            f"{where}: the OME-Zarr version must be one of {', '.join(KNOWN)}, "
+            f"{where}: the OME-Zarr version must be one of {', '.join(VERSIONS)}, "
             f"found {version!r:.40}"
         )
     image: Mapping[str, Any] = images[0]
@@ -51,34 +51,34 @@ def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] |
 
 
 def level_path(image: Mapping[str, Any], where: str) -> str:
-    """Folder of level 0, the full resolution."""
+    """Return the folder of level 0, the full resolution."""
     return str(_datasets(image, where)[0]["path"])
 
 
-def level_named(image: Mapping[str, Any], path: str, where: str) -> bool:
-    """Whether a level of the image is stored under ``path``."""
+def has_level(image: Mapping[str, Any], path: str, where: str) -> bool:
+    """Return True if a level of the image is stored under ``path``."""
     return any(dataset["path"] == path for dataset in _datasets(image, where))
 
 
 def _datasets(image: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
-    found = image.get("datasets")
+    levels = image.get("datasets")
     if (
-        not isinstance(found, list)
-        or not found
-        or not all(isinstance(d, dict) and isinstance(d.get("path"), str) for d in found)
+        not isinstance(levels, list)
+        or not levels
+        or not all(isinstance(d, dict) and isinstance(d.get("path"), str) for d in levels)
     ):
-        raise FormatError(f"{where}: datasets must list levels with a path, found {found!r:.80}")
-    return found
+        raise FormatError(f"{where}: datasets must list levels with a path, found {levels!r:.80}")
+    return levels
 
 
-def labels_of(
+def read_labels(
     image: Mapping[str, Any], path: str, ndim: int, where: str, *, permissive: bool = False
 ) -> Labels:
-    """Dims, voxel size, unit and origin of the level that is stored under ``path``.
+    """Return dims, voxel size, unit and origin of the level that is stored under ``path``.
 
-    Space axes keep their names z, y, x; a channel axis becomes ``channel``; time, or else the
-    first axis that is neither, becomes ``k``. Without units the scale is kept in voxels of
-    level 0. ``permissive`` takes a scale that is no positive number as unknown.
+    Space axes keep their names z, y, x; a channel axis becomes ``channel``; time, or the first
+    axis that is neither, becomes ``k``. Without units the scale is in voxels of level 0.
+    ``permissive`` takes a scale that is not positive as unknown.
     """
     axes = _axes(image.get("axes"), ndim, where)
     dims = dims_of([name for name, _, _ in axes], [kind for _, kind, _ in axes], where)
@@ -87,16 +87,16 @@ def labels_of(
     known = _transform(level.get("coordinateTransformations"), scale, shift, where)
     known |= _transform(image.get("coordinateTransformations"), scale, shift, where)
     units = {d: axis[2] for d, axis in zip(dims, axes, strict=True) if axis[1] == "space"}
-    places = dict(zip(dims, zip(scale, shift, strict=True), strict=True)) if known else {}
-    sizes = {d: places[d] for d in units if d in places}
+    transforms = dict(zip(dims, zip(scale, shift, strict=True), strict=True)) if known else {}
+    sizes = {d: transforms[d] for d in units if d in transforms}
     _check_scale(sizes, where, permissive)
-    voxel_size, origin, unit = _common(sizes, units)
+    voxel_size, origin, unit = _to_common_unit(sizes, units)
     name = image.get("name")
     return Labels(dims, voxel_size, unit, origin, name=name if isinstance(name, str) else None)
 
 
 def _axes(value: object, ndim: int, where: str) -> list[tuple[str, str, str | None]]:
-    """Name, type and unit of each axis."""
+    """Return name, type and unit of each axis."""
     if value is None and ndim <= len(OLD_AXES):
         value = list(OLD_AXES[len(OLD_AXES) - ndim :])
     if not isinstance(value, list) or len(value) != ndim:
@@ -116,13 +116,13 @@ def _axis(axis: object, where: str) -> tuple[str, str, str | None]:
 
 
 def dims_of(names: Sequence[str], kinds: Sequence[str], where: str) -> tuple[str, ...]:
-    """Dims for named axes: space in lower case, channel, and the one that is the stack."""
+    """Return dims for axis names and types: space in lower case, channel, and the stack axis."""
     dims = [
         name.lower() if kind == "space" else "channel" if kind == "channel" else name
         for name, kind in zip(names, kinds, strict=True)
     ]
     others = [i for i, kind in enumerate(kinds) if kind not in ("space", "channel")]
-    stack = next((i for word in STACKS for i in others if names[i].lower() == word), None)
+    stack = next((i for word in STACK_NAMES for i in others if names[i].lower() == word), None)
     stack = next((i for i in others if kinds[i] == "time"), stack) if stack is None else stack
     stack = others[0] if stack is None and others else stack
     if stack is not None:
@@ -132,8 +132,8 @@ def dims_of(names: Sequence[str], kinds: Sequence[str], where: str) -> tuple[str
     return tuple(dims)
 
 
-def guessed_dims(names: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
-    """Dims of a plain array by the names it has, else by the number of its axes."""
+def default_dims(names: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+    """Return the dims of a plain array from its axis names, otherwise from their number."""
     if names and None not in names and len(set(names)) == ndim:
         words = [str(name) for name in names]
         if ndim < 2 or [w.lower() for w in words[-2:]] != ["y", "x"]:
@@ -147,7 +147,7 @@ def guessed_dims(names: Sequence[str | None] | None, ndim: int) -> tuple[str, ..
 
 
 def _transform(value: object, scale: list[float], shift: list[float], where: str) -> bool:
-    """Apply transformations to scale and shift in their order; whether there was a scale."""
+    """Apply transformations to scale and shift in order; return True if one is a scale."""
     scaled = False
     for step in value if isinstance(value, list) else []:
         kind = step.get("type") if isinstance(step, dict) else None
@@ -189,18 +189,18 @@ def _check_scale(sizes: dict[str, tuple[float, float]], where: str, permissive: 
         del sizes[dim]
 
 
-def length(word: str) -> tuple[str, float] | None:
-    """Unit of ours that an OME unit is a multiple of, and the factor."""
-    if word in LENGTHS:
-        return "millimeter", LENGTHS[word]
-    return unit_of(word)
+def parse_ome_unit(word: str) -> tuple[str, float] | None:
+    """Return the stack unit of an OME unit and the factor to it; None if it is no length."""
+    if word in OME_LENGTHS:
+        return "millimeter", OME_LENGTHS[word]
+    return parse_unit(word)
 
 
-def _common(
+def _to_common_unit(
     sizes: Mapping[str, tuple[float, float]], units: Mapping[str, str | None]
 ) -> tuple[dict[str, float], dict[str, float], str]:
-    """Voxel size and origin in one unit, that of the last axis that has one."""
-    known = {d: length(word) for d, word in units.items() if word and d in sizes}
+    """Return voxel size and origin in the unit of the last axis that has one."""
+    known = {d: parse_ome_unit(word) for d, word in units.items() if word and d in sizes}
     lengths = {d: unit for d, unit in known.items() if unit}
     if not lengths:
         kept = {d: v for d, v in sizes.items() if not units[d]}
@@ -212,17 +212,17 @@ def _common(
 
 
 def image_of(labels: Labels) -> dict[str, Any] | None:
-    """OME-Zarr 0.5 attributes for an array in folder "0"; None where its dims do not fit.
+    """Return OME-Zarr 0.5 attributes for an array in folder "0"; None if its dims do not fit.
 
     An image has 2 or 3 space axes at the end, before them at most a time axis and one more. The
-    stack axis is of type "particle"; beside a channel it must be "time" to stay valid.
+    stack axis has type "particle", but "time" next to a channel, as OME requires.
     """
     space = [d for d in labels.dims if d in SPATIAL]
     lead = labels.dims[: len(labels.dims) - len(space)]
     fits = labels.dims[len(lead) :] == tuple(d for d in SPATIAL if d in space)
     if not fits or len(space) < 2 or len(lead) > 2 or (len(lead) == 2 and lead[0] != STACK):
         return None
-    axes: list[dict[str, str]] = [{"name": d, "type": _kind(d, len(lead))} for d in lead]
+    axes: list[dict[str, str]] = [{"name": d, "type": _axis_type(d, len(lead))} for d in lead]
     unit = {} if labels.unit == "voxel" else {"unit": labels.unit}
     axes += [
         {"name": d, "type": "space", **(unit if d in labels.voxel_size else {})} for d in space
@@ -240,7 +240,7 @@ def image_of(labels: Labels) -> dict[str, Any] | None:
     return {"version": VERSION, "multiscales": [image]}
 
 
-def _kind(dim: str, leading: int) -> str:
+def _axis_type(dim: str, leading: int) -> str:
     if dim == STACK:
         return "time" if leading == 2 else "particle"
     return "channel" if dim == "channel" else dim

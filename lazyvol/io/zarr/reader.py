@@ -1,10 +1,11 @@
-"""Zarr stores, v2 and v3, plain arrays and OME-Zarr images, read in place.
+"""Open zarr stores: v2 and v3, plain arrays, OME-Zarr images and lazyvol data sets.
 
-Chunks are read and decoded here, in the calling thread and straight into the result. Measured on
-16 volumes of 160^3 float32 noise, zstd, 2 reading threads on 2 cores, best of five (GB/s):
+lazyvol reads and decodes chunks itself, in the calling thread and directly into the result.
+Measured on 16 volumes of 160^3 float32 noise, zstd, 2 reading threads on 2 cores, best of five
+(GB/s):
 
 =========================  =====  ==================  ==========
-chunks                     here   zarr + zarrs 0.2.3  zarr 3.1.6
+chunks                     ours   zarr + zarrs 0.2.3  zarr 3.1.6
 =========================  =====  ==================  ==========
 whole volumes              1.58   1.13                0.89
 (8, 32, 32, 32)            1.30   0.55                0.66
@@ -13,8 +14,8 @@ whole volumes              1.58   1.13                0.89
 (8, 32, 32, 32) in shards  1.34   0.44                0.49
 =========================  =====  ==================  ==========
 
-CPU time is 1.9 to 2.0 of wall time with two reading threads and 1.0 with one, where zarrs takes up
-to 1.7; and what is absent, damaged or outside the store is known by name.
+CPU time is 1.9 to 2.0 times the wall time with two reading threads and 1.0 times with one, where
+zarrs takes up to 1.7. Errors name the chunk that is absent, damaged or outside the store.
 """
 
 import os
@@ -29,26 +30,32 @@ from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
 from lazyvol.io import cf
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.places import is_place, place_of
-from lazyvol.io.safe_folder import Confined, Place
-from lazyvol.io.times import Times
-from lazyvol.io.zarr import labels as record
+from lazyvol.io.safe_folder import Place, SafeFolder
+from lazyvol.io.times import TimesSource
 from lazyvol.io.zarr import ome
-from lazyvol.io.zarr.absent import Absent, absent_files
-from lazyvol.io.zarr.chunks import undefined
-from lazyvol.io.zarr.labels import Coord, Coords, Elsewhere, Labels, read_record
+from lazyvol.io.zarr.absent import AbsentFiles, absent_files
+from lazyvol.io.zarr.chunks import undefined_fill_error
+from lazyvol.io.zarr.labels import (
+    COORDINATES,
+    DATASET_KIND,
+    RECORD_KEY,
+    ArrayReference,
+    Coord,
+    Coords,
+    Labels,
+    decode_record,
+)
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node, array_meta, below, children, load
 from lazyvol.io.zarr.source import ZarrSource, token
 from lazyvol.plan.recipes.base import Source
 
-PathLike = str | os.PathLike[str]
-
 #: folders above an array in which its image is looked for
 MAX_PARENTS = 3
-#: folder of the array in a group of ours
-OWN_LEVEL = "0"
-#: attributes that labels are made from, not handed on
-OWN_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", record.KEY)
+#: folder of the array in the group of a lazyvol array
+ARRAY_FOLDER = "0"
+#: attributes that labels are made from, which do not become attrs
+LABEL_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", RECORD_KEY)
 
 
 def probe(
@@ -58,38 +65,38 @@ def probe(
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
 ) -> Opened:
-    """Array of a zarr store: metadata are read and checked, data are not.
+    """Return the array of a zarr store; metadata are read and checked, values are not read.
 
-    An array is itself; an OME-Zarr image is its level 0 (``path.zarr/1`` is another level); a
-    group with a single array or image is that one. Anything with several refuses and names them:
-    a collection of ``bioformats2raw``, a plate, a group of arrays, a data set of ours.
+    An OME-Zarr image opens at level 0 (``path.zarr/1`` is another level), and a group with a
+    single array or image as that one. A group with several, such as a plate or a lazyvol data
+    set, is refused with their names.
 
-    Dims come from our own record, from the OME axes (time becomes ``k``, channel ``channel``),
-    from dimension names, else from the number of axes: (y, x), (z, y, x), (k, z, y, x),
+    Dims come from the lazyvol record, from the OME axes (time becomes ``k``), from dimension
+    names, otherwise from the number of axes: (y, x), (z, y, x), (k, z, y, x),
     (k, channel, z, y, x).
 
     Parameters
     ----------
     path
-        Folder of an array or group on a local disk, its URL, a zip archive, or a store, array or
-        group of zarr.
+        Folder of an array or group, its URL, a zip archive, or a store, array or group object of
+        zarr.
     storage_options
         Options of the store behind a URL, none of them secret.
     permissive
-        Absent chunks of our own stores are read as the fill value too, and a scale that is no
-        positive number means an unknown voxel size.
+        Read absent chunks of lazyvol stores as the fill value too, and take a scale that is not
+        positive as an unknown voxel size.
     missing
-        Absent chunks of stores that others wrote, where they are legal: ``"fill"`` reads them as
-        the fill value and counts them in ``Opened.absent``, ``"error"`` refuses them.
+        ``"fill"`` reads absent chunks of stores of other programs as the fill value and counts
+        them in ``Opened.absent``, ``"error"`` refuses them.
 
     Raises
     ------
     SourceNotFoundError
         Nothing is stored there.
     MissingChunkError
-        Chunks are absent and ``missing`` is ``"error"``, or their value is not defined.
+        Chunks are absent and ``missing`` is ``"error"``, or no fill value is defined.
     FormatError
-        It is no zarr, its metadata break the rules, or it holds several arrays.
+        The folder is no zarr store, its metadata break the rules, or it holds several arrays.
     UnsafeSourceError
         A codec or dtype is off the allow-list, or a link leads out of the store.
     LimitExceeded
@@ -107,7 +114,29 @@ def probe(
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
     folder = _folder(path, storage_options)
-    return _opened(folder, _single(folder, _node(folder)), permissive, missing)
+    return _open_array(folder, _single_member(folder, _root(folder)), permissive, missing)
+
+
+def probe_any(
+    path: Any,
+    *,
+    permissive: bool = False,
+    missing: str = "fill",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Opened | DataSet:
+    """Return the lazyvol data set under ``path``, or its single array as `probe` does.
+
+    Raises
+    ------
+    FormatError
+        The record of the data set does not fit the folder, or as `probe` for an array.
+    """
+    folder = _folder(path, storage_options)
+    node = _root(folder)
+    record = node.attributes.get(RECORD_KEY)
+    if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
+        return _open_dataset(folder, node, record, permissive, missing)
+    return _open_array(folder, _single_member(folder, node), permissive, missing)
 
 
 def probe_group(
@@ -117,7 +146,7 @@ def probe_group(
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Opened]:
-    """Every array and image of a group by name, such as the variables of a data set of ours.
+    """Return every array and image of a group by name.
 
     Raises
     ------
@@ -125,54 +154,39 @@ def probe_group(
         The group holds none, or as `probe` for one of them.
     """
     folder = _folder(path, storage_options)
-    return _arrays(folder, _node(folder), permissive, missing)
+    return _open_members(folder, _root(folder), permissive, missing)
 
 
-def _arrays(folder: Place, node: Node, permissive: bool, missing: str) -> dict[str, Opened]:
-    """Arrays and images of a group by their names."""
-    if _is_one(node):
-        return {PurePath(folder.name).stem: _opened(folder, node, permissive, missing)}
+def _open_members(folder: Place, node: Node, permissive: bool, missing: str) -> dict[str, Opened]:
+    if _is_single(node):
+        return {PurePath(folder.name).stem: _open_array(folder, node, permissive, missing)}
     members = _members(folder, node)
-    return {PurePath(m.key).name: _opened(folder, m, permissive, missing) for m in members}
+    return {PurePath(m.key).name: _open_array(folder, m, permissive, missing) for m in members}
 
 
-def probe_set(
-    path: Any,
-    *,
-    permissive: bool = False,
-    missing: str = "fill",
-    storage_options: Mapping[str, Any] | None = None,
-) -> DataSet | None:
-    """Variables of a data set of ours, and the labels of all of it; None where it is none.
-
-    Raises
-    ------
-    FormatError
-        Its record does not fit what is there, or as `probe` for one of the variables.
-    """
-    folder = _folder(path, storage_options)
-    node = _node(folder)
-    own = node.attributes.get(record.KEY)
-    if node.kind == "array" or not isinstance(own, dict) or own.get("kind") != record.DATA_SET:
-        return None
-    names, told = own.get("variables"), own.get("labels")
-    found = _arrays(folder, node, permissive, missing) if names else {}
-    if not isinstance(names, list) or sorted(map(str, names)) != sorted(found):
+def _open_dataset(
+    folder: Place, node: Node, record: Mapping[str, Any], permissive: bool, missing: str
+) -> DataSet:
+    """Open the variables and the shared labels of a data set that lazyvol wrote."""
+    names, shared = record.get("variables"), record.get("labels")
+    arrays = _open_members(folder, node, permissive, missing) if names else {}
+    if not isinstance(names, list) or sorted(map(str, names)) != sorted(arrays):
         raise FormatError(
             f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
-            f"{sorted(found)}; restore what is missing"
+            f"{sorted(arrays)}; restore what is missing"
         )
-    ordered = {name: found[name] for name in names}
-    if told is None:
-        return DataSet(ordered, Labels(()), ())
-    if not isinstance(told, dict) or not isinstance(told.get("shape"), list):
-        raise FormatError(f"{node.path}: labels of a data set are a record, got {told!r:.200}")
-    labels = read_record(told, told["shape"], np.dtype(np.int8), node.path)
-    labels = replace(labels, coords=with_sources(folder, node, labels.coords, permissive))
-    return DataSet(ordered, labels, tuple(told["shape"]))
+    variables = {name: arrays[name] for name in names}
+    if shared is None:
+        return DataSet(variables, Labels(()), ())
+    if not isinstance(shared, dict) or not isinstance(shared.get("shape"), list):
+        raise FormatError(f"{node.path}: labels of a data set are a record, got {shared!r:.200}")
+    labels = decode_record(shared, shared["shape"], np.dtype(np.int8), node.path)
+    labels = replace(labels, coords=load_coords(folder, node, labels.coords, permissive))
+    return DataSet(variables, labels, tuple(shared["shape"]))
 
 
 def _folder(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
+    """Return the place of a store; raise if nothing, or a file other than an archive, is there."""
     if is_place(path):
         return place_of(path, storage_options)
     text = os.fspath(path)
@@ -180,35 +194,38 @@ def _folder(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
         raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
     if not os.path.isdir(text):
         raise FormatError(f"{text}: a zarr store is a folder, this is a file; unpack it")
-    return Confined(os.path.realpath(text))
+    return SafeFolder(os.path.realpath(text))
 
 
-def _node(folder: Place) -> Node:
+def _root(folder: Place) -> Node:
+    """Load the array or group in a folder; raise FormatError if there is none."""
     node = load(folder)
     if node is None and not folder.reads_in_place:
         raise SourceNotFoundError(
-            f"{folder.path('')}: a zarr store has zarr.json, .zarray or .zgroup, none is stored "
-            "here; check the URL"
+            f"{folder.path('')}: a zarr store must have zarr.json, .zarray or .zgroup, none is "
+            "stored here; check the URL"
         )
     if node is None:
         raise FormatError(
-            f"{folder.path('')}: a zarr store has zarr.json, .zarray or .zgroup, this one has none"
+            f"{folder.path('')}: a zarr store must have zarr.json, .zarray or .zgroup, this one "
+            "has none"
         )
     return node
 
 
 def _image(node: Node) -> Mapping[str, Any] | None:
+    """Return the OME image of a group; None for arrays and other groups."""
     return None if node.kind == "array" else ome.multiscale(node.attributes, node.path)
 
 
-def _is_one(node: Node) -> bool:
-    """Whether a node is an array, or the group of one: an image, or an array of ours."""
-    return node.kind == "array" or _image(node) is not None or _recorded(node)
+def _is_single(node: Node) -> bool:
+    """Return True for an array, and for the group of one image or of one lazyvol array."""
+    return node.kind == "array" or _image(node) is not None or _has_record(node)
 
 
-def _single(folder: Place, node: Node) -> Node:
-    """The one array or image that a node is or holds."""
-    if _is_one(node):
+def _single_member(folder: Place, node: Node) -> Node:
+    """Return the only array or image that a node is or holds; raise FormatError for several."""
+    if _is_single(node):
         return node
     members = _members(folder, node)
     if len(members) > 1:
@@ -222,156 +239,162 @@ def _single(folder: Place, node: Node) -> Node:
 
 
 def _members(folder: Place, node: Node) -> list[Node]:
-    """Arrays and images in a group, those of the wells of a plate among them."""
-    found = list(_below(folder, node, depth=3))
-    if not found and not folder.lists:
+    """Return the arrays and images in a group, including those of the wells of a plate."""
+    members = list(_descend(folder, node, depth=3))
+    if not members and not folder.lists:
         raise FormatError(
             f"{node.path}: a group on a web server must be an image, since its arrays cannot be "
             "listed; open one of its arrays by its own URL"
         )
-    if not found:
+    if not members:
         raise FormatError(f"{node.path}: a group must hold an array or an image, found none")
-    return found
+    return members
 
 
-def _below(folder: Place, node: Node, depth: int) -> Iterator[Node]:
+def _descend(folder: Place, node: Node, depth: int) -> Iterator[Node]:
     for child in children(folder, node.key):
-        if _is_one(child):
+        if _is_single(child):
             yield child
-        elif depth > 1 and PurePath(child.key).name not in ("labels", record.COORDINATES):
-            yield from _below(folder, child, depth - 1)
+        elif depth > 1 and PurePath(child.key).name not in ("labels", COORDINATES):
+            yield from _descend(folder, child, depth - 1)
 
 
-def _opened(folder: Place, node: Node, permissive: bool, missing: str) -> Opened:
+def _open_array(folder: Place, node: Node, permissive: bool, missing: str) -> Opened:
+    """Check the metadata of an array or image, count its absent chunks and find its labels."""
     array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array)
-    holder = _holder(folder, node, array)
-    own = holder is not None and holder.attributes[record.KEY].get("empty_chunks") != "fill"
-    legal = missing == "fill" and (permissive or not own)
+    holder = _record_holder(folder, node, array)
+    is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
+    legal = missing == "fill" and (permissive or not is_complete)
     if permissive and meta.fill is None:
         meta = replace(meta, fill=0)
-    counted = folder.lists and (legal or not own)
-    absent = absent_files(folder, array.key, meta) if counted else None
+    countable = folder.lists and (legal or not is_complete)
+    absent = absent_files(folder, array.key, meta) if countable else None
     if absent:
         _check_absent(absent, array.path, meta, legal)
-    plain = ZarrSource(
+    stored = ZarrSource(
         place=folder,
         key=array.key,
         meta=meta,
         token=token(folder, (node, array), array.key, meta, legal),
         document=array.document,
-        mark=array.marks[0],
+        stamp=array.stamps[0],
         fill_missing=legal,
-        option="permissive=True" if own else 'missing="fill"',
+        option="permissive=True" if is_complete else 'missing="fill"',
     )
-    source: Source = plain
+    source: Source = stored
     if holder is not None:
-        found = read_record(holder.attributes[record.KEY], meta.shape, meta.native, holder.path)
-        coords = with_sources(holder.place, holder, found.coords, permissive)
-        found = replace(found, coords=coords)
+        record = holder.attributes[RECORD_KEY]
+        labels = decode_record(record, meta.shape, meta.native, holder.path)
+        coords = load_coords(holder.place, holder, labels.coords, permissive)
+        labels = replace(labels, coords=coords)
     else:
-        found = _labels(folder, node, array, meta, permissive)
-        packing = cf.packing(array, meta, named=_image(node) is None)
-        source = cf.decoded(plain, packing, array.path)
-        found = replace(found, attrs=cf.rest(found.attrs, packing))
+        labels = _foreign_labels(folder, node, array, meta, permissive)
+        packing = cf.zarr_packing(array, meta, is_image=_image(node) is not None)
+        source = cf.decode_source(stored, packing, array.path)
+        attrs = cf.remaining_attributes(labels.attrs, packing)
+        labels = replace(labels, attrs=attrs, name=labels.name or _stem(node.path))
     return Opened(
         source=source,
-        dims=found.dims,
-        voxel_size=found.voxel_size,
-        unit=found.unit,
-        origin=found.origin,
-        coords=found.coords,
-        attrs=found.attrs,
-        name=found.name if holder is not None else found.name or _stem(node.path),
-        bare=found.bare,
+        dims=labels.dims,
+        voxel_size=labels.voxel_size,
+        unit=labels.unit,
+        origin=labels.origin,
+        coords=labels.coords,
+        attrs=labels.attrs,
+        name=labels.name,
+        without_coords=labels.without_coords,
         absent=absent,
     )
 
 
-def _check_absent(absent: Absent, path: str, meta: ArrayMeta, legal: bool) -> None:
-    """Refuse absent chunks where they are not to be read, or have no value."""
+def _check_absent(absent: AbsentFiles, path: str, meta: ArrayMeta, legal: bool) -> None:
+    """Raise MissingChunkError if absent chunks must not be read, or have no fill value."""
     if not legal:
         raise MissingChunkError(
             f"{path}: with missing='error' every chunk must be stored, {absent} are absent; "
             "restore them, or pass missing='fill' to read them as the fill value"
         )
-    if meta.fill is None and absent.number:
-        raise undefined(path, str(absent))
+    if meta.fill is None and absent.count:
+        raise undefined_fill_error(path, str(absent))
 
 
-def with_sources(folder: Place, node: Node, coords: Coords, permissive: bool) -> Coords:
-    """Coordinates whose values are arrays of their own, as sources of these arrays."""
-    return {name: _with_source(folder, node, coord, permissive) for name, coord in coords.items()}
+def load_coords(folder: Place, node: Node, coords: Coords, permissive: bool) -> Coords:
+    """Replace references to stored arrays by sources of these arrays."""
+    return {name: _load_coord(folder, node, coord, permissive) for name, coord in coords.items()}
 
 
-def _with_source(folder: Place, node: Node, coord: Coord, permissive: bool) -> Coord:
+def _load_coord(folder: Place, node: Node, coord: Coord, permissive: bool) -> Coord:
     dims, values, *rest = coord
-    if not isinstance(values, Elsewhere):
+    if not isinstance(values, ArrayReference):
         return coord
     array = load(folder, below(node.key, values.path, node.path))
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = _opened(folder, array, permissive, "fill").source
+    source = _open_array(folder, array, permissive, "fill").source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
         )
     if values.dtype.kind in "mM":
-        source = Times(source, values.dtype.str)
+        source = TimesSource(source, values.dtype.str)
     return (dims, source, *rest)  # type: ignore[return-value]
 
 
 def _stem(path: str) -> str:
+    """Return the name of a folder without ``.zarr`` and ``.ome.zarr``."""
     return PurePath(path).stem.removesuffix(".ome")
 
 
 def _level(folder: Place, node: Node) -> Node:
-    """Array of level 0 of an image, or of a group of ours."""
+    """Load the array of level 0 of an image, or of the group of a lazyvol array."""
     image = _image(node)
-    path = OWN_LEVEL if image is None else ome.level_path(image, node.path)
+    path = ARRAY_FOLDER if image is None else ome.level_path(image, node.path)
     array = load(folder, below(node.key, path, node.path))
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: level {path!r} of its image must be an array, found none")
     return array
 
 
-def _labels(folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool) -> Labels:
-    """What is known of an array of others: by the OME image it is of, by its names."""
+def _foreign_labels(
+    folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool
+) -> Labels:
+    """Return the labels of an array without a lazyvol record: of its OME image, or its names."""
     image = _image(node)
     if image is not None:
         path = array.key[len(node.key) : -1]
-        return _named(image, path, node, meta, permissive)
-    above = _above(folder, array)
-    if above is not None:
-        parent, path = above
-        return _named(_image(parent) or {}, path, parent, meta, permissive)
+        return _image_labels(image, path, node, meta, permissive)
+    parent_and_path = _parent_image(folder, array)
+    if parent_and_path is not None:
+        parent, path = parent_and_path
+        return _image_labels(_image(parent) or {}, path, parent, meta, permissive)
     names = meta.names or _xarray_names(array.attributes)
-    return Labels(ome.guessed_dims(names, len(meta.shape)), attrs=_others(array.attributes))
+    return Labels(ome.default_dims(names, len(meta.shape)), attrs=_user_attrs(array.attributes))
 
 
-def _holder(folder: Place, node: Node, array: Node) -> Node | None:
-    """The node with our record of an array: itself, its group, or the group above."""
-    holder = next((n for n in (array, node) if _recorded(n)), None)
+def _record_holder(folder: Place, node: Node, array: Node) -> Node | None:
+    """Return the node with the lazyvol record of an array: itself, its group, or the parent."""
+    holder = next((n for n in (array, node) if _has_record(n)), None)
     if holder is not None:
         return holder
-    above = _above(folder, array) if node is array else None
-    return above[0] if above and _recorded(above[0]) else None
+    parent = _parent_image(folder, array) if node is array else None
+    return parent[0] if parent and _has_record(parent[0]) else None
 
 
-def _recorded(node: Node) -> bool:
-    own = node.attributes.get(record.KEY)
-    return isinstance(own, dict) and "dims" in own
+def _has_record(node: Node) -> bool:
+    record = node.attributes.get(RECORD_KEY)
+    return isinstance(record, dict) and "dims" in record
 
 
-def _named(
+def _image_labels(
     image: Mapping[str, Any], path: str, node: Node, meta: ArrayMeta, permissive: bool
 ) -> Labels:
-    found = ome.labels_of(image, path, len(meta.shape), node.path, permissive=permissive)
-    return replace(found, attrs=_others(node.attributes), name=found.name or _stem(node.path))
+    labels = ome.read_labels(image, path, len(meta.shape), node.path, permissive=permissive)
+    return replace(labels, attrs=_user_attrs(node.attributes), name=labels.name or _stem(node.path))
 
 
-def _above(folder: Place, array: Node) -> tuple[Node, str] | None:
-    """The image that an array is a level of, and the name of the level in it."""
+def _parent_image(folder: Place, array: Node) -> tuple[Node, str] | None:
+    """Return the group whose image has the array as a level, and the path of that level."""
     place, key, name = array.place, array.key, ""
     for _ in range(MAX_PARENTS):
         if key:
@@ -387,19 +410,20 @@ def _above(folder: Place, array: Node) -> tuple[Node, str] | None:
         if parent is None or parent.kind == "array":
             continue
         image = _image(parent)
-        if image is not None and ome.level_named(image, name, parent.path):
+        if image is not None and ome.has_level(image, name, parent.path):
             return parent, name
-        if _recorded(parent) and name == OWN_LEVEL:
+        if _has_record(parent) and name == ARRAY_FOLDER:
             return parent, name
     return None
 
 
 def _xarray_names(attributes: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the dims that xarray writes as an attribute of a zarr v2 array."""
     names = attributes.get("_ARRAY_DIMENSIONS")
     valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if names and valid else None
 
 
-def _others(attributes: Mapping[str, Any]) -> dict[str, object]:
-    """Attributes of the user's own."""
-    return {key: value for key, value in attributes.items() if key not in OWN_ATTRIBUTES}
+def _user_attrs(attributes: Mapping[str, Any]) -> dict[str, object]:
+    """Return the attributes that labels are not made from."""
+    return {key: value for key, value in attributes.items() if key not in LABEL_ATTRIBUTES}

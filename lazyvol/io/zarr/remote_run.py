@@ -1,8 +1,8 @@
-"""A store that is being written elsewhere than in a folder: complete before it can be opened.
+"""Write a store to a URL or into a store of zarr; it cannot be opened before it is complete.
 
-Object stores replace an object as a whole and know no rename. So the document at the root, without
-which nothing can be opened, is put last; until then it waits under another name. An object with
-the plan of the run is created first, only if there is none: of two writers one is refused.
+Object stores replace whole objects and cannot rename them. So the root metadata, without which
+nothing can be opened, is written last; until then it has another name. An object with the plan of
+the run is created first, only if it does not exist: of two writers one is refused.
 """
 
 import json
@@ -13,25 +13,25 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from lazyvol.errors import StoreError, TargetExistsError
-from lazyvol.io.places import Elsewhere
+from lazyvol.io.places import ZarrPlace
 
-#: object that names the run which writes a store
-PLAN = "lazyvol-run.json"
-#: document of the root until the store is complete
-PENDING = "lazyvol-root.json"
-DOCUMENT = "zarr.json"
-MARKS = (DOCUMENT, ".zgroup", ".zarray")
+#: object that identifies the run which writes a store
+PLAN_KEY = "lazyvol-run.json"
+#: root metadata until the store is complete
+PENDING_ROOT = "lazyvol-root.json"
+ROOT_KEY = "zarr.json"
+METADATA_KEYS = (ROOT_KEY, ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
 class RemoteRun:
-    """A run that writes a store at a URL or into a store of zarr. Small and picklable.
+    """A run that writes a store to a URL or into a store of zarr. Small and picklable.
 
-    ``token`` names what is computed: a stopped run is continued, where ``resume`` asks for it, only
-    if it computed the same. ``name`` names this run.
+    ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
+    the same token. ``name`` identifies the run.
     """
 
-    elsewhere: Elsewhere
+    place: ZarrPlace
     overwrite: bool = False
     token: str = ""
     resume: bool = False
@@ -39,21 +39,21 @@ class RemoteRun:
 
     @property
     def path(self) -> str:
-        """URL of the store."""
-        return self.elsewhere.path("")
+        """Return the URL of the store."""
+        return self.place.path("")
 
     @property
-    def folder(self) -> str:
-        """What a stopped run leaves, in messages."""
-        return self.elsewhere.path(PLAN)
+    def temporary(self) -> str:
+        """Return the path of the plan, which an interrupted run leaves, for messages."""
+        return self.place.path(PLAN_KEY)
 
     def start(self) -> None:
-        """Create the plan; refuse what would be replaced unasked before anything is written.
+        """Create the plan; raise before anything is written if something must not be replaced.
 
         Raises
         ------
         TargetExistsError
-            Something is stored there, or another run writes there.
+            Something is stored there, or another run is writing there.
         StoreError
             The store refuses to write.
         """
@@ -67,77 +67,77 @@ class RemoteRun:
             self.discard()
         if plan is None:
             document = json.dumps({"token": self.token, "run": self.name}).encode()
-            self.elsewhere.create(PLAN, document)
+            self.place.create(PLAN_KEY, document)
             created = self._plan()
             if created is None or created.get("run") != self.name:
                 self._refuse_other(created or {}, always=True)
 
     def _plan(self) -> Mapping[str, Any] | None:
-        found = self.elsewhere.json(PLAN)
-        return None if found is None else found.content
+        file = self.place.json(PLAN_KEY)
+        return None if file is None else file.content
 
     def _refuse_other(self, plan: Mapping[str, Any], always: bool = False) -> None:
         if self.resume:
             raise TargetExistsError(
-                f"{self.folder}: resume goes on with the same operation, parameters, input and "
-                f"versions; the stopped run has plan {plan.get('token')!r}, this one "
+                f"{self.temporary}: resume=True needs the same operation, parameters, input and "
+                f"versions; the interrupted run has plan {plan.get('token')!r}, this one "
                 f"{self.token!r}; pass overwrite=True without resume"
             )
         if always or not self.overwrite:
             raise TargetExistsError(
-                f"{self.folder}: another run is writing {self.path}, or one was stopped; if none "
-                "is running, go on with it by resume=True, or pass overwrite=True"
+                f"{self.temporary}: another run is writing {self.path}, or was interrupted; if "
+                "none is running, continue it by resume=True, or pass overwrite=True"
             )
 
     def _check_replaceable(self) -> None:
-        marks = self.elsewhere.ages(MARKS)
-        is_store = any(mark != "absent" for mark in marks)
+        versions = self.place.versions(METADATA_KEYS)
+        is_store = any(version != "absent" for version in versions)
         if is_store and not self.overwrite:
             raise TargetExistsError(
                 f"{self.path}: something is stored here; choose another name, or pass "
                 "overwrite=True to replace it"
             )
-        if not is_store and self._plan() is None and self.elsewhere.is_occupied():
+        if not is_store and self._plan() is None and self.place.is_occupied():
             raise TargetExistsError(
-                f"{self.path}: objects are stored here that are no zarr store; choose another "
+                f"{self.path}: objects other than a zarr store are stored here; choose another "
                 "name, or remove them"
             )
 
-    def write(self, key: str, content: Mapping[str, Any]) -> None:
-        """Write the document of the node in folder ``key``; that of the root waits."""
+    def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
+        """Write the metadata of the node in folder ``key``; those of the root stay pending."""
         document = json.dumps(content, indent=2, allow_nan=False).encode()
-        self.elsewhere.put(f"{key}{DOCUMENT}" if key else PENDING, document)
+        self.place.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
 
-    def document(self, key: str) -> Mapping[str, Any] | None:
-        """Return the document of a node that a stopped run has written; None where it has not."""
-        found = self.elsewhere.json(f"{key}{DOCUMENT}" if key else PENDING)
-        return None if found is None else found.content
+    def metadata(self, key: str) -> Mapping[str, Any] | None:
+        """Return the metadata of a node that an interrupted run wrote; None if it did not."""
+        file = self.place.json(f"{key}{ROOT_KEY}" if key else PENDING_ROOT)
+        return None if file is None else file.content
 
-    def put(self, key: str, fill: Callable[[BinaryIO], None]) -> None:
-        """Store the object that ``fill`` writes: all of it, or nothing."""
+    def put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write an object as a whole."""
         buffer = BytesIO()
-        fill(buffer)
-        self.elsewhere.put(key, buffer.getbuffer())
+        write(buffer)
+        self.place.put(key, buffer.getbuffer())
 
     def has(self, key: str) -> bool:
         """Return True if an object is stored."""
-        return self.elsewhere.ages([key]) != ["absent"]
+        return self.place.versions([key]) != ["absent"]
 
     def publish(self) -> None:
-        """Put the document of the root, which makes the store one, and remove the plan."""
+        """Write the root metadata, which makes the store complete, and remove the plan."""
         plan = self._plan()
         if plan is None or (plan.get("run") != self.name and not self.resume):
             raise TargetExistsError(
-                f"{self.folder}: another run has taken {self.path}; what this one wrote is mixed "
-                "with it, run one of them again with overwrite=True"
+                f"{self.temporary}: another run is writing {self.path}, and its objects are mixed "
+                "with those of this one; run one of them again with overwrite=True"
             )
-        root = self.elsewhere.whole(PENDING)
+        root = self.place.whole(PENDING_ROOT)
         if root is None:
-            raise StoreError(f"{self.path}: the document of the root is gone; run it again")
-        self.elsewhere.put(DOCUMENT, root)
-        self.elsewhere.delete([PENDING, PLAN])
+            raise StoreError(f"{self.path}: the root metadata were removed; run it again")
+        self.place.put(ROOT_KEY, root)
+        self.place.delete([PENDING_ROOT, PLAN_KEY])
 
     def discard(self) -> None:
-        """Remove all that is stored, the document of the root first."""
-        self.elsewhere.delete([DOCUMENT])
-        self.elsewhere.clear()
+        """Remove all objects, the root metadata first."""
+        self.place.delete([ROOT_KEY])
+        self.place.clear()

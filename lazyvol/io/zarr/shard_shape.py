@@ -1,4 +1,4 @@
-"""How a new array is cut into shards, one file each, and inner chunks. Integer arithmetic."""
+"""Choose the shapes of the shards and inner chunks of a new array."""
 
 from collections.abc import Sequence
 from math import prod
@@ -6,9 +6,9 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-#: a shard is what one task writes and one file holds
+#: one task writes a shard, and one file holds it
 SHARD_BYTES = 256 << 20
-#: an inner chunk is what a small read decodes
+#: a small read decodes an inner chunk
 CHUNK_BYTES = 8 << 20
 #: edges of an inner chunk by number of axes; the first of four or more is the stack
 EDGES = {1: (1 << 20,), 2: (1024, 1024), 3: (128, 128, 128)}
@@ -24,22 +24,21 @@ def shard_grid(
     blocks: Sequence[int] | None = None,
     max_bytes: int = SHARD_BYTES,
 ) -> tuple[Lengths, Lengths]:
-    """Shapes of the inner chunks and of the shards of a new array.
+    """Return the shapes of the inner chunks and of the shards of a new array.
 
-    An inner chunk is about (8, 64, 64, 64) or (128, 128, 128), at most 8 MiB, cut so that little
-    of the last one is empty. A shard is a whole multiple of it: as many whole volumes as fit in
-    ``max_bytes``, or slabs of one volume.
+    An inner chunk is about (8, 64, 64, 64) or (128, 128, 128), at most 8 MiB, with little padding
+    in the last one. A shard is a multiple of it: as many whole volumes as fit in ``max_bytes``, or
+    slabs of one volume.
 
     Parameters
     ----------
     shape
         Shape of the array.
     dtype
-        Its dtype.
+        Dtype of the array.
     blocks
-        Length along each axis of the blocks it will be written in, for all but the last one.
-        Shards then divide them, and may be larger than ``max_bytes`` only where a block has no
-        divisor that serves.
+        Length along each axis of the blocks it will be written in, for all but the last block.
+        Shards divide them, and exceed ``max_bytes`` only if a block has no suitable divisor.
     max_bytes
         Bytes of a decoded shard.
 
@@ -62,12 +61,12 @@ def shard_grid(
         rest = prod(c * n for c, n in zip(chunks[1:], counts[1:], strict=True)) * size
         chunks[0] = _edge(max(1, units[0]), max(1, min(chunks[0], max_bytes // rest)), fixed[0])
         counts[0] = -(-max(1, units[0]) // chunks[0])
-    taken = _taken(counts, fixed, max(1, max_bytes // (prod(chunks) * size)))
-    return tuple(chunks), tuple(c * t for c, t in zip(chunks, taken, strict=True))
+    per_shard = _chunks_per_shard(counts, fixed, max(1, max_bytes // (prod(chunks) * size)))
+    return tuple(chunks), tuple(c * n for c, n in zip(chunks, per_shard, strict=True))
 
 
 def _fitted_edges(units: Sequence[int], size: int) -> list[int]:
-    """Edges of an inner chunk, the stack's and then the longest halved until it is small."""
+    """Return edges of an inner chunk; first the stack edge, then the longest is halved."""
     usual = EDGES.get(len(units)) or (STACK_EDGE, *(SPACE_EDGE,) * (len(units) - 1))
     edges = [min(u, e) for u, e in zip(units, usual, strict=False)]
     while prod(edges) * size > CHUNK_BYTES:
@@ -77,7 +76,7 @@ def _fitted_edges(units: Sequence[int], size: int) -> list[int]:
 
 
 def _edge(unit: int, edge: int, fixed: bool) -> int:
-    """Chunk length near ``edge``: even parts of an axis, or a divisor of a block."""
+    """Return a chunk length near ``edge``: equal parts of an axis, or a divisor of a block."""
     if not fixed:
         return -(-unit // -(-unit // edge))
     divisors = _divisors(unit)
@@ -90,13 +89,15 @@ def _divisors(number: int) -> list[int]:
     return sorted({*small, *(number // d for d in small)})
 
 
-def _taken(counts: Sequence[int], fixed: Sequence[bool], room: int) -> list[int]:
-    """Chunks of a shard along each axis: whole last axes first, as long as there is room."""
-    taken = [1] * len(counts)
+def _chunks_per_shard(counts: Sequence[int], fixed: Sequence[bool], limit: int) -> list[int]:
+    """Return the chunks of a shard along each axis, at most ``limit``, last axes first."""
+    per_shard = [1] * len(counts)
     for axis in reversed(range(len(counts))):
-        most = min(counts[axis], room)
-        taken[axis] = max(d for d in _divisors(counts[axis]) if d <= most) if fixed[axis] else most
-        room //= taken[axis]
-        if taken[axis] < counts[axis]:
+        number = min(counts[axis], limit)
+        if fixed[axis]:
+            number = max(d for d in _divisors(counts[axis]) if d <= number)
+        per_shard[axis] = number
+        limit //= number
+        if number < counts[axis]:
             break
-    return taken
+    return per_shard

@@ -1,4 +1,4 @@
-"""Regions of a zarr array as a source of a stack."""
+"""Source that reads regions of a zarr array."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ import numpy as np
 
 from lazyvol.errors import SourceChangedError
 from lazyvol.io.safe_folder import Place
-from lazyvol.io.zarr.chunks import FETCHED_BYTES, Reader, cuts, extra_decoder_bytes
+from lazyvol.io.zarr.chunks import FETCHED_BYTES, ChunkReader, chunk_slices, extra_decoder_bytes
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, touched
 
-#: files whose age and size go into the token: all of a small array, a sample of a large one
+#: number of files whose modification time and size enter the token, evenly spread over the grid
 SAMPLED = 64
-#: state of decoders and allocator beside the buffers, measured 0.2 to 1.7 MiB
+#: memory of decoders and allocator besides the buffers, measured 0.2 to 1.7 MiB
 DECODER_BYTES = 2 << 20
 
 
@@ -27,10 +27,10 @@ DECODER_BYTES = 2 << 20
 class ZarrSource:
     """An array of a zarr store.
 
-    ``place`` holds the store, and nothing is read outside of it; ``key`` is the array's folder in
-    it. ``chunks`` is what is decoded at once, ``shards`` what one file holds.
-    ``document`` is the array's metadata file and ``mark`` its identity when it was opened.
-    ``fill_missing`` reads absent chunks as the fill value, else ``option`` is what would.
+    ``place`` holds the store and ``key`` is the folder of the array in it; nothing outside
+    ``place`` is read. ``chunks`` is the shape that is decoded at once, ``shards`` that of a
+    file. ``document`` is the metadata file and ``stamp`` its stamp when it was opened.
+    ``fill_missing`` reads absent chunks as the fill value; errors name ``option`` for that.
     """
 
     place: Place
@@ -38,7 +38,7 @@ class ZarrSource:
     meta: ArrayMeta
     token: str
     document: str
-    mark: str
+    stamp: str
     fill_missing: bool = False
     option: str = "permissive=True"
     shape: tuple[int, ...] = field(init=False)
@@ -53,52 +53,53 @@ class ZarrSource:
         self.shards = _clipped(self.meta.files, self.shape)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy of one region, in ``out`` where that is given.
+        """Copy one region, into ``out`` if given.
 
         Raises
         ------
         MissingChunkError
-            A chunk is absent, and the store does not say that absent chunks are legal.
+            A chunk is absent, and absent chunks are not allowed.
         ChecksumError, TruncatedError
             A chunk or the index of a shard is damaged.
         UnsafeSourceError
-            A chunk lies outside the store.
+            A chunk is outside the store.
         SourceChangedError
-            The array's metadata are not those that were opened.
+            The metadata changed since the array was opened.
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        reader = Reader(self.place.fresh(), self.key, self.meta, self.fill_missing, self.option)
+        place = self.place.fresh()
+        reader = ChunkReader(place, self.key, self.meta, self.fill_missing, self.option)
         try:
             reader.read(region, out)
-        finally:  # a store that was replaced is the error, whatever else it caused
+        finally:  # a replaced store is the cause of other errors
             self.check()
         return out
 
     def check(self) -> None:
-        """Refuse an array that was replaced or removed since it was opened.
+        """Raise SourceChangedError if the array was replaced or removed since it was opened.
 
-        One system call of 1 us, after the values are read: a store that is replaced while it is
-        read has other metadata by then.
+        It takes one system call of 1 us, after reading: a store that is replaced during a read
+        has other metadata by then.
         """
-        found = self.place.identity(self.key + self.document)
-        if found != self.mark:
-            state = "was replaced or rewritten" if found else "is no longer there"
+        stamp = self.place.stamp(self.key + self.document)
+        if stamp != self.stamp:
+            state = "was replaced or rewritten" if stamp else "is no longer there"
             raise SourceChangedError(
-                f"{self.place.path(self.key + self.document)}: an array must stay what it was when "
-                f"it was opened, this one {state}; open it again"
+                f"{self.place.path(self.key + self.document)}: an array must not change after it "
+                f"was opened, this one {state}; open it again"
             )
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Folder of the array."""
+        """Return the folder of the array."""
         return (self.place.path(self.key).rstrip("/"),)
 
     def stored_bytes(self, region: Region) -> int:
-        """Decoded size of the touched inner chunks, an upper bound."""
+        """Return the decoded size of the touched inner chunks, an upper bound."""
         return touched(region, self.meta.inner) * self.dtype.itemsize
 
     def peak_bytes(self, region: Region) -> int:
-        """Result, a chunk as stored and, unless decoded in place, one more as decoded.
+        """Return the bytes of the result, a stored chunk and, if needed, a decoded chunk.
 
         Measured at 262 MB of float32 noise, zstd: 0.94 to 1.0 of this for whole volumes,
         (8, 32, 32, 32) and 32^3, sharded or not, reading 1 or 8 volumes.
@@ -111,23 +112,23 @@ class ZarrSource:
         booleans = self.meta.chunk_bytes if self.dtype.kind == "b" else 0
         index = self.meta.index.nbytes if self.meta.index else 0
         extra = extra_decoder_bytes(self.meta) + DECODER_BYTES + index
-        return result + stored + decoded + booleans + extra + self._fetched()
+        return result + stored + decoded + booleans + extra + self._fetched_bytes()
 
-    def _fetched(self) -> int:
-        """Bytes of a file that are held at once, if it is fetched from elsewhere."""
+    def _fetched_bytes(self) -> int:
+        """Return the bytes of a file that are held at once if it is not local."""
         if self.place.reads_in_place:
             return 0
         chunks = prod(self.meta.index.per_shard) if self.meta.index else 1
         return min(chunks * self.meta.stored_bound, FETCHED_BYTES + self.meta.stored_bound)
 
     def _in_place(self, region: Region) -> bool:
-        """Whether every chunk of a region is whole and lies in one piece of the result."""
+        """Return True if every chunk is whole and decodes directly into the result."""
         if not self.meta.plain:
             return False
-        axes = [cuts(span, n) for span, n in zip(region, self.meta.inner, strict=True)]
+        axes = [chunk_slices(span, n) for span, n in zip(region, self.meta.inner, strict=True)]
         counts = lengths(region)
         first = next((i for i, n in enumerate(self.meta.inner) if n > 1), len(counts))
-        return all(cut.whole for axis in axes for cut in axis) and all(
+        return all(part.complete for axis in axes for part in axis) and all(
             n == m for n, m in zip(self.meta.inner[first + 1 :], counts[first + 1 :], strict=True)
         )
 
@@ -137,18 +138,18 @@ def _clipped(chunks: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]
 
 
 def token(folder: Place, nodes: Iterable[Node], key: str, meta: ArrayMeta, legal: bool) -> str:
-    """Name of the stored data: metadata, their age, and the age and size of files with chunks."""
-    seen = blake2b(repr((folder.path(key), legal, meta.fill)).encode(), digest_size=16)
+    """Return a hash of metadata and of modification times and sizes of metadata and chunks."""
+    digest = blake2b(repr((folder.path(key), legal, meta.fill)).encode(), digest_size=16)
     for node in nodes:
-        for raw, mark in zip(node.raw, node.marks, strict=True):
-            seen.update(raw + mark.encode())
-    for age in folder.ages([key + file for file in _sampled(meta)]):
-        seen.update(age.encode())
-    return f"zarr-{seen.hexdigest()}"
+        for raw, stamp in zip(node.raw, node.stamps, strict=True):
+            digest.update(raw + stamp.encode())
+    for version in folder.versions([key + file for file in _sampled_files(meta)]):
+        digest.update(version.encode())
+    return f"zarr-{digest.hexdigest()}"
 
 
-def _sampled(meta: ArrayMeta) -> Iterator[str]:
-    """Names of files, evenly spread over the grid."""
+def _sampled_files(meta: ArrayMeta) -> Iterator[str]:
+    """Yield names of files, evenly spread over the grid."""
     grid = [-(-n // c) for n, c in zip(meta.shape, meta.files, strict=True)]
     total = prod(grid)
     if total <= SAMPLED:

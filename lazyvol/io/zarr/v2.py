@@ -1,4 +1,4 @@
-"""Metadata of a zarr v2 array."""
+"""Parse the metadata of a zarr v2 array."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from lazyvol.io.zarr.codecs import Stage
 from lazyvol.io.zarr.metadata import (
     MAX_STAGES,
     ArrayMeta,
+    check_limits,
     choice,
+    codec_error,
     fill_value,
-    limited,
-    off_list,
     short,
     whole_numbers,
 )
@@ -29,13 +29,14 @@ FILTERS = (
 
 
 def parse(meta: Mapping[str, Any], where: str) -> ArrayMeta:
+    """Return the checked metadata of an array."""
     shape = whole_numbers(meta, "shape", where, 0)
     chunks = whole_numbers(meta, "chunks", where, 1, len(shape))
     order = choice(meta.get("order"), ("C", "F"), "order", where)
     separator = choice(meta.get("dimension_separator", "."), (".", "/"), "separator", where)
     dtype = _dtype(meta.get("dtype"), where)
     axes = tuple(range(len(shape)))
-    found = ArrayMeta(
+    array = ArrayMeta(
         shape=shape,
         dtype=dtype.str,
         fill=fill_value(meta.get("fill_value"), dtype, where),
@@ -47,7 +48,7 @@ def parse(meta: Mapping[str, Any], where: str) -> ArrayMeta:
         prefix="",
         separator=separator,
     )
-    return limited(found, where)
+    return check_limits(array, where)
 
 
 def _dtype(value: object, where: str) -> np.dtype[Any]:
@@ -68,14 +69,14 @@ def _stages(meta: Mapping[str, Any], where: str) -> tuple[Stage, ...]:
     filters, compressor = meta.get("filters") or [], meta.get("compressor")
     if not isinstance(filters, list) or len(filters) > MAX_STAGES:
         raise FormatError(f"{where}: filters must be a list, found {short(filters)}")
-    found = [*filters, compressor] if compressor is not None else filters
-    return tuple(_stage(config, where) for config in found)
+    configs = [*filters, compressor] if compressor is not None else filters
+    return tuple(_stage(config, where) for config in configs)
 
 
 def _stage(config: object, where: str) -> Stage:
     name = config.get("id") if isinstance(config, dict) else None
     if not isinstance(config, dict) or name not in (*COMPRESSORS, *FILTERS):
-        raise off_list(name, (*COMPRESSORS, *FILTERS), where)
+        raise codec_error(name, (*COMPRESSORS, *FILTERS), where)
     if name == "lzma" and (config.get("format", 1) != 1 or config.get("filters")):
         raise FormatError(f"{where}: lzma must be a plain xz stream, found {short(config)}")
     if name in COMPRESSORS:

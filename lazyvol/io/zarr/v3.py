@@ -1,4 +1,4 @@
-"""Metadata of a zarr v3 array."""
+"""Parse the metadata of a zarr v3 array."""
 
 from collections.abc import Mapping
 from math import prod
@@ -13,11 +13,11 @@ from lazyvol.io.zarr.metadata import (
     MAX_STAGES,
     ArrayMeta,
     Index,
+    check_limits,
     choice,
+    codec_error,
     fill_value,
-    limited,
-    named,
-    off_list,
+    name_and_configuration,
     short,
     whole_numbers,
 )
@@ -42,19 +42,20 @@ Codec = tuple[str, Mapping[str, Any]]
 
 
 def parse(meta: Mapping[str, Any], where: str) -> ArrayMeta:
+    """Return the checked metadata of an array."""
     shape = whole_numbers(meta, "shape", where, 0)
-    grid = named(meta.get("chunk_grid"), "chunk_grid", where)
+    grid = name_and_configuration(meta.get("chunk_grid"), "chunk_grid", where)
     if grid[0] != "regular":
         raise FormatError(f"{where}: chunk_grid must be 'regular', found {grid[0]!r}")
     files = whole_numbers(grid[1], "chunk_shape", where, 1, len(shape))
     if meta.get("storage_transformers"):
-        raise FormatError(f"{where}: storage_transformers are not supported")
+        raise FormatError(f"{where}: storage_transformers must be empty")
     dtype = _dtype(meta.get("data_type"), where)
     prefix, separator = _keys(meta, where)
     codecs = _codecs(meta.get("codecs"), "codecs", where)
     inner, index, codecs = _sharding(files, codecs, where)
     axes, order, stages = _chain(codecs, len(shape), dtype, where)
-    found = ArrayMeta(
+    array = ArrayMeta(
         shape=shape,
         dtype=np.dtype(order + dtype.lstrip("|")).str,
         fill=fill_value(meta.get("fill_value"), np.dtype(dtype), where),
@@ -67,13 +68,13 @@ def parse(meta: Mapping[str, Any], where: str) -> ArrayMeta:
         separator=separator,
         names=_names(meta.get("dimension_names"), len(shape), where),
     )
-    return limited(found, where)
+    return check_limits(array, where)
 
 
 def _codecs(value: object, field: str, where: str) -> list[Codec]:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_STAGES:
         raise FormatError(f"{where}: {field} must list 1 to {MAX_STAGES}, found {short(value)}")
-    return [named(codec, field, where) for codec in value]
+    return [name_and_configuration(codec, field, where) for codec in value]
 
 
 def _dtype(value: object, where: str) -> str:
@@ -86,7 +87,9 @@ def _dtype(value: object, where: str) -> str:
 
 
 def _keys(meta: Mapping[str, Any], where: str) -> tuple[str, str]:
-    name, configuration = named(meta.get("chunk_key_encoding"), "chunk_key_encoding", where)
+    name, configuration = name_and_configuration(
+        meta.get("chunk_key_encoding"), "chunk_key_encoding", where
+    )
     choice(name, ("default", "v2"), "chunk_key_encoding", where)
     usual = "/" if name == "default" else "."
     separator = choice(configuration.get("separator", usual), ("/", "."), "separator", where)
@@ -96,7 +99,7 @@ def _keys(meta: Mapping[str, Any], where: str) -> tuple[str, str]:
 def _sharding(
     files: tuple[int, ...], codecs: list[Codec], where: str
 ) -> tuple[tuple[int, ...], Index | None, list[Codec]]:
-    """Shape of an inner chunk, the shard's index, and the codecs of an inner chunk."""
+    """Return the shape and codecs of an inner chunk, and the index of a shard."""
     if all(name != "sharding_indexed" for name, _ in codecs):
         return files, None, codecs
     if len(codecs) > 1:
@@ -129,21 +132,23 @@ def _index(per_shard: tuple[int, ...], configuration: Mapping[str, Any], where: 
 def _chain(
     codecs: list[Codec], ndim: int, dtype: str, where: str
 ) -> tuple[tuple[int, ...], str, tuple[Stage, ...]]:
-    """Order of stored axes, byte order, and the stages after the array became bytes."""
+    """Return the order of the stored axes, the byte order, and the codecs of bytes."""
     axes, order = tuple(range(ndim)), ""
     stages = []
     for name, configuration in codecs:
         if name == "transpose" and not order:
-            turn = whole_numbers(configuration, "order", where, 0, ndim)
-            if sorted(turn) != list(range(ndim)):
-                raise FormatError(f"{where}: transpose needs each axis once, found {turn}")
-            axes = tuple(axes[i] for i in turn)
+            permutation = whole_numbers(configuration, "order", where, 0, ndim)
+            if sorted(permutation) != list(range(ndim)):
+                raise FormatError(
+                    f"{where}: transpose must name each axis once, found {permutation}"
+                )
+            axes = tuple(axes[i] for i in permutation)
         elif name == "bytes" and not order:
             order = _byte_order(configuration, dtype, where)
         elif name in BYTE_CODECS and order:
             stages.append(Stage(name))
         else:
-            raise off_list(name, ("transpose", "bytes", *BYTE_CODECS, "sharding_indexed"), where)
+            raise codec_error(name, ("transpose", "bytes", *BYTE_CODECS, "sharding_indexed"), where)
     if not order:
         raise FormatError(f"{where}: codecs must contain 'bytes', found {[n for n, _ in codecs]}")
     return axes, order, tuple(stages)

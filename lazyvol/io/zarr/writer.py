@@ -1,4 +1,4 @@
-"""A store that is being written: shards one by one, and its name when all are there."""
+"""Write the shards of a store, and rename it to its final name when all are written."""
 
 import json
 import os
@@ -14,24 +14,30 @@ import numpy as np
 from numcodecs import blosc
 
 from lazyvol.errors import LabelError, MissingChunkError, StoreError, TargetExistsError
-from lazyvol.io.atomic import make_folders, replacing, storing, sync_folder
-from lazyvol.io.safe_folder import Confined
+from lazyvol.io.atomic import (
+    atomic_file,
+    make_folders,
+    store_errors,
+    sync_folder,
+    temporary_name,
+)
+from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
 
-SUFFIX = ".lazyvol-tmp"
+TEMPORARY_SUFFIX = ".lazyvol-tmp"
 CODEC = "lz4"
 LEVEL = 5
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a store grows, and the name it gets. Small and picklable.
+class LocalRun:
+    """A run that writes a store in a temporary folder. Small and picklable.
 
-    ``token`` names what is being computed: a stopped run is gone on with, where ``resume`` asks
-    for it, only if it was computing the same.
+    ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
+    the same token.
     """
 
     path: str
@@ -40,67 +46,68 @@ class Place:
     resume: bool = False
 
     @property
-    def folder(self) -> str:
-        """Folder beside the final name that holds everything until it is complete."""
-        return self.path + SUFFIX
+    def temporary(self) -> str:
+        """Return the folder next to the final name that holds an incomplete store."""
+        return self.path + TEMPORARY_SUFFIX
 
     @property
     def store(self) -> str:
-        """The growing store."""
-        return f"{self.folder}/store"
+        """Return the incomplete store."""
+        return f"{self.temporary}/store"
 
     @property
     def partial(self) -> str:
-        """Files that have no name yet."""
-        return f"{self.folder}/partial"
+        """Return the folder of files that are not complete."""
+        return f"{self.temporary}/partial"
 
     @property
     def former(self) -> str:
-        """Where the store that is replaced waits until the new one is in place."""
-        return f"{self.folder}/former"
+        """Return the place of the replaced store until the new one has its name."""
+        return f"{self.temporary}/former"
 
     def start(self) -> None:
-        """Make the folders; refuse what would be replaced unasked before anything is written."""
+        """Make the folders; raise before anything is written if something must not be replaced."""
         if os.path.lexists(self.path):
             self._check_replaceable()
         if os.path.lexists(self.former):
             raise StoreError(
-                f"{self.folder}: a run was stopped while it replaced {self.path}; the former store "
-                f"is {self.former}: move it where you want it, then remove {self.folder}"
+                f"{self.temporary}: a run was interrupted while it replaced {self.path}; the "
+                f"former store is {self.former}: move it, then remove {self.temporary}"
             )
-        if os.path.lexists(self.folder) and not self._left_by_same():
+        if os.path.lexists(self.temporary) and not self._can_resume():
             if not self.overwrite:
                 raise TargetExistsError(
-                    f"{self.folder}: another run is writing {self.path}, or one was stopped; if "
-                    "none is running, go on with it by resume=True, or pass overwrite=True"
+                    f"{self.temporary}: another run is writing {self.path}, or was interrupted; if "
+                    "none is running, continue it by resume=True, or pass overwrite=True"
                 )
             self.discard()
-        with storing(self.folder):
-            for path, mode in ((self.folder, 0o700), (self.store, 0o777), (self.partial, 0o777)):
+        folders = ((self.temporary, 0o700), (self.store, 0o777), (self.partial, 0o777))
+        with store_errors(self.temporary):
+            for path, mode in folders:
                 with suppress(FileExistsError):
                     os.mkdir(path, mode)
-            with replacing(self._plan, self.partial) as file:
+            with atomic_file(self._token_file, temporary_name(self.partial)) as file:
                 file.write(self.token.encode())
 
     @property
-    def _plan(self) -> str:
-        """File with the token of the run that made the folder."""
-        return f"{self.folder}/plan"
+    def _token_file(self) -> str:
+        """Return the file with the token of the run that made the folder."""
+        return f"{self.temporary}/plan"
 
-    def _left_by_same(self) -> bool:
-        """Whether a stopped run of the same computation left its folder; refuse another's."""
+    def _can_resume(self) -> bool:
+        """Return True to continue a run; raise TargetExistsError if it computed another result."""
         if not self.resume:
             return False
-        with storing(self.folder):
+        with store_errors(self.temporary):
             try:
-                with open(self._plan, encoding="utf-8") as file:
-                    left = file.read(1024)
-            except FileNotFoundError:  # stopped before it wrote anything else
-                left = self.token
-        if left != self.token:
+                with open(self._token_file, encoding="utf-8") as file:
+                    token = file.read(1024)
+            except FileNotFoundError:  # interrupted before it wrote anything else
+                token = self.token
+        if token != self.token:
             raise TargetExistsError(
-                f"{self.folder}: resume goes on with the same operation, parameters, input and "
-                f"versions; the stopped run has plan {left!r}, this one {self.token!r}; "
+                f"{self.temporary}: resume=True needs the same operation, parameters, input and "
+                f"versions; the interrupted run has plan {token!r}, this one {self.token!r}; "
                 "remove the folder, or pass overwrite=True without resume"
             )
         return True
@@ -114,36 +121,37 @@ class Place:
         marks = ("zarr.json", ".zgroup", ".zarray")
         if os.path.islink(self.path) or not any(os.path.isfile(f"{self.path}/{m}") for m in marks):
             raise TargetExistsError(
-                f"{self.path}: overwrite=True replaces zarr stores only, and this is none; "
+                f"{self.path}: overwrite=True replaces zarr stores only, this is not one; "
                 "remove it, or choose another name"
             )
 
-    def write(self, key: str, content: Mapping[str, Any]) -> None:
+    def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
         """Write ``zarr.json`` of the node in folder ``key``, "" or with a trailing slash."""
-        with storing(self.path):
+        document = f"{self.store}/{key}zarr.json"
+        with store_errors(self.path):
             make_folders(self.store, key.rstrip("/"))
-            with replacing(f"{self.store}/{key}zarr.json", self.partial) as file:
+            with atomic_file(document, temporary_name(self.partial)) as file:
                 file.write(json.dumps(content, indent=2, allow_nan=False).encode())
 
-    def document(self, key: str) -> Mapping[str, Any] | None:
-        """Return the document of a node that a stopped run has written; None where it has not."""
-        found = Confined(os.path.realpath(self.store)).json(f"{key}zarr.json")
-        return None if found is None else found.content
+    def metadata(self, key: str) -> Mapping[str, Any] | None:
+        """Return the metadata of a node that an interrupted run wrote; None if it did not."""
+        file = SafeFolder(os.path.realpath(self.store)).json(f"{key}zarr.json")
+        return None if file is None else file.content
 
-    def put(self, key: str, fill: Callable[[BinaryIO], None]) -> None:
-        """Store the file that ``fill`` writes: all of it, or nothing."""
-        with storing(self.path):
+    def put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
+        """Write a file atomically."""
+        with store_errors(self.path):
             make_folders(self.store, key.rpartition("/")[0])
-            with replacing(f"{self.store}/{key}", self.partial) as file:
-                fill(file)
+            with atomic_file(f"{self.store}/{key}", temporary_name(self.partial)) as file:
+                write(file)
 
     def has(self, key: str) -> bool:
         """Return True if a file is stored."""
         return os.path.isfile(f"{self.store}/{key}")
 
     def publish(self) -> None:
-        """Give the store its name; the store that was there before goes once it is in place."""
-        with storing(self.path):
+        """Rename the store to its final name; then remove the store that it replaces."""
+        with store_errors(self.path):
             sync_folder(self.store)
             if os.path.lexists(self.path):
                 self._check_replaceable()
@@ -158,29 +166,29 @@ class Place:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the folder and all in it."""
-        with storing(self.folder):
-            if os.path.isdir(self.folder):
-                shutil.rmtree(self.folder)
+        """Remove the temporary folder."""
+        with store_errors(self.temporary):
+            if os.path.isdir(self.temporary):
+                shutil.rmtree(self.temporary)
 
 
 @dataclass
 class Target:
-    """An array that is being written. Small and picklable: tasks anywhere may write into it.
+    """An array that is being written, its metadata already on disk. Small and picklable.
 
-    Its labels are on disk already. ``chunks`` is decoded at once, ``shards`` is what one file
-    holds and the unit of writing, ``grid`` all of them as dask writes chunks. ``aside`` are the
-    coordinates that are arrays of their own.
+    ``chunks`` is the shape of an inner chunk, ``shards`` that of a file, the unit of writing, and
+    ``grid`` has the shard lengths along each axis. ``large_coords`` are the coordinates that are
+    stored as arrays. ``alone`` is false for an array of a data set.
     """
 
-    place: Place | RemoteRun
+    run: LocalRun | RemoteRun
     key: str
     shape: tuple[int, ...]
     dtype: str
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
     alone: bool = True
-    aside: "tuple[Target, ...]" = ()
+    large_coords: "tuple[Target, ...]" = ()
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
@@ -189,17 +197,17 @@ class Target:
         )
 
     def write(self, region: Region, block: Array) -> None:
-        """Write the values of whole shards; writing them again changes nothing.
+        """Write the values of whole shards; writing them again has no effect.
 
         Raises
         ------
         LabelError
-            The region cuts a shard, or the block has another shape or dtype.
+            The region ends inside a shard, or the block has another shape or dtype.
         StoreError
-            The operating system refuses; the shard that failed is not there.
+            The operating system refuses; the shard is not written.
         """
         self._check(region, block)
-        for index in self._touched(region):
+        for index in self._shards_in(region):
             box = tuple(
                 slice(i * n - s.start, min((i + 1) * n, s.stop) - s.start)
                 for i, n, s in zip(index, self.shards, region, strict=True)
@@ -207,11 +215,11 @@ class Target:
             self._write_shard(index, block[box] if box else block)
 
     def has(self, region: Region) -> bool:
-        """Whether every shard that a region touches is written."""
-        return all(self._there(index) for index in self._touched(region))
+        """Return True if every shard in a region is written."""
+        return all(self._is_written(index) for index in self._shards_in(region))
 
-    def _touched(self, region: Region) -> Iterator[tuple[int, ...]]:
-        """Grid positions of the shards that share elements with a region."""
+    def _shards_in(self, region: Region) -> Iterator[tuple[int, ...]]:
+        """Yield the grid positions of the shards that overlap a region."""
         return product(
             *(
                 range(s.start // n, -(-s.stop // n))
@@ -219,90 +227,94 @@ class Target:
             )
         )
 
-    def _there(self, index: Sequence[int]) -> bool:
-        return self.place.has(self.file(index))
+    def _is_written(self, index: Sequence[int]) -> bool:
+        return self.run.has(self.file(index))
 
     def _check(self, region: Region, block: Array) -> None:
+        """Raise LabelError if a block does not cover whole shards."""
         spans = zip(region, self.shards, self.shape, strict=True)
-        cut = [axis for axis, (s, n, length) in enumerate(spans) if not _whole(s, n, length)]
+        cut = [
+            axis for axis, (s, n, length) in enumerate(spans) if not _ends_at_shards(s, n, length)
+        ]
         if cut:
             raise LabelError(
-                f"{self.place.path}: a block must cover whole shards {self.shards} of the array "
+                f"{self.run.path}: a block must cover whole shards {self.shards} of the array "
                 f"{self.shape}, got {_text(region)}, which does not along axes {cut}; write blocks "
                 "that are multiples of shards"
             )
         if block.shape != lengths(region) or block.dtype != np.dtype(self.dtype):
             raise LabelError(
-                f"{self.place.path}: the block for {_text(region)} must be {lengths(region)} of "
+                f"{self.run.path}: the block for {_text(region)} must be {lengths(region)} of "
                 f"{self.dtype}, got {block.shape} of {block.dtype}"
             )
 
     def _write_shard(self, index: Sequence[int], values: Array) -> None:
-        fill = partial(_encode, values=values, chunks=self.chunks, shards=self.shards)
-        self.place.put(self.file(index), fill)
+        write = partial(_encode_shard, values=values, chunks=self.chunks, shards=self.shards)
+        self.run.put(self.file(index), write)
 
     def file(self, index: Sequence[int]) -> str:
-        """Name of the shard at grid position ``index``, below the store."""
+        """Return the name of the shard at grid position ``index``, below the store."""
         return "/".join((f"{self.key}c", *(str(i) for i in index)))
 
     def missing(self) -> list[tuple[int, ...]]:
-        """Grid positions of the shards that are not written yet."""
-        return [index for index in self._touched(whole(self.shape)) if not self._there(index)]
+        """Return the grid positions of the shards that are not written yet."""
+        every = self._shards_in(whole(self.shape))
+        return [index for index in every if not self._is_written(index)]
 
     def publish(self) -> None:
-        """Give the store its final name.
+        """Rename the store to its final name.
 
         Raises
         ------
         MissingChunkError
             Shards are missing.
         TargetExistsError
-            Something took the name meanwhile.
+            Something was stored under the final name meanwhile.
         """
         if not self.alone:
-            raise LabelError(f"{self.place.path}: {self.key} is published with its data set")
+            raise LabelError(f"{self.run.path}: {self.key} is published with its data set")
         check_complete(self)
-        self.place.publish()
+        self.run.publish()
 
     def discard(self) -> None:
-        """Remove what was written; the final name was never there."""
-        self.place.discard()
+        """Remove the incomplete store."""
+        self.run.discard()
 
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """A data set that is being written: its variables by name."""
+    """A data set that is being written: its variables by name, and its large coordinates."""
 
-    place: Place | RemoteRun
+    run: LocalRun | RemoteRun
     variables: Mapping[str, Target]
-    aside: tuple[Target, ...] = ()
+    large_coords: tuple[Target, ...] = ()
 
     def publish(self) -> None:
-        """Give the data set its final name; as `Target.publish`."""
-        for target in (*self.variables.values(), *self.aside):
+        """Rename the data set to its final name; as `Target.publish`."""
+        for target in (*self.variables.values(), *self.large_coords):
             check_complete(target)
-        self.place.publish()
+        self.run.publish()
 
     def discard(self) -> None:
-        """Remove what was written; the final name was never there."""
-        self.place.discard()
+        """Remove the incomplete data set."""
+        self.run.discard()
 
 
 def check_complete(target: Target) -> None:
-    """Refuse a target with missing shards."""
-    for each in target.aside:
-        check_complete(each)
+    """Raise MissingChunkError if shards of a target or its coordinates are missing."""
+    for coord in target.large_coords:
+        check_complete(coord)
     missing = target.missing()
     if missing:
         total = count(target.grid)
         raise MissingChunkError(
-            f"{target.place.path}: all {total} shards must be written before it gets its name, "
+            f"{target.run.path}: all {total} shards must be written before it is published, "
             f"{len(missing)} are missing, the first is {target.file(missing[0])}"
         )
 
 
-def packing(dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Configuration of the blosc codec, as the metadata say it."""
+def blosc_configuration(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the configuration of the blosc codec in the metadata."""
     shuffle = "bitshuffle" if dtype.itemsize == 1 else "shuffle"
     return {
         "typesize": dtype.itemsize,
@@ -313,8 +325,8 @@ def packing(dtype: np.dtype[Any]) -> dict[str, Any]:
     }
 
 
-def _whole(span: slice, shard: int, length: int) -> bool:
-    """Whether a span of an axis begins and ends where shards do."""
+def _ends_at_shards(span: slice, shard: int, length: int) -> bool:
+    """Return True if a span of an axis starts and stops at shard boundaries."""
     inside = 0 <= span.start <= span.stop <= length
     return inside and not span.start % shard and (span.stop == length or not span.stop % shard)
 
@@ -323,10 +335,12 @@ def _text(region: Region) -> str:
     return "(" + ", ".join(f"{s.start}:{s.stop}" for s in region) + ")"
 
 
-def _encode(file: BinaryIO, values: Array, chunks: Sequence[int], shards: Sequence[int]) -> None:
-    """Write the inner chunks of a shard and their index; those beyond the array stay absent."""
+def _encode_shard(
+    file: BinaryIO, values: Array, chunks: Sequence[int], shards: Sequence[int]
+) -> None:
+    """Write the inner chunks of a shard and their index; chunks beyond the array stay absent."""
     if not shards:
-        file.write(_packed(values, ()))
+        file.write(_encode_chunk(values, ()))
         return
     per_shard = [s // c for s, c in zip(shards, chunks, strict=True)]
     entries = np.full((*per_shard, 2), np.iinfo("u8").max, "<u8")
@@ -334,22 +348,22 @@ def _encode(file: BinaryIO, values: Array, chunks: Sequence[int], shards: Sequen
     counts = [-(-n // c) for n, c in zip(values.shape, chunks, strict=True)]
     for index in product(*map(range, counts)):
         box = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
-        packed = _packed(values[box], chunks)
-        file.write(packed)
-        entries[index] = offset, len(packed)
-        offset += len(packed)
+        encoded = _encode_chunk(values[box], chunks)
+        file.write(encoded)
+        entries[index] = offset, len(encoded)
+        offset += len(encoded)
     raw = entries.tobytes()
     file.write(raw + crc32c(raw).to_bytes(4, "little"))
 
 
-def _packed(values: Array, chunk: Sequence[int]) -> bytes:
-    """One inner chunk, filled up with zeros to its shape, as it is stored."""
+def _encode_chunk(values: Array, chunk: Sequence[int]) -> bytes:
+    """Pad values with zeros to the shape of a chunk, compress them and append the checksum."""
     dtype = values.dtype.newbyteorder("<")
     if values.shape == tuple(chunk):
-        whole = np.ascontiguousarray(values, dtype)
+        padded = np.ascontiguousarray(values, dtype)
     else:
-        whole = np.zeros(chunk, dtype)
-        whole[tuple(slice(0, n) for n in values.shape)] = values
+        padded = np.zeros(chunk, dtype)
+        padded[tuple(slice(0, n) for n in values.shape)] = values
     shuffle = blosc.BITSHUFFLE if dtype.itemsize == 1 else blosc.SHUFFLE
-    data: bytes = blosc.compress(whole, CODEC.encode(), LEVEL, shuffle, typesize=dtype.itemsize)
+    data: bytes = blosc.compress(padded, CODEC.encode(), LEVEL, shuffle, typesize=dtype.itemsize)
     return data + crc32c(data).to_bytes(4, "little")
