@@ -24,11 +24,10 @@ def rotations(n: int) -> Array:
 
 
 def in_plane(n: int) -> Array:
-    """``n`` rotations about z, (n, 3, 3) acting on (z, y, x), that part a turn evenly with none."""
+    """Return ``n`` rotations about z, evenly spaced together with the identity, as (n, 3, 3)."""
     angles = np.arange(1, n + 1) * (2 * np.pi / (n + 1))
-    return np.asarray(Rotation.from_rotvec(angles[:, None] * [0.0, 0.0, 1.0]).as_matrix())[
-        :, ::-1, ::-1
-    ]
+    matrices_xyz = Rotation.from_rotvec(angles[:, None] * [0.0, 0.0, 1.0]).as_matrix()
+    return np.asarray(matrices_xyz)[:, ::-1, ::-1]
 
 
 class RotatedSpectra:
