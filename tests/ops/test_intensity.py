@@ -13,7 +13,7 @@ from skimage.exposure import equalize_hist
 
 import lazyvol as lv
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.kernels.intensity.equalize import gaussian
+from lazyvol.kernels.intensity.equalize import gaussian_stretch
 from tests.cases import UNIT, VOXEL
 from tests.paths import DATA
 from tests.sources import READS, elements_read
@@ -138,7 +138,7 @@ def test_a_stretch_far_from_zero_keeps_its_digits():
 def test_the_normal_distribution_is_right_to_rounding():
     z = np.concatenate([np.linspace(-12, 12, 99_991), [np.inf, -np.inf, np.nan]]).reshape(2, 1, -1)
     blocks = (z, np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
-    found = gaussian(*blocks, n=1.0, exclude=(), ends=(0.0, 1.0), dtype=np.dtype("f8"))
+    found = gaussian_stretch(*blocks, n=1.0, exclude=(), limits=(0.0, 1.0), dtype=np.dtype("f8"))
     np.testing.assert_allclose(found, ndtr(z), rtol=0, atol=3e-16)
 
 

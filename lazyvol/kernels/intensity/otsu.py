@@ -1,4 +1,4 @@
-"""Otsu's threshold out of a histogram, or of every particle; flags above a threshold."""
+"""Otsu's threshold of a histogram or of every particle, and masks of values above it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +11,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def otsu(counts: Array, edges: Array) -> Array:
-    """Centre of the bin that divides the counts best (largest variance between the classes), 0-d.
+    """Return the centre of the bin that maximizes the variance between both classes, 0-d.
 
-    NaN where nothing was counted; of several bins as good, the first.
+    NaN if there are no counts; the first of several such bins.
     """
     filled = np.flatnonzero(counts)
     if not filled.size:
         return np.array(np.nan)
-    own = slice(filled[0], filled[-1] + 1)  # empty ends would be classes of nothing
-    numbers, centres = counts[own].astype(np.float64), (edges[1:] + edges[:-1])[own] / 2
+    span = slice(filled[0], filled[-1] + 1)  # empty bins at the ends would make empty classes
+    numbers, centres = counts[span].astype(np.float64), (edges[1:] + edges[:-1])[span] / 2
     if numbers.size == 1:
         return np.array(centres[0])
     below, sums = numbers.cumsum(), (numbers * centres).cumsum()
@@ -29,7 +29,7 @@ def otsu(counts: Array, edges: Array) -> Array:
 
 
 def above(block: Array, threshold: Array) -> Array:
-    """Flags of values above a threshold; NaN is above nothing."""
+    """Return True for values above a threshold, False for NaN."""
     return np.greater(block, threshold.astype(np.float64))
 
 
@@ -39,36 +39,36 @@ def above_otsu(
     *,
     axes: Sequence[int],
     bins: int,
-    ends: tuple[float, float] | None,
+    limits: tuple[float, float] | None,
 ) -> Array:
-    """Flags of the values of every particle above its own threshold.
+    """Return True for values above the threshold of their particle.
 
-    Bins lie between ``ends``, or between the particle's least and greatest value.
+    Bins lie between ``limits``, by default the smallest and the largest value of the particle.
     """
     out = np.empty(block.shape, bool)
     flags = None if mask is None else np.broadcast_to(mask, block.shape)
     rest = [n for a, n in enumerate(block.shape) if a not in axes]
     last = list(range(-len(axes), 0))
-    turned, into = np.moveaxis(block, axes, last), np.moveaxis(out, axes, last)
+    particles, results = np.moveaxis(block, axes, last), np.moveaxis(out, axes, last)
     for index in np.ndindex(*rest):
-        values = turned[index]
-        own = None if flags is None else np.moveaxis(flags, axes, last)[index]
-        into[index] = above(values, _threshold(values, own, bins, ends))
+        values = particles[index]
+        valid = None if flags is None else np.moveaxis(flags, axes, last)[index]
+        results[index] = above(values, _threshold(values, valid, bins, limits))
     return out
 
 
 def _threshold(
-    values: Array, mask: Array | None, bins: int, ends: tuple[float, float] | None
+    values: Array, mask: Array | None, bins: int, limits: tuple[float, float] | None
 ) -> Array:
-    """Otsu's threshold of the finite values of a particle."""
+    """Return Otsu's threshold of the finite values of a particle."""
     axes = tuple(range(values.ndim))
-    if ends is None:
-        extent = histogram.start_ends(())
-        histogram.update_ends(extent, axes, values, mask)
-        ends = float(extent["low"]), float(extent["high"])
-        if ends[0] > ends[1]:
+    if limits is None:
+        extent = histogram.start_extent(())
+        histogram.update_extent(extent, axes, values, mask)
+        limits = float(extent["low"]), float(extent["high"])
+        if limits[0] > limits[1]:
             return np.array(np.nan)
     counted = histogram.start((), bins=bins)
     others = () if mask is None else (mask,)
-    histogram.update(counted, axes, values, *others, masked=mask is not None, ends=ends)
-    return otsu(counted["counts"], histogram.edges_of(*ends, bins))
+    histogram.update(counted, axes, values, *others, masked=mask is not None, limits=limits)
+    return otsu(counted["counts"], histogram.bin_edges(*limits, bins))

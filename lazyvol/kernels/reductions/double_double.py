@@ -17,11 +17,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: splits a float64 into two halves of 26 bits (Veltkamp)
 SPLITTER = 134217729.0
-#: voxels that pass through the inner loop together: their state (64 kB) stays in the second
-#: cache (rows of 512: 2.8 GB/s, of 2048: 3.2, of 8192: 3.3)
-ROW = 2048
-#: partial sums along a contiguous reduced axis, so that it runs in vector registers
-LANES = 64
 
 
 @compiled
@@ -43,74 +38,6 @@ def two_product(a: float, b: float) -> tuple[float, float]:
     bh = t - (t - b)
     bl = b - bh
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
-
-
-@compiled
-def add(high: Array, low: Array, values: Array) -> None:
-    """Add a row to the sums of its voxels."""
-    for j in range(values.size):
-        s, e = two_sum(high[j], np.float64(values[j]))
-        high[j] = s
-        low[j] += e
-
-
-@compiled
-def add_square(high: Array, low: Array, values: Array) -> None:
-    """Add the squares of a row whose squares are exact in float64 (at most 26 bits)."""
-    for j in range(values.size):
-        v = np.float64(values[j])
-        s, e = two_sum(high[j], v * v)
-        high[j] = s
-        low[j] += e
-
-
-@compiled
-def add_four(high: Array, low: Array, a: Array, b: Array, c: Array, d: Array) -> None:
-    """Add four rows to the sums of their voxels; the state is loaded and stored once."""
-    for j in range(high.size):
-        h, r = high[j], low[j]
-        for v in (a[j], b[j], c[j], d[j]):
-            h, e = two_sum(h, np.float64(v))
-            r += e
-        high[j], low[j] = h, r
-
-
-@compiled
-def add_four_squares(high: Array, low: Array, a: Array, b: Array, c: Array, d: Array) -> None:
-    """Add the squares of four rows, exact in float64, to the sums of their voxels."""
-    for j in range(high.size):
-        h, r = high[j], low[j]
-        for v in (a[j], b[j], c[j], d[j]):
-            h, e = two_sum(h, np.float64(v) * np.float64(v))
-            r += e
-        high[j], low[j] = h, r
-
-
-@compiled
-def add_four_both(
-    s: Array, s_low: Array, q: Array, q_low: Array, a: Array, b: Array, c: Array, d: Array
-) -> None:
-    """Add four rows to the sums and, squared, to the sums of squares of their voxels."""
-    for j in range(s.size):
-        h, r, g, t = s[j], s_low[j], q[j], q_low[j]
-        for w in (a[j], b[j], c[j], d[j]):
-            v = np.float64(w)
-            h, e = two_sum(h, v)
-            r += e
-            g, e = two_sum(g, v * v)
-            t += e
-        s[j], s_low[j], q[j], q_low[j] = h, r, g, t
-
-
-@compiled
-def add_wide_square(high: Array, low: Array, values: Array) -> None:
-    """Add the squares of a row of float64 or wide integers, low halves included."""
-    for j in range(values.size):
-        v = np.float64(values[j])
-        p, r = two_product(v, v)
-        s, e = two_sum(high[j], p)
-        high[j] = s
-        low[j] += e + r
 
 
 @compiled

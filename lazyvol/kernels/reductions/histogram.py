@@ -1,4 +1,4 @@
-"""Values counted in bins of equal width, as ``numpy.histogram`` counts them, and their range."""
+"""Histograms with bins of equal width, as ``numpy.histogram``, and the extent of the values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,23 +11,25 @@ from lazyvol.kernels.arrays import as_three_axes, numba_compatible, read_only
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: stands for a mask where there is none
-ALL = np.ones((1, 1, 1), bool)
+#: passed to kernels for a mask that is not used
+NO_MASK = np.ones((1, 1, 1), bool)
 
 
-def edges_of(low: float, high: float, bins: int) -> Array:
-    """Edges of ``bins`` bins from ``low`` to ``high``, a half further on each side if equal."""
-    widen = 0.5 if low == high else 0.0
-    return np.linspace(low - widen, high + widen, bins + 1)
+def bin_edges(low: float, high: float, bins: int) -> Array:
+    """Return the edges of bins between two limits; equal ones are moved 0.5 apart on each side."""
+    widening = 0.5 if low == high else 0.0
+    return np.linspace(low - widening, high + widening, bins + 1)
 
 
-def flags(mask: Array | None, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
-    """A mask laid out as ``as_three_axes`` lays out a block of ``shape``."""
-    return read_only(ALL if mask is None else as_three_axes(np.broadcast_to(mask, shape), axes))
+def full_mask(mask: Array | None, shape: tuple[int, ...], axes: Sequence[int]) -> Array:
+    """Return a mask, repeated to ``shape``, in the layout of ``as_three_axes``."""
+    if mask is None:
+        return read_only(NO_MASK)
+    return read_only(as_three_axes(np.broadcast_to(mask, shape), axes))
 
 
 def start(shape: tuple[int, ...], *, bins: int) -> State:
-    """Empty bins."""
+    """Return a state with empty bins."""
     return {"counts": np.zeros((*shape, bins), np.int64)}
 
 
@@ -37,21 +39,21 @@ def update(
     block: Array,
     *others: Array,
     masked: bool,
-    ends: tuple[float, float] | None,
+    limits: tuple[float, float] | None,
 ) -> None:
-    """Count a block; ``others`` are a mask where ``masked``, then both ends where not given."""
+    """Count a block; ``others`` are a mask if ``masked``, and both limits if they are None."""
     counts = state["counts"]
-    low, high = ends if ends is not None else (float(b.item()) for b in others[-2:])
+    low, high = limits if limits is not None else (float(end.item()) for end in others[-2:])
     values = read_only(as_three_axes(numba_compatible(block), axes))
-    valid = flags(others[0] if masked else None, block.shape, axes)
+    valid = full_mask(others[0] if masked else None, block.shape, axes)
     bins = counts.shape[-1]
-    bounds = edges_of(low, high, bins)
-    _count(values, valid, masked, bounds, counts.reshape(values.shape[0], values.shape[2], bins))
+    edges = bin_edges(low, high, bins)
+    _count(values, valid, masked, edges, counts.reshape(values.shape[0], values.shape[2], bins))
 
 
 @compiled
 def _count(x, valid, masked, edges, counts):  # type: ignore[no-untyped-def]
-    """The arithmetic of ``numpy.histogram``: a quotient that may be one bin off, then edges."""
+    """Count as ``numpy.histogram``: the quotient may be one bin off, so compare with the edges."""
     bins = edges.size - 1
     first, last = edges[0], edges[bins]
     width = last - first
@@ -71,32 +73,34 @@ def _count(x, valid, masked, edges, counts):  # type: ignore[no-untyped-def]
 
 
 def combine(a: State, b: State) -> State:
-    """Both counts as one, in the memory of the first."""
+    """Add the counts of ``b`` to ``a``."""
     a["counts"] += b["counts"]
     return a
 
 
 def finish(state: State) -> State:
-    """The counts themselves."""
+    """Return the counts."""
     return state
 
 
-def start_ends(shape: tuple[int, ...]) -> State:
-    """Ends that any finite value moves."""
+def start_extent(shape: tuple[int, ...]) -> State:
+    """Return a state for which every finite value is a new extreme."""
     return {"low": np.full(shape, np.inf), "high": np.full(shape, -np.inf)}
 
 
-def update_ends(state: State, axes: Sequence[int], block: Array, mask: Array | None = None) -> None:
-    """Least and greatest finite value of all of a block."""
+def update_extent(
+    state: State, axes: Sequence[int], block: Array, mask: Array | None = None
+) -> None:
+    """Take the finite values of a whole block into the extent."""
     values = read_only(as_three_axes(numba_compatible(block), axes))
-    valid = flags(mask, block.shape, axes)
-    low, high = _ends(values.ravel(), valid.ravel(), mask is not None)
+    valid = full_mask(mask, block.shape, axes)
+    low, high = _extent(values.ravel(), valid.ravel(), mask is not None)
     np.minimum(state["low"], low, out=state["low"])
     np.maximum(state["high"], high, out=state["high"])
 
 
 @compiled
-def _ends(x, valid, masked):  # type: ignore[no-untyped-def]
+def _extent(x, valid, masked):  # type: ignore[no-untyped-def]
     low, high = np.inf, -np.inf
     for j in range(x.size):
         v = np.float64(x[j])
@@ -107,14 +111,14 @@ def _ends(x, valid, masked):  # type: ignore[no-untyped-def]
     return low, high
 
 
-def combine_ends(a: State, b: State) -> State:
-    """The outer ends of both."""
+def combine_extents(a: State, b: State) -> State:
+    """Return the extent of the values of both states."""
     return {"low": np.minimum(a["low"], b["low"]), "high": np.maximum(a["high"], b["high"])}
 
 
-def finish_ends(state: State, *, bins: int) -> State:
-    """Both ends and the edges of the bins between them; 0 and 1 where there are no values."""
+def finish_extent(state: State, *, bins: int) -> State:
+    """Return both extremes and the edges of bins between them; 0 and 1 if there are no values."""
     low, high = float(state["low"]), float(state["high"])
     if low > high:
         low, high = 0.0, 1.0
-    return {"low": np.array(low), "high": np.array(high), "edges": edges_of(low, high, bins)}
+    return {"low": np.array(low), "high": np.array(high), "edges": bin_edges(low, high, bins)}

@@ -8,8 +8,8 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import kept_as_two_axes, mask_as_three_axes
+from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
-from lazyvol.kernels.reductions.walks import walk
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -76,45 +76,38 @@ def _counted(flags: Array, reduced: int) -> Array:
 
 
 def update_groups(state: State, axes: Sequence[int], block: Array, group: Array) -> None:
-    """Take in a block whose slices along the one reduced axis belong to group 0, 1, ...
+    """Add a block whose slices along the reduced axis belong to group 0, 1, ...
 
-    Part ``sum`` of group g is ``state["sum_g"]``; the other parts are of all groups together.
+    ``state["sum_g"]`` is the sum of group g; the other parts are of all groups together.
     """
-    numbers = np.ravel(group)
     shared = {n: a for n, a in state.items() if not n.startswith("sum")}
-    for g in np.unique(numbers):
-        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
-        _accumulate(own | shared, axes, block, np.flatnonzero(numbers == g))
-
-
-_NONE = np.zeros((1, 1))
+    for g in np.unique(group):
+        sums = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        flags = mask_as_three_axes(group == g, block.shape, axes)
+        _accumulate(sums | shared, axes, block, flags)
 
 
 def _accumulate(
-    state: State,
-    axes: Sequence[int],
-    block: Array,
-    rows: Array | None = None,
-    flags: Array | None = None,
+    state: State, axes: Sequence[int], block: Array, flags: Array | None = None
 ) -> None:
-    """Every part of the state from one walk through the block, through ``rows`` of it, or
-    through what ``flags`` (laid out by ``spread``) say."""
+    """Add a block to all parts of the state but the count; ``flags`` have three axes."""
     if not block.size:
         return
     values = block.astype(np.float32) if block.dtype == np.float16 else block
-    sums = [kept_as_two_axes(state[n], axes) if n in state else _NONE for n in PARTS]
-    none = _NONE.astype(values.dtype)
+    missing = np.zeros((1, 1))
+    sums = tuple(kept_as_two_axes(state[n], axes) if n in state else missing for n in PARTS)
     low, high = (
-        kept_as_two_axes(state[n].astype(values.dtype, copy=False), axes) if n in state else none
+        kept_as_two_axes(state[n].astype(values.dtype, copy=False), axes)
+        if n in state else missing.astype(values.dtype)
         for n in ("low", "high")
-    )
-    todo = ("sum" in state, "square" in state, "low" in state, "high" in state)
-    bounds = np.array([0, *(_unbound(n, values.dtype) for n in ("low", "high"))], values.dtype)
-    ends = (*sums, low, high)
-    walk(values, axes, flags, rows, ends, todo, str(block.dtype) not in NARROW, bounds)
-    for n, found in (("low", low), ("high", high)):
-        if n in state and found.dtype != state[n].dtype:
-            state[n][...] = found.reshape(state[n].shape)
+    )  # fmt: skip
+    wanted = ("sum" in state, "square" in state, "low" in state, "high" in state)
+    neutral = np.array([_unbound(n, values.dtype) for n in ("low", "high")], values.dtype)
+    wide = str(block.dtype) not in NARROW
+    accumulate(values, axes, flags, sums, (low, high), wanted, wide, neutral)
+    for n, extreme in (("low", low), ("high", high)):
+        if n in state and extreme.dtype != state[n].dtype:  # float16
+            state[n][...] = extreme.reshape(state[n].shape)
 
 
 PARTS = ("sum", "sum_rest", "square", "square_rest")

@@ -1,8 +1,8 @@
-"""Order statistics without sorting what does not fit: the digits of keys, counted top down.
+"""Quantiles by radix selection, for values that do not fit into memory, or by sorting.
 
-Every value has a key, an unsigned integer of its size that sorts as the value does. A pass counts
-one digit of the keys whose higher digits (the *prefix*) are those already found, and so finds the
-next digit of the key that stands at a wanted rank. The last pass knows the key, and the next one.
+Every value has a key, an unsigned integer of its size with the same order. Each pass counts one
+digit of the keys whose higher digits equal the *prefix* found so far, which gives the next digit
+of the key at a rank. The last pass gives that key and the next larger one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,39 +14,40 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import as_three_axes, read_only
-from lazyvol.kernels.reductions.double_double import ROW
-from lazyvol.kernels.reductions.histogram import flags
+from lazyvol.kernels.reductions.histogram import full_mask
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
 #: kept elements that are finished together, and voxels that are sorted together: their
-#: temporaries stay in cache and below the memory of a state
-SLAB = 2**16
-GROUP = 2**20
+#: temporary arrays stay in cache and below the memory of a state
+FINISHED_TOGETHER = 2**16
+SORTED_TOGETHER = 2**20
+#: columns that are counted together: their counts stay in cache
+COLUMNS = 2048
 
 
 @dataclass(frozen=True)
 class Digit:
-    """``width`` bits of a key of ``bits`` bits, above its lowest ``shift``."""
+    """``width`` bits of a key of ``bits`` bits, above the lowest ``shift`` bits."""
 
     bits: int
     shift: int
     width: int
 
     @property
-    def first(self) -> bool:
-        """Whether no digit stands above this one."""
+    def is_first(self) -> bool:
+        """Return True for the highest digit."""
         return self.shift + self.width == self.bits
 
     @property
-    def last(self) -> bool:
-        """Whether no digit stands below this one."""
+    def is_last(self) -> bool:
+        """Return True for the lowest digit."""
         return self.shift == 0
 
 
 def digits(bits: int, widest: int) -> Iterator[Digit]:
-    """The digits of a key, top down: as few as ``widest`` allows, of about equal width."""
+    """Yield the digits of a key from the highest, as few and as equal as ``widest`` bits allow."""
     passes = ceil(bits / widest)
     shift = bits
     for n in range(passes):
@@ -56,69 +57,72 @@ def digits(bits: int, widest: int) -> Iterator[Digit]:
 
 
 def key_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Unsigned integers of the size of ``dtype``."""
+    """Return the unsigned integer type of the size of ``dtype``."""
     return np.dtype(f"u{dtype.itemsize}")
 
 
 def count_dtype(n: int) -> np.dtype[Any]:
-    """Integers that count to ``n``: of 2 bytes if they do, else of 8."""
+    """Return an integer type that counts to ``n``, of 2 bytes if possible, else of 8."""
     return np.dtype(np.uint16 if n <= np.iinfo(np.uint16).max else np.int64)
 
 
 def start(
     shape: tuple[int, ...], *, digit: Digit, ranks: int, key: np.dtype[Any], count: np.dtype[Any]
 ) -> State:
-    """Empty state; the first digit is counted once, the others for every wanted rank."""
-    several = 1 if digit.first else ranks
-    state = {"counts": np.zeros((*shape, several, 2**digit.width), count)}
-    if digit.first:
+    """Return an empty state; the first digit is counted once, the others for every rank."""
+    copies = 1 if digit.is_first else ranks
+    state = {"counts": np.zeros((*shape, copies, 2**digit.width), count)}
+    if digit.is_first:
         return state | {"nan": np.zeros(shape, bool)}
     state["prefix"] = np.zeros((*shape, ranks), key)
     state["rank"] = np.zeros((*shape, ranks), count)
-    if digit.last:
+    if digit.is_last:
         state["above"] = np.full((*shape, ranks), np.iinfo(key).max, key)
         state["n"] = np.zeros(shape, count)
     return state
 
 
 def state_bytes(digit: Digit, ranks: int, key: np.dtype[Any], count: np.dtype[Any]) -> int:
-    """Bytes of a state per kept element."""
-    made = start((), digit=digit, ranks=ranks, key=key, count=count)
-    return sum(a.nbytes for a in made.values())
+    """Return the bytes of a state per kept element."""
+    state = start((), digit=digit, ranks=ranks, key=key, count=count)
+    return sum(array.nbytes for array in state.values())
 
 
 def update(
     state: State, axes: Sequence[int], block: Array, *others: Array, digit: Digit, masked: bool
 ) -> None:
-    """Count a digit of a block; ``others`` are a mask where ``masked``, then what the pass before
-    found: prefix and rank for every wanted rank and, for the last digit, the number of values."""
+    """Count a digit of a block.
+
+    ``others`` are a mask if ``masked``, then the results of the pass before: prefix and rank for
+    every rank and, for the last digit, the number of values.
+    """
     key = key_dtype(block.dtype)
     x = read_only(as_three_axes(block.view(key), axes))
-    valid = flags(others[0] if masked else None, block.shape, axes)
+    valid = full_mask(others[0] if masked else None, block.shape, axes)
     kept = (x.shape[0], x.shape[2])
     counts = state["counts"].reshape(*kept, *state["counts"].shape[-2:])
-    given = (x, valid, masked, _bits(block.dtype), _window(digit))
-    if digit.first:
-        _tally_first(*given, counts, state["nan"].reshape(kept))
+    layout = (x, valid, masked, _bits(block.dtype), _window(digit))
+    if digit.is_first:
+        _tally_first(*layout, counts, state["nan"].reshape(kept))
         return
-    _remember(state, others[masked:])
+    _store_results(state, others[masked:])
     ranks = state["prefix"].shape[-1]
     prefix = state["prefix"].reshape(*kept, ranks)
-    above = state["above"].reshape(*kept, ranks) if digit.last else prefix[:0]
-    _tally(*given, prefix, counts, above, digit.last)
+    above = state["above"].reshape(*kept, ranks) if digit.is_last else prefix[:0]
+    _tally(*layout, prefix, counts, above, digit.is_last)
 
 
-def _remember(state: State, found: Sequence[Array]) -> None:
-    """Keep what the pass before found for the elements of a tile: ``finish`` sees the state."""
-    for part, arrays in (("prefix", found[0:-1:2]), ("rank", found[1::2])):
+def _store_results(state: State, results: Sequence[Array]) -> None:
+    """Store the results of the pass before in the state, where ``finish`` finds them."""
+    for part, arrays in (("prefix", results[0:-1:2]), ("rank", results[1::2])):
         for i, values in enumerate(arrays):
             state[part][..., i] = values.reshape(state[part].shape[:-1])
     if "n" in state:
-        state["n"][...] = found[-1].reshape(state["n"].shape)
+        state["n"][...] = results[-1].reshape(state["n"].shape)
 
 
 def _bits(dtype: np.dtype[Any]) -> tuple[bool, np.uint64, np.uint64, np.uint64]:
-    """What a key is made with: whether of a float, its sign, all its bits, those of infinity."""
+    """Return True for a float, and the bits of its sign, of all digits and of infinity."""
     key = key_dtype(dtype)
     full = int(np.iinfo(key).max)
     sign = 0 if dtype.kind in "ub" else full // 2 + 1
@@ -127,14 +131,14 @@ def _bits(dtype: np.dtype[Any]) -> tuple[bool, np.uint64, np.uint64, np.uint64]:
 
 
 def _window(digit: Digit) -> tuple[np.uint64, np.uint64, np.uint64]:
-    """Shift to the prefix above a digit, shift to the digit, and its largest value."""
+    """Return the shift to the prefix, the shift to the digit, and the digit's largest value."""
     above = digit.shift + digit.width
     return np.uint64(above), np.uint64(digit.shift), np.uint64(2**digit.width - 1)
 
 
 @compiled
 def _key(u, bits):  # type: ignore[no-untyped-def]
-    """The key of a value's bits: a sign that is set turns the order of a float round."""
+    """Return the key of a value's bits; negative floats sort in reverse."""
     floating, sign, full, _ = bits
     return u ^ full if floating and u & sign else u ^ sign
 
@@ -149,9 +153,9 @@ def _is_nan(u, bits):  # type: ignore[no-untyped-def]
 def _tally_first(x, valid, masked, bits, window, counts, nan):  # type: ignore[no-untyped-def]
     _, shift, most = window
     for a in range(x.shape[0]):
-        for b in range(0, x.shape[2], ROW):
+        for b in range(0, x.shape[2], COLUMNS):
             for r in range(x.shape[1]):
-                for j in range(b, min(b + ROW, x.shape[2])):
+                for j in range(b, min(b + COLUMNS, x.shape[2])):
                     u = np.uint64(x[a, r, j])
                     if masked and not valid[a, r, j]:
                         continue
@@ -163,15 +167,15 @@ def _tally_first(x, valid, masked, bits, window, counts, nan):  # type: ignore[n
 
 @compiled
 def _tally(x, valid, masked, bits, window, prefix, counts, above, last):  # type: ignore[no-untyped-def]
-    """Count digits below each prefix and, for the last digit, the least key beyond the prefix.
+    """Count digits below each prefix and, for the last digit, find the next key above the prefix.
 
-    Adding a 0 or a 1 costs less than a branch that is taken at random (6 ns a value against 8).
+    Adding 0 or 1 is faster than a branch that is taken at random (6 ns per value against 8).
     """
     up, shift, most = window
     for a in range(x.shape[0]):
-        for b in range(0, x.shape[2], ROW):
+        for b in range(0, x.shape[2], COLUMNS):
             for r in range(x.shape[1]):
-                for j in range(b, min(b + ROW, x.shape[2])):
+                for j in range(b, min(b + COLUMNS, x.shape[2])):
                     u = np.uint64(x[a, r, j])
                     if (masked and not valid[a, r, j]) or _is_nan(u, bits):
                         continue
@@ -185,7 +189,7 @@ def _tally(x, valid, masked, bits, window, prefix, counts, above, last):  # type
 
 
 def combine(a: State, b: State) -> State:
-    """Both states as one, in the memory of the first; prefix, rank and number are the same."""
+    """Merge state ``b`` into ``a``; prefix, rank and number of values are equal in both."""
     a["counts"] += b["counts"]
     if "nan" in a:
         a["nan"] |= b["nan"]
@@ -203,39 +207,45 @@ def finish(
     data: np.dtype[Any],
     scalar: bool,
 ) -> State:
-    """Prefixes and ranks for the next digit or, after the last one, the quantiles."""
+    """Return prefixes and ranks for the next digit or, after the last one, the quantiles."""
     shape = state["counts"].shape[:-2]
     m = int(np.prod(shape))
     flat = {name: a.reshape(m, *a.shape[len(shape) :]) for name, a in state.items()}
-    found: State = {}
-    for at in range(0, max(1, m), SLAB):
-        part = {name: a[at : at + SLAB] for name, a in flat.items()}
+    results: State = {}
+    for at in range(0, max(1, m), FINISHED_TOGETHER):
+        part = {name: a[at : at + FINISHED_TOGETHER] for name, a in flat.items()}
         for name, values in _finish(part, digit, np.asarray(q, np.float64), skipna, data).items():
-            whole = found.setdefault(name, np.empty((m, *values.shape[1:]), values.dtype))
-            whole[at : at + SLAB] = values
+            whole = results.setdefault(name, np.empty((m, *values.shape[1:]), values.dtype))
+            whole[at : at + FINISHED_TOGETHER] = values
     tail = () if scalar else (len(q),)
     return {
         name: a.reshape((*shape, *(tail if name == "quantile" else ())))
-        for name, a in found.items()
+        for name, a in results.items()
     }
 
 
 def _finish(state: State, digit: Digit, q: Array, skipna: bool, data: np.dtype[Any]) -> State:
-    n, prefix, rank = _begun(state, q, skipna, data) if digit.first else (
-        state["n"] if digit.last else None, state["prefix"].copy(), state["rank"].copy()
-    )  # fmt: skip
+    """Append the digit at each rank; return the next prefixes and ranks, or the quantiles."""
+    n = state.get("n")
+    if digit.is_first:
+        n, prefix, rank = _first_ranks(state, q, skipna, data)
+    else:
+        prefix, rank = state["prefix"].copy(), state["rank"].copy()
     above = state.get("above", np.full_like(prefix, np.iinfo(prefix.dtype).max))
     upper = _descend(state["counts"], np.uint64(digit.width), prefix, rank, above)
-    if digit.last and n is not None:
-        return {"quantile": between(values_of(prefix, data), values_of(upper, data), n, q)}
-    found = {} if n is None else {"n": n}
+    if digit.is_last and n is not None:
+        low, high = values_of(prefix, data), values_of(upper, data)
+        return {"quantile": interpolated(low, high, n, q)}
+    results = {} if n is None else {"n": n}
     for i in range(len(q)):
-        found |= {f"prefix_{i}": prefix[:, i], f"rank_{i}": rank[:, i]}
-    return found
+        results |= {f"prefix_{i}": prefix[:, i], f"rank_{i}": rank[:, i]}
+    return results
 
 
-def _begun(state: State, q: Array, skipna: bool, data: np.dtype[Any]) -> tuple[Array, Array, Array]:
-    """Number of values (0 where the result is NaN), and prefix and rank to begin with."""
+def _first_ranks(
+    state: State, q: Array, skipna: bool, data: np.dtype[Any]
+) -> tuple[Array, Array, Array]:
+    """Return the number of values, 0 where the result is NaN, and the first prefixes and ranks."""
     counts = state["counts"]
     n = counts[:, 0].sum(-1).astype(counts.dtype)
     n[state["nan"] & (not skipna)] = 0
@@ -244,13 +254,13 @@ def _begun(state: State, q: Array, skipna: bool, data: np.dtype[Any]) -> tuple[A
 
 
 def positions(n: Array, q: Array) -> Array:
-    """Where quantiles stand among ``n`` sorted values, (kept, quantile); 0 where there are none."""
+    """Return positions of quantiles among ``n`` sorted values, (kept, quantile); 0 if n is 0."""
     return np.maximum(n.astype(np.int64) - 1, 0)[:, None] * q
 
 
 @compiled
 def _descend(counts, width, prefix, rank, above):  # type: ignore[no-untyped-def]
-    """Add the digit that stands at each rank to its prefix; gives the key one rank further."""
+    """Append the digit at each rank to its prefix; return the key at the next rank."""
     upper = prefix.copy()
     for v in range(prefix.shape[0]):
         for i in range(prefix.shape[1]):
@@ -271,7 +281,7 @@ def _descend(counts, width, prefix, rank, above):  # type: ignore[no-untyped-def
 
 
 def values_of(keys: Array, dtype: np.dtype[Any]) -> Array:
-    """The values, in float64, that keys stand for."""
+    """Return the values of keys in float64."""
     _, sign, full, _ = (keys.dtype.type(b) for b in _bits(dtype))
     bits = keys ^ sign
     if dtype.kind == "f":
@@ -279,19 +289,19 @@ def values_of(keys: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(bits.view(dtype), np.float64)
 
 
-def between(low: Array, high: Array, n: Array, q: Array) -> Array:
-    """Quantiles between the values next to each position, (kept, quantile), as numpy's ``linear``.
+def interpolated(low: Array, high: Array, n: Array, q: Array) -> Array:
+    """Interpolate linearly between the neighbours of each position, (kept, quantile), as numpy.
 
-    A position that falls on a value is that value, and between equals nothing is interpolated:
-    numpy gives NaN there beside an infinity. NaN where ``n`` is 0.
+    A position at a value gives it, and equal neighbours are not interpolated: numpy returns NaN
+    there next to an infinity. NaN where ``n`` is 0.
     """
     at = positions(n, q)
     t = at - np.floor(at)
     with np.errstate(invalid="ignore", over="ignore"):
         step = high - low
-        found = np.where(t >= 0.5, high - step * (1 - t), low + step * t)
-    found = np.where((t == 0) | (low == high), low, found)
-    return np.where(n[:, None] > 0, found, np.nan)
+        values = np.where(t >= 0.5, high - step * (1 - t), low + step * t)
+    values = np.where((t == 0) | (low == high), low, values)
+    return np.where(n[:, None] > 0, values, np.nan)
 
 
 def sorted_quantiles(
@@ -303,33 +313,34 @@ def sorted_quantiles(
     skipna: bool,
     scalar: bool,
 ) -> Array:
-    """Quantiles over whole axes of a block, a group of kept elements at a time."""
+    """Return quantiles over whole axes of a block, sorting a group of kept elements at a time."""
     kept = [a for a in range(block.ndim) if a not in axes]
     shape = tuple(block.shape[a] for a in kept)
     rows = _rows(block, kept, axes)
     inside = None if mask is None else _rows(np.broadcast_to(mask, block.shape), kept, axes)
-    wanted = np.asarray(q, np.float64)
-    found = np.full((rows.shape[0], len(q)), np.nan)
-    step = max(1, GROUP // max(1, rows.shape[1]))
+    probabilities = np.asarray(q, np.float64)
+    values = np.full((rows.shape[0], len(q)), np.nan)
+    step = max(1, SORTED_TOGETHER // max(1, rows.shape[1]))
     for at in range(0, rows.shape[0] if rows.shape[1] else 0, step):
         part = slice(at, at + step)
-        found[part] = _sorted(rows[part], None if inside is None else inside[part], wanted, skipna)
-    return found.reshape(shape if scalar else (*shape, len(q)))
+        flags = None if inside is None else inside[part]
+        values[part] = _sorted(rows[part], flags, probabilities, skipna)
+    return values.reshape(shape if scalar else (*shape, len(q)))
 
 
 def _rows(block: Array, kept: Sequence[int], axes: Sequence[int]) -> Array:
-    """(kept, reduced) elements of a block."""
-    turned = block.transpose(*kept, *axes)
-    m = int(np.prod(turned.shape[: len(kept)]))
-    return turned.reshape(m, int(np.prod(turned.shape[len(kept) :])))
+    """Return the elements of a block as (kept, reduced)."""
+    transposed = block.transpose(*kept, *axes)
+    m = int(np.prod(transposed.shape[: len(kept)]))
+    return transposed.reshape(m, int(np.prod(transposed.shape[len(kept) :])))
 
 
 def _sorted(rows: Array, inside: Array | None, q: Array, skipna: bool) -> Array:
-    """Quantiles of each row; what does not count is NaN and sorts to the end."""
+    """Return quantiles of each row; values outside the mask become NaN and sort to the end."""
     values = rows.astype(rows.dtype if rows.dtype.kind == "f" else np.float64)
-    spoilt = np.zeros(len(values), bool)
+    is_nan = np.zeros(len(values), bool)
     if values.dtype == rows.dtype and not skipna:
-        spoilt = (np.isnan(values) & (True if inside is None else inside)).any(1)
+        is_nan = (np.isnan(values) & (True if inside is None else inside)).any(1)
     if inside is not None:
         values[~inside] = np.nan
     n = values.shape[1] - np.isnan(values).sum(1)
@@ -340,4 +351,4 @@ def _sorted(rows: Array, inside: Array | None, q: Array, skipna: bool) -> Array:
     else:
         values.sort(axis=1)
     left, right = (np.take_along_axis(values, i, 1).astype(np.float64) for i in (low, high))
-    return between(left, right, np.where(spoilt, 0, n), q)
+    return interpolated(left, right, np.where(is_nan, 0, n), q)

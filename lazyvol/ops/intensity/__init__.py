@@ -1,24 +1,14 @@
-"""Intensities of every particle on a common scale.
+"""Intensities on a common scale, by the statistics or the distribution of each particle.
 
-All of them take ``dim``, the dims of one particle (the spatial ones by default), and ``mask``, a
-boolean array over any of the stack's dims: statistics are of the voxels where it is True, every
-voxel is changed. NaN is left out of the statistics and stays NaN; a particle of which nothing
-counts (an empty mask, no voxel but NaN) becomes NaN. Floats keep their type, integers give float64;
-arithmetic is in float64. Each particle is one piece of one task: blocks hold ``dim`` whole.
-
-A constant particle becomes ``low`` by ``rescale``, of norm 1 by ``unit_norm`` (zeros stay), 0 by
-``center``, ``standardize`` and ``contrast_normalise``, the middle by ``gaussian_stretch``, and 0 by
-``display``. Under a mask ``gaussian_stretch`` and ``equalise`` change only its voxels, so that an
-empty one leaves a particle as it is; ``display`` shows a stack of which nothing counts as 0.
-
-``gaussian_stretch``, ``equalise`` and ``display`` go through the distribution of the values, that
-of each particle or of the whole stack: one pass finds it, the next takes the voxels through it,
-in any blocks.
+Statistics are of the voxels in the mask that are not NaN; results are computed in float64. Floats
+keep their type, integers give float64. ``rescale``, ``unit_norm``, ``center``, ``standardize`` and
+``contrast_normalise`` change all voxels of a particle, and a block holds each particle whole.
+``gaussian_stretch`` and ``equalise`` leave voxels outside the mask unchanged.
 """
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -56,28 +46,35 @@ def rescale(
     dim: Dims = ALL_SPATIAL,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Every particle from ``low`` (its least value) to ``high`` (its greatest).
-
-    A constant particle becomes ``low``.
+    """Every particle scaled linearly from ``low``, its minimum, to ``high``, its maximum.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     low, high
-        Ends of the new range.
-    dim, mask
-        See above.
+        Limits of the new range.
+    dim
+        Dims of one particle, which has its own statistics; the spatial ones by default.
+    mask
+        Boolean, over any dims of the stack: statistics are of the voxels where it is True, all
+        voxels are changed. All count by default.
 
     Returns
     -------
     xarray.DataArray
-        Same dims and coordinates, without a unit.
+        Same dims and coordinates, without a unit. A constant particle becomes ``low``; NaN if no
+        voxel counts.
 
     Raises
     ------
     LabelError
-        If ``low`` or ``high`` is not finite, ``dim`` is not there or the mask does not fit.
+        If ``low`` or ``high`` is not finite, ``dim`` is not there, or the mask is not boolean or
+        does not fit the stack.
+
+    References
+    ----------
+    ``skimage.exposure.rescale_intensity``.
 
     Examples
     --------
@@ -85,9 +82,8 @@ def rescale(
     >>> lv.intensity.rescale(lv.as_stack(np.array([[[2.0, 3.0, 6.0]]]))).values
     array([[[0.  , 0.25, 1.  ]]])
     """
-    if not (isfinite(low) and isfinite(high)):
-        raise LabelError(f"the ends of a range are finite, got {low=} and {high=}")
-    kernel = partial(normalize.rescale, low=float(low), high=float(high))
+    low, high = _equalize.finite_limits("rescale", low, high)
+    kernel = partial(normalize.rescale, low=low, high=high)
     return _scaled(kernel, stack, dim, mask, "rescale")
 
 
@@ -95,9 +91,28 @@ def rescale(
 def unit_norm(
     stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Every particle divided by its Euclidean norm; zeros stay zeros.
+    """Every particle divided by its Euclidean norm.
 
-    Where nothing counts (an empty mask, nothing but NaN) the particle becomes NaN.
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim, mask
+        As for ``rescale``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coordinates, without a unit; zeros stay zeros. NaN if no voxel counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``numpy.linalg.norm``; ``sklearn.preprocessing.normalize``.
 
     Examples
     --------
@@ -112,7 +127,28 @@ def unit_norm(
 def center(
     stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Every particle without its mean, in its own unit.
+    """Every particle minus its mean.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim, mask
+        As for ``rescale``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coordinates, in the stack's unit. NaN if no voxel counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``scipy.signal.detrend``, type "constant".
 
     Examples
     --------
@@ -127,10 +163,30 @@ def center(
 def standardize(
     stack: xr.DataArray, *, dim: Dims = ALL_SPATIAL, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Every particle without its mean, over its standard deviation.
+    """Every particle minus its mean, divided by its standard deviation.
 
-    The deviation counts as at least ``1 / sqrt(n)`` for n voxels, so that a constant particle
-    becomes 0.
+    The divisor is at least ``1 / sqrt(n)`` for n voxels, so that a constant particle becomes 0.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim, mask
+        As for ``rescale``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims and coordinates, without a unit. NaN if no voxel counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``scipy.stats.zscore``; the bound as in TensorFlow's ``per_image_standardization``.
 
     Examples
     --------
@@ -156,25 +212,31 @@ def contrast_normalise(
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     scale
-        Deviation of every particle afterwards.
+        Standard deviation of every particle in the result.
     bias
-        Added to the variance, in the stack's unit squared, so that noise is not blown up.
+        Added to the variance, in the stack's unit squared: it limits the amplification of noise.
     floor
-        Least divisor, in the stack's unit.
+        Smallest divisor, in the stack's unit.
     dim, mask
-        See above.
+        As for ``rescale``.
 
     Returns
     -------
     xarray.DataArray
-        Same dims and coordinates, without a unit.
+        Same dims and coordinates, without a unit; a constant particle becomes 0, NaN if no voxel
+        counts.
 
     Raises
     ------
     LabelError
-        If ``scale`` or ``floor`` is not positive or ``bias`` is negative.
+        If ``scale`` or ``floor`` is not positive, ``bias`` is negative, ``dim`` is not there, or
+        the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    Goodfellow, I., Bengio, Y. and Courville, A. (2016), Deep Learning, MIT Press, section 12.2.1.
 
     Examples
     --------
@@ -185,7 +247,8 @@ def contrast_normalise(
     """
     if not (0 < scale < np.inf and 0 <= bias < np.inf and 0 < floor < np.inf):
         raise LabelError(
-            f"scale and floor are above 0 and bias is 0 or more, got {scale=}, {floor=}, {bias=}"
+            f"contrast_normalise: scale and floor must be above 0 and bias 0 or more, got "
+            f"{scale=}, {floor=}, {bias=}"
         )
     kernel = partial(normalize.contrast_normalise, scale=scale, bias=bias, floor=floor)
     return _scaled(kernel, stack, dim, mask, "contrast_normalise")
@@ -202,38 +265,44 @@ def gaussian_stretch(
     per: Per = "particle",
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Values through the normal distribution of their own mean and deviation.
+    """Values mapped through the normal distribution of their mean and standard deviation.
 
-    The mean becomes the middle of the range, and what is normally distributed is spread evenly
-    over it: ``low + (high - low) * Phi((x - mean) / (n * std))``.
+    The result is ``low + (high - low) * Phi((x - mean) / (n * std))``: the mean becomes the middle
+    of the range, and normally distributed values become uniformly distributed for ``n=1``.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     low, high
-        Ends of the new range, which only infinities reach.
+        Limits of the new range, which only infinities reach.
     n
-        Standard deviations that count as one: 1 for an even spread, more for a softer stretch
-        (of 3, all within 3 deviations lies between 16 % and 84 % of the range).
+        Width of the normal distribution in standard deviations. For 3, values within 3 deviations
+        of the mean lie between 16 % and 84 % of the range.
     exclude
-        Values that are left out of the statistics and stay as they are: no data.
+        Values that stand for missing data: they do not count and stay as they are.
     per
-        ``"particle"``: over z, y, x, so that every channel and particle has its own statistics;
-        ``"stack"``: over everything.
+        ``"particle"`` takes statistics over z, y, x, for every channel and particle separately,
+        ``"stack"`` over all voxels.
     mask
-        Voxels to stretch; the others do not count and stay as they are.
+        Boolean, over any dims of the stack: voxels where it is False do not count and stay as they
+        are.
 
     Returns
     -------
     xarray.DataArray
-        Same dims and coordinates, without a unit; NaN stays NaN. A constant becomes the middle;
-        one with an infinite value has no mean or deviation and becomes NaN.
+        Same dims and coordinates, without a unit. A constant becomes the middle of the range. NaN
+        stays NaN; an infinite value makes its particle NaN.
 
     Raises
     ------
     LabelError
-        If ``n`` is not above 0, the range is not finite or the mask does not fit.
+        If ``n`` is not above 0, the limits are not finite, no spatial dim is there, or the mask is
+        not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``scipy.stats.norm.cdf``.
 
     Examples
     --------
@@ -242,8 +311,9 @@ def gaussian_stretch(
     >>> lv.intensity.gaussian_stretch(image, 0, 100, exclude=-9999).values.round(1)
     array([[[-9999.,    11.,    50.,    89.]]])
     """
-    ends, values = _equalize.pair_of(low, high), _equalize.values_of(exclude)
-    return _equalize.gaussian_stretch(stack, n, ends, values, per, mask)
+    limits = _equalize.finite_limits("gaussian_stretch", low, high)
+    values = _equalize.excluded_values("gaussian_stretch", exclude)
+    return _equalize.gaussian_stretch(stack, n, limits, values, per, mask)
 
 
 @operation(unbounded=("exclude",))
@@ -258,29 +328,29 @@ def equalise(
     per: Per = "stack",
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Values through the cumulated histogram: about as many voxels at every level.
+    """Values mapped through their cumulative histogram: about as many voxels at every level.
 
-    Each value becomes the share of voxels up to it, on straight lines between the centres of
-    bins, as ``skimage.exposure.equalize_hist`` has it.
+    Each value becomes the share of voxels up to it, interpolated between the centres of bins.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     low, high
-        Ends of the new range.
+        Limits of the new range.
     bins
-        Bins of equal width; 256 bins of 8-bit integers are their 256 values.
+        Number of bins of equal width; 256 bins of 8-bit integers are their 256 values.
     range
-        Ends of the bins, the least and the greatest finite value by default (found in a read of
-        its own). Voxels beyond take the value of the nearest bin.
+        First and last edge of the bins, by default the smallest and the largest finite value,
+        which takes another read. Voxels outside take the value of the nearest bin.
     exclude
         Values that do not count and stay as they are, e.g. ``(0, 255)`` for clipped voxels.
     per
-        ``"stack"``: one curve for everything; ``"particle"``: over z, y, x, each its own, for
-        which blocks hold a particle whole.
+        ``"stack"`` takes one histogram of all voxels; ``"particle"`` one over z, y, x for every
+        particle, which a block must hold whole.
     mask
-        Voxels to equalise; the others do not count and stay as they are.
+        Boolean, over any dims of the stack: voxels where it is False do not count and stay as they
+        are.
 
     Returns
     -------
@@ -290,8 +360,13 @@ def equalise(
     Raises
     ------
     LabelError
-        If ``bins`` or ``range`` make no bins, the new range is not finite or the mask does not
-        fit.
+        If ``bins`` is less than 1, ``range`` is not finite and rising or too narrow for the bins,
+        the limits are not finite, no spatial dim is there, or the mask is not boolean or does not
+        fit the stack.
+
+    References
+    ----------
+    ``skimage.exposure.equalize_hist``.
 
     Examples
     --------
@@ -300,8 +375,9 @@ def equalise(
     >>> lv.intensity.equalise(image, 1, 255, exclude=(0, 255)).values.round(1)
     array([[[  0. ,   0. ,  64.5, 191.5, 191.5, 255. , 255. ]]])
     """
-    ends, values = _equalize.pair_of(low, high), _equalize.values_of(exclude)
-    return _equalize.equalise(stack, bins, range, ends, values, per, mask)
+    limits = _equalize.finite_limits("equalise", low, high)
+    values = _equalize.excluded_values("equalise", exclude)
+    return _equalize.equalise(stack, bins, range, limits, values, per, mask)
 
 
 @operation
@@ -318,26 +394,33 @@ def display(
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     percentiles
-        Two percentiles of the values between which levels rise; beyond them they are 0 and 255.
+        Two percentiles of the values, mapped to 0 and 255.
     limits
-        Values for 0 and 255, instead of percentiles; spares the reads that find them.
+        Two values to map to 0 and 255 instead, which saves the reads that find percentiles.
     per
-        ``"stack"``: the same limits for everything, so that levels compare; ``"particle"``: over
-        z, y, x, each its own.
+        ``"stack"`` takes the same percentiles for all voxels, so that levels can be compared;
+        ``"particle"`` those over z, y, x of every particle.
     mask
-        Voxels that the percentiles are of; all are shown.
+        Boolean, over any dims of the stack: percentiles are of the voxels where it is True, all
+        voxels are shown.
 
     Returns
     -------
     xarray.DataArray
-        uint8 with the same dims and coordinates, without a unit. NaN is 0; a constant is 0.
+        uint8 with the same dims and coordinates, without a unit. NaN and constants become 0, as
+        does everything if no voxel counts.
 
     Raises
     ------
     LabelError
-        If ``percentiles`` or ``limits`` are not two rising numbers, or the mask does not fit.
+        If ``percentiles`` or ``limits`` are not two rising numbers, no spatial dim is there, or
+        the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``skimage.exposure.rescale_intensity``.
 
     Examples
     --------
@@ -358,23 +441,23 @@ def _scaled(
     *,
     unit: bool = False,
 ) -> xr.DataArray:
-    """A kernel of ``scaling`` on whole particles; without ``unit`` the result has none."""
-    dims = dims_of(stack, dim)
+    """Apply a kernel of ``normalize`` to whole particles; ``unit`` keeps the stack's unit."""
+    dims = dims_of(stack, dim, what=f"{title}: dim")
     axes = tuple(sorted(stack.dims.index(d) for d in dims))
     dtype = float_of(stack.dtype)
     operands = (stack,) if mask is None else (stack, require_mask(f"{title}: mask", mask))
-    found = blockwise(
+    scaled = blockwise(
         partial(kernel, axes=axes, dtype=dtype), *operands, core=dims, dtype=dtype,
         scratch=_scratch(stack.dtype, prod(stack.sizes[d] for d in dims)), title=title,
     )  # fmt: skip
     if not unit:
-        found.attrs.pop("units", None)
-    return found
+        scaled.attrs.pop("units", None)
+    return scaled
 
 
 def _scratch(dtype: np.dtype[Any], n: int) -> float:
-    """Bytes per voxel of a particle of ``n`` voxels whose NaN are left out.
+    """Return bytes per voxel of a particle of ``n`` voxels with NaN.
 
-    Three flags, a copy, another layout; float16 is worked on as float32; 100 bytes of statistics.
+    Three flags, a copy, another layout, float32 for float16, 100 bytes of statistics.
     """
     return 3.0 + 2 * dtype.itemsize + (8.0 if dtype.itemsize == 2 else 0.0) + 100 / max(1, n)

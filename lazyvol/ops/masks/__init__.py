@@ -14,11 +14,10 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.intensity import mask_fill, otsu
 from lazyvol.ops import stats
-from lazyvol.ops._checks import require_mask_dims
+from lazyvol.ops._checks import require_mask_dims, whole_number
 from lazyvol.ops._grid import Axis, Like, Place
 from lazyvol.ops.masks._morphology import close, dilate, erode, label, open
 from lazyvol.ops.masks._ragged import can_represent, frame, pad, select
-from lazyvol.ops.stats._distribution import bins_of
 from lazyvol.ops.synthetic import _solids
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
@@ -227,7 +226,7 @@ def apply(
     else:
         number, keeps_dtype = fill, mask.dtype == bool and can_represent(fill, stack.dtype)
     dtype = stack.dtype if keeps_dtype else float_of(stack.dtype)
-    kernel = partial(mask_fill.outside, fill=number, dtype=dtype)
+    kernel = partial(mask_fill.fill_outside, fill=number, dtype=dtype)
     scratch = 18.0 if mask.dtype != bool else float(dtype.itemsize)
     return blockwise(kernel, stack, mask, *levels, dtype=dtype, scratch=scratch, title="apply")
 
@@ -312,7 +311,7 @@ def threshold(
 def _bins_and_range(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] | None]:
     """Return the number of bins and their range: one bin for each 8- or 16-bit integer."""
     if dtype.kind == "f" or dtype.itemsize > 2:
-        return bins_of(bins), None
+        return whole_number("threshold", "bins", bins), None
     info = np.iinfo(dtype)
     return int(info.max) - int(info.min) + 1, (info.min - 0.5, info.max + 0.5)
 
@@ -340,7 +339,7 @@ def _above_own_threshold(
         )
     axes = tuple(stack.dims.index(d) for d in dims)
     above = blockwise(
-        partial(otsu.above_otsu, axes=axes, bins=bins, ends=ends),
+        partial(otsu.above_otsu, axes=axes, bins=bins, limits=ends),
         *((stack,) if mask is None else (stack, mask)), core=dims, dtype=np.dtype(bool),
         scratch=stack.dtype.itemsize + 4.0, title="threshold",
     )  # fmt: skip

@@ -1,19 +1,11 @@
 """Statistics of every voxel along the stack, or over any dims, in one read of the data.
 
-All of them accept the same options:
-
-``dim``
-    Dim or dims to reduce, ``"k"`` by default; ``None`` reduces all of them.
-``skipna``
-    Leave NaN voxels out. By default a NaN makes its statistic NaN, as in numpy.
-``mask``
-    Boolean array over any of the stack's dims: only voxels where it is True count.
-
-Results keep dims, coordinates, attributes and name; their unit follows the meaning
-(variance: the unit squared). Floats keep their type, integers give float64; all sums are carried
-in double-double, so float32 results do not depend on chunks, threads or schedulers.
+Results keep the other dims, their coordinates, the attributes and the name; the unit follows from
+the statistic (variance: the unit squared). Floats keep their type, integers give float64. Sums are
+carried in double-double arithmetic, so float32 results do not depend on chunks or threads.
 """
 
+from builtins import sum as add
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,7 +19,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import moments
 from lazyvol.ops._checks import degrees_of_freedom, require_extremes
-from lazyvol.ops.stats import _distribution
+from lazyvol.ops.stats import _histogram, _quantile
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
@@ -52,6 +44,32 @@ def mean(
 ) -> xr.DataArray:
     """Average over ``dim``.
 
+    Parameters
+    ----------
+    stack
+        Array of real numbers with any dims.
+    dim
+        Dim or dims to reduce; None reduces all of them.
+    skipna
+        Leave NaN out. By default one NaN makes its average NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit; NaN where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``numpy.mean`` and ``numpy.nanmean``; sums as in Knuth, The Art of Computer Programming 2,
+    section 4.2.2.
+
     Examples
     --------
     >>> import numpy as np, lazyvol as lv
@@ -59,14 +77,33 @@ def mean(
     >>> lv.stats.mean(stack).values[0, 0]
     array([6., 7., 8.])
     """
-    return _one("mean", stack, dim, skipna, mask)
+    return _statistic("mean", stack, dim, skipna, mask)
 
 
 @operation
 def sum(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Sum over ``dim``; 0 where nothing is counted.
+    """Sum over ``dim``.
+
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit; 0 where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``numpy.sum`` and ``numpy.nansum``.
 
     Examples
     --------
@@ -74,7 +111,7 @@ def sum(
     >>> lv.stats.sum(lv.as_stack(np.ones((5, 2, 2, 3)))).values[0, 0]
     array([5., 5., 5.])
     """
-    return _one("sum", stack, dim, skipna, mask)
+    return _statistic("sum", stack, dim, skipna, mask)
 
 
 @operation
@@ -86,13 +123,36 @@ def var(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Variance over ``dim``: the sum of squared deviations over ``n - ddof``.
+    """Variance over ``dim``: the sum of squared deviations over ``n - ddof``, never negative.
 
-    Never negative. Of float32 and small integers right to rounding; of float64 while the mean is
-    below about 1e7 deviations (21 units in the last place at 1e8, nothing left at 1e14: subtract
-    an offset first), and while values of float64 are 0 or from about 1e-140 to 1e150 in size: their
-    squares then have all digits. int64 beyond 2**53 is rounded as it is read. NaN where a mask or
-    ``skipna`` leaves no more than ``ddof`` values; fewer than that without them are refused.
+    For float32 and integers of up to 16 bits the result is correctly rounded. For float64 it has
+    all digits while the mean is below about 1e7 standard deviations (at 1e8, 21 units in the last
+    place are lost, at 1e14 all: subtract an offset first), and while values are 0 or between about
+    1e-140 and 1e150 in size. int64 beyond 2**53 is rounded when it is read.
+
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+    ddof
+        Degrees of freedom to subtract from the number of values, 0 or more.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit squared; NaN where a mask or ``skipna`` leaves no more
+        than ``ddof`` values.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+    OptionError
+        If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
+
+    References
+    ----------
+    ``numpy.var`` and ``numpy.nanvar``.
 
     Examples
     --------
@@ -101,7 +161,7 @@ def var(
     >>> lv.stats.var(stack, ddof=1).item()
     1.6666666666666667
     """
-    return _one("var", stack, dim, skipna, mask, ddof=ddof)
+    return _statistic("var", stack, dim, skipna, mask, ddof=ddof)
 
 
 @operation
@@ -115,23 +175,64 @@ def std(
 ) -> xr.DataArray:
     """Standard deviation over ``dim``: the square root of ``var``.
 
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+    ddof
+        As for ``var``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit; NaN where ``var`` is.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+    OptionError
+        If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
+
+    References
+    ----------
+    ``numpy.std`` and ``numpy.nanstd``.
+
     Examples
     --------
     >>> import numpy as np, lazyvol as lv
     >>> lv.stats.std(lv.as_stack(np.array([1.0, 3.0]).reshape(2, 1, 1, 1))).item()
     1.0
     """
-    return _one("std", stack, dim, skipna, mask, ddof=ddof)
+    return _statistic("std", stack, dim, skipna, mask, ddof=ddof)
 
 
 @operation
 def min(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Least value over ``dim``, in the stack's own dtype.
+    """Minimum over ``dim``, in the stack's own dtype.
 
-    Where a mask leaves nothing, floats give NaN and integers the largest of their type; integers
-    over a dim of length 0 are refused.
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``. Where a mask leaves nothing, NaN for floats, the largest value of the
+        dtype for integers.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there or has length 0 for integers, or the mask is not boolean or does
+        not fit the stack.
+
+    References
+    ----------
+    ``numpy.min`` and ``numpy.nanmin``.
 
     Examples
     --------
@@ -139,17 +240,35 @@ def min(
     >>> lv.stats.min(lv.as_stack(np.arange(6).reshape(3, 1, 1, 2))).values.ravel()
     array([0, 1])
     """
-    return _one("min", stack, dim, skipna, mask)
+    return _statistic("min", stack, dim, skipna, mask)
 
 
 @operation
 def max(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Greatest value over ``dim``, in the stack's own dtype.
+    """Maximum over ``dim``, in the stack's own dtype.
 
-    Where a mask leaves nothing, floats give NaN and integers the least of their type; integers
-    over a dim of length 0 are refused.
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``. Where a mask leaves nothing, NaN for floats, the smallest value of the
+        dtype for integers.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there or has length 0 for integers, or the mask is not boolean or does
+        not fit the stack.
+
+    References
+    ----------
+    ``numpy.max`` and ``numpy.nanmax``.
 
     Examples
     --------
@@ -157,14 +276,35 @@ def max(
     >>> lv.stats.max(lv.as_stack(np.arange(6).reshape(3, 1, 1, 2))).values.ravel()
     array([4, 5])
     """
-    return _one("max", stack, dim, skipna, mask)
+    return _statistic("max", stack, dim, skipna, mask)
 
 
 @operation
 def count(
     stack: xr.DataArray, dim: Dims = "k", *, skipna: bool = True, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Number of values over ``dim`` (int64) that are in the mask and, by default, not NaN.
+    """Number of values over ``dim`` that are in the mask and, by default, not NaN.
+
+    Parameters
+    ----------
+    stack, dim, mask
+        As for ``mean``.
+    skipna
+        Leave NaN out (the default).
+
+    Returns
+    -------
+    xarray.DataArray
+        int64 without ``dim`` and without a unit.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``xarray.DataArray.count``.
 
     Examples
     --------
@@ -172,7 +312,7 @@ def count(
     >>> lv.stats.count(lv.as_stack(np.array([1, np.nan, 2]).reshape(3, 1, 1, 1))).item()
     2
     """
-    return _one("count", stack, dim, skipna, mask)
+    return _statistic("count", stack, dim, skipna, mask)
 
 
 @operation(unbounded=("ord",))
@@ -184,11 +324,32 @@ def norm(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Vector norm over ``dim``, by default of every volume: as ``numpy.linalg.norm`` of order 1,
-    2 or infinity.
+    """Vector norm over ``dim``, by default of every volume.
 
-    Order 2 is of values that are 0 or from about 1e-140 to 1e150 in size: of float64 beyond, the
-    squares leave the range of the type, as they do in numpy. Every float32 is within.
+    Parameters
+    ----------
+    stack, skipna, mask
+        As for ``mean``.
+    dim
+        Dim or dims to reduce, the spatial ones by default; None reduces all of them.
+    ord
+        1, 2 or infinity. For order 2, float64 values must be 0 or between about 1e-140 and 1e150
+        in size, as in numpy: other squares leave the range of the type.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit.
+
+    Raises
+    ------
+    LabelError
+        If ``ord`` is another number, ``dim`` is not there, or the mask is not boolean or does not
+        fit the stack.
+
+    References
+    ----------
+    ``numpy.linalg.norm``.
 
     Examples
     --------
@@ -197,10 +358,14 @@ def norm(
     array([5.])
     """
     if ord not in NORMS:
-        raise LabelError(f"norm has the orders {list(NORMS)}, got {ord=}")
-    return _one(NORMS[ord], stack, dim, skipna, mask, absolute=ord != 2).rename(stack.name)
+        raise LabelError(f"norm: ord must be one of {list(NORMS)}, got {ord=}")
+    statistic = NORMS[ord]
+    return _statistic(statistic, stack, dim, skipna, mask, absolute=ord != 2, op="norm").rename(
+        stack.name
+    )
 
 
+#: statistic of the absolute values that is the norm of an order
 NORMS = {1: "sum", 2: "norm", np.inf: "max"}
 
 
@@ -214,9 +379,33 @@ def describe(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Dataset of several ``statistics`` from one read of the data.
+    """Dataset of several statistics from one read of the data.
 
-    They are among sum, mean, var, std, min, max, norm and count.
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+    statistics
+        Names among sum, mean, var, std, min, max, norm (of order 2) and count.
+    ddof
+        As for ``var``.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable for each statistic, as its function of this module returns it.
+
+    Raises
+    ------
+    LabelError
+        If a statistic is unknown or there is none, ``dim`` is not there, or the mask is not
+        boolean or does not fit the stack.
+    OptionError
+        If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
+
+    References
+    ----------
+    ``scipy.stats.describe``.
 
     Examples
     --------
@@ -225,10 +414,13 @@ def describe(
     >>> {name: float(found[name][0, 0, 0]) for name in found}
     {'mean': 2.0, 'var': 4.0, 'min': 0.0, 'max': 4.0, 'norm': 4.0}
     """
-    unknown = [name for name in statistics if name not in NEEDS]
+    unknown = [name for name in statistics if name not in STATISTICS]
     if unknown or not statistics:
-        raise LabelError(f"statistics are among {tuple(NEEDS)}, got {tuple(statistics)}")
-    return xr.Dataset(_statistics(tuple(statistics), stack, dim, skipna, mask, ddof=ddof))
+        raise LabelError(
+            f"describe: statistics must be names among {tuple(STATISTICS)}, got {tuple(statistics)}"
+        )
+    names = tuple(statistics)
+    return xr.Dataset(_statistics("describe", names, stack, dim, skipna, mask, ddof=ddof))
 
 
 @operation
@@ -240,13 +432,35 @@ def quantile(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Quantiles over ``dim``, as ``numpy.quantile`` in float64: linear between two values.
+    """Quantiles over ``dim``, exact, interpolated linearly in float64.
 
-    One ``q`` drops ``dim``; several add the dim ``quantile``, the last one, with a coordinate.
-    Exact, in memory that does not grow with the stack: along k it reads the data once for each
-    digit of a value's bits (float32 of 200^3: 8 times; of 30^3 or a whole stack: 2 to 4). Over
-    dims that a block has whole, e.g. every particle's z, y, x, it reads them once and sorts.
-    Integers give float64; NaN where nothing counts.
+    Over dims that each block holds whole, e.g. z, y, x of every particle, the data are read once
+    and sorted. Otherwise they are read once for each digit of the values' bits (float32 along k:
+    8 times for volumes of 200^3, 2 to 4 times for 30^3), in memory that does not grow with the
+    stack.
+
+    Parameters
+    ----------
+    stack, dim, skipna, mask
+        As for ``mean``.
+    q
+        One number or several, each from 0 to 1.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``, in the stack's unit; NaN where nothing counts. Several ``q`` add
+        ``quantile`` as the last dim, with a coordinate.
+
+    Raises
+    ------
+    LabelError
+        If ``q`` is empty or outside [0, 1], ``dim`` is not there, or the mask is not boolean or
+        does not fit the stack.
+
+    References
+    ----------
+    ``numpy.quantile`` and ``numpy.nanquantile``, method "linear".
 
     Examples
     --------
@@ -257,8 +471,7 @@ def quantile(
     >>> lv.stats.quantile(stack, (0.0, 0.25, 1.0)).values.ravel()
     array([1.  , 1.75, 8.  ])
     """
-    flags = None if mask is None else require_mask("quantile: mask", mask)
-    return _distribution.quantile(stack, q, dim, skipna, flags)
+    return _quantile.quantile(_operands("quantile", stack, mask), q, dim, skipna)
 
 
 @operation
@@ -270,12 +483,37 @@ def histogram(
     dim: Dims = None,
     mask: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Counts in ``bins`` bins of equal width over ``dim``, as ``numpy.histogram`` in float64.
+    """Counts of values in bins of equal width over ``dim``.
 
-    ``counts`` (kept dims, ``bin``) and ``edges`` (``edge``), the same for all kept elements. NaN
-    and what lies outside ``range`` is not counted; the last bin includes its right edge. A
-    ``range`` spares the first of two reads, which finds the least and the greatest finite value,
-    and gives ``bin`` its centres as a coordinate.
+    NaN and values outside the range are not counted; the last bin includes its right edge.
+
+    Parameters
+    ----------
+    stack, mask
+        As for ``mean``.
+    bins
+        Number of bins, 1 or more.
+    range
+        First and last edge in the stack's unit. By default the smallest and the largest finite
+        value of the whole stack, which takes a second read.
+    dim
+        Dim or dims to count over; None, the default, counts over all of them.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``counts`` (kept dims, ``bin``), int64, and ``edges`` (``edge``), float64, which all kept
+        elements share. ``bin`` has a coordinate, the centres, where ``range`` is given.
+
+    Raises
+    ------
+    LabelError
+        If ``bins`` is less than 1, ``range`` is not finite and rising or too narrow for the bins,
+        ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+
+    References
+    ----------
+    ``numpy.histogram``.
 
     Examples
     --------
@@ -285,25 +523,11 @@ def histogram(
     >>> found.counts.values, found.edges.values
     (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
     """
-    flags = None if mask is None else require_mask("histogram: mask", mask)
-    return _distribution.histogram(stack, bins, range, dim, flags)
+    return _histogram.histogram(_operands("histogram", stack, mask), bins, range, dim)
 
 
-def _one(
-    name: str,
-    stack: xr.DataArray,
-    dim: Dims,
-    skipna: bool,
-    mask: xr.DataArray | None,
-    *,
-    ddof: int = 0,
-    absolute: bool = False,
-) -> xr.DataArray:
-    return _statistics((name,), stack, dim, skipna, mask, ddof=ddof, absolute=absolute)[name]
-
-
-#: what each statistic needs of a state, what the kernel calls it, and the power of its unit
-NEEDS: Mapping[str, tuple[tuple[str, ...], str, int]] = {
+#: parts of the kernel's state that a statistic needs, its name in the kernel, power of its unit
+STATISTICS: Mapping[str, tuple[tuple[str, ...], str, int]] = {
     "sum": (("sum",), "sum", 1),
     "mean": (("sum",), "mean", 1),
     "var": (("sum", "square"), "var", 2),
@@ -315,7 +539,28 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], str, int]] = {
 }
 
 
+def _operands(op: str, stack: xr.DataArray, mask: xr.DataArray | None) -> tuple[xr.DataArray, ...]:
+    return (stack,) if mask is None else (stack, require_mask(f"{op}: mask", mask))
+
+
+def _statistic(
+    name: str,
+    stack: xr.DataArray,
+    dim: Dims,
+    skipna: bool,
+    mask: xr.DataArray | None,
+    *,
+    ddof: int = 0,
+    absolute: bool = False,
+    op: str | None = None,
+) -> xr.DataArray:
+    return _statistics(op or name, (name,), stack, dim, skipna, mask, ddof=ddof, absolute=absolute)[
+        name
+    ]
+
+
 def _statistics(
+    op: str,
     names: tuple[str, ...],
     stack: xr.DataArray,
     dim: Dims,
@@ -325,9 +570,8 @@ def _statistics(
     ddof: int = 0,
     absolute: bool = False,
 ) -> dict[str, xr.DataArray]:
-    """Statistics by name, all from one fold."""
-    op = names[0] if len(names) == 1 else "describe"
-    dims = dims_of(stack, dim)
+    """Return statistics by name, all from one fold; ``absolute`` takes those of absolute values."""
+    dims = dims_of(stack, dim, what=f"{op}: dim")
     n = prod(stack.sizes[d] for d in dims)
     free = degrees_of_freedom(op, ddof, n if {"var", "std"} & set(names) else None)
     if {"min", "max"} & set(names) and not absolute:
@@ -338,12 +582,11 @@ def _statistics(
     )  # fmt: skip
     if reduces_split_axes(stack, dims):
         spec = replace(spec, scratch=spec.scratch + stack.dtype.itemsize)
-    operands = (stack,) if mask is None else (stack, require_mask(f"{op}: mask", mask))
-    found = fold(spec, *operands, dims=dims, title="-".join(names))
-    made = {n: found[NEEDS[n][1]] for n in names}
-    for name, array in made.items():
-        array.attrs = _attrs(stack, NEEDS[name][2])
-    return made
+    outputs = fold(spec, *_operands(op, stack, mask), dims=dims, title="-".join(names))
+    statistics = {name: outputs[STATISTICS[name][1]] for name in names}
+    for name, array in statistics.items():
+        array.attrs = with_units(stack, STATISTICS[name][2])
+    return statistics
 
 
 def statistics_fold(
@@ -357,47 +600,33 @@ def statistics_fold(
     absolute: bool = False,
     result: np.dtype[Any] | None = None,
 ) -> Fold:
-    """The fold behind ``names`` for data of ``dtype``, ``n`` values to each result."""
-    parts = {p: None for name in names for p in NEEDS[name][0]}
+    """Return the fold of some statistics of ``n`` values of ``dtype`` each.
+
+    ``counted`` counts the values that are reduced, where they may be fewer than ``n``; ``result``
+    is the type of results that do not keep ``dtype``, by default its float type.
+    """
+    parts = {part: None for name in names for part in STATISTICS[name][0]}
     parts |= {"count": None} if counted else {}
     floats = float_of(dtype) if result is None else result
     held = float_of(dtype) if absolute else dtype
-    want = {NEEDS[m][1]: _dtype(m, held, floats) for m in names}
+    dtypes = {STATISTICS[name][1]: _result_dtype(name, held, floats) for name in names}
     finish: Callable[[moments.State], dict[str, Any]] = partial(
-        moments.finish, want=want, n=n, ddof=ddof
+        moments.finish, want=dtypes, n=n, ddof=ddof
     )
+    item = {"sum": 16, "square": 16, "count": 8, "low": held.itemsize, "high": held.itemsize}
     return Fold(
         start=partial(moments.start, parts=tuple(parts), dtype=held),
         update=partial(moments.update, skipna=skipna, absolute=absolute),
         combine=moments.combine,
         finish=finish,
-        outputs={m: Output(t) for m, t in want.items()},
-        state_bytes=_state_bytes(tuple(parts), held),
-        finish_bytes=_finish_bytes(want),
+        outputs={name: Output(dtype) for name, dtype in dtypes.items()},
+        state_bytes=add(item[part] for part in parts),
+        finish_bytes=add(dtype.itemsize for dtype in dtypes.values()),
         scratch=held.itemsize * absolute + (4.0 if counted else 0),
     )
 
 
-def _dtype(name: str, data: np.dtype[Any], floats: np.dtype[Any]) -> np.dtype[Any]:
+def _result_dtype(name: str, held: np.dtype[Any], floats: np.dtype[Any]) -> np.dtype[Any]:
     if name == "count":
         return np.dtype(np.int64)
-    return data if name in ("min", "max") else floats
-
-
-def _state_bytes(parts: tuple[str, ...], dtype: np.dtype[Any]) -> int:
-    each = {"sum": 16, "square": 16, "count": 8, "low": dtype.itemsize, "high": dtype.itemsize}
-    total = 0
-    for part in parts:
-        total += each[part]
-    return total
-
-
-def _finish_bytes(want: Mapping[str, np.dtype[Any]]) -> int:
-    total = 0
-    for dtype in want.values():
-        total += dtype.itemsize
-    return total
-
-
-def _attrs(stack: xr.DataArray, power: int) -> dict[str, Any]:
-    return {str(n): v for n, v in with_units(stack, power).items()}
+    return held if name in ("min", "max") else floats
