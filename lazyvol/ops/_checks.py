@@ -21,9 +21,7 @@ def whole_number(op: str, param: str, value: Any, least: int = 1) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise LabelError(
-            f"{op}: {param} must be a whole number of {least} or more, got {value!r}; round it"
-        )
+        raise LabelError(f"{op}: {param} must be a whole number of {least} or more, got {value!r}")
     return number
 
 

@@ -300,7 +300,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no labels": (lambda: lv.stats.mean(3.0), "as_stack"),
     "complex": (lambda: lv.stats.var(STACK * 1j), "real numbers"),
     "text": (lambda: lv.stats.mean(xr.DataArray(np.array(["a"]), dims="k")), "must hold numbers"),
-    "order of a norm": (lambda: lv.stats.norm(STACK, ord=3), "orders.*got ord=3"),
+    "order of a norm": (
+        lambda: lv.stats.norm(STACK, ord=3),
+        "norm: ord must be one of .*got ord=3",
+    ),
     "mask of numbers": (lambda: lv.stats.mean(STACK, mask=FLAT * 1.0), "mask must be boolean"),
     "mask of another size": (
         lambda: lv.stats.mean(STACK, mask=FLAT.isel(x=slice(5))),

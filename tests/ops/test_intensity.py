@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "n": (lambda: INTENSITY.gaussian_stretch(STACK, n=0), "above 0, got n=0"),
     "ends": (lambda: INTENSITY.gaussian_stretch(STACK, 0, np.inf), "finite"),
     "per": (lambda: INTENSITY.equalise(STACK, per="slice"), "'stack', 'particle', got 'slice'"),
-    "bins": (lambda: INTENSITY.equalise(STACK, bins=0), "1 or more, got bins=0"),
+    "bins": (lambda: INTENSITY.equalise(STACK, bins=0), "1 or more, got 0"),
     "range": (lambda: INTENSITY.equalise(STACK, range=(3, 1)), "low <= high"),
     "range of particles": (
         lambda: INTENSITY.equalise(STACK, range=(3, 1), per="particle"), "low <= high"
@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "mask of another size": (
         lambda: INTENSITY.display(STACK, mask=FLAGS.isel(x=slice(3))), "lengths 13 and 3"
     ),
-    "percentiles": (lambda: INTENSITY.display(STACK, percentiles=(99, 1)), "rise from 0 to 100"),
+    "percentiles": (lambda: INTENSITY.display(STACK, percentiles=(99, 1)), "two rising numbers"),
     "one percentile": (lambda: INTENSITY.display(STACK, percentiles=5), "2 finite numbers"),
     "limits": (lambda: INTENSITY.display(STACK, limits=(1, np.nan)), "2 finite numbers"),
     "complex": (lambda: INTENSITY.display(STACK * 1j), "real numbers"),
