@@ -12,7 +12,9 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lazyvol as lv
 from lazyvol import errors
+from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.zarr.ome import default_dims, read_labels
 from lazyvol.io.zarr.reader import probe, probe_group
 from lazyvol.io.zarr.source import DECODER_BYTES
@@ -285,3 +287,19 @@ def peak_of(source, region):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
+
+
+@pytest.mark.parametrize("kind", ["array", "data set"])
+def test_open_reads_each_metadata_file_once(kind, tmp_path, monkeypatch):
+    stack = lv.as_stack(numbers(SHAPE))
+    lv.save(stack if kind == "array" else stack.to_dataset(name="a"), tmp_path / "a.zarr")
+    read, paths = SafeFolder.json, []
+
+    def counted(self, key):
+        file = read(self, key)
+        paths.extend([self.path(key)] if file else [])
+        return file
+
+    monkeypatch.setattr(SafeFolder, "json", counted)
+    lv.open(tmp_path / "a.zarr")
+    assert len(paths) == len(set(paths)) > 1
