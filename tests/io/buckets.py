@@ -1,4 +1,4 @@
-"""Places to put stores: a bucket of an S3 server on loopback, an archive, memory, a web server."""
+"""Places for test stores: an S3 bucket on loopback, an archive, memory, a web server."""
 
 import logging
 import os
@@ -69,7 +69,7 @@ def bucket_server() -> Iterator[Bucket]:
 
 @contextmanager
 def web_server(folder: Path, status: int = 200) -> Iterator[str]:
-    """A web server of a folder on loopback; with another status it answers that to everything."""
+    """Serve a folder on loopback; any status but 200 answers every request."""
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:

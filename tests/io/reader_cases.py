@@ -1,4 +1,4 @@
-"""What the tests of readers share: real data, MRC files by struct, and laws of a source."""
+"""Helpers of reader tests: real data, hand-made MRC files, and checks of a source."""
 
 import pickle
 import struct
@@ -28,7 +28,7 @@ def mrc_bytes(
     mark: bytes = b"MAP ",
     imod: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """MRC file of a volume (z, y, x) or stack (k, z, y, x), its axes stored as ``axes`` says."""
+    """Return an MRC file of a volume (z, y, x) or stack (k, z, y, x) with stored axes ``axes``."""
     lead = array.ndim - 3
     letters = [3, 2, 1]
     stored = array.transpose(
@@ -48,20 +48,20 @@ def mrc_bytes(
 
 
 def values(shape: Sequence[int], mode: int = 2, seed: int = 0) -> np.ndarray:
-    """Values that the dtype of an MRC mode holds exactly."""
+    """Return values that the dtype of an MRC mode represents exactly."""
     rng = np.random.default_rng(seed)
     low = 0 if mode == 6 else -128
     return rng.integers(low, 128, tuple(shape)).astype(MODE_DTYPES[mode])
 
 
 def random_region(rng: np.random.Generator, shape: Sequence[int]) -> Region:
-    """Region of at least one element."""
+    """Draw a region of at least one element."""
     corners = [sorted(rng.choice(n + 1, 2, replace=False)) for n in shape]
     return tuple(slice(int(a), int(b)) for a, b in corners)
 
 
 def check_source(source: Source, expected: np.ndarray, *, tries: int = 12, seed: int = 0) -> None:
-    """Any region equals ``expected``, keeps the promises of a source, and costs what it says."""
+    """Check values, dtype, tokens and costs of random regions of a source."""
     assert isinstance(source, Source)
     assert source.shape == expected.shape
     assert source.dtype == expected.dtype.newbyteorder("=")
@@ -78,7 +78,7 @@ def check_source(source: Source, expected: np.ndarray, *, tries: int = 12, seed:
 
 
 def check_region(source: Source, expected: np.ndarray, region: Region) -> None:
-    """One region, fresh and into given memory."""
+    """Read one region into new and into given memory."""
     got = source.read(region)
     assert got.dtype == source.dtype
     assert got.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""What the tests of the writer share: variables, saved stores, labels of every kind."""
+"""Helpers of writer tests: variables, saved stores, labels of every kind."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def variable(shape=SHAPE, dtype="float32", dims=DIMS, **labels):
 
 
 def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):
-    """Store of an array by our writer, shard by shard."""
+    """Write an array with the lazyvol writer, shard by shard."""
     dims = labels.pop("dims", DIMS[-values.ndim :] if values.ndim <= 4 else None)
     target = create(
         path,

@@ -1,4 +1,4 @@
-"""What was opened and is no longer there is refused, never read as something else."""
+"""Files and stores that change after they were opened raise SourceChangedError."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Files in gzip and bzip2: decoded once, whole, and never beyond what their header says."""
+"""Files in gzip and bzip2: decoded once, whole, and no further than their header promises."""
 
 import bz2
 import gzip
@@ -22,7 +22,7 @@ SHAPE = (5, 7, 11)
 
 @pytest.fixture
 def write(tmp_path):
-    """Writer of a file that gives its path back."""
+    """Return a function that writes a file and returns its path."""
 
     def _write(content: bytes, name: str = "a.mrc") -> Path:
         path = tmp_path / name
@@ -76,7 +76,7 @@ def test_a_packed_file_must_not_promise_too_much(write, monkeypatch):
 
 @pytest.fixture
 def decodings(monkeypatch):
-    """Tokens of the arrays decoded during a test, in a cache of 4000 bytes."""
+    """Collect the tokens of the arrays decoded during a test, with a cache of 4000 bytes."""
     seen: list[str] = []
     monkeypatch.setattr(compressed, "CACHE", compressed.DecodedCache(4000))
     original = compressed.CompressedSource._decoded

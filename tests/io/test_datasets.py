@@ -1,4 +1,4 @@
-"""Data sets of several variables: saved as a group, and opened as what they were."""
+"""Data sets of several variables are saved as a group and open unchanged."""
 
 import json
 
@@ -14,7 +14,7 @@ A = np.random.default_rng(0).random((4, 5, 6, 7)).astype(np.float32)
 
 
 def data_set() -> xr.Dataset:
-    """Variables over different dims, coordinates of none of them, and attributes."""
+    """Return variables over different dims, coordinates of no variable, and attributes."""
     stack = lv.as_stack(A, voxel_size=2.0, unit="nanometer")
     return xr.Dataset(
         {
@@ -74,7 +74,7 @@ def test_a_data_set_is_resumed_and_lazy(tmp_path):
 
 
 def changed(path, change) -> None:
-    """The group's own metadata, changed."""
+    """Change the metadata of the group."""
     told = json.loads(path.read_text())
     change(told["attributes"]["lazyvol"])
     path.write_text(json.dumps(told))

@@ -1,4 +1,4 @@
-"""Names of axes: those a file has, those it is given, and those that must not be guessed."""
+"""Axis names: from the file, from the option dims, and refused where they are ambiguous."""
 
 import h5py
 import mrcfile
@@ -17,7 +17,7 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def stored(folder, name, values) -> str:
-    """A file of one of the formats whose axes have no names, or names of their own."""
+    """Write a file of one of the formats, with or without axis names."""
     path = f"{folder}/a.{name}"
     if name == "npy":
         np.save(path, values)
@@ -149,7 +149,7 @@ def test_tiff_axes_with_names_may_be_short(axes, imagej, tmp_path):
 
 
 def test_positions_and_facts_go_with_their_axes(tmp_path):
-    """Positions that are not even, which a store keeps one by one."""
+    """Return irregular positions, which a store keeps one by one."""
     stack = xr.DataArray(
         numbers(4, 5, 6), {
             "z": ("z", [0.0, 1.0, 5.0, 7.0], {"units": "micrometer"}), "y": ("y", np.arange(5.0)),

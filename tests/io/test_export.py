@@ -1,4 +1,4 @@
-"""NPY, MRC and TIFF files that others read: values, labels, and a disk that refuses."""
+"""NPY, MRC and TIFF files for other programs: values, labels, and write errors."""
 
 import os
 
@@ -20,7 +20,7 @@ DIMS = ("k", "z", "y", "x")
 
 
 def blocks_of(values, chunks):
-    """Blocks of an array cut into ``chunks``, as tasks would give them."""
+    """Return the blocks of an array in ``chunks``, as tasks return them."""
     grid = tuple(uniform_chunks(n, c) for n, c in zip(values.shape, chunks, strict=True))
     return lambda: ((region, values[region]) for _, region in boxes(grid))
 

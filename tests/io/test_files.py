@@ -1,4 +1,4 @@
-"""Many files as one stack, and finding out what is stored under a path."""
+"""Several files as one stack, and recognition of the format under a path."""
 
 import gzip
 import os
@@ -22,7 +22,7 @@ SHAPE = (5, 7, 11)
 
 @pytest.fixture
 def volumes(tmp_path):
-    """Twelve volumes in a folder, and their values in natural order."""
+    """Write twelve volumes into a folder; return it and their values in natural order."""
     arrays = [values(SHAPE, seed=n) for n in range(1, 13)]
     for n, array in enumerate(arrays, 1):
         (tmp_path / f"img{n}.mrc").write_bytes(mrc_bytes(array))

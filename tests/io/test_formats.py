@@ -1,4 +1,4 @@
-"""Real files against the readers of other people: shapes, dims, spacing, units and values."""
+"""Real files compared with other readers: shapes, dims, spacing, units and values."""
 
 import time
 import tracemalloc
@@ -134,7 +134,7 @@ fmri_4d/filtered_func_data.nii.gz   kzyx 64,21,64,64 i2 voxel - -
 
 
 def cases() -> Iterator[tuple[object, ...]]:
-    """Rows of the tables, each with the reader of other people."""
+    """Return the rows of the tables, each with the reader to compare with."""
     tables = {mrc: MRC_FILES, tiff: TIFF_FILES, hdf5: HDF5_FILES, nifti: NIFTI_FILES}
     for oracle, table in tables.items():
         for line in table.replace("\\\n", "").strip().splitlines():

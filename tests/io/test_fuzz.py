@@ -1,4 +1,4 @@
-"""Damaged files: an error of the tree or an array, never anything else, never for long."""
+"""Damaged files give a LazyvolError or an array within seconds."""
 
 import bz2
 import gzip
@@ -21,14 +21,14 @@ SHAPE = (4, 5, 6)
 
 
 def saved(save, *args, **options) -> bytes:
-    """What ``save`` writes into a file."""
+    """Return the bytes that ``save`` writes."""
     file = io.BytesIO()
     save(file, *args, **options)
     return file.getvalue()
 
 
 def seeds() -> dict[str, tuple[str, bytes, int]]:
-    """A sound file per format: its name, its bytes, and how many of them are header."""
+    """Return a valid file per format: its name, its bytes, and the length of its header."""
     array = values(SHAPE)
     image = nibabel.Nifti1Image(array.T, np.eye(4))
     small = array.astype("u2")
@@ -63,7 +63,7 @@ WORDS = [0, 1, 2, 3, 0x7F, 0x80, 0xFF]
 
 
 def mutants(content: bytes, header: int, rounds: int) -> Iterator[bytes]:
-    """Copies with bytes changed, ranges cleared, words made extreme, and ends cut or added."""
+    """Return copies with changed bytes, cleared ranges, extreme words, and cut or longer ends."""
     rng = np.random.default_rng(20260101)
     for _ in range(rounds):
         copy = bytearray(content)
@@ -86,7 +86,7 @@ def mutants(content: bytes, header: int, rounds: int) -> Iterator[bytes]:
 
 
 def opened_and_read(path: Path, *, permissive: bool) -> str | None:
-    """Open a file and read its corner; the words of an error of the tree, any other passes."""
+    """Open a file and read a corner; return the message of a LazyvolError, raise others."""
     try:
         source = probe(path, permissive=permissive).source
         corner = tuple(slice(0, min(n, 2)) for n in source.shape)

@@ -1,4 +1,4 @@
-"""HDF5 files: labels, choice of the data set, and what must not be followed."""
+"""HDF5 files: labels, choice of the data set, and refused links."""
 
 import tracemalloc
 
@@ -119,7 +119,7 @@ def test_hdf5_unwritten_and_empty(tmp_path):
 
 
 def check_source_without_bytes(source) -> None:
-    """An array that was never written is its fill value, and nothing is read for it."""
+    """An array that was never written reads as its fill value, without stored bytes."""
     assert (source.read(whole(SHAPE)) == 3).all()
     assert source.stored_bytes(whole(SHAPE)) == 0
 

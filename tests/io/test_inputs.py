@@ -1,4 +1,4 @@
-"""Sources that a lazy array is computed from, whatever lies between, found without its tasks."""
+"""Sources of a lazy array are found behind any operations, without making its tasks."""
 
 import dask
 import dask.array as da
@@ -20,12 +20,12 @@ def stored(folder, name: str, values=A, chunks=2) -> da.Array:
 
 
 def paths(*arrays) -> list[str]:
-    """Names of the files, sorted, each as often as it is given."""
+    """Return the file names, sorted, with repetitions."""
     return sorted(p.rpartition("/")[2] for s in sources_of(arrays) for p in s.paths)
 
 
 class Plain:
-    """A source that dask reads by slices, as it reads any array of others."""
+    """A source that dask reads by slices."""
 
     def __init__(self, path: str) -> None:
         self.path, self.shape, self.dtype, self.ndim = path, A.shape, A.dtype, A.ndim

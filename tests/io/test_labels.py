@@ -1,4 +1,4 @@
-"""Coordinates and attributes of every kind come back from a store as they were."""
+"""A store restores coordinates and attributes of every type."""
 
 import json
 
@@ -21,7 +21,7 @@ TIMES = np.array(["2024-01-01T00:00:01.5", "NaT", "1969-12-31"], "M8[ns]")
 
 
 def same(found, wanted):
-    """Identical, and every coordinate and variable of the same dtype."""
+    """Check that two data sets are identical, dtypes included."""
     xr.testing.assert_identical(found, wanted)
     for name, coord in wanted.coords.items():
         assert found.coords[name].dtype == coord.dtype, name

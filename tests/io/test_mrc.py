@@ -36,7 +36,7 @@ AXES = list(itertools.permutations((1, 2, 3)))
 
 @pytest.fixture
 def write(tmp_path):
-    """Writer of a file that gives its path back."""
+    """Return a function that writes a file and returns its path."""
 
     def _write(content: bytes, name: str = "a.mrc") -> Path:
         path = tmp_path / name
@@ -196,7 +196,7 @@ def test_a_stamp_of_zero_leaves_the_byte_order_to_the_numbers(write, mode, order
 
 
 def faults() -> dict[str, tuple[bytes, str]]:
-    """Files with one fault that can be guessed away, and what the error must name."""
+    """Return files with one repairable fault each, and the word that the error must contain."""
     array = values(SHAPE)
     return {
         "mark": (mrc_bytes(array, mark=b"\0\0\0\0"), "MAP "),

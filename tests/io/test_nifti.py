@@ -1,4 +1,4 @@
-"""NIfTI files: as nibabel reads them, and headers that lie."""
+"""NIfTI files: values of nibabel, and false headers."""
 
 import gzip
 import struct
@@ -59,7 +59,7 @@ def test_nifti_as_nibabel_reads_it(tmp_path, version, dtype, shape, scaled, pack
 
 
 def nifti_header(**fields) -> bytes:
-    """NIfTI-1 file of (4, 5, 6) int16 with fields as given."""
+    """Return a NIfTI-1 file of (4, 5, 6) int16 with the given fields."""
     image = nibabel.Nifti1Image(values((4, 5, 6), 1), np.eye(4))
     for name, value in fields.items():
         image.header[name] = value

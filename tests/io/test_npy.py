@@ -1,4 +1,4 @@
-"""NPY files: layouts, and headers that lie."""
+"""NPY files: layouts, and false headers."""
 
 import struct
 import tracemalloc
@@ -47,7 +47,7 @@ def test_npy_in_c_and_fortran_order(tmp_path, shape, dtype, order, seed):
 
 
 def npy_file(header: bytes, data: bytes = bytes(40), version: tuple[int, int] = (1, 0)) -> bytes:
-    """NPY file with a header as given."""
+    """Return an NPY file with the given header."""
     length = struct.pack("<H" if version[0] == 1 else "<I", len(header))
     return b"\x93NUMPY" + bytes(version) + length + header + data
 

@@ -1,4 +1,4 @@
-"""OME-TIFF files: planes in any order, and XML that lies."""
+"""OME-TIFF files: planes in any order, and false XML."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ OME = (
 
 
 def ome_file(path, z: int | str, data: str, prefix: str = "") -> None:
-    """OME-TIFF of 4 pages with a description as given."""
+    """Return an OME-TIFF of 4 pages with the given description."""
     text = prefix + OME.format(z=z, data=data)
     array = values((4, 5, 6)).astype("u2")
     options = {"photometric": "minisblack", "metadata": None}

@@ -1,4 +1,4 @@
-"""Particle lists: their text, their conventions, the stacks they name, and lists written."""
+"""Particle lists: syntax, conventions, the stacks that they name, and writing."""
 
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def test_files_of_other_programs_are_read(name):
 
 
 def about(axis: str, degrees: float) -> np.ndarray:
-    """Matrix of a right-handed turn of vectors (x, y, z)."""
+    """Return the matrix of a right-handed rotation of vectors (x, y, z)."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     if axis == "z":
         return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
@@ -160,7 +160,7 @@ ROW = f"9 1 1 0.5 -1 2 {A} {B} {C} 0.25 0 0 0 0 0 0 0 0 0 3 0 2 0 100 200 300"
 
 
 def listed(folder: Path, program: str) -> Path:
-    """One particle whose angles are A, B and C in a program's own order."""
+    """Write a list of one particle with angles A, B, C in the convention of a program."""
     if program == "dynamo":
         path = folder / "a.tbl"
         path.write_text(ROW + "\n")
@@ -188,7 +188,7 @@ def listed(folder: Path, program: str) -> Path:
 
 
 def em_file(path: Path, values: np.ndarray) -> Path:
-    """An EM file by hand."""
+    """Write an EM file."""
     kinds = {"i1": 1, "i2": 2, "i4": 4, "f4": 5, "f8": 9}
     machine = 6 if values.dtype.str[0] in "<|=" else 3
     order = "<" if machine == 6 else ">"

@@ -1,4 +1,4 @@
-"""Particle lists saved and opened again, as STAR, commas and zarr; lists of none and of one."""
+"""Particle lists saved as STAR, CSV and zarr are restored; lists of 0 and 1 particles."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ REAL = (
 
 
 def check_saved(found: xr.Dataset, folder: Path) -> None:
-    """The list comes back from every format."""
+    """Check that every format restores the list."""
     lv.save(found, folder / "again.star")
     xr.testing.assert_identical(lv.io.particles(folder / "again.star"), found)
     lv.save(found.drop_attrs(deep=False), folder / "again.csv")

@@ -32,7 +32,7 @@ def bucket():
 
 
 class Opener:
-    """Opens copies of stores in every kind of place."""
+    """Return a function that opens copies of stores in every kind of place."""
 
     def __init__(self, bucket, folder):
         self.bucket, self.folder, self.web = bucket, folder, None
@@ -169,12 +169,12 @@ def test_options_of_a_store_are_refused_for_a_file(tmp_path):
 
 
 def shard_of(path):
-    """The last shard of a store."""
+    """Return the last shard of a store."""
     return [f for f in files_of(path) if f.name != "zarr.json"][-1]
 
 
 def damaged(path, kind):
-    """Damage the last shard of a store, and return the error that must follow."""
+    """Damage the last shard of a store and return the expected error."""
     shard = shard_of(path)
     data = bytearray(shard.read_bytes())
     if kind == "missing":
@@ -263,7 +263,7 @@ def test_a_scheme_without_a_driver_is_refused():
 
 
 class Counting(WrapperStore):
-    """A store that counts what is asked of it."""
+    """A store that counts its requests."""
 
     requests: list[tuple[str, object]]
 

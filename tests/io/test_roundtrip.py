@@ -1,4 +1,4 @@
-"""Exports opened again: dims, axes of length 1, sizes, units, origin, type, name; or a warning."""
+"""Exported files restore dims, voxel size, units, origin, dtype and name, or saving warns."""
 
 from itertools import product
 
@@ -17,7 +17,7 @@ CHANNELS = [("channel", "y", "x"), ("k", "channel", "z", "y", "x")]
 
 
 def stack_of(dims, shape, dtype="f4", unit="nanometer") -> xr.DataArray:
-    """A stack whose positions begin elsewhere than at 0."""
+    """Return a stack whose positions do not begin at 0."""
     values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     sizes = {d: s for d, s in zip("zyx", (3.5, 2.0, 1.25), strict=True) if d in dims}
     found = lv.as_stack(values, dims=dims, voxel_size=sizes, unit=unit, name="density")
@@ -26,7 +26,7 @@ def stack_of(dims, shape, dtype="f4", unit="nanometer") -> xr.DataArray:
 
 
 def shapes(dims):
-    """Lengths of the axes, of 1 in every place."""
+    """Return shapes with a length of 1 along every axis."""
     return list(product(*((1, LENGTHS[d]) for d in dims)))
 
 

@@ -1,4 +1,4 @@
-"""Saving and opening again: everything survives, nothing half-written has a name."""
+"""Saved results open unchanged, and incomplete ones never appear under their name."""
 
 import os
 import subprocess

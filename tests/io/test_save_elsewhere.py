@@ -1,4 +1,4 @@
-"""Results saved into buckets and stores of zarr: complete or not there, resumed, one writer."""
+"""Results saved to buckets and zarr stores: complete or absent, resumable, one writer."""
 
 import dask
 import numpy as np
@@ -68,7 +68,7 @@ def test_a_store_of_zarr_takes_a_result():
 
 
 def interrupted(bucket, url, shards, array, monkeypatch, **options):
-    """Save, and fail after so many shards were put."""
+    """Save, and fail after the given number of shards."""
     put = remote_run.RemoteRun.put
     count = [0]
 

@@ -1,4 +1,4 @@
-"""The writer when things go wrong: cut shards, killed runs, full disks, flipped bits."""
+"""Errors of the writer: partial shards, killed runs, full disks, flipped bits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""TIFF files: pages, axes, units, OME-XML, and structures that lie."""
+"""TIFF files: pages, axes, units, OME-XML, and false structures."""
 
 import struct
 import time
@@ -161,7 +161,7 @@ def test_colours_come_before_space(tmp_path, planar, compression):
 
 
 def classic(entries: list[tuple[int, int, int, int]], after: int = 0, data: bytes = b"") -> bytes:
-    """Little-endian TIFF of one page with tags as given."""
+    """Return a little-endian TIFF of one page with the given tags."""
     tags = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
     head = b"II*\0" + struct.pack("<IH", 8, len(entries))
     return head + tags + struct.pack("<I", after) + data

@@ -1,4 +1,4 @@
-"""Tables as text: what is written as STAR or as commas is read again, or refused by name."""
+"""STAR and CSV text restores every table, or writing names the value that it refuses."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ KINDS = st.sampled_from(
 
 @st.composite
 def tables(draw) -> dict[str, np.ndarray]:
-    """Columns of one length."""
+    """Draw columns of equal length."""
     count = draw(st.integers(1, 5))
     found = {}
     for n in range(draw(st.integers(1, 4))):
@@ -62,7 +62,7 @@ def tables(draw) -> dict[str, np.ndarray]:
 
 
 def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    """Names, kinds and values of columns agree; integers and floats may be wider."""
+    """Check names, types and values of columns; integers and floats may be wider."""
     assert list(found) == list(expected)
     for name, values in expected.items():
         kinds = {found[name].dtype.kind, values.dtype.kind}
@@ -71,7 +71,7 @@ def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 
 def fits_star(column: np.ndarray) -> bool:
-    """Whether every text can be put in one kind of quotes on one line, by STAR's rule."""
+    """Return True if every text fits on one line in one kind of quotes."""
     white = " \t\r\f\v"
     texts = column.tolist() if column.dtype.kind == "U" else []
     return not any(
@@ -141,7 +141,7 @@ def read(folder: Path, content: str) -> list[star.Block]:
 
 
 def test_a_bare_row_may_begin_with_data(tmp_path):
-    """As RELION writes micrographs called so."""
+    """RELION writes micrographs with such names without quotes."""
     found = read(
         tmp_path, "data_m\nloop_\n_a\n_b #2\ndata_1.mrc 2\n'data_2' 3 # c\n\ndata_n\n_c 1\n"
     )

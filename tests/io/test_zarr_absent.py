@@ -1,4 +1,4 @@
-"""Absent chunks: legal in stores of others, counted when they are opened, an error in ours."""
+"""Absent chunks: counted and filled in stores of other programs, an error in lazyvol stores."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Whatever can be wrong with a zarr store: absent, damaged, hostile. Each is one error."""
+"""Faults of zarr stores, absent, damaged or hostile: each raises its own error."""
 
 import os
 import shutil
