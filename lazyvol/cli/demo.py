@@ -63,7 +63,7 @@ def demo(
     particles = results_folder(out, options.overwrite) / "particles.zarr"
     with running(options):
         say(f"simulating  {simulation.particles:,} particles of {simulation.box}^3 in {particles}")
-        write_result(simulated(simulation), particles, Resuming(**vars(options)))
+        write_result(simulated(simulation), str(particles), Resuming(**vars(options)))
         stack = open_stack(particles)
         say(f"\nscreening   {show_bytes(stack.nbytes)} in {options.memory}")
         screen_options = screen.ScreenOptions()

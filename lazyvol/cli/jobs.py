@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping
 from math import prod
-from pathlib import Path
 from typing import Annotated, Any
 
 import xarray as xr
@@ -71,7 +70,7 @@ def _one_line(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[:limit]} …"
 
 
-def convert(path: str, out: Path, *, options: Resuming = RESUMING) -> None:
+def convert(path: str, out: str, *, options: Resuming = RESUMING) -> None:
     """Write a stack in another format, with checksums if the format has them.
 
     Parameters

@@ -1,6 +1,6 @@
 """Output files of commands."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import xarray as xr
@@ -12,19 +12,24 @@ from lazyvol.io.save_result import EXPORTS, TABLES, save
 from lazyvol.plan.explain import explain
 
 
-def require_format(out: Path, usage: str = "") -> None:
+def require_format(out: str, usage: str = "") -> None:
     """Raise OptionError for a file whose suffix is unknown, before anything is read."""
     known = [".zarr", *EXPORTS, *TABLES]
-    if out.suffix.lower() not in known:
-        raise OptionError(f"out must end in one of {', '.join(known)}, got {str(out)!r}{usage}")
+    if suffix_of(out) not in known:
+        raise OptionError(f"out must end in one of {', '.join(known)}, got {out!r}{usage}")
 
 
-def write_result(result: Any, out: Path, options: Resuming, column: str = "value") -> None:
+def suffix_of(out: str) -> str:
+    """Return the suffix of a path or URL in lower case."""
+    return os.path.splitext(out)[1].lower()
+
+
+def write_result(result: Any, out: str, options: Resuming, column: str = "value") -> None:
     """Print the plan of a result, compute it and save it; ``column`` is its name in a table."""
     say(str(explain(result, memory=options.memory, workers=options.workers)))
     with progress_bar("computing", shown=options.shown):
         saved = result
-        if out.suffix in TABLES and isinstance(result, xr.DataArray):
+        if suffix_of(out) in TABLES and isinstance(result, xr.DataArray):
             saved = result.to_dataset(name=column)
         save(saved, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory)
     say(f"wrote       {out}")

@@ -430,7 +430,8 @@ def _bucket(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
     settings = dict(options)
     client: Any = settings.pop("client_options", None) or {}
-    if str(settings.get("endpoint", root)).startswith("http://"):
+    endpoint = settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or root
+    if str(endpoint).startswith("http://"):
         client = {"allow_http": True, **client}
     settings.setdefault("retry_config", {"max_retries": 3, "retry_timeout": timedelta(seconds=30)})
     return ObjectStore(from_url(root, client_options=client, **settings))
