@@ -1,9 +1,9 @@
-"""Registration beside scipy and scikit-image: shifts, moving, turning, averaging, aligning.
+"""Registration compared with scipy and scikit-image: shifts, rotations, averages, alignment.
 
     python bench/bench_registration.py [--box 64] [--particles 16]
 
-Two threads each, in memory, median of 5, all ways in turn in one process. The peers work particle
-by particle in a pool of two threads.
+Two threads each, in memory, median of 5, interleaved in one process. The peers process particle by
+particle in a pool of two threads.
 """
 
 import argparse
@@ -22,93 +22,102 @@ from lazyvol.kernels.geometry import affine, rotation_grids
 from lazyvol.kernels.registration import rotational_correlation
 
 
-def each(work, stack) -> None:
-    """``work(particle)`` for every particle, on two threads."""
+def for_each_particle(function, stack) -> None:
+    """Call ``function(particle)`` for every particle, on two threads."""
     values = stack.values
 
     def share(thread: int) -> None:
         for volume in values[thread::2]:
-            work(volume)
+            function(volume)
 
     threads(share)
 
 
-def moving_ways(stack, reference, rotation) -> dict:
-    """One line for lazyvol and one for its peer, of each operation."""
+def operations(stack, reference, rotation) -> dict:
+    """Each operation voxels lazyvol and voxels its peer."""
     step = {"z": 1.3, "y": -0.7, "x": 0.4}
-    by = list(step.values())
+    voxels = list(step.values())
     matrix, offset = affine.inverse_affine(
         reference.shape, (1, 1, 1), rotation_grids.to_euler(rotation.as_quat())
     )
     masks = np.ones(reference.shape, bool)
     mask = reference > -np.inf
-    ours = lv.registration
+    registration = lv.registration
     phase = partial(phase_cross_correlation, reference.values)
     masked = {"reference_mask": masks, "moving_mask": masks}
     return {
-        "shifts": lambda: ours.shifts(stack, reference),
-        "shifts, skimage": lambda: each(
+        "shifts": lambda: registration.shifts(stack, reference),
+        "shifts, skimage": lambda: for_each_particle(
             lambda v: phase(v, upsample_factor=10, normalization=None), stack
         ),
-        "shifts under a mask": lambda: ours.shifts(stack, reference, mask=mask, upsample=1),
-        "shifts under a mask, skimage": lambda: each(lambda v: phase(v, **masked), stack),
-        "shift, cubic": lambda: ours.shift(stack, step),
-        "shift, cubic, scipy": lambda: each(lambda v: ndi.shift(v, by), stack),
-        "shift, linear": lambda: ours.shift(stack, step, order=1),
-        "shift, linear, scipy": lambda: each(lambda v: ndi.shift(v, by, order=1), stack),
-        "shift, fourier": lambda: ours.shift(stack, step, order="fourier"),
-        "shift, fourier, scipy": lambda: each(
-            lambda v: scipy.fft.ifftn(ndi.fourier_shift(scipy.fft.fftn(v), by)).real, stack
+        "shifts under a mask": lambda: registration.shifts(stack, reference, mask=mask, upsample=1),
+        "shifts under a mask, skimage": lambda: for_each_particle(
+            lambda v: phase(v, **masked), stack
         ),
-        "rotate, cubic": lambda: ours.rotate(stack, rotation),
-        "rotate, cubic, scipy": lambda: each(
+        "shift, cubic": lambda: registration.shift(stack, step),
+        "shift, cubic, scipy": lambda: for_each_particle(lambda v: ndi.shift(v, voxels), stack),
+        "shift, linear": lambda: registration.shift(stack, step, order=1),
+        "shift, linear, scipy": lambda: for_each_particle(
+            lambda v: ndi.shift(v, voxels, order=1), stack
+        ),
+        "shift, fourier": lambda: registration.shift(stack, step, order="fourier"),
+        "shift, fourier, scipy": lambda: for_each_particle(
+            lambda v: scipy.fft.ifftn(ndi.fourier_shift(scipy.fft.fftn(v), voxels)).real, stack
+        ),
+        "rotate, cubic": lambda: registration.rotate(stack, rotation),
+        "rotate, cubic, scipy": lambda: for_each_particle(
             lambda v: ndi.affine_transform(v, matrix, offset), stack
         ),
-        "rotate, linear": lambda: ours.rotate(stack, rotation, order=1),
-        "rotate, linear, scipy": lambda: each(
+        "rotate, linear": lambda: registration.rotate(stack, rotation, order=1),
+        "rotate, linear, scipy": lambda: for_each_particle(
             lambda v: ndi.affine_transform(v, matrix, offset, order=1), stack
         ),
-        "average of shifted": lambda: ours.average(stack, step),
-        "average of shifted, scipy": lambda: each(
-            lambda v: np.nan_to_num(ndi.shift(v, by, cval=np.nan)), stack
+        "average of shifted": lambda: registration.average(stack, step),
+        "average of shifted, scipy": lambda: for_each_particle(
+            lambda v: np.nan_to_num(ndi.shift(v, voxels, cval=np.nan)), stack
         ),
     }
 
 
-def matching_ways(reference, count: int = 100) -> dict:
-    """Scores of one particle against a reference in many orientations, at the best shift."""
+def rotational_searches(reference, count: int = 100) -> dict:
+    """Coefficient of a particle with a reference in many orientations, at the best shift."""
     box = reference.shape
-    some = rotational_correlation.Frequencies.up_to(box, (1, 1, 1), [0.4])[-1]
-    window = rotational_correlation.ShiftWindow.within(box, (1, 1, 1), some, box[0] / 4)
-    known = rotational_correlation.ReferenceSpectrum.from_volume(reference.values, (1, 1, 1), 0.4)
-    own = np.conj(rotational_correlation.spectrum_at(reference.values, some)) * some.multiplicity
+    frequencies = rotational_correlation.Frequencies.up_to(box, (1, 1, 1), [0.4])[-1]
+    window = rotational_correlation.ShiftWindow.within(box, (1, 1, 1), frequencies, box[0] / 4)
+    reference_spectrum = rotational_correlation.ReferenceSpectrum.from_volume(
+        reference.values, (1, 1, 1), 0.4
+    )
+    particle = (
+        np.conj(rotational_correlation.spectrum_at(reference.values, frequencies))
+        * frequencies.multiplicity
+    )
     matrices = rotation_grids.zyx_matrices(rotation_grids.super_fibonacci(count))
     spectrum = np.conj(scipy.fft.rfftn(reference.values))
 
-    def turned_volumes() -> None:
+    def rotate_volumes() -> None:
         for m in matrices:
             centre = np.array(box) // 2
             volume = ndi.affine_transform(reference.values, m.T, centre - m.T @ centre, order=1)
             scipy.fft.irfftn(scipy.fft.rfftn(volume) * spectrum, box).max()
 
-    def searched() -> None:
+    def search_all_shifts() -> None:
         for m in matrices:
-            window.peaks(known.rotated(m[None], some) * own)
+            window.peaks(reference_spectrum.rotated(m[None], frequencies) * particle)
 
     return {
-        "100 rotations, shift and its top followed": lambda: known.correlation_sums(
-            matrices, some, own, some.multiplicity
+        "100 rotations, shift and its top followed": lambda: reference_spectrum.correlation_sums(
+            matrices, frequencies, particle, frequencies.multiplicity
         ),
-        "100 rotations, all shifts": searched,
-        "100 rotations, all shifts, scipy": turned_volumes,
+        "100 rotations, all shifts": search_all_shifts,
+        "100 rotations, all shifts, scipy": rotate_volumes,
     }
 
 
 def report(title: str, seconds: dict[str, float], n: int) -> None:
     rows = []
     for name, s in seconds.items():
-        ours = [o for o in seconds if name.startswith(f"{o}, ") and name != o]
-        ratio = f"{s / seconds[max(ours, key=len)]:.1f}" if ours else ""
+        lazyvol_names = [o for o in seconds if name.startswith(f"{o}, ") and name != o]
+        ratio = f"{s / seconds[max(lazyvol_names, key=len)]:.1f}" if lazyvol_names else ""
         rows.append([name, f"{1000 * s / n:.2f}", ratio])
     print(f"\n{title}\n")
     print(table(["way", "ms each", "time / lazyvol"], rows), flush=True)
@@ -123,12 +132,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     box = (args.box,) * 3
     reference = lv.as_stack(ndi.gaussian_filter(rng.normal(size=box), 2).astype("f4"))
-    made = reference.values + 0.05 * rng.normal(size=(args.particles, *box))
-    stack = lv.as_stack(made.astype("f4"))
+    particles = reference.values + 0.05 * rng.normal(size=(args.particles, *box))
+    stack = lv.as_stack(particles.astype("f4"))
     rotation = Rotation.from_euler("ZYZ", (30, 40, 50), degrees=True)
     title = f"{args.particles} particles of {args.box}^3 float32, two threads"
-    report(title, timed(moving_ways(stack, reference, rotation)), args.particles)
-    report("one reference, one thread", timed(matching_ways(reference)), 100)
+    report(title, timed(operations(stack, reference, rotation)), args.particles)
+    report("one reference, one thread", timed(rotational_searches(reference)), 100)
 
 
 if __name__ == "__main__":

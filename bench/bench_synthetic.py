@@ -1,10 +1,10 @@
-"""Random fields and deformations beside what numpy and scipy users write.
+"""Random fields and deformations compared with the usual code in numpy and scipy.
 
     python bench/bench_synthetic.py [--side 128] [--large 512]
 
-Two threads for ours, one for scipy, which has no others; warm, in turn, median of 5. The table of
-sizes runs the large field once, in a process of its own, and says what a covariance matrix of as
-many voxels would take.
+Two threads for lazyvol, one for scipy, which has no more; warm, interleaved, median of 5. The table
+of sizes computes the large field once, in a process of its own, and the voxels whose covariance
+matrix fits the memory.
 """
 
 import argparse
@@ -26,13 +26,13 @@ import lazyvol as lv
 from lazyvol.kernels.synthetic import gaussian_field
 
 LENGTHS = (2.0, 8.0, 20.0)
-#: longest for which the FFT is run: at 40 it takes 30 s and 5 GB for 160^3
-SHORT = 8.0
+#: longest length with FFT: at 40 it takes 30 s and 5 GB for 160^3
+LONGEST_FFT = 8.0
 GIB = 2**30
 
 
 def convolved(side: int, length: float) -> np.ndarray:
-    """White noise convolved with a Gaussian, as answers on the web have it."""
+    """White noise convolved with a Gaussian by FFT."""
     deviation = length / np.sqrt(2)
     reach = int(4.5 * deviation + 0.5)
     line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
@@ -42,7 +42,7 @@ def convolved(side: int, length: float) -> np.ndarray:
 
 
 def filtered(side: int, length: float) -> np.ndarray:
-    """White noise through scipy's own separable Gaussian."""
+    """White noise smoothed by ``scipy.ndimage.gaussian_filter``."""
     deviation = length / np.sqrt(2)
     reach = int(4.5 * deviation + 0.5)
     noise = np.random.default_rng(0).standard_normal((side + 2 * reach,) * 3, dtype="f4")
@@ -57,19 +57,19 @@ def fields(side: int) -> list[list[str]]:
             "ours": lambda n=length: lv.synthetic.correlated_noise((side,) * 3, n).compute(),
             "gaussian_filter": lambda n=length: filtered(side, n),
         }
-        if length <= SHORT:
+        if length <= LONGEST_FFT:
             ways["fftconvolve"] = lambda n=length: convolved(side, n)
-        found = timed(ways, RUNS)
-        row = [f"{length:g}", f"{1e9 * found['ours'] / side**3:.1f}"]
+        seconds = timed(ways, RUNS)
+        row = [f"{length:g}", f"{1e9 * seconds['ours'] / side**3:.1f}"]
         for name in ("fftconvolve", "gaussian_filter"):
-            per = 1e9 * found.get(name, np.nan) / side**3
-            row += [f"{per:.0f}", f"{found.get(name, np.nan) / found['ours']:.1f}"]
+            per = 1e9 * seconds.get(name, np.nan) / side**3
+            row += [f"{per:.0f}", f"{seconds.get(name, np.nan) / seconds['ours']:.1f}"]
         rows.append(row)
     return rows
 
 
-def moved(volume: np.ndarray, alpha: float, sigma: float, order: int) -> np.ndarray:
-    """Simard's deformation as users write it: smoothed noise, map_coordinates."""
+def deformed(volume: np.ndarray, alpha: float, sigma: float, order: int) -> np.ndarray:
+    """Simard's deformation by smoothed noise and ``map_coordinates``."""
     rng = np.random.default_rng(0)
     places = np.indices(volume.shape).astype("f8")
     for axis in range(volume.ndim):
@@ -86,50 +86,51 @@ def deformations(side: int) -> list[list[str]]:
         for sigma in (2.0, 8.0):
             ways = {
                 "ours": lambda s=sigma, o=order: lv.synthetic.elastic(stack, 40.0, s, order=o),
-                "scipy": lambda s=sigma, o=order: moved(volume, 40.0, s, o),
+                "scipy": lambda s=sigma, o=order: deformed(volume, 40.0, s, o),
             }
-            found = timed(ways, RUNS)
+            seconds = timed(ways, RUNS)
+            ours, scipys = (1e9 * seconds[name] / side**3 for name in ways)
             rows.append([
-                f"order {order}, sigma {sigma:g}", f"{1e9 * found['ours'] / side**3:.0f}",
-                f"{1e9 * found['scipy'] / side**3:.0f}", f"{found['scipy'] / found['ours']:.1f}",
+                f"order {order}, sigma {sigma:g}", f"{ours:.0f}", f"{scipys:.0f}",
+                f"{scipys / ours:.1f}",
             ])  # fmt: skip
     return rows
 
 
 def exactness(side: int) -> list[list[str]]:
-    """Largest difference from the Gaussian correlation, over all pairs of a line."""
+    """Largest error of the correlation, over all pairs of voxels of a line."""
     rows = []
     for length in (0.5, 1.0, 2.0, 5.0, 40.0, 700.0):
         deviation = length / np.sqrt(2)
-        found = gaussian_field.taps(deviation)
+        taps = gaussian_field.taps(deviation)
         n = min(4 * side, 8 * max(4, round(length)))
-        span = found.noise_span(0, n)
+        span = taps.noise_span(0, n)
         matrix = np.zeros((n, span.stop - span.start))
         for i in range(n):
-            first = found.noise_span(i, i + 1).start - span.start
-            matrix[i, first : first + found.count] = found.weights[i % found.step]
+            first = taps.noise_span(i, i + 1).start - span.start
+            matrix[i, first : first + taps.count] = taps.weights[i % taps.step]
         lag = np.arange(n)
-        wanted = np.exp(-(((lag[:, None] - lag) / length) ** 2) / 2)
-        error = np.abs(matrix @ matrix.T - wanted).max()
-        rows.append([f"{length:g}", str(found.step), str(found.count), f"{error:.1e}"])
+        expected = np.exp(-(((lag[:, None] - lag) / length) ** 2) / 2)
+        error = np.abs(matrix @ matrix.T - expected).max()
+        rows.append([f"{length:g}", str(taps.step), str(taps.count), f"{error:.1e}"])
     return rows
 
 
 def large(side: int) -> None:
-    """Make a field block by block, keeping nothing but its sum of squares."""
+    """Compute a field block by block, and keep only its deviation."""
     field = lv.synthetic.correlated_noise((side,) * 3, 25.0)
     lv.stats.std(field, None).compute()
 
 
 def sizes(side: int) -> list[list[str]]:
     start = time.perf_counter()
-    taken = peaks(__file__, ["large"], "--large", str(side))["large"]
+    peak = peaks(__file__, ["large"], "--large", str(side))["large"]
     seconds = time.perf_counter() - start
-    most = int(np.sqrt(8 * GIB / 8))  # voxels whose covariance fits 8 GiB
+    voxels = int(np.sqrt(8 * GIB / 8))  # voxels whose covariance fits 8 GiB
     rows = [
-        ["multivariate normal", f"{most} voxels ({most ** (1 / 3):.0f}^3)", "8 GiB", ""],
-        ["ours", f"{side**3} voxels ({side}^3), {side**3 / most:.0f} times as many",
-         f"{taken / GIB:.2f} GiB", f"{seconds:.1f} s with start and compilation"],
+        ["multivariate normal", f"{voxels} voxels ({voxels ** (1 / 3):.0f}^3)", "8 GiB", ""],
+        ["ours", f"{side**3} voxels ({side}^3), {side**3 / voxels:.0f} times as many",
+         f"{peak / GIB:.2f} GiB", f"{seconds:.1f} s with start and compilation"],
     ]  # fmt: skip
     return rows
 

@@ -1,4 +1,4 @@
-"""What ``lazyvol.synthetic`` makes, written again in plain numpy over whole arrays."""
+"""Oracles of ``lazyvol.synthetic`` in numpy, on whole arrays."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ def philox(counter: Sequence[np.ndarray], key: tuple[int, int]) -> list[np.ndarr
 
 
 def uniform(shape: tuple[int, ...], *, seed: int, stream: int = 0) -> np.ndarray:
-    """Four fractions to each quad of neighbours along x."""
+    """Uniform numbers: four for each group of four neighbours along x."""
     k, z, y, x = shape
     quads = np.meshgrid(*(np.arange(n) for n in (k, z, y, (x + 3) // 4)), indexing="ij")
     words = philox(quads[::-1], (seed, stream))
@@ -30,11 +30,11 @@ def uniform(shape: tuple[int, ...], *, seed: int, stream: int = 0) -> np.ndarray
 
 
 def normal(shape: tuple[int, ...], *, seed: int, stream: int = 0) -> np.ndarray:
-    """Box and Muller's transform of pairs of fractions."""
+    """Normal numbers by the Box-Muller transform of pairs of uniform ones."""
     k, z, y, x = shape
     u = uniform((k, z, y, -(-x // 4) * 4), seed=seed, stream=stream).reshape(k, z, y, -1, 2)
     radius = np.sqrt(-2 * np.log(u[..., 0]))
-    # an angle of 0 lies half a quarter turn into the quadrant
+    # angles are measured from the middle of a quadrant
     angle = 2 * np.pi * (u[..., 1] % 0.25 - 0.125)
     first, second = np.cos(angle), -np.sin(angle)
     quadrant = (u[..., 1] * 4).astype(int)
@@ -47,19 +47,19 @@ def normal(shape: tuple[int, ...], *, seed: int, stream: int = 0) -> np.ndarray:
 def offsets(
     shape: tuple[int, ...], step: Sequence[float], centre: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Distances of every voxel from the centre along the three axes, (z, y, x, 3)."""
-    middle = [n // 2 for n in shape] if centre is None else centre
-    axes = [(np.arange(n) - c) * s for n, c, s in zip(shape, middle, step, strict=True)]
+    """Offsets of every voxel from the centre along the three axes, (z, y, x, 3)."""
+    centre_voxel = [n // 2 for n in shape] if centre is None else centre
+    axes = [(np.arange(n) - c) * s for n, c, s in zip(shape, centre_voxel, step, strict=True)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1)
 
 
 def edge(outside: np.ndarray, soft: float) -> np.ndarray:
-    """1 inside, a raised cosine over ``soft`` outside."""
+    """1 inside, falling along a raised cosine over ``soft`` outside."""
     fall = 0.5 + 0.5 * np.cos(np.pi * np.clip(outside / (soft or 1.0), 0, 1))
     return np.where(outside <= 0, 1.0, fall if soft else 0.0)
 
 
-def beyond(*sides: np.ndarray) -> np.ndarray:
+def distance(*sides: np.ndarray) -> np.ndarray:
     """Distance to a solid from the distances to its sides."""
     near = np.maximum.reduce(np.broadcast_arrays(*sides))
     far = np.sqrt(sum(np.maximum(s, 0) ** 2 for s in sides))
@@ -76,38 +76,41 @@ def cylinder(
     soft: float = 0.0,
     centre: Sequence[float] | None = None,
 ) -> np.ndarray:
+    """A cylinder: 1 inside, 0 outside."""
     along = axis if isinstance(axis, np.ndarray) else np.array([axis.get(d, 0.0) for d in "zyx"])
     along = along / np.linalg.norm(along)
-    place = offsets(shape, step, centre)
-    t = place @ along
-    side = np.linalg.norm(place - t[..., None] * along, axis=-1)
-    return edge(beyond(side - radius, abs(t) - length / 2), soft)
+    position = offsets(shape, step, centre)
+    t = position @ along
+    side = np.linalg.norm(position - t[..., None] * along, axis=-1)
+    return edge(distance(side - radius, abs(t) - length / 2), soft)
 
 
 def ball(
     shape: tuple[int, ...], step: Sequence[float], *, radius: float, soft: float = 0.0
 ) -> np.ndarray:
+    """A ball: 1 inside, 0 outside."""
     return edge(np.linalg.norm(offsets(shape, step), axis=-1) - radius, soft)
 
 
 def box(
     shape: tuple[int, ...], step: Sequence[float], *, size: Sequence[float], soft: float = 0.0
 ) -> np.ndarray:
+    """A box: 1 inside, 0 outside."""
     sides = abs(offsets(shape, step)) - np.divide(size, 2)
-    return edge(beyond(*np.moveaxis(sides, -1, 0)), soft)
+    return edge(distance(*np.moveaxis(sides, -1, 0)), soft)
 
 
 def axes_of(n: int, *, seed: int, tilted: float) -> np.ndarray:
-    """Direction of every particle that stands along z, or is tilted by 60 to 90 degrees."""
+    """Axis of every particle: z, or tilted from it by 60 to 90 degrees."""
     u = uniform((n, 1, 1, 4), seed=seed, stream=1)[:, 0, 0]
     rank = np.argsort(np.argsort(u[:, 0]))
-    up, found = np.array([1.0, 0.0, 0.0]), []
+    up, axes = np.array([1.0, 0.0, 0.0]), []
     for i in range(n):
-        turn = np.radians(60 + 30 * u[i, 1]) if rank[i] < round(tilted * n) else 0.0
+        tilt = np.radians(60 + 30 * u[i, 1]) if rank[i] < round(tilted * n) else 0.0
         azimuth = 2 * np.pi * u[i, 2]
         about = np.array([0.0, -np.sin(azimuth), np.cos(azimuth)])
-        found.append(Rotation.from_rotvec(turn * about).apply(up))
-    return np.array(found)
+        axes.append(Rotation.from_rotvec(tilt * about).apply(up))
+    return np.array(axes)
 
 
 def particles(
@@ -120,6 +123,7 @@ def particles(
     radius: float,
     length: float,
 ) -> np.ndarray:
+    """Noisy cylinders, some of them tilted."""
     axes = axes_of(shape[0], seed=seed, tilted=tilted)
     signal = [cylinder(shape[1:], step, radius=radius, length=length, axis=axis) for axis in axes]
     return alpha * np.stack(signal) + (1 - alpha) * normal(shape, seed=seed, stream=2)

@@ -1,4 +1,4 @@
-"""Synthetic stacks: random numbers that are random, and particles whose truth is true."""
+"""Random numbers and their statistics; particles, their coordinates and their voxels."""
 
 import tracemalloc
 from math import prod
@@ -52,10 +52,10 @@ def test_philox_gives_the_published_answers(counter, key, expected):
     assert [int(w) for w in words[:, 0]] == [int(w, 16) for w in expected.split()]
 
 
-def test_numbers_stay_what_they_are():
-    """Stored results were made of these numbers: they may never change."""
-    found = synthetic.noise((2, 1, 1, 3), seed=20, dtype="float64").values.ravel()
-    assert [v.hex() for v in found] == PINNED
+def test_numbers_never_change():
+    """Stored results depend on these numbers."""
+    numbers = synthetic.noise((2, 1, 1, 3), seed=20, dtype="float64").values.ravel()
+    assert [v.hex() for v in numbers] == PINNED
 
 
 PINNED = [
@@ -70,7 +70,7 @@ PINNED = [
 
 @given(st.data(), st.sampled_from([SHAPE, (2, 3, *SHAPE[1:]), (5, 1100), (4100,)]))
 @MORE
-def test_any_region_of_noise_is_the_same_bit_for_bit(data, shape):
+def test_any_region_of_noise_is_equal_to_the_bit(data, shape):
     normal, dtype = data.draw(st.booleans()), data.draw(st.sampled_from(["f2", "f4", "f8"]))
     options = {"shape": shape, "seed": data.draw(st.integers(0, 2**32 - 1)), "normal": normal}
     everything = philox.numbers(whole(shape), dtype=dtype, **options)
@@ -83,11 +83,11 @@ def test_any_region_of_noise_is_the_same_bit_for_bit(data, shape):
 
 @given(st.data())
 @MORE
-def test_any_region_of_particles_and_solids_is_the_same_bit_for_bit(data):
+def test_any_region_of_particles_and_solids_is_equal_to_the_bit(data):
     like = lv.as_stack(np.zeros(SHAPE[1:]), voxel_size=(3.0, 2.0, 1.5))
     seed = data.draw(st.integers(0, 99))
     solid = {"radius": 4.0, "soft": 2.0}
-    for made in (
+    for array in (
         synthetic.particles(SHAPE[1:], 7, alpha=0.4, tilted=0.5, seed=seed),
         synthetic.particles(like + 1, 7, sigma=0.4, tilted=0.5, seed=seed),
         synthetic.cylinder(like, length=9.0, axis={"z": 1, "x": -1}, **solid),
@@ -95,9 +95,9 @@ def test_any_region_of_particles_and_solids_is_the_same_bit_for_bit(data):
         synthetic.circle(like, axis="x", **solid),
         synthetic.box(like, size=7.0, soft=2.0),
     ):
-        everything = made.values
+        everything = array.values
         region = tuple(data.draw(spans(n)) for n in everything.shape)
-        part = made.data[region].compute(scheduler="sync")
+        part = array.data[region].compute(scheduler="sync")
         np.testing.assert_array_equal(part, everything[region])
 
 
@@ -142,8 +142,8 @@ def test_uniform_numbers_are_uniform():
     assert scipy.stats.chisquare(counts).pvalue > 0.01
 
 
-def shares(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation in units of what chance gives."""
+def correlation_score(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation in standard deviations of that of independent numbers."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1] * np.sqrt(a.size))
 
 
@@ -152,55 +152,57 @@ def shares(a: np.ndarray, b: np.ndarray) -> float:
 def test_neighbours_are_independent(normal, axis, power):
     moved = np.moveaxis(normal**power, axis, 0)
     for lag in (1, 2, 3, 4, 5, 8):
-        assert abs(shares(moved[lag:], moved[:-lag])) < 4.5, f"{lag=}"
-    assert abs(shares(normal[1:, 1:, 1:, 1:], normal[:-1, :-1, :-1, :-1])) < 4.5
+        assert abs(correlation_score(moved[lag:], moved[:-lag])) < 4.5, f"{lag=}"
+    assert abs(correlation_score(normal[1:, 1:, 1:, 1:], normal[:-1, :-1, :-1, :-1])) < 4.5
 
 
 @pytest.mark.parametrize("seeds", [(4, 5), (5, 5 + 2**31), (0, 2**32 - 1)])
 def test_neighbouring_seeds_are_independent(seeds):
     a, b = (synthetic.noise((64, 64, 64), seed=s).values.astype("f8") for s in seeds)
-    assert abs(shares(a, b)) < 4.5
-    assert abs(shares(a**2, b**2)) < 4.5
+    assert abs(correlation_score(a, b)) < 4.5
+    assert abs(correlation_score(a**2, b**2)) < 4.5
 
 
 def test_particles_and_noise_of_one_seed_are_independent():
     noise = synthetic.noise((8, 32, 32, 32), seed=3).values
     particles = synthetic.particles((32, 32, 32), 8, alpha=0.0, seed=3).values
-    assert abs(shares(noise, particles)) < 4.5
+    assert abs(correlation_score(noise, particles)) < 4.5
 
 
 # particles -------------------------------------------------------------------------------------
 
 
-def lean(volume: np.ndarray) -> tuple[float, np.ndarray]:
-    """Degrees between z and the longest axis of a clean particle, and that axis."""
-    places = np.argwhere(volume > 0.5) - np.array(volume.shape) // 2
-    axis = np.linalg.eigh(places.T @ places)[1][:, -1]
+def tilt_and_axis(volume: np.ndarray) -> tuple[float, np.ndarray]:
+    """Degrees between z and the longest axis of a noise-free particle, and that axis."""
+    positions = np.argwhere(volume > 0.5) - np.array(volume.shape) // 2
+    axis = np.linalg.eigh(positions.T @ positions)[1][:, -1]
     return float(np.degrees(np.arccos(min(1.0, abs(axis[0]))))), axis
 
 
 @pytest.mark.parametrize("template", ["formula", "volume"])
-def test_the_truth_about_tilts_is_in_the_voxels(template):
+def test_tilts_of_voxels_are_those_of_the_coordinates(template):
     shape, options = (31, 30, 33), {"sigma": 0.0, "tilted": 0.4, "seed": 8}
     rod = {"radius": 3.0, "length": 22.0}
     if template == "formula":
         stack = synthetic.particles(shape, 25, **rod, **options)
     else:
         stack = synthetic.particles(synthetic.cylinder(shape, **rod), 25, **options)
-    leans = [lean(v)[0] for v in stack.values]
-    np.testing.assert_allclose(leans, stack.tilt, atol=3.0)
+    tilts = [tilt_and_axis(v)[0] for v in stack.values]
+    np.testing.assert_allclose(tilts, stack.tilt, atol=3.0)
     assert int(stack.tilted.sum()) == 10
     np.testing.assert_array_equal(stack.tilt > 0, stack.tilted)
     assert 60 <= stack.tilt[stack.tilted].min() <= stack.tilt.max() <= 90
-    azimuths = [np.degrees(np.arctan2(*lean(v)[1][1:])) % 180 for v in stack.values[stack.tilted]]
+    azimuths = [
+        np.degrees(np.arctan2(*tilt_and_axis(v)[1][1:])) % 180 for v in stack.values[stack.tilted]
+    ]
     assert np.ptp(azimuths) > 90
 
 
-def test_lying_particles_lie_along_another_dim():
+def test_lying_particles_are_parallel_to_another_dim():
     stack = synthetic.particles(
         (15, 17, 19), 40, sigma=0.0, tilted=0.5, tilt="lying", axis="y", radius=1.5, length=9.0
     )
-    along = [int(np.argmax(abs(lean(v)[1]))) for v in stack.values]
+    along = [int(np.argmax(abs(tilt_and_axis(v)[1]))) for v in stack.values]
     assert {along[n] for n in np.flatnonzero(stack.tilted)} == {0, 2}
     assert {along[n] for n in np.flatnonzero(~stack.tilted)} == {1}
     for volume in stack.values:
@@ -227,33 +229,33 @@ def test_particles_mix_signal_and_noise():
     assert set(np.unique(signal)) == {0.0, 1.0}
 
 
-def test_a_volume_is_turned_about_voxel_n_over_2():
+def test_a_volume_is_rotated_about_voxel_n_over_2():
     volume = np.zeros((8, 9, 10), np.float32)
     volume[5, 4, 5], volume[4, 4, 6] = 1.0, 2.0
     template = lv.as_stack(volume, voxel_size=2.0)
     stack = synthetic.particles(template, 6, sigma=0.0, tilted=1.0, tilt="lying", seed=1)
-    # z turns to y and x stays, or z turns to x and x to z
+    # z rotates to y and x stays, or z rotates to x and x to z
     expected = {
         (((4, 3, 5), 1.0), ((4, 4, 6), 2.0)), (((4, 5, 5), 1.0), ((4, 4, 6), 2.0)),
         (((4, 4, 6), 1.0), ((3, 4, 5), 2.0)), (((4, 4, 4), 1.0), ((5, 4, 5), 2.0)),
     }  # fmt: skip
-    for found in stack.values.round(6):
-        places = sorted(((tuple(map(int, p)), float(found[tuple(p)])) for p in np.argwhere(found)),
-                        key=lambda item: item[1])  # fmt: skip
-        assert tuple(places) in expected
+    for rotated in stack.values.round(6):
+        points = [tuple(map(int, p)) for p in np.argwhere(rotated)]
+        values = sorted(((p, float(rotated[p])) for p in points), key=lambda pair: pair[1])
+        assert tuple(values) in expected
 
 
-def test_formula_and_volume_agree_where_voxels_are_not_cubes():
+def test_formula_and_volume_agree_for_anisotropic_voxels():
     voxel, rod = (2.0, 1.0, 1.5), {"radius": 6.0, "length": 30.0}
     like = lv.as_stack(np.zeros((21, 42, 28)), voxel_size=voxel)
     options = {"sigma": 0.0, "tilted": 1.0, "tilt": (20.0, 90.0), "seed": 2}
-    turned = synthetic.particles(synthetic.cylinder(like, **rod), 6, **options).values
+    rotated = synthetic.particles(synthetic.cylinder(like, **rod), 6, **options).values
     exact = synthetic.particles(like.shape, 6, voxel_size=voxel, **rod, **options).values
-    for a, b in zip(turned, exact, strict=True):
+    for a, b in zip(rotated, exact, strict=True):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.95
 
 
-def test_rotations_are_rotations():
+def test_tilt_matrices_are_rotations_by_the_tilt():
     for along in (np.eye(3)[0], np.eye(3)[2], np.array([0.6, 0.0, -0.8])):
         for tilt, azimuth in ((0.0, 10.0), (65.0, 200.0), (90.0, 90.0)):
             matrix = solids.tilt_matrix(along, tilt, azimuth)
@@ -265,45 +267,45 @@ def test_rotations_are_rotations():
 # labels and cost -------------------------------------------------------------------------------
 
 
-def test_solids_stand_where_the_positions_say():
+def test_solids_are_at_their_positions():
     like = lv.as_stack(np.zeros((9, 10, 12)), voxel_size=(3.0, 2.0, 1.5), unit="nm")
     like = like.assign_coords({d: like[d] + 100.0 for d in "zyx"})
-    found = synthetic.sphere(like, radius=3.1, centre={"z": 115.0, "x": 106.0}).compute()
-    inside = found.where(found > 0, drop=True)
+    ball = synthetic.sphere(like, radius=3.1, centre={"z": 115.0, "x": 106.0}).compute()
+    inside = ball.where(ball > 0, drop=True)
     assert [float(inside[d].mean()) for d in "zyx"] == [115.0, 110.0, 106.0]
-    assert found.x.attrs["units"] == "nm"
+    assert ball.x.attrs["units"] == "nm"
     flipped = synthetic.cylinder(like.isel(z=slice(None, None, -1)), radius=4, length=8)
     assert flipped.z[0] > flipped.z[1]
 
 
-def test_a_slice_of_a_canvas_keeps_the_meaning_of_its_dims():
+def test_a_grid_of_two_dims_keeps_their_meaning():
     plane = lv.as_stack(np.zeros((9, 11)), dims=("z", "x"))
     rod = synthetic.cylinder(plane, radius=1, length=5, axis="x").values
     assert rod.sum(0).tolist() == [0] * 3 + [3] * 5 + [0] * 3
     assert synthetic.circle(plane, radius=2, axis="y").values.sum() == 13
 
 
-def test_graphs_carry_no_voxels_and_building_makes_none():
+def test_graphs_contain_no_voxels_and_building_computes_none():
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("building computed something")
 
     with dask.config.set(scheduler=refuse):
-        for made in (
+        for array in (
             synthetic.particles((200, 200, 200), 5000, alpha=0.1),
             synthetic.noise((20_000, 200, 200, 200)),
             synthetic.cylinder((3000, 3000, 3000), radius=100, length=200),
         ):
-            assert isinstance(made, xr.DataArray)
-            assert len(cloudpickle.dumps(made.data.dask)) < 10**6
-            assert prod(made.data.chunksize) * 4 <= 2**27
+            assert isinstance(array, xr.DataArray)
+            assert len(cloudpickle.dumps(array.data.dask)) < 10**6
+            assert prod(array.data.chunksize) * 4 <= 2**27
 
 
-def test_a_task_does_not_copy_what_it_made():
+def test_a_task_does_not_copy_its_result():
     stack = synthetic.noise((4, 64, 64, 64))
     stack[:1].compute(scheduler="sync")
     recipe = recipe_of(stack.data)  # dask itself copies a lone block when it hands it out
     tracemalloc.start()
-    made = run_block(recipe, regions.whole(recipe.shape), (), ())
+    block = run_block(recipe, regions.whole(recipe.shape), (), ())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1.5 * made.nbytes
+    assert peak < 1.5 * block.nbytes

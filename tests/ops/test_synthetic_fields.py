@@ -1,4 +1,4 @@
-"""Random fields and what they deform: their statistics, their halos, and real EM slices."""
+"""Random fields and elastic deformations: statistics, halos, and real EM slices."""
 
 import cloudpickle
 import dask
@@ -17,12 +17,12 @@ from lazyvol.kernels.synthetic import elastic, gaussian_field
 from lazyvol.plan.graph.lazy_array import source_array
 from tests.oracles import VOXEL
 from tests.paths import DATA
-from tests.rows.synthetic import displacement, seen, warped, white
+from tests.rows.synthetic import displacement, smoothing_matrix, warped, white
 from tests.sources import READS, CountingSource, elements_read
 from tests.strategies import MORE, SHAPE, chunked, chunkings, values
 
-#: of what takes long
-SOME = settings(MORE, max_examples=12)
+#: settings of slow tests
+FEW = settings(MORE, max_examples=12)
 
 synthetic = lv.synthetic
 
@@ -36,37 +36,39 @@ def spans(n: int) -> st.SearchStrategy[slice]:
     return ends.map(lambda pair: slice(*pair))
 
 
-def wanted(lags: np.ndarray, deviation: float) -> np.ndarray:
-    """Correlation of white noise seen through a Gaussian."""
-    return np.exp(-((lags / max(deviation, 1e-9)) ** 2) / 4)
+def expected_correlation(lags: np.ndarray, sigma: float) -> np.ndarray:
+    """Correlation of white noise smoothed by a Gaussian."""
+    return np.exp(-((lags / max(sigma, 1e-9)) ** 2) / 4)
 
 
 # the field -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("deviation", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2, 1.7, 2.4, 2.59])
-def test_short_correlations_are_what_was_asked_for(deviation):
-    found = gaussian_field.taps(deviation)
-    assert found.step == 1
-    weights = found.weights[0]
-    got = np.correlate(weights, weights, "full")[len(weights) - 1 :]
-    np.testing.assert_allclose(got, wanted(np.arange(len(got)), deviation), atol=2e-5)
-    assert got[0] == pytest.approx(1, abs=1e-15)
-
-
-@pytest.mark.parametrize("deviation", [2.6, 3.3, 3.89, 5.1, 5.19, 7.0, 33.3, 250.0, 9000.0])
-def test_long_correlations_are_the_same_wherever_voxels_lie(deviation):
-    found = gaussian_field.taps(deviation)
-    assert 2 <= found.step <= gaussian_field.MAX_STEP
-    assert found.count <= 26
-    n = min(3000, 6 * round(deviation))
-    at = np.unique(np.linspace(0, n - 1, 200).astype(int))
-    matrix = np.zeros((len(at), found.noise_span(0, n).stop + found.before))
-    for row, i in enumerate(at):
-        first = found.noise_span(i, i + 1).start + found.before
-        matrix[row, first : first + found.count] = found.weights[i % found.step]
+@pytest.mark.parametrize("sigma", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2, 1.7, 2.4, 2.59])
+def test_short_correlations_are_exact(sigma):
+    taps = gaussian_field.taps(sigma)
+    assert taps.step == 1
+    weights = taps.weights[0]
+    correlation = np.correlate(weights, weights, "full")[len(weights) - 1 :]
     np.testing.assert_allclose(
-        matrix @ matrix.T, wanted(at[:, None] - at, deviation), atol=3e-6, rtol=0
+        correlation, expected_correlation(np.arange(len(correlation)), sigma), atol=2e-5
+    )
+    assert correlation[0] == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("sigma", [2.6, 3.3, 3.89, 5.1, 5.19, 7.0, 33.3, 250.0, 9000.0])
+def test_long_correlations_do_not_depend_on_the_position(sigma):
+    taps = gaussian_field.taps(sigma)
+    assert 2 <= taps.step <= gaussian_field.MAX_STEP
+    assert taps.count <= 26
+    n = min(3000, 6 * round(sigma))
+    voxels = np.unique(np.linspace(0, n - 1, 200).astype(int))
+    matrix = np.zeros((len(voxels), taps.noise_span(0, n).stop + taps.before))
+    for row, i in enumerate(voxels):
+        first = taps.noise_span(i, i + 1).start + taps.before
+        matrix[row, first : first + taps.count] = taps.weights[i % taps.step]
+    np.testing.assert_allclose(
+        matrix @ matrix.T, expected_correlation(voxels[:, None] - voxels, sigma), atol=3e-6, rtol=0
     )
 
 
@@ -87,38 +89,38 @@ def test_neighbours_correlate_in_every_direction(length):
         assert abs(pairs.mean() - expected) < 4.5 * np.sqrt((1 + expected**2) / n)
 
 
-def test_borders_are_like_the_middle():
+def test_borders_have_the_statistics_of_the_interior():
     field = synthetic.correlated_noise((2000, 5, 6, 7), 4.0, seed=2).values.astype("f8")
     spread = 4.5 * np.sqrt(2 / 2000)
     assert np.abs(field.var(0) - 1).max() < spread
     assert np.abs(field.mean(0)).max() < 4.5 / np.sqrt(2000)
 
 
-def test_it_is_the_same_white_noise_convolved():
-    """By FFT, the coarse white noise spread over the fine grid."""
-    shape, deviations = (40, 37, 50), (3.0, 8.0, 15.0)
-    matrices, places = zip(*map(seen, shape, deviations), strict=True)
-    steps = [max(1, int(d / 1.3)) for d in deviations]
+def test_a_field_is_white_noise_convolved_with_a_gaussian():
+    """The coarse white noise is placed on the fine grid and convolved by FFT."""
+    shape, sigmas = (40, 37, 50), (3.0, 8.0, 15.0)
+    matrices, places = zip(*map(smoothing_matrix, shape, sigmas), strict=True)
+    steps = [max(1, int(d / 1.3)) for d in sigmas]
     noise = white(places, 0, 5, 3)
     spread = np.zeros([n * s for n, s in zip(noise.shape, steps, strict=True)])
     spread[tuple(slice(None, None, s) for s in steps)] = noise
-    kernels = [np.exp(-0.5 * (np.arange(-6 * int(d), 6 * int(d) + 1) / d) ** 2) for d in deviations]
+    kernels = [np.exp(-0.5 * (np.arange(-6 * int(d), 6 * int(d) + 1) / d) ** 2) for d in sigmas]
     kernel = np.einsum("a,b,c->abc", *(k / np.linalg.norm(k) for k in kernels))
     smooth = scipy.signal.fftconvolve(spread, kernel * np.sqrt(np.prod(steps)), mode="same")
     low = [-p.start * s for p, s in zip(places, steps, strict=True)]
     inner = [slice(i, i + n) for i, n in zip(low, shape, strict=True)]
-    lengths = dict(zip("zyx", np.sqrt(2) * np.array(deviations), strict=True))
-    found = synthetic.correlated_noise(shape, lengths, seed=5, dtype="float64").values
-    np.testing.assert_allclose(found, smooth[tuple(inner)], atol=2e-4)
+    lengths = dict(zip("zyx", np.sqrt(2) * np.array(sigmas), strict=True))
+    field = synthetic.correlated_noise(shape, lengths, seed=5, dtype="float64").values
+    np.testing.assert_allclose(field, smooth[tuple(inner)], atol=2e-4)
     assert len(matrices) == 3
 
 
 @given(st.data(), st.sampled_from([SHAPE, (2, 3, *SHAPE[1:]), (5, 300), (700,)]))
 @MORE
-def test_any_region_is_the_same_bit_for_bit(data, shape):
-    deviation = st.sampled_from([0.0, 0.6, 2.0, 2.7, 9.0, 400.0])
-    deviations = tuple(data.draw(deviation) for _ in range(3))
-    field = gaussian_field.Field(deviations, data.draw(st.integers(0, 2**32 - 1)), 3)
+def test_any_region_is_equal_to_the_bit(data, shape):
+    sigma = st.sampled_from([0.0, 0.6, 2.0, 2.7, 9.0, 400.0])
+    sigmas = tuple(data.draw(sigma) for _ in range(3))
+    field = gaussian_field.Field(sigmas, data.draw(st.integers(0, 2**32 - 1)), 3)
     dtype = np.dtype(data.draw(st.sampled_from(["f2", "f4", "f8"])))
     options = {"shape": shape, "field": field, "scale": 1.5, "dtype": dtype}
     everything = gaussian_field.field_region(whole(shape), **options)
@@ -129,7 +131,7 @@ def test_any_region_is_the_same_bit_for_bit(data, shape):
         np.testing.assert_array_equal(part, everything[region])
 
 
-def test_tiles_leave_no_trace(monkeypatch):
+def test_tiles_do_not_change_a_field(monkeypatch):
     field, shape = gaussian_field.Field((2.0, 3.0, 9.0), 4, 3), (20, 31, 33)
     options = {"shape": shape, "field": field, "scale": 1.0, "dtype": np.dtype("f4")}
     everything = gaussian_field.field_region(whole(shape), **options)
@@ -157,41 +159,41 @@ def test_a_length_of_zero_is_white():
 
 
 @given(chunkings(), st.sampled_from([1, 3]), st.sampled_from([4.0, 30.0, 120.0]))
-@SOME
-def test_any_chunks_deform_alike(grid, order, alpha):
-    """Halos reach beyond chunks and beyond the array."""
+@FEW
+def test_deformation_does_not_depend_on_chunks(grid, order, alpha):
+    """Halos extend beyond chunks and beyond the array."""
     array = values("float32")
     options = {"seed": 3, "order": order}
     expected = synthetic.elastic(chunked(array, SHAPE), alpha, 3.0, **options).values
-    found = synthetic.elastic(chunked(array, grid), alpha, 3.0, **options)
+    deformed = synthetic.elastic(chunked(array, grid), alpha, 3.0, **options)
     if order == 1:
-        np.testing.assert_array_equal(found.values, expected)
-    np.testing.assert_allclose(found.values, expected, atol=3e-6)
+        np.testing.assert_array_equal(deformed.values, expected)
+    np.testing.assert_allclose(deformed.values, expected, atol=3e-6)
 
 
 @pytest.mark.parametrize("order", [1, 3])
-def test_float32_is_as_exact_as_it_can_be(order):
+def test_float32_is_exact_to_rounding(order):
     array = values("float32")
     stack = lv.as_stack(array, voxel_size=VOXEL)
-    found = synthetic.elastic(stack, 50.0, 5.0, seed=9, order=order)
+    deformed = synthetic.elastic(stack, 50.0, 5.0, seed=9, order=order)
     exact = synthetic.elastic(stack.astype("f8"), 50.0, 5.0, seed=9, order=order)
-    assert np.abs(found - exact).max() < 2e-7 * np.abs(exact).max()
+    assert np.abs(deformed - exact).max() < 2e-7 * np.abs(exact).max()
 
 
-def test_displacements_are_as_wide_as_is_said():
-    """Their deviation is that of smoothed uniform noise, and none goes beyond the halo."""
+def test_displacements_have_the_documented_deviation():
+    """It is that of smoothed uniform noise, and no displacement exceeds the halo."""
     shape, sigma = (24, 60, 60), (2.0, 3.0, 5.0)
     uniform = np.random.default_rng(0).uniform(-1, 1, (60, 90, 90))
     smooth = ndi.gaussian_filter(uniform, sigma, mode="wrap")
-    typical = elastic.standard_deviation(sigma)
-    assert typical == pytest.approx(smooth.std(), rel=0.05)
+    deviation = elastic.standard_deviation(sigma)
+    assert deviation == pytest.approx(smooth.std(), rel=0.05)
     moves = displacement(shape, (30.0, 20.0, 10.0), sigma, 0, seed=1)
     for move, alpha in zip(moves, (30.0, 20.0, 10.0), strict=True):
-        assert move.std() == pytest.approx(alpha * typical, rel=0.15)
-        assert np.abs(move).max() < min(1, 6 * typical) * alpha
+        assert move.std() == pytest.approx(alpha * deviation, rel=0.15)
+        assert np.abs(move).max() < min(1, 6 * deviation) * alpha
 
 
-def test_displacements_end_at_their_bound(monkeypatch):
+def test_displacements_are_clipped_at_their_bound(monkeypatch):
     stack = lv.as_stack(values("float64"))
     ramp = stack * 0 + stack.x
     inner = {"x": slice(5, -5)}
@@ -206,19 +208,19 @@ def test_displacements_end_at_their_bound(monkeypatch):
 def test_a_strength_of_zero_changes_nothing():
     stack = lv.as_stack(values("float32"))
     for order in (1, 3):
-        found = synthetic.elastic(stack, 0.0, 3.0, order=order)
-        np.testing.assert_allclose(found, stack, atol=3e-6)
+        deformed = synthetic.elastic(stack, 0.0, 3.0, order=order)
+        np.testing.assert_allclose(deformed, stack, atol=3e-6)
     np.testing.assert_array_equal(synthetic.elastic(stack, 0.0, 3.0), stack)
 
 
 def test_every_particle_and_every_slice_has_its_own_field():
     grid = synthetic.grid_lines((1, 40, 40), 8, 2)
     stack = xr.concat([grid] * 3, "k")
-    for found in (
+    for deformed in (
         synthetic.elastic(stack, 60.0, 4.0),
         synthetic.elastic(stack.transpose("z", "k", ...), 60.0, 4.0, dim=("y", "x")),
     ):
-        first, second, third = (found.isel(k=k).values for k in range(3))
+        first, second, third = (deformed.isel(k=k).values for k in range(3))
         assert np.abs(first - second).mean() > 0.02
         assert np.abs(second - third).mean() > 0.02
     volume = synthetic.grid_lines((3, 40, 40), 8, 2)
@@ -228,35 +230,35 @@ def test_every_particle_and_every_slice_has_its_own_field():
 
 @pytest.mark.parametrize("dtype", [">f4", ">i2", "<f2", "?"])
 @pytest.mark.parametrize("order", [1, 3])
-def test_types_from_files_are_read(dtype, order):
+def test_dtypes_of_files_are_accepted(dtype, order):
     array = values("float32")[:, ::2] > 0.5 if dtype == "?" else values("float32")[:, ::2] * 9
     array = array.astype(dtype)
-    found = synthetic.elastic(lv.as_stack(array), 30.0, 3.0, order=order)
+    deformed = synthetic.elastic(lv.as_stack(array), 30.0, 3.0, order=order)
     exact = synthetic.elastic(lv.as_stack(array.astype("f8")), 30.0, 3.0, order=order)
     native = array.dtype.newbyteorder("=")
-    assert found.dtype == (native if native.kind == "f" else np.float64)
+    assert deformed.dtype == (native if native.kind == "f" else np.float64)
     tolerance = {"<f2": 4e-2, ">f4": 2e-5}.get(dtype, 1e-12)
-    np.testing.assert_allclose(found.astype("f8"), exact, atol=tolerance)
+    np.testing.assert_allclose(deformed.astype("f8"), exact, atol=tolerance)
 
 
-def test_nan_stays_where_it_was_seen():
+def test_nan_spreads_to_interpolated_neighbours_only():
     array = values("float64")
     array[2, 2, 5, 6] = np.nan
-    found = synthetic.elastic(lv.as_stack(array), 9.0, 3.0).values
-    assert 0 < np.isnan(found).sum() <= 8 * 4
-    assert np.isfinite(found[[0, 1, 3]]).all()
+    deformed = synthetic.elastic(lv.as_stack(array), 9.0, 3.0).values
+    assert 0 < np.isnan(deformed).sum() <= 8 * 4
+    assert np.isfinite(deformed[[0, 1, 3]]).all()
 
 
-def test_a_block_takes_one_task_and_its_own_halo():
+def test_a_block_is_one_task_and_reads_its_halo_only():
     READS["elastic"] = []
     array = np.random.default_rng(0).normal(size=(3, 40, 50, 60)).astype("f4")
     grid = ((1,) * 3, (40,), (50,), (60,))
     source = source_array(CountingSource(array, (1, 40, 50, 60), "elastic"), grid)
-    found = synthetic.elastic(lv.as_stack(source), 20.0, 4.0, seed=1)
+    deformed = synthetic.elastic(lv.as_stack(source), 20.0, 4.0, seed=1)
     assert not READS["elastic"]
-    graph = dict(dask.optimize(found.data)[0].dask)
-    assert len(graph) <= 1.1 * found.data.npartitions + 1
-    found[1, 20, 5:9, 7:9].compute()
+    graph = dict(dask.optimize(deformed.data)[0].dask)
+    assert len(graph) <= 1.1 * deformed.data.npartitions + 1
+    deformed[1, 20, 5:9, 7:9].compute()
     bound = int(np.ceil(6 * 20 * elastic.standard_deviation((4.0,) * 3))) + 1
     assert elements_read("elastic") <= (2 * bound + 1) * (2 * bound + 4) * (2 * bound + 2)
 
@@ -264,33 +266,33 @@ def test_a_block_takes_one_task_and_its_own_halo():
 def isbi() -> xr.DataArray:
     path = DATA / "isbi2012" / "train-volume.tif"
     if not path.exists():
-        pytest.skip("the EM stack of ISBI 2012 is not here")
+        pytest.skip("the EM stack of ISBI 2012 is missing")
     return lv.open(path, voxel_size={"z": 50.0, "y": 4.0, "x": 4.0}, unit="nanometer")
 
 
-def test_em_sections_deform_as_scipy_does_it():
+def test_em_sections_are_deformed_as_by_scipy():
     stack = isbi().isel(z=slice(0, 3), y=slice(0, 200), x=slice(0, 300))
-    found = synthetic.elastic(stack, 120.0, 24.0, seed=4, dim=("y", "x")).values
+    deformed = synthetic.elastic(stack, 120.0, 24.0, seed=4, dim=("y", "x")).values
     for z in range(3):
         moves = displacement((1, 200, 300), (0, 30.0, 30.0), (0, 6.0, 6.0), z, seed=4)
         expected = warped(stack[z].values, [m[0] for m in moves[1:]], 1)
-        np.testing.assert_allclose(found[z], expected, atol=1e-10)
+        np.testing.assert_allclose(deformed[z], expected, atol=1e-10)
 
 
-def test_em_sections_lose_their_likeness_with_depth_and_by_deformation():
+def test_em_sections_decorrelate_with_depth_and_by_deformation():
     stack = isbi().isel(z=slice(0, 12))
     plain = lv.scores.profile(stack)
-    bent = lv.scores.profile(
+    deformed = lv.scores.profile(
         stack, transform=lambda s: synthetic.elastic(s, 400.0, 24.0, dim=("y", "x"), seed=1)
     )
-    turned = lv.scores.profile(stack, transform="flip")
+    flipped = lv.scores.profile(stack, transform="flip")
     noisy = lv.scores.profile(stack, noise=80.0, seed=2)
     first, later = plain.correlation.values[[1, -1]]
     assert plain.correlation[0] == 1
     assert first > 0.2 > 0.05 > abs(later)
-    assert abs(turned.correlation.values).max() < 0.05
+    assert abs(flipped.correlation.values).max() < 0.05
     assert 0.4 < noisy.correlation[0] < 0.6
-    assert 0.5 < bent.correlation[0] < 0.8
+    assert 0.5 < deformed.correlation[0] < 0.8
     assert (plain.lower[1:] < plain.correlation[1:]).all()
     assert (plain.upper[1:] > plain.correlation[1:]).all()
 
@@ -299,55 +301,55 @@ def test_a_profile_reads_the_data_once_and_the_reference_once():
     array = np.random.default_rng(0).normal(size=(20, 30, 40)).astype("f4")
     READS["profile"] = []
     source = source_array(CountingSource(array, (5, 30, 40), "profile"), ((5,) * 4, (30,), (40,)))
-    found = lv.scores.profile(lv.as_stack(source), "last", transform="flip_y", noise=1.0)
+    profile = lv.scores.profile(lv.as_stack(source), "last", transform="flip_y", noise=1.0)
     assert not READS["profile"]
-    found.compute()
+    profile.compute()
     assert elements_read("profile") <= array.size + 4 * 30 * 40
 
 
 @pytest.mark.parametrize(
-    ("transform", "turn"),
+    ("transform", "slices"),
     [
         (None, np.s_[:]), ("flip", np.s_[:, ::-1, ::-1]), ("flip_y", np.s_[:, ::-1]),
         ("flip_x", np.s_[..., ::-1]), (lambda s: s[::-1], np.s_[::-1]),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("reference", "index"), [("first", 0), ("last", -1)])
-def test_words_of_a_profile_mean_what_they_say(transform, turn, reference, index):
+def test_options_of_a_profile_select_slices_and_flips(transform, slices, reference, index):
     array = np.random.default_rng(0).normal(size=(4, 9, 11))
-    found = lv.scores.profile(lv.as_stack(array), reference, transform=transform)
-    expected = [np.corrcoef(s.ravel(), array[index].ravel())[0, 1] for s in array[turn]]
-    np.testing.assert_allclose(found.correlation, expected, atol=1e-12)
+    profile = lv.scores.profile(lv.as_stack(array), reference, transform=transform)
+    expected = [np.corrcoef(s.ravel(), array[index].ravel())[0, 1] for s in array[slices]]
+    np.testing.assert_allclose(profile.correlation, expected, atol=1e-12)
 
 
-def test_noise_of_a_profile_hangs_on_the_position_alone():
+def test_noise_of_a_profile_depends_on_the_position_alone():
     array = values("float32")
     plain = lv.scores.profile(lv.as_stack(array), noise=2.0, seed=1)
-    turned = lv.as_stack(array).transpose("x", "z", "k", "y")
-    found = lv.scores.profile(turned, noise=2.0, seed=1).transpose("k", "z")
-    xr.testing.assert_allclose(found, plain, atol=1e-6)
-    other = lv.scores.profile(lv.as_stack(array), noise=2.0, seed=2)
-    assert np.abs(other.correlation - plain.correlation).max() > 0.01
+    transposed = lv.as_stack(array).transpose("x", "z", "k", "y")
+    profile = lv.scores.profile(transposed, noise=2.0, seed=1).transpose("k", "z")
+    xr.testing.assert_allclose(profile, plain, atol=1e-6)
+    other_seed = lv.scores.profile(lv.as_stack(array), noise=2.0, seed=2)
+    assert np.abs(other_seed.correlation - plain.correlation).max() > 0.01
 
 
 # cost and errors -------------------------------------------------------------------------------
 
 
-def test_graphs_carry_no_voxels_and_building_makes_none():
+def test_graphs_contain_no_voxels_and_building_computes_none():
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("building computed something")
 
     stack = synthetic.noise((2000, 200, 200, 200))
     with dask.config.set(scheduler=refuse):
-        for made in (
+        for array in (
             synthetic.correlated_noise((3000, 3000, 3000), 700.0),
             synthetic.elastic(stack, 30.0, 9.0),
             synthetic.membrane((3000, 3000, 3000), radius=700.0, thickness=9.0),
             synthetic.wedge((3000, 3000, 3000)),
             lv.scores.profile(stack, transform="flip", noise=1.0).correlation,
         ):
-            assert isinstance(made.data, da.Array)
-            assert len(cloudpickle.dumps(made.data.dask)) < 2 * 10**6
+            assert isinstance(array.data, da.Array)
+            assert len(cloudpickle.dumps(array.data.dask)) < 2 * 10**6
 
 
 VOLUME = lv.as_stack(np.zeros((4, 5, 6)))
@@ -379,6 +381,6 @@ VOLUME = lv.as_stack(np.zeros((4, 5, 6)))
         (lambda: lv.scores.profile(VOLUME[0, 0], dim="x"), "one of two or more spatial dims"),
     ],
 )
-def test_refusals_say_what_is_wrong(make, message):
+def test_errors_name_the_rule(make, message):
     with pytest.raises((LabelError, OptionError), match=message):
         make()

@@ -1,4 +1,4 @@
-"""Rows of the registration topic, and the same by numpy and scipy."""
+"""Rows of the registration topic, with oracles in numpy and scipy."""
 
 from collections.abc import Callable
 from itertools import product
@@ -12,10 +12,10 @@ from scipy.spatial.transform import Rotation
 import lazyvol as lv
 from tests.cases import UNIT, VOLUME, VOXEL, Array, Case, mask_of, masked, wide
 
-#: an interpolated value is as exact as the position it is taken at, which both ways round
+#: ulps of interpolated values: both implementations round the positions
 ROUNDED = 64.0
-#: spectra are read in float32, between samples: of their largest value
-READ = 1e-6 / np.finfo(np.float64).eps
+#: ulps (float64) of spectra interpolated in float32, relative to the largest value
+INTERPOLATED = 1e-6 / np.finfo(np.float64).eps
 
 
 def moves(k: int) -> Array:
@@ -24,54 +24,58 @@ def moves(k: int) -> Array:
 
 
 def labelled_moves(s: xr.DataArray) -> xr.DataArray:
-    """The same with labels, in another order of the axes."""
-    found = xr.DataArray(moves(s.sizes["k"]), dims=("k", "axis"), coords={"axis": list(VOLUME)})
-    return found.sel(axis=["x", "z", "y"]).assign_attrs(units=UNIT)
+    """The same shifts with labels, in another order of the axes."""
+    shifts = xr.DataArray(moves(s.sizes["k"]), dims=("k", "axis"), coords={"axis": list(VOLUME)})
+    return shifts.sel(axis=["x", "z", "y"]).assign_attrs(units=UNIT)
 
 
-def turns(k: int) -> Rotation:
+def rotations(k: int) -> Rotation:
+    """One rotation for each particle."""
     return Rotation.from_rotvec(np.random.default_rng(4).normal(size=(k, 3)))
 
 
 def weights(k: int) -> Array:
-    """Weights of which one is 0."""
+    """Weights, one of them 0."""
     return np.where(np.arange(k) == 1, 0.0, np.linspace(0.5, 2, k))
 
 
-def each_moved(function: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
-    """An oracle of a particle and its shift in voxels as one of a stack."""
+def each_shifted(function: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+    """Apply a function of a particle and its shift in voxels to a stack."""
     return lambda a: np.stack(
         [function(v, m / VOXEL) for v, m in zip(wide(a), moves(len(a)), strict=True)]
     )
 
 
-def phased(v: Array, voxels: Array) -> Array:
+def shifted_by_phase(v: Array, voxels: Array) -> Array:
+    """A particle shifted by a phase ramp."""
     return np.fft.ifftn(ndi.fourier_shift(np.fft.fftn(v), voxels)).real
 
 
-def turned(v: Array, rotation: Rotation, move: Any = (0.0, 0.0, 0.0), **options: Any) -> Array:
-    """A particle shifted by a length and turned about voxel n // 2 of its physical space."""
-    back, step = rotation.as_matrix().T[::-1, ::-1], np.array(VOXEL)
-    matrix, centre = back * step / step[:, None], np.array(v.shape) // 2
+def rotated(v: Array, rotation: Rotation, move: Any = (0.0, 0.0, 0.0), **options: Any) -> Array:
+    """A particle shifted by a length and rotated about voxel n // 2 in physical space."""
+    inverse, step = rotation.as_matrix().T[::-1, ::-1], np.array(VOXEL)
+    matrix, centre = inverse * step / step[:, None], np.array(v.shape) // 2
     offset = centre - matrix @ centre - np.array(move) / step
     return ndi.affine_transform(v, matrix, offset, **options)
 
 
-def each_turned(**options: Any) -> Callable[[Array], Array]:
+def each_rotated(**options: Any) -> Callable[[Array], Array]:
+    """Rotate every particle of a stack by its own rotation."""
     return lambda a: np.stack(
-        [turned(v, r, **options) for v, r in zip(wide(a), turns(len(a)), strict=True)]
+        [rotated(v, r, **options) for v, r in zip(wide(a), rotations(len(a)), strict=True)]
     )
 
 
-def about_z(a: Array) -> Array:
+def rotated_about_z(a: Array) -> Array:
+    """Every particle rotated by 30 degrees about z, periodically."""
     rotation = Rotation.from_euler("z", 30, degrees=True)
-    return np.stack([turned(v, rotation, mode="grid-wrap") for v in wide(a)])
+    return np.stack([rotated(v, rotation, mode="grid-wrap") for v in wide(a)])
 
 
 def averaged(a: Array) -> dict[str, Array]:
-    """What comes from outside is NaN and counts for nothing."""
-    poses = zip(wide(a), turns(len(a)), moves(len(a)), strict=True)
-    placed = np.stack([turned(v, r, m, cval=np.nan) for v, r, m in poses])
+    """The average and its weight; voxels from outside a box do not count."""
+    poses = zip(wide(a), rotations(len(a)), moves(len(a)), strict=True)
+    placed = np.stack([rotated(v, r, m, cval=np.nan) for v, r, m in poses])
     weight = np.where(np.isnan(placed), 0.0, weights(len(a))[:, None, None, None])
     total = (np.nan_to_num(placed) * weight).sum(0)
     with np.errstate(invalid="ignore"):
@@ -79,23 +83,23 @@ def averaged(a: Array) -> dict[str, Array]:
 
 
 def correlations(v: Array, reference: Array, at: list[Array], whiten: bool = False) -> Array:
-    """Circular cross-correlation at any shifts: the Fourier sum as it stands."""
+    """Circular cross-correlation at any shifts, by the Fourier sum."""
     cross = np.conj(np.fft.fftn(v - v.mean())) * np.fft.fftn(reference - reference.mean())
     if whiten:
         cross /= np.maximum(abs(cross), 100 * np.finfo(np.float64).eps)
-    turns = (np.outer(p, np.fft.fftfreq(n)) for p, n in zip(at, v.shape, strict=True))
-    waves = (np.exp(2j * np.pi * t) for t in turns)
+    cycles = (np.outer(p, np.fft.fftfreq(n)) for p, n in zip(at, v.shape, strict=True))
+    waves = (np.exp(2j * np.pi * c) for c in cycles)
     return np.einsum("zyx,az,by,cx->abc", cross, *waves, optimize=True).real
 
 
 def peak(v: Array, reference: Array, limit: float = np.inf, whiten: bool = False) -> Array:
-    """Highest correlation on voxels, then on quarters of voxels around it."""
+    """Shift of the highest correlation on voxels, then on quarters of voxels around it."""
 
     def highest(at: list[Array]) -> Array:
-        found = correlations(v, reference, at, whiten)
+        values = correlations(v, reference, at, whiten)
         grids = np.meshgrid(*(p * s for p, s in zip(at, VOXEL, strict=True)), indexing="ij")
-        found[sum(g**2 for g in grids) > limit**2 * (1 + 1e-9)] = -np.inf
-        best = np.unravel_index(found.argmax(), found.shape)
+        values[sum(g**2 for g in grids) > limit**2 * (1 + 1e-9)] = -np.inf
+        best = np.unravel_index(values.argmax(), values.shape)
         return np.array([p[i] for p, i in zip(at, best, strict=True)])
 
     whole = highest([np.arange(-(n // 2), n // 2 + 1) for n in v.shape])
@@ -103,30 +107,33 @@ def peak(v: Array, reference: Array, limit: float = np.inf, whiten: bool = False
 
 
 def peaks(references: Callable[[Array], Array], **options: Any) -> Callable[[Array], Array]:
+    """Shift of every particle against its own reference."""
     return lambda a: np.stack(
         [peak(v, r, **options) for v, r in zip(wide(a), references(wide(a)), strict=True)]
     )
 
 
 def third(a: Array) -> Array:
+    """The third particle as reference of all."""
     return a[[2] * len(a)]
 
 
 def others(a: Array) -> Array:
+    """For each particle the average of the others."""
     return np.stack([np.delete(a, k, axis=0).mean(0) for k in range(len(a))])
 
 
 def masked_peaks(a: Array) -> Array:
-    """Best correlation coefficient of the voxels that count in both, shift by shift."""
+    """Shift of the highest coefficient over the voxels in both masks."""
     flags = mask_of(a.shape)
     reach = [range(-int(9 / s), int(9 / s) + 1) for s in VOXEL]
     shifts = [m for m in product(*reach) if np.linalg.norm(np.array(m) * VOXEL) <= 9]
-    best = [max(shifts, key=lambda m, v=v: common(v, wide(a)[2], flags, m)) for v in wide(a)]
+    best = [max(shifts, key=lambda m, v=v: masked_ncc(v, wide(a)[2], flags, m)) for v in wide(a)]
     return np.array(best) * VOXEL
 
 
-def common(v: Array, reference: Array, flags: Array, move: tuple[int, ...]) -> float:
-    """Pearson's r of a moved particle and a reference where both count."""
+def masked_ncc(v: Array, reference: Array, flags: Array, move: tuple[int, ...]) -> float:
+    """Pearson's r of a shifted particle and a reference over the voxels in both masks."""
     pairs = list(zip(move, v.shape, strict=True))
     here = tuple(slice(max(0, -m), n - max(0, m)) for m, n in pairs)
     there = tuple(slice(max(0, m), n - max(0, -m)) for m, n in pairs)
@@ -138,14 +145,14 @@ def common(v: Array, reference: Array, flags: Array, move: tuple[int, ...]) -> f
     return float(p @ q / np.sqrt(p @ p * (q @ q)))
 
 
-def still(s: xr.DataArray) -> xr.Dataset:
-    """An alignment with one rotation to try and no shift."""
+def unaligned(s: xr.DataArray) -> xr.Dataset:
+    """An alignment that tries only the identity and no shift."""
     return lv.registration.align(s, s.isel(k=2), Rotation.identity(), finest=None, max_shift=0.0)
 
 
 def coefficients(a: Array) -> dict[str, Array]:
-    """Correlation of spectra up to 0.4 per largest voxel, the reference's as linear interpolation
-    leaves it."""
+    """Correlation of spectra up to 0.4 per largest voxel, that of the reference compensated for
+    linear interpolation."""
     shape = a.shape[1:]
     steps = zip(shape, VOXEL, strict=True)
     frequencies = np.meshgrid(*(np.fft.fftfreq(n, s) for n, s in steps), indexing="ij")
@@ -154,47 +161,49 @@ def coefficients(a: Array) -> dict[str, Array]:
     places = np.meshgrid(*((np.arange(n) - n // 2) / n for n in shape), indexing="ij")
     taper = np.prod([np.sinc(p / 2) ** 2 for p in places], axis=0)
     outer = sum((2 * p) ** 2 for p in places) >= 1
-    known = np.fft.fftn((wide(a)[2] - wide(a)[2][outer].mean()) / taper)[inside]
-    found = (np.fft.fftn(v)[inside] for v in wide(a))
-    scale = np.linalg.norm
-    return {"ncc": np.array([np.vdot(f, known).real / scale(f) / scale(known) for f in found])}
+    reference = np.fft.fftn((wide(a)[2] - wide(a)[2][outer].mean()) / taper)[inside]
+    spectra = (np.fft.fftn(v)[inside] for v in wide(a))
+    unit = reference / np.linalg.norm(reference)
+    return {"ncc": np.array([np.vdot(f, unit).real / np.linalg.norm(f) for f in spectra])}
 
 
 def each(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Apply a function to every particle of a stack."""
     return lambda a: np.stack([function(v) for v in wide(a)])
 
 
-def found(op: Callable[..., xr.DataArray], oracle: Callable[[Array], Array]) -> Case:
+def shift_case(op: Callable[..., xr.DataArray], oracle: Callable[[Array], Array]) -> Case:
+    """A row of ``shifts``."""
     return Case(op, oracle, ("k", "axis"), power=UNIT, dtype="float64")
 
 
 REGISTRATION = {
-    "registration.shifts": found(
+    "registration.shifts": shift_case(
         lambda s: lv.registration.shifts(s, s.isel(k=2, drop=True), upsample=4), peaks(third)
     ),
-    "registration.shifts/average": found(
+    "registration.shifts/average": shift_case(
         lambda s: lv.registration.shifts(s, upsample=4), peaks(others)
     ),
-    "registration.shifts/stack": found(
+    "registration.shifts/stack": shift_case(
         lambda s: lv.registration.shifts(s, s.roll(y=2), upsample=4, max_shift=7.0),
         peaks(lambda a: np.roll(a, 2, 2), limit=7.0),
     ),
-    "registration.shifts/phase": found(
+    "registration.shifts/phase": shift_case(
         lambda s: lv.registration.shifts(s, s.isel(k=2), upsample=4, weighting="phase"),
         peaks(third, whiten=True),
     ),
-    "registration.shifts/mask": found(
+    "registration.shifts/mask": shift_case(
         lambda s: lv.registration.shifts(
             s, s.isel(k=2), upsample=1, max_shift=9.0, mask=masked(s)
         ),
         masked_peaks,
     ),
     "registration.shift": Case(
-        lambda s: lv.registration.shift(s, labelled_moves(s)), each_moved(ndi.shift), ulps=ROUNDED
+        lambda s: lv.registration.shift(s, labelled_moves(s)), each_shifted(ndi.shift), ulps=ROUNDED
     ),
     "registration.shift/linear": Case(
         lambda s: lv.registration.shift(s, labelled_moves(s), order=1, mode="reflect"),
-        each_moved(lambda v, m: ndi.shift(v, m, order=1, mode="reflect")), ulps=ROUNDED,
+        each_shifted(lambda v, m: ndi.shift(v, m, order=1, mode="reflect")), ulps=ROUNDED,
     ),
     "registration.shift/wrap": Case(
         lambda s: lv.registration.shift(s, {"x": 2.2, "z": 6.0}, mode="wrap"),
@@ -206,26 +215,26 @@ REGISTRATION = {
     ),
     "registration.shift/fourier": Case(
         lambda s: lv.registration.shift(s, labelled_moves(s), order="fourier"),
-        each_moved(phased), ulps=ROUNDED,
+        each_shifted(shifted_by_phase), ulps=ROUNDED,
     ),
     "registration.rotate": Case(
-        lambda s: lv.registration.rotate(s, turns(s.sizes["k"]), fill=-2.0),
-        each_turned(cval=-2.0), ulps=ROUNDED,
+        lambda s: lv.registration.rotate(s, rotations(s.sizes["k"]), fill=-2.0),
+        each_rotated(cval=-2.0), ulps=ROUNDED,
     ),
     "registration.rotate/linear": Case(
-        lambda s: lv.registration.rotate(s, turns(s.sizes["k"]), order=1, mode="reflect"),
-        each_turned(order=1, mode="reflect"), ulps=ROUNDED,
+        lambda s: lv.registration.rotate(s, rotations(s.sizes["k"]), order=1, mode="reflect"),
+        each_rotated(order=1, mode="reflect"), ulps=ROUNDED,
     ),
     "registration.rotate/mirror": Case(
-        lambda s: lv.registration.rotate(s, turns(s.sizes["k"]), mode="mirror"),
-        each_turned(mode="mirror"), ulps=ROUNDED,
+        lambda s: lv.registration.rotate(s, rotations(s.sizes["k"]), mode="mirror"),
+        each_rotated(mode="mirror"), ulps=ROUNDED,
     ),
     "registration.rotate/z": Case(
-        lambda s: lv.registration.rotate(s, 30.0, mode="wrap"), about_z, ulps=ROUNDED
+        lambda s: lv.registration.rotate(s, 30.0, mode="wrap"), rotated_about_z, ulps=ROUNDED
     ),
     "registration.average": Case(
         lambda s: lv.registration.average(
-            s, labelled_moves(s), turns(s.sizes["k"]), weights(s.sizes["k"])
+            s, labelled_moves(s), rotations(s.sizes["k"]), weights(s.sizes["k"])
         ),
         averaged, VOLUME, power={"average": 1, "weight": None},
         dtype={"average": "float", "weight": "float64"}, ulps=ROUNDED,
@@ -235,10 +244,11 @@ REGISTRATION = {
         lambda a: {"average": wide(a).mean(0)}, VOLUME, power={"average": 1},
     ),
     "registration.align": Case(
-        lambda s: still(s)[["average"]], lambda a: {"average": wide(a).mean(0)}, VOLUME,
+        lambda s: unaligned(s)[["average"]], lambda a: {"average": wide(a).mean(0)}, VOLUME,
         power={"average": 1}, ulps=ROUNDED,
     ),
     "registration.align/score": Case(
-        lambda s: still(s)[["ncc"]], coefficients, ("k",), power=None, dtype="float64", ulps=READ
+        lambda s: unaligned(s)[["ncc"]], coefficients, ("k",), power=None, dtype="float64",
+        ulps=INTERPOLATED,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of what has textures and structures, and the same in plain numpy and scipy."""
+"""Rows of random fields, deformations, membranes and wedges, with oracles in numpy and scipy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,12 @@ import lazyvol as lv
 from tests import formulas as by_numpy
 from tests.cases import STACKED, VOLUME, VOXEL, Array, Case, wide
 
-#: where position 0 lies among the counters of the random numbers
+#: counter of the random numbers at position 0
 ORIGIN = 2**30
 
 
 def fractions(places: Sequence[range], lead: int, seed: int, stream: int) -> Array:
-    """Uniform numbers at places (z, y, x), which may be negative."""
+    """Uniform numbers at positions (z, y, x), which may be negative."""
     z, y, x = (np.array(p) + ORIGIN for p in places)
     quads = np.arange(x[0] // 4, x[-1] // 4 + 1)
     counters = np.meshgrid(np.array([lead]), z, y, quads, indexing="ij")
@@ -25,7 +25,7 @@ def fractions(places: Sequence[range], lead: int, seed: int, stream: int) -> Arr
 
 
 def white(places: Sequence[range], lead: int, seed: int, stream: int, normal: bool = True) -> Array:
-    """White noise of variance 1 there."""
+    """White noise of variance 1 at positions (z, y, x)."""
     if not normal:
         return np.sqrt(12) * (fractions(places, lead, seed, stream) - 0.5)
     z, y, x = places
@@ -40,8 +40,8 @@ def white(places: Sequence[range], lead: int, seed: int, stream: int, normal: bo
     return pair.reshape(*u.shape[:2], -1)[..., x.start - low :][..., : len(x)]
 
 
-def seen(n: int, deviation: float) -> tuple[Array, range]:
-    """Weights of white noise for ``n`` voxels as a matrix, and where that noise lies."""
+def smoothing_matrix(n: int, deviation: float) -> tuple[Array, range]:
+    """Weights of white noise for ``n`` voxels, (voxel, noise), and the positions of the noise."""
     step = max(1, int(deviation / 1.3))
     before = int(4.5 * deviation + 0.5) if step == 1 else int(np.ceil(4.5 * deviation / step))
     after = before if step == 1 else before + 1
@@ -49,10 +49,10 @@ def seen(n: int, deviation: float) -> tuple[Array, range]:
     places = range(-before, (n - 1) // step + after + 1)
     off = voxel - step * np.array(places)
     steps = np.array(places) - voxel // step
-    found = np.exp(-0.5 * (off / max(deviation, 1e-9)) ** 2) * (
+    weights = np.exp(-0.5 * (off / max(deviation, 1e-9)) ** 2) * (
         (-before <= steps) & (steps <= after)
     )
-    return found / np.linalg.norm(found, axis=1, keepdims=True), places
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True), places
 
 
 def field(
@@ -60,12 +60,13 @@ def field(
     normal: bool = True,
 ) -> Array:  # fmt: skip
     """A smooth random field of variance 1 by three matrix products."""
-    matrices, places = zip(*map(seen, shape, deviations), strict=True)
+    matrices, places = zip(*map(smoothing_matrix, shape, deviations), strict=True)
     noise = white(places, lead, seed, stream, normal)
     return np.einsum("ai,bj,ck,ijk->abc", *matrices, noise, optimize=True)
 
 
 def fields(a: Array, lengths: Sequence[float], **options: Any) -> Array:
+    """A random field for each volume of a stack."""
     deviations = [n / v / np.sqrt(2) for n, v in zip(lengths, VOXEL, strict=True)]
     return np.stack([field(a.shape[1:], deviations, k, **options) for k in range(len(a))])
 
@@ -86,19 +87,20 @@ def displacement(
 
 
 def warped(v: Array, moves: Sequence[Array], order: int) -> Array:
-    """The volume is continued first: scipy's own splines are 3e-7 off on an axis of 5 voxels."""
+    """A volume at displaced voxels; padded, as scipy's splines are off by 3e-7 on 5 voxels."""
     grown = np.pad(wide(v), PAD, mode="symmetric")
     places = np.indices(v.shape) + np.array(moves) + PAD
     return np.asarray(ndi.map_coordinates(grown, places, order=order, mode="reflect"))
 
 
-#: voxels by which volumes are continued
+#: voxels by which volumes are padded
 PAD = 40
 
 
 def deformed(
     a: Array, alpha: Sequence[float], sigma: Sequence[float], seed: int, order: int
 ) -> Array:
+    """Every volume deformed by a field of its own."""
     alpha = [n / v for n, v in zip(alpha, VOXEL, strict=True)]
     sigma = [n / v for n, v in zip(sigma, VOXEL, strict=True)]
     moves = (displacement(a.shape[1:], alpha, sigma, k, seed) for k in range(len(a)))
@@ -106,7 +108,7 @@ def deformed(
 
 
 def deformed_slices(a: Array, alpha: float, sigma: float, seed: int) -> Array:
-    """Every slice by a field of its own."""
+    """Every slice deformed by a field of its own."""
     (_, height, width), out = VOXEL, np.empty(a.shape)
     for k, z in np.ndindex(a.shape[:2]):
         moves = displacement(
@@ -118,23 +120,26 @@ def deformed_slices(a: Array, alpha: float, sigma: float, seed: int) -> Array:
 
 
 def membrane(shape: Sequence[int], radius: float, thick: float, leaf: float, soft: float) -> Array:
-    off = abs(np.linalg.norm(by_numpy.offsets(shape, VOXEL), axis=-1) - radius)
-    return by_numpy.edge(np.maximum(off - thick / 2, thick / 2 - leaf - off), soft)
+    """A vesicle with two leaflets."""
+    distance = abs(np.linalg.norm(by_numpy.offsets(shape, VOXEL), axis=-1) - radius)
+    return by_numpy.edge(np.maximum(distance - thick / 2, thick / 2 - leaf - distance), soft)
 
 
 def sheet(shape: Sequence[int], thick: float) -> Array:
+    """A flat membrane normal to (1, 0, 1)."""
     along = np.array([1.0, 0.0, 1.0]) / np.sqrt(2)
     return by_numpy.edge(abs(by_numpy.offsets(shape, VOXEL) @ along) - thick / 2, 0.0)
 
 
 def lines(shape: Sequence[int], periods: Sequence[float], thick: float) -> Array:
-    place = by_numpy.offsets(shape, VOXEL)[..., 1:]
-    off = abs((place + np.divide(periods, 2)) % periods - np.divide(periods, 2))
-    return (off.min(-1) <= thick / 2).astype(float)
+    """Lines that repeat along y and x."""
+    position = by_numpy.offsets(shape, VOXEL)[..., 1:]
+    distance = abs((position + np.divide(periods, 2)) % periods - np.divide(periods, 2))
+    return (distance.min(-1) <= thick / 2).astype(float)
 
 
 def wedge(shape: Sequence[int], low: float, high: float, shifted: bool) -> Array:
-    """By the angle of every frequency in the plane of z and x."""
+    """Mask by the angle of every frequency in the plane of z and x."""
     axes = [np.fft.fftfreq(n, v) for n, v in zip(shape, VOXEL, strict=True)]
     fz, _, fx = np.meshgrid(*map(np.fft.fftshift, axes) if shifted else axes, indexing="ij")
     angle = np.degrees(np.arctan2(fz, fx))
@@ -142,51 +147,52 @@ def wedge(shape: Sequence[int], low: float, high: float, shifted: bool) -> Array
     return ((angle >= low) & (angle <= high) | (fz == 0) & (fx == 0)).astype(float)
 
 
-def made(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME) -> Case:
+def generated(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME) -> Case:
+    """A row of an operation that creates a float32 array from a grid."""
     return Case(op, oracle, dims, None, "float32", 4.0, ("uint8",), made=True)
 
 
-#: of float64: scipy adds displacements to the number of a voxel, which rounds them
-ADDED = 200.0
+#: ulps of float64: scipy adds displacements to the index of a voxel, which rounds them
+ROUNDED = 200.0
 
 TEXTURES = {
-    "synthetic.correlated_noise": made(
+    "synthetic.correlated_noise": generated(
         lambda s: lv.synthetic.correlated_noise(s, {"y": 9.0, "x": 12.0}, seed=21, scale=2.0),
         lambda a: 2 * fields(a, (0.0, 9.0, 12.0), seed=21, stream=3), STACKED,
     ),
-    "synthetic.correlated_noise/long": made(
+    "synthetic.correlated_noise/long": generated(
         lambda s: lv.synthetic.correlated_noise(s, 80.0, seed=22),
         lambda a: fields(a, (80.0, 80.0, 80.0), seed=22, stream=3), STACKED,
     ),
     "synthetic.elastic": Case(
         lambda s: lv.synthetic.elastic(s, 60.0, {"z": 3.0, "y": 9.0, "x": 4.0}, seed=6),
-        lambda a: deformed(a, (60.0,) * 3, (3.0, 9.0, 4.0), 6, 1), ulps=ADDED,
+        lambda a: deformed(a, (60.0,) * 3, (3.0, 9.0, 4.0), 6, 1), ulps=ROUNDED,
     ),
     "synthetic.elastic/cubic": Case(
         lambda s: lv.synthetic.elastic(s, {"z": 9.0, "x": 20.0}, 4.0, seed=7, order=3),
-        lambda a: deformed(a, (9.0, 0.0, 20.0), (4.0,) * 3, 7, 3), ulps=ADDED,
+        lambda a: deformed(a, (9.0, 0.0, 20.0), (4.0,) * 3, 7, 3), ulps=ROUNDED,
     ),
     "synthetic.elastic/slices": Case(
         lambda s: lv.synthetic.elastic(s, 30.0, 5.0, seed=8, dim=("y", "x")),
-        lambda a: deformed_slices(a, 30.0, 5.0, 8), ulps=ADDED,
+        lambda a: deformed_slices(a, 30.0, 5.0, 8), ulps=ROUNDED,
     ),
-    "synthetic.membrane": made(
+    "synthetic.membrane": generated(
         lambda s: lv.synthetic.membrane(s, radius=6.0, thickness=5.0, leaflet=1.5, soft=1.0),
         lambda a: membrane(a.shape[1:], 6.0, 5.0, 1.5, 1.0),
     ),
-    "synthetic.membrane/flat": made(
+    "synthetic.membrane/flat": generated(
         lambda s: lv.synthetic.membrane(s, thickness=4.1, axis={"z": 1.0, "x": 1.0}),
         lambda a: sheet(a.shape[1:], 4.1),
     ),
-    "synthetic.grid_lines": made(
+    "synthetic.grid_lines": generated(
         lambda s: lv.synthetic.grid_lines(s, {"y": 6.0, "x": 5.0}, 1.0),
         lambda a: lines(a.shape[1:], (6.0, 5.0), 1.0),
     ),
-    "synthetic.wedge": made(
+    "synthetic.wedge": generated(
         lambda s: lv.synthetic.wedge(s, (-40.0, 61.0)),
         lambda a: wedge(a.shape[1:], -40.0, 61.0, shifted=False),
     ),
-    "synthetic.wedge/centred": made(
+    "synthetic.wedge/centred": generated(
         lambda s: lv.synthetic.wedge(s, layout="centred"),
         lambda a: wedge(a.shape[1:], -60.0, 60.0, shifted=True),
     ),
