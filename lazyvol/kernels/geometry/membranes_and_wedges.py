@@ -5,45 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.geometry.solids import Region, Triple, soft_edge, zeros, zyx_start
+from lazyvol.kernels.geometry.solids import Region, Triple, add_soft_edges, offsets, zeros
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@compiled
-def _add_membrane(
-    out: Array, start: Triple, centre: Triple, step: Triple, along: Triple, radius: float,
-    half: float, hollow: float, soft: float,
-) -> None:  # fmt: skip
-    """Add the shell between the distances ``hollow`` and ``half`` from a sphere or plane.
-
-    The plane (a ``radius`` of inf) is normal to ``along``.
-    """
-    for i in range(out.shape[0]):
-        dz = (start[0] + i - centre[0]) * step[0]
-        for j in range(out.shape[1]):
-            dy = (start[1] + j - centre[1]) * step[1]
-            for k in range(out.shape[2]):
-                dx = (start[2] + k - centre[2]) * step[2]
-                if radius == inf:
-                    distance = abs(dz * along[0] + dy * along[1] + dx * along[2])
-                else:
-                    distance = abs(np.sqrt(dz * dz + dy * dy + dx * dx) - radius)
-                out[i, j, k] += soft_edge(max(distance - half, hollow - distance), soft)
 
 
 def membrane(
     region: Region, *, centre: Triple, step: Triple, along: Triple, radius: float,
     thickness: float, leaflet: float, soft: float, dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """Return one region of a membrane of two leaflets; a single layer if they touch."""
+    """Return one region of a membrane of two leaflets; a single layer if they touch.
+
+    It is a plane normal to ``along`` for a ``radius`` of inf, else a sphere.
+    """
     out, space = zeros(region, dtype)
-    hollow = thickness / 2 - leaflet
-    hollow = hollow if hollow > 0 else -inf
-    _add_membrane(
-        space, zyx_start(region), centre, step, along, radius, thickness / 2, hollow, soft
-    )
+    gap = thickness / 2 - leaflet
+    gap = gap if gap > 0 else -inf
+    z, y, x = offsets(region, centre, step)
+    for plane, dz in zip(space, z, strict=True):
+        if radius == inf:
+            distance = np.abs((dz * along[0] + y * along[1])[:, None] + x * along[2])
+        else:
+            distance = np.abs(np.sqrt((dz * dz + y * y)[:, None] + x * x) - radius)
+        add_soft_edges(plane, np.maximum(distance - thickness / 2, gap - distance), soft)
     return out
 
 
@@ -52,15 +36,15 @@ def grid_lines(
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """Return one region of lines (walls in 3-D) every ``spacing`` along axes where it is > 0."""
-    out, _ = zeros(region, dtype)
-    lead = 3 - len(region)
-    for axis, span in enumerate(region):
-        period = spacing[lead + axis]
+    out, space = zeros(region, dtype)
+    for axis, position in enumerate(offsets(region, centre, step)):
+        period = spacing[axis]
         if period:
-            position = (np.arange(span.start, span.stop) - centre[lead + axis]) * step[lead + axis]
             outside = np.abs(position - period * np.round(position / period)) - half
-            line = np.array([soft_edge(distance, soft) for distance in outside])
-            np.maximum(out, line.reshape((-1,) + (1,) * (len(region) - axis - 1)), out=out)
+            line = np.zeros((1, len(outside)))
+            add_soft_edges(line, outside[None], soft)
+            line = line.reshape([-1 if a == axis else 1 for a in range(3)])
+            np.maximum(space, line, out=space)
     return out
 
 

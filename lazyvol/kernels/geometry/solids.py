@@ -116,18 +116,11 @@ def add_ball(
 
 
 @compiled
-def add_box(
-    out: Array, start: Triple, centre: Triple, step: Triple, half: Triple, soft: float
-) -> None:
-    """Add a box with sides of half-length ``half``."""
-    for i in range(out.shape[0]):
-        ez = abs((start[0] + i - centre[0]) * step[0]) - half[0]
-        for j in range(out.shape[1]):
-            ey = abs((start[1] + j - centre[1]) * step[1]) - half[1]
-            side = _distance(ez, ey)
-            for k in range(out.shape[2]):
-                ex = abs((start[2] + k - centre[2]) * step[2]) - half[2]
-                out[i, j, k] += soft_edge(_distance(side, ex), soft)
+def add_soft_edges(out: Array, outside: Array, soft: float) -> None:
+    """Add to (y, x) the values at distances outside a surface."""
+    for j in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[j, k] += soft_edge(outside[j, k], soft)
 
 
 def zeros(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -135,6 +128,15 @@ def zeros(region: Region, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     computed = np.promote_types(dtype, np.float32)  # compiled code has no float16
     out = np.zeros(tuple(s.stop - s.start for s in region), computed)
     return out, out.reshape((1,) * (3 - out.ndim) + out.shape)
+
+
+def offsets(region: Region, centre: Triple, step: Triple) -> tuple[Array, Array, Array]:
+    """Return the distances of a region's voxels from the centre along z, y and x."""
+    spans = (slice(0, 1),) * (3 - len(region)) + region
+    z, y, x = (
+        (np.arange(s.start, s.stop) - c) * d for s, c, d in zip(spans, centre, step, strict=True)
+    )
+    return z, y, x
 
 
 def zyx_start(region: Region) -> Triple:
@@ -168,10 +170,19 @@ def box(
     region: Region, *, centre: Triple, step: Triple, half: Triple, soft: float,
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """Return one region of a box."""
+    """Return one region of a box with sides of half-length ``half``."""
     out, space = zeros(region, dtype)
-    add_box(space, zyx_start(region), centre, step, half, soft)
+    z, y, x = (abs(o) - h for o, h in zip(offsets(region, centre, step), half, strict=True))
+    for plane, ez in zip(space, z, strict=True):
+        outside = _distances(_distances(ez, y)[:, None], x)
+        add_soft_edges(plane, outside, soft)
     return out
+
+
+def _distances(side: Array, end: Array) -> Array:
+    """Return the distances to a solid from those to its sides and to its ends."""
+    beyond = np.sqrt(side * side + end * end)
+    return np.where((side <= 0.0) | (end <= 0.0), np.maximum(side, end), beyond)
 
 
 def perpendicular(along: Array) -> tuple[Array, Array]:

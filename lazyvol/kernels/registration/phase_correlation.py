@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
-from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import particle_volumes
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -206,32 +205,10 @@ def upsampled_correlation(cross: Array, shifts: Sequence[Array], shape: Sequence
     frequencies = (np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2]))
     waves = [np.exp(2j * np.pi * np.outer(f, p)) for f, p in zip(frequencies, shifts, strict=True)]
     waves[2] *= weight[:, None]
-    out = np.zeros([len(p) for p in shifts])
-    _add_waves(out, np.ascontiguousarray(cross), *waves)
-    return out
-
-
-@compiled
-def _add_waves(out: Array, cross: Array, wz: Array, wy: Array, wx: Array) -> None:
-    """Sum over frequencies, axis by axis. Loops, because BLAS would start threads in each task."""
-    row = np.empty(out.shape[2], np.complex128)
-    plane = np.empty(out.shape[1:], np.complex128)
-    for z in range(cross.shape[0]):
-        plane[:] = 0
-        for y in range(cross.shape[1]):
-            row[:] = 0
-            for x in range(cross.shape[2]):
-                c = np.complex128(cross[z, y, x])
-                for j in range(row.size):
-                    row[j] += c * wx[x, j]
-            for b in range(plane.shape[0]):
-                for j in range(row.size):
-                    plane[b, j] += wy[y, b] * row[j]
-        for a in range(out.shape[0]):
-            w = wz[z, a]
-            for b in range(plane.shape[0]):
-                for j in range(row.size):
-                    out[a, b, j] += (w * plane[b, j]).real
+    # one plane at a time: the complex128 copy of a complex64 spectrum would take twice its memory
+    planes = np.stack([waves[1].T @ (plane @ waves[2]) for plane in cross])
+    values = waves[0].T @ planes.reshape(len(planes), -1)
+    return np.asarray(values.real.reshape([len(p) for p in shifts]))
 
 
 def start(shape: tuple[int, ...], *, n: int) -> dict[str, Array]:
