@@ -37,9 +37,8 @@ def operations(stack, reference, rotation) -> dict:
     """Each operation voxels lazyvol and voxels its peer."""
     step = {"z": 1.3, "y": -0.7, "x": 0.4}
     voxels = list(step.values())
-    matrix, offset = affine.inverse_affine(
-        reference.shape, (1, 1, 1), rotation_grids.to_euler(rotation.as_quat())
-    )
+    zyx_rotation = rotation_grids.zyx_matrices(rotation.as_quat())
+    matrix, offset = affine.inverse_affine(reference.shape, (1, 1, 1), zyx_rotation)
     masks = np.ones(reference.shape, bool)
     mask = reference > -np.inf
     registration = lv.registration

@@ -44,7 +44,7 @@ def rotate_particles(
     computed = np.promote_types(dtype, np.float32)  # compiled code has no float16
     source, target = particle_volumes(block, axes), particle_volumes(out, axes)
     for index, *euler in each_particle(source.shape[:-3], *angles, axes=axes):
-        matrix, offset = inverse_affine(source.shape[-3:], step, euler)
+        matrix, offset = inverse_affine(source.shape[-3:], step, rotation_matrix(euler))
         if not np.isfinite(matrix).all():
             target[index] = np.nan
         else:
@@ -122,28 +122,27 @@ def _multiply_phase_ramp(spectrum: Array, distance: Sequence[float], shape: Sequ
 def inverse_affine(
     shape: Sequence[int],
     step: Sequence[float],
-    angles: Sequence[float] | Array,
+    rotation: Array,
     shift: Sequence[float] | Array = (0.0, 0.0, 0.0),
 ) -> tuple[Array, Array]:
     """Return the matrix and offset of a shift followed by a rotation, as scipy takes them.
 
     Voxel i of the result has the value at ``matrix @ i + offset``. The rotation acts on vectors
-    (x, y, z) about voxel n // 2, ``shift`` is in voxels along z, y, x.
+    (z, y, x) about voxel n // 2, ``shift`` is in voxels along z, y, x.
     """
-    inverse = rotation_matrix(angles).T[::-1, ::-1]  # to the axes' order z, y, x
     spacing = np.asarray(step, np.float64)
-    matrix = inverse * spacing / spacing[:, None]
+    matrix = rotation.T * spacing / spacing[:, None]
     centre = np.array([n // 2 for n in shape], np.float64)
     return matrix, centre - matrix @ centre - np.asarray(shift, np.float64)
 
 
 def rotation_matrix(angles: Sequence[float] | Array) -> Array:
-    """Return R_z(rot) R_y(tilt) R_z(psi), acting on vectors (x, y, z), from degrees."""
+    """Return R_z(rot) R_y(tilt) R_z(psi), acting on vectors (z, y, x), from degrees."""
     (a, b, c), (sa, sb, sc) = np.cos(np.deg2rad(angles)), np.sin(np.deg2rad(angles))
     rot = np.array([[a, -sa, 0.0], [sa, a, 0.0], [0.0, 0.0, 1.0]])
     tilt = np.array([[b, 0.0, sb], [0.0, 1.0, 0.0], [-sb, 0.0, b]])
     psi = np.array([[c, -sc, 0.0], [sc, c, 0.0], [0.0, 0.0, 1.0]])
-    return np.asarray(rot @ tilt @ psi)
+    return np.asarray(rot @ tilt @ psi)[::-1, ::-1]
 
 
 def spline_of(volume: Array, order: int, mode: BoundaryMode) -> tuple[Array, int]:

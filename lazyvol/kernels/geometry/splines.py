@@ -60,9 +60,10 @@ def cubic_weights(t: float) -> tuple[float, float, float, float]:
 def padded(volume: Array, margin: int, mode: BoundaryMode) -> Array:
     """Pad a volume by ``margin`` voxels on every side; float64, C-contiguous."""
     shape = [n + 2 * margin for n in volume.shape]
-    grids = [boundary_indices(np.arange(-margin, n + margin), n, mode) for n in volume.shape]
+    z, y, x = (boundary_indices(np.arange(-margin, n + margin), n, mode) for n in volume.shape)
     out = np.empty(shape, np.float64)
-    out[...] = volume[np.ix_(*grids)]
+    for plane, index in zip(out, z, strict=True):  # indexing copies: one plane, not the volume
+        plane[...] = volume[index][np.ix_(y, x)]
     return out
 
 

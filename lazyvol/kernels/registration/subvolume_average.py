@@ -98,7 +98,7 @@ def add_particle(
     if mask is not None:
         rotation = np.eye(3) if angles is None else rotation_matrix(angles)
         sizes = np.array(volume.shape) * layout.step
-        to_mask = rotation.T[::-1, ::-1] * sizes[:, None] / sizes
+        to_mask = rotation.T * sizes[:, None] / sizes
         _add_coverage(sums["coverage"], mask, to_mask, weight)
 
 
@@ -111,7 +111,7 @@ def transformed(
     """Return a particle in the frame of the reference, NaN outside its box; float64."""
     if angles is None:
         return translated(volume, shift, layout.order, "constant", np.nan)
-    matrix, offset = inverse_affine(volume.shape, layout.step, angles, shift)
+    matrix, offset = inverse_affine(volume.shape, layout.step, rotation_matrix(angles), shift)
     spline, double = spline_of(volume, layout.order, "constant"), np.dtype(np.float64)
     return sample_affine(spline, matrix, offset, layout.order, "constant", np.nan, double)
 

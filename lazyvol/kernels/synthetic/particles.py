@@ -1,11 +1,11 @@
 """Noisy copies of one signal, some of them tilted: every particle from its number and the seed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from lazyvol.kernels.geometry import solids
+from lazyvol.kernels.geometry import affine, solids
 from lazyvol.kernels.synthetic import philox
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -99,13 +99,13 @@ def add_template(
         tilted = upright
         if tilt[n, 0, 0, 0]:
             matrix = solids.tilt_matrix(np.array(along), tilt[n].item(), azimuth[n].item())
-            tilted = rotated(upright, matrix, np.array(step))
+            tilted = rotated(upright, matrix, step)
         np.add(volume, tilted, out=out[n], casting="same_kind")
     return out
 
 
-def rotated(volume: Array, matrix: Array, step: Array) -> Array:
-    """Rotate a volume about voxel n // 2; values from outside are 0."""
-    centre = np.array([n // 2 for n in volume.shape], np.float64)
-    inverse = matrix.T * step / step[:, None]
-    return np.asarray(ndimage.affine_transform(volume, inverse, centre - inverse @ centre, order=1))
+def rotated(volume: Array, rotation: Array, step: Sequence[float]) -> Array:
+    """Rotate a volume about voxel n // 2 by linear interpolation; values from outside are 0."""
+    matrix, offset = affine.inverse_affine(volume.shape, step, rotation)
+    spline = affine.spline_of(volume, 1, "constant")
+    return affine.sample_affine(spline, matrix, offset, 1, "constant", 0.0, volume.dtype)

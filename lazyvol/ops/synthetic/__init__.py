@@ -6,7 +6,9 @@ its spatial dims and positions. Lengths are in the unit of these positions. The 
 // 2``.
 """
 
+from collections.abc import Sequence
 from functools import partial
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -14,6 +16,7 @@ import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
+from lazyvol.kernels.geometry import affine
 from lazyvol.kernels.synthetic import particles as particle_kernels
 from lazyvol.kernels.synthetic import philox
 from lazyvol.ops._grid import (
@@ -47,9 +50,6 @@ __all__ = [
     "sphere",
     "wedge",
 ]
-
-#: bytes per voxel while a template is tilted: the template and its copy in float64
-TILT_SCRATCH = 16.0
 
 
 @operation
@@ -200,7 +200,8 @@ def particles(
         stack = blockwise(
             partial(particle_kernels.add_template, along=along, step=step, signal=signal),
             generate_array(kernel, stacked, dtype, "noise"), template, properties["tilt"],
-            properties["azimuth"], core=SPATIAL, scratch=TILT_SCRATCH, title="particles",
+            properties["azimuth"], core=SPATIAL, scratch=_tilt_scratch(grid.shape),
+            title="particles",
         )  # fmt: skip
     else:
         side = min(m * abs(s) for m, s in zip(grid.shape, step, strict=True))
@@ -214,6 +215,12 @@ def particles(
         stack = generate_array(kernel, stacked, dtype, "particles")
     truth = {name: properties[name].variable for name in ("tilted", "tilt", "half")}
     return stack.rename("particles").assign_coords(truth).assign_attrs(contrast="bright")
+
+
+def _tilt_scratch(shape: Sequence[int]) -> float:
+    """Return the bytes per voxel of a template, its padded copy and the tilted one, in float64."""
+    padded = prod(n + 2 * affine.PADDING for n in shape) / max(1, prod(shape))
+    return 16.0 + 8.0 * padded
 
 
 def _amplitudes(alpha: float | None, sigma: float | None) -> tuple[float, float]:
