@@ -81,7 +81,7 @@ def main() -> None:
     copied = seconds(lambda: saved(volume, out, args.memory)) / voxels
     whole = seconds(lambda: saved(chain(volume), out, args.memory)) / voxels
     result = chain(volume)
-    one = seconds(lambda: result[args.side // 2].compute())
+    slice_seconds = seconds(lambda: result[args.side // 2].compute())
     peak = peaks(__file__, ["chain"], "--side", str(args.side), "--memory", args.memory,
                  "--folder", args.folder)["chain"]  # fmt: skip
     rows = [
@@ -91,7 +91,7 @@ def main() -> None:
     ]
     print(table(["way", "seconds per Mvoxel", "time / sum of the parts"], rows))
     print(f"tasks {plan.tasks}, projected peak {plan.peak_bytes / 2**20:.0f} MiB, "
-          f"measured {peak / 2**20:.0f} MiB; one slice {one:.2f} s")  # fmt: skip
+          f"measured {peak / 2**20:.0f} MiB; one slice {slice_seconds:.2f} s")  # fmt: skip
     shutil.rmtree(out)
 
 

@@ -1,4 +1,4 @@
-"""Distances, components, whitening and unmixing beside scipy, numpy and dask.
+"""Distances, components, whitening and unmixing against scipy, numpy and dask.
 
     python bench/bench_clustering.py [--large] [--folder DIR]
 
@@ -56,7 +56,7 @@ def gram_row(n: int = 256, box: int = 32) -> list[str]:
         return wide @ wide.T
 
     seconds = timed({"lazyvol": lambda: lv.clustering.distances(stack), "numpy x @ x.T": bare})
-    return row(f"distances beside the bare product, {n} x {box}^3", seconds)
+    return row(f"distances against the bare product, {n} x {box}^3", seconds)
 
 
 def component_row(n: int = 200, box: int = 32, count: int = 8) -> list[str]:
@@ -165,13 +165,13 @@ def large(folder: Path) -> list[list[str]]:
         "numpy svd, in memory": lambda: zca_by_numpy(held),
     }
     lv.intensity.whiten(lv.as_stack(held[:200, :100], dims=DIMS))
-    most, rows = peaks(__file__, ["lazyvol", "numpy svd"], "--folder", str(folder)), []
+    peak_bytes, rows = peaks(__file__, ["lazyvol", "numpy svd"], "--folder", str(folder)), []
     for name, way in ways.items():
         start, cores = time.perf_counter(), time.process_time()
         result = way()
         seconds, cores = time.perf_counter() - start, time.process_time() - cores
         white = lv.open(folder / "white.zarr").values if result is None else result
-        peak = most.get(name.removesuffix(", disk to disk").removesuffix(", in memory"), 0)
+        peak = peak_bytes.get(name.removesuffix(", disk to disk").removesuffix(", in memory"), 0)
         rows.append([
             name, f"{seconds:.0f}", f"{cores:.0f}", f"{identity_error(white):.1e}",
             "(the stack is held)" if name == "lazyvol, in memory" else f"{peak / 2**20:.0f}",

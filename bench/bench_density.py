@@ -72,7 +72,7 @@ def point_ways() -> dict:
     places = rng.uniform(0, 127, (POINTS, 3))
     edges = [np.arange(129) - 0.5] * 3
     heavy = rng.random(POINTS)
-    where = lv.as_stack(places, dims=("point", "axis"))
+    positions = lv.as_stack(places, dims=("point", "axis"))
     weights = lv.as_stack(heavy, dims=("point",))
     like = (128, 128, 128)
 
@@ -81,10 +81,10 @@ def point_ways() -> dict:
         return np.bincount(cells, heavy, 128**3).reshape(like)
 
     return {
-        "lazyvol points": lambda: lv.density.points(where, like=like),
-        "lazyvol points, weights": lambda: lv.density.points(where, weights, like=like),
+        "lazyvol points": lambda: lv.density.points(positions, like=like),
+        "lazyvol points, weights": lambda: lv.density.points(positions, weights, like=like),
         "lazyvol points, linear": lambda: lv.density.points(
-            where, weights, like=like, method="linear"
+            positions, weights, like=like, method="linear"
         ),
         "numpy histogramdd": lambda: np.histogramdd(places, edges, weights=heavy),
         "numpy bincount, weights": flat,

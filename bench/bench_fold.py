@@ -85,7 +85,7 @@ def disk_ways(path: str) -> dict:
 
 
 def memory_ways(raw: str) -> dict:
-    """Half a gigabyte in chunks of 8 volumes; LiberTEM reads the same bytes from a raw file."""
+    """Half a gigabyte in chunks of 8 volumes; LiberTEM reads these bytes from a raw file."""
     values = np.fromfile(raw, np.float32).reshape(-1, *BOX)
     ours = lv.as_stack(da.from_array(values, chunks=(8, *BOX)))
     plain = lv.as_stack(values)
@@ -106,7 +106,7 @@ def libertem_ways(raw: str, n: int) -> dict:
         from libertem.udf.stddev import StdDevUDF
     except ImportError:
         return {}
-    found = {}
+    ways = {}
     for name, context in (
         ("LiberTEM StdDevUDF, 2 workers", lambda: Context.make_with(cpus=2, gpus=0)),
         ("LiberTEM StdDevUDF, inline", lambda: Context(executor=InlineJobExecutor())),
@@ -115,8 +115,8 @@ def libertem_ways(raw: str, n: int) -> dict:
         data = ctx.load(
             "raw", path=raw, dtype="float32", nav_shape=(n,), sig_shape=(BOX[0], BOX[1] * BOX[2])
         )
-        found[name] = partial(ctx.run_udf, dataset=data, udf=StdDevUDF())
-    return found
+        ways[name] = partial(ctx.run_udf, dataset=data, udf=StdDevUDF())
+    return ways
 
 
 def report(title: str, seconds: dict, data_bytes: float, reference: str, memory: dict) -> None:

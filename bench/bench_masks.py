@@ -185,11 +185,11 @@ def volumes() -> tuple[xr.DataArray, np.ndarray]:
 def shapes(runs: int) -> None:
     stack, flags = volumes()
     ball = np.linalg.norm(np.mgrid[-3:4, -3:4, -3:4], axis=0) <= 3
-    each = ndi.generate_binary_structure(3, 1)
+    cross = ndi.generate_binary_structure(3, 1)
     works = {
-        "dilate": (lv.masks.dilate, ndi.binary_dilation, each, {}),
+        "dilate": (lv.masks.dilate, ndi.binary_dilation, cross, {}),
         "erode, ball of 3": (lv.masks.erode, ndi.binary_erosion, ball, {"radius": 3.0}),
-        "close": (lv.masks.close, ndi.binary_closing, each, {}),
+        "close": (lv.masks.close, ndi.binary_closing, cross, {}),
     }
     rows = []
     for name, (op, oracle, element, options) in works.items():

@@ -1,9 +1,9 @@
-"""Every public operation beside its oracle, from the tests' own table.
+"""Every public operation against its oracle, from the table of the tests.
 
     python bench/bench_ops.py [--shape 24 96 96 96] [--runs 5]
 
-Dask-backed float32 in whole-volume chunks, two threads; the oracle is what numpy or scipy users
-write, on one thread, in float64 where it has to be. Both warm, in turn, in one process.
+Dask-backed float32 in whole-volume chunks, two threads; the oracle is the code of numpy or scipy
+users, on one thread, in float64 where it has to be. Both warm, in turn, in one process.
 """
 
 import argparse
@@ -37,8 +37,8 @@ def ratios(shape: tuple[int, ...], runs: int, names: list[str]) -> list[list[str
         }
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            found = timed(ways, runs)
-        ours, oracle = found["ours"], found["oracle"]
+            seconds = timed(ways, runs)
+        ours, oracle = seconds["ours"], seconds["oracle"]
         rows.append([name, f"{1e3 * ours:.1f}", f"{1e3 * oracle:.1f}", f"{oracle / ours:.1f}"])
     return rows
 

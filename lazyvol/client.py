@@ -70,7 +70,7 @@ def connect(
     ----------
     address
         ``tcp://host:port`` or ``tls://host:port`` of a scheduler, or the path of its scheduler
-        file. The certificates for ``tls://`` are taken from dask's configuration.
+        file. The certificates for ``tls://`` are those of dask's configuration.
     workers
         Number of processes to start, by default 1: kernels release the interpreter lock, so that
         threads of one process run in parallel and share memory.

@@ -1,4 +1,4 @@
-"""The exceptions of lazyvol. Every message states the rule, what was found, and the remedy."""
+"""The exceptions of lazyvol. Every message states the rule, the offending value, and the remedy."""
 
 
 class LazyvolError(Exception):

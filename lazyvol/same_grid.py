@@ -1,4 +1,4 @@
-"""Checks that two stacks lie on the same grid: lengths, positions, units and labels."""
+"""Checks that two stacks are on the same grid: lengths, positions, units and labels."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite

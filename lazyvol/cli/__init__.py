@@ -90,7 +90,7 @@ def report_error(message: str, code: int) -> int:
 
 @contextmanager
 def losses_on_stderr() -> Iterator[None]:
-    """Write warnings about what a file format cannot hold as lines on standard error."""
+    """Write each LossWarning as a line on standard error."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", LossWarning)
         default = warnings.showwarning

@@ -117,6 +117,6 @@ def print_plans(
     stack: xr.DataArray, options: Running, opened: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """Print the plans of both reads of a screening."""
-    both = plans(stack, memory=options.memory, workers=options.workers, **opened)
-    for name, plan in both.items():
+    plan_by_read = plans(stack, memory=options.memory, workers=options.workers, **opened)
+    for name, plan in plan_by_read.items():
         say(f"{name}\n{plan}\n")

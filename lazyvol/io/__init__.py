@@ -51,7 +51,7 @@ def open(
     ----------
     source
         Path, glob pattern or list of paths. Files of a folder or pattern are joined in natural
-        order (img2 before img10), files of a list in the order given. Zarr stores also open from
+        order (img2 before img10), files of a list in its order. Zarr stores also open from
         a URL (``s3://``, ``gs://``, ``az://``, ``https://``, with ``lazyvol[remote]``; other
         schemes with fsspec), from an archive (``.zarr.zip``, ``.ozx``), and from a zarr store,
         array or group object.
@@ -93,7 +93,7 @@ def open(
     ------
     OptionError
         ``missing`` is neither ``"fill"`` nor ``"error"``; ``storage_options`` holds a secret, an
-        unknown option, or is given without a URL.
+        unknown option, or is set without a URL.
     LabelError
         ``chunks``, ``voxel_size`` or ``dims`` does not fit the array, the axes have no names, or
         the files of a stack differ in shape, dtype, dims or voxel size.
@@ -108,7 +108,7 @@ def open(
     UnsafeSourceError
         Reading would run code, leave the store, or use a codec that is not on the allow-list.
     LimitExceeded
-        A size or count in a file is beyond what a reader accepts.
+        A size or count in a file exceeds the limit of its reader.
     StoreError
         The operating system or the store behind a URL refuses to read.
 

@@ -60,8 +60,8 @@ def make_folders(root: str, key: str) -> None:
 def atomic_file(path: str, temporary: str) -> Iterator[BinaryIO]:
     """Open a file whose bytes replace ``path`` when they are synced to disk.
 
-    They are written to file ``temporary`` on the same disk, which is removed on any error; then
-    ``path`` is unchanged.
+    They are written to the file ``temporary``, on the disk of ``path``. On any error it is removed,
+    and ``path`` is unchanged.
     """
     try:
         with open(temporary, "xb") as file:

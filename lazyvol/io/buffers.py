@@ -15,7 +15,7 @@ _kept = threading.local()
 
 
 def scratch(name: str, size: int) -> Bytes:
-    """Return a buffer of this thread; the next call with the same name reuses it."""
+    """Return a buffer of this thread; the next call with this name reuses it."""
     if size > KEPT_BYTES:
         return np.empty(size, np.uint8)
     buffer: Bytes | None = getattr(_kept, name, None)

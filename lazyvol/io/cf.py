@@ -133,7 +133,7 @@ class UnpackedSource(DecodedSource):
         self.token = f"cf-{blake2b(words.encode(), digest_size=12).hexdigest()}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, decoded, into ``out`` if given."""
+        """Copy one region, decoded, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
             out[...] = unpack(self.source.read(region), self.packing)
@@ -141,5 +141,5 @@ class UnpackedSource(DecodedSource):
 
     def peak_bytes(self, region: Region) -> int:
         """Return the bytes of two packed arrays, a mask and three results, or of the read."""
-        each = 2 * np.dtype(self.source.dtype).itemsize + 1 + 3 * self.dtype.itemsize
-        return max(self.source.peak_bytes(region), size(region) * each)
+        bytes_per_number = 2 * np.dtype(self.source.dtype).itemsize + 1 + 3 * self.dtype.itemsize
+        return max(self.source.peak_bytes(region), size(region) * bytes_per_number)

@@ -127,7 +127,7 @@ CACHE = DecodedCache(CACHE_BYTES)
 
 @dataclass(eq=False)
 class CompressedSource:
-    """Array in a compressed file: reading any region decodes all of it, once per process.
+    """Array in a compressed file: reading any region decodes the whole file, once per process.
 
     A process keeps up to `CACHE_BYTES` of decoded arrays; a larger array is decoded again for
     every region. Bytes after the array are refused, unless ``allow_trailing`` is true.
@@ -150,7 +150,7 @@ class CompressedSource:
         self.token = token(self.file, self.codec, self.layout, self.allow_trailing)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
             self.file.check()  # the cache may hold the values of a file that changed since
@@ -207,8 +207,8 @@ def read_into(decoded: BufferedIOBase, out: Array, path: str) -> None:
         done += read
 
 
-def short_stream_error(path: str, expected: int, found: int) -> TruncatedError:
+def short_stream_error(path: str, expected: int, decoded: int) -> TruncatedError:
     """Return the error for a stream that is shorter than its header promises."""
     return TruncatedError(
-        f"{path}: expected {expected} decoded bytes, found {found}; copy the file again"
+        f"{path}: expected {expected} decoded bytes, found {decoded}; copy the file again"
     )

@@ -2,7 +2,7 @@
 
 The header has one byte for the machine, two unused bytes, one byte for the type and three lengths,
 but no voxel size. The format has no magic bytes, so a file is recognized by its suffix and refused
-if its size is not exactly what the header promises.
+if its size is not exactly that of the header.
 """
 
 import os

@@ -43,7 +43,7 @@ class StackedSource:
         self.token = f"stacked-{self.axis}-{digest}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         members, member_region = self._split(region)
         for index, member in enumerate(members):
@@ -84,7 +84,7 @@ def insert(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
 def stack_files(
     paths: Sequence[str], opened: Sequence[Opened], name: str | None, new_dim: str | None = None
 ) -> Opened:
-    """Join files of one volume or image each, along a first axis ``new_dim`` if it is given.
+    """Join files of one volume or image each, along a first axis ``new_dim`` unless it is None.
 
     Planes (y, x) become sections of a volume along z. Volumes become (k, z, y, x). Image stacks
     (k, y, x), such as one tilt series per particle, become (k, frame, y, x). The coordinate

@@ -162,7 +162,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How to read a box: ``reads`` spans of ``span`` bytes, one per index of ``depth`` axes.
+    """The reads of a box: ``reads`` spans of ``span`` bytes, one per index of ``depth`` axes.
 
     ``exact`` is true if a span has no gaps.
     """
@@ -229,7 +229,7 @@ def span_buffer(layout: Layout, counts: Sequence[int], plan: ReadPlan) -> tuple[
 
 
 def token(file: StoredFile, *facts: object) -> str:
-    """Return a hash of path, modification time, size, inode and the given facts."""
+    """Return a hash of path, modification time, size, inode and other facts."""
     content = repr((file.path, file.mtime_ns, file.size, file.inode, facts))
     return blake2b(content.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
@@ -256,7 +256,7 @@ class FlatFileSource:
         return FlatFileSource, (self.file, self.layout)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if not out.size:
             return out

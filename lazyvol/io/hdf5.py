@@ -233,7 +233,7 @@ class Hdf5Source:
         self.token = token(self.file, self.name, self.stored_shape, self.stored_dtype, self.order)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if not out.size:
             return out

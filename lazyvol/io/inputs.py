@@ -14,7 +14,7 @@ LEAVES = frozenset({str, bytes, int, float, bool, slice, type(None), np.ndarray}
 def sources_of(arrays: Iterable[Any]) -> Iterator[Any]:
     """Yield the sources in the graphs of dask arrays, each once; other arrays have none.
 
-    The tasks are searched, so operations of lazyvol and of dask may lie between: 0.1 s for
+    The tasks are searched, so operations of lazyvol and of dask may follow a source: 0.1 s for
     10,000 tasks. Layers that describe their tasks are not asked to make them: 1 ms for layers of
     10^6 blocks.
     """

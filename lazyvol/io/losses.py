@@ -35,7 +35,7 @@ def of_dataset(obj: xr.DataArray | xr.Dataset) -> list[str]:
 
 
 def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
-    """Return what an NPY file cannot hold: it has values alone, and default dims when opened."""
+    """List the labels that an NPY file loses: it has values alone, and default dims when opened."""
     default, error = default_dims(array.shape, path)
     lost = []
     if error is not None or default != spec.dims:
@@ -46,7 +46,7 @@ def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
 
 
 def of_mrc(array: xr.DataArray, spec: Variable) -> list[str]:
-    """Return what an MRC header cannot hold: it has lengths and labels of 80 characters."""
+    """List the labels that an MRC header loses: it has lengths and labels of 80 characters."""
     lost = []
     if spec.voxel_size and parse_unit(spec.unit) is None:
         lost.append(f"voxel size and positions in {spec.unit}")

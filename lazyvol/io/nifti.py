@@ -35,7 +35,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     """Return the volume (z, y, x) or series (k, z, y, x) of a NIfTI-1 or NIfTI-2 file.
 
     Scaled integers become float64, as in nibabel. Spacing without a unit is in millimetres, as
-    NIfTI defines, unless all of it is 1: then it was never set. Orientation is not applied.
+    NIfTI defines, unless it is 1 along all axes: then it was never set. Orientation is not applied.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class ScaledSource:
         self.token = token(self.stored.file, self.stored.token, self.slope, self.intercept)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, scaled, into ``out`` if given."""
+        """Copy one region, scaled, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(self.stored.read(region), self.slope, out=out)

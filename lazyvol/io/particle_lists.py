@@ -1,11 +1,11 @@
 """Read particle lists of RELION, STOPGAP, Dynamo and EM motive lists as coordinates on k.
 
-The columns have the same names and conventions for all programs:
+Columns have one set of names and conventions for all programs:
 
 * ``rot``, ``tilt``, ``psi`` in degrees are the Euler angles of RELION: R = Rz(rot) Ry(tilt)
   Rz(psi) rotates the particle onto the reference, for vectors (x, y, z), in scipy
   ``Rotation.from_euler("ZYZ", ...)``; its inverse rotates the reference onto the particle
-  (Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 2005). Dynamo stores the same rotation as
+  (Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 2005). Dynamo stores this rotation as
   extrinsic zxz angles (tdrot, tilt, narot), STOPGAP and EM lists its inverse as extrinsic zxz
   angles (phi, theta, psi).
 * ``coordinate_x/y/z`` is the centre of the extracted box in voxels of the tomogram;

@@ -92,7 +92,7 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlac
 
 @dataclass
 class ZarrPlace:
-    """A zarr store, given by its URL and options or as the object ``store``.
+    """A zarr store at a URL with options, or the object ``store``.
 
     ``root`` is the URL or path, ``prefix`` the folder in the store that keys are relative to.
     Every process opens the store itself, with the credentials in its environment.
@@ -445,7 +445,7 @@ def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
     except ImportError as error:
         raise StoreError(
             f"{root}: this scheme needs fsspec and its driver; install them with: "
-            f"pip install lazyvol[remote], and what the message names: {error}"
+            f"pip install lazyvol[remote], and the package named here: {error}"
         ) from error
 
 

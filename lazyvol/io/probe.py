@@ -1,4 +1,4 @@
-"""Find out what is stored under a path: one file, many files of one stack, or a zarr store."""
+"""Recognize the data under a path: one file, many files of one stack, or a zarr store."""
 
 import glob
 import os
@@ -78,7 +78,7 @@ def probe(
         (``file.h5::name`` picks one array of several); a zarr store; a folder of files of one
         format; a pattern with ``*``, ``?``, ``[]`` or ``**``; or a list of files. Several files
         become one stack, see `lazyvol.io.files.stack_files`: those of a folder or pattern in
-        natural order (img2 before img10), those of a list as given.
+        natural order (img2 before img10), those of a list in its order.
     permissive
         Read files with the faults that their reader names; ``attrs["repairs"]`` lists them.
     dims

@@ -22,7 +22,7 @@ def table_columns(
     Raises
     ------
     LabelError
-        A variable has other dims, or two columns have the same name.
+        A variable has other dims, or two columns have equal names.
 
     Examples
     --------

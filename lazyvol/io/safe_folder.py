@@ -1,4 +1,4 @@
-"""Read files inside one folder; refuse links and paths that lead out of it."""
+"""Read files inside one folder; refuse links and paths that lead outside."""
 
 import errno
 import json
@@ -153,7 +153,7 @@ class LocalFile:
 
 @dataclass
 class SafeFolder:
-    """A folder, given by its real path; nothing outside it is read.
+    """A folder by its real path; nothing outside it is read.
 
     Each folder below it is checked once, by one system call of 1 us.
     """
@@ -182,7 +182,7 @@ class SafeFolder:
         return True
 
     def fresh(self) -> "Place":
-        """Return the same folder, of which nothing is checked."""
+        """Return this folder without its record of checks."""
         return SafeFolder(self.root)
 
     def above(self) -> "Place | None":

@@ -88,7 +88,7 @@ def save(
     LabelError
         The suffix is not known or does not hold this object, or a label cannot be written.
     OptionError
-        ``storage_options`` is given for a path that is no URL, or holds a secret.
+        ``storage_options`` is set for a path that is no URL, or holds a secret.
     TargetExistsError
         Something is stored under ``path`` and ``overwrite`` is not set, the result is computed
         from data at ``path``, or ``resume`` finds another result.
@@ -157,7 +157,7 @@ def require_store(path: Any) -> str:
 
 
 def refuse_options(path: Any, storage_options: Mapping[str, Any] | None) -> None:
-    """Raise OptionError if options of a store are given for a path that is no URL."""
+    """Raise OptionError if options of a store are set for a path that is no URL."""
     if storage_options:
         raise OptionError(
             f"save: storage_options must be those of a URL, got {path!r:.200}; leave them out"

@@ -14,7 +14,7 @@ class TimesSource(DecodedSource):
     """The 64-bit integers of a source as times."""
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         if out is None:
             return self.source.read(region).view(self.dtype)
         self.source.read(region, out.view(np.int64))

@@ -13,7 +13,7 @@ VALUES = "values"
 
 
 class LazyvolBackend(BackendEntrypoint):
-    """Open whatever `lazyvol.open` opens as a Dataset, lazily and with its labels.
+    """Open every source of `lazyvol.open` as a Dataset, lazily and with its labels.
 
     Leave ``chunks`` out: the variables are lazy already, in blocks of whole volumes. With
     ``chunks``, xarray puts arrays of its own around them, which are read block by block.
@@ -59,8 +59,8 @@ class LazyvolBackend(BackendEntrypoint):
         if isinstance(opened, xr.DataArray):
             opened = opened.to_dataset(name=opened.name or VALUES)
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or []
-        found: xr.Dataset = opened.drop_vars(dropped, errors="ignore")
-        return found
+        dataset: xr.Dataset = opened.drop_vars(dropped, errors="ignore")
+        return dataset
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Return False: files are opened by this engine only where it is named."""

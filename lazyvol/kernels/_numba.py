@@ -44,7 +44,7 @@ def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
     """Compile ``function`` with an on-disk cache, or without one where no folder is writable."""
     try:
         return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath=fastmath)(function))
-    except RuntimeError as error:  # numba found no writable cache folder
+    except RuntimeError as error:  # numba has no writable cache folder
         if not _warned:
             _warned.add(str(error))
             warnings.warn(

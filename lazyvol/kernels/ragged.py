@@ -47,8 +47,8 @@ def _gather_rows(rows: Array, flags: Array, count: int) -> Array:
     width = rows.shape[2]
     out = np.empty((count, width), rows.dtype)
     if len(flags) == 1:
-        each = np.flatnonzero(flags[0])
-        np.take(rows, each, 1, out.reshape(len(rows), len(each), width), mode="clip")
+        selected = np.flatnonzero(flags[0])
+        np.take(rows, selected, 1, out.reshape(len(rows), len(selected), width), mode="clip")
         return out
     flat, is_set, filled = rows.reshape(-1, width), flags.reshape(-1), 0
     for start in range(0, len(flat), ROWS):

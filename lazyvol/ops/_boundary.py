@@ -25,7 +25,7 @@ WHOLE = 8.0 * 5
 
 @dataclass(frozen=True)
 class Boundary:
-    """How a stack continues: a mode of scipy.ndimage with its constant, or ``"valid"``."""
+    """A mode of scipy.ndimage beyond the border, with its constant, or ``"valid"``."""
 
     mode: Mode = "reflect"
     fill: float = 0.0
@@ -128,6 +128,6 @@ def _apply_passes(
 
 
 def _conversion_bytes(dtype: np.dtype[Any]) -> float:
-    """Return bytes per voxel of a copy in the dtype of kernels; 0 where none is made."""
+    """Return bytes per voxel of a copy in the dtype of kernels; 0 if it needs no copy."""
     converted = arrays.kernel_float(dtype)
     return 0.0 if converted == dtype else float(converted.itemsize)

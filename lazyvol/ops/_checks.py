@@ -46,7 +46,7 @@ def degrees_of_freedom(op: str, ddof: int, n: int | None) -> int:
 
 
 def require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int) -> None:
-    """Raise LabelError for an extreme of no integers, since no integer stands for a missing one."""
+    """Raise LabelError for an extreme of zero integers, because integers have no missing value."""
     if not n and stack.dtype.kind != "f":
         raise LabelError(
             f"{op}: dim must hold a value, got length 0 along {tuple(dims)} of "
@@ -55,11 +55,11 @@ def require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int) 
 
 
 def require_mask_dims(op: str, array: xr.DataArray, mask: xr.DataArray) -> None:
-    """Raise LabelError unless ``mask`` lies along dims of ``array``, at the same positions."""
+    """Raise LabelError unless ``mask`` has dims of ``array``, at equal positions."""
     require_same_grid(array, mask)
     extra = [d for d in mask.dims if d not in array.dims]
     if extra:
         raise LabelError(
-            f"{op}: mask must lie along dims of the array {array.dims}, got also {extra}; select "
+            f"{op}: mask must have dims of the array {array.dims}, got also {extra}; select "
             f"or reduce these"
         )

@@ -39,12 +39,11 @@ def pairwise_metric(metric: str, dtype: np.dtype[Any]) -> PairKernel:
     )
 
 
-def require_new_dim(stack: xr.DataArray, dim: str, what: str) -> None:
+def require_new_dim(stack: xr.DataArray, dim: str, op: str) -> None:
     """Raise LabelError if ``stack`` already has the dim that the result adds."""
     if dim in stack.dims:
         raise LabelError(
-            f"{what}: stack must not have the dim {dim!r} of the result, got {stack.dims}; "
-            f"rename it"
+            f"{op}: stack must not have the dim {dim!r} of the result, got {stack.dims}; rename it"
         )
 
 

@@ -1,4 +1,4 @@
-"""What particles are compared with: the average of their stack or another stack; half-sets."""
+"""References that particles are compared with (an average, another stack); half-sets."""
 
 import numpy as np
 import xarray as xr

@@ -2,9 +2,10 @@
 
 This is the design of the only package that builds dask graphs. Operations call *verbs*; a verb
 turns its stacks into a *recipe*; a recipe becomes a plain dask array with one task per block; a
-task reads what its block needs from the store, computes every step of the chain on it, and returns
-the block. No intermediate array is ever whole in memory, nothing is rechunked, and nothing runs
-before ``compute`` or ``save`` (unless all inputs are numpy arrays: then the result is one too).
+task reads the regions that its block needs from the store, computes every step of the chain on it,
+and returns the block. No intermediate array is ever whole in memory, nothing is rechunked, and
+nothing runs before ``compute`` or ``save`` (unless all inputs are numpy arrays: then the result is
+one too).
 
 Terms
 -----
@@ -28,7 +29,7 @@ halo
 state
     The named arrays that a fold updates tile by tile; states of several tasks are merged.
 tile
-    What a streaming task reads at once: a few stored chunks.
+    The region that a streaming task reads at once: a few stored chunks.
 budget
     The bytes that a run may use, and the tasks that run at once.
 step
@@ -49,11 +50,12 @@ tasks that each stream through a box with one state; a tree of tasks merges the 
 
 From an array to a recipe
 -------------------------
-The graph alone decides what an array is, because users may do anything to it. ``reading`` looks up
-the layer that bears the array's name. A recipe layer is taken at its word. Layers that dask and
-xarray put on top of it (operators and ufuncs, transpositions, indexing, rechunking) are translated
-into recipes, layer by layer. Anything else makes the array foreign. When dask computes, its
-optimisation (``optimize``) replaces the requested arrays by the tasks of their recipes.
+The graph alone defines an array, because users
+may apply any operation to it. ``reading`` looks up the layer that bears the array's name. A recipe
+layer holds the recipe itself. Layers that dask and xarray put on top of it (operators and ufuncs,
+transpositions, indexing, rechunking) are translated into recipes, layer by layer. Anything else
+makes the array foreign. When dask computes, its optimisation (``optimize``) replaces the requested
+arrays by the tasks of their recipes.
 
 Evaluation
 ----------
@@ -64,10 +66,10 @@ the step below writes to it directly. Recipes travel inside tasks, never as task
 
 Memory
 ------
-``evaluate`` runs the same schedule on byte counts: the cost of a region. From it ``budget`` makes
-blocks smaller until all tasks that run at once fit, and raises BudgetError, with the smallest
-sufficient amount, if none do. ``explain`` sums up the steps of a run: passes, bytes, tasks, peak.
-Tests hold the measured peak of every operation to this number.
+``evaluate`` runs the same schedule on byte counts: the cost of a region. ``budget`` uses it to
+make blocks smaller until all tasks that run at once fit, and raises BudgetError, with
+the smallest sufficient amount, if none do. ``explain`` sums up the steps of a run: passes, bytes,
+tasks, peak. Tests hold the measured peak of every operation to this number.
 
 Writing
 -------
@@ -79,12 +81,12 @@ Files
 ``verbs``, ``operands``
     the five verbs and ``computed_once``; arrays, dims and labels of stacks
 ``ragged``, ``pairwise``, ``connected_blocks``
-    recipes of one verb each: ragged rows, matrices of pairs, blocks that need facts of the others
+    recipes of one verb each: ragged rows, matrices of pairs, blocks with facts about others
 ``recipes/``
     ``base`` (Recipe, Source), ``leaves``, ``blockwise``, ``stencil`` with ``borders``, ``views``
-    (transposed, selected), ``input_blocks`` (what a task receives of foreign arrays)
+    (transposed, selected), ``input_blocks`` (the blocks of foreign arrays that a task receives)
 ``reductions/``
-    ``fold`` (Fold, and one task of it), ``partition`` (tasks and tiles), ``graph`` (tasks, merges)
+    ``fold`` (Fold, and its task), ``partition`` (tasks and tiles), ``graph`` (tasks, merges)
 ``graph/``
     ``layers``, ``lazy_array`` (recipe to dask array and back), ``reading`` with ``elementwise`` and
     ``indexing``, ``optimize``, ``results`` (values that leave tasks)

@@ -6,7 +6,7 @@ This is the only place where thread counts are set. Libraries with threads of th
 - Reading zarr: ``lazyvol.io.zarr.chunks`` decodes chunks in the calling thread, without zarr, event
   loop or pool. Measured with 2 reading threads on 2 cores: CPU time 1.9-2.0 of wall time, with one
   reading thread 1.0. Through zarr with the zarrs pipeline one reading thread took 1.7 cores,
-  whatever ``threading.max_workers`` was: its limit is fixed when an array is opened and bounds the
+  for any ``threading.max_workers``: its limit is fixed when an array is opened and bounds the
   codecs of a call, not the calls; and ``zarr.config`` is global to the process and not safe to
   change from several threads. So nothing here touches it.
 - Blosc starts threads only in the main thread, where no task runs.

@@ -65,7 +65,7 @@ USABLE_FRACTION = 0.85
 
 @dataclass(frozen=True)
 class Workers:
-    """Where tasks run: threads in processes, and the bytes that each process may use."""
+    """Threads and processes that run tasks, and the bytes that each process may use."""
 
     threads: int
     processes: int = 1

@@ -1,8 +1,8 @@
 """Connected blocks: a volume in blocks, each computed with facts about all others.
 
-The volume is read twice. In the first pass every block is inspected, and what the others need to
-know of it (its faces, say) is combined into a table for each block. In the second pass every block
-is computed with its table. A volume that fits into a task is computed whole, in one pass.
+The volume is read twice. In the first pass every block is inspected, and the facts that the others
+need (its faces, say) are combined into a table for each block. In the second pass every block is
+computed with its table. A volume that fits into a task is computed whole, in one pass.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ class ConnectedKernels:
     """The kernels of an operation whose blocks need facts about each other.
 
     ``whole(block)`` computes whole volumes, the last axes of a block. For a volume in blocks,
-    ``inspect(block, region, shape)`` returns what the others need to know of one,
+    ``inspect(block, region, shape)`` returns the facts about a block that the others need,
     ``combine(facts, grid)`` returns a table for each, by its index in the volume's grid, and
     ``compute(block, table)`` computes it. ``scratch`` is their own memory in bytes per voxel.
     """
@@ -223,10 +223,10 @@ def _volume_grid(volumes: Recipe, first: int, kernels: ConnectedKernels) -> Grid
 def _grid_of_room(volumes: Recipe, first: int, item: int, room: int) -> Grid:
     """Return blocks of one volume each, of about ``room`` bytes."""
     shape = volumes.shape[first:]
-    own = block_grid(shape, volumes.preferred_chunk[first:], item, room)
-    if prod(max(c) for c in own) * item > 2 * room:
-        own = block_grid(shape, (1,) * len(shape), item, room)
-    return (*((1,) * n for n in volumes.shape[:first]), *own)
+    grid = block_grid(shape, volumes.preferred_chunk[first:], item, room)
+    if prod(max(c) for c in grid) * item > 2 * room:
+        grid = block_grid(shape, (1,) * len(shape), item, room)
+    return (*((1,) * n for n in volumes.shape[:first]), *grid)
 
 
 # tables -----------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class Program:
     def requirements(
         self, region: Region, through_streaming: bool = False, stop: int = -1
     ) -> Requirements:
-        """Return what ``region`` needs of every step.
+        """Return the boxes of every step that ``region`` needs, and their uses.
 
         Parents of streaming recipes are included with ``through_streaming``. The step number
         ``stop`` is treated as a leaf.

@@ -142,7 +142,7 @@ def explain(
 
 
 def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
-    """Return the budget in force, with ``memory`` and ``workers`` replaced if they are given."""
+    """Return the budget in force, with ``memory`` and ``workers`` replaced unless they are None."""
     current = Budget.current()
     with limited(current.memory if memory is None else memory, workers or current.workers):
         return Budget.current()

@@ -2,7 +2,7 @@
 
 The result is computed in strips of rows. A task holds its rows and streams the columns past them,
 a tile of voxels at a time if stored chunks are smaller than a volume. Of a stack with itself, a
-strip begins at its own rows; the elements left of it are mirrored from the strips above.
+strip begins at its own rows; the elements to its left are mirrored from the strips above.
 n volumes in strips of b are read (n / b + 1) / 2 times, those of another stack n / b times.
 """
 
@@ -125,7 +125,7 @@ class PairMatrix(Recipe):
         return rows, slice(min(first, columns.stop), columns.stop)
 
     def _streamed(self, rows: slice, columns: slice) -> slice:
-        """Return the columns that are not among the rows of the same stack."""
+        """Return the columns that are not among the rows already in memory."""
         if not self.triangle:
             return columns
         return slice(min(columns.stop, max(columns.start, rows.stop)), columns.stop)
@@ -287,10 +287,10 @@ def _strip_heights(
     area = n * n / max(1, count)
     while start < n:
         # the work of a strip of a triangle is the area right of the diagonal
-        rest = n - start
-        height = rest - sqrt(max(0.0, rest**2 - area)) if triangle else n / max(1, count)
+        remaining = n - start
+        height = remaining - sqrt(max(0.0, remaining**2 - area)) if triangle else n / max(1, count)
         rounded = max(multiple, round(height / multiple) * multiple)
-        rounded = min(rounded, max(multiple, highest // multiple * multiple), highest, rest)
+        rounded = min(rounded, max(multiple, highest // multiple * multiple), highest, remaining)
         heights.append(rounded)
         start += rounded
     return tuple(heights) or (0,)
@@ -330,6 +330,6 @@ class _Mirror(Blockwise):
 
 
 def _mirror(above: Array, below: Array, offset: int) -> Array:
-    """Return ``above`` on and right of the diagonal, ``below`` left of it."""
+    """Return ``above`` on and above the diagonal, ``below`` below the diagonal."""
     rows, columns = above.shape
     return np.where(np.tri(rows, columns, offset - 1, dtype=np.bool_), below, above)

@@ -158,7 +158,7 @@ class Ragged(Recipe):
         start, stop = int(self.ends[low]), int(self.ends[high])
         if len(values) != stop - start:
             raise LabelError(
-                "mask must have the same flags whenever it is read, got "
+                "mask must have equal flags each time it is read, got "
                 f"{len(values)} observations in lines {low} to {high} after {stop - start} were "
                 "counted; save the mask first"
             )

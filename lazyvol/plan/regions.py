@@ -60,7 +60,7 @@ def hull(a: Region, b: Region) -> Region:
 
 
 def contains(outer: Region, inner: Region) -> bool:
-    """Return True if ``inner`` lies within ``outer``."""
+    """Return True if ``outer`` contains ``inner``."""
     return all(s.start <= t.start and t.stop <= s.stop for s, t in zip(outer, inner, strict=True))
 
 

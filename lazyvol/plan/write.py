@@ -1,4 +1,4 @@
-"""Writing results: one task per shard, in waves; each task reads what it needs."""
+"""Writing results: one task per shard, in waves; each task reads the regions it needs."""
 
 import sys
 from collections.abc import Iterator, Sequence

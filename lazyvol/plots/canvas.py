@@ -141,7 +141,7 @@ def scale_bar_length(span: float) -> float:
 
 
 def draw_scale_bar(ax: Axes, left: float, bottom: float, span: float, unit: str) -> None:
-    """Draw a scale bar with its length; its lower left corner is given in data coordinates."""
+    """Draw a scale bar with its length; ``left`` and ``bottom`` are data coordinates."""
     length = scale_bar_length(span)
     ax.add_patch(
         Rectangle((left, bottom), length, span / 60, color="white", ec="black", lw=0.4, zorder=4)

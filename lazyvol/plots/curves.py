@@ -333,28 +333,28 @@ def _draw_threshold(ax: Axes, threshold: float | None, *, vertical: bool) -> Non
     line(threshold, color=GREY, lw=1.1, ls=(0, (4, 3)), label=f"threshold {threshold:.4g}")
 
 
-def _flags(values: xr.DataArray, flagged: xr.DataArray | None, what: str) -> np.ndarray:
-    """Return which values are flagged, by default none."""
+def _flags(values: xr.DataArray, flagged: xr.DataArray | None, op: str) -> np.ndarray:
+    """Return a flag per value, by default all False."""
     if flagged is None:
         return np.zeros(values.shape, bool)
     if flagged.shape != values.shape or flagged.dtype != bool:
         raise LabelError(
-            f"{what}: flagged must be boolean and of the shape {values.shape}, got "
+            f"{op}: flagged must be boolean and of the shape {values.shape}, got "
             f"{flagged.dtype=} and {flagged.shape=}; compare the values, e.g. values > 0.2"
         )
     return np.asarray(flagged.compute().values, bool)
 
 
-def _only_dim(array: xr.Dataset | xr.DataArray, name: str | None, what: str) -> str:
+def _only_dim(array: xr.Dataset | xr.DataArray, name: str | None, subject: str) -> str:
     """Return the dim of a curve, which is the variable ``name`` of a dataset, or an array."""
     if name is not None and name not in array:
         raise LabelError(
-            f"{name}: {what} must have the variable {name!r}, got {sorted(map(str, array))}; "
+            f"{name}: {subject} must have the variable {name!r}, got {sorted(map(str, array))}; "
             f"rename one"
         )
     dims = array.dims if name is None else array[name].dims
     if len(dims) != 1:
-        raise LabelError(f"{what} must have one dim, got {tuple(dims)}; select along the others")
+        raise LabelError(f"{subject} must have one dim, got {tuple(dims)}; select along the others")
     return str(next(iter(dims)))
 
 

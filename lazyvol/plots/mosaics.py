@@ -132,8 +132,8 @@ def montage(
     Raises
     ------
     LabelError
-        If ``stack`` has not exactly one dim beside those of a volume or an image, or if there is
-        not one caption per tile.
+        If ``stack`` has not exactly one dim in addition to those of a volume or an image, or if
+        there is not one caption per tile.
     OptionError
         If matplotlib has no colour map ``cmap``.
 
@@ -165,7 +165,7 @@ def _tile_dim(stack: xr.DataArray) -> str:
     others = [str(d) for d in stack.dims if d not in spatial and d != colour]
     if len(others) != 1 or not stack.sizes[others[0]]:
         raise LabelError(
-            f"montage: stack must have one dim beside those of a volume or an image, not empty, "
+            f"montage: stack must have one dim besides those of a volume or an image, not empty, "
             f"got {dict(stack.sizes)}; select along the others, e.g. with .isel, or draw one "
             f"volume with slices"
         )

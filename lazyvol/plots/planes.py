@@ -64,7 +64,7 @@ def orthogonal(
     Raises
     ------
     LabelError
-        If ``volume`` is no volume or image, or a position lies outside.
+        If ``volume`` is no volume or image, or a position is outside it.
     OptionError
         If there are not as many ``axes`` as planes, or matplotlib has no colour map ``cmap``.
 
@@ -176,7 +176,7 @@ def density(
     Returns
     -------
     matplotlib.axes.Axes
-        The slice, with a colour bar beside it.
+        The slice, with a colour bar next to it.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _image(
 
 
 def _require_panels(axes: Sequence[Axes], count: int) -> tuple[Axes, ...]:
-    """Return the given axes; raise OptionError if there are not ``count`` of them."""
+    """Return ``axes`` as a tuple; raise OptionError unless there are ``count``."""
     if len(axes) != count:
         raise OptionError(
             f"orthogonal: axes must be {count} Axes, got {len(axes)}; pass one per plane"

@@ -39,7 +39,7 @@ def dendrogram(
         Coordinate along k that names the leaves; ``"k"`` numbers them from 0 if there is none.
     leaves
         Largest number of leaves to draw, from 2 to 200. Of a larger tree only the last merges are
-        drawn, and a leaf ``(23)`` stands for 23 particles that earlier ones have merged.
+        drawn, and a leaf ``(23)`` is a cluster of 23 particles from earlier merges.
     ax
         Axes to draw on; by default those of a new figure.
 

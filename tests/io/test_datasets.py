@@ -83,9 +83,9 @@ def changed(path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda own: own["variables"].append("mask"), FormatError, "restore what is missing"),
-        (lambda own: own.update(variables="score"), FormatError, "restore what is missing"),
-        (lambda own: own.update(variables=None), FormatError, "restore what is missing"),
+        (lambda own: own["variables"].append("mask"), FormatError, "restore the missing variables"),
+        (lambda own: own.update(variables="score"), FormatError, "restore the missing variables"),
+        (lambda own: own.update(variables=None), FormatError, "restore the missing variables"),
         (lambda own: own.update(labels=[]), FormatError, "are a record"),
         (lambda own: own["labels"].update(shape=7), FormatError, "are a record"),
         (lambda own: own["labels"]["attrs"].update(title="no"), ChecksumError, "crc32c"),

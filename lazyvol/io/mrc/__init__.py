@@ -8,7 +8,7 @@ Conventions of MRC2014 and of older programs:
   Everything else is a volume, including ISPG 0 with MZ > 1, which RELION and IMOD write.
 * Voxel size is CELLA / M in angstrom; 0, negative and non-finite values mean unknown.
 * The first voxel is at ORIGIN if one of its words is not 0, otherwise at NSTART voxels; programs
-  that write both mean the same position. IMOD negates ORIGIN unless its flag 4 is set.
+  that write both mean one position. IMOD negates ORIGIN unless its flag 4 is set.
 * Labels of our writer hold the dims of a stack of one image, the unit of lengths and the name.
 * Mode 0 is signed, unless the stamp of IMOD is present without its flag 1.
 """

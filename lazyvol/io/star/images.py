@@ -51,7 +51,7 @@ class Section:
         return (slice(self.index, self.index + 1), *region)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         self.source.read(self._with_index(region), out[None])
         return out

@@ -1,8 +1,8 @@
 """Read TIFF files: check the page chain and sizes first, then read the pages of a region.
 
-The axes are those that the file names (ImageJ, OME-XML, tifffile): T is k, the axis that
-statistics run over; C, and samples such as RGB, are channel; Z, Y, X come last. The pages of a
-file without axis names are z, as electron microscopes write sections; beside a named Z they are k.
+The axes are those that the file names (ImageJ, OME-XML, tifffile): T is k, the axis that statistics
+run over; C, and samples such as RGB, are channel; Z, Y, X come last. The pages of a file without
+axis names are z, as electron microscopes write sections; if Z is named, they are k.
 """
 
 import json

@@ -196,7 +196,7 @@ class PagedSource:
         self.token = token(self.file, stored, self.page_dtype, self.order)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given."""
+        """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
             axes = [self.order.index(axis) for axis in range(len(self.order))]

@@ -114,7 +114,7 @@ class ChunkReader:
                 ) from error
 
     def _first_part(self) -> tuple[str, int]:
-        """Return the part of a file that is read first: all of it, or its index."""
+        """Return the part of a file that is read first: the whole file, or its index."""
         index = self.meta.index
         if index is None:
             return "all", self.meta.stored_bound if self.meta.stages else self.meta.chunk_bytes
@@ -140,7 +140,7 @@ class ChunkReader:
                 self._fill_absent(f"chunk {number}", path, result_view(out, inner))
             elif size is not None and offset + length > size:
                 raise TruncatedError(
-                    f"{path}: chunk {number} must lie in the file's {size} bytes, its index "
+                    f"{path}: chunk {number} must be in the file's {size} bytes, its index "
                     f"gives {length} bytes at {offset}; copy the store again"
                 )
             else:
@@ -237,8 +237,8 @@ def batches(chunks: Iterable[StoredChunk]) -> Iterator[list[StoredChunk]]:
 def extra_decoder_bytes(meta: ArrayMeta) -> int:
     """Return the memory of decoders besides a stored and a decoded chunk.
 
-    Decoders that fill given memory take none. The others hold a chunk in pieces and once more
-    whole; filters of v2 hold their result too (measured 2.0 and up to 2.4 chunks).
+    Decoders that write to ``out`` take none. The others hold a chunk in pieces and once more whole;
+    filters of v2 hold their result too (measured 2.0 and up to 2.4 chunks).
     """
     names = [stage.name for stage in meta.stages]
     xz = LZMA_BYTES if "lzma" in names else 0

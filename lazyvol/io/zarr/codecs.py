@@ -40,7 +40,7 @@ class Stage:
 
 
 class Decoder(Protocol):
-    """Decodes one stage: fills ``out`` if given, otherwise returns at most ``limit`` bytes."""
+    """Decodes one stage into ``out``, or, if it is None, returns at most ``limit`` bytes."""
 
     def __call__(self, data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
         """Return the decoded bytes, ``out`` itself if it was filled."""
@@ -188,5 +188,5 @@ DECODERS: Mapping[str, Decoder] = {
     "filter": _filter,
 }
 
-#: stages whose decoder fills given memory
+#: stages whose decoder writes to the caller's memory
 DIRECT = frozenset({"zstd", "blosc", "lz4"})

@@ -266,7 +266,7 @@ def _check_same_shards(target: Target, content: Mapping[str, Any]) -> None:
         raise TargetExistsError(
             f"{target.run.temporary}: resume=True needs the same shards; the interrupted run "
             f"has {former.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; "
-            "give it the same memory, or pass overwrite=True without resume"
+            "pass the memory limit of that run, or overwrite=True without resume"
         )
 
 

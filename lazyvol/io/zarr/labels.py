@@ -278,7 +278,7 @@ def _decode_array(content: Mapping[str, Any]) -> np.ndarray:
 
 
 def _decode(value: object) -> object:
-    """Return the value that `_encode` made JSON of."""
+    """Return the value that `_encode` wrote as JSON."""
     if isinstance(value, list):
         return [_decode(v) for v in value]
     if not isinstance(value, dict):

@@ -54,7 +54,7 @@ from lazyvol.plan.recipes.base import Source
 MAX_PARENTS = 3
 #: folder of the array in the group of a lazyvol array
 ARRAY_FOLDER = "0"
-#: attributes that labels are made from, which do not become attrs
+#: attributes that become labels, not attrs
 LABEL_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", RECORD_KEY)
 
 
@@ -173,7 +173,7 @@ def _open_dataset(
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(arrays):
         raise FormatError(
             f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
-            f"{sorted(arrays)}; restore what is missing"
+            f"{sorted(arrays)}; restore the missing variables"
         )
     variables = {name: arrays[name] for name in names}
     if shared is None:
@@ -425,5 +425,5 @@ def _xarray_names(attributes: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _user_attrs(attributes: Mapping[str, Any]) -> dict[str, object]:
-    """Return the attributes that labels are not made from."""
+    """Return the attributes that do not become labels."""
     return {key: value for key, value in attributes.items() if key not in LABEL_ATTRIBUTES}

@@ -28,7 +28,7 @@ class RemoteRun:
     """A run that writes a store to a URL or into a store of zarr. Small and picklable.
 
     ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
-    the same token. ``name`` identifies the run.
+    this token. ``name`` identifies the run.
     """
 
     place: ZarrPlace

@@ -27,8 +27,8 @@ def shard_grid(
     """Return the shapes of the inner chunks and of the shards of a new array.
 
     An inner chunk is about (8, 64, 64, 64) or (128, 128, 128), at most 8 MiB, with little padding
-    in the last one. A shard is a multiple of it: as many whole volumes as fit in ``max_bytes``, or
-    slabs of one volume.
+    in the last one. A shard is a multiple of an inner chunk: as many whole volumes as fit in
+    ``max_bytes``, or slabs of one volume.
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ def shard_grid(
     chunks = [_edge(max(1, u), e, f) for u, e, f in zip(units, edges, fixed, strict=True)]
     counts = [-(-max(1, u) // c) for u, c in zip(units, chunks, strict=True)]
     if len(chunks) > 3:
-        rest = prod(c * n for c, n in zip(chunks[1:], counts[1:], strict=True)) * size
-        chunks[0] = _edge(max(1, units[0]), max(1, min(chunks[0], max_bytes // rest)), fixed[0])
+        volume_bytes = prod(c * n for c, n in zip(chunks[1:], counts[1:], strict=True)) * size
+        chunks[0] = _edge(
+            max(1, units[0]), max(1, min(chunks[0], max_bytes // volume_bytes)), fixed[0]
+        )
         counts[0] = -(-max(1, units[0]) // chunks[0])
     per_shard = _chunks_per_shard(counts, fixed, max(1, max_bytes // (prod(chunks) * size)))
     return tuple(chunks), tuple(c * n for c, n in zip(chunks, per_shard, strict=True))

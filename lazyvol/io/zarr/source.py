@@ -53,7 +53,7 @@ class ZarrSource:
         self.shards = _clipped(self.meta.files, self.shape)
 
     def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` if given.
+        """Copy one region, into ``out`` unless it is None.
 
         Raises
         ------

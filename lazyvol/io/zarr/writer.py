@@ -37,7 +37,7 @@ class LocalRun:
     """A run that writes a store in a temporary folder. Small and picklable.
 
     ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
-    the same token.
+    this token.
     """
 
     path: str

@@ -1,8 +1,8 @@
 """Derivatives by finite differences, as ``numpy.gradient``, and results computed from them.
 
-First derivatives are central, one-sided at both ends of an axis; second derivatives are first ones
-taken twice. Derivatives along an axis without a spacing (``inverse`` is 0) are 0. Voxels become
-float64 as they are read, and each row is finished while it is in the first cache.
+First derivatives are central, one-sided at both ends of an axis; second derivatives are first
+derivatives of first derivatives. Derivatives along an axis without a spacing (``inverse`` is 0) are
+0. Voxels become float64 as they are read, and each row is finished while it is in the first cache.
 
 Rows are offsets into flat arrays, unsigned in loops: 1.5 ns per voxel for the six elements of the
 Hessian. Views of rows took 4.5 (reference counts), indices along three axes 9 (each may be

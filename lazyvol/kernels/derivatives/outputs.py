@@ -1,6 +1,6 @@
 """Results computed from derivatives: which there are, the volumes of a block, and writing them.
 
-Derivatives of a row of voxels lie in the rows of a buffer of ``eigenvalues``: three first ones, or
+Derivatives of a row of voxels are in the rows of a buffer of ``eigenvalues``: three first ones, or
 six second ones, zeros along axes that a block lacks (the first ones). Results are computed there
 and written at once, so that a field of derivatives is never whole. Each component goes to its own
 part of a flat array: components side by side took twice as long to store.
@@ -71,13 +71,13 @@ class DerivativeTask:
 
     @property
     def is_double(self) -> bool:
-        """Whether eigenvalues are computed to the precision of float64."""
+        """True if eigenvalues are computed to the precision of float64."""
         return self.dtype.itemsize > 4
 
 
 @dataclass(frozen=True)
 class VolumeFrame:
-    """How an array divides into volumes of three axes.
+    """The division of an array into volumes of three axes.
 
     ``groups`` are the array's axes behind each axis of a volume: one that is differentiated, a run
     of adjacent others, or none. ``task_axes`` are the positions of the former among a task's axes,
@@ -293,7 +293,7 @@ def _write_matrices(s: Array, n: int, axes: int, out: Array, start: int, step: i
 def write_fields(fields: Sequence[Array | None], task: DerivativeTask, out: Array) -> None:
     """Compute the task's result of a tile's fields of derivatives; write it to ``out``.
 
-    Fields are flat, in the order of the buffer's rows; None stands for zeros.
+    Fields are flat, in the order of the buffer's rows; None means zeros.
     """
     zeros = np.zeros(next(f.size for f in fields if f is not None))
     complete = [zeros if f is None else f for f in fields] + [zeros] * (6 - len(fields))

@@ -126,7 +126,7 @@ def _multiply(f: Array, g: Array, lengths: Array, z: Array, y: Array, x: Array, 
     """Multiply the voxels of ``f`` and ``g`` at indices ``z``, ``y``, ``x``; 0 where one is -1.
 
     Both are flat, of ``lengths`` along z, y, x. Indices along x repeat at the ends alone, so rows
-    are multiplied as they lie: 1 ns per voxel, 4 with numpy.
+    are multiplied without a copy: 1 ns per voxel, 4 with numpy.
     """
     first, last = _longest_run(x)
     for i in range(z.size):

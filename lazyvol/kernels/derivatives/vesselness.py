@@ -90,8 +90,8 @@ def over_scales(
 ) -> Array:
     """Return the maximum of the kernels' results, or all of them along the last axis.
 
-    Each kernel is that of one scale. The halo is that of the widest one; ``trims`` are the voxels
-    of it per axis that each kernel does not need.
+    Each kernel is that of one scale. The halo is that of the widest one; ``trims`` are its voxels
+    per axis that each kernel does not need.
     """
     results: list[Array] = []
     for kernel, trim in zip(kernels, trims, strict=True):

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: random weights take 17 ns per voxel directly and 24 by transforms, 11^3 take 65 and 36
 PRODUCTS_PER_LEVEL = 32
 #: length of a transformed tile: tiles of 144 leave the cache (11^3 weights take 42 ns per voxel
-#: against 26); weights of a third of it or more get longer tiles
+#: against 26); weights of a third of that or more get longer tiles
 TILE = 96
 #: values of a plane that are summed before they are copied to the result
 STRIP = 2**14
@@ -36,7 +36,7 @@ ROUNDING = 16 * np.finfo(np.float64).eps
 def factors(weights: Array) -> list[Array] | None:
     """Return one row of weights per axis whose outer product is ``weights``, or None.
 
-    Rows are taken through the largest weight, so each element is off by few roundings of itself.
+    Rows are taken through the largest weight, so each element is exact to a few roundings.
     """
     peak = np.unravel_index(np.argmax(np.abs(weights)), weights.shape)
     largest = weights[peak]

@@ -1,6 +1,6 @@
 """Correlation with dense weights that are not separable, four rows of results at a time.
 
-Rows of results lie along the longest weighted axis but the last one. The last weighted axis runs
+Rows of results follow the longest weighted axis but the last one. The last weighted axis runs
 within the rows, together with the axes after it. The order of sums depends on the weights alone.
 """
 
@@ -25,7 +25,7 @@ from lazyvol.kernels.filters.weighted_sums import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: rows of results that share what they read: with more the buffer leaves the L1 cache, with fewer
+#: rows of results that share their reads: with more the buffer leaves the L1 cache, with fewer
 #: more is read (7^3 weights: 11.2 ns per voxel with 8 rows, 9.8 with 32)
 ROWS = 32
 #: mean length of runs of taps from which four rows at a time pay: 3^3 and 4^3 weights take 3.6 and
@@ -38,10 +38,9 @@ class Schedule(NamedTuple):
     """The reads of one result and the columns of taps in each, flattened for compiled code.
 
     ``row_axis`` and ``last`` are the axes along and within rows, ``reach`` the taps' extent along
-    them. A read is a shift along the other axes; columns with the same number of taps that follow
-    each other form a group. ``group_starts[i]`` is the first group of read i. A group has
-    ``taps[g]`` taps in the columns from ``column_starts[g]`` on, whose weights begin at
-    ``weight_starts[g]``.
+    them. A read is a shift along the other axes; adjacent columns with equal numbers of taps form a
+    group. ``group_starts[i]`` is the first group of read i. A group has ``taps[g]`` taps in the
+    columns from ``column_starts[g]`` on, whose weights begin at ``weight_starts[g]``.
     """
 
     row_axis: int

@@ -1,9 +1,9 @@
-"""The value of a given rank in every window of a block.
+"""Rank filters: the value of rank k in every window of a block.
 
-Values become unsigned integers of the same order, and the result is found from its highest bit
-down: a bit is set where no more values than the rank lie below. Counting takes the same few
-instructions for every voxel, for many of them at once: 3^3 windows of float32 take 36 ns per voxel,
-of uint8 9 (scipy.ndimage 400 and 450; see bench_filters).
+Values become unsigned integers of the same order, and the result is computed from its highest bit
+down: a bit is set where at most ``rank`` values are smaller. Counting takes a few instructions per
+voxel, vectorized over many voxels: 3^3 windows of float32 take 36 ns per voxel, of uint8 9
+(scipy.ndimage 400 and 450; see bench_filters).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lazyvol.kernels.filters import sliding_window
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: values whose bits are found together
+#: values whose bits are computed together
 RUN = 512
 
 
@@ -140,8 +140,8 @@ def _select(
 ) -> None:  # fmt: skip
     """Select keys of ``rank`` among ``x[at + o + i]`` for ``i < n``, bit by bit.
 
-    The trial keys are in an array because compiled code compares in the type of the keys only what
-    it reads from an array of that type.
+    The trial keys are in an array because compiled code compares in the type of the keys only
+    values that it reads from an array of that type.
     """
     p, q, end = np.uint64(at), np.uint64(to), np.uint64(n)
     for i in range(end):

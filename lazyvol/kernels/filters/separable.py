@@ -32,7 +32,7 @@ def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least:
     They reach ``int(truncate * sigma + 0.5)`` voxels to each side, and at least ``least``. Order 0
     is that of ``scipy.ndimage.gaussian_filter1d``. Derivatives are the sampled Gaussian times the
     polynomial that makes the moments exact: 0 of a constant, the slope of a ramp, the curvature of
-    a parabola. scipy's weights differ by what is truncated, at 4 deviations by up to 1e-3 (order
+    a parabola. scipy's weights differ by the truncated tail, at 4 deviations by up to 1e-3 (order
     1) and 8e-3 (order 2) of the largest, at 8 by 3e-12.
     """
     radius = max(least, int(truncate * sigma + 0.5))

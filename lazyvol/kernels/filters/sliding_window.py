@@ -43,7 +43,7 @@ def maximum(block: Array, *, sizes: Sequence[int], out: Array | None = None) -> 
 
 
 def _comparable(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype of the same order that numba supports."""
+    """Return a dtype that numba supports and that orders values equally."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     return kernel_float(dtype) if dtype.kind == "f" else dtype.newbyteorder("=")

@@ -159,7 +159,7 @@ def add_within_rows(
 ) -> None:  # fmt: skip
     """Add weighted sums of ``taps`` elements, ``step`` apart, within each of ``rows`` of ``x``.
 
-    Weights follow each other from ``w[t]`` on. Rows of ``out`` begin at ``first`` and lie
+    Weights follow each other from ``w[t]`` on. Rows of ``out`` begin at ``first`` and are
     ``distance`` apart; they are overwritten where ``t`` is 0.
     """
     if taps == 9:

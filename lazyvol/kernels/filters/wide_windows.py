@@ -32,7 +32,7 @@ ROOM = 2**20
 def fold_weights(
     weights: Array, reach: Reach, n: int, mode: str, axis: int = 0
 ) -> tuple[Array, Reach]:
-    """Return shorter weights along ``axis`` with the same effect on an axis of ``n`` voxels.
+    """Return shorter weights along ``axis`` with an equal effect on an axis of ``n`` voxels.
 
     Weight j is that of the voxel ``j - reach[0]`` away. Weights that meet equal voxels from every
     position are added up; the result reaches at most ``n`` voxels to each side.

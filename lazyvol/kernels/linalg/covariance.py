@@ -22,9 +22,9 @@ def start_products(shape: tuple[int, ...]) -> State:
 
 
 def update_products(state: State, axes: Sequence[int], block: Array, shift: Array) -> None:
-    """Add the samples of a block, which lie along ``axes``, after subtracting ``shift``.
+    """Add the samples of a block, numbered along ``axes``, after subtracting ``shift``.
 
-    All tiles use the same shift (one sample), so that states can be added and a covariance
+    All tiles use one shift (a sample), so that states can be added and a covariance
     loses no more digits to cancellation than that sample differs from the mean. Only the upper
     triangle is computed: 36 GFlop/s on one core, 23 for the full product.
     """

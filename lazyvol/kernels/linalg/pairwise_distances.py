@@ -15,7 +15,7 @@ from lazyvol.kernels._numba import compiled, compiled_sums
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: what is subtracted from the voxels before they are multiplied: one value for all volumes, or one
+#: shift that is subtracted from the voxels before they are multiplied: one for all volumes, or one
 #: for each; metrics without an entry are defined about 0
 SHIFTS = {"euclidean": "common", "squared": "common", "ncc": "own"}
 

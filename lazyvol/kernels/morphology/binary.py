@@ -89,7 +89,7 @@ def _combine_neighbours(block: Array, element: Array, border: bool, *, any_set: 
 
 
 def _combine_offsets(block: Array, element: Array, border: bool, *, any_set: bool) -> Array:
-    """Combine neighbours in a flat copy of the padded block, where they lie at fixed offsets."""
+    """Combine neighbours in a flat copy of the padded block, where their offsets are fixed."""
     reach = [n // 2 for n in element.shape]
     shape = [n + 2 * r for n, r in zip(block.shape, reach, strict=True)]
     padded = np.full(shape, border)

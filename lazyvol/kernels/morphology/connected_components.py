@@ -105,7 +105,7 @@ def merge_components(
 
 
 def _unite_faces(parents: Array, before: Array, after: Array, structure: Array) -> None:
-    """Unite components that touch across a plane through the volume, given both of its sides."""
+    """Unite components that touch across a plane, from the labels of its two sides."""
     for shift in np.argwhere(structure) - 1:
         moves = list(zip(shift.tolist(), before.shape, strict=True))
         here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in moves)

@@ -2,7 +2,7 @@
 
 Of each pair of frequencies f, -f of a real volume one is kept. A row, here called a spectrum, holds
 the real parts of its coefficients, then the imaginary parts. It is scaled so that inner products
-of spectra equal those of the volumes without their means, and white noise has the same variance in
+of spectra equal those of the volumes without their means, and white noise has equal variance in
 every number. The origin of space is voxel ``n // 2``. Boxes are tapered towards their faces: the
 step from one face to the opposite one would leak power from low into high frequencies.
 """
@@ -171,7 +171,7 @@ def _dft_matrix(position: Array, taper: Array, max_index: int) -> Array:
 
 
 def combine(a: State, b: State) -> State:
-    """Add the states of two parts of the same boxes."""
+    """Add the states of two parts of each box."""
     return {name: a[name] + b[name] for name in a}
 
 

@@ -146,7 +146,7 @@ def find_second_class(
     """Return the (fold, number) means of a second class of particles, None if there is none.
 
     Expectation maximisation of two classes from both ends of the principal components. Each fold
-    is judged by means from the other folds, so that a class made of noise gains nothing. ``logs``
+    is judged by means from the other folds, so that a class of pure noise gains nothing. ``logs``
     and ``weights`` are (particle, hypothesis) of the hypotheses known so far.
     """
     known = logsumexp(logs + np.log(np.maximum(weights, 1e-300)), axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: least weight of the first hypothesis: most particles are taken to be consistent
+#: least weight of the first hypothesis: most particles are assumed consistent
 MAJORITY = 0.5
 #: rounds of expectation maximisation of the mixture weights
 ROUNDS = 60

@@ -26,7 +26,7 @@ def p_values(mixture: Mixture, gram: Array, covariance: Array) -> Array:
     """Return the p-value of every particle's log likelihood ratio.
 
     ``gram`` and ``covariance`` are those of ``noise_products``. The mean inner products of
-    consistent particles are taken from the particles: a filtered reference falls short of the
+    consistent particles are estimated from the particles: a filtered reference falls short of the
     truth, and under a rotation by a different factor.
     """
     means, consistent = gram.copy(), mixture.probability[:, 0]

@@ -1,7 +1,7 @@
 """References, noise spectrum and mask, estimated from the spectra of the particles.
 
 Model: a particle is a reference times its contrast plus stationary noise, so that frequencies are
-independent. Each cross-validation fold has a reference of its own, made from all other folds, so
+independent. Each cross-validation fold has its own reference, estimated from all other folds, so
 that no particle is compared with itself. Spectra are those of ``fourier_coefficients``.
 """
 

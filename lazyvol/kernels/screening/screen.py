@@ -1,7 +1,7 @@
 """Screening of particles: from spectra to a table of likelihood ratios, p-values and flags.
 
-``reference`` estimates what particles have in common, ``hypotheses`` the alternatives, ``mixture``
-weighs them, and ``p_values`` makes p-values and applies the false discovery rate.
+``reference`` estimates the common volume of the particles, ``hypotheses`` the alternatives,
+``mixture`` weighs them, and ``p_values`` makes p-values and applies the false discovery rate.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ ROUNDS = 3
 ROTATION_PRIOR, HYPOTHESIS_PRIOR = 5.0, 1.0
 #: least Wiener gain of the reference at a frequency that is used
 LEAST_GAIN = 0.02
-#: standard errors by which particles have to contain the references made from other particles
+#: standard errors by which particles must contain the references estimated from other particles
 CONFIRMED = 3.0
 #: largest relative variance of contrasts
 MAX_CONTRAST_VARIANCE = 0.25
@@ -51,7 +51,7 @@ FLAT = 1e-4
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the caller provides: spectra of templates, a mask on the coarse grid, frequencies."""
+    """Input of the caller: spectra of templates, a mask on the coarse grid, frequencies."""
 
     templates: Array
     mask: Array | None = None
@@ -164,7 +164,7 @@ def _run_rounds(
 def _compare(
     whitened: _Whitened, references: References, evidence: Evidence, grid: Array
 ) -> tuple[Hypotheses, Array, Array]:
-    """Return the hypotheses made from references and the grid of rotations, t and q."""
+    """Return the hypotheses from references and the grid of rotations, t and q."""
     band, selected, whitening = whitened.band, whitened.selected, whitened.whitening
     volumes = _masked_references(whitened, references, evidence.mask)
     distinct = distinct_rotations(volumes[1:3], grid, whitening, selected, band)
@@ -177,9 +177,9 @@ def _compare(
 
 
 def _masked_references(whitened: _Whitened, references: References, mask: Array | None) -> Array:
-    """Return volumes of the references under the given mask, else the estimated one or none.
+    """Return volumes of the references under ``mask``, or under the estimated mask or none.
 
-    Without a given mask, the one that explains more of the particles left out of the references.
+    Of the last two, the one with which references explain more of the particles they leave out.
     """
     band = whitened.band
     volumes = to_volumes(references.spectra, band)
@@ -216,7 +216,7 @@ def _fit_mixture(
 ) -> _Fit | None:
     """Scale hypotheses to the contrast of the particles and fit the mixture.
 
-    None if particles do not contain the references made from the other particles.
+    Return None if particles do not contain the references estimated from the other particles.
     """
     contrast = _expected_contrast(t[:, 0], q[:, 0], weight, noise_level)
     overlap = (weight * contrast * t[:, 0]).sum()
@@ -259,7 +259,7 @@ def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> fl
 
 
 def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
-    """Return the fit with a second class of particles as a hypothesis, if one is found."""
+    """Return the fit with a second class of particles as a hypothesis, if there is one."""
     hypotheses, mixture = fit.hypotheses, fit.mixture
     data, folds, contrast = whitened.data, whitened.folds, mixture.contrast
     even = data if (contrast == 1).all() else data / contrast.astype(np.float32)[:, None]

@@ -1,7 +1,7 @@
 """Distances between particles, trees, clusters and principal components.
 
-A volume is everything beside ``k``, its channels included; ``mask`` selects the voxels that count.
-Only a part of the stack is in memory at any time; ``explain`` says how often each volume is read.
+The dims of a volume are all but ``k``, so channels belong to it; ``mask`` selects the voxels that
+count. Only a part of the stack is in memory at any time; ``explain`` counts the reads of a volume.
 A NaN makes all distances of its volume NaN, and all components.
 """
 
@@ -58,7 +58,7 @@ def distances(
     metric
         ``"euclidean"``, in the unit of the stack; ``"cosine"``, 1 - cosine of the angle; ``"ncc"``,
         1 - Pearson's correlation; ``"jaccard"`` of boolean volumes, the share of the voxels set in
-        either one that are set in one alone; ``"tanimoto"``, the same for numbers:
+        either one that are set in one alone; ``"tanimoto"``, its generalization to numbers:
         1 - x.y / (x.x + y.y - x.y).
     mask
         Boolean, over any dims of a volume: only voxels where it is True count.
@@ -136,15 +136,15 @@ def _require_same_volumes(a: xr.DataArray, b: xr.DataArray) -> None:
     require_same_grid(a.isel({STACK: 0}, drop=True), b.isel({STACK: 0}, drop=True))
 
 
-def _over_volume(mask: xr.DataArray | None, stack: xr.DataArray, what: str) -> xr.DataArray | None:
+def _over_volume(mask: xr.DataArray | None, stack: xr.DataArray, op: str) -> xr.DataArray | None:
     """Return a mask with all dims of a volume, as the matrix product needs it."""
     if mask is None:
         return None
     volume = stack.isel({STACK: 0}, drop=True)
-    extra = [d for d in require_mask(f"{what}: mask", mask).dims if d not in volume.dims]
+    extra = [d for d in require_mask(f"{op}: mask", mask).dims if d not in volume.dims]
     if extra:
         raise LabelError(
-            f"{what}: mask must have dims of a volume, among {volume.dims}, got {extra=}; select "
+            f"{op}: mask must have dims of a volume, among {volume.dims}, got {extra=}; select "
             f"one volume's mask, e.g. with .isel"
         )
     require_same_grid(volume, mask)
@@ -185,27 +185,27 @@ def condensed(matrix: xr.DataArray) -> xr.DataArray:
     """
     n = _side(matrix, "condensed")
     return blockwise(
-        partial(_condensed, what="condensed"), matrix, core=tuple(str(d) for d in matrix.dims),
+        partial(_condensed, op="condensed"), matrix, core=tuple(str(d) for d in matrix.dims),
         out=("pair",), sizes={"pair": comb(n, 2)}, dtype=matrix.dtype, scratch=40,
         title="condensed",
     )  # fmt: skip
 
 
-def _side(matrix: xr.DataArray, what: str) -> int:
+def _side(matrix: xr.DataArray, op: str) -> int:
     """Return the length of a square matrix; raise LabelError for other shapes."""
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise LabelError(
-            f"{what}: matrix must be a square distance matrix, got {dict(matrix.sizes)}; make one "
+            f"{op}: matrix must be a square distance matrix, got {dict(matrix.sizes)}; make one "
             f"with clustering.distances"
         )
     return int(matrix.shape[0])
 
 
-def _condensed(matrix: Any, *, what: str) -> Any:
+def _condensed(matrix: Any, *, op: str) -> Any:
     fault = linkage_kernels.distance_matrix_fault(matrix)
     if fault:
         raise LabelError(
-            f"{what}: matrix must be finite, symmetric and 0 on its diagonal, got {fault}; make "
+            f"{op}: matrix must be finite, symmetric and 0 on its diagonal, got {fault}; make "
             f"one with clustering.distances"
         )
     return linkage_kernels.condensed(matrix)
@@ -215,7 +215,7 @@ def _condensed(matrix: Any, *, what: str) -> Any:
 def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
     """Tree of clusters, merged pair by pair, from distances.
 
-    A square matrix is taken as distances, never as a table of observations, as scipy takes it.
+    A square matrix holds distances; scipy reads it as a table of observations.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def _volumes_of_condensed(matrix: xr.DataArray) -> int:
 
 def _linked(matrix: Any, *, method: str) -> Any:
     square = linkage_kernels.square(matrix) if matrix.ndim == 1 else matrix
-    return linkage_kernels.linkage(_condensed(square, what="linkage"), method=method)
+    return linkage_kernels.linkage(_condensed(square, op="linkage"), method=method)
 
 
 @operation(dims={"tree": (("merge", "column"),)}, unbounded=("distance",))
@@ -303,7 +303,7 @@ def clusters(
     tree
         A tree as ``linkage`` returns it, or its array (merge, column).
     n
-        Number of clusters, 1 to k; fewer result where merges have the same distance.
+        Number of clusters, 1 to k; fewer result where distances of merges are equal.
     distance
         Instead of ``n``, the largest distance of merges within a cluster, in the unit of the
         distances, 0 or more.
@@ -430,11 +430,11 @@ def components(stack: xr.DataArray, n: int = 8, *, mask: xr.DataArray | None = N
     require_new_dim(stack, "component", "components")
     count = stack.sizes[STACK]
     voxels = stack.size // max(1, count)
-    most = min(count - 1, voxels)
-    if not 1 <= n <= most:
+    max_components = min(count - 1, voxels)
+    if not 1 <= n <= max_components:
         raise LabelError(
-            f"components: n must be 1 to {most} for {count} volumes of {voxels} voxels, got {n}; "
-            f"choose another n, or add volumes"
+            f"components: n must be 1 to {max_components} for {count} volumes of {voxels} voxels, "
+            f"got {n}; choose another n, or add volumes"
         )
     arrays = principal_components(stack, n, _over_volume(mask, stack, "components"))
     powers = {"scores": 1, "volumes": 0, "average": 1, "variance": 2, "ratio": 0}

@@ -3,7 +3,7 @@
 Sizes are in voxels: one number for all spatial dims of the array, one for each in the order z, y,
 x, or a mapping from dims to numbers; dims that are not named are not reduced. A voxel counts as
 full if it is not 0; NaN is full, as in ``numpy.count_nonzero``. To count voxels above a level pass
-``array > level``. Shares lie in [0, 1] and have no unit.
+``array > level``. Shares are in [0, 1] and have no unit.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def blocks(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr
         a mapping from dims to numbers.
     partial
         What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
-        rest, ``"keep"`` makes a smaller block of it.
+        rest, ``"keep"`` makes it a smaller block.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
         a mapping from dims to numbers.
     partial
         What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
-        rest, ``"keep"`` makes a smaller block of it.
+        rest, ``"keep"`` makes it a smaller block.
 
     Returns
     -------
@@ -143,7 +143,7 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode = "valid") -> xr.DataAr
         Voxels of a window along the spatial dims: one number, one for each in the order z, y, x, or
         a mapping from one to three dims to numbers.
     mode
-        ``"valid"`` keeps the windows that lie within the array. Others give one value per voxel,
+        ``"valid"`` keeps the windows inside the array. Others give one value per voxel,
         with the array continued as in ``scipy.ndimage``: ``"reflect"``, ``"mirror"``,
         ``"nearest"``, ``"wrap"``, or ``"constant"`` (0 beyond the border); windows of even size
         then have one voxel more before their centre than after it.
@@ -220,13 +220,13 @@ def points(
         Coordinates of the points, dims (..., ``point``, ``axis``), in the unit of the grid's
         coordinates. Any other dims are kept: each has its own grid. A coordinate ``axis`` names the
         columns (``"x"``, ``"y"``, ``"z"`` in any order); without it they are the grid's dims in the
-        order z, y, x. An array of two dims with other names is taken as (point, axis).
+        order z, y, x. An array of two dims with other names is read as (point, axis).
     weights
         Weight of each point, over any dims of the positions but ``axis``; 1 by default.
     like
         Stack or volume whose spatial dims and positions define the grid, or a shape in voxels.
     method
-        ``"nearest"`` adds a point to the voxel that it lies in, as ``numpy.histogramdd`` does,
+        ``"nearest"`` adds a point to the voxel that contains it, as ``numpy.histogramdd`` does,
         ``"linear"`` to the voxels around it, weighted by distance (cloud in cell).
 
     Returns
@@ -272,15 +272,15 @@ def _reduce_blocks(
 ) -> xr.DataArray:
     """Reduce blocks by ``kernel``, labelled with their centres."""
     sizes = lengths_in_voxels(op, array, size)
-    rest = {d: array.sizes[d] % n for d, n in sizes.items() if array.sizes[d] % n}
-    if rest and partial == "error":
-        lengths = {d: (array.sizes[d], sizes[d]) for d in rest}
+    remainders = {d: array.sizes[d] % n for d, n in sizes.items() if array.sizes[d] % n}
+    if remainders and partial == "error":
+        lengths = {d: (array.sizes[d], sizes[d]) for d in remainders}
         raise LabelError(
             f"{op}: size must divide the lengths of its dims, got (length, size)={lengths}; "
-            f"partial='trim' drops the rest, 'keep' makes a smaller block of it"
+            f"partial='trim' drops the rest, 'keep' makes it a smaller block"
         )
     if partial == "trim":
-        array = array.isel({d: slice(0, array.sizes[d] - n) for d, n in rest.items()})
+        array = array.isel({d: slice(0, array.sizes[d] - n) for d, n in remainders.items()})
     dtype = float_of(array.dtype)
     dims = tuple(str(d) for d in array.dims)
     result = stencil(

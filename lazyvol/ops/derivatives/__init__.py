@@ -9,9 +9,9 @@ volume.
 Without a scale, derivatives are differences of neighbours, one-sided at the border (second
 derivatives: differences of differences). With one they are derivatives of a sampled Gaussian whose
 weights are exact for constants (0, on any background), ramps and parabolas. The weights of
-``scipy.ndimage.gaussian_filter`` lack that by what ``truncate`` cuts off: they differ by up to 1e-3
-(first derivatives) and 8e-3 (second) of the largest weight at ``truncate=4``, by less than 3e-12 at
-8, for scales of 1.5 voxels or more.
+``scipy.ndimage.gaussian_filter`` are not, because ``truncate`` cuts them off: they differ by up to
+1e-3 (first derivatives) and 8e-3 (second) of the largest weight at ``truncate=4``, by less than
+3e-12 at 8, for scales of 1.5 voxels or more.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def gradient(
     Returns
     -------
     xarray.DataArray
-        Derivatives by the dim along which they are taken (``axis``), per length.
+        Derivatives by their dim (``axis``), per length.
 
     Raises
     ------

@@ -100,7 +100,7 @@ class Field:
 
     @property
     def is_wide(self) -> bool:
-        """Whether a volume with its halo would take too much memory."""
+        """True if a volume with its halo would take too much memory."""
         return self.sigma is not None and is_wide(self.volume, self.reach(2))
 
     def kernel(self, task: DerivativeTask, whole: bool) -> Callable[..., Any]:
@@ -221,7 +221,7 @@ def require_boundary(op: str, fill: float, truncate: float) -> None:
 
 
 def _require_neighbours(op: str, volume: xr.DataArray, dims: Sequence[str], mode: str) -> None:
-    """Raise LabelError unless differences can be taken along ``dims``."""
+    """Raise LabelError unless ``dims`` have enough voxels for differences."""
     short = {d: volume.sizes[d] for d in dims if volume.sizes[d] < 2}
     if short:
         raise LabelError(

@@ -5,10 +5,10 @@
 order z, y, x, or a mapping from dims to numbers. Dims that are not named are not filtered:
 particles and colours stay separate.
 
-``mode`` says how a stack continues beyond its border, in the words of ``scipy.ndimage``:
+``mode`` continues a stack beyond its border, by the names of ``scipy.ndimage``:
 ``"reflect"`` (d c b a | a b c d | d c b a), ``"mirror"`` (d c b | a b c d | c b a), ``"nearest"``
 (a a a | a b c d | d d d), ``"wrap"`` (b c d | a b c d | a b c) and ``"constant"`` (``fill``, which
-the stack's dtype must hold). ``"valid"`` keeps the voxels whose window lies in the stack.
+the stack's dtype must hold). ``"valid"`` keeps the voxels whose window is inside the stack.
 Results are those of ``scipy.ndimage`` to rounding, for any chunks and any window.
 
 A voxel is NaN if its window holds a NaN, and no other voxel is. Averages and weighted sums are
@@ -69,7 +69,7 @@ def gaussian(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
     truncate
@@ -121,15 +121,15 @@ def uniform(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
     xarray.DataArray
-        Same dims, coordinates and unit; shorter for ``mode="valid"``. Values have the same bits for
-        any chunks.
+        Same dims, coordinates and unit; shorter for ``mode="valid"``. Values do not depend on the
+        chunks, to the last bit.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def minimum(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -220,7 +220,7 @@ def maximum(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -269,7 +269,7 @@ def median(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -320,7 +320,7 @@ def percentile(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -349,7 +349,7 @@ def percentile(
     """
     sizes = _arguments.windows("percentile", stack, size)
     if not 0 <= q <= 100:
-        raise LabelError(f"percentile: q must lie in [0, 100], got {q}; it is a percentage")
+        raise LabelError(f"percentile: q must be in [0, 100], got {q}; it is a percentage")
     number = min(prod(sizes) - 1, int(prod(sizes) * float(q) / 100.0))
     return _arguments.rank("percentile", stack, sizes, number, Boundary(mode, fill))
 
@@ -373,7 +373,7 @@ def rank(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -405,7 +405,7 @@ def rank(
     count = prod(sizes)
     if not -count <= number < count:
         raise LabelError(
-            f"rank: number must lie in [{-count}, {count - 1}] for a window of {count} voxels, got "
+            f"rank: number must be in [{-count}, {count - 1}] for a window of {count} voxels, got "
             f"{number}; for a part of the window use percentile"
         )
     return _arguments.rank("rank", stack, sizes, number % count, Boundary(mode, fill))
@@ -430,7 +430,7 @@ def convolve(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -478,7 +478,7 @@ def correlate(
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
@@ -524,11 +524,11 @@ def laplace(
     stack
         Stack or volume of real numbers, any dims.
     dim
-        Dims along which differences are taken; the spatial dims by default.
+        Dims of the differences; the spatial dims by default.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window lies in the stack.
+        whose window is inside the stack.
     fill
         Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 

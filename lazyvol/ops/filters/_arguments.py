@@ -31,14 +31,14 @@ from lazyvol.stack import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: nonzero weights from which transforms may be faster, whatever the block
+#: nonzero weights below which transforms are slower for blocks of any size
 MIN_TRANSFORMED = 150
 #: bytes per voxel of a block for its transforms: spectra, a tile and its result, padded to lengths
 #: that transform fast
 TRANSFORM_BYTES = 48.0
 #: bytes per voxel for the transform of a whole volume
 BANDPASS_BYTES = 32.0
-#: voxels along a dim beyond which a length was given in the wrong unit
+#: voxels along a dim above which the unit of a length must be wrong
 MAX_VOXELS = 2**24
 
 
@@ -188,12 +188,12 @@ def uniform(op: str, stack: xr.DataArray, sizes: Sequence[int], boundary: Bounda
         None if len(m) == n else m / n for m, n in zip(multiplicities, sizes, strict=True)
     ]  # None where every voxel counts once
     if any(t is not None for t in taps):
-        rest = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
+        unweighted_sizes = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
         reach = [(0, 0) if t is None else r for t, r in zip(taps, folded_reach, strict=True)]
-        if max(rest) == 1:
+        if max(unweighted_sizes) == 1:
             return separable(op, stack, taps, reach, boundary, dtype)
         sums = separable(op, stack, taps, reach, boundary, DOUBLE)
-        return uniform(op, sums, rest, boundary).astype(dtype)
+        return uniform(op, sums, unweighted_sizes, boundary).astype(dtype)
     if boundary.is_wide(stack, _reach(sizes)):
         kernels = partial(_axis_window, sliding_window.mean, sizes, dtype=DOUBLE)
         return filter_axis_by_axis(op, kernels, stack, _reach(sizes), boundary, dtype)

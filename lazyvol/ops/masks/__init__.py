@@ -1,4 +1,4 @@
-"""Masks: selections and statistics under them, how they are made, and their morphology.
+"""Masks: selections and statistics under them, their construction, and their morphology.
 
 A mask is a boolean array over any dims of the array that it masks; True counts. Everything is lazy
 but the counts of a lazy mask in ``select``.
@@ -58,7 +58,7 @@ def mean(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataAr
     Raises
     ------
     LabelError
-        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        If the mask is not boolean, has other dims or positions than ``array``, or ``dim``
         names dims that ``array`` lacks.
     OptionError
         If an option has a wrong type.
@@ -103,7 +103,7 @@ def var(
     Raises
     ------
     LabelError
-        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        If the mask is not boolean, has other dims or positions than ``array``, or ``dim``
         names dims that ``array`` lacks.
     OptionError
         If an option has a wrong type, or ``ddof`` is negative.
@@ -144,7 +144,7 @@ def sum(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArr
     Raises
     ------
     LabelError
-        If the mask is not boolean, lies along other dims or positions than ``array``, or ``dim``
+        If the mask is not boolean, has other dims or positions than ``array``, or ``dim``
         names dims that ``array`` lacks.
     OptionError
         If an option has a wrong type.
@@ -195,7 +195,7 @@ def apply(
     Raises
     ------
     LabelError
-        If the mask lies along other dims or positions than the stack, or is neither boolean nor
+        If the mask has other dims or positions than the stack, or is neither boolean nor
         float.
     OptionError
         If ``fill`` is neither a number nor ``"mean"``.
@@ -268,7 +268,7 @@ def threshold(
     Raises
     ------
     LabelError
-        If the stack is boolean, the mask is not boolean or lies along other dims or positions, a
+        If the stack is boolean, the mask is not boolean or has other dims or positions, a
         particle has none of z, y, x, or ``bins`` is below 1.
     OptionError
         If an option has a wrong type.

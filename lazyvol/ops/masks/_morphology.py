@@ -372,7 +372,7 @@ def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Arra
     sides = {d: whole_number(op, "size", n) for d, n in per_dim(size, dims, f"{op}: size").items()}
     if any(n % 2 == 0 for n in sides.values()):
         raise LabelError(f"{op}: size must be odd along {dims}, got {size!r}; add 1 to even ones")
-    # an element of twice the volume's length covers all of it from everywhere
+    # an element of twice the volume's length covers the whole volume from any voxel
     return np.ones([min(sides.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
 
 

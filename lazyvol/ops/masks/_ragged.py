@@ -52,7 +52,7 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
     Raises
     ------
     LabelError
-        If the mask is not boolean, lies along other dims or positions than ``points``, or has no
+        If the mask is not boolean, has other dims or positions than ``points``, or has no
         dim but that of the frames.
     OptionError
         If ``frame`` has a wrong type.

@@ -89,7 +89,7 @@ def correlation(
     (np.float64(1.0), True)
     """
     if not 0 < confidence < 1:
-        raise LabelError(f"correlation: confidence must lie between 0 and 1, got {confidence}")
+        raise LabelError(f"correlation: confidence must be between 0 and 1, got {confidence}")
     dims = compared_dims(a, dim)
     require_two_voxels("correlation", a, dims)
     names = ("correlation", "lower", "upper")
@@ -117,8 +117,8 @@ def profile(
 ) -> xr.Dataset:
     """Correlation of every slice along ``dim`` with a reference slice, with confidence intervals.
 
-    Shows over what depth slices resemble the first one, and how flips, noise or a deformation
-    reduce the correlation. The slices are changed, the reference is not.
+    Shows the depth over which slices resemble the first one, and the loss of correlation by flips,
+    noise or a deformation. The slices are changed, the reference is not.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def _require_slices(stack: xr.DataArray, dim: str) -> None:
 
 
 def _reference_slice(stack: xr.DataArray, reference: str | xr.DataArray, dim: str) -> xr.DataArray:
-    """Return the first or last slice along ``dim``, or the given one."""
+    """Return the first or last slice along ``dim``, or ``reference`` if it is a slice."""
     if isinstance(reference, xr.DataArray):
         return reference
     if reference not in ("first", "last") or not stack.sizes[dim]:

@@ -136,7 +136,7 @@ def screen(
         average, templates, mask, wedge = _one_slice_options(stack, average, templates, mask, wedge)
         stack = _one_slice(stack).transpose(STACK, *SPATIAL)
     if not 0 < fdr < 1:
-        raise LabelError(f"screen: fdr must lie between 0 and 1, got {fdr}")
+        raise LabelError(f"screen: fdr must be between 0 and 1, got {fdr}")
     band = _band(stack)
     evidence = screen_kernels.Evidence(
         _template_spectra(templates, stack, band),
@@ -232,7 +232,7 @@ def _rotation_count(angles: float | None, planar: bool) -> int:
         return 0
     if not 5 <= angles <= 180:
         raise LabelError(
-            f"screen: angles must lie between 5 and 180 degrees, got {angles}; pass None for no "
+            f"screen: angles must be between 5 and 180 degrees, got {angles}; pass None for no "
             f"rotations"
         )
     if planar:
@@ -247,11 +247,11 @@ def _scores_and_spectra(
     against = "average" if average is None else average
     plain = comparison(PLAIN_SCORES, stack, against, SPATIAL, inside, True)
     count, positions = len(plain.operands), _voxel_numbers(stack)
-    both = joint_fold(
+    joint = joint_fold(
         (plain.fold, range(count)),
         (_spectra_fold(band), (0, *range(count, count + len(positions)))),
     )
-    outputs = fold(both, *plain.operands, *positions, dims=plain.dims, title="scores-spectra")
+    outputs = fold(joint, *plain.operands, *positions, dims=plain.dims, title="scores-spectra")
     return outputs | plain.labelled(outputs)
 
 

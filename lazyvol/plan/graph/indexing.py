@@ -2,7 +2,7 @@
 
 Their tasks take parts of blocks and join them. Each task is followed on positions instead of
 values: a block is described, along every axis of the parent, by the positions of its elements. If
-all blocks fit together they are a selection of the parent, and any region of it can be read.
+all blocks fit together they are a selection of the parent, and any of its regions can be read.
 """
 
 import operator
@@ -24,7 +24,7 @@ from lazyvol.plan.recipes.views import AxisOrder, Pick, Selected, transposed
 from lazyvol.plan.regions import Grid
 
 #: a rechunked array is read as a recipe if each stored chunk is read at most this many times as
-#: often as before; above it dask rechunks, which keeps what it has read
+#: often as before; above it dask rechunks, which keeps the blocks it has read
 REREADS = 2.0
 
 GETITEM = (operator.getitem, chunk.getitem)

@@ -53,7 +53,7 @@ class RecipeLayer(Layer):  # type: ignore[misc]
     def __init__(self, name: str, recipe: Recipe, grid: Grid, title: str) -> None:
         super().__init__()
         self.name, self.recipe, self.grid, self.title = name, recipe, grid, title
-        #: how the array was built and what it depends on; known in the process that built it
+        #: the call that built the array, and its dependencies; known in the process that built it
         self.lazy: LazyArray | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -65,13 +65,13 @@ def _merged_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str
     more of them than is needed, or a step of one more than once.
     """
     bases = {name: _Bases(graph, parsed) for name, parsed in _parsed_arrays(graph, names)}
-    used = Counter(id(base) for found in bases.values() for base in found.recipes)
-    for name, found in bases.items():
+    used = Counter(id(base) for below in bases.values() for base in below.recipes)
+    for name, below in bases.items():
         if has_recipe(graph.layers[name]):
             continue
-        is_alone = all(used[id(base)] == 1 for base in found.recipes)
-        if is_alone or found.selects or _share_steps(found.recipes):
-            yield name, found.parsed
+        is_alone = all(used[id(base)] == 1 for base in below.recipes)
+        if is_alone or below.selects or _share_steps(below.recipes):
+            yield name, below.parsed
 
 
 def _parsed_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str, ParsedArray]]:

@@ -1,4 +1,4 @@
-"""Dask graphs read as recipes: the graph alone decides what an array is.
+"""Dask graphs read as recipes: the graph alone defines an array.
 
 The layer that bears an array's name defines the array. A layer of lazyvol holds its recipe. Layers
 that dask and xarray build on top of these (elementwise functions, transpositions, indexing,
@@ -73,7 +73,7 @@ def read_graph(graph: HighLevelGraph, name: str) -> ParsedArray | None:
 
 
 def _is_remembered(name: str, layer: Any, parsed: dict[str, ParsedArray | None]) -> bool:
-    """Copy what was read of a layer before to ``parsed``; return False if there is nothing."""
+    """Copy the remembered array of a layer to ``parsed``; return False if there is none."""
     known = _PARSED.get(name)
     if known is None or known[0]() is not layer:
         return False

@@ -13,8 +13,8 @@ from lazyvol.plan.recipes.leaves import InMemory
 def owned_result(recipe: Recipe, values: Array, blocks: Sequence[Any] = ()) -> Array:
     """Cast a task's result to the declared dtype; copy it if it must not leave the task.
 
-    A view of a larger buffer would keep all of it in memory. A view of a user's array, or of one
-    of the task's input ``blocks``, could be written to.
+    A view of a larger buffer would keep the whole buffer in memory. A view of a user's array, or of
+    one of the task's input ``blocks``, could be written to.
     """
     values = np.asarray(values, recipe.dtype)
     owner = values if values.base is None else values.base
@@ -31,7 +31,7 @@ def _is_input(owner: Array, recipe: Recipe, blocks: Sequence[Any]) -> bool:
 
 
 def is_dense(values: Array) -> bool:
-    """Return True if values lie in memory without gaps, in any order of their axes."""
+    """Return True if values are contiguous in memory, in any order of their axes."""
     return bool(values.transpose(_memory_order(values)).flags.c_contiguous)
 
 

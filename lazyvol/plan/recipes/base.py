@@ -28,13 +28,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Source(Protocol):
     """Stored data that can be read region by region; provided by a format reader.
 
-    A source is small and picklable: it holds what is needed to find the bytes, never the bytes,
-    an open file or a memory map. ``read`` may be called from many threads and processes at once.
+    A source is small and picklable: it holds the path and layout of the bytes, never the bytes, an
+    open file or a memory map. ``read`` may be called from many threads and processes at once.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    #: the unit of storage: reading part of a chunk costs as much as reading all of it
+    #: the unit of storage: reading part of a chunk costs as much as reading the whole chunk
     chunks: tuple[int, ...]
     #: deterministic: equal stored data give an equal token, a changed file another one
     token: str
@@ -61,7 +61,7 @@ class Cost:
     peak: int = 0
 
 
-#: number of a parent, and the region of it that is needed
+#: number of a parent, and its region that is needed
 Dependency = tuple[int, Region]
 
 
@@ -183,7 +183,7 @@ class Recipe:
         return sorted({leaf.name: leaf for leaf in self._foreign}.values(), key=lambda f: f.name)
 
     def with_parents(self, parents: tuple["Recipe", ...]) -> "Recipe":
-        """Return the same step over other parents."""
+        """Return a copy of this step over other parents."""
         recipe: Recipe = replace(self, parents=parents)  # type: ignore[type-var]
         return recipe
 
@@ -261,7 +261,7 @@ def topological_order(root: Recipe, lowest: int = 0) -> tuple[list[Recipe], dict
 def cache_properties(recipe: Recipe) -> Recipe:
     """Compute the cached properties of a recipe and its parents, from the leaves up.
 
-    Without it, the first access at the top of a long chain would recurse through all of it.
+    Without it, the first access at the top of a long chain would recurse through the whole chain.
     Recipes that are cached already are not visited again.
     """
     stack = [recipe]

@@ -1,4 +1,4 @@
-"""The blockwise recipe: one kernel on the same region of several parents."""
+"""The blockwise recipe: one kernel on corresponding regions of several parents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Blockwise(Recipe):
         ]  # fmt: skip
 
     def _parent_span(self, region: Region, axis: int | None, length: int) -> slice:
-        """Return the span of a parent's axis: all of it if it is taken whole or broadcast.
+        """Return the span of a parent's axis: the whole axis if it is needed whole or broadcast.
 
         An axis of length 1 that is not broadcast may be asked for an empty span.
         """

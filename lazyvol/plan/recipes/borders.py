@@ -1,4 +1,4 @@
-"""Borders: the stored index that a position outside the array stands for. Integers alone.
+"""Borders: the stored index whose value a position outside the array has. Integers alone.
 
 The five modes are those of ``scipy.ndimage``. They continue an axis ``a b c d`` as
 ``reflect`` d c b a | a b c d | d c b a, ``mirror`` d c b | a b c d | c b a,
@@ -30,8 +30,8 @@ def reads(span: slice, length: int, mode: Mode) -> list[tuple[slice, slice]]:
     """Return the reads that fill a grown ``span`` of one axis: (place in the span, stored slice).
 
     All modes but ``wrap`` read the part of the span inside the array; most outside positions are
-    copies of it. Positions that are not (a halo longer before than after reflects voxels behind
-    the span) are read one by one. ``wrap`` reads from the far side.
+    copies of values in that part. Positions that are not (a halo longer before than after reflects
+    voxels behind the span) are read one by one. ``wrap`` reads from the far side.
     """
     if mode == "wrap":
         return _wrapped_reads(span, length)

@@ -20,10 +20,10 @@ class Stencil(Recipe):
     """``kernel(grown) -> interior`` over the parent.
 
     ``depth`` is the halo before and after each axis, of any length; ``mode`` continues the array
-    beyond its border. Two modes do not: ``"valid"`` keeps only voxels whose halo lies inside,
-    ``"clip"`` ends the halo at the border and calls ``kernel(grown, halo)`` with its lengths.
-    Along each axis, one element of the result stands for ``step`` elements of the parent;
-    ``sizes`` are the lengths of new trailing axes, which vary slowest in memory. A kernel that
+    beyond its border. Two modes do not: ``"valid"`` keeps only voxels whose halo is inside,
+    ``"clip"`` ends the halo at the border and calls ``kernel(grown, halo)`` with its lengths. Along
+    each axis, one element of the result corresponds to ``step`` elements of the parent; ``sizes``
+    are the lengths of new trailing axes, which vary slowest in memory. A kernel that
     ``needs_region`` gets the region of the result as its next argument; one that ``accepts_out``
     gets ``out=``: memory for its result (contiguous, for each component), or None.
     """
@@ -51,7 +51,7 @@ class Stencil(Recipe):
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
-        """``step``, or 1 along every axis if it is not given."""
+        """``step``, by default 1 along every axis."""
         return self.step or (1,) * self.parent.ndim
 
     @cached_property
@@ -78,7 +78,7 @@ class Stencil(Recipe):
     # regions of the parent ------------------------------------------------------------------
 
     def _core(self, region: Region) -> Region:
-        """Return the parent's elements that ``region`` stands for, in the parent's positions.
+        """Return the parent's elements that ``region`` corresponds to, in the parent's positions.
 
         For ``"valid"`` they are shifted: the first one is where the first halo begins.
         """

@@ -79,7 +79,7 @@ def _start_all(shape: tuple[int, ...], *, folds: Sequence[Fold]) -> State:
 
 
 def _state_of(state: State, n: int) -> State:
-    """Return the state of fold number ``n``: the same arrays under its own names."""
+    """Return the state of fold number ``n``, its arrays under their own names."""
     return {name.partition(" ")[2]: v for name, v in state.items() if name.startswith(f"{n} ")}
 
 
@@ -217,7 +217,7 @@ def _bytes_read(operands: Sequence[Recipe], costs: Sequence[Sequence[Cost]]) -> 
 
 
 class _OperandReader:
-    """Reads one operand of a task into the same memory, and no region twice in a row."""
+    """Reads one operand of a task into a reused buffer, and no region twice in a row."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -57,8 +57,10 @@ class FoldSize:
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
     def tighter(self) -> "FoldSize | None":
-        """Return the same fold in less memory, or None: first one state per worker and no more,
-        then smaller tiles, then smaller states."""
+        """Return a partition of the fold that needs less memory, or None if there is none.
+
+        First at most one state per worker, then smaller tiles, then smaller states.
+        """
         if not self.holds_all and self.task_limit < inf:
             return replace(self, task_limit=inf)
         if self.tile_limit > self.item_bytes * prod(self.preferred_chunk):

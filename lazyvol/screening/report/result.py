@@ -13,7 +13,7 @@ from lazyvol.summary import StackSummary
 
 @dataclass(frozen=True)
 class Run:
-    """How a result was computed: plans, seconds, peak memory, command line, versions.
+    """The record of a run: plans, seconds, peak memory, command line, versions.
 
     ``peak_bytes`` is that of this process, on a cluster (``on_cluster``) of the client.
     """

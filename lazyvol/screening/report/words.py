@@ -138,7 +138,7 @@ def slice_caption(volume: xr.DataArray, dim: str) -> str:
 
 
 def score_notes(result: ScreenResult) -> list[str]:
-    """Return what llr and ncc mean, and the ncc of noise."""
+    """Return definitions of llr and ncc, and the ncc of noise."""
     flag = result.flagging
     near_zero = int((np.abs(result.scores["ncc"].values) < 3 * flag.noise).sum())
     return [
@@ -161,7 +161,7 @@ def histogram_caption(result: ScreenResult) -> str:
 
 
 def half_notes(result: ScreenResult) -> list[str]:
-    """Return how particles were assigned to half-sets, and what their FSC measures."""
+    """Return notes on the assignment to half-sets and the meaning of their FSC."""
     first, second = result.half_sizes
     independent = (
         "If the half-sets were refined independently, this is the gold-standard FSC."
