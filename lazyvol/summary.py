@@ -26,7 +26,7 @@ class StackSummary:
 
     @classmethod
     def of(cls, stack: xr.DataArray, name: str | None = None) -> "StackSummary":
-        """Return the summary of a stack, under ``name`` if it is given."""
+        """Return the summary of a stack, under ``name`` if it is not None."""
         dims = spatial_dims(stack)
         return cls(
             name=name or str(stack.name or "stack"),
@@ -52,5 +52,5 @@ class StackSummary:
 
 
 def unit_symbol(unit: str) -> str:
-    """Return the symbol of a unit, e.g. Å for angstrom; other units as they are."""
+    """Return the symbol of a unit, e.g. Å for angstrom; other units unchanged."""
     return UNIT_SYMBOLS.get(unit, unit)

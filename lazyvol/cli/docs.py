@@ -12,9 +12,9 @@ from typing import Any
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
 
 
-def description(thing: Callable[..., Any] | str) -> str:
+def description(source: Callable[..., Any] | str) -> str:
     """Return a docstring, or that of a function, up to its first section, lines joined."""
-    docstring = thing if isinstance(thing, str) else thing.__doc__ or ""
+    docstring = source if isinstance(source, str) else source.__doc__ or ""
     text = SECTION.split(inspect.cleandoc(docstring))[0]
     return "\n\n".join(_joined(p) for p in text.strip().split("\n\n"))
 

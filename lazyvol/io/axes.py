@@ -84,7 +84,7 @@ def known_sizes(sizes: Mapping[str, float]) -> dict[str, float]:
 def order_axes(names: Sequence[str], where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the axis names in the order of `ORDER`, and the stored axis of each.
 
-    If one of the names is unknown, the order stays as it is.
+    If one of the names is unknown, the order is unchanged.
     """
     if len(set(names)) != len(names):
         raise FormatError(f"{where}: axes must differ, found {', '.join(names)}")

@@ -122,16 +122,17 @@ def stack_files(
 
 def common_positions(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str, Coord]:
     """Return the irregular positions of all files; raise LabelError if they differ."""
-    first = irregular_positions(opened[0])
-    for path, other in zip(paths, map(irregular_positions, opened), strict=True):
-        if other.keys() != first.keys() or any(
-            not np.array_equal(coord[1], other[d][1]) for d, coord in first.items()
+    expected = irregular_positions(opened[0])
+    for path, positions in zip(paths, map(irregular_positions, opened), strict=True):
+        if positions.keys() != expected.keys() or any(
+            not np.array_equal(coord[1], positions[d][1]) for d, coord in expected.items()
         ):
             raise LabelError(
                 f"files of a stack must be alike: {paths[0]} and {path} have other positions along "
-                f"{', '.join(sorted(first.keys() | other.keys()))}; leave one out or convert it"
+                f"{', '.join(sorted(expected.keys() | positions.keys()))}; "
+                "leave one out or convert it"
             )
-    return first
+    return expected
 
 
 def irregular_positions(opened: Opened) -> dict[str, Coord]:

@@ -69,16 +69,20 @@ class StoredFile:
     def check(self) -> None:
         """Raise SourceChangedError if the file changed since the probe."""
         try:
-            now = os.stat(self.path)
+            status = os.stat(self.path)
         except OSError as error:
             raise read_error(self.path, error) from error
-        self._compare(now)
+        self._compare(status)
 
-    def _compare(self, now: os.stat_result) -> None:
-        if (now.st_size, now.st_mtime_ns, now.st_ino) != (self.size, self.mtime_ns, self.inode):
+    def _compare(self, status: os.stat_result) -> None:
+        if (status.st_size, status.st_mtime_ns, status.st_ino) != (
+            self.size,
+            self.mtime_ns,
+            self.inode,
+        ):
             raise SourceChangedError(
                 f"{self.path}: a file must not change while it is in use; it had {self.size} bytes "
-                f"when it was opened and has {now.st_size} now, or was rewritten; open it again"
+                f"when it was opened and has {status.st_size} now, or was rewritten; open it again"
             )
 
     def head(self, count: int) -> bytes:

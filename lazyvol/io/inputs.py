@@ -33,7 +33,9 @@ def sources_of(arrays: Iterable[Any]) -> Iterator[Any]:
 def _objects_in(layer: Any) -> Any:
     """Return the objects in the tasks of a layer, without making tasks of an abstract layer."""
     if hasattr(layer, "task") and hasattr(layer, "io_deps"):
-        block_arguments = [getattr(each, "mapping", each) for each in layer.io_deps.values()]
+        block_arguments = [
+            getattr(argument, "mapping", argument) for argument in layer.io_deps.values()
+        ]
         return layer.task, layer.indices, block_arguments
     if hasattr(layer, "recipe") and not layer.is_materialized():
         return layer.recipe

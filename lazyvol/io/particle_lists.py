@@ -187,13 +187,13 @@ def _column_name(label: str, columns: Mapping[str, Array]) -> str:
         return STACK
     if name is None:
         return f"list_{label}" if label in DIM_NAMES else label
-    synonyms = [other for other, its_name in RELION.items() if its_name == name]
-    first = next(other for other in synonyms if other in columns)
+    synonyms = [synonym for synonym, its_name in RELION.items() if its_name == name]
+    first = next(synonym for synonym in synonyms if synonym in columns)
     return name if first == label and name not in columns else label
 
 
 def pixel_sizes(block: star.Block, optics: star.Block | None) -> Array | None:
-    """Return angstrom per pixel for every particle; None if the file does not say."""
+    """Return angstrom per pixel for every particle; None if the file lacks it."""
     columns = block.columns
     if optics is not None and len(optics) and "rlnImagePixelSize" in optics.columns:
         groups = optics.columns.get("rlnOpticsGroup", np.arange(1, len(optics) + 1))

@@ -43,8 +43,8 @@ def coordinates(
     coords: dict[Hashable, Any] = {}
     regular_lengths = {d: lengths[d] for d in regular}
     coords.update(regular_positions(regular_lengths, sizes, known_unit, opened.origin))
-    for name, (dims, values, *rest) in kept.items():
-        attrs = dict(rest[0]) if rest else {}
+    for name, (dims, values, *attributes) in kept.items():
+        attrs = dict(attributes[0]) if attributes else {}
         if unit and name in spatial:
             attrs["units"] = unit
         data = lazy(values) if hasattr(values, "read") else values

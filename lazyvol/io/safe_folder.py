@@ -67,7 +67,7 @@ class OpenObject(Protocol):
         """Return bytes, fewer if the object ends; they are valid until the next call."""
 
     def fill(self, offset: int, target: Bytes) -> int:
-        """Read bytes into ``target``; return how many were read."""
+        """Read bytes into ``target``; return their number."""
 
 
 class Place(Protocol):
@@ -147,7 +147,7 @@ class LocalFile:
         return target[: read_available(self.handle, offset, target)]
 
     def fill(self, offset: int, target: Bytes) -> int:
-        """Read bytes into ``target``; return how many were read."""
+        """Read bytes into ``target``; return their number."""
         return read_available(self.handle, offset, target)
 
 
@@ -260,7 +260,7 @@ class SafeFolder:
             raise _read_error(path, error) from error
 
     def _check(self, key: str) -> None:
-        """Raise UnsafeSourceError if a folder is a link that leads out of the root."""
+        """Raise UnsafeSourceError if a folder is a link to a place outside the root."""
         if not key or key in self._checked:
             return
         self._check(key.rpartition("/")[0])

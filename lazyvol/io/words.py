@@ -138,7 +138,7 @@ def _of_one_type(array: Array, name: str) -> Array:
     values = array.tolist()
     types = {type(v) for v in values}
     if types - {float, int} and len(types) > 1:
-        names = sorted(each.__name__ for each in types)
+        names = sorted(t.__name__ for t in types)
         raise LabelError(
             f"{name}: values of a column must be of one type, got {', '.join(names)}; convert them"
         )

@@ -104,7 +104,7 @@ def unmix(
     -------
     xarray.DataArray
         Components in the place of ``dim``, in the same unit; floats keep their dtype, integers
-        give float64. The attribute ``condition_number`` of the matrix bounds how much errors grow;
+        give float64. The attribute ``condition_number`` of the matrix bounds the growth of errors;
         ``rank`` is that of the matrix.
 
     Raises

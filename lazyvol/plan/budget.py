@@ -228,9 +228,9 @@ def _every(grid: Grid, stride: int, total: int) -> Iterator[Region]:
     """Yield every block number ``stride`` of a grid, in C order."""
     axes = [regions.chunk_slices(chunks) for chunks in grid]
     for number in range(0, total, stride):
-        box, rest = [], number
+        box, quotient = [], number
         for spans in reversed(axes):
-            rest, index = divmod(rest, len(spans))
+            quotient, index = divmod(quotient, len(spans))
             box.append(spans[index])
         yield tuple(reversed(box))
 

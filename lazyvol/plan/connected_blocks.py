@@ -202,8 +202,8 @@ def _narrowed(grid: Grid, first: int, item: int) -> Grid:
         if prod(chunks) > room:
             chunks[axis] = max(1, chunks[axis] * room // prod(chunks))
     return tuple(
-        regions.uniform_chunks(sum(own), n) if n < max(own, default=0) else own
-        for own, n in zip(grid, chunks, strict=True)
+        regions.uniform_chunks(sum(stored), n) if n < max(stored, default=0) else stored
+        for stored, n in zip(grid, chunks, strict=True)
     )
 
 
@@ -300,6 +300,6 @@ def _face_voxels(grid: Grid) -> int:
     """Return the voxels in both faces of all blocks of a volume, across each axis."""
     total = 0
     for axis, chunks in enumerate(grid):
-        plane = prod(sum(own) for a, own in enumerate(grid) if a != axis)
+        plane = prod(sum(lengths) for a, lengths in enumerate(grid) if a != axis)
         total += 2 * len(chunks) * plane
     return total

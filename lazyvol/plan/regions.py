@@ -68,8 +68,8 @@ def uniform_chunks(length: int, chunk: int) -> tuple[int, ...]:
     """Return the lengths of chunks of ``chunk`` along an axis; the last may be shorter."""
     if length == 0:
         return (0,)
-    full, rest = divmod(length, max(1, chunk))
-    return (max(1, chunk),) * full + ((rest,) if rest else ())
+    full, remainder = divmod(length, max(1, chunk))
+    return (max(1, chunk),) * full + ((remainder,) if remainder else ())
 
 
 def even_chunks(length: int, count: int, multiple: int = 1) -> tuple[int, ...]:

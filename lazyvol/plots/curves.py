@@ -141,8 +141,8 @@ def histogram(
     Parameters
     ----------
     values
-        Array of any dims. Values that are not finite are left out; the label of the axis says how
-        many.
+        Array of any dims. Values that are not finite are left out; the label of the axis has
+        their number.
     bins
         Number of bins of equal width; by default the square root of the number of values, from 10
         to 80.

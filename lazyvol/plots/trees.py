@@ -186,7 +186,7 @@ def _leaf_names(tree: xr.Dataset | xr.DataArray, labels: str, n: int) -> list[st
 
 
 def _axis_text(labels: str, shown: int, n: int) -> str:
-    """Return the label of the axis, which says if only some merges are drawn."""
+    """Return the label of the axis, with the number of merges if only some are drawn."""
     name = "particle" if labels == STACK else labels
     if shown == n:
         return name

@@ -213,7 +213,7 @@ def _require_values(rows: Sequence[Row], body: Lines, where: str) -> None:
 def _columns(
     names: Sequence[str], table: Sequence[tuple[Sequence[str], bool]], where: str
 ) -> dict[str, Array]:
-    """Return words as typed columns; the flag of a column says that it has quoted words."""
+    """Return words as typed columns; the flag of a column is True if it has quoted words."""
     twice = {n for n in names if names.count(n) > 1}
     if twice:
         raise FormatError(f"{where}: names of a block must differ, found {sorted(twice)[:3]} twice")

@@ -34,7 +34,7 @@ class ChunkSlice:
     """Part of a region along one axis that is in chunk ``index``.
 
     ``in_chunk`` and ``in_result`` are its positions in the chunk and in the result; ``complete``
-    says that it is the whole chunk.
+    is True if it is the whole chunk.
     """
 
     index: int

@@ -98,7 +98,7 @@ def probe(
     FormatError
         The folder is no zarr store, its metadata break the rules, or it holds several arrays.
     UnsafeSourceError
-        A codec or dtype is off the allow-list, or a link leads out of the store.
+        A codec or dtype is off the allow-list, or a link leads outside the store.
     LimitExceeded
         Metadata or a chunk are too large.
 

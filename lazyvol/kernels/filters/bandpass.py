@@ -66,6 +66,6 @@ def _cosine_step(frequencies: Array, middle: float, width: float) -> Array:
 def _frequencies(shape: Sequence[int], spacing: Sequence[float]) -> Array:
     """Return the radial frequency of every element of a half spectrum, in cycles per length."""
     last = scipy.fft.rfftfreq(shape[-1], spacing[-1])
-    rest = [scipy.fft.fftfreq(n, d) for n, d in zip(shape[:-1], spacing[:-1], strict=True)]
-    grids = np.meshgrid(*rest, last, indexing="ij", sparse=True)
+    leading = [scipy.fft.fftfreq(n, d) for n, d in zip(shape[:-1], spacing[:-1], strict=True)]
+    grids = np.meshgrid(*leading, last, indexing="ij", sparse=True)
     return np.asarray(np.sqrt(sum(g * g for g in grids)))

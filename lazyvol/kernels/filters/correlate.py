@@ -169,9 +169,9 @@ def _tiles(shape: Sequence[int], weights: Sequence[int]) -> tuple[list[int], lis
     """Return the length and the number of transforms along each axis."""
     lengths, counts = [], []
     for n, w in zip(shape, weights, strict=True):
-        kept, most = n - w + 1, max(TILE, 3 * w) - w + 1
-        counts.append(ceil(kept / most))
-        lengths.append(scipy.fft.next_fast_len(ceil(kept / counts[-1]) + w - 1, real=True))
+        results, per_tile = n - w + 1, max(TILE, 3 * w) - w + 1
+        counts.append(ceil(results / per_tile))
+        lengths.append(scipy.fft.next_fast_len(ceil(results / counts[-1]) + w - 1, real=True))
     return lengths, counts
 
 

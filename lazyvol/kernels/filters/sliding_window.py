@@ -133,7 +133,7 @@ def _slide_volumes(
 def _store(
     out: Array, to: int, joined: Array, start: int, n: int, factor: float, divisor: float
 ) -> None:
-    """Store joined values, scaled to means; ``factor`` 0 leaves them as they are."""
+    """Store joined values, scaled to means; ``factor`` 0 leaves them unchanged."""
     p, q = np.uint64(to), np.uint64(start)
     if factor == 0:
         for i in range(np.uint64(n)):

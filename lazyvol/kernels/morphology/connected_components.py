@@ -108,9 +108,9 @@ def _unite_faces(parents: Array, before: Array, after: Array, structure: Array) 
     """Unite components that touch across a plane, from the labels of its two sides."""
     for shift in np.argwhere(structure) - 1:
         moves = list(zip(shift.tolist(), before.shape, strict=True))
-        here = tuple(slice(max(0, -s), min(n, n - s)) for s, n in moves)
-        there = tuple(slice(max(0, s), min(n, n + s)) for s, n in moves)
-        _unite(parents, before[here].ravel(), after[there].ravel())
+        before_part = tuple(slice(max(0, -s), min(n, n - s)) for s, n in moves)
+        after_part = tuple(slice(max(0, s), min(n, n + s)) for s, n in moves)
+        _unite(parents, before[before_part].ravel(), after[after_part].ravel())
 
 
 def _face_labels(

@@ -67,7 +67,7 @@ def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:
 
 
 def _multiplicity(shape: Sequence[int], half_shape: Sequence[int]) -> Array:
-    """Return how many coefficients of the full spectrum each of the half spectrum represents."""
+    """Return the number of full-spectrum coefficients per half-spectrum coefficient: 1 or 2."""
     multiplicity = np.full(half_shape, 2.0)
     multiplicity[..., 0] = 1.0
     if shape[-1] % 2 == 0:

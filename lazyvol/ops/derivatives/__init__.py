@@ -460,7 +460,7 @@ def vesselness(
     truncate: float = 4.0,
     dim: Dims = ALL_SPATIAL,
 ) -> xr.DataArray:
-    """Frangi's vesselness of every voxel, 0 to 1: how much its Hessian is that of a tube.
+    """Frangi's vesselness of every voxel, 0 to 1: similarity of its Hessian to that of a tube.
 
     With ``|l1| <= |l2| <= |l3|`` it is ``(1 - exp(-Ra^2 / 2 alpha^2)) exp(-Rb^2 / 2 beta^2)
     (1 - exp(-S^2 / 2 c^2))``, ``Ra = |l2 / l3|``, ``Rb = |l1| / sqrt(|l2 l3|)``, ``S`` the norm,

@@ -358,7 +358,7 @@ def percentile(
 def rank(
     stack: xr.DataArray, number: int, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
 ) -> xr.DataArray:
-    """Value of a given rank in the window around every voxel.
+    """Value of rank ``number`` in the window around every voxel.
 
     Parameters
     ----------
@@ -610,7 +610,7 @@ def bandpass(
     Raises
     ------
     LabelError
-        If no wavelength is given, they are not above 0 and ascending, ``edge`` is negative, or
+        If both wavelengths are None, they are not above 0 and ascending, ``edge`` is negative, or
         ``dim`` names no dim, one that the stack lacks, or dims of different units.
     OptionError
         If an option has the wrong type or is not finite.

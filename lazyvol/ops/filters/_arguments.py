@@ -248,7 +248,7 @@ def rank(
 def _multiplicities(
     stack: xr.DataArray, sizes: Sequence[int], boundary: Boundary
 ) -> tuple[list[Array], list[Reach]]:
-    """Return how often a window holds the voxel at each distance, per axis, and the reach."""
+    """Return the multiplicity of voxels by distance in a window, per axis, and the reach."""
     axes = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
     folded = [fold_weights(w, r, n, boundary.mode) for w, r, n in axes]
     return [w for w, _ in folded], [r for _, r in folded]

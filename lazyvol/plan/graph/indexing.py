@@ -283,7 +283,7 @@ def _parent_grid(grid: Grid, order: AxisOrder) -> Grid:
 
 
 def _reads_per_chunk(grid: Grid, chunk: Sequence[int], shape: Sequence[int]) -> float:
-    """Return how many times the blocks of a grid read a stored chunk, on average."""
+    """Return the average number of reads of a stored chunk by the blocks of a grid."""
     reads = 1.0
     for chunks, c, n in zip(grid, chunk, shape, strict=True):
         spans = (s for s in regions.chunk_slices(chunks) if s.stop > s.start)

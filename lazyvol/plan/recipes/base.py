@@ -42,8 +42,9 @@ class Source(Protocol):
     def read(self, region: Region, out: Array | None = None) -> Array:
         """Return a native-endian, C-contiguous, writable copy of one region (slices with step 1).
 
-        If ``out`` is given (contiguous, of the region's shape and the source's dtype), the values
-        are written to it: decoding into fresh memory is slower (page faults: 0.6 against 9 GB/s).
+        If ``out`` is not None (contiguous, of the region's shape and the source's dtype), the
+        values are written to it: decoding into fresh memory is slower (page faults: 0.6 against 9
+        GB/s).
         """
 
     def stored_bytes(self, region: Region) -> int:

@@ -193,7 +193,7 @@ class BoundFold:
         costs = [[region_cost(o, self.operand_region(o, t)) for t in tiles] for o in self.operands]
         kept = prod(box[a].stop - box[a].start for a in self.kept)
         largest_tile = max((regions.size(t) for t in tiles), default=0)
-        tile_bytes = sum(max((c.peak for c in own), default=0) for own in costs)
+        tile_bytes = sum(max((c.peak for c in tile_costs), default=0) for tile_costs in costs)
         tile_bytes += int(self.fold.scratch * largest_tile)
         width, output_bytes = kept, 0
         if self.segments == 1:  # finished column by column
@@ -209,10 +209,10 @@ def _bytes_read(operands: Sequence[Recipe], costs: Sequence[Sequence[Cost]]) -> 
     """Return the bytes of all tiles; an operand smaller than the data is read once."""
     largest = max(prod(o.shape) for o in operands)
     return sum(
-        sum(c.read for c in own)
+        sum(c.read for c in tile_costs)
         if prod(o.shape) == largest
-        else max((c.read for c in own), default=0)
-        for o, own in zip(operands, costs, strict=True)
+        else max((c.read for c in tile_costs), default=0)
+        for o, tile_costs in zip(operands, costs, strict=True)
     )
 
 

@@ -229,7 +229,7 @@ def fold_graph(
 
     ``axes`` are, for each array, its axes in the order of the data's.
     """
-    operands = tuple(transposed(recipe_of(x), own) for x, own in zip(arrays, axes, strict=True))
+    operands = tuple(transposed(recipe_of(x), order) for x, order in zip(arrays, axes, strict=True))
     for operand in operands:
         cache_properties(operand)
     bound = plan_fold(fold, operands, reduced, Budget.current())
@@ -274,7 +274,7 @@ def fold_in_memory(
     """Return the outputs of a fold over small arrays in memory, without a graph; else None."""
     if sum(a.nbytes for a in arrays) > IMMEDIATE:
         return None
-    operands = tuple(transposed(recipe_of(x), own) for x, own in zip(arrays, axes, strict=True))
+    operands = tuple(transposed(recipe_of(x), order) for x, order in zip(arrays, axes, strict=True))
     budget = replace(Budget.current(), workers=1)
     shape = np.broadcast_shapes(*(o.shape for o in operands))
     bound = BoundFold(fold, operands, reduced, Partition(tuple((n,) for n in shape), shape))

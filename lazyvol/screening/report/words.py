@@ -80,7 +80,7 @@ def no_common_signal(result: ScreenResult) -> bool:
 
 
 def reasons(result: ScreenResult) -> str:
-    """Return how many of the flagged particles each hypothesis explains best."""
+    """Return the number of flagged particles that each hypothesis explains best."""
     hypotheses = result.scores["hypothesis"].values[list(result.flagged)]
     names, counts = np.unique(hypotheses, return_counts=True)
     order = np.argsort(-counts, kind="stable")
