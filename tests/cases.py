@@ -1,7 +1,7 @@
 """What a row of the table of operations says, and what rows share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,16 @@ DTYPES = (*FLOATS, "int16", "uint8")
 
 @dataclass(frozen=True)
 class Case:
-    """One operation with its options, its oracle, and what the result looks like.
+    """One operation with its options, its oracle, and the labels and type of its result.
 
-    ``dims`` are those of the result, ``power`` that of its unit or the unit itself (None: of no
-    unit), ``dtype`` ``"float"`` (a float's own, float64 for integers), ``"same"`` or a type by
-    name. ``ulps`` is the distance allowed to the oracle in units of the result's precision,
-    relative to its largest value. ``made`` is for what depends on the shape and positions of a
-    stack alone. Along the dims ``moved`` the result has positions of its own.
+    A row is named ``topic.operation``; ``topic.operation/variant`` is another row of the same
+    operation. ``dims`` are those of the result. ``power`` is the power of the stack's unit that the
+    result has (2 for a variance), or the unit itself, or None for no unit. ``dtype`` is ``"float"``
+    (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is the distance
+    allowed to the oracle in units of the result's precision, relative to its largest value.
+    ``made`` is True for a result that depends only on the shape and positions of a stack. Along the
+    dims ``moved`` the result has positions of its own. ``also`` holds valid values of the arguments
+    that the operation requires besides its stack, for the tests of options and commands.
     """
 
     op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
@@ -40,6 +43,7 @@ class Case:
     dtypes: tuple[str, ...] = DTYPES
     made: bool = False
     moved: tuple[str, ...] = ()
+    also: Mapping[str, Any] = field(default_factory=dict)
 
 
 def mask_of(shape: tuple[int, ...]) -> Array:
@@ -60,3 +64,8 @@ def omitted(a: Array) -> Array:
 
 def wide(a: Array) -> Array:
     return a.astype(np.float64)
+
+
+def each(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Apply an oracle for one particle to every particle of a stack."""
+    return lambda a: np.stack([function(v) for v in wide(a)])

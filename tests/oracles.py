@@ -1,11 +1,11 @@
 """The one table: every public operation, and the same by other means.
 
-A row gives an operation its tests (``test_ops.py``), its benchmark and nothing else to write. The
+A row gives an operation its tests (``tests/ops/test_every_op.py``) and its benchmark. The
 part of a name after ``/`` says with which options. Oracles are numpy and scipy on plain arrays,
 (k, z, y, x), in float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tests.cases import (
     VOXEL,
     Array,
     Case,
+    each,
     mask_of,
     masked,
     omitted,
@@ -36,7 +37,7 @@ from tests.rows.scores import SCORES
 from tests.rows.synthetic import TEXTURES
 from tests.rows.unmixing import UNMIXING, WHITENING
 
-__all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of"]
+__all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of", "required"]
 
 
 def described(a: Array) -> dict[str, Array]:
@@ -172,11 +173,6 @@ PROJECTIONS = {
 }  # fmt: skip
 
 
-def each(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """An oracle for one particle as one for a stack."""
-    return lambda a: np.stack([function(v) for v in wide(a)])
-
-
 def ranged(v: Array) -> Array:
     return (v - v.min()) / (v.max() - v.min())
 
@@ -292,3 +288,9 @@ ORACLES: dict[str, Case] = {
 def function_of(name: str) -> str:
     """``topic.function`` of a row."""
     return name.partition("/")[0]
+
+
+def required(name: str) -> Mapping[str, Any]:
+    """Return valid values of the arguments that an operation requires besides its stack."""
+    rows = (case.also for row, case in ORACLES.items() if function_of(row) == name)
+    return next((also for also in rows if also), {})

@@ -34,6 +34,7 @@ from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.screening import screen
 from lazyvol.screening.run import FILES
 from lazyvol.summary import TIMES
+from tests.oracles import required
 from tests.paths import DATA
 from tests.plan.clusters import status_of
 from tests.sources import CountingSource
@@ -64,7 +65,7 @@ def files(tmp_path_factory) -> Path:
     return folder
 
 
-#: arguments of operations besides their first stack
+#: arguments of operations besides their first stack, where the row's ``also`` has none
 REST = {
     ("clustering", "clusters"): ["--n", "3"],
     ("clustering", "components"): ["--n", "2"],
@@ -167,10 +168,12 @@ def test_every_public_operation_has_a_command():
         assert callable(app[topic][name].default_command)
 
 
-@pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
+@pytest.mark.parametrize("key", sorted(public()), ids=".".join)
 def test_every_operation_runs_and_saves_its_result(key, files, tmp_path, capsys):
     first = OTHERS.get(key, "volume.zarr" if key in VOLUMES else "stack.zarr")
-    rest = [str(files / t) if t.endswith(".zarr") else t for t in REST.get(key, [])]
+    also = required(".".join(key)).items()
+    named = [t for name, value in also for t in (f"--{name.replace('_', '-')}", str(value))]
+    rest = [str(files / t) if t.endswith(".zarr") else t for t in REST.get(key, named)]
     out = tmp_path / "out.zarr"
     code, text, err = run([*key, str(files / first), *rest, "--out", str(out)], capsys)
     assert (code, err) == (0, "")
@@ -179,7 +182,7 @@ def test_every_operation_runs_and_saves_its_result(key, files, tmp_path, capsys)
     assert out.is_dir()
 
 
-@pytest.mark.parametrize("key", sorted(public()), ids=" ".join)
+@pytest.mark.parametrize("key", sorted(public()), ids=".".join)
 def test_every_operation_has_help(key, capsys):
     code, text, _ = run([*key, "--help"], capsys)
     assert code == 0

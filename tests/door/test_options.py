@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 import lazyvol as lv
 from lazyvol.errors import LabelError, LazyvolError, OptionError
 from tests.door.test_door import TOPICS
+from tests.oracles import required
 
 S = lv.as_stack(np.random.default_rng(0).random((2, 5, 5, 6)))
 V = S.isel(k=0, drop=True)
@@ -94,7 +95,8 @@ OPS = operations()
 def needed(name: str) -> dict[str, Any]:
     first = next(iter(inspect.signature(OPS[name]).parameters))
     volumes = ("derivatives", "projections")
-    return NEEDED.get(name) or {first: V if name.partition(".")[0] in volumes else S}
+    own = {first: V if name.partition(".")[0] in volumes else S, **required(name)}
+    return NEEDED.get(name) or own
 
 
 @pytest.mark.filterwarnings("ignore")

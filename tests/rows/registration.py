@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
-from tests.cases import UNIT, VOLUME, VOXEL, Array, Case, mask_of, masked, wide
+from tests.cases import UNIT, VOLUME, VOXEL, Array, Case, each, mask_of, masked, wide
 
 #: ulps of interpolated values: both implementations round the positions
 ROUNDED = 64.0
@@ -165,11 +165,6 @@ def coefficients(a: Array) -> dict[str, Array]:
     spectra = (np.fft.fftn(v)[inside] for v in wide(a))
     unit = reference / np.linalg.norm(reference)
     return {"ncc": np.array([np.vdot(f, unit).real / np.linalg.norm(f) for f in spectra])}
-
-
-def each(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Apply a function to every particle of a stack."""
-    return lambda a: np.stack([function(v) for v in wide(a)])
 
 
 def shift_case(op: Callable[..., xr.DataArray], oracle: Callable[[Array], Array]) -> Case:
