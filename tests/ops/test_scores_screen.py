@@ -374,7 +374,7 @@ MEASURED = """
 import ctypes, json, sys
 from pathlib import Path
 import dask, lazyvol as lv
-from lazyvol.plan.budget import SLACK
+from lazyvol.plan.budget import RUN_OVERHEAD
 from tests.plan.memory_of_rows import peak_of
 n, box = map(int, sys.argv[1:])
 with lv.limited(None, workers=1):
@@ -382,7 +382,7 @@ with lv.limited(None, workers=1):
         return lv.scores.screen(lv.synthetic.particles((box,) * 3, n, sigma=2.0, seed=1))
     dask.compute(screened(30, 8), scheduler="synchronous")
     result = screened(n, box)
-    planned = lv.explain(result, workers=1).peak_bytes - SLACK
+    planned = lv.explain(result, workers=1).peak_bytes - RUN_OVERHEAD
     print(json.dumps([peak_of(result), planned]))
 """
 
