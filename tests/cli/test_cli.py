@@ -233,7 +233,7 @@ def test_a_table_is_not_resumed_and_not_replaced_by_default(files, tmp_path, cap
 def test_a_table_holds_one_dim(files, tmp_path, capsys):
     code, _, err = run(["stats", "var", str(files / "stack.npy"), str(tmp_path / "v.csv")], capsys)
     assert code == 2
-    assert "must list what is along one dim" in err
+    assert "must have values along one dim" in err
 
 
 @pytest.mark.parametrize(

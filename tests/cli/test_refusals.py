@@ -56,18 +56,18 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("stats var s.npy o.npy --ddof", "--ddof"),
         ("stats vr s.npy o.npy", 'Unknown command "vr". Did you mean "var"?'),
         ("nothing", 'Unknown command "nothing"'),
-        ("stats var s.npy out.zarr --dim q", "LabelError: --dim "),
+        ("stats var s.npy out.zarr --dim q", "LabelError: var: --dim must name dims"),
         ("stats var s.npy out.zarr --memory lots", "--memory must be a number of bytes"),
         ("stats var s.npy out.zarr --workers 0", "--workers must be 1 or more, got 0"),
         ("stats var s.npy out.xyz", "--out must end in one of .zarr, .npy, .mrc"),
         ("stats var s.npy .", "--out must end in one of"),
         ("convert s.npy out", "--out must end in one of"),
         ("convert set.zarr out.mrc", "got 'out.mrc' for 2 arrays"),
-        ("stats describe s.npy out.mrc", "single arrays also as .npy, .mrc"),
-        ("stats var s.npy out.csv", "a table must list what is along one dim"),
+        ("stats describe s.npy out.mrc", "for one array also in .npy, .mrc"),
+        ("stats var s.npy out.csv", "a table must have values along one dim"),
         ("stats var set.zarr out.npy", "set.zarr with the arrays a, b; name one, e.g. set.zarr/a"),
         ("filters gaussian s.npy abc out.npy", "gaussian: --sigma must be a finite number"),
-        ("masks sphere 4x4x4 out.npy --radius -3", "--radius is a number"),
+        ("masks sphere 4x4x4 out.npy --radius -3", "--radius must be a finite number of 0 or more"),
         ("info s.npy b", "too many arguments: b"),
         ("info", "--path requires an argument"),
         ("info colours.npy", "name every axis with --dims, e.g."),
@@ -98,12 +98,12 @@ def test_a_wrong_command_ends_with_2(tokens, message, folder, capsys):
         ("stats var nowhere.mrc out.zarr", "SourceNotFoundError"),
         ("masks apply s.npy nowhere.mrc out.npy", "SourceNotFoundError"),
         ("info text.mrc", "TruncatedError"),
-        ("convert s.npy s.npy", "must not be where the input of the result lies"),
+        ("convert s.npy s.npy", "path must not be that of an input of the result"),
         ("convert s.npy s.zarr", "pass --overwrite"),
         ("stats var s.npy none/out.npy", "StoreError"),
         ("stats var s.npy none/out.tif", "StoreError"),
         ("stats mean s.npy none/out.csv --dim z,y,x", "StoreError"),
-        ("stats var s.npy s.npy/out.zarr", "must not be where the input of the result lies"),
+        ("stats var s.npy s.npy/out.zarr", "path must not be that of an input of the result"),
         ("stats var s.npy text.mrc/out.zarr", "StoreError"),
         ("stats var s.npy out.zarr --memory 1B", "BudgetError"),
         ("stats var s.npy out.zarr --scheduler nowhere.json", "no scheduler"),
@@ -131,7 +131,7 @@ def test_a_bug_is_one_line_too(folder, capsys, monkeypatch):
 def test_losses_of_a_file_format_are_one_line(folder, capsys):
     assert main(["convert", "s.zarr", "out.npy"]) == 0
     err = capsys.readouterr().err
-    assert err.startswith("lazyvol: warning: out.npy: this format has no place for voxel size")
+    assert err.startswith("lazyvol: warning: out.npy: this format cannot hold voxel size")
     assert err.count("\n") == 1
     assert main(["stats", "mean", "s.zarr", "m.npy", "--dim", "z"]) == 0
     assert "open it with --dims k,y,x" in capsys.readouterr().err
