@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+#: text of a parameter that is described at another function of the topic
+REFERENCE = re.compile(r"As for `{0,2}(\w+)`{0,2}\.")
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
 
 
@@ -37,7 +39,15 @@ def parameter_texts(function: Callable[..., Any], module: ModuleType) -> dict[st
     shared = dict(_definitions(inspect.cleandoc(module.__doc__ or "")))
     sections = SECTION.split(inspect.cleandoc(function.__doc__ or ""))
     parameters = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Parameters", "")
-    return shared | dict(_definitions(parameters))
+    texts = shared | dict(_definitions(parameters))
+    return {name: _resolved(name, text, module) for name, text in texts.items()}
+
+
+def _resolved(name: str, text: str, module: ModuleType) -> str:
+    """Return the text of a parameter, that of another function where it only refers to it."""
+    reference = REFERENCE.fullmatch(text)
+    other = getattr(module, reference[1], None) if reference else None
+    return parameter_texts(other, module).get(name, text) if other else text
 
 
 def shell_words(message: str, names: Collection[str]) -> str:

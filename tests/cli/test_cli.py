@@ -225,7 +225,7 @@ def test_a_table_is_not_resumed_and_not_replaced_by_default(files, tmp_path, cap
     tokens = ["scores", "ncc", str(files / "stack.npy"), str(out)]
     assert "TargetExistsError" in run(tokens, capsys)[2]
     assert out.read_text() == "mine"
-    assert "neither can be resumed" in run([*tokens, "--resume"], capsys)[2]
+    assert "only .zarr can be resumed" in run([*tokens, "--resume"], capsys)[2]
     assert run([*tokens, "--overwrite"], capsys)[0] == 0
     assert len(rows(out)) == 10
 
