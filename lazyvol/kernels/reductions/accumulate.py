@@ -21,11 +21,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 COLUMNS = 2048
 #: fewest and most columns of rows that are cut from a flattened block
 FEWEST, MOST = 64, 1024
+#: rows of a flattened block that one call adds: a call costs 0.1 us, as much as a row
+BATCH = 16
 #: longest axis after the reduced ones for which blocks are flattened. The mean colour of an image
 #: in memory, (1314, 489, 3): 0.02 Gvoxel/s without, 6 with
 SHORT = 32
 #: bits of a float64 mantissa
 MANTISSA = 53
+UNSIGNED = np.uint64
 
 
 def accumulate(
@@ -61,42 +64,11 @@ def accumulate(
     rows_per_column = flat.shape[1] // width + 1
     bits = 8 * flat.itemsize + rows_per_column.bit_length()
     exact = flat.dtype.kind in "iub" and bits <= MANTISSA
-    masked = not flags.all() if flags.size == 1 else True
+    if mask is not None and flags.shape[1] < reduced:
+        flags = np.repeat(flags, reduced, axis=1)
     _accumulate_flat(
-        flat, _per_element(flags, reduced, after) if masked else flags[0], masked, width, after,
-        sums, extremes, wanted, wide, exact, neutral,
-    )  # fmt: skip
-
-
-def _per_element(flags: Array, reduced: int, after: int) -> Array:
-    """Return flags (before or 1, reduced * after) of a flattened block."""
-    flags = np.repeat(flags, reduced // flags.shape[1], axis=1)
-    before, rows, columns = flags.shape
-    if columns == after:
-        return flags.reshape(before, -1)
-    repeated = np.empty((before, rows * after), bool)
-    _repeat_each[after if after in _repeat_each else 0](flags.reshape(-1), after, repeated.ravel())
-    return repeated
-
-
-def _repeater(fixed: int) -> Kernel:
-    """Return a kernel that repeats each flag ``times`` times, or a ``fixed`` number of times.
-
-    A number that is known when the kernel is compiled lets it use vector registers: 0.03 ms for
-    the flags of an image (1314, 489, 3), 0.4 otherwise.
-    """
-
-    @compiled
-    def repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
-        n = fixed if fixed else times
-        for i in range(flags.size):
-            for c in range(n):
-                repeated[i * n + c] = flags[i]
-
-    return repeat
-
-
-_repeat_each = {n: _repeater(n) for n in (0, 2, 3, 4)}
+        flat, flags, mask is not None, width, after, sums, extremes, wanted, wide, exact, neutral
+    )
 
 
 @compiled
@@ -120,9 +92,10 @@ def _accumulate_long_rows(  # type: ignore[no-untyped-def]
                 count += 1
         for first in range(0, length, COLUMNS):
             n = min(COLUMNS, length - first)
-            _add_rows(
-                x, first, starts[:count], n, flat_flags, first if per_column else 0,
-                flag_starts[:count], per_column,
+            if per_column and first:
+                flag_starts += COLUMNS
+            _add_spaced_rows(
+                x, first, starts[:count], n, flat_flags, flag_starts[:count], per_column,
                 (
                     _columns(sums[0], wanted[0], a, first, n),
                     _columns(sums[1], wanted[0], a, first, n),
@@ -133,7 +106,7 @@ def _accumulate_long_rows(  # type: ignore[no-untyped-def]
                     _columns(extremes[0], wanted[2], a, first, n),
                     _columns(extremes[1], wanted[3], a, first, n),
                 ),
-                wanted, wide, False,
+                wanted, wide,
             )  # fmt: skip
 
 
@@ -142,42 +115,75 @@ def _columns(part, wanted, a, first, n):  # type: ignore[no-untyped-def]
     return part[a, first : first + n] if wanted else part[0, :0]
 
 
+def _repeater(fixed: int) -> Kernel:
+    """Return a kernel that repeats each flag ``times`` times, or a ``fixed`` number of times.
+
+    A number that is known when the kernel is compiled lets it use vector registers: 0.03 ms for
+    the flags of an image (1314, 489, 3), 0.4 otherwise.
+    """
+
+    @compiled
+    def repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
+        n = fixed if fixed else times
+        for i in range(flags.size):
+            for c in range(n):
+                repeated[i * n + c] = flags[i]
+
+    return repeat
+
+
+_repeat_any, _repeat_once = _repeater(0), _repeater(1)
+_repeat_twice, _repeat_thrice, _repeat_four_times = _repeater(2), _repeater(3), _repeater(4)
+
+
+@compiled
+def _repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
+    if times == 1:
+        _repeat_once(flags, times, repeated)
+    elif times == 2:
+        _repeat_twice(flags, times, repeated)
+    elif times == 3:
+        _repeat_thrice(flags, times, repeated)
+    elif times == 4:
+        _repeat_four_times(flags, times, repeated)
+    else:
+        _repeat_any(flags, times, repeated)
+
+
 @compiled
 def _accumulate_flat(  # type: ignore[no-untyped-def]
     x, flags, masked, width, after, sums, extremes, wanted, wide, exact, neutral
 ):
     """Cut each row of ``x`` into rows of ``width``, and merge columns ``after`` apart."""
     total = x.shape[1]
-    starts = width * np.arange(total // width)
-    rest = total - total // width * width
-    flag_starts = starts if masked else np.zeros(starts.size, np.int64)
-    first = np.zeros(1, np.int64)
+    times = after // flags.shape[2]
+    values, flat_flags = x.reshape(-1), flags.reshape(-1)
+    own = np.ones(BATCH * width, np.bool_)
     partial = (np.empty(width), np.empty(width), np.empty(width), np.empty(width))
     ends = (np.empty(width, x.dtype), np.empty(width, x.dtype))
-    flat_flags = flags.reshape(-1) if masked else np.ones(width, np.bool_)
     for a in range(x.shape[0]):
-        for part in partial:
-            part[:] = 0.0
-        ends[0][:], ends[1][:] = neutral[0], neutral[1]
-        m = a * total if masked and flags.shape[0] > 1 else 0
-        _add_rows(
-            x[a], 0, starts, width, flat_flags, m, flag_starts, masked, partial, ends, wanted,
-            wide, exact,
-        )  # fmt: skip
-        if rest:
+        for j in range(width):
+            partial[0][j], partial[1][j], partial[2][j], partial[3][j] = 0.0, 0.0, 0.0, 0.0
+            ends[0][j], ends[1][j] = neutral[0], neutral[1]
+        first_flag = a * total // times if flags.shape[0] > 1 else 0
+        for first in range(0, total, BATCH * width):
+            size = min(BATCH * width, total - first)
+            if masked:
+                at = first_flag + first // times
+                _repeat(flat_flags[at : at + size // times], times, own)
+            start = a * total + first
             _add_rows(
-                x[a], total - rest, first, rest, flat_flags, m + total - rest if masked else 0,
-                first, masked,
-                (partial[0][:rest], partial[1][:rest], partial[2][:rest], partial[3][:rest]),
-                (ends[0][:rest], ends[1][:rest]), wanted, wide, exact,
+                values[start : start + size], own, partial, ends, wanted, wide, exact,
             )  # fmt: skip
         for i in range(0, width, after):
             for c in range(after):
                 j = i + c
-                for p in range(0, 4, 2):
-                    if wanted[p // 2]:
-                        sums[p][a, c], error = two_sum(sums[p][a, c], partial[p][j])
-                        sums[p + 1][a, c] += error + partial[p + 1][j]
+                if wanted[0]:
+                    sums[0][a, c], error = two_sum(sums[0][a, c], partial[0][j])
+                    sums[1][a, c] += error + partial[1][j]
+                if wanted[1]:
+                    sums[2][a, c], error = two_sum(sums[2][a, c], partial[2][j])
+                    sums[3][a, c] += error + partial[3][j]
                 if wanted[2]:
                     extremes[0][a, c] = _smaller(ends[0][j], extremes[0][a, c])
                 if wanted[3]:
@@ -185,101 +191,132 @@ def _accumulate_flat(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _add_rows(  # type: ignore[no-untyped-def]
-    x, base, starts, n, flags, flag_base, flag_starts, masked, sums, extremes, wanted, wide, exact
+def _add_spaced_rows(  # type: ignore[no-untyped-def]
+    x, first, starts, n, flags, flag_starts, masked, sums, extremes, wanted, wide
 ):
-    """Add the rows of ``n`` values from ``base + starts`` on, where their flags are set.
+    """Add the rows of ``n`` values from ``first + starts`` on, where their flags are set.
 
     Without a mask four rows are added at a time: 6 GB/s of float32 against 2.5 for one by one,
     which load and store the sums for each row.
     """
-    in_fours = 0
-    if (wanted[0] or wanted[1]) and not (masked or wide):
-        in_fours = starts.size // 4 * 4
+    simple = wanted[0] and not (masked or wide)
+    in_fours = starts.size // 4 * 4 if simple else 0
     for i in range(0, in_fours, 4):
-        first = base + starts[i : i + 4]
-        a, b = x[first[0] : first[0] + n], x[first[1] : first[1] + n]
-        c, d = x[first[2] : first[2] + n], x[first[3] : first[3] + n]
-        if wanted[0] and wanted[1]:
+        a, b = _row(x, first + starts[i], n), _row(x, first + starts[i + 1], n)
+        c, d = _row(x, first + starts[i + 2], n), _row(x, first + starts[i + 3], n)
+        if wanted[1]:
             _add_four_values_and_squares(a, b, c, d, *sums)
-        elif wanted[1]:
-            _add_four_squares(a, b, c, d, *sums)
-        elif exact:
-            _add_four_exactly(a, b, c, d, *sums)
         else:
             _add_four_values(a, b, c, d, *sums)
+    extremes_only = (False, False, wanted[2], wanted[3])
     for i in range(starts.size):
-        row = x[base + starts[i] : base + starts[i] + n]
-        own = flags[flag_base + flag_starts[i] : flag_base + flag_starts[i] + n]
+        row, own = _row(x, first + starts[i], n), _row(flags, flag_starts[i], n)
+        if i >= in_fours and not (simple and wanted[1]):
+            _add_rows(row, own, sums, extremes, wanted, wide, False)
+            continue
         if i >= in_fours:
-            _add_row(row, own, sums, wanted, wide, exact)
-        if wanted[2]:
-            _take_smaller(row, own, extremes[0])
-        if wanted[3]:
-            _take_larger(row, own, extremes[1])
+            _add_values_and_squares(row, *sums)
+        _add_rows(row, own, sums, extremes, extremes_only, wide, False)
 
 
 @compiled
-def _add_row(row, own, sums, wanted, wide, exact):  # type: ignore[no-untyped-def]
+def _row(x, start, n):  # type: ignore[no-untyped-def]
+    return x[start : start + n]
+
+
+@compiled
+def _add_rows(x, own, sums, extremes, wanted, wide, exact):  # type: ignore[no-untyped-def]
+    """Add contiguous rows, as long as the sums; the last one may be shorter."""
     if wanted[0] and exact:
-        _add_exactly(row, own, sums[0])
+        _add_exactly(x, own, sums[0])
     elif wanted[0]:
-        _add_values(row, own, sums[0], sums[1])
+        _add_values(x, own, sums[0], sums[1])
     if wanted[1] and wide:
-        _add_wide_squares(row, own, sums[2], sums[3])
+        _add_wide_squares(x, own, sums[2], sums[3])
     elif wanted[1]:
-        _add_squares(row, own, sums[2], sums[3])
+        _add_squares(x, own, sums[2], sums[3])
+    if wanted[2]:
+        _take_smaller(x, own, extremes[0])
+    if wanted[3]:
+        _take_larger(x, own, extremes[1])
 
 
-# Sums are selected by the flag, not values: float64 selected before they are added take five times
-# as long.
+@compiled
+def _add_values_and_squares(x, high, low, high2, low2):  # type: ignore[no-untyped-def]
+    for j in range(x.size):
+        v = np.float64(x[j])
+        high[j], error = two_sum(high[j], v)
+        low[j] += error
+        high2[j], error = two_sum(high2[j], v * v)
+        low2[j] += error
+
+
+# In the kernels below indices are unsigned, since a check of their sign would keep loops out of
+# vector registers. Sums are selected by flags, not values: to select float64 values before they
+# are added takes five times as long.
 
 
 @compiled
 def _add_values(x, own, high, low):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        total, error = two_sum(high[j], np.float64(x[j]))
-        high[j] = total if own[j] else high[j]
-        low[j] += error if own[j] else 0.0
+    width, size = UNSIGNED(high.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            total, error = two_sum(high[j], np.float64(x[first + j]))
+            high[j] = total if own[first + j] else high[j]
+            low[j] += error if own[first + j] else 0.0
 
 
 @compiled
 def _add_exactly(x, own, high):  # type: ignore[no-untyped-def]
-    """Add integers whose sum is exact in float64."""
-    for j in range(x.size):
-        total = high[j] + np.float64(x[j])
-        high[j] = total if own[j] else high[j]
+    """Add integers whose sums are exact in float64."""
+    width, size = UNSIGNED(high.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            total = high[j] + np.float64(x[first + j])
+            high[j] = total if own[first + j] else high[j]
 
 
 @compiled
 def _add_squares(x, own, high, low):  # type: ignore[no-untyped-def]
     """Add squares that are exact in float64, those of values of at most 26 bits."""
-    for j in range(x.size):
-        total, error = two_sum(high[j], np.float64(x[j]) * np.float64(x[j]))
-        high[j] = total if own[j] else high[j]
-        low[j] += error if own[j] else 0.0
+    width, size = UNSIGNED(high.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            v = np.float64(x[first + j])
+            total, error = two_sum(high[j], v * v)
+            high[j] = total if own[first + j] else high[j]
+            low[j] += error if own[first + j] else 0.0
 
 
 @compiled
 def _add_wide_squares(x, own, high, low):  # type: ignore[no-untyped-def]
     """Add squares of float64 and wide integers with their rounding errors."""
-    for j in range(x.size):
-        square, rest = two_product(np.float64(x[j]), np.float64(x[j]))
-        total, error = two_sum(high[j], square)
-        high[j] = total if own[j] else high[j]
-        low[j] += error + rest if own[j] else 0.0
+    width, size = UNSIGNED(high.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            v = np.float64(x[first + j])
+            square, rest = two_product(v, v)
+            total, error = two_sum(high[j], square)
+            high[j] = total if own[first + j] else high[j]
+            low[j] += error + rest if own[first + j] else 0.0
 
 
 @compiled
 def _take_smaller(x, own, low):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        low[j] = _smaller(x[j], low[j]) if own[j] else low[j]
+    width, size = UNSIGNED(low.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            smaller = _smaller(x[first + j], low[j])
+            low[j] = smaller if own[first + j] else low[j]
 
 
 @compiled
 def _take_larger(x, own, high):  # type: ignore[no-untyped-def]
-    for j in range(x.size):
-        high[j] = _larger(x[j], high[j]) if own[j] else high[j]
+    width, size = UNSIGNED(high.size), UNSIGNED(x.size)
+    for first in range(UNSIGNED(0), size, width):
+        for j in range(min(width, size - first)):
+            larger = _larger(x[first + j], high[j])
+            high[j] = larger if own[first + j] else high[j]
 
 
 @compiled
@@ -294,36 +331,27 @@ def _larger(value, high):  # type: ignore[no-untyped-def]
     return value if value > high or value != value else high
 
 
-def _four_row_kernel(values: bool, squares: bool, exact: bool = False) -> Kernel:
-    """Return a kernel that adds four rows, their squares, or both, to the sums of the columns."""
+def _four_row_kernel(squares: bool) -> Kernel:
+    """Return a kernel that adds four rows, and perhaps their squares, to the sums of columns."""
 
     @compiled
     def add_four(a, b, c, d, high, low, high2, low2):  # type: ignore[no-untyped-def]
         for j in range(a.size):
-            s, rest, s2, rest2 = 0.0, 0.0, 0.0, 0.0
-            if values:
-                s, rest = high[j], low[j]
+            s, rest, s2, rest2 = high[j], low[j], 0.0, 0.0
             if squares:
                 s2, rest2 = high2[j], low2[j]
             for value in (a[j], b[j], c[j], d[j]):
                 v = np.float64(value)
-                if values and exact:
-                    s += v
-                elif values:
-                    s, error = two_sum(s, v)
-                    rest += error
+                s, error = two_sum(s, v)
+                rest += error
                 if squares:
                     s2, error = two_sum(s2, v * v)
                     rest2 += error
-            if values:
-                high[j], low[j] = s, rest
+            high[j], low[j] = s, rest
             if squares:
                 high2[j], low2[j] = s2, rest2
 
     return add_four
 
 
-_add_four_values = _four_row_kernel(True, False)
-_add_four_exactly = _four_row_kernel(True, False, exact=True)
-_add_four_squares = _four_row_kernel(False, True)
-_add_four_values_and_squares = _four_row_kernel(True, True)
+_add_four_values, _add_four_values_and_squares = _four_row_kernel(False), _four_row_kernel(True)

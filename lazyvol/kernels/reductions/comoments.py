@@ -1,4 +1,4 @@
-"""How far two arrays agree: co-moments in one sweep, and the scores that follow from them."""
+"""Co-moments of two arrays in one read, and the scores that follow from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +13,14 @@ State = dict[str, Array]
 
 #: means, centred second moments, mean squared difference and cross-entropy sums
 PARTS = ("n", "x", "y", "xx", "yy", "xy", "difference", "entropy")
-#: partial sums side by side: with 16 of them they run in vector registers (5 GB/s, 1: 0.9)
-LANES = 64
-#: how close to 0 and 1 a probability may come before its logarithm is taken
+#: smallest distance of a probability from 0 and 1 in its logarithm
 CLIP = 1e-7
-#: products below have lost digits to underflow
+#: below this, products have lost digits to underflow
 SMALLEST = 1e-290
 
 
 def start(shape: tuple[int, ...]) -> State:
-    """Empty state of pairs of arrays."""
+    """Return an empty state."""
     return {part: np.zeros(shape) for part in PARTS}
 
 
@@ -36,10 +34,10 @@ def update(
     others: int = 0,
     entropy: bool = False,
 ) -> None:
-    """Take in a block and its reference, which may have length 1 along axes that are kept.
+    """Add a block and its reference, which may have length 1 along kept axes.
 
-    With ``others`` = n, the reference is an average of n arrays among them ``x``: it is replaced
-    by the average of the n - 1 others, (n y - x) / (n - 1).
+    With ``others`` = n, the reference is the average of n arrays that include ``x``: it is replaced
+    by the average of the other n - 1, (n y - x) / (n - 1).
     """
     kept = [a for a in range(x.ndim) if a not in axes]
     order = (*kept, *axes)
@@ -48,38 +46,38 @@ def update(
     if mask is not None:
         weight = _rows(mask, x, order, len(axes))
     kept_shape = tuple(x.shape[a] for a in kept)
-    where = [_row_numbers(b, kept, kept_shape) for b in (y, mask)]
-    found = np.zeros((len(PARTS), rows[0].shape[0]))
-    own, other = (1 / (others - 1), others / (others - 1)) if others > 1 else (0.0, 1.0)
-    _comoments(*rows, weight, *where, mask is not None, own, other, entropy, found)
-    fresh = {part: found[n].reshape(state[part].shape) for n, part in enumerate(PARTS)}
-    for part, values in combine(state, fresh).items():
+    row_numbers = [_row_numbers(b, kept, kept_shape) for b in (y, mask)]
+    moments = np.zeros((len(PARTS), rows[0].shape[0]))
+    x_weight, y_weight = (1 / (others - 1), others / (others - 1)) if others > 1 else (0.0, 1.0)
+    _comoments(*rows, weight, *row_numbers, mask is not None, x_weight, y_weight, entropy, moments)
+    block_state = {part: moments[n].reshape(state[part].shape) for n, part in enumerate(PARTS)}
+    for part, values in combine(state, block_state).items():
         state[part][...] = values
 
 
 def _rows(block: Array, like: Array, order: Sequence[int], reduced: int) -> Array:
-    """(kept, reduced) elements of a block, repeated along reduced axes where it has length 1."""
+    """Return a block as (kept, reduced) elements, repeated along reduced axes of length 1."""
     block = block.astype(np.float32) if block.dtype == np.float16 else block
     kept, axes = order[: len(order) - reduced], order[len(order) - reduced :]
     shape = [block.shape[a] if a in kept else like.shape[a] for a in range(block.ndim)]
-    turned = np.broadcast_to(block, shape).transpose(order)
-    return as_three_axes(turned, range(len(kept), len(kept) + len(axes)))[..., 0]
+    transposed = np.broadcast_to(block, shape).transpose(order)
+    return as_three_axes(transposed, range(len(kept), len(kept) + len(axes)))[..., 0]
 
 
 def _row_numbers(block: Array | None, kept: Sequence[int], shape: tuple[int, ...]) -> Array:
-    """For each kept element, the row of a block that may have length 1 along kept axes."""
+    """Return the row of each kept element in a block that may have length 1 along kept axes."""
     if block is None:
         return np.zeros(int(np.prod(shape)), np.int64)
-    own = tuple(block.shape[a] for a in kept)
-    numbers = np.arange(int(np.prod(own))).reshape(own)
+    lengths = tuple(block.shape[a] for a in kept)
+    numbers = np.arange(int(np.prod(lengths))).reshape(lengths)
     return np.ascontiguousarray(np.broadcast_to(numbers, shape)).reshape(-1)
 
 
 @compiled
-def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type: ignore[no-untyped-def]
-    """Sums about the first voxel of each row that counts, turned into means and centred moments.
+def _comoments(x, y, w, y_row, w_row, masked, x_weight, y_weight, entropy, out):  # type: ignore[no-untyped-def]
+    """Compute means and centred moments of each row from sums about its first voxel that counts.
 
-    The shift keeps cancellation to the ratio of a deviation to the spread, whatever the offset.
+    The shift limits cancellation to the ratio of a deviation to the spread, for any offset.
     """
     for a in range(x.shape[0]):
         v, u, m = x[a], y[y_row[a]], w[w_row[a]]
@@ -88,9 +86,9 @@ def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type
         y0 = np.float64(u[first]) if np.isfinite(u[first]) else 0.0
         n = float(v.size)
         if masked:
-            n, sx, sy, xx, yy, xy, dd = _masked_sums(v, u, m, x0, y0, own, other)
+            n, sx, sy, xx, yy, xy, dd = _masked_sums(v, u, m, x0, y0, x_weight, y_weight)
         else:
-            sx, sy, xx, yy, xy, dd = _sums(v, u, x0, y0, own, other)
+            sx, sy, xx, yy, xy, dd = _sums(v, u, x0, y0, x_weight, y_weight)
         out[0, a] = n
         if n > 0:
             out[1, a], out[2, a] = x0 + sx / n, y0 + sy / n
@@ -99,12 +97,12 @@ def _comoments(x, y, w, y_row, w_row, masked, own, other, entropy, out):  # type
             out[5, a] = xy - sx * sy / n
             out[6, a] = dd
         if entropy:
-            out[7, a] = _entropy(v, u, m, masked, own, other)
+            out[7, a] = _entropy(v, u, m, masked, x_weight, y_weight)
 
 
 @compiled
 def _first(flags):  # type: ignore[no-untyped-def]
-    """Place of the first flag that is set; 0 where none is."""
+    """Return the index of the first flag that is set, or 0."""
     for j in range(flags.size):
         if flags[j]:
             return j
@@ -112,11 +110,11 @@ def _first(flags):  # type: ignore[no-untyped-def]
 
 
 @compiled_sums
-def _sums(v, u, x0, y0, own, other):  # type: ignore[no-untyped-def]
+def _sums(v, u, x0, y0, x_weight, y_weight):  # type: ignore[no-untyped-def]
     sx = sy = xx = yy = xy = dd = 0.0
     for j in range(v.size):
         p = np.float64(v[j])
-        q = other * np.float64(u[j]) - own * p
+        q = y_weight * np.float64(u[j]) - x_weight * p
         dx, dy, d = p - x0, q - y0, p - q
         sx += dx
         sy += dy
@@ -128,11 +126,11 @@ def _sums(v, u, x0, y0, own, other):  # type: ignore[no-untyped-def]
 
 
 @compiled_sums
-def _masked_sums(v, u, m, x0, y0, own, other):  # type: ignore[no-untyped-def]
+def _masked_sums(v, u, m, x0, y0, x_weight, y_weight):  # type: ignore[no-untyped-def]
     n = sx = sy = xx = yy = xy = dd = 0.0
     for j in range(v.size):
         p = np.float64(v[j]) if m[j] else x0
-        q = other * np.float64(u[j]) - own * p if m[j] else y0
+        q = y_weight * np.float64(u[j]) - x_weight * p if m[j] else y0
         dx, dy, d = p - x0, q - y0, p - q if m[j] else 0.0
         n += 1.0 if m[j] else 0.0
         sx += dx
@@ -145,19 +143,19 @@ def _masked_sums(v, u, m, x0, y0, own, other):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _entropy(v, u, m, masked, own, other):  # type: ignore[no-untyped-def]
+def _entropy(v, u, m, masked, x_weight, y_weight):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(v.size):
         if not masked or m[j]:
             raw = np.float64(v[j])
-            q = min(max(other * np.float64(u[j]) - own * raw, 0.0), 1.0)
+            q = min(max(y_weight * np.float64(u[j]) - x_weight * raw, 0.0), 1.0)
             p = min(max(raw, CLIP), 1.0 - CLIP)
             total -= q * np.log(p) + (1.0 - q) * np.log1p(-p)
     return total
 
 
 def combine(a: State, b: State) -> State:
-    """Both states as one (Chan, Golub and LeVeque 1983, for pairs)."""
+    """Merge two states (Chan, Golub and LeVeque 1983, for pairs)."""
     n = a["n"] + b["n"]
     share = np.divide(b["n"], n, out=np.zeros_like(n), where=n > 0)
     dx, dy = b["x"] - a["x"], b["y"] - a["y"]
@@ -175,13 +173,13 @@ def combine(a: State, b: State) -> State:
 
 
 def finish(state: State, *, want: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
-    """Scores by name; NaN where nothing was compared, or a constant has no correlation."""
+    """Return scores by name; NaN without values, or for the correlation of a constant."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return {name: np.asarray(SCORES[name](state)).astype(t) for name, t in want.items()}
 
 
 def interval(state: State, *, z: float, dtype: np.dtype[Any]) -> dict[str, Array]:
-    """Correlation and its bounds, ``z`` standard errors of Fisher's transform away."""
+    """Return the correlation and its bounds, ``z`` standard errors of Fisher's transform away."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         r = _ncc(state)
         error = z / np.sqrt(np.where(state["n"] > 3, state["n"] - 3, np.nan))
@@ -190,27 +188,27 @@ def interval(state: State, *, z: float, dtype: np.dtype[Any]) -> dict[str, Array
 
 
 def _mse(s: State) -> Array:
-    found: Array = s["difference"] / s["n"]
-    return found
+    mean: Array = s["difference"] / s["n"]
+    return mean
 
 
 def _ncc(s: State) -> Array:
-    found = s["xy"] / _root_of_product(np.maximum(s["xx"], 0.0), np.maximum(s["yy"], 0.0))
-    return np.where(np.isfinite(found), np.clip(found, -1.0, 1.0), np.nan)
+    r = s["xy"] / _root_of_product(np.maximum(s["xx"], 0.0), np.maximum(s["yy"], 0.0))
+    return np.where(np.isfinite(r), np.clip(r, -1.0, 1.0), np.nan)
 
 
 def _cosine(s: State) -> Array:
     xy = s["xy"] + s["n"] * s["x"] * s["y"]
     xx = s["xx"] + s["n"] * s["x"] ** 2
     yy = s["yy"] + s["n"] * s["y"] ** 2
-    found: Array = np.clip(xy / _root_of_product(xx, yy), -1.0, 1.0)
-    return found
+    cosine: Array = np.clip(xy / _root_of_product(xx, yy), -1.0, 1.0)
+    return cosine
 
 
 def _root_of_product(a: Array, b: Array) -> Array:
-    """Root of a product, also where the product leaves the range of a float64.
+    """Return the root of a product, also if the product is outside the range of float64.
 
-    The root of the product is exact for equal factors, the product of the roots is not.
+    The root of the product is exact for equal factors; the product of the roots is not.
     """
     product = a * b
     within = (product > SMALLEST) & (product < np.inf)

@@ -1,4 +1,4 @@
-"""Sums, sums of squares and extremes of a block: one read, any of the basic statistics."""
+"""Sums, sums of squares, extremes and counts of blocks, and the statistics that follow."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -14,16 +14,16 @@ from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
-#: dtypes whose squares fit a float64 exactly
+#: dtypes whose squares are exact in float64
 NARROW = ("float16", "float32", "int8", "uint8", "int16", "uint16", "bool")
 
 
 def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any]) -> State:
-    """Empty state: ``parts`` are among sum, square, low, high and count."""
+    """Return an empty state; ``parts`` are among sum, square, low, high and count."""
     state: State = {}
     for part in parts:
         if part in ("low", "high"):
-            state[part] = np.full(shape, _unbound(part, dtype), dtype)
+            state[part] = np.full(shape, _neutral(part, dtype), dtype)
         elif part == "count":
             state[part] = np.zeros(shape, np.int64)
         else:
@@ -31,8 +31,8 @@ def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any])
     return state
 
 
-def _unbound(part: str, dtype: np.dtype[Any]) -> Any:
-    """What no value can beat: the start of a minimum (``low``) or a maximum (``high``)."""
+def _neutral(part: str, dtype: np.dtype[Any]) -> Any:
+    """Return the largest number of a dtype for ``low`` and the smallest for ``high``."""
     if dtype.kind == "f":
         return np.inf if part == "low" else -np.inf
     if dtype.kind == "b":
@@ -49,29 +49,28 @@ def update(
     skipna: bool = False,
     absolute: bool = False,
 ) -> None:
-    """Take in a block, reduced over ``axes``; only where ``mask`` is True and, with ``skipna``,
-    where it is not NaN."""
-    if absolute:  # in float64 where an integer's least value has no positive twin
+    """Add a block, reduced over ``axes``, where ``mask`` is True and, with ``skipna``, not NaN."""
+    if absolute:  # in float64, since the smallest integer of a type has no positive counterpart
         block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
     if "count" not in state:
         _accumulate(state, axes, block)
         return
-    holed = skipna and block.dtype.kind == "f"
+    has_nan = skipna and block.dtype.kind == "f"
     valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
-    if holed:
+    if has_nan:
         valid = valid & ~np.isnan(block)
     flags = mask_as_three_axes(valid, block.shape, axes)
     counts = kept_as_two_axes(state["count"], axes)
-    counts += _counted(flags, prod(block.shape[a] for a in axes))
-    counted = flags if holed or mask is not None else None
+    counts += _count(flags, prod(block.shape[a] for a in axes))
+    counted = flags if has_nan or mask is not None else None
     _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
 
 
-def _counted(flags: Array, reduced: int) -> Array:
-    """Flags of each kept element, (before, after), of length 1 where elements share them."""
+def _count(flags: Array, reduced: int) -> Array:
+    """Return the number of flags that are set, (before, after), of length 1 where it is equal."""
     before, rows, after = flags.shape
-    found = np.count_nonzero(flags) if before == after == 1 else np.count_nonzero(flags, axis=1)
-    counts: Array = np.asarray(found, np.int64).reshape(before, after)
+    axis = None if before == after == 1 else 1
+    counts: Array = np.asarray(np.count_nonzero(flags, axis=axis), np.int64).reshape(before, after)
     return np.asarray(counts * (reduced // max(1, rows)))
 
 
@@ -102,7 +101,7 @@ def _accumulate(
         for n in ("low", "high")
     )  # fmt: skip
     wanted = ("sum" in state, "square" in state, "low" in state, "high" in state)
-    neutral = np.array([_unbound(n, values.dtype) for n in ("low", "high")], values.dtype)
+    neutral = np.array([_neutral(n, values.dtype) for n in ("low", "high")], values.dtype)
     wide = str(block.dtype) not in NARROW
     accumulate(values, axes, flags, sums, (low, high), wanted, wide, neutral)
     for n, extreme in (("low", low), ("high", high)):
@@ -114,7 +113,7 @@ PARTS = ("sum", "sum_rest", "square", "square_rest")
 
 
 def combine(a: State, b: State) -> State:
-    """Both states as one, in the memory of the first."""
+    """Merge state ``b`` into ``a``."""
     for part in [n for n in a if f"{n}_rest" in a]:
         rest = f"{part}_rest"
         merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
@@ -130,48 +129,48 @@ def combine(a: State, b: State) -> State:
 def finish(
     state: State, *, want: Mapping[str, np.dtype[Any]], n: int, ddof: int = 0
 ) -> dict[str, Array]:
-    """Statistics out of a state of ``n`` values each (or of ``state["count"]`` values).
+    """Return statistics of ``n`` values each, or of ``state["count"]`` values.
 
-    Nothing to take a mean of gives NaN, as does a variance of ``n <= ddof`` values.
+    A mean of no values is NaN, as is a variance of ``n <= ddof`` values.
     """
     shape = next(iter(state.values())).shape
     count = np.ravel(state["count"]) if "count" in state else np.full(1, n, np.int64)
     flat = {name: np.ravel(a) for name, a in state.items()}
-    found: dict[str, Array] = {}
+    results: dict[str, Array] = {}
     for name, dtype in want.items():
         if name in ("low", "high"):
-            found[name] = _ends(flat[name], count, dtype)
+            results[name] = _extremes(flat[name], count, dtype)
         elif name == "count":
-            found[name] = np.broadcast_to(count, (int(np.prod(shape)),)).astype(dtype)
+            results[name] = np.broadcast_to(count, (int(np.prod(shape)),)).astype(dtype)
         else:
             single = dtype.kind == "f" and dtype.itemsize == 4  # compiled code has no float16
             out = np.empty(int(np.prod(shape)), np.float32 if single else np.float64)
             rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
             _statistic(out, *rows, count, ddof, STATISTICS.index(name))
-            found[name] = out
-    return {name: a.reshape(shape) for name, a in found.items()}
+            results[name] = out
+    return {name: a.reshape(shape) for name, a in results.items()}
 
 
 def finish_halves(
     state: State, *, sizes: tuple[int, int], dtype: np.dtype[Any]
 ) -> dict[str, Array]:
-    """Average of each of two groups, and average and variance of both together."""
-    found = {}
+    """Return the average of each of two groups, and the average and variance of both together."""
+    averages = {}
     for name, g in (("first", 0), ("second", 1)):
-        own = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
-        found[name] = finish(own, want={"mean": dtype}, n=sizes[g])["mean"]
+        sums = {"sum": state[f"sum_{g}"], "sum_rest": state[f"sum_{g}_rest"]}
+        averages[name] = finish(sums, want={"mean": dtype}, n=sizes[g])["mean"]
     both = {p: state[f"sum_0{p[3:]}"].copy() for p in ("sum", "sum_rest")}
     merge(*(np.ravel(x) for x in (*both.values(), state["sum_1"], state["sum_1_rest"])))
     both |= {p: state[p] for p in ("square", "square_rest")}
-    last = finish(both, want={"mean": dtype, "var": dtype}, n=sum(sizes))
-    return found | {"average": last["mean"], "variance": last["var"]}
+    overall = finish(both, want={"mean": dtype, "var": dtype}, n=sum(sizes))
+    return averages | {"average": overall["mean"], "variance": overall["var"]}
 
 
 STATISTICS = ("sum", "mean", "square", "norm", "var", "std")
 
 
-def _ends(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
-    """Extremes, NaN where nothing was counted."""
+def _extremes(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
+    """Return extremes, NaN where there are no values."""
     if dtype.kind != "f" or count.all():
         return values.astype(dtype)
     return np.where(count > 0, values, np.nan).astype(dtype)
@@ -199,14 +198,14 @@ def _sums(out, high, low):  # type: ignore[no-untyped-def]
 
 @compiled
 def _roots(out, high, low):  # type: ignore[no-untyped-def]
-    """Roots before rounding to the type of ``out``: the square of a float32 may not fit one."""
+    """Take roots before rounding to the type of ``out``: the square of a float32 may exceed it."""
     for j in range(out.size):
         out[j] = np.sqrt(high[j] + (low[j] if is_finite(high[j]) else 0.0))
 
 
 @compiled
 def _means(out, s, sr, count):  # type: ignore[no-untyped-def]
-    """Two loops: a count that may be everyone's or not keeps them out of vector registers."""
+    """Divide by counts; only a loop over a common count runs in vector registers."""
     if count.size == 1:
         n = np.float64(count[0])
         for j in range(out.size):
@@ -222,10 +221,10 @@ def _means(out, s, sr, count):  # type: ignore[no-untyped-def]
 def _variances(out, s, sr, q, qr, count, ddof, root):  # type: ignore[no-untyped-def]
     n, free = np.float64(count[0]), np.float64(ddof)
     if count.size == 1:
-        left = n - free if n > free else np.nan
+        degrees = n - free if n > free else np.nan
         for j in range(out.size):
             v, e = centred(s[j], sr[j], q[j], qr[j], n)
-            v, e = quotient(v, e, left)
+            v, e = quotient(v, e, degrees)
             out[j] = np.sqrt(v + e) if root else v + e
         return
     for j in range(out.size):
