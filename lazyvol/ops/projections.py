@@ -1,7 +1,6 @@
-"""Projections of volumes along a spatial dim, and of slabs cut out of them.
+"""Projections of volumes, or of slabs of them, along a spatial dim.
 
-Each is the statistic of the same name in ``lazyvol.stats``, along ``"z"`` by default: it takes the
-same ``skipna`` and ``mask``, keeps the other dims with their positions, and reads the data once.
+Each is the statistic of its name in ``lazyvol.stats`` along one dim, and reads the data once.
 """
 
 from typing import Literal
@@ -12,7 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops import stats
-from lazyvol.stack import SPATIAL, require_stack, spatial_dims, unit_of
+from lazyvol.stack import SPATIAL, spatial_dims, unit_of
 
 __all__ = ["max", "mean", "min", "slab", "std", "sum"]
 
@@ -23,7 +22,33 @@ Reduce = Literal["sum", "mean", "max", "min", "std"]
 def sum(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Sum of the voxels along ``dim``: the projection of a transmission microscope.
+    """Sum along ``dim``: the projection of a transmission microscope.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim
+        Spatial dim to project along: "z", "y" or "x".
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``; other dims, coordinates and the unit of the stack stay.
+        0 where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is no spatial dim of the stack, or the mask is not boolean or does not fit.
+
+    References
+    ----------
+    ``numpy.sum``; ``lazyvol.stats.sum``.
 
     Examples
     --------
@@ -31,14 +56,40 @@ def sum(
     >>> lv.projections.sum(lv.synthetic.sphere((7, 7, 7), radius=2), "x")[3].values
     array([0., 1., 3., 5., 3., 1., 0.], dtype=float32)
     """
-    return stats.sum(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
+    return stats.sum(stack, _spatial("sum", stack, dim), skipna=skipna, mask=mask)
 
 
 @operation
 def mean(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Average of the voxels along ``dim``.
+    """Average along ``dim``.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim
+        Spatial dim to project along: "z", "y" or "x".
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``; other dims, coordinates and the unit of the stack stay.
+        NaN where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is no spatial dim of the stack, or the mask is not boolean or does not fit.
+
+    References
+    ----------
+    ``numpy.mean``; ``lazyvol.stats.mean``.
 
     Examples
     --------
@@ -47,14 +98,40 @@ def mean(
     array([[2., 3.],
            [4., 5.]])
     """
-    return stats.mean(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
+    return stats.mean(stack, _spatial("mean", stack, dim), skipna=skipna, mask=mask)
 
 
 @operation
 def max(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Greatest voxel along ``dim``: maximum intensity projection.
+    """Maximum along ``dim``: maximum intensity projection.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim
+        Spatial dim to project along: "z", "y" or "x".
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``; other dims, coordinates and the unit of the stack stay.
+        As ``lazyvol.stats.max`` where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is no spatial dim of the stack, or the mask is not boolean or does not fit.
+
+    References
+    ----------
+    ``numpy.max``; ``lazyvol.stats.max``.
 
     Examples
     --------
@@ -63,14 +140,40 @@ def max(
     array([[2, 3],
            [6, 7]])
     """
-    return stats.max(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
+    return stats.max(stack, _spatial("max", stack, dim), skipna=skipna, mask=mask)
 
 
 @operation
 def min(
     stack: xr.DataArray, dim: str = "z", *, skipna: bool = False, mask: xr.DataArray | None = None
 ) -> xr.DataArray:
-    """Least voxel along ``dim``: minimum intensity projection.
+    """Minimum along ``dim``: minimum intensity projection.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim
+        Spatial dim to project along: "z", "y" or "x".
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``; other dims, coordinates and the unit of the stack stay.
+        As ``lazyvol.stats.min`` where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is no spatial dim of the stack, or the mask is not boolean or does not fit.
+
+    References
+    ----------
+    ``numpy.min``; ``lazyvol.stats.min``.
 
     Examples
     --------
@@ -79,7 +182,7 @@ def min(
     array([[0, 2],
            [4, 6]])
     """
-    return stats.min(stack, _spatial(stack, dim), skipna=skipna, mask=mask)
+    return stats.min(stack, _spatial("min", stack, dim), skipna=skipna, mask=mask)
 
 
 @operation
@@ -91,7 +194,37 @@ def std(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Standard deviation of the voxels along ``dim``.
+    """Standard deviation along ``dim``.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers.
+    dim
+        Spatial dim to project along: "z", "y" or "x".
+    ddof
+        Degrees of freedom to subtract from the number of voxels, 0 or more.
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+
+    Returns
+    -------
+    xarray.DataArray
+        Without ``dim``; other dims, coordinates and the unit of the stack stay.
+        NaN where nothing counts.
+
+    Raises
+    ------
+    LabelError
+        If ``dim`` is no spatial dim of the stack, or the mask is not boolean or does not fit.
+    OptionError
+        If ``ddof`` is negative or not less than the number of voxels.
+
+    References
+    ----------
+    ``numpy.std``; ``lazyvol.stats.std``.
 
     Examples
     --------
@@ -100,7 +233,7 @@ def std(
     array([[2., 2.],
            [2., 2.]])
     """
-    return stats.std(stack, _spatial(stack, dim), ddof=ddof, skipna=skipna, mask=mask)
+    return stats.std(stack, _spatial("std", stack, dim), ddof=ddof, skipna=skipna, mask=mask)
 
 
 @operation(unbounded=("start", "stop"))
@@ -114,30 +247,37 @@ def slab(
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Projection of the voxels whose centres lie from ``start`` to ``stop`` along ``dim``.
+    """Projection of the voxels whose centres lie between ``start`` and ``stop`` along ``dim``.
 
     Parameters
     ----------
     stack
-        Stack or volume.
+        Stack or volume of real numbers.
     dim
-        Spatial dim to cut and to project along.
+        Spatial dim to project along: "z", "y" or "x".
     start, stop
-        Positions in the unit of the coordinate of ``dim``, both included.
+        First and last position, both included, in the unit of the coordinate of ``dim``.
     reduce
         ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"std"``.
-    skipna, mask
-        As in ``lazyvol.stats``.
+    skipna
+        Leave NaN out. By default one NaN makes its projection NaN.
+    mask
+        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
 
     Returns
     -------
     xarray.DataArray
-        Without ``dim``; its middle position stays as a coordinate. Only the slab is read.
+        Without ``dim``, whose middle position stays as a coordinate. Only the slab is read.
 
     Raises
     ------
     LabelError
-        If no voxel lies in the slab, or ``dim`` is not a spatial dim of the stack.
+        If no voxel lies in the slab, ``dim`` is no spatial dim of the stack, or the mask is not
+        boolean or does not fit.
+
+    References
+    ----------
+    The projections of this module.
 
     Examples
     --------
@@ -147,44 +287,41 @@ def slab(
     >>> found.item(), found.z.item(), found.z.attrs["units"]
     (2.0, 4.0, 'nm')
     """
-    if reduce not in REDUCTIONS:
-        raise LabelError(f"reduce is one of {tuple(REDUCTIONS)}, got {reduce!r}")
-    require_stack(stack)
-    where = _positions(stack, _spatial(stack, dim))
-    inside = np.flatnonzero((where >= start) & (where <= stop))
+    positions = _positions(stack, _spatial("slab", stack, dim))
+    inside = np.flatnonzero((positions >= start) & (positions <= stop))
     if not inside.size:
-        ends = (where.min(initial=np.inf), where.max(initial=-np.inf))
+        first, last = positions.min(initial=np.inf), positions.max(initial=-np.inf)
         raise LabelError(
-            f"no voxel lies from {start=} to {stop=} along {dim!r}, whose positions run from "
-            f"{ends[0]:g} to {ends[1]:g} {unit_of(stack, dim)}"
+            f"slab: start and stop must enclose a voxel centre along {dim!r}, got {start=} and "
+            f"{stop=}; positions run from {first:g} to {last:g} {unit_of(stack, dim)}"
         )
     part = {dim: slice(int(inside[0]), int(inside[-1]) + 1)}
-    cut = None if mask is None or dim not in mask.dims else mask.isel(part)
-    found = REDUCTIONS[reduce](
-        stack.isel(part), dim, skipna=skipna, mask=mask if cut is None else cut
-    )
-    middle = (where[inside[0]] + where[inside[-1]]) / 2
-    return found.assign_coords({dim: ((), middle, {"units": unit_of(stack, dim)})})
+    if mask is not None and dim in mask.dims:
+        mask = mask.isel(part)
+    projection = REDUCTIONS[reduce](stack.isel(part), dim, skipna=skipna, mask=mask)
+    middle = (positions[inside[0]] + positions[inside[-1]]) / 2
+    return projection.assign_coords({dim: ((), middle, {"units": unit_of(stack, dim)})})
 
 
 REDUCTIONS = {"sum": sum, "mean": mean, "max": max, "min": min, "std": std}
 
 
-def _spatial(stack: xr.DataArray, dim: str) -> str:
+def _spatial(op: str, stack: xr.DataArray, dim: str) -> str:
+    """Return ``dim``; raise LabelError unless it is a spatial dim of the stack."""
     if dim not in SPATIAL:
         raise LabelError(
-            f"a projection is along one of {SPATIAL}, got {dim=}; lazyvol.stats reduces any dims"
+            f"{op}: dim must be one of {SPATIAL}, got {dim=}; lazyvol.stats reduces other dims"
         )
-    if dim not in require_stack(stack).dims:
+    if dim not in stack.dims:
         raise LabelError(
-            f"dim must be a dim of the stack, got {dim=} for {tuple(stack.dims)}; name one of "
+            f"{op}: dim must be a dim of the stack, got {dim=} for {stack.dims}; name one of "
             f"{spatial_dims(stack)}, or reduce images over others with lazyvol.stats"
         )
     return dim
 
 
 def _positions(stack: xr.DataArray, dim: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Positions of the voxel centres; their numbers where the stack has no coordinate."""
+    """Return the positions of the voxel centres; their indices if there is no coordinate."""
     if dim in stack.coords:
         return np.asarray(stack.coords[dim].values, np.float64)
     return np.arange(stack.sizes[dim], dtype=np.float64)

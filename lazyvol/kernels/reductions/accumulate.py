@@ -151,6 +151,14 @@ def _repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _count_set(flags):  # type: ignore[no-untyped-def]
+    count = 0
+    for i in range(flags.size):
+        count += np.int64(flags[i])
+    return count
+
+
+@compiled
 def _accumulate_flat(  # type: ignore[no-untyped-def]
     x, flags, masked, width, after, sums, extremes, wanted, wide, exact, neutral
 ):
@@ -170,7 +178,10 @@ def _accumulate_flat(  # type: ignore[no-untyped-def]
             size = min(BATCH * width, total - first)
             if masked:
                 at = first_flag + first // times
-                _repeat(flat_flags[at : at + size // times], times, own)
+                batch_flags = flat_flags[at : at + size // times]
+                if _count_set(batch_flags) == 0:
+                    continue
+                _repeat(batch_flags, times, own)
             start = a * total + first
             _add_rows(
                 values[start : start + size], own, partial, ends, wanted, wide, exact,

@@ -1,8 +1,8 @@
-"""How stacks are whitened: decorrelated, every direction with variance 1."""
+"""Whitening: a linear map to uncorrelated features of variance 1."""
 
 from collections.abc import Sequence
 from functools import partial
-from math import inf, prod
+from math import prod
 from typing import Literal, get_args
 
 import xarray as xr
@@ -19,7 +19,7 @@ from lazyvol.ops._covariance import (
 )
 from lazyvol.plan.verbs import blockwise, computed_once
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import Dims, dims_of, float_of, require_stack, with_units
+from lazyvol.stack import Dims, dims_of, float_of, with_units
 
 Kind = Literal["zca", "pca"]
 
@@ -34,46 +34,45 @@ def whiten(
     keep: int | None = None,
     fitted: xr.Dataset | None = None,
 ) -> xr.DataArray:
-    """Samples without correlations between their features, each direction with variance 1.
+    """Samples mapped linearly to uncorrelated features of variance 1.
 
     Of the centred samples x with the sample covariance V L V' (by n - 1), ZCA gives
-    ``V (L + epsilon)^(-1/2) V' x``, which stays as near to x as whitening can, PCA
-    ``(L + epsilon)^(-1/2) V' x``. Directions without variance (n or fewer of n samples leave
-    some) become 0.
+    ``V (L + epsilon)^(-1/2) V' x``, the whitened samples nearest to x, PCA
+    ``(L + epsilon)^(-1/2) V' x``. Directions without variance become 0.
 
-    With no more samples than features (volumes) it goes through the distances of the samples and
-    never makes a matrix of features; else (patches, channels) through the covariance of the
-    features: one read to find it, one to apply it.
+    With no more samples than features (volumes) the basis comes from the distances of the samples,
+    without a matrix of features; otherwise (patches, channels) from the covariance of the
+    features. One read finds it, another applies it.
 
     Parameters
     ----------
     stack
-        Samples along ``over``; all other dims together are their features.
+        Samples along ``over``, real numbers; all other dims together are the features.
     kind
-        ``"zca"`` keeps the dims; ``"pca"`` has ``component`` instead of the features.
+        ``"zca"`` keeps the dims; ``"pca"`` replaces those of the features by ``component``.
     over
-        Dim or dims of the samples; several where there are more samples than features, e.g.
+        Dim or dims of the samples. Several need more samples than features, e.g.
         ``("z", "y", "x")`` to whiten channels.
     epsilon
-        Added to every variance, in the stack's unit squared, so that directions of little
-        variance, mostly noise, are not blown up: those far below it fade out.
+        Added to every variance, in the stack's unit squared: directions of smaller variance,
+        mostly noise, are not amplified to variance 1.
     keep
-        Number of components to keep, the largest; all by default.
+        Number of components to keep, those of largest variance; all by default.
     fitted
-        What ``whitening`` found in another stack, to be applied to this one; then ``kind``,
-        ``epsilon`` and ``keep`` are its own, and samples run along all dims that it has not.
+        Result of ``whitening`` for another stack, applied to this one. It determines ``kind``,
+        ``epsilon`` and ``keep``; samples run along all dims that it does not have.
 
     Returns
     -------
     xarray.DataArray
-        Without a unit; ``zca`` with the dims and coordinates of the stack, ``pca`` with
-        ``component`` as the last dim. A NaN makes all of it NaN.
+        Without a unit, with the dims and coordinates of the stack for ``"zca"``, and with
+        ``component`` as the last dim for ``"pca"``. A NaN anywhere makes the whole result NaN.
 
     Raises
     ------
     LabelError
-        If there are fewer than two samples, not as many components as asked for, or the features
-        are not those that were fitted.
+        If there are fewer than two samples or no features, ``epsilon`` is negative, there are
+        fewer components than ``keep``, or the features differ from those of ``fitted``.
 
     References
     ----------
@@ -91,11 +90,11 @@ def whiten(
            [0., 1.]])
     """
     if fitted is None:
-        own, features, count = _sized(stack, kind, over, epsilon, keep)
-        if _by_samples(stack, own):
-            return _unitless(_own(stack, own[0], features, kind, epsilon, count), stack)
+        samples, _, count = _checked_sizes(stack, kind, over, epsilon, keep)
+        if _has_few_samples(stack, samples):
+            return _without_unit(_by_own_samples(stack, samples[0], kind, epsilon, count), stack)
         fitted = whitening(stack, kind=kind, over=over, epsilon=epsilon, keep=keep)
-    return _unitless(_applied(stack, fitted), stack)
+    return _without_unit(_fitted_to(stack, fitted), stack)
 
 
 @operation
@@ -107,7 +106,7 @@ def whitening(
     epsilon: float = 0.0,
     keep: int | None = None,
 ) -> xr.Dataset:
-    """What ``whiten`` finds in a stack, to be looked at, stored and applied to others.
+    """Mean, components and scale of a whitening, to store or to apply to other stacks.
 
     Parameters
     ----------
@@ -117,10 +116,20 @@ def whitening(
     Returns
     -------
     xarray.Dataset
-        ``average`` of every feature, ``components`` (component, ...) of norm 1 by decreasing
-        variance, ``scale`` (component), one over the deviation with ``epsilon`` along each (0
-        where there is none) and with the attributes ``whitening`` (the kind) and ``epsilon``;
-        float64. A stored one is put together again of what ``open`` gives of its three parts.
+        float64: ``average`` of every feature; ``components`` (component, ...) of norm 1 by
+        decreasing variance; ``scale`` (component), ``(variance + epsilon)^(-1/2)`` or 0 without
+        variance, with the attributes ``whitening`` (the kind) and ``epsilon``. From a store, open
+        its three variables and join them in a Dataset.
+
+    Raises
+    ------
+    LabelError
+        If there are fewer than two samples or no features, ``epsilon`` is negative, or there are
+        fewer components than ``keep``.
+
+    References
+    ----------
+    As for ``whiten``.
 
     Examples
     --------
@@ -131,77 +140,77 @@ def whitening(
     >>> lv.intensity.whiten(stack.isel(k=slice(40, 50)), fitted=found).sizes
     Frozen({'k': 10, 'channel': 2})
     """
-    own, features, count = _sized(stack, kind, over, epsilon, keep)
-    n = prod(stack.sizes[d] for d in own)
-    if _by_samples(stack, own):
-        basis = sample_eigenbasis(stack, own[0], count)
+    samples, features, count = _checked_sizes(stack, kind, over, epsilon, keep)
+    n = prod(stack.sizes[d] for d in samples)
+    if _has_few_samples(stack, samples):
+        basis = sample_eigenbasis(stack, samples[0], count)
         weights = apply_to_table(
-            eigenbasis.direction_weights, basis, (own[0], "component"),
-            {own[0]: n, "component": count + 1},
+            eigenbasis.direction_weights, basis, (samples[0], "component"),
+            {samples[0]: n, "component": count + 1},
         )  # fmt: skip
-        sums = weighted_sums(stack, computed_once(weights), own[0]).transpose("component", ...)
+        sums = weighted_sums(stack, computed_once(weights), samples[0]).transpose("component", ...)
         mean, components = sums.isel(component=count), sums.isel(component=slice(0, count))
     else:
-        basis, mean = feature_eigenbasis(stack, own, count)
+        basis, mean = feature_eigenbasis(stack, samples, count)
         sizes = {d: stack.sizes[d] for d in features}
         volumes = partial(eigenbasis.eigenvolumes, shape=tuple(sizes.values()))
         components = apply_to_table(volumes, basis, ("component", *features), sizes)
     scale = apply_to_table(
         partial(eigenbasis.whitening_scales, n=n, epsilon=epsilon), basis, ("component",), {}
     )
-    made = xr.Dataset({"average": computed_once(mean), "components": components, "scale": scale})
+    fitted = xr.Dataset({"average": computed_once(mean), "components": components, "scale": scale})
     for name, power in (("average", 1), ("components", 0), ("scale", -1)):
-        made[name].attrs = {str(a): v for a, v in with_units(stack, power).items()}
-    facts = {c: v for c, v in stack.coords.items() if set(v.dims) <= set(features)}
-    made["scale"].attrs |= {"whitening": kind, "epsilon": float(epsilon)}
-    return made.assign_coords(facts)
+        fitted[name].attrs = with_units(stack, power)
+    coords = {c: v for c, v in stack.coords.items() if set(v.dims) <= set(features)}
+    fitted["scale"].attrs |= {"whitening": kind, "epsilon": float(epsilon)}
+    return fitted.assign_coords(coords)
 
 
-def _sized(
+def _checked_sizes(
     stack: xr.DataArray, kind: Kind, over: Dims, epsilon: float, keep: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """Dims of the samples, dims of the features, and the number of components."""
-    own = dims_of(stack, over, what="over")
+    """Return the dims of the samples, those of the features, and the number of components."""
+    samples = dims_of(stack, over, what="whiten: over")
     require_new_dim(stack, "component", "whitening")
-    features = tuple(str(d) for d in stack.dims if d not in own)
-    n, p = (prod(stack.sizes[d] for d in dims) for dims in (own, features))
-    if kind not in get_args(Kind):
-        raise LabelError(f"kind is one of {get_args(Kind)}, got {kind!r}")
-    if not 0 <= epsilon < inf:
-        raise LabelError(f"epsilon is a variance, 0 or more, got {epsilon=}")
+    features = tuple(str(d) for d in stack.dims if d not in samples)
+    n, p = (prod(stack.sizes[d] for d in dims) for dims in (samples, features))
+    if epsilon < 0:
+        raise LabelError(f"whiten: epsilon must be a variance of 0 or more, got {epsilon=}")
     if n < 2 or not p or not features:
         raise LabelError(
-            f"whitening needs two samples or more with features, got {n} of {p}, features along "
-            f"{features}"
+            f"whiten: stack must have two samples or more, with features, got {n} samples along "
+            f"{samples} of {p} features along {features}; name other dims with over="
         )
-    if len(own) > 1 and n <= p:
+    if len(samples) > 1 and n <= p:
         raise LabelError(
-            f"samples over several dims, {own}, are more than their features, got {n} of {p}; "
-            f"whiten over one dim"
+            f"whiten: over must be one dim unless samples outnumber features, got {samples} with "
+            f"{n} samples of {p} features"
         )
     most = min(n - 1, p)
     if keep is not None and not 1 <= keep <= most:
-        raise LabelError(f"{n} samples of {p} features have 1 to {most} components, got {keep=}")
-    return own, features, keep or most
+        raise LabelError(
+            f"whiten: keep must be from 1 to {most} for {n} samples of {p} features, got {keep=}"
+        )
+    return samples, features, keep or most
 
 
-def _by_samples(stack: xr.DataArray, own: Sequence[str]) -> bool:
-    """Whether there are no more samples than features."""
-    n = prod(stack.sizes[d] for d in own)
+def _has_few_samples(stack: xr.DataArray, samples: Sequence[str]) -> bool:
+    """Return True if there are no more samples than features."""
+    n = prod(stack.sizes[d] for d in samples)
     return n * n <= stack.size
 
 
-def _own(
-    stack: xr.DataArray, dim: str, features: Sequence[str], kind: Kind, epsilon: float, count: int
+def _by_own_samples(
+    stack: xr.DataArray, dim: str, kind: Kind, epsilon: float, count: int
 ) -> xr.DataArray:
-    """Samples whitened by their own basis: sums of each other."""
+    """Return samples whitened as weighted sums of each other."""
     n, dtype = stack.sizes[dim], float_of(stack.dtype)
     basis = sample_eigenbasis(stack, dim, count)
     if kind == "pca":
         white = partial(eigenbasis.whitened_scores, n=n, epsilon=epsilon)
-        found = apply_to_table(white, basis, (dim, "component"), {dim: n}).astype(dtype)
-        facts = {c: v for c, v in stack.coords.items() if set(v.dims) <= {dim}}
-        return found.assign_coords(facts).rename(stack.name)
+        scores = apply_to_table(white, basis, (dim, "component"), {dim: n}).astype(dtype)
+        coords = {c: v for c, v in stack.coords.items() if set(v.dims) <= {dim}}
+        return scores.assign_coords(coords).rename(stack.name)
     matrix = apply_to_table(
         partial(eigenbasis.sample_whitening, n=n, epsilon=epsilon), basis, (dim, f"{dim}_other"),
         {dim: n, f"{dim}_other": n},
@@ -214,15 +223,15 @@ def _own(
     )  # fmt: skip
 
 
-def _applied(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
-    """Samples whitened by what was found before."""
-    mean, components, kind = _fitted(fitted)
+def _fitted_to(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
+    """Return samples whitened by the result of ``whitening``."""
+    mean, components, kind = _parts(fitted)
     features = tuple(str(d) for d in stack.dims if d in mean.dims)
     missing = [d for d in mean.dims if d not in features]
     if missing or len(features) == stack.ndim:
         raise LabelError(
-            f"samples have the features {tuple(mean.dims)} that were fitted and one dim or more "
-            f"of their own, got {stack.dims}"
+            f"whiten: stack must have the dims {tuple(mean.dims)} of the fitted features and one "
+            f"dim or more of samples, got {stack.dims}; rename or select dims"
         )
     require_same_grid(mean, stack.isel({d: 0 for d in stack.dims if d not in features}, drop=True))
     mean, components = mean.transpose(*features), components.transpose("component", *features)
@@ -242,20 +251,20 @@ def _applied(stack: xr.DataArray, fitted: xr.Dataset) -> xr.DataArray:
 
 
 def _tables(components: xr.DataArray, scale: xr.DataArray, kind: str, p: int) -> list[xr.DataArray]:
-    """Matrices to multiply samples of ``p`` features by, the first first.
+    """Return the matrices that samples of ``p`` features are multiplied by, in their order.
 
-    Of most components one of features by features is less work than there and back.
+    For more than half of the components one square matrix is less work than two oblong ones.
     """
     count = components.sizes["component"]
-    back = kind == "zca" and 2 * count > p
-    one = apply_to_table(
-        partial(eigenbasis.feature_whitening, back=back), components, ("_feature", "_column"),
-        {"_feature": p, "_column": p if back else count}, scale,
+    square = kind == "zca" and 2 * count > p
+    first = apply_to_table(
+        partial(eigenbasis.feature_whitening, back=square), components, ("_feature", "_column"),
+        {"_feature": p, "_column": p if square else count}, scale,
     )  # fmt: skip
-    if kind == "pca" or back:
-        return [computed_once(one)]
+    if kind == "pca" or square:
+        return [computed_once(first)]
     return [
-        computed_once(one),
+        computed_once(first),
         computed_once(
             apply_to_table(
                 eigenbasis.flattened, components, ("_row", "_column"), {"_row": count, "_column": p}
@@ -264,20 +273,18 @@ def _tables(components: xr.DataArray, scale: xr.DataArray, kind: str, p: int) ->
     ]
 
 
-def _fitted(fitted: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, str]:
-    """Mean, components and kind of a fit."""
-    if not isinstance(fitted, xr.Dataset):
-        raise LabelError(f"fitted is a Dataset of intensity.whitening, got {fitted!r}")
+def _parts(fitted: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, str]:
+    """Return mean, components and kind of a whitening; raise LabelError if it is none."""
     missing = {"average", "components", "scale"} - set(map(str, fitted))
     kind = None if missing else fitted["scale"].attrs.get("whitening")
     if missing or kind not in get_args(Kind):
         raise LabelError(
-            f"fitted is what intensity.whitening gives, got a dataset without {sorted(missing)} "
-            f"and with whitening={kind!r}"
+            f"whiten: fitted must be a result of intensity.whitening, got a Dataset that lacks "
+            f"{sorted(missing)}, with whitening={kind!r}"
         )
-    return require_stack(fitted["average"]), require_stack(fitted["components"]), str(kind)
+    return fitted["average"], fitted["components"], str(kind)
 
 
-def _unitless(found: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
-    found.attrs = {str(a): v for a, v in with_units(stack, 0).items()}
-    return found
+def _without_unit(white: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
+    white.attrs = with_units(stack, 0)
+    return white
