@@ -205,21 +205,21 @@ def test_reads_and_tasks():
     [
         ({"kind": "cholesky"}, "kind must be one of"),
         ({"over": "frame"}, "over must name dims"),
-        ({"epsilon": -1.0}, "epsilon is"),
+        ({"epsilon": -1.0}, "epsilon must be a variance"),
         ({"epsilon": np.nan}, "epsilon must be"),
-        ({"keep": 0}, "1 to 5 components"),
-        ({"keep": 6}, "1 to 5 components"),
-        ({"over": ("k", "y")}, "12 of 15"),
-        ({"over": ("k", "y", "x")}, "two samples or more with features"),
+        ({"keep": 0}, "keep must be from 1 to 5"),
+        ({"keep": 6}, "keep must be from 1 to 5"),
+        ({"over": ("k", "y")}, "12 samples of 15 features"),
+        ({"over": ("k", "y", "x")}, "two samples or more, with features"),
         ({"fitted": "fitted.zarr"}, "got 'fitted.zarr'"),
-        ({"fitted": xr.Dataset()}, "what intensity.whitening gives"),
+        ({"fitted": xr.Dataset()}, "must be a result of intensity.whitening"),
         ({"fitted": whitening(patches(correlated(9, 4)))}, "got lengths"),
-        ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "that were fitted"),
+        ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "of the fitted features"),
     ],
 )
 def test_what_cannot_be_whitened_is_refused(options, told):
     stack = patches(correlated(6, 30))
-    if told == "two samples or more with features":
+    if told == "two samples or more, with features":
         stack = stack.isel(k=slice(0, 6))
         options = {"over": ("k", "y", "x")}
     with pytest.raises((LabelError, OptionError), match=told):
