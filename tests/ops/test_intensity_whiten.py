@@ -214,7 +214,7 @@ def test_reads_and_tasks():
         ({"fitted": "fitted.zarr"}, "got 'fitted.zarr'"),
         ({"fitted": xr.Dataset()}, "must be a result of intensity.whitening"),
         ({"fitted": whitening(patches(correlated(9, 4)))}, "got lengths"),
-        ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "of the fitted features"),
+        ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "fitted features"),
     ],
 )
 def test_what_cannot_be_whitened_is_refused(options, told):
