@@ -154,7 +154,7 @@ def _repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
 def _count_set(flags):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(flags.size):
-        count += np.int64(flags[i])
+        count += 1 if flags[i] else 0
     return count
 
 
