@@ -457,7 +457,7 @@ def test_a_table_has_labels_and_coordinates():
 
 def test_parameter_texts_come_from_the_function_and_its_module():
     texts = parameter_texts(lv.stats.var, lv.stats)
-    assert texts["skipna"].startswith("Leave NaN voxels out.")
+    assert texts["skipna"].startswith("Leave NaN")
     assert parameter_texts(lv.scores.compare, lv.scores)["metrics"] == (
         "Any of mse, rmse, cosine, ncc, bce."
     )
