@@ -1,9 +1,9 @@
-"""Statistics and scores of a stack that is read from disk, and of one in memory.
+"""Time statistics and scores of a stack on disk and of one in memory.
 
     python bench/bench_fold.py [--gb 4] [--folder DIR]
 
-Two threads each, warm page cache, median of 5, all ways in turn in one process; peaks in a
-process of their own. LiberTEM takes part where it is installed.
+Two threads each, warm page cache, median of 5, all in turn in one process; peak memory in a process
+of its own. LiberTEM is included if it is installed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ VOLUME = 4 * 160**3
 
 
 def write(path: Path, gigabytes: float) -> None:
-    """A stack of noise, one volume to a stored chunk, compressed as zarr does by default."""
+    """Write a stack of noise with one volume per chunk and zarr's default compression."""
     n = round(gigabytes * 1e9 / VOLUME)
     if (path / "done").exists() and int((path / "done").read_text()) == n:
         return
@@ -50,7 +50,7 @@ def bare_zarr(path: str) -> None:
 
 
 def bare_source(stack) -> None:
-    """Read and decode everything with lazyvol's reader into memory that is used again."""
+    """Read and decode everything with lazyvol's reader into reused memory."""
     source = recipe_of(stack.data).source
 
     def work(thread: int) -> None:

@@ -1,9 +1,9 @@
-"""Every public operation against its oracle, from the table of the tests.
+"""Time every public operation and its oracle from the table of the tests.
 
     python bench/bench_ops.py [--shape 24 96 96 96] [--runs 5]
 
-Dask-backed float32 in whole-volume chunks, two threads; the oracle is the code of numpy or scipy
-users, on one thread, in float64 where it has to be. Both warm, in turn, in one process.
+Stacks are dask-backed float32 in chunks of whole volumes, on two threads. Oracles are numpy and
+scipy on one thread, in float64 where necessary. Both are warm and run in turn in one process.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tests.oracles import ORACLES, UNIT, VOXEL
 
 
 def ratios(shape: tuple[int, ...], runs: int, names: list[str]) -> list[list[str]]:
-    """Milliseconds of ours and of the oracle, and how many times faster ours is."""
+    """Return milliseconds of lazyvol and of the oracle, and their quotient."""
     array = np.random.default_rng(0).normal(2.0, 1.0, shape).astype(np.float32)
     chunks = (max(1, shape[0] // 4), *shape[1:])
     stack = lv.as_stack(da.from_array(array, chunks=chunks), voxel_size=VOXEL, unit=UNIT)

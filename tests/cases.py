@@ -1,4 +1,4 @@
-"""What a row of the table of operations says, and what rows share."""
+"""The rows of the table of operations, and what several rows use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,18 +47,18 @@ class Case:
 
 
 def mask_of(shape: tuple[int, ...]) -> Array:
-    """A fixed mask over one volume."""
+    """Return a fixed mask over one volume."""
     return np.random.default_rng(5).random(shape[-3:]) > 0.4
 
 
 def masked(stack: xr.DataArray) -> xr.DataArray:
-    """The same mask with labels, in memory."""
+    """Return the mask of ``mask_of`` with labels, in memory."""
     shape = tuple(stack.sizes[d] for d in VOLUME)
     return lv.as_stack(mask_of(shape), voxel_size=VOXEL, unit=UNIT)
 
 
 def omitted(a: Array) -> Array:
-    """Values outside the mask as NaN, for numpy's nan-functions."""
+    """Return values with NaN outside the mask, for numpy's nan-functions."""
     return np.where(mask_of(a.shape), a.astype(np.float64), np.nan)
 
 

@@ -1,8 +1,8 @@
-"""The one table: every public operation, and the same by other means.
+"""The table of all public operations, each with an oracle that computes its result differently.
 
-A row gives an operation its tests (``tests/ops/test_every_op.py``) and its benchmark. The
-part of a name after ``/`` says with which options. Oracles are numpy and scipy on plain arrays,
-(k, z, y, x), in float64.
+A row gives an operation its tests (``tests/ops/test_every_op.py``) and its benchmark. The part of
+a name after ``/`` names the variant. Oracles use numpy and scipy on plain arrays (k, z, y, x), in
+float64.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def described(a: Array) -> dict[str, Array]:
 
 
 def quantiles(a: Array, q: Any, axis: Any) -> Array:
-    """Several quantiles as the last axis."""
+    """Return quantiles, several of them along the last axis."""
     return (
         np.moveaxis(np.quantile(wide(a), q, axis), 0, -1)
         if np.ndim(q)
@@ -58,7 +58,7 @@ def quantiles(a: Array, q: Any, axis: Any) -> Array:
 
 
 def histograms(a: Array) -> dict[str, Array]:
-    """Counts of every particle in bins that all share."""
+    """Return counts of every particle in common bins."""
     ends = (float(a.min()), float(a.max()))
     return {"counts": np.stack([np.histogram(v, 12, ends)[0] for v in wide(a)])}
 
@@ -157,7 +157,7 @@ PROJECTIONS = {
     "projections.std": Case(
         lambda s: lv.projections.std(s, "y"), lambda a: wide(a).std(2), ("k", "z", "x")
     ),
-    # voxels 2 to 5 along y stand at 4, 6, 8 and 10
+    # voxels 2 to 5 along y have the positions 4, 6, 8 and 10
     "projections.slab": Case(
         lambda s: lv.projections.slab(s, "y", 3.5, 10.0), lambda a: wide(a)[:, :, 2:6].mean(2),
         ("k", "z", "x"),
@@ -276,7 +276,7 @@ SYNTHETIC = {
     ),
 }  # fmt: skip
 
-#: name -> row; the lead of a name is its topic and function
+#: row by name; the part of a name before ``/`` is its topic and function
 ORACLES: dict[str, Case] = {
     **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
     **DENSITY, **LEVELS, **FILTERS, **MASKS,
@@ -286,7 +286,7 @@ ORACLES: dict[str, Case] = {
 
 
 def function_of(name: str) -> str:
-    """``topic.function`` of a row."""
+    """Return ``topic.function`` of a row."""
     return name.partition("/")[0]
 
 

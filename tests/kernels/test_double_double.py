@@ -1,4 +1,4 @@
-"""Exactness: results do not depend on the order of work, and are right to the last bit."""
+"""Sums do not depend on chunks and threads, and are correctly rounded."""
 
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -23,7 +23,7 @@ GRIDS = st.tuples(
 
 
 def decades(shape: tuple[int, ...]) -> np.ndarray:
-    """Both signs, twelve orders of magnitude."""
+    """Return numbers of both signs over twelve orders of magnitude."""
     return RNG.standard_normal(shape) * 10.0 ** RNG.uniform(-6, 6, shape)
 
 
@@ -33,7 +33,7 @@ ADVERSARIES = {
     "cancelling": np.where(RNG.random(SHAPE) < 0.5, 1e16, -1e16) + RNG.standard_normal(SHAPE),
     "small": 1e-140 * (1 + RNG.standard_normal(SHAPE)),
 }
-#: squares of float32 are exact in float64, so that what is hard for float64 is not for them
+#: difficult for float64, but exact for float32, whose squares are exact in float64
 SINGLES = {
     "offset 1e6, deviation 1": ADVERSARIES["offset 1e6, deviation 1"].astype("f4"),
     "12 decades": ADVERSARIES["12 decades"].astype("f4"),
@@ -42,7 +42,7 @@ SINGLES = {
 
 
 def everything(stack):
-    """Every statistic that has to be the same bit for bit."""
+    """Return all statistics that must be equal bit for bit."""
     return {
         **lv.stats.describe(stack),
         "norms": lv.stats.norm(stack),
@@ -80,7 +80,7 @@ def test_float32_results_do_not_depend_on_the_scheduler(name, client):
 
 
 def exactly(values: np.ndarray) -> dict[str, float]:
-    """Statistics of a column by exact arithmetic, rounded once."""
+    """Return statistics of a column by exact arithmetic, rounded once."""
     exact = [Fraction(float(v)) if values.dtype.kind == "f" else Fraction(int(v)) for v in values]
     mean = sum(exact) / len(exact)
     var = sum((v - mean) ** 2 for v in exact) / len(exact)
@@ -92,14 +92,14 @@ def exactly(values: np.ndarray) -> dict[str, float]:
 
 
 def root(value: Fraction) -> float:
-    """Square root, rounded once."""
+    """Return the square root, rounded once."""
     with localcontext() as context:
         context.prec, context.Emin, context.Emax = 60, -10000, 10000
         return float((Decimal(value.numerator) / Decimal(value.denominator)).sqrt())
 
 
 def ulps(got: float, expected: float) -> Fraction:
-    """Distance in units in the last place."""
+    """Return the distance in units in the last place."""
     return abs(Fraction(got) - Fraction(expected)) / Fraction(float(np.spacing(abs(expected))))
 
 
@@ -124,7 +124,7 @@ def test_float64_is_within_one_ulp_of_exact_rationals(adversary, grid):
 
 @pytest.mark.parametrize("ratio", [1e8, 1e10, 1e14, np.inf])
 def test_the_variance_of_float64_loses_what_106_bits_cannot_hold(ratio):
-    """Its error is below a rounding and n 2**-104 of the mean square; not 0 for constants."""
+    """The error is below one rounding plus n 2**-104 of the mean square, also for constants."""
     column = 0.1 * (ratio + RNG.standard_normal(97)) if ratio < np.inf else np.full(97, 0.1)
     got = lv.stats.var(lv.as_stack(column, dims=("k",))).item()
     exact = Fraction(exactly(column)["var"])
@@ -179,7 +179,7 @@ def test_subnormal_numbers_are_added_exactly():
     assert lv.stats.sum(lv.as_stack(single)).item() == np.float32(single.astype("f8").sum())
 
 
-def test_the_largest_numbers_overflow_as_ieee_has_it():
+def test_the_largest_numbers_overflow_as_in_ieee_754():
     large = np.array([1.7e308, -1.7e308, 1.7e308]).reshape(3, 1, 1, 1)
     assert lv.stats.mean(lv.as_stack(large)).item() == pytest.approx(1.7e308 / 3)
     assert lv.stats.sum(lv.as_stack(np.abs(large))).item() == np.inf
@@ -205,8 +205,8 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_values_are_read_wherever_they_lie(layout, dtype):
-    """Rows are walked where they are: strides, gaps and order change no bit."""
+def test_strides_do_not_change_results(layout, dtype):
+    """Strides, gaps and the order of axes change no bit."""
     seen = LAYOUTS[layout](wide(dtype))
     plain = np.ascontiguousarray(seen)
     for dims in (("k",), ("z",), ("k", "y"), ("z", "y"), ("y", "x"), ("k", "z", "y", "x")):
@@ -219,7 +219,7 @@ def test_values_are_read_wherever_they_lie(layout, dtype):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_rows_lie_where_their_places_say(layout):
+def test_strided_rows_are_those_of_three_axes(layout):
     block = LAYOUTS[layout](wide("float32"))
     for axes in ((0,), (1,), (0, 1), (1, 2)):
         laid = strided_rows(block, axes)

@@ -1,4 +1,4 @@
-"""NaN, masks, infinities, integers, nothing at all, and options that make no sense."""
+"""NaN, masks, infinities, integers, empty stacks, and wrong options."""
 
 import tracemalloc
 import warnings
@@ -37,14 +37,14 @@ DIMS = ("k", "z", "y", "x")
 REDUCED = st.sampled_from(["k", VOLUME, ("z", "x"), ("k", "z", "y"), None])
 STATISTICS = ("mean", "sum", "var", "std", "min", "max", "count", "norm")
 
-#: numpy's word for each statistic where NaN is left out
+#: numpy's function for each statistic that ignores NaN
 OMITTED: dict[str, Callable[..., Any]] = {
     "mean": np.nanmean, "sum": np.nansum, "var": np.nanvar, "std": np.nanstd,
     "min": np.nanmin, "max": np.nanmax,
     "count": lambda a, axis: (~np.isnan(a)).sum(axis),
     "norm": lambda a, axis: np.sqrt(np.nansum(a * a, axis)),
 }  # fmt: skip
-#: and where it counts
+#: numpy's function for each statistic that NaN makes NaN
 COUNTED = OMITTED | {
     "mean": np.mean, "sum": np.sum, "var": np.var, "std": np.std, "min": np.min, "max": np.max,
     "norm": lambda a, axis: np.sqrt((a * a).sum(axis)),
@@ -63,7 +63,7 @@ def by_numpy(how: dict[str, Callable[..., Any]], name: str, a: np.ndarray, dim: 
 
 
 def inside(a: np.ndarray, mask: xr.DataArray) -> np.ndarray:
-    """Values where a mask is True, NaN elsewhere."""
+    """Return values where a mask is True, NaN elsewhere."""
     return np.where(np.broadcast_to(mask.values, a.shape), a, np.nan)
 
 
@@ -125,7 +125,7 @@ def test_integers_under_a_mask(mask, grid, name):
 
 @given(arrays_with_nan(), masks(), chunkings())
 @MORE
-def test_intensities_leave_nan_out_and_where_it_is(array, mask, grid):
+def test_intensities_ignore_nan_and_keep_it(array, mask, grid):
     a = inside(array, mask)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -146,7 +146,7 @@ def test_intensities_leave_nan_out_and_where_it_is(array, mask, grid):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16"])
-def test_constants_and_zeros_have_answers(dtype):
+def test_results_for_constants_and_zeros(dtype):
     constant = lv.as_stack(np.full((2, 3, 4, 5), 7, dtype))
     zeros = lv.as_stack(np.zeros((2, 3, 4, 5), dtype))
     intensity = lv.intensity
@@ -201,7 +201,7 @@ def test_integers_never_overflow(dtype, grid, seed):
 
 # nothing ---------------------------------------------------------------------------------------
 
-#: statistics of no values, floats
+#: statistics of no values, for floats
 OF_NOTHING = {
     "mean": np.nan, "sum": 0, "var": np.nan, "std": np.nan, "min": np.nan, "max": np.nan,
     "count": 0, "norm": 0,
@@ -210,7 +210,7 @@ OF_NOTHING = {
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("name", STATISTICS)
-def test_statistics_of_nothing_have_answers(name, lazy):
+def test_statistics_of_no_values(name, lazy):
     stack = lv.as_stack(np.zeros((0, 2, 3, 4), np.float32))
     stack = stack.chunk() if lazy else stack
     found = statistic(name)(stack, "k")
@@ -222,7 +222,7 @@ def test_statistics_of_nothing_have_answers(name, lazy):
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 0, 3, 4), (0, 0, 0, 0)])
-def test_operations_on_nothing_give_nothing(shape, lazy):
+def test_operations_on_empty_stacks_give_empty_stacks(shape, lazy):
     stack = lv.as_stack(np.zeros(shape, np.float32))
     stack = stack.chunk() if lazy else stack
     needs_samples = {"whiten", "whitening"}
@@ -236,8 +236,8 @@ def test_operations_on_nothing_give_nothing(shape, lazy):
     assert lv.synthetic.particles(shape[1:], shape[0], sigma=1.0).values.shape == shape
 
 
-def test_another_byte_order_is_turned_or_refused():
-    """A compiled kernel would take its bytes for other numbers."""
+def test_another_byte_order_is_converted_or_refused():
+    """A compiled kernel would misread the bytes."""
     values = np.arange(24.0).reshape(1, 2, 3, 4)
     turned = lv.as_stack(values.astype(">f4"))
     assert turned.dtype.isnative
@@ -250,7 +250,7 @@ def test_another_byte_order_is_turned_or_refused():
 
 
 def extra(kernel: Callable[[], np.ndarray]) -> int:
-    """Bytes a call holds at its worst beside its result."""
+    """Return the peak memory of a call besides its result, in bytes."""
     kernel()  # compiled
     tracemalloc.start()
     result = kernel()
@@ -361,7 +361,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_options_that_make_no_sense_are_refused(name):
+def test_wrong_options_are_refused(name):
     act, message = REFUSED[name]
     with pytest.raises((LabelError, OptionError), match=message):
         act()

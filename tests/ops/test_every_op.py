@@ -1,4 +1,4 @@
-"""What every operation promises, tested on every row of the table."""
+"""Promises of all operations, tested on every row of the table."""
 
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 
 def parts(found: Any) -> dict[str, Any]:
-    """Results by name; one array is called by no name."""
+    """Return results by name; that of a single array is empty."""
     if isinstance(found, xr.Dataset):
         return {str(n): a for n, a in found.data_vars.items()}
     return dict(found) if isinstance(found, Mapping) else {"": found}
@@ -44,7 +44,7 @@ def of(option: Any, name: str) -> Any:
 
 
 def declared(case: Case, name: str, data: np.dtype[Any]) -> np.dtype[Any]:
-    """dtype that a row promises for data of a dtype."""
+    """Return the dtype that a row declares for data of a dtype."""
     promised = of(case.dtype, name)
     if promised == "same":
         return data
@@ -54,7 +54,7 @@ def declared(case: Case, name: str, data: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def check(case: Case, found: Any, array: np.ndarray) -> None:
-    """Dims, dtype, shape and values of a result; a lazy one is computed here, once."""
+    """Check dims, dtype, shape and values of a result, which is computed once if it is lazy."""
     expected = parts(case.oracle(array))
     computed = parts(dask.compute(found)[0])
     assert set(computed) == set(expected)
@@ -67,7 +67,7 @@ def check(case: Case, found: Any, array: np.ndarray) -> None:
 
 
 def assert_near(got: np.ndarray, expected: np.ndarray, ulps: float) -> None:
-    """Within so many steps of the result's precision, relative to the largest value."""
+    """Check that results differ by at most ``ulps`` units of precision of the largest value."""
     if ulps == 0 or got.dtype.kind != "f":
         np.testing.assert_array_equal(got, expected)
         return
@@ -80,7 +80,7 @@ def assert_near(got: np.ndarray, expected: np.ndarray, ulps: float) -> None:
 
 
 def topics() -> Iterator[str]:
-    """Modules of public operations."""
+    """Yield the modules of public operations."""
     import lazyvol.ops
 
     for module in pkgutil.iter_modules(lazyvol.ops.__path__):
@@ -146,7 +146,7 @@ def test_numpy_stays_numpy_and_dask_stays_lazy(case):
 
 
 @ROWS
-def test_inputs_are_left_as_they_were(case):
+def test_inputs_are_not_changed(case):
     array = values("float32")
     array.setflags(write=False)
     stack = labelled(array)

@@ -1,4 +1,4 @@
-"""Stretching, equalising and showing: what counts, what stays as it is, in how many reads."""
+"""Stretching, equalizing and display: voxels that count, those that stay, and reads."""
 
 import warnings
 from typing import Any
@@ -38,7 +38,7 @@ def valid_of(array: np.ndarray, mask: xr.DataArray, exclude: Any = ()) -> np.nda
 
 
 def by_part(function: Any, array: np.ndarray, valid: np.ndarray, per: str) -> np.ndarray:
-    """A function of values and flags, of all or of each particle; the rest as it is."""
+    """Apply a function of values and flags to all or to each particle; other values stay."""
     wide = array.astype(np.float64)
     if per == "stack":
         return np.where(valid, function(wide, valid), wide) if valid.any() else wide
@@ -58,7 +58,7 @@ def equalised(a: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
-def test_a_stretch_counts_what_is_valid(array, mask, grid, per):
+def test_a_stretch_uses_valid_voxels(array, mask, grid, per):
     found = INTENSITY.gaussian_stretch(chunked(array, grid), per=per, mask=mask)
     expected = by_part(stretched, array, valid_of(array, mask), per)
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
@@ -66,7 +66,7 @@ def test_a_stretch_counts_what_is_valid(array, mask, grid, per):
 
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
-def test_equalising_counts_what_is_valid(array, mask, grid, per):
+def test_equalising_uses_valid_voxels(array, mask, grid, per):
     found = INTENSITY.equalise(chunked(array, grid), bins=32, per=per, mask=mask)
     expected = by_part(equalised, array, valid_of(array, mask), per)
     np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
@@ -74,7 +74,7 @@ def test_equalising_counts_what_is_valid(array, mask, grid, per):
 
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
-def test_levels_are_between_percentiles_of_what_is_valid(array, mask, grid, per):
+def test_levels_are_between_percentiles_of_valid_voxels(array, mask, grid, per):
     found = INTENSITY.display(chunked(array, grid), percentiles=(10, 80), per=per, mask=mask)
     valid = valid_of(array, mask)
 
@@ -94,7 +94,7 @@ def test_levels_are_between_percentiles_of_what_is_valid(array, mask, grid, per)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "float16"])
-def test_no_data_stays_no_data(dtype):
+def test_missing_data_stay_as_they_are(dtype):
     array = values("float32").astype(dtype)
     array[:, 1, :4] = -9999
     stack = labelled(array)
@@ -144,7 +144,7 @@ def test_the_normal_distribution_is_right_to_rounding():
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
-def test_constants_have_answers(per, dtype):
+def test_results_for_constants(per, dtype):
     constant = lv.as_stack(np.full((2, 3, 4, 5), 7, dtype))
     assert (INTENSITY.gaussian_stretch(constant, -1, 3, per=per).values == 1).all()
     found = INTENSITY.equalise(constant, per=per, bins=3).values
@@ -153,7 +153,7 @@ def test_constants_have_answers(per, dtype):
 
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
-def test_infinities_are_the_ends(per):
+def test_infinities_become_the_limits(per):
     volume = lv.as_stack(np.array([[[-np.inf, 0.0, 1.0, 2.0, np.inf]]]))
     found = INTENSITY.equalise(volume, bins=3, per=per).values.ravel()
     np.testing.assert_allclose(found, [1 / 3, 1 / 3, 2 / 3, 1, 1])
@@ -170,7 +170,7 @@ def test_8_bit_values_are_levels(per, dtype):
     np.testing.assert_allclose(found, expected, atol=1e-15)
 
 
-def test_channels_have_statistics_of_their_own():
+def test_channels_have_separate_statistics():
     image = values("float32")[0].transpose(1, 2, 0)
     stack = lv.as_stack(image, dims=("y", "x", "channel"))
     found = INTENSITY.gaussian_stretch(stack)
@@ -179,7 +179,7 @@ def test_channels_have_statistics_of_their_own():
     np.testing.assert_allclose(found.transpose("channel", "y", "x"), expected, atol=1e-6)
 
 
-def test_reads_are_what_the_plan_says():
+def test_reads_are_those_of_the_plan():
     array = values("float32")
     stack = stored(array, (1, 5, 11, 13))
     token = f"stored-{array.dtype}-{array.shape}-{(1, 5, 11, 13)}"
@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_makes_no_sense_is_refused(reason):
+def test_wrong_options_are_refused(reason):
     act, message = REFUSED[reason]
     with pytest.raises((LabelError, OptionError), match=message):
         act()

@@ -1,4 +1,4 @@
-"""Whitening: both forms, both kinds, other data, digits, reads, memory."""
+"""Whitening by samples and by features: kinds, fits to other data, precision, reads, memory."""
 
 import dask.array as da
 import numpy as np
@@ -21,14 +21,14 @@ CIFAR = ROOT.parent / "shared/data/images_2d/cifar10_batch_0.png"
 
 
 def correlated(n: int, p: int, spread: float = 30.0) -> np.ndarray:
-    """Samples whose deviations run over a factor of ``spread``, with a mean."""
+    """Return samples with a mean whose deviations vary by a factor of ``spread``."""
     rng = np.random.default_rng(n + p)
     turn = np.linalg.qr(rng.normal(size=(p, p)))[0]
     return rng.normal(size=(n, p)) * np.geomspace(spread, 1, p) @ turn + rng.normal(size=p) * 9
 
 
 def patches(table: np.ndarray, chunks: object = None) -> xr.DataArray:
-    """Rows as (k, y, x) with y of 2."""
+    """Return rows as (k, y, x) with two voxels along y."""
     array = table.reshape(len(table), 2, -1)
     data = array if chunks is None else da.from_array(array, chunks=chunks)
     return lv.as_stack(data, dims=("k", "y", "x"))
@@ -94,7 +94,7 @@ def test_the_covariance_is_the_unit_matrix_in_the_kept_space(n, p):
 
 
 def test_zca_is_the_nearest_whitening():
-    """Kessy et al. 2018: of all rotations of whitened data it differs least from the data."""
+    """Of all rotations of whitened data it is the nearest to the data (Kessy et al. 2018)."""
     table = correlated(300, 8)
     centred = table - table.mean(0)
     zca, pca = (table_of(whiten(patches(table), kind=k)) for k in ("zca", "pca"))
@@ -117,7 +117,7 @@ def test_epsilon_is_added_to_the_variances(n, p, epsilon):
 @pytest.mark.parametrize(("n", "p"), [(80, 10), (12, 80)])
 @pytest.mark.parametrize("kind", ["zca", "pca"])
 @pytest.mark.parametrize("keep", [None, 3])
-def test_what_was_fitted_whitens_itself_and_others(n, p, kind, keep):
+def test_a_fit_whitens_its_stack_and_others(n, p, kind, keep):
     table = correlated(n + 40, p)
     train, other = patches(table[:n]), patches(table[n:], (7, 1, p // 2))
     fitted = whitening(train, kind=kind, keep=keep, epsilon=0.1)
@@ -132,7 +132,7 @@ def test_what_was_fitted_whitens_itself_and_others(n, p, kind, keep):
     np.testing.assert_allclose(shifted.values[0], again.values[0], atol=1e-9)
 
 
-def test_what_was_fitted_is_stored_and_read_back(tmp_path):
+def test_a_fit_can_be_stored_and_opened(tmp_path):
     stack = patches(correlated(80, 10))
     fitted = whitening(stack, epsilon=0.5)
     assert fitted.scale.attrs["epsilon"] == 0.5
@@ -164,7 +164,7 @@ def test_directions_without_variance_become_0():
     assert not table_of(whiten(patches(np.full((4, 90), 7.0)))).any()
 
 
-def test_a_far_mean_costs_no_digits():
+def test_a_large_mean_costs_no_precision():
     table = correlated(100, 6, spread=3.0)
     near, far = (table_of(whiten(patches(table + offset))) for offset in (0, 1e6))
     np.testing.assert_allclose(near, far, atol=1e-8)
@@ -174,7 +174,7 @@ def test_a_far_mean_costs_no_digits():
 
 
 @pytest.mark.parametrize("spread", [30.0, 3e4])
-def test_float32_is_multiplied_as_such_where_it_is_safe(spread):
+def test_float32_is_multiplied_in_float32_where_it_is_safe(spread):
     table = correlated(900, 300, spread).astype(np.float32)
     found = table_of(whiten(patches(table), kind="zca"))
     assert found.dtype == np.float32
@@ -185,7 +185,7 @@ def test_float32_is_multiplied_as_such_where_it_is_safe(spread):
     )
 
 
-def test_a_nan_leaves_nothing():
+def test_a_nan_makes_the_result_nan():
     for n, p in ((40, 6), (6, 40)):
         table = correlated(n, p)
         table[1, 2] = np.nan
@@ -217,7 +217,7 @@ def test_reads_and_tasks():
         ({"fitted": whitening(lv.as_stack(correlated(9, 4), dims=("k", "z")))}, "fitted features"),
     ],
 )
-def test_what_cannot_be_whitened_is_refused(options, told):
+def test_wrong_options_are_refused(options, told):
     stack = patches(correlated(6, 30))
     if told == "two samples or more, with features":
         stack = stack.isel(k=slice(0, 6))
@@ -234,7 +234,7 @@ def test_too_many_features_and_complex_numbers_are_refused():
         whiten(patches(correlated(9, 4)).astype(complex))
 
 
-def test_any_names_of_dims_but_those_of_the_result():
+def test_dims_may_have_any_names_but_those_of_the_result():
     table = correlated(40, 6)
     for name in ("feature", "sample", "column", "row", "k_other"):
         stack = lv.as_stack(table, dims=("k", name))

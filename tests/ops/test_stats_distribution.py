@@ -1,4 +1,4 @@
-"""Quantiles and histograms: the same as numpy's for any values, in reads and memory foretold."""
+"""Quantiles and histograms: numpy's results for any values, with the planned reads and memory."""
 
 import warnings
 from itertools import pairwise
@@ -22,7 +22,7 @@ from tests.oracles import DTYPES, UNIT, VOLUME, VOXEL
 from tests.sources import OnesSource
 from tests.strategies import MORE, chunked, chunkings, labelled, masks, stored
 
-#: small, for every element is checked on its own
+#: small, since every element is checked on its own
 SHAPE = (11, 2, 3, 5)
 DIMS = ("k", "z", "y", "x")
 REDUCED = st.sampled_from(["k", VOLUME, ("z", "x"), ("k", "z", "y"), None])
@@ -31,7 +31,7 @@ ODD = (0.0, -0.0, 1.0, -1.0, 2.5, np.inf, -np.inf)
 
 @st.composite
 def awkward(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> np.ndarray:
-    """Values of any dtype: continuous or few and repeated, with NaN and infinities or without."""
+    """Draw values of any dtype, continuous or repeated, with or without NaN and infinities."""
     dtype = np.dtype(draw(st.sampled_from(dtypes)))
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     few = draw(st.booleans())
@@ -51,8 +51,10 @@ def axes_of(dim: Any) -> tuple[int, ...]:
 
 
 def one_quantile(values: np.ndarray, q: float) -> float:
-    """numpy's quantile of some numbers. Where it interpolates towards an infinity with a weight
-    of 0, or between two equal ones, numpy gives NaN; then the order decides."""
+    """Return numpy's quantile, or the nearest value where numpy interpolates to NaN.
+
+    numpy gives NaN next to an infinity of weight 0, and between two equal infinities.
+    """
     if not values.size or np.isnan(values).any():
         return np.nan
     at = (len(values) - 1) * q
@@ -63,7 +65,7 @@ def one_quantile(values: np.ndarray, q: float) -> float:
 
 
 def expected(a: np.ndarray, q: Any, dim: Any, valid: np.ndarray, skipna: bool) -> np.ndarray:
-    """Quantiles of what is valid, kept element by kept element, rounded once."""
+    """Return quantiles of the valid values of each kept element, rounded once."""
     axes = axes_of(dim)
     kept = tuple(n for n in range(a.ndim) if n not in axes)
     shape = tuple(a.shape[n] for n in kept)
@@ -92,7 +94,7 @@ SEVERAL = st.lists(PROBABILITY, min_size=1, max_size=3).map(tuple)
     st.booleans(),
 )  # fmt: skip
 @MORE
-def test_quantiles_are_numpys(array, grid, dim, q, mask, skipna):
+def test_quantiles_equal_numpys(array, grid, dim, q, mask, skipna):
     made = lv.stats.quantile(chunked(array, grid), q, dim, skipna=skipna, mask=mask)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
     found = computed(made)
@@ -104,7 +106,7 @@ def test_quantiles_are_numpys(array, grid, dim, q, mask, skipna):
 
 @given(awkward(), REDUCED, SEVERAL, masks(SHAPE) | st.none(), st.booleans())
 @MORE
-def test_quantiles_of_whole_blocks_are_numpys(array, dim, q, mask, skipna):
+def test_quantiles_of_whole_blocks_equal_numpys(array, dim, q, mask, skipna):
     found = lv.stats.quantile(labelled(array), q, dim, skipna=skipna, mask=mask)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
     np.testing.assert_array_equal(found, expected(array, q, dim, valid, skipna))
@@ -112,7 +114,7 @@ def test_quantiles_of_whole_blocks_are_numpys(array, dim, q, mask, skipna):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", ["k", ("k", "z", "y"), None])
-def test_a_mask_counts_for_every_digit(dtype, dim):
+def test_the_mask_applies_to_every_digit(dtype, dim):
     rng = np.random.default_rng(4)
     array = rng.integers(100, 117, SHAPE).astype(dtype)
     flags = rng.random(SHAPE) < 0.5
@@ -133,7 +135,7 @@ def test_nan_outside_the_mask_does_not_count(dim):
 
 @pytest.fixture
 def several_tasks(monkeypatch):
-    """Folds of the smallest data in a task for each of four workers."""
+    """Split folds of the smallest data into tasks for four workers."""
     monkeypatch.setattr(partition, "SMALL", 0)
     with limited(None, 4):
         yield
@@ -178,7 +180,7 @@ def test_keys_of_every_width(dtype):
     np.testing.assert_array_equal(found, oracle)
 
 
-def test_finite_quantiles_are_numpys_own():
+def test_finite_quantiles_equal_numpys():
     array = np.random.default_rng(0).normal(size=SHAPE)
     q = np.linspace(0, 1, 9)
     for dim in ("k", VOLUME):
@@ -187,14 +189,14 @@ def test_finite_quantiles_are_numpys_own():
 
 
 @pytest.mark.parametrize("dim", ["k", VOLUME, None])
-def test_nothing_has_no_quantile(dim):
+def test_the_quantile_of_no_values_is_nan(dim):
     stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
     found = lv.stats.quantile(stack, 0.5, dim)
     assert np.isnan(found).all()
     assert found.shape == {"k": (2, 3, 5), VOLUME: (0,), None: ()}[dim]
 
 
-def test_several_quantiles_are_the_last_dim_with_a_coordinate():
+def test_several_quantiles_add_a_last_dim_with_a_coordinate():
     array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     for dim, kept in (("k", VOLUME), (VOLUME, ("k",))):
         found = lv.stats.quantile(labelled(array), [0.1, 0.9], dim)
@@ -223,7 +225,7 @@ def virtual(n: int, side: int = 48, dtype: type = np.float32) -> xr.DataArray:
         (np.uint8, 48, None, 1),
     ],
 )
-def test_passes_over_the_data(dtype, side, dim, passes):
+def test_number_of_reads(dtype, side, dim, passes):
     stack = virtual(256, side, dtype)
     plan = lv.explain(lv.stats.quantile(stack, 0.5, dim), workers=2)
     assert plan.passes == passes
@@ -240,7 +242,7 @@ def test_memory_does_not_grow_with_the_stack():
     assert many.bytes_read == 30 * few.bytes_read
 
 
-def test_a_selection_fits_the_memory_it_is_given():
+def test_a_selection_fits_its_memory_limit():
     made = lv.stats.quantile(virtual(4000, 128), 0.5)
     limit = 640 * 2**20
     assert lv.explain(made, workers=2).peak_bytes > limit
@@ -287,7 +289,7 @@ def counted(a: np.ndarray, bins: int, ends: Any, dim: Any, valid: np.ndarray) ->
     st.sampled_from([None, (-3.0, 7.0), (0.1, 0.7), (2.5, 2.5)]),
 )  # fmt: skip
 @MORE
-def test_histograms_are_numpys(array, grid, dim, bins, mask, ends):
+def test_histograms_equal_numpys(array, grid, dim, bins, mask, ends):
     made = lv.stats.histogram(chunked(array, grid), bins=bins, range=ends, dim=dim, mask=mask)
     found = computed(made)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
@@ -301,7 +303,7 @@ def test_histograms_are_numpys(array, grid, dim, bins, mask, ends):
 
 @given(st.integers(1, 300), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 99))
 @MORE
-def test_values_on_edges_fall_where_numpy_puts_them(bins, low, width, seed):
+def test_values_on_edges_are_counted_as_by_numpy(bins, low, width, seed):
     bounds = np.linspace(low, low + width, bins + 1)
     near = np.concatenate([bounds, np.nextafter(bounds, np.inf), np.nextafter(bounds, -np.inf)])
     array = np.random.default_rng(seed).permutation(near).reshape(3, 1, 1, -1)
@@ -316,14 +318,14 @@ def test_infinities_and_nan_are_outside_any_range():
     assert found.edges.values.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_nothing_gives_empty_bins():
+def test_no_values_give_empty_bins():
     stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
     found = lv.stats.histogram(stack, bins=2)
     assert found.counts.values.tolist() == [0, 0]
     assert found.edges.values.tolist() == [0.0, 0.5, 1.0]
 
 
-def test_a_known_range_spares_a_read_and_gives_centres():
+def test_a_given_range_saves_a_read_and_gives_centres():
     stack = virtual(64)
     known = lv.stats.histogram(stack, bins=4, range=(0.0, 2.0))
     assert known.coords["bin"].values.tolist() == [0.25, 0.75, 1.25, 1.75]
@@ -369,12 +371,12 @@ def test_probabilities_lie_between_0_and_1(q):
         ({"range": (1.0, np.nextafter(1.0, 2.0))}, "wide enough for 256 bins"),
     ],
 )
-def test_bins_and_range_make_sense(options, rule):
+def test_wrong_bins_and_ranges_are_refused(options, rule):
     with pytest.raises((LabelError, OptionError), match=rule):
         lv.stats.histogram(labelled(np.zeros(SHAPE)), **options)
 
 
-def test_an_order_is_of_real_numbers_under_a_boolean_mask():
+def test_complex_numbers_and_masks_of_numbers_are_refused():
     stack = labelled(np.zeros(SHAPE, np.complex64))
     mask = lv.as_stack(np.ones(SHAPE[1:]), voxel_size=VOXEL, unit=UNIT)
     for refused in (lambda s, m: lv.stats.quantile(s, 0.5, mask=m), lambda s, m: (

@@ -1,4 +1,4 @@
-"""Numbers at the edges of their types, lone voxels, and what has too few values to be taken."""
+"""Numbers at the limits of their types, single voxels, and too few values."""
 
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from tests.strategies import MORE, chunked, chunkings, labelled
 
 SMALL = (3, 2, 3, 4)
 DIMS = ("k", "z", "y", "x")
-#: statistics by numpy, of what is not NaN
+#: statistics of the values that are not NaN, by numpy
 NUMPY: dict[str, Callable[..., Any]] = {
     "mean": np.nanmean, "sum": np.nansum, "var": np.nanvar, "std": np.nanstd, "min": np.nanmin,
     "max": np.nanmax, "count": lambda a, axis: (~np.isnan(a)).sum(axis),
@@ -111,7 +111,7 @@ def test_a_norm_of_float16_is_rounded_once():
 
 
 @pytest.mark.parametrize("size", [1e-120, 1.0, 1e120])
-def test_angles_and_correlations_hang_on_no_scale(size):
+def test_angles_and_correlations_do_not_depend_on_the_scale(size):
     rng = np.random.default_rng(4)
     a, b = rng.normal(size=(2, 6, 6, 6))
     first, second = lv.as_stack(size * a), lv.as_stack(size * b)
@@ -125,7 +125,7 @@ def test_angles_and_correlations_hang_on_no_scale(size):
 
 
 @pytest.mark.parametrize("outside", [1e30, np.inf, np.nan])
-def test_voxels_outside_a_mask_take_no_digits(outside):
+def test_voxels_outside_a_mask_cost_no_precision(outside):
     rng = np.random.default_rng(5)
     a, b = rng.normal(size=(2, 50))
     expected = np.corrcoef(a[1:], b[1:])[0, 1]
@@ -161,7 +161,7 @@ def test_integers_at_the_ends_of_their_type_do_not_wrap(dtype):
 
 @pytest.mark.parametrize("name", LOCAL)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16"])
-def test_a_particle_of_which_nothing_counts_is_nan(name, dtype):
+def test_a_particle_without_valid_voxels_is_nan(name, dtype):
     array = np.arange(1, 13).reshape(2, 2, 3, 1).astype(dtype)
     mask = lv.as_stack(np.ones((2, 2, 3, 1), bool))
     mask[0] = False
@@ -207,7 +207,7 @@ def test_no_particles_give_what_numpy_gives_or_are_refused(name, dtype):
 
 @pytest.mark.parametrize("name", [*LOCAL, "gaussian_stretch", "equalise", "display"])
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 2, 3, 0)])
-def test_no_voxels_stay_none(name, shape):
+def test_stacks_without_voxels_stay_empty(name, shape):
     assert getattr(lv.intensity, name)(lv.as_stack(np.ones(shape))).values.shape == shape
 
 
@@ -271,7 +271,7 @@ def test_one_voxel_is_not_correlated():
     ("metric", "method"),
     list(product(("jaccard", "cosine", "tanimoto", "ncc"), ("ward", "centroid"))),
 )
-def test_methods_about_centres_warn_of_other_distances(metric, method, tmp_path):
+def test_centre_methods_warn_of_other_distances(metric, method, tmp_path):
     flags = np.random.default_rng(8).random((5, 2, 3, 4)) < 0.5
     stack = lv.as_stack(flags if metric == "jaccard" else flags * 2.0)
     matrix = lv.clustering.distances(stack, metric=metric)
@@ -304,8 +304,8 @@ def test_numbers_of_clusters_and_components_are_whole(number):
             refused()
 
 
-def test_labelled_float_ends_keep_their_type():
-    """Least and greatest values are in the stack's type, infinities included."""
+def test_extremes_of_floats_keep_their_type():
+    """Minima and maxima have the stack's type, infinities included."""
     array = np.array([np.inf, -np.inf, 0, np.nan], np.float32).reshape(4, 1, 1, 1)
     stack = labelled(array).chunk(k=1)
     assert lv.stats.min(stack, skipna=True).values.item() == -np.inf

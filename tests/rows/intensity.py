@@ -1,4 +1,4 @@
-"""Rows of intensities that go through a distribution, and the same by scipy and scikit-image."""
+"""Rows of operations by distribution, with oracles of scipy and scikit-image."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from skimage.exposure import equalize_hist
 import lazyvol as lv
 from tests.cases import Array, Case, mask_of, masked, wide
 
-#: values that do not count: of integers the ends of their range
+#: excluded values: the limits of integer types
 ENDS = (0, 255, -32768)
 
 
 def normal(v: Array, inside: Array, n: float = 1.0) -> Array:
-    """A Gaussian stretch of what is inside; the rest as it is."""
+    """Return a Gaussian stretch of the values inside; others stay."""
     counted = v[inside]
     return np.where(inside, ndtr((v - counted.mean()) / (n * counted.std())), v)
 
@@ -25,33 +25,33 @@ def stretched(a: Array) -> Array:
 
 
 def stretched_inside(a: Array) -> Array:
-    """Of all particles together, to 5 .. -3 and without the ends."""
+    """Stretch all particles together to the range from 5 to -3, without the excluded values."""
     inside = np.broadcast_to(mask_of(a.shape), a.shape) & ~np.isin(a, ENDS)
     return np.where(inside, 5 - 8 * normal(wide(a), inside, 2.5), wide(a))
 
 
 def levels(a: Array) -> Array:
-    """scikit-image takes integers by their values, others in 256 bins."""
+    """Equalize by scikit-image: integers by their values, others in 256 bins."""
     return equalize_hist(a if a.dtype.itemsize == 1 else wide(a))
 
 
 def levels_inside(a: Array) -> Array:
-    """Every particle in 20 bins, to 10 .. 20, without the ends."""
-    found = []
+    """Equalize every particle in 20 bins to the range from 10 to 20, without the excluded values."""
+    equalized = []
     for v in wide(a):
         inside = mask_of(v.shape) & ~np.isin(v, ENDS)
-        found.append(np.where(inside, 10 + 10 * equalize_hist(v, 20, inside), v))
-    return np.stack(found)
+        equalized.append(np.where(inside, 10 + 10 * equalize_hist(v, 20, inside), v))
+    return np.stack(equalized)
 
 
 def levels_between(a: Array) -> Array:
-    """Everything in 7 bins from -2 to 4."""
+    """Equalize all values in 7 bins from -2 to 4."""
     counts, edges = np.histogram(wide(a), 7, (-2, 4))
     return np.interp(wide(a), (edges[1:] + edges[:-1]) / 2, counts.cumsum() / counts.sum())
 
 
 def shown(a: Array, low: Any, high: Any) -> Array:
-    """uint8 between limits of the data's own precision."""
+    """Return grey levels between limits in the precision of the data."""
     dtype = a.dtype if a.dtype.kind == "f" else np.float64
     low, high = (np.asarray(e).astype(dtype).astype(np.float64) for e in (low, high))
     return np.rint(np.clip((wide(a) - low) / (high - low), 0, 1) * 255).astype(np.uint8)

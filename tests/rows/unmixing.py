@@ -1,4 +1,4 @@
-"""Rows of unmixing and of whitening, and the same by numpy."""
+"""Rows of unmixing and whitening, with oracles of numpy."""
 
 import numpy as np
 import xarray as xr
@@ -12,7 +12,7 @@ CHANNELS = 3
 
 
 def table(rows: int, columns: int) -> Array:
-    """A well-conditioned matrix, nearly the unit matrix."""
+    """Return a well-conditioned matrix close to the unit matrix."""
     return np.eye(rows, columns) + 0.1 * np.random.default_rng(2).random((rows, columns))
 
 
@@ -26,25 +26,25 @@ def along_first(a: Array, matrix: Array) -> Array:
 
 
 def whitened(x: Array) -> Array:
-    """ZCA of samples in rows by numpy's SVD of the centred samples."""
+    """Return ZCA of samples in rows by numpy's SVD of the centred samples."""
     u, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
     return np.sqrt(len(x) - 1) * (u * (s > 1e-9 * s[0])) @ v
 
 
 def scored(x: Array, n: int) -> Array:
-    """PCA-whitened samples, the largest positive."""
+    """Return PCA-whitened samples, whose largest score of each component is positive."""
     u = np.linalg.svd(x - x.mean(0), full_matrices=False)[0][:, :n]
     sign = np.sign(np.take_along_axis(u, abs(u).argmax(0)[None], 0)[0])
     return np.sqrt(len(x) - 1) * u * sign
 
 
 def voxels(a: Array) -> Array:
-    """A row per voxel, of all particles' values there."""
+    """Return a row for each voxel with the values of all particles."""
     return wide(a).reshape(len(a), -1).T
 
 
 def softened(x: Array, epsilon: float) -> Array:
-    """ZCA by numpy's eigenvectors of the covariance."""
+    """Return ZCA with ``epsilon`` by numpy's eigenvectors of the covariance."""
     values, vectors = np.linalg.eigh(np.cov(x.T))
     return (x - x.mean(0)) @ (vectors / np.sqrt(values + epsilon)) @ vectors.T
 
