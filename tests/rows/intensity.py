@@ -36,7 +36,7 @@ def levels(a: Array) -> Array:
 
 
 def levels_inside(a: Array) -> Array:
-    """Equalize every particle in 20 bins to the range from 10 to 20, without the excluded values."""
+    """Equalize each particle in 20 bins to the range from 10 to 20, without excluded values."""
     equalized = []
     for v in wide(a):
         inside = mask_of(v.shape) & ~np.isin(v, ENDS)
