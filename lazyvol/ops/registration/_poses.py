@@ -42,7 +42,9 @@ def particle_dims(stack: xr.DataArray) -> tuple[str, ...]:
         raise LabelError(f"stack must have at least one of the dims {SPATIAL}, got {stack.dims}")
     empty = {d: n for d, n in stack.sizes.items() if d in dims and n == 0}
     if empty:
-        raise LabelError(f"stack must have at least one voxel along {dims}, got {empty}")
+        raise LabelError(
+            f"stack must have at least one voxel along {dims}, got {empty}; select a non-empty part"
+        )
     return dims
 
 
