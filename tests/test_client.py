@@ -73,7 +73,7 @@ def test_screening_on_a_cluster_equals_screening_on_threads(client, tmp_path):
     np.testing.assert_allclose(on_cluster.scores.ncc, local.scores.ncc, rtol=1e-6)
     assert on_cluster.flagged == local.flagged
     assert on_cluster.run.on_cluster
-    assert "workers not counted" in (tmp_path / "a" / "report.html").read_text("utf-8")
+    assert "of the client, without workers" in (tmp_path / "a" / "report.html").read_text("utf-8")
 
 
 def test_another_client_joins_by_address_and_by_scheduler_file(client, tmp_path):
