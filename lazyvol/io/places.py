@@ -168,33 +168,31 @@ class ZarrPlace:
         """Read ranges (start, stop) of an object together; None if it is absent."""
         from zarr.abc.store import RangeByteRequest
 
-        store = self.connect()
-        requests = [RangeByteRequest(start, stop) for start, stop in ranges]
-        return self._run(_get_ranges(store, self.prefix + key, requests), key)
+        return self._get(key, [RangeByteRequest(start, stop) for start, stop in ranges])
 
     def whole(self, key: str) -> bytes | None:
         """Read all bytes of a small object; return None if it is absent."""
-        store = self.connect()
-        data = self._run(_get_ranges(store, self.prefix + key, [None]), key)[0]
+        (data,) = self._get(key, [None])
         return None if data is None else data.tobytes()
 
     def tail(self, key: str, length: int) -> Bytes | None:
         """Read the last bytes of an object; return None if it is absent."""
         from zarr.abc.store import SuffixByteRequest
 
-        store = self.connect()
-        requests = [SuffixByteRequest(length)]
-        return self._run(_get_ranges(store, self.prefix + key, requests), key)[0]
+        (data,) = self._get(key, [SuffixByteRequest(length)])
+        return data
+
+    def _get(self, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
+        return self._run(_get_ranges(self.connect(), self.prefix + key, requests), key)
 
     def put(self, key: str, data: Buffer) -> None:
         """Write an object as a whole; replace an existing one."""
-        store = self.connect()
-        self._run(_put(store, self.prefix + key, data), key, "write")
+        self._run(_put(self.connect().set, self.prefix + key, data), key, "write")
 
     def create(self, key: str, data: Buffer) -> None:
         """Write an object unless it exists."""
-        store = self.connect()
-        self._run(_put(store, self.prefix + key, data, only_new=True), key, "write")
+        create = self.connect().set_if_not_exists
+        self._run(_put(create, self.prefix + key, data), key, "write")
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects that exist."""
@@ -237,9 +235,8 @@ class ZarrPlace:
 
     def versions(self, keys: Sequence[str]) -> list[str]:
         """Return the sizes of objects, requested together, or "absent"."""
-        store = self.connect()
         names = [self.prefix + key for key in keys]
-        return self._run(_sizes(store, names), keys[0] if keys else "")
+        return self._run(_sizes(self.connect(), names), keys[0] if keys else "")
 
     def _run(self, request: Coroutine[Any, Any, T], key: str, verb: str = "read") -> T:
         try:
@@ -365,19 +362,17 @@ def wait_for(request: Coroutine[Any, Any, T]) -> T:
 
 
 async def _get_ranges(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
-    from zarr.core.buffer import default_buffer_prototype
+    from zarr.buffer.cpu import buffer_prototype
 
-    prototype = default_buffer_prototype()
-    buffers = await asyncio.gather(*(store.get(key, prototype, request) for request in requests))
+    gets = (store.get(key, buffer_prototype, request) for request in requests)
+    buffers = await asyncio.gather(*gets)
     return [None if b is None else np.frombuffer(b.as_numpy_array(), np.uint8) for b in buffers]
 
 
-async def _put(store: Any, key: str, data: Buffer, only_new: bool = False) -> None:
-    from zarr.core.buffer import default_buffer_prototype
+async def _put(put: Callable[..., Coroutine[Any, Any, None]], key: str, data: Buffer) -> None:
+    from zarr.buffer.cpu import Buffer as ZarrBuffer
 
-    array = np.frombuffer(data, np.uint8)
-    buffer = default_buffer_prototype().buffer.from_array_like(array)
-    await (store.set_if_not_exists if only_new else store.set)(key, buffer)
+    await put(key, ZarrBuffer.from_array_like(np.frombuffer(data, np.uint8)))
 
 
 async def _sizes(store: Any, names: Sequence[str]) -> list[str]:

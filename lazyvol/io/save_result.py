@@ -171,7 +171,7 @@ def refuse_own_input(path: Any, sources: Iterable[Any]) -> None:
         return
     target = os.path.realpath(path)
     realpath = lru_cache(os.path.realpath)  # a stack has thousands of files in few folders
-    for file in dict.fromkeys(p for s in sources for p in getattr(s, "paths", ())):
+    for file in _stored_paths(sources):
         folder, name = os.path.split(file)
         is_link = os.path.islink(file)
         real_file = realpath(file) if is_link else os.path.join(realpath(folder), name)
@@ -180,9 +180,14 @@ def refuse_own_input(path: Any, sources: Iterable[Any]) -> None:
 
 
 def _refuse_own_url(url: str, sources: Iterable[Any]) -> None:
-    for stored in dict.fromkeys(p for s in sources for p in getattr(s, "paths", ())):
+    for stored in _stored_paths(sources):
         if stored == url or stored.startswith(f"{url}/") or url.startswith(f"{stored}/"):
             raise _own_input_error(url, stored)
+
+
+def _stored_paths(sources: Iterable[Any]) -> Iterable[str]:
+    """Return the files and URLs of sources, each once."""
+    return dict.fromkeys(path for source in sources for path in getattr(source, "paths", ()))
 
 
 def _own_input_error(path: Any, stored: str) -> TargetExistsError:

@@ -6,7 +6,7 @@ the run is created first, only if it does not exist: of two writers one is refus
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -57,8 +57,8 @@ class RemoteRun:
         StoreError
             The store refuses to write.
         """
-        self._check_replaceable()
         plan = self._plan()
+        self._check_replaceable(plan)
         if plan is not None and not (self.resume and plan.get("token") == self.token):
             self._refuse_other(plan)
             self.discard()
@@ -89,7 +89,7 @@ class RemoteRun:
                 "none is running, continue it by resume=True, or pass overwrite=True"
             )
 
-    def _check_replaceable(self) -> None:
+    def _check_replaceable(self, plan: Mapping[str, Any] | None) -> None:
         versions = self.place.versions(METADATA_KEYS)
         is_store = any(version != "absent" for version in versions)
         if is_store and not self.overwrite:
@@ -97,7 +97,7 @@ class RemoteRun:
                 f"{self.path}: something is stored here; choose another name, or pass "
                 "overwrite=True to replace it"
             )
-        if not is_store and self._plan() is None and self.place.is_occupied():
+        if not is_store and plan is None and self.place.is_occupied():
             raise TargetExistsError(
                 f"{self.path}: objects other than a zarr store are stored here; choose another "
                 "name, or remove them"
@@ -119,9 +119,9 @@ class RemoteRun:
         write(buffer)
         self.place.put(key, buffer.getbuffer())
 
-    def has(self, key: str) -> bool:
-        """Return True if an object is stored."""
-        return self.place.versions([key]) != ["absent"]
+    def stored(self, keys: Sequence[str]) -> list[bool]:
+        """Return for each key whether an object is stored; they are requested together."""
+        return [version != "absent" for version in self.place.versions(keys)]
 
     def publish(self) -> None:
         """Write the root metadata, which makes the store complete, and remove the plan."""

@@ -145,9 +145,9 @@ class LocalRun:
             with atomic_file(f"{self.store}/{key}", temporary_name(self.partial)) as file:
                 write(file)
 
-    def has(self, key: str) -> bool:
-        """Return True if a file is stored."""
-        return os.path.isfile(f"{self.store}/{key}")
+    def stored(self, keys: Sequence[str]) -> list[bool]:
+        """Return for each key whether a file is stored."""
+        return [os.path.isfile(f"{self.store}/{key}") for key in keys]
 
     def publish(self) -> None:
         """Rename the store to its final name; then remove the store that it replaces."""
@@ -216,7 +216,7 @@ class Target:
 
     def has(self, region: Region) -> bool:
         """Return True if every shard in a region is written."""
-        return all(self._is_written(index) for index in self._shards_in(region))
+        return all(self.run.stored([self.file(index) for index in self._shards_in(region)]))
 
     def _shards_in(self, region: Region) -> Iterator[tuple[int, ...]]:
         """Yield the grid positions of the shards that overlap a region."""
@@ -226,9 +226,6 @@ class Target:
                 for s, n in zip(region, self.shards, strict=True)
             )
         )
-
-    def _is_written(self, index: Sequence[int]) -> bool:
-        return self.run.has(self.file(index))
 
     def _check(self, region: Region, block: Array) -> None:
         """Raise LabelError if a block does not cover whole shards."""
@@ -258,8 +255,9 @@ class Target:
 
     def missing(self) -> list[tuple[int, ...]]:
         """Return the grid positions of the shards that are not written yet."""
-        every = self._shards_in(whole(self.shape))
-        return [index for index in every if not self._is_written(index)]
+        every = list(self._shards_in(whole(self.shape)))
+        stored = self.run.stored([self.file(index) for index in every])
+        return [index for index, is_stored in zip(every, stored, strict=True) if not is_stored]
 
     def publish(self) -> None:
         """Rename the store to its final name.
