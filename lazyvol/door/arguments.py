@@ -21,7 +21,7 @@ from lazyvol.voxels import is_masked
 
 @dataclass(frozen=True)
 class Declaration:
-    """What an operation declares beyond its signature; see ``lazyvol.door.operation``."""
+    """Declarations of an operation beyond its signature; see ``lazyvol.door.operation``."""
 
     complex: bool = False
     dims: Mapping[str, Sequence[DimNames]] = field(default_factory=dict)

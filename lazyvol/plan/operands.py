@@ -1,4 +1,4 @@
-"""What all verbs share: the arrays and dims of labelled stacks, and the labels of results."""
+"""Shared parts of all verbs: the arrays and dims of labelled stacks, and the labels of results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -26,7 +26,7 @@ MIN_COVERAGE = 0.1
 
 @dataclass(frozen=True)
 class ParticleLayout:
-    """How particles are stored in blocks, and which poses accompany them.
+    """Storage of particles in blocks, and the poses that accompany them.
 
     ``axes`` are those of a particle, ``stack`` is the position of the stack axis among the others,
     ``shape`` the shape of a particle and ``step`` its voxel size along three axes. Blocks are
