@@ -45,6 +45,17 @@ def degrees_of_freedom(op: str, ddof: int, n: int | None) -> int:
     return ddof
 
 
+def require_voxels(subject: str, stack: xr.DataArray, dims: Iterable[str]) -> None:
+    """Raise LabelError for a stack of length 0 along ``dims``; ``subject`` starts the message."""
+    dims = tuple(dims)
+    empty = {d: 0 for d in dims if stack.sizes[d] == 0}
+    if empty:
+        raise LabelError(
+            f"{subject} must have one voxel or more along {dims}, got {empty}; select a non-empty "
+            "part"
+        )
+
+
 def require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int) -> None:
     """Raise LabelError for an extreme of zero integers, because integers have no missing value."""
     if not n and stack.dtype.kind != "f":

@@ -15,7 +15,7 @@ from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters import separable as separable_kernels
 from lazyvol.kernels.filters.wide_windows import Reach, fold_weights
 from lazyvol.ops._boundary import Boundary, filter_axis_by_axis, filter_blocks
-from lazyvol.ops._checks import lengths_in_voxels
+from lazyvol.ops._checks import lengths_in_voxels, require_voxels
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import (
     Sigma,
@@ -288,11 +288,7 @@ def _spacing_in_one_unit(stack: xr.DataArray, dims: Sequence[str]) -> tuple[floa
     """Return the distances of voxels along ``dims``; raise LabelError if their units differ."""
     if not dims:
         raise LabelError(f"bandpass: dim must name one dim or more of {stack.dims}, got {dims}")
-    empty = {d: 0 for d in dims if stack.sizes[d] == 0}
-    if empty:
-        raise LabelError(
-            f"bandpass: stack must have one voxel or more along {tuple(dims)}, got {empty}"
-        )
+    require_voxels("bandpass: stack", stack, dims)
     units = {d: unit_of(stack, d) for d in dims}
     if len(set(units.values())) > 1:
         raise LabelError(

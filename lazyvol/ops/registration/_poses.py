@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import rotation_grids
+from lazyvol.ops._checks import require_voxels
 from lazyvol.ops._references import average_or
 from lazyvol.ops.synthetic import _membranes
 from lazyvol.plan.blas_threads import local_scheduler
@@ -40,11 +41,7 @@ def particle_dims(stack: xr.DataArray) -> tuple[str, ...]:
     dims = spatial_dims(stack)
     if not dims:
         raise LabelError(f"stack must have at least one of the dims {SPATIAL}, got {stack.dims}")
-    empty = {d: n for d, n in stack.sizes.items() if d in dims and n == 0}
-    if empty:
-        raise LabelError(
-            f"stack must have at least one voxel along {dims}, got {empty}; select a non-empty part"
-        )
+    require_voxels("stack", stack, dims)
     return dims
 
 
