@@ -40,6 +40,26 @@ def test_a_lone_block_is_not_copied():
     assert join_blocks([number]) is number
 
 
+def test_labelled_results_are_joined_as_arrays_are(monkeypatch):
+    """``dask.compute`` of a DataArray or a Dataset neither joins in C order nor copies a block."""
+
+    def refuse(*_):
+        raise AssertionError("dask joined the blocks")
+
+    monkeypatch.setattr(dask.array.core, "concatenate3", refuse)
+    stack = lv.as_stack(da.from_array(A, chunks=(2, -1, -1, -1)))
+    field = lv.derivatives.hessian(stack)
+    both = xr.Dataset({"field": field, "smooth": lv.filters.gaussian(stack, 1.0)})
+    (array,), (dataset,) = dask.compute(field), dask.compute(both.assign(plain=("n", [1, 2])))
+    assert type(array.data) is np.ndarray
+    assert is_dense(array.data)
+    assert not array.data.flags.c_contiguous
+    xr.testing.assert_identical(array, field.compute())
+    xr.testing.assert_identical(dataset.field.variable, array.variable)
+    xr.testing.assert_identical(dataset.smooth.variable, both.smooth.variable.compute())
+    assert dataset.plain.values.tolist() == [1, 2]
+
+
 @given(GRIDS)
 @QUICK
 def test_a_computed_result_has_every_block_in_its_place(grid):

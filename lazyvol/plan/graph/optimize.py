@@ -22,12 +22,15 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from lazyvol.plan.graph import reading
 from lazyvol.plan.graph.elementwise import OPERATORS, ParsedArray
 from lazyvol.plan.graph.layers import RecipeLayer, array_names, has_recipe
-from lazyvol.plan.graph.results import join_blocks
+from lazyvol.plan.graph.results import finalize_variables, join_blocks
 from lazyvol.plan.recipes.base import Recipe, topological_order
 from lazyvol.plan.recipes.views import Selected
 
 #: dask's option for the function that optimises graphs of arrays
 OPTION = "array_optimize"
+
+#: methods by which xarray builds a computed DataArray and a computed Dataset from lists of blocks
+XARRAY_FINALIZERS = ("DataArray._dask_finalize", "Dataset._dask_postcompute")
 
 
 def install() -> None:
@@ -138,12 +141,18 @@ def _joining_layer(layer: Any, layers: Mapping[str, Any]) -> MaterializedLayer |
     if type(layer) is not MaterializedLayer or len(layer) != 1:
         return None
     ((key, task),) = layer.items()
-    if type(task) is not Task or task.func is not dask_core.finalize:
+    if type(task) is not Task:
+        return None
+    of_xarray = getattr(task.func, "__qualname__", "") in XARRAY_FINALIZERS
+    if task.func is not dask_core.finalize and not of_xarray:
         return None
     names = array_names(task.dependencies)
     if not all(_owns_blocks(layers.get(name)) for name in names):
         return None
-    return MaterializedLayer({key: Task(key, join_blocks, *task.args)})
+    if not of_xarray:
+        return MaterializedLayer({key: Task(key, join_blocks, *task.args)})
+    results, *args = task.args
+    return MaterializedLayer({key: Task(key, finalize_variables, results, task.func, *args)})
 
 
 def _owns_blocks(layer: Any) -> bool:
