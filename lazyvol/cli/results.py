@@ -1,6 +1,5 @@
 """Output files of commands."""
 
-import os
 from typing import Any
 
 import xarray as xr
@@ -8,7 +7,9 @@ import xarray as xr
 from lazyvol.cli.options import Resuming, say
 from lazyvol.client import progress_bar
 from lazyvol.errors import OptionError
-from lazyvol.io.save_result import EXPORTS, TABLES, save
+from lazyvol.io.particle_files import is_image_stack
+from lazyvol.io.save_result import TABLES, save
+from lazyvol.io.single_files import EXPORTS, suffix_of
 from lazyvol.plan.explain import explain
 
 
@@ -19,17 +20,13 @@ def require_format(out: str, usage: str = "") -> None:
         raise OptionError(f"out must end in one of {', '.join(known)}, got {out!r}{usage}")
 
 
-def suffix_of(out: str) -> str:
-    """Return the suffix of a path or URL in lower case."""
-    return os.path.splitext(out)[1].lower()
-
-
 def write_result(result: Any, out: str, options: Resuming, column: str = "value") -> None:
     """Print the plan of a result, compute it and save it; ``column`` is its name in a table."""
     say(str(explain(result, memory=options.memory, workers=options.workers)))
     with progress_bar("computing", shown=options.shown):
         saved = result
-        if suffix_of(out) in TABLES and isinstance(result, xr.DataArray):
+        is_table = suffix_of(out) in TABLES and not is_image_stack(result)
+        if is_table and isinstance(result, xr.DataArray):
             saved = result.to_dataset(name=column)
         save(saved, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory)
     say(f"wrote       {out}")

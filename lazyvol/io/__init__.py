@@ -15,6 +15,7 @@ from lazyvol.io.particle_lists import particles
 from lazyvol.io.positions import coordinates
 from lazyvol.io.probe import probe_any
 from lazyvol.io.save_result import save
+from lazyvol.io.selections import write_selection
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
@@ -22,7 +23,7 @@ from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Grid, uniform_chunks
 
-__all__ = ["open", "particles", "save"]
+__all__ = ["open", "particles", "save", "write_selection"]
 
 Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]

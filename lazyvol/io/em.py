@@ -1,16 +1,24 @@
-"""Read EM files of TOM, AV3 and PyTom: a header of 512 bytes, then one uncompressed array.
+"""Read and write EM files of TOM, AV3 and PyTom.
 
-The header has one byte for the machine, two unused bytes, one byte for the type and three lengths,
-but no voxel size. The format has no magic bytes, so a file is recognized by its suffix and refused
-if its size is not exactly that of the header.
+A header of 512 bytes is followed by one uncompressed array. The header has one byte for the
+machine, two unused bytes, one byte for the type and three lengths, but no voxel size. The format
+has no magic bytes, so a file is recognized by its suffix and refused if its size is not exactly
+that of the header.
 """
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import PurePath
+from typing import BinaryIO
 
-from lazyvol.errors import FormatError, TruncatedError
+import numpy as np
+import numpy.typing as npt
+
+from lazyvol.errors import FormatError, LabelError, TruncatedError
+from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import count_elements, order_axes
+from lazyvol.io.export import Blocks, require_voxels, write_blocks
 from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
@@ -19,6 +27,8 @@ SUFFIXES = (".em",)
 HEADER_BYTES = 512
 #: byte order by machine: OS-9, SGI, Sun and Mac write big-endian, VAX and PC little-endian
 MACHINES = {0: ">", 1: "<", 2: ">", 3: ">", 4: ">", 5: ">", 6: "<"}
+#: machine that new files get for a byte order: PC and Mac
+PREFERRED_MACHINES = {"<": 6, ">": 5}
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 
 
@@ -73,3 +83,72 @@ def parse_header(first: bytes, where: str) -> tuple[str, tuple[int, int, int]]:
         raise FormatError(f"{where}: lengths must be 1 or more, found x {x}, y {y} and z {z}")
     count_elements((z, y, x), where)
     return MACHINES[machine] + TYPES[kind], (z, y, x)
+
+
+def header(dtype: str, shape: tuple[int, int, int], template: bytes = bytes(HEADER_BYTES)) -> bytes:
+    """Return a header for a stored dtype and lengths along z, y, x; other bytes are kept.
+
+    Examples
+    --------
+    >>> parse_header(header("<f4", (2, 3, 4)), "a.em")
+    ('<f4', (2, 3, 4))
+    """
+    order, code = dtype[0], dtype[1:]
+    machine = template[0] if MACHINES.get(template[0]) == order else PREFERRED_MACHINES[order]
+    kind = next(number for number, name in TYPES.items() if name == code)
+    lengths = struct.pack(f"{order}3i", *reversed(shape))
+    return bytes((machine, *template[1:3], kind)) + lengths + template[16:HEADER_BYTES]
+
+
+def write_em(
+    path: PathLike,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    blocks: Blocks,
+    *,
+    dims: Sequence[str],
+    overwrite: bool = False,
+) -> None:
+    """Write an EM file block by block, little-endian; it appears under its name when complete.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape, dtype
+        Shape and dtype of the whole array: int8, int16, int32, float32 or float64.
+    blocks
+        As for `write_npy`.
+    dims
+        Names of the axes: (z, y, x) or (y, x).
+    overwrite
+        Replace an existing file.
+
+    Raises
+    ------
+    LabelError
+        EM has no type for the dtype or no form for the dims, or an axis has length 0.
+    TargetExistsError, StoreError
+        As for `write_npy`.
+    """
+    stored = np.dtype(dtype).newbyteorder("<")
+    if stored.str[1:] not in TYPES.values():
+        known = ", ".join(np.dtype(name).name for name in TYPES.values())
+        raise LabelError(
+            f"{path}: EM files must hold {known}, got {stored.name}; convert it, e.g. with "
+            "astype('float32')"
+        )
+    if tuple(dims) not in (("z", "y", "x"), ("y", "x")):
+        raise LabelError(
+            f"{path}: EM files must hold one volume (z, y, x) or image (y, x), got dims "
+            f"{tuple(dims)}; save stacks as .mrc, or each particle as a file of its own"
+        )
+    require_voxels(path, shape, "EM")
+    z, y, x = (1, *shape)[-3:]
+
+    def write(file: BinaryIO) -> None:
+        file.write(header(f"<{stored.str[1:]}", (z, y, x)))
+        for _ in write_blocks(file, HEADER_BYTES, shape, stored, blocks):
+            pass
+
+    write_file(path, overwrite, write)

@@ -8,9 +8,10 @@ import xarray as xr
 
 from lazyvol.errors import LossWarning
 from lazyvol.io.axes import default_dims, parse_unit
-from lazyvol.io.export import fits_label
+from lazyvol.io.mrc.writer import fits_label
+from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.zarr.create import Variable
-from lazyvol.stack import SPACING_ATTR, SPATIAL, spacing
+from lazyvol.stack import SPACING_ATTR, SPATIAL, STACK, spacing
 
 
 def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 4) -> None:
@@ -52,6 +53,30 @@ def of_mrc(array: xr.DataArray, spec: Variable) -> list[str]:
         lost.append(f"voxel size and positions in {spec.unit}")
     if spec.name is not None and not fits_label(spec.name):
         lost.append(f"the name {spec.name!r}")
+    return [*lost, *_coords_and_attrs(array, spec)]
+
+
+def of_particles(stack: xr.DataArray, spec: Variable) -> list[str]:
+    """List the labels that MRC files of particles lose, and their list does not hold."""
+    particle = stack.isel({STACK: slice(0, 0)}).drop_vars(
+        [n for n, coord in stack.coords.items() if coord.dims == (STACK,)]
+    )
+    particle.attrs = {n: v for n, v in stack.attrs.items() if n not in (OPTICS, OTHER_BLOCKS)}
+    return of_mrc(particle, spec)
+
+
+def of_nifti(array: xr.DataArray, spec: Variable) -> list[str]:
+    """List the labels that a NIfTI header loses: it has a length of every axis or of none."""
+    spatial = {d for d in SPATIAL if d in spec.dims}
+    lost = []
+    if spec.voxel_size and (parse_unit(spec.unit) is None or set(spec.voxel_size) != spatial):
+        lost.append(f"voxel size and positions ({spec.unit})")
+    return [*lost, *_coords_and_attrs(array, spec)]
+
+
+def of_em(array: xr.DataArray, spec: Variable) -> list[str]:
+    """List the labels that an EM file loses: its header has lengths alone."""
+    lost = [f"voxel size and positions ({spec.unit})"] if spec.voxel_size else []
     return [*lost, *_coords_and_attrs(array, spec)]
 
 

@@ -13,7 +13,9 @@ Columns have one set of names and conventions for all programs:
   (RELION 5).
 * ``shift_x/y/z`` is the translation that moves the particle to the centre of its box, the origin
   of RELION. The particle is at coordinate - shift; shifts of programs that add them are negated.
-* ``score``, ``class``, ``half`` (1 or 2), ``tomogram``, ``optics_group``.
+* ``subtomogram_rot/tilt/psi`` is the orientation of the extracted box in the tomogram, in degrees
+  (RELION 5); where it is present, ``rot``, ``tilt`` and ``psi`` are relative to this box.
+* ``score``, ``class``, ``half`` (1 or 2), ``tomogram``, ``particle`` (its name), ``optics_group``.
 
 All other columns keep their names.
 """
@@ -21,6 +23,7 @@ All other columns keep their names.
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,9 +31,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import FormatError, LabelError
+from lazyvol.errors import FormatError
 from lazyvol.io import commas, em, star
-from lazyvol.io.rows import table_columns
+from lazyvol.io.star.project import find_file
 from lazyvol.plan.recipes.base import Array
 from lazyvol.stack import SPATIAL, STACK
 
@@ -48,7 +51,9 @@ RELION = {
     "rlnOriginX": "shift_x", "rlnOriginY": "shift_y", "rlnOriginZ": "shift_z",
     "rlnTomoName": "tomogram",  "rlnClassNumber": "class",
     "rlnRandomSubset": "half", "rlnOpticsGroup": "optics_group",
-    "rlnAutopickFigureOfMerit": "score",
+    "rlnAutopickFigureOfMerit": "score", "rlnTomoParticleName": "particle",
+    "rlnTomoSubtomogramRot": "subtomogram_rot", "rlnTomoSubtomogramTilt": "subtomogram_tilt",
+    "rlnTomoSubtomogramPsi": "subtomogram_psi",
 }  # fmt: skip
 STOPGAP = {
     "orig_x": "coordinate_x", "orig_y": "coordinate_y", "orig_z": "coordinate_z",
@@ -72,12 +77,40 @@ DIM_NAMES = (STACK, *SPATIAL, "frame")
 #: STAR label of the coordinate ``k``
 INDEX_LABEL = "lazyvol_k"
 INTEGER_COLUMNS = ("tag", "class", "tomogram", "object")
-#: attribute that holds the table of optics groups
-OPTICS = "optics"
+#: attributes that hold the table of optics groups, and all other blocks of a STAR file by name
+OPTICS, OTHER_BLOCKS = "optics", "tables"
+#: labels of an optimisation set of RELION 5
+PARTICLES_FILE, TOMOGRAMS_FILE = "rlnTomoParticlesFile", "rlnTomoTomogramsFile"
 #: header of a CSV column with its unit
 NAME_WITH_UNIT = re.compile(r"(.+) \[([^\[\]]+)\]")
 
 Columns = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class StarList:
+    """The particles of the STAR file ``path``, and all blocks of the file in their order.
+
+    ``tomograms`` is the table of tomograms that an optimisation set names beside the particles.
+    """
+
+    path: str
+    blocks: tuple[star.Block, ...]
+    particles: star.Block
+    tomograms: star.Block | None = None
+
+    @property
+    def optics(self) -> star.Block | None:
+        """Return the block of optics groups."""
+        return next((b for b in self.blocks if b.name == OPTICS), None)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Return the blocks other than the particles as attributes of plain values."""
+        others = [b for b in self.blocks if b is not self.particles and b.name != OPTICS]
+        others += [self.tomograms] if self.tomograms else []
+        attrs = {OPTICS: self.optics.plain} if self.optics else {}
+        return attrs | ({OTHER_BLOCKS: {b.name: b.plain for b in others}} if others else {})
 
 
 def particles(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -86,14 +119,17 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
     Parameters
     ----------
     path
-        A STAR file of RELION (3.0 to 5) or STOPGAP (.star), a Dynamo table (.tbl), a motive
-        list in EM format (.em), or a table that ``lazyvol.save`` wrote as .csv.
+        A STAR file of RELION (3.0 to 5, also an optimisation set) or STOPGAP (.star), a Dynamo
+        table (.tbl), a motive list in EM format (.em), or a table that ``lazyvol.save`` wrote as
+        .csv.
         ``help(lazyvol.io.particle_lists)`` defines the columns and their units.
 
     Returns
     -------
     xarray.Dataset
-        One coordinate on k per column, in memory, with its unit in ``attrs["units"]``.
+        One coordinate on k per column, in memory, with its unit in ``attrs["units"]``. The
+        attributes ``optics`` and ``tables`` hold the optics groups and all other blocks of a STAR
+        file by name, ``tables["global"]`` the tomograms of an optimisation set.
         ``stack.assign_coords(listed.coords)`` assigns them to a stack.
 
     Raises
@@ -124,8 +160,9 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
     where = os.fspath(path)
     suffix = PurePath(where).suffix.lower()
     if suffix == ".star":
-        block, optics = particle_block(star.read(where), where)
-        return as_dataset(*particle_columns(block, optics), optics)
+        found = star_list(where)
+        columns, shift_unit = particle_columns(found.particles, found.optics)
+        return as_dataset(columns, shift_unit, attrs=found.attrs)
     if suffix == ".tbl":
         return as_dataset(*_dynamo(where))
     if suffix == ".em":
@@ -150,16 +187,33 @@ def _csv(where: str) -> xr.Dataset:
     return as_dataset(columns, "voxel", units=units)
 
 
-def particle_block(blocks: list[star.Block], where: str) -> tuple[star.Block, star.Block | None]:
-    """Return the block that lists particles, and the block of optics groups."""
-    optics = next((b for b in blocks if b.name == OPTICS), None)
-    loops = [b for b in blocks if b.loop and b is not optics]
+def star_list(where: str) -> StarList:
+    """Return the particles of a STAR file; an optimisation set leads to the files that it names.
+
+    Raises
+    ------
+    FormatError
+        No block lists particles.
+    SourceNotFoundError
+        A file that an optimisation set names does not exist.
+    """
+    blocks, tomograms = star.read(where), None
+    named = next((b.plain for b in blocks if not b.loop and PARTICLES_FILE in b.words), {})
+    if TOMOGRAMS_FILE in named:
+        tables = star.read(find_file(named[TOMOGRAMS_FILE], where, where))
+        tomograms = next((b for b in tables if b.name == "global"), None)
+    if named:
+        where = find_file(named[PARTICLES_FILE], where, where)
+        blocks = star.read(where)
+    loops = [b for b in blocks if b.loop and b.name != OPTICS]
     if not loops:
         raise FormatError(
             f"{where}: a particle list must have a loop of particles, found the blocks "
             f"{[b.name for b in blocks]}"
         )
-    return next((b for b in loops if b.name == "particles"), max(loops, key=len)), optics
+    longest = max(loops, key=len)
+    particles = next((b for b in loops if b.name == "particles"), longest)
+    return StarList(where, tuple(blocks), particles, tomograms)
 
 
 def particle_columns(block: star.Block, optics: star.Block | None) -> tuple[Columns, str]:
@@ -286,79 +340,23 @@ def standard_units(shift_unit: str) -> dict[str, str]:
     """Return the unit of every column that has one."""
     lengths = (("coordinate", "voxel"), ("centred", "angstrom"), ("shift", shift_unit))
     units = {f"{quantity}_{d}": unit for d in "xyz" for quantity, unit in lengths}
-    return units | dict.fromkeys(ANGLES, "degree")
+    return units | dict.fromkeys((*ANGLES, *(f"subtomogram_{a}" for a in ANGLES)), "degree")
 
 
 def as_dataset(
     columns: Columns,
     shift_unit: str,
-    optics: star.Block | None = None,
+    *,
     units: Mapping[str, str] = MappingProxyType({}),
+    attrs: Mapping[str, Any] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Return columns as coordinates on k; ``units`` replaces standard units."""
+    return xr.Dataset(coords=coordinates_on_k(columns, shift_unit, units), attrs=attrs)
+
+
+def coordinates_on_k(
+    columns: Columns, shift_unit: str, units: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, tuple[str, Array, dict[str, str]]]:
+    """Return columns as coordinates on k with their units; ``units`` replaces standard units."""
     known = standard_units(shift_unit) | dict(units)
-    coords = {n: (STACK, v, {"units": known[n]} if n in known else {}) for n, v in columns.items()}
-    attrs = {} if optics is None else {OPTICS: plain_columns(optics)}
-    return xr.Dataset(coords=coords, attrs=attrs)
-
-
-def plain_columns(block: star.Block) -> dict[str, list[Any]]:
-    """Return the columns of a block as lists of plain values."""
-    return {name: values.tolist() for name, values in block.columns.items()}
-
-
-def star_text(table: xr.DataArray | xr.Dataset, where: str = "a .star file") -> str:
-    """Return the columns of a table as a RELION STAR file, under RELION labels where they exist.
-
-    Raises
-    ------
-    LabelError
-        A variable has other dims, a column has another unit than in RELION, a name has white
-        space, or a value cannot be written.
-    """
-    dim, columns = table_columns(table, where)
-    if dim in table.coords:
-        index = f"list_{dim}" if dim in DIM_NAMES else dim
-        columns = {INDEX_LABEL if dim == STACK else index: table[dim], **columns}
-    shift_unit = _shift_unit(columns, where)
-    labels = {n: _relion_label(n, c, shift_unit, where) for n, c in columns.items()}
-    bad = [label for label in labels.values() if not label or set(label) & set(star.WHITE + "\n")]
-    if bad or len({*labels.values()}) != len(labels):
-        raise LabelError(
-            f"{where}: columns must have different names without spaces, got "
-            f"{bad or sorted(labels)}; rename them"
-        )
-    attrs = (table.attrs, *(c.attrs for c in columns.values()))
-    optics = next((a[OPTICS] for a in attrs if OPTICS in a), None)
-    blocks = [(OPTICS, optics)] if isinstance(optics, Mapping) else []
-    return star.text([*blocks, ("particles", {labels[n]: c.values for n, c in columns.items()})])
-
-
-def _shift_unit(columns: Mapping[str, xr.DataArray], where: str) -> str:
-    """Return the common unit of all shifts; RELION has labels for voxel and angstrom."""
-    shifts = [n for n in columns if n.startswith("shift_") and n[6:] in ("x", "y", "z")]
-    units = {str(columns[n].attrs.get("units", "voxel")) for n in shifts} or {"voxel"}
-    if len(units) > 1 or not units <= {"voxel", "angstrom"}:
-        raise LabelError(
-            f"{where}: shifts must all be in voxel or all in angstrom, got {sorted(units)}; "
-            "convert them and set attrs['units']"
-        )
-    return units.pop()
-
-
-def _relion_label(name: str, column: xr.DataArray, shift_unit: str, where: str) -> str:
-    """Return the RELION label of a column; raise LabelError if its unit is not that of RELION."""
-    expected = standard_units(shift_unit).get(name)
-    unit = column.attrs.get("units", expected)
-    if expected is not None and unit != expected:
-        raise LabelError(
-            f"{where}: {name} must be in {expected}, got {unit}; convert it and set "
-            "attrs['units'], or rename it"
-        )
-    labels = [label for label, its_name in RELION.items() if its_name == name]
-    if name.startswith("shift_") and labels:
-        in_angstrom = shift_unit == "angstrom"
-        labels = [label for label in labels if label.endswith("Angst") == in_angstrom]
-    label = labels[0] if labels else name
-    # RELION reads columns such as rlnTomoName as text, so numbers keep their own name
-    return name if star.NAMES.fullmatch(label) and column.dtype.kind not in "UOT" else label
+    return {n: (STACK, v, {"units": known[n]} if n in known else {}) for n, v in columns.items()}

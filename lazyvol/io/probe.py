@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from lazyvol.errors import (
     FormatError,
@@ -151,6 +151,8 @@ def probe_any(
 ) -> Opened | DataSet:
     """Return the array or the lazyvol data set under ``source``; options as for `probe`."""
     is_v3 = isinstance(source, str | os.PathLike) and os.path.isfile(f"{source}/zarr.json")
+    if dims is None and not storage_options and _is_list_file(source):
+        return images.probe_any(os.fspath(source), probe_file, permissive=permissive)
     if not is_place(source) and (not is_v3 or storage_options):
         return probe(
             source,
@@ -167,6 +169,15 @@ def probe_any(
     if dims is None or isinstance(opened, DataSet):
         return opened
     return opened.with_dims(dims, str(source))
+
+
+def _is_list_file(source: PathLike | Sequence[PathLike]) -> TypeGuard[PathLike]:
+    """Return True for a file that lists the images of a stack."""
+    return (
+        isinstance(source, str | os.PathLike)
+        and Path(source).suffix.lower() in images.SUFFIXES
+        and os.path.isfile(source)
+    )
 
 
 def is_zarr(path: str) -> bool:

@@ -1,8 +1,9 @@
 """Save results: compute the values and write them with their labels, one task per shard."""
 
 import os
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache, partial
+from math import prod
 from os import PathLike
 from typing import Any
 
@@ -10,15 +11,16 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError, TargetExistsError
-from lazyvol.io import losses, rows
+from lazyvol.io import losses, particle_files, rows
 from lazyvol.io.atomic import require_free
-from lazyvol.io.export import write_mrc, write_npy, write_tiff
 from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
-from lazyvol.io.particle_lists import OPTICS, standard_units, star_text
+from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
 from lazyvol.io.places import ARCHIVES, is_place
 from lazyvol.io.positions import dims_given_by_spacing, spacing_and_origin
-from lazyvol.io.text_files import csv_text, write_text
+from lazyvol.io.single_files import EXPORTS, TIFF, blocks_of, suffix_of
+from lazyvol.io.star.tables import star_text
+from lazyvol.io.text_files import csv_text, write_text, written_last
 from lazyvol.io.zarr.create import LargeCoord, Variable, create, create_group
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
@@ -26,8 +28,6 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, sampled_cost
 from lazyvol.plan.explain import budget_for, explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
-from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Region
 from lazyvol.plan.write import plan_token, write
 from lazyvol.stack import SPATIAL, require_stack, unit_of
 
@@ -50,11 +50,12 @@ def save(
     """Computes a result and writes it to a file or store that appears when it is complete.
 
     ``.zarr`` writes OME-Zarr 0.5 of any size, in shards with checksums, one task per shard; a
-    Dataset becomes a group. ``.npy``, ``.mrc`` and ``.tif`` write one array. ``.csv`` and
-    ``.star`` write tables: scores, flags and other values along one dim, one row per particle,
-    in ``.star`` under the labels of RELION (see ``lazyvol.io.particles``). A `LossWarning` names
-    the labels that a format cannot hold: TIFF holds all; MRC dims, voxel size, origin and name;
-    NPY none.
+    Dataset becomes a group. Other suffixes write one array for other programs, block by block
+    (TIFF at once): ``.npy``, ``.mrc``, ``.mrcs`` (a stack of images), ``.em``, ``.nii``,
+    ``.nii.gz`` and ``.tif``. ``.csv`` and ``.star`` write tables: scores, flags and other values
+    along one dim, one row per particle, in ``.star`` under the labels of RELION (see
+    ``lazyvol.io.particles``). A stack of images or volumes saved as ``.star`` becomes a list for
+    RELION with a file per particle. A `LossWarning` names the labels that a format cannot hold.
 
     Parameters
     ----------
@@ -63,7 +64,8 @@ def save(
         at most one more dim with text labels.
     path
         Target file or folder; its suffix selects the format: ``.zarr``, ``.npy``, ``.mrc``,
-        ``.map``, ``.tif``, ``.tiff``, ``.csv`` or ``.star``. A URL (``s3://``, ``gs://``,
+        ``.map``, ``.mrcs``, ``.em``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff``, ``.csv`` or
+        ``.star``. A URL (``s3://``, ``gs://``,
         ``az://``, with ``lazyvol[remote]``) or a writable store object of zarr takes a zarr store,
         whose root metadata is written last, so that an incomplete store cannot be opened.
     resume
@@ -98,6 +100,21 @@ def save(
         The operating system or the store refuses to write (disk full, permissions); nothing
         appears under ``path``.
 
+    Notes
+    -----
+    Types and labels that each format holds:
+
+    * MRC: int8, int16, uint16, float16, float32; dims, voxel size and origin in angstrom, unit,
+      name. ``.mrcs``: (k, y, x).
+    * EM: int8, int16, int32, float32, float64; (z, y, x) or (y, x); no voxel size.
+    * NIfTI: integers, float32, float64; (y, x), (z, y, x) or (k, z, y, x); voxel size and origin
+      in micrometres or millimetres.
+    * TIFF: integers of 8 to 32 bits, float32, float64; all labels. NPY: all numbers, no labels.
+    * ``name.star`` of a stack (k, z, y, x), (k, frame, y, x) or (k, y, x): MRC files in the folder
+      ``name``, the facts of the particles, and optics groups with voxel and box size. A stack
+      without ``attrs["optics"]`` gets one group with 300 kV, 2.7 mm and 0.1, which RELION requires;
+      correct them before a refinement of the CTF.
+
     Examples
     --------
     >>> import numpy as np, tempfile, lazyvol as lv
@@ -114,15 +131,18 @@ def save(
     else:
         refuse_options(path, storage_options)
         target = os.fspath(path)
-        suffix = os.path.splitext(target)[1].lower()
+        suffix = suffix_of(target)
     budget = budget_for(memory, None)
     refuse_own_input(target, _sources(obj))
     if budget.memory is not None:
         explain(obj, memory=memory)  # raises BudgetError before anything is written
     if (suffix in TABLES or suffix in EXPORTS) and not resume:
         require_free(target, overwrite)
+    if suffix == ".star" and particle_files.is_image_stack(obj) and not resume:
+        _save_images(obj, target, budget, overwrite=overwrite, progress=progress)
+        return
     if suffix in TABLES and not resume:
-        kept = {*standard_units("voxel"), *([OPTICS] if suffix == ".star" else [])}
+        kept = {*standard_units("voxel"), *([OPTICS, OTHER_BLOCKS] if suffix == ".star" else [])}
         columns = rows.table_columns(obj, target)[1]
         warn_of_losses(target, rows.lost_labels(obj, columns, kept), stacklevel=3)
         write_text(target, TABLES[suffix](_compute_table(obj, budget), target), overwrite=overwrite)
@@ -135,7 +155,10 @@ def save(
         _store(arrays, target, shared, budget, run, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, losses.of_dataset(obj), stacklevel=3)
-        EXPORTS[suffix](arrays[next(iter(arrays))], target, overwrite)
+        array = arrays[next(iter(arrays))]
+        # only TIFF stores large coordinates
+        variable = _variable(array, separate_large=suffix not in TIFF)
+        EXPORTS[suffix](array, variable, target, overwrite)
     else:
         raise LabelError(
             f"save: path must end in .zarr, for one array also in {', '.join(EXPORTS)}, for values "
@@ -147,7 +170,7 @@ def save(
 def require_store(path: Any) -> str:
     """Return the suffix of a store that is no local folder; raise LabelError for other formats."""
     text = os.fspath(path) if isinstance(path, str | PathLike) else ""
-    suffix = os.path.splitext(text)[1].lower()
+    suffix = suffix_of(text)
     if suffix in (*ARCHIVES, *TABLES, *EXPORTS):
         raise LabelError(
             f"save: path must be a folder, a file, or the URL of a zarr store, got {text!r}; save "
@@ -334,6 +357,37 @@ def _require_text(name: Hashable) -> str:
     return name
 
 
+def _save_images(
+    stack: xr.DataArray, path: str, budget: Budget, *, overwrite: bool, progress: bool
+) -> None:
+    """Write the particles of a stack to MRC files, then the list that names them."""
+    array = _refit(stack, budget, {})
+    at_once = _particles_at_once(array, budget)
+    files = particle_files.plan_files(array, _variable(array), path, at_once, overwrite)
+    refuse_own_input(files.target, _sources(stack))
+    warn_of_losses(path, losses.of_particles(stack, files.variable))
+    content = star_text(files.table(array).compute(), path)
+    with written_last(path, content, overwrite), files.published():
+        if files.form == ("y", "x"):
+            files.write_stack(partial(blocks_of, array))
+        else:
+            write([array.data], [files], progress=progress)
+
+
+def _particles_at_once(array: xr.DataArray, budget: Budget) -> int:
+    """Return the particles of a task: those of a block, halved until they fit its budget."""
+    particle_bytes = max(1, prod(array.shape[1:]) * array.dtype.itemsize)
+    in_block = array.chunks[0][0] if array.chunks else array.shape[0]
+    count, recipe = max(1, min(in_block, BLOCK // particle_bytes)), recipe_of(array.data)
+    while budget.memory is not None and count > 1:
+        chunks = regions.uniform_chunks(array.shape[0], count)
+        peak = sampled_cost(recipe, (chunks, *((n,) for n in array.shape[1:])))[1]
+        if peak <= (budget.per_task_of(len(chunks)) or 0):
+            break
+        count //= 2
+    return count
+
+
 def _compute_table(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArray | xr.Dataset:
     """Compute the variables and coordinates of a table."""
     refitted: dict[str, Any] = {}
@@ -342,43 +396,5 @@ def _compute_table(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArr
     return obj.assign({name: _refit(a, budget, refitted) for name, a in obj.items()}).compute()
 
 
-def _blocks(array: xr.DataArray) -> Iterator[tuple[Region, Array]]:
-    """Compute the blocks of an array one after the other, each when it is requested."""
-    grid = array.chunks or tuple((n,) for n in array.shape)
-    for _, region in regions.boxes(grid):
-        yield region, np.asarray(array.data[region])
-
-
-def _npy(array: xr.DataArray, path: str, overwrite: bool) -> None:
-    warn_of_losses(path, losses.of_npy(array, _variable(array), path))
-    blocks = partial(_blocks, array)
-    write_npy(path, array.shape, array.dtype, blocks, overwrite=overwrite)
-
-
-def _mrc(array: xr.DataArray, path: str, overwrite: bool) -> None:
-    variable = _variable(array)
-    decreasing = [d for d, size in variable.voxel_size.items() if size < 0]
-    if decreasing:  # MRC headers cannot hold a negative voxel size
-        raise LabelError(
-            f"save: positions must increase in {path}, those along {decreasing} decrease; turn the "
-            f"axes by isel({decreasing[0]}=slice(None, None, -1)), or save a .zarr or .tif"
-        )
-    warn_of_losses(path, losses.of_mrc(array, variable))
-    write_mrc(
-        path, array.shape, array.dtype, partial(_blocks, array), dims=variable.dims,
-        voxel_size=variable.voxel_size, unit=variable.unit, origin=variable.origin,
-        name=variable.name, overwrite=overwrite,
-    )  # fmt: skip
-
-
-def _tiff(array: xr.DataArray, path: str, overwrite: bool) -> None:
-    variable = _variable(array, separate_large=False)
-    write_tiff(
-        path, array.values, dims=variable.dims, voxel_size=variable.voxel_size, unit=variable.unit,
-        labels=variable.labels, overwrite=overwrite,
-    )  # fmt: skip
-
-
-#: writers of tables and of single arrays, by suffix
+#: writers of tables by suffix
 TABLES = {".csv": csv_text, ".star": star_text}
-EXPORTS = {".npy": _npy, ".mrc": _mrc, ".map": _mrc, ".tif": _tiff, ".tiff": _tiff}

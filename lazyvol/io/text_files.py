@@ -1,13 +1,16 @@
 """Write tables as CSV text, and text files that appear only when they are complete."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.io import commas
-from lazyvol.io.atomic import write_file
+from lazyvol.io.atomic import atomic_file, require_free, store_errors, write_file
 from lazyvol.io.particle_lists import standard_units
 from lazyvol.io.rows import table_columns
 
@@ -39,8 +42,23 @@ def _title(name: str, column: xr.DataArray) -> str:
 
 def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:
     """Write a text file in UTF-8 that appears under its name when it is complete on disk."""
+    write_bytes(path, content.encode("utf-8"), overwrite=overwrite)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file that appears under its name when it is complete on disk."""
 
     def write(file: BinaryIO) -> None:
-        file.write(content.encode("utf-8"))
+        file.write(content)
 
     write_file(path, overwrite, write)
+
+
+@contextmanager
+def written_last(path: str, content: str, overwrite: bool) -> Iterator[None]:
+    """Write a text file that appears under its name when the context ends without an error."""
+    target = require_free(path, overwrite)
+    temporary = f"{target}.lazyvol-tmp-{uuid4().hex}"
+    with store_errors(target), atomic_file(target, temporary) as file:
+        file.write(content.encode("utf-8"))
+        yield

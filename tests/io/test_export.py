@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lazyvol import errors
 from lazyvol.io import mrc, npy, tiff
-from lazyvol.io.export import whole_array, write_mrc, write_npy, write_tiff
+from lazyvol.io.export import whole_array, write_npy, write_tiff
+from lazyvol.io.mrc.writer import write_mrc
 from lazyvol.plan.regions import boxes, uniform_chunks, whole
 from tests.io.zarr_cases import numbers
 

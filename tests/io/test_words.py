@@ -72,7 +72,7 @@ def check_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 def fits_star(column: np.ndarray) -> bool:
     """Return True if every text fits on one line in one kind of quotes."""
-    white = " \t\r\f\v"
+    white = " \t\r\f\v#"
     texts = column.tolist() if column.dtype.kind == "U" else []
     return not any(
         set(t) & set("\n\r") or all(any(q + w in t for w in white) for q in "'\"") for t in texts
@@ -156,22 +156,33 @@ def test_a_bare_row_may_begin_with_data(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("data_\nloop_\n_a\ndata_1.mrc\nb\n", "line 4: 'data_1.mrc' may be a value"),
-        ("data_\nloop_\n_a\nb\ndata_1.mrc\n", "line 5: 'data_1.mrc' may be a value"),
-        ("data_\nloop_\n_a\n_b\n1 2\ndata_1 2 3\n", "line 6: a block data_NAME must be alone"),
-        ("data_ x\n", "line 1: a block data_NAME must be alone"),
-        ("data_\nloop_\n_a\n_b\n1 2\n_c 3\n", "line 6: a value that begins with '_'"),
-        ("data_\nloop_\n_a\n_b\n1 2\nloop_\n_c\n3\n", "line 6: 2 values are expected"),
-        ("data_\nloop_\n_a\n1\nloop_\n", "line 5: a value that begins with '_' or is 'loop_'"),
-        ("data_\nloop_\n_a x\n1\n", "line 3: a name _NAME is expected"),
-        ("data_\nb 1\n", "line 2: a name _NAME is expected"),
-        ("data_\nloop_\n_a\n_b\n1 'x y\n", "line 5: a quote must be closed"),
-        ("data_\nloop_\n_a\n_b\n1 # 2\n", "line 5: 2 values are expected here, found 1"),
+        ("data_\nloop_\n_a\ndata_1.mrc\nb\n", "must be STAR"),
+        ("data_\nloop_\n_a\nb\ndata_1.mrc\n", "'data_1.mrc' may be a value"),
+        ("data_\nloop_\n_a\n_b\n1 2\ndata_1 2 3\n", "Wrong number of values in loop"),
+        ("data_ x\n", "must be STAR"),
+        ("data_\nloop_\n_a\n_b\n1 2\n_c 3\n", "must have one loop or single values"),
+        ("data_\nloop_\n_a\n_b\n1 2\nloop_\n_c\n3\n", "has 2 loops"),
+        ("data_\nloop_\n_a\n1\nloop_\n", "must be STAR"),
+        ("data_\n_a\n_b 1\n", "must be STAR"),
+        ("data_\nb 1\n", "must be STAR"),
+        ("data_\nloop_\n_a\n_b\n1 'x y\n", "unterminated 'string'"),
+        ("data_\nloop_\n_a\n_b\n1 # 2\n", "Wrong number of values in loop"),
+        ("data_\nloop_\n_a\n_A\n1 2\n", "must be STAR"),
+        ("data_x\n_a 1\ndata_x\n_b 1\n", "must be STAR"),
+        ("data_\nsave_x\n_a 1\nsave_\n", "1 frames"),
     ],
 )
 def test_lines_that_may_mean_two_things_are_refused(content, message, tmp_path):
     with pytest.raises(FormatError, match=message):
         read(tmp_path, content)
+
+
+def test_words_outside_ascii_need_no_quotes(tmp_path):
+    found = read(tmp_path, "data_\u00e9\nloop_\n_\u00b5m\n_b\nd\u00e9j\u00e0\\n 'a \U0001f9ec'\n")
+    assert found[0].name == "\u00e9"
+    assert {n: c.tolist() for n, c in found[0].columns.items()} == {
+        "\u00b5m": ["d\u00e9j\u00e0\\n"], "b": ["a \U0001f9ec"],
+    }  # fmt: skip
 
 
 def test_names_of_relion_are_names(tmp_path):

@@ -3,6 +3,10 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.repairs import Repairs
@@ -68,20 +72,24 @@ def parse(head: bytes, repairs: Repairs) -> Header:
 
 def unpack(head: bytes, order: str) -> Header:
     """Return the fields of a header without checks."""
-    words = struct.unpack_from(f"{order}10i6f3i3f2i", head)
+    fields = np.frombuffer(head, HEADER_DTYPE.newbyteorder(order), 1)[0]
+
+    def values(*names: str) -> tuple[Any, ...]:
+        return tuple(fields[name].item() for name in names)
+
     stamp, flags = struct.unpack_from(f"{order}2i", head, 152)
     return Header(
         order=order,
-        counts=words[0:3],
-        mode=words[3],
-        start=words[4:7],
-        grid=words[7:10],
-        cell=words[10:13],
-        angles=words[13:16],
-        axes=words[16:19],
-        group=words[22],
-        extended=words[23],
-        origin=struct.unpack_from(f"{order}3f", head, 196),
+        counts=values("nx", "ny", "nz"),
+        mode=fields["mode"].item(),
+        start=values("nxstart", "nystart", "nzstart"),
+        grid=values("mx", "my", "mz"),
+        cell=fields["cella"].item(),
+        angles=fields["cellb"].item(),
+        axes=values("mapc", "mapr", "maps"),
+        group=fields["ispg"].item(),
+        extended=fields["nsymbt"].item(),
+        origin=fields["origin"].item(),
         imod=flags if stamp == IMOD_STAMP else None,
         notes=label_notes(head),
     )

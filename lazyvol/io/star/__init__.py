@@ -1,53 +1,70 @@
 """Read and write STAR files of RELION, STOPGAP and Warp: blocks of single values or loops.
 
-The package ``starfile`` reads them too, but needs pyarrow (55 MB). Names lose their underscore.
-`lazyvol.io.words` defines the type of a column; columns of names and paths in RELION, such as
-``rlnMicrographName``, are always text.
+The parser is that of ``gemmi``, a reader of CIF, the dialect of STAR in crystallography; the
+package ``starfile`` needs pyarrow (55 MB). Names lose their underscore. `lazyvol.io.words` defines
+the type of a column; columns of names and paths in RELION, such as ``rlnMicrographName``, are
+always text.
 
-A row is one line. A quoted word is a value, and a quote ends before white space. By the STAR
-standard an unquoted word that begins with ``data_`` starts a block, and one that begins with ``#``
-a comment, anywhere; but RELION writes micrographs such as ``data_1.mrc`` without quotes. So an
-unquoted ``data_`` word starts a block if it is alone on its line, and is the first value of a row
-if the line has as many words as the loop has columns, two or more. Refused are rows that begin
-with an unquoted ``_`` or ``loop_``, and in a loop of one column an unquoted ``data_`` word that no
-block follows.
+RELION writes micrographs such as ``data_1.mrc`` without quotes, which begin a block in CIF. So a
+line that begins with ``data_`` and has more words begins with a value. Refused are blocks with
+more than one loop or with a loop and single values, texts of several lines, save frames, and a
+block without content after a loop of one column, as its name may be a value of that loop.
 """
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
+from gemmi import cif
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded
 from lazyvol.io.flat_file import read_error, stored_file
-from lazyvol.io.words import format_column, is_text, parse_column
+from lazyvol.io.words import format_column, is_text, parse_column, text_array
 from lazyvol.plan.recipes.base import Array
 
 #: about a million particles; parsing takes about ten times the bytes of the text
 MAX_STAR = 256 << 20
-#: white space of STAR; that of Python has more characters, e.g. the no-break space
-WHITE = " \t\r\f\v"
-#: a quote ends before a space or the end of the line
-TOKEN = re.compile(rf"'(.*?)'(?=[{WHITE}]|$)|\"(.*?)\"(?=[{WHITE}]|$)|([^{WHITE}]+)")
-#: lines with these characters need `TOKEN`, others are split at white space
-QUOTES_AND_COMMENTS = re.compile("['\"#]")
+#: characters that no name may hold
+WHITE = " \t\r\n\f\v"
+#: first word of a line that is no block, because another word follows
+BARE_DATA_VALUE = re.compile(r"^[ \t]*(data_\S*)(?=[ \t]+[^\s#])", re.MULTILINE | re.IGNORECASE)
+MULTILINE_TEXT = re.compile("^;", re.MULTILINE)
 #: labels of RELION columns that always hold text
 NAMES = re.compile(r"rln\w*(Name|Image|File|Label)")
 #: words that have another meaning without quotes
-RESERVED = re.compile(r"(data_|save_|loop_$|stop_$|global_$|[_#;'\"$\[\]]|[?.]$)", re.I)
+RESERVED = re.compile(r"(data_|save_|loop_$|stop_$|global_|[_#;'\"$\[\]]|[?.]$)", re.I)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block ``data_name``: columns of one length, or single values (length 1)."""
+    """A block ``data_name`` of the file ``where``: a loop, or single values.
+
+    ``words`` holds the words of every column as they are written, single values as one word.
+    """
 
     name: str
-    columns: Mapping[str, Array]
+    words: Mapping[str, Sequence[str]]
     loop: bool
+    where: str = ""
 
     def __len__(self) -> int:
-        return max(map(len, self.columns.values()), default=0)
+        return max(map(len, self.words.values()), default=0)
+
+    @cached_property
+    def columns(self) -> dict[str, Array]:
+        """Return the columns as arrays; those of single values have length 1."""
+        return {label: _column(words, label, self.where) for label, words in self.words.items()}
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Return the columns of a loop as lists, and single values as such."""
+        values = {label: column.tolist() for label, column in self.columns.items()}
+        return values if self.loop else {label: value[0] for label, value in values.items()}
 
 
 def read(path: str | os.PathLike[str]) -> list[Block]:
@@ -56,7 +73,7 @@ def read(path: str | os.PathLike[str]) -> list[Block]:
     Raises
     ------
     FormatError
-        The file is not text, or its lines break the rules of STAR.
+        The file is not text, or its content breaks the rules of STAR.
     LimitExceeded
         The file is larger than 256 MiB.
 
@@ -72,8 +89,26 @@ def read(path: str | os.PathLike[str]) -> list[Block]:
     ('a', [1, 2], ['a b', 'c'])
     """
     where = os.fspath(path)
-    lines = text_of(where).replace("\r\n", "\n").split("\n")
-    return [_block(name, body, where) for name, body in _blocks(lines, where)]
+    content = BARE_DATA_VALUE.sub(r"'\1'", text_of(where))
+    if MULTILINE_TEXT.search(content):
+        raise FormatError(f"{where}: text must be one line, found a line that begins with ';'")
+    escaped = not content.isascii()
+    if escaped:  # gemmi takes no other characters outside quotes
+        content = content.replace("\\", "\\\\").encode("ascii", "backslashreplace").decode()
+    try:
+        document = cif.read_string(content)
+    except Exception as error:  # gemmi has no common error class
+        raise FormatError(f"{where}: the content must be STAR, but: {error}") from error
+    blocks = [_block(block, where, escaped) for block in document]
+    if not blocks:
+        raise FormatError(f"{where}: a STAR file must have a block data_NAME, found none")
+    for before, block in pairwise(blocks):
+        if before.loop and len(before.words) == 1 and not block.words:
+            raise FormatError(
+                f"{where}: 'data_{block.name}' may be a value or a block without content; quote it "
+                "if it is a value"
+            )
+    return blocks
 
 
 def text_of(where: str) -> str:
@@ -89,142 +124,44 @@ def text_of(where: str) -> str:
         raise read_error(where, error) from error
 
 
-Lines = list[tuple[int, str]]
-
-
-def _blocks(lines: Sequence[str], where: str) -> Iterator[tuple[str, Lines]]:
-    """Yield the name and the numbered lines of every block, without comment lines."""
-    name, body, width = None, list[tuple[int, str]](), 0
-    stripped = [(n, line.strip(WHITE)) for n, line in enumerate(lines, 1)]
-    content = [(n, line) for n, line in stripped if line and line[0] != "#"]
-    for index, (number, line) in enumerate(content):
-        if line[:5].lower() == "data_" and _begins_block(content, index, width, where):
-            if name is not None:
-                yield name, body
-            name, body, width = _words(line, number, where)[0][0][5:], [], 0
-        elif name is None or lines[number - 1].startswith(";"):
-            raise FormatError(
-                f"{where}, line {number}: a STAR file must consist of blocks data_NAME without "
-                f"texts of several lines, found {line[:60]!r}"
-            )
-        else:
-            body.append((number, line))
-            in_header = line[0] == "_" and width == len(body) - 2
-            width += bool(in_header and body[0][1].lower() == "loop_")
-    if name is None:
-        raise FormatError(f"{where}: a STAR file must have a block data_NAME, found none")
-    yield name, body
-
-
-def _begins_block(content: Lines, index: int, width: int, where: str) -> bool:
-    """Return True if a line that begins with ``data_`` is no row of a loop of ``width`` columns."""
-    number, line = content[index]
-    count = len(_words(line, number, where)[0])
-    if count > 1:
-        if count != width:
-            raise FormatError(
-                f"{where}, line {number}: a block data_NAME must be alone on its line, and a row "
-                f"of this loop has {width} values, found {line[:60]!r}"
-            )
-        return False
-    following = content[index + 1][1] if index + 1 < len(content) else ""
-    if width == 1 and following[:1] != "_" and following.lower() != "loop_":
+def _block(block: Any, where: str, escaped: bool) -> Block:
+    """Return a block of gemmi; ``escaped`` words hold other characters as escapes of Python."""
+    items = list(block)
+    loops = [item.loop for item in items if item.loop is not None]
+    pairs = [item.pair for item in items if item.pair is not None]
+    if len(loops) + bool(pairs) > 1 or len(loops) + len(pairs) < len(items):
         raise FormatError(
-            f"{where}, line {number}: {line[:60]!r} may be a value or a block without content; "
-            "quote it if it is a value"
+            f"{where}: a block must have one loop or single values, 'data_{block.name.strip()}' "
+            f"has {len(loops)} loops, {len(pairs)} single values and "
+            f"{len(items) - len(loops) - len(pairs)} frames"
         )
-    return True
+    if loops:
+        values, width = list(loops[0].values), loops[0].width()
+        words = {tag[1:]: values[n::width] for n, tag in enumerate(loops[0].tags)}
+    else:
+        words = {tag[1:]: [word] for tag, word in pairs}
+    name = block.name.strip()
+    if escaped:
+        name = _unescaped(name)
+        words = {_unescaped(label): [*map(_unescaped, column)] for label, column in words.items()}
+    return Block(name, words, bool(loops), where)
 
 
-def _block(name: str, body: Lines, where: str) -> Block:
-    """Return the columns of a loop, or the single values of a block without one."""
-    loop = bool(body) and body[0][1].lower() == "loop_"
-    if not loop:
-        rows = [_words(line, number, where) for number, line in body]
-        _require_width(rows, 2, body, where)
-        names = [_name(line, number, where, 1) for number, line in body]
-        values = [([v], 1 in quoted) for (_, v), quoted in rows]
-        return Block(name, _columns(names, values, where), False)
-    count = next((n for n, (_, line) in enumerate(body[1:]) if line[0] != "_"), len(body) - 1)
-    names = [_name(line, number, where) for number, line in body[1 : count + 1]]
-    body = body[count + 1 :]
-    rows = [_words(line, number, where) for number, line in body]
-    _require_width(rows, count, body, where)
-    _require_values(rows, body, where)
-    table = zip(*(words for words, _ in rows), strict=True) if rows else [()] * count
-    quoted = frozenset[int]().union(*(q for _, q in rows))
-    columns = [(values, n in quoted) for n, values in enumerate(table)]
-    return Block(name, _columns(names, columns, where), True)
+def _unescaped(word: str) -> str:
+    return word.encode().decode("unicode_escape") if "\\" in word else word
 
 
-def _name(text: str, number: int, where: str, values: int = 0) -> str:
-    """Return the name at the start of a line; a column's may be followed by its number only."""
-    first, *rest = text.split()
-    if first[0] != "_" or (not values and rest and not rest[0].lstrip("#").isdigit()):
-        raise FormatError(
-            f"{where}, line {number}: a name _NAME is expected here, found {text[:60]!r}"
-        )
-    return first[1:]
-
-
-#: words of a line, and the positions of those that were quoted
-Row = tuple[Sequence[str], frozenset[int]]
-NONE_QUOTED: frozenset[int] = frozenset()
-
-
-def _words(text: str, number: int, where: str) -> Row:
-    """Split a line into words without its comment."""
-    if text.isascii() and not QUOTES_AND_COMMENTS.search(text):
-        return text.split(), NONE_QUOTED
-    words, quoted = list[str](), list[int]()
-    for match in TOKEN.finditer(text):
-        if match[3] is None:
-            quoted.append(len(words))
-        elif match[3][0] == "#":
-            break
-        elif match[3][0] in "'\"":
-            raise FormatError(f"{where}, line {number}: a quote must be closed: {text[:60]!r}")
-        words.append(match[match.lastindex or 3])
-    return words, frozenset(quoted)
-
-
-def _require_width(rows: Sequence[Row], count: int, body: Lines, where: str) -> None:
-    """Raise FormatError if a row does not have ``count`` words."""
-    for (words, _), (number, text) in zip(rows, body, strict=True):
-        if len(words) != count:
-            raise FormatError(
-                f"{where}, line {number}: {count} values are expected here, found {len(words)}: "
-                f"{text[:60]!r}"
-            )
-
-
-def _require_values(rows: Sequence[Row], body: Lines, where: str) -> None:
-    """Raise FormatError if a row begins with a word that is reserved in STAR."""
-    for (words, quoted), (number, text) in zip(rows, body, strict=True):
-        first = words[0]
-        reserved = first[:1] == "_" or (first[:1] in "lL" and first.lower() == "loop_")
-        if reserved and 0 not in quoted:
-            raise FormatError(
-                f"{where}, line {number}: a value that begins with '_' or is 'loop_' must be "
-                f"quoted, and a block has one loop, found {text[:60]!r}"
-            )
-
-
-def _columns(
-    names: Sequence[str], table: Sequence[tuple[Sequence[str], bool]], where: str
-) -> dict[str, Array]:
-    """Return words as typed columns; the flag of a column is True if it has quoted words."""
-    twice = {n for n in names if names.count(n) > 1}
-    if twice:
-        raise FormatError(f"{where}: names of a block must differ, found {sorted(twice)[:3]} twice")
-    return {
-        n: parse_column(words, where, text=quoted or bool(NAMES.fullmatch(n)))
-        for n, (words, quoted) in zip(names, table, strict=True)
-    }
+def _column(words: Sequence[str], label: str, where: str) -> Array:
+    """Return words as a typed column; it is text if one of them is quoted."""
+    if not NAMES.fullmatch(label):
+        column = parse_column(words, where)
+        if column.dtype.kind != "U":
+            return column
+    return text_array([word[1:-1] if word[:1] in ("'", '"') else word for word in words], where)
 
 
 def text(blocks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return loops as the text of a STAR file.
+    """Return blocks as the text of a STAR file: columns as loops, single values as pairs.
 
     Examples
     --------
@@ -238,16 +175,27 @@ def text(blocks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     2.0 c
     <BLANKLINE>
     """
-    parts = []
-    for name, columns in blocks:
-        header = [f"_{label} #{n}" for n, label in enumerate(columns, 1)]
-        words = [_column_words(label, values) for label, values in columns.items()]
-        rows = [" ".join(row) for row in zip(*words, strict=True)]
-        parts.append("\n".join([f"data_{name}", "", "loop_", *header, *rows, ""]))
-    return "\n".join(parts)
+    return "\n".join(words_text(*_formatted(name, columns)) for name, columns in blocks)
 
 
-def _column_words(label: str, values: Any) -> list[str]:
+def _formatted(name: str, columns: Mapping[str, Any]) -> tuple[str, dict[str, list[str]], bool]:
+    """Return name, words, and whether the block is a loop."""
+    loop = not columns or any(isinstance(c, list | tuple | np.ndarray) for c in columns.values())
+    lists = {label: c if loop else [c] for label, c in columns.items()}
+    return name, {label: column_words(label, values) for label, values in lists.items()}, loop
+
+
+def words_text(name: str, words: Mapping[str, Sequence[str]], loop: bool) -> str:
+    """Return the text of a block; RELION needs one row per line and an empty line at the end."""
+    if not loop:
+        pairs = [f"_{label} {column[0]}" for label, column in words.items()]
+        return "\n".join([f"data_{name}", "", *pairs, ""])
+    header = [f"_{label} #{n}" for n, label in enumerate(words, 1)]
+    rows = map(" ".join, zip(*words.values(), strict=True))
+    return "\n".join([f"data_{name}", "", "loop_", *header, *rows, ""])
+
+
+def column_words(label: str, values: Any) -> list[str]:
     """Return the values of a column as words; booleans under RELION labels as 0 and 1."""
     words, are_text = format_column(values, label)
     if are_text:
@@ -262,10 +210,11 @@ def _quoted(word: str, label: str, row: int) -> str:
     if word and plain and is_text(word):
         return word
     for quote in "\"'":
-        ends = re.search(rf"{quote}[{WHITE}]", word)
+        ends = re.search(rf"{quote}[{WHITE}#]", word)
         if not ends and not any(sign in word for sign in "\n\r\0"):
             return f"{quote}{word}{quote}"
     raise LabelError(
         f"{label}, row {row}: text in a .star file must be one line and must not have both "
-        f"kinds of quotes before white space, got {word[:60]!r}; change it, or save a .csv or .zarr"
+        f"kinds of quotes before white space or '#', got {word[:60]!r}; change it, or save a .csv "
+        "or .zarr"
     )

@@ -1,17 +1,19 @@
 """Open the images or volumes that a STAR file lists as a stack, with its columns along k."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import FormatError, SourceNotFoundError
-from lazyvol.io import particle_lists, star
+from lazyvol.errors import FormatError, LabelError
+from lazyvol.io import particle_lists
 from lazyvol.io.files import StackedSource, stack_files
-from lazyvol.io.opened import Opened
+from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.star.project import candidates, find_file
+from lazyvol.io.star.ragged import concatenated, is_ragged, row_sizes
+from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths
 from lazyvol.stack import SPATIAL
@@ -19,10 +21,6 @@ from lazyvol.stack import SPATIAL
 SUFFIXES = (".star",)
 #: labels of the column that names image files
 IMAGES = ("rlnImageName", "rlnTomoParticleImage")
-#: relative paths are searched in this many parent folders: those of RELION start at the project
-#: folder, and its lists are one or two folders below it
-PARENTS = 4
-
 OpenFile = Callable[[str, bool], Opened]
 
 
@@ -71,11 +69,29 @@ class Section:
 
 
 def probe(path: str, open_file: OpenFile, *, permissive: bool = False) -> Opened:
+    """Return the stack of the images that a STAR file lists, as `probe_any` does.
+
+    Raises
+    ------
+    LabelError
+        The list names stacks of unequal numbers of frames.
+    """
+    opened = probe_any(path, open_file, permissive=permissive)
+    if isinstance(opened, DataSet):
+        raise LabelError(
+            f"{path}: stacks of unequal numbers of frames must be opened by their list alone, "
+            "without dims"
+        )
+    return opened
+
+
+def probe_any(path: str, open_file: OpenFile, *, permissive: bool = False) -> Opened | DataSet:
     """Return the stack of the images that a STAR file lists; ``open_file`` opens each file.
 
     A name is that of a file, or ``number@file`` for one of its sections, counted from 1; only the
     first ``@`` after a number separates. Relative names start at the folder of the list, one of
-    the four folders above it, or the current folder.
+    the four folders above it, or the current folder. Stacks of unequal numbers of frames (the 2-D
+    stacks of RELION 5) make a ragged data set: ``values`` (obs, y, x) and ``row_size`` (k).
 
     Raises
     ------
@@ -84,20 +100,36 @@ def probe(path: str, open_file: OpenFile, *, permissive: bool = False) -> Opened
     SourceNotFoundError
         An image does not exist.
     """
-    block, optics = particle_lists.particle_block(star.read(path), path)
-    label = next((name for name in IMAGES if name in block.columns), None)
+    found = particle_lists.star_list(path)
+    block = found.particles
+    label = next((name for name in IMAGES if name in block.words), None)
     if label is None or not len(block):
         raise FormatError(
             f"{path}: a list must name images ({' or '.join(IMAGES)}) to open as a stack, found "
-            f"{len(block)} rows of {list(block.columns)[:8]}; read the columns without images "
+            f"{len(block)} rows of {list(block.words)[:8]}; read the columns without images "
             "with lazyvol.io.particles"
         )
     names = [str(name) for name in block.columns[label]]
     rows = [f"{path}, row {n} ({name})" for n, name in enumerate(names, 1)]
-    images = _images(names, rows, path, open_file, permissive)
+    images = _images(names, rows, found.path, open_file, permissive)
     name = PurePath(path).stem
+    if is_ragged(images):
+        return _ragged(rows, images, name, found)
     stack = stack_files(rows, images, name) if len(images) > 1 else _stack_of_one(images[0])
-    return _with_columns(stack, block, optics)
+    return _with_columns(stack, found)
+
+
+def _ragged(
+    rows: list[str], images: list[Opened], name: str, found: particle_lists.StarList
+) -> DataSet:
+    """Return stacks of unequal numbers of frames, one after the other, with the columns on k."""
+    values = _with_columns(concatenated(rows, images), found)
+    labels = Labels(dims=("k",), coords=values.coords, attrs={"title": name, **values.attrs})
+    variables = {
+        "values": replace(values, coords={}, attrs={}),
+        "row_size": row_sizes(images),
+    }
+    return DataSet(variables, labels, (len(images),))
 
 
 def _images(
@@ -108,10 +140,10 @@ def _images(
     images = []
     for name, row in zip(names, rows, strict=True):
         number, at, file = name.partition("@")
-        if not at or (not number.isdecimal() and _candidates(name, path)):
+        if not at or (not number.isdecimal() and candidates(name, path)):
             at, file = "", name
         if file not in files:
-            files[file] = open_file(_find_file(file, path, row), permissive)
+            files[file] = open_file(find_file(file, path, row), permissive)
         images.append(_section(files[file], number, row) if at else files[file])
     return images
 
@@ -137,45 +169,23 @@ def _stack_of_one(opened: Opened) -> Opened:
     return replace(opened, source=StackedSource((opened.source,)), dims=dims)
 
 
-def _candidates(file: str, path: str) -> list[Path]:
-    """Return the existing paths of a listed file, the nearest to the list first."""
-    start = Path(os.path.abspath(path)).parent
-    folders = [start, *list(start.parents)[:PARENTS], Path.cwd()]
-    paths = (folder / file for folder in folders)
-    return [path for path in paths if file and path.is_file()]
-
-
-def _find_file(file: str, path: str, row: str) -> str:
-    """Return the nearest path of a listed file; raise SourceNotFoundError if there is none."""
-    candidates = _candidates(file, path)
-    if not candidates:
-        start = Path(os.path.abspath(path)).parent
-        raise SourceNotFoundError(
-            f"{row}: the list names {file!r}, which is not in {start}, nor in the {PARENTS} "
-            "folders above it; move the list to the folder of its project, or read the columns "
-            "without images with lazyvol.io.particles"
-        )
-    return str(candidates[0])
-
-
-def _with_columns(stack: Opened, block: star.Block, optics: star.Block | None) -> Opened:
+def _with_columns(stack: Opened, found: particle_lists.StarList) -> Opened:
     """Return the stack along k with the columns of the list; its pixel size has priority."""
-    columns, shift_unit = particle_lists.particle_columns(block, optics)
-    pixel_sizes = particle_lists.pixel_sizes(block, optics)
+    columns, shift_unit = particle_lists.particle_columns(found.particles, found.optics)
+    pixel_sizes = particle_lists.pixel_sizes(found.particles, found.optics)
     dims = _sections_along_k(stack.dims)
     voxel_size: Mapping[str, float] = stack.voxel_size
     unit = stack.unit
     if pixel_sizes is not None and np.ptp(pixel_sizes) <= 1e-3 * np.abs(pixel_sizes).max():
         voxel_size = {d: float(pixel_sizes[0]) for d in dims if d in SPATIAL}
         unit = "angstrom"
-    units = particle_lists.standard_units(shift_unit)
-    attrs: dict[str, object] = dict(stack.attrs)
-    if optics is not None:
-        attrs[particle_lists.OPTICS] = particle_lists.plain_columns(optics)
-    coords = {n: ("k", v, {"units": units[n]} if n in units else {}) for n, v in columns.items()}
+    attrs = {**stack.attrs, **found.attrs}
+    coords = particle_lists.coordinates_on_k(columns, shift_unit)
     return Opened(stack.source, dims, voxel_size, unit, stack.origin, coords, attrs, stack.name)
 
 
 def _sections_along_k(dims: tuple[str, ...]) -> tuple[str, ...]:
     """Return k for z: listed images are particles, not the sections of a volume."""
-    return dims if "k" in dims else tuple("k" if d == "z" else d for d in dims)
+    if {"k", "obs"} & set(dims):
+        return dims
+    return tuple("k" if d == "z" else d for d in dims)
