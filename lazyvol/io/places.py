@@ -12,20 +12,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from lazyvol.errors import (
     FormatError,
     LazyvolError,
-    LimitExceeded,
     OptionError,
     SourceNotFoundError,
     StoreError,
 )
+from lazyvol.io import safe_folder
 from lazyvol.io.buffers import Bytes
-from lazyvol.io.safe_folder import MAX_JSON, JsonFile, OpenObject, Place, parse_json
+from lazyvol.io.safe_folder import JsonFile, LocalFile, SafeFolder, parse_json
+from lazyvol.io.zarr.adapter import wait_for
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
@@ -35,8 +36,6 @@ OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "ht
 ARCHIVES = (".zip", ".ozx")
 #: words in the names of secret options, which must not enter graphs and logs
 SECRET = ("secret", "token", "password", "access_key", "account_key", "sas", "credential")
-#: number of names that are listed at most, to count absent chunks: 1,000 per request
-MAX_NAMES = 10_000
 #: ranges of one object with a smaller gap are read as one
 MAX_GAP = 1 << 20
 #: largest request in bytes: longer ranges are read in parts, concurrently
@@ -66,12 +65,7 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlac
         The archive does not exist.
     """
     options = dict(options or {})
-    secrets = [name for name in options if any(word in name.lower() for word in SECRET)]
-    if secrets:
-        raise OptionError(
-            f"open: storage_options must hold no secrets, got {', '.join(secrets)}; set them in "
-            "the environment of every process, e.g. AWS_SECRET_ACCESS_KEY"
-        )
+    refuse_secrets(options, "storage_options")
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source).rstrip("/")
         if "://" not in text:
@@ -83,11 +77,29 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlac
         return place
     if type(source).__name__ == "ZipStore":
         return place_of(source.path)
+    store, prefix = source, ""
     if hasattr(source, "store") and hasattr(source, "path"):  # an array or a group
-        store = source.store
+        store, prefix = source.store, f"{source.path}/" if source.path else ""
         store = getattr(store, "store", store) if type(store).__name__ == "StorePath" else store
-        return ZarrPlace(f"{store}", store=store, prefix=f"{source.path}/" if source.path else "")
-    return ZarrPlace(f"{source}", store=source)
+    refuse_secrets(_settings(store), "a store object")
+    return ZarrPlace(f"{store}", store=store, prefix=prefix)
+
+
+def refuse_secrets(options: Mapping[str, Any], subject: str) -> None:
+    """Raise OptionError if an option is a secret."""
+    secrets = [name for name in options if any(word in name.lower() for word in SECRET)]
+    if secrets:
+        raise OptionError(
+            f"open: {subject} must hold no secrets, got {', '.join(secrets)}; set them in "
+            "the environment of every process, e.g. AWS_SECRET_ACCESS_KEY"
+        )
+
+
+def _settings(store: Any) -> Mapping[str, Any]:
+    """Return the options that a store object of obstore or fsspec takes to other processes."""
+    bucket, filesystem = getattr(store, "store", None), getattr(store, "fs", None)
+    settings: Mapping[str, Any] = getattr(bucket, "config", None) or {}
+    return settings or getattr(filesystem, "storage_options", {})
 
 
 @dataclass
@@ -97,6 +109,11 @@ class ZarrPlace:
     ``root`` is the URL or path, ``prefix`` the folder in the store that keys are relative to.
     Every process opens the store itself, with the credentials in its environment.
     """
+
+    #: names that are listed at most, to count absent chunks: 1,000 per request
+    max_names: ClassVar[int] = 10_000
+    #: the chunks of an object are fetched together and held
+    reads_in_place: ClassVar[bool] = False
 
     root: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -121,7 +138,7 @@ class ZarrPlace:
         """Return the path of ``key`` for messages."""
         return f"{self.root}/{self.prefix}{key}".rstrip("/") if key or self.prefix else self.root
 
-    def above(self) -> "Place | None":
+    def above(self) -> "ZarrPlace | None":
         """Return the parent folder; None if it cannot be read."""
         if self.prefix:
             head = self.prefix.rstrip("/").rpartition("/")[0]
@@ -137,50 +154,58 @@ class ZarrPlace:
         return (self.prefix or self.root).rstrip("/").rpartition("/")[2]
 
     @property
-    def max_names(self) -> int:
-        """Return the number of names that are listed at most."""
-        return MAX_NAMES
-
-    @property
-    def reads_in_place(self) -> bool:
-        """Return False: the chunks of an object are fetched together and held."""
-        return False
-
-    @property
     def lists(self) -> bool:
         """Return True if the store can list names; web servers cannot."""
         return bool(self.connect().supports_listing) and not self.root.startswith("http")
 
-    def fresh(self) -> "Place":
+    def fresh(self) -> "ZarrPlace":
         """Return the place itself."""
         return self
 
-    def open(self, key: str, first: tuple[str, int]) -> "OpenObject | None":
+    def open(self, key: str, first: tuple[str, int]) -> "RemoteObject | None":
         """Open an object and read its ``first`` bytes; return None if it is absent.
 
         ``first`` is ``("all", max_length)`` for a whole object, ``("head", n)`` or ``("tail", n)``
         for the end with the index of a shard.
         """
-        remote = RemoteObject(self, key)
-        return remote if remote.start(*first) else None
+        from zarr.abc.store import SuffixByteRequest
+
+        kind, length = first
+        if kind == "tail":
+            data = self._get_or_empty(key, SuffixByteRequest(length))
+        else:
+            data = self.head(key, length + (kind == "all"))
+        if data is None:
+            return None
+        if kind == "all":
+            return RemoteObject(self, key, data.size, held=[(0, data)])
+        return RemoteObject(self, key, first=data)
+
+    def head(self, key: str, length: int) -> Bytes | None:
+        """Return the first bytes of an object; None if it is absent."""
+        from zarr.abc.store import RangeByteRequest
+
+        return self._get_or_empty(key, RangeByteRequest(0, length))
+
+    def _get_or_empty(self, key: str, request: Any) -> Bytes | None:
+        """Return the bytes of a request; no bytes for an empty object, which stores refuse."""
+        try:
+            return self._get(key, [request])[0]
+        except StoreError:
+            if self.versions([key]) == ["0"]:
+                return NO_BYTES
+            raise
 
     def fetch(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Bytes | None]:
-        """Read ranges (start, stop) of an object together; None if it is absent."""
+        """Return ranges (start, stop) of an object, requested together; None if it is absent."""
         from zarr.abc.store import RangeByteRequest
 
         return self._get(key, [RangeByteRequest(start, stop) for start, stop in ranges])
 
     def whole(self, key: str) -> bytes | None:
-        """Read all bytes of a small object; return None if it is absent."""
+        """Return all bytes of a small object; None if it is absent."""
         (data,) = self._get(key, [None])
         return None if data is None else data.tobytes()
-
-    def tail(self, key: str, length: int) -> Bytes | None:
-        """Read the last bytes of an object; return None if it is absent."""
-        from zarr.abc.store import SuffixByteRequest
-
-        (data,) = self._get(key, [SuffixByteRequest(length)])
-        return data
 
     def _get(self, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
         return self._run(_get_ranges(self.connect(), self.prefix + key, requests), key)
@@ -211,14 +236,10 @@ class ZarrPlace:
 
     def json(self, key: str) -> JsonFile | None:
         """Return a file that holds a JSON object; None if it is absent."""
-        raw = self.whole(key)
-        if raw is None:
+        data = self.head(key, safe_folder.MAX_JSON + 1)
+        if data is None:
             return None
-        if len(raw) > MAX_JSON:
-            raise LimitExceeded(
-                f"{self.path(key)}: metadata must have at most {MAX_JSON} bytes, got {len(raw)}"
-            )
-        return JsonFile(parse_json(raw, self.path(key)), raw, _digest(raw))
+        return parse_json(data.tobytes(), _digest(data), self.path(key))
 
     def names(self, key: str) -> list[str]:
         """Return the names in a folder, sorted; [] if the store cannot list."""
@@ -230,8 +251,8 @@ class ZarrPlace:
 
     def stamp(self, key: str) -> str:
         """Return the hash of the content of an object; "" if it is absent."""
-        raw = self.whole(key)
-        return "" if raw is None else _digest(raw)
+        data = self.head(key, safe_folder.MAX_JSON + 1)
+        return "" if data is None else _digest(data)
 
     def versions(self, keys: Sequence[str]) -> list[str]:
         """Return the sizes of objects, requested together, or "absent"."""
@@ -253,65 +274,45 @@ class ZarrPlace:
 
 @dataclass
 class RemoteObject:
-    """An object of a store; the ranges that were fetched last are held in memory."""
+    """An object of a store that is read in parts.
+
+    ``size`` is None if asking for it costs a request, ``first`` holds the part with the index of
+    a shard, and ``held`` the ranges that were fetched last, with their offsets.
+    """
 
     place: ZarrPlace
     key: str
     size: int | None = None
-    _held: list[tuple[int, Bytes]] = field(default_factory=list)
-    _edge: Bytes = field(default_factory=lambda: NO_BYTES)
+    first: Bytes = field(default_factory=lambda: NO_BYTES)
+    held: list[tuple[int, Bytes]] = field(default_factory=list)
 
-    def start(self, kind: str, length: int) -> bool:
-        """Read the first bytes; return False if the object is absent."""
-        if kind == "tail":
-            data = self._request_or_empty(lambda: self.place.tail(self.key, length))
-        else:
-            stop = length + (kind == "all")
-            data = self._request_or_empty(lambda: self.place.fetch(self.key, [(0, stop)])[0])
-        if data is None:
-            return False
-        self._edge = data
-        if kind == "all":
-            self.size = data.size
-            self._held = [(0, data)]
-        return True
-
-    def _request_or_empty(self, request: Callable[[], Bytes | None]) -> Bytes | None:
-        """Return the bytes of a request; no bytes for an empty object, which stores refuse."""
-        try:
-            return request()
-        except StoreError:
-            if self.place.versions([self.key]) == ["0"]:
-                return NO_BYTES
-            raise
-
-    def __enter__(self) -> "OpenObject":
+    def __enter__(self) -> "RemoteObject":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._held = []
+        self.held = []
 
     def edge(self, length: int, at_start: bool) -> Bytes:
         """Return the first or last bytes, which were read when the object was opened."""
-        return self._edge
+        return self.first
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Read ranges (offset, length) together and hold them instead of earlier ones."""
         if self.size is not None:
             return
         try:
-            self._held = self._parts(list(join_ranges(ranges)))
+            self.held = self._parts(list(join_ranges(ranges)))
         except StoreError:  # stores refuse ranges beyond the end, which a damaged index gives
             (version,) = self.place.versions([self.key])
             end = int(version) if version.isdecimal() else 0
             if all(offset + length <= end for offset, length in ranges):
                 raise
             clipped = [(o, min(n, end - o)) for o, n in ranges if o < end]
-            self._held = self._parts(list(join_ranges(clipped)))
+            self.held = self._parts(list(join_ranges(clipped)))
 
     def take(self, offset: int, length: int, max_length: int) -> Bytes:
         """Return a fetched range, shorter if the object ends."""
-        for start, data in reversed(self._held):
+        for start, data in reversed(self.held):
             if start <= offset < start + max(1, data.size):
                 return data[offset - start : offset - start + length]
         return NO_BYTES
@@ -340,6 +341,11 @@ class RemoteObject:
         ]
 
 
+#: storage of the files of a zarr store; keys are relative to it and separated by ``/``
+Place = SafeFolder | ZarrPlace
+OpenObject = LocalFile | RemoteObject
+
+
 def join_ranges(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Join ranges (offset, length) whose gap costs less than a request."""
     start, end = 0, 0
@@ -352,13 +358,6 @@ def join_ranges(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         start, end = offset, offset + length
     if end:
         yield start, end - start
-
-
-def wait_for(request: Coroutine[Any, Any, T]) -> T:
-    """Run a request in the event loop of zarr; the only use of its private modules."""
-    from zarr.core.sync import sync
-
-    return sync(request)
 
 
 async def _get_ranges(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
@@ -444,8 +443,8 @@ def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
         ) from error
 
 
-def _digest(raw: bytes) -> str:
-    return blake2b(raw, digest_size=16).hexdigest()
+def _digest(raw: Bytes) -> str:
+    return blake2b(raw.data, digest_size=16).hexdigest()
 
 
 def first_line(error: BaseException) -> str:

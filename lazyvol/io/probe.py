@@ -242,6 +242,10 @@ def probe_folder(path: str, permissive: bool, dims: Sequence[str] | None = None)
     """Return all files of the one known format in a folder as a stack."""
     names = visible_files(path)
     suffixes = Counter(unpacked_name(name)[1] for name in names if format_by_suffix(name))
+    if not suffixes and os.path.isfile(os.path.join(path, "attributes.json")):
+        from lazyvol.io.zarr import reader
+
+        return reader.probe(path)  # it refuses N5 stores by name
     if not suffixes:
         known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
         raise SourceNotFoundError(f"{path}: the folder holds no zarr store and no file of {known}")

@@ -16,7 +16,7 @@ import lazyvol as lv
 from lazyvol import errors
 from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.zarr.ome import default_dims, read_labels
-from lazyvol.io.zarr.reader import probe, probe_group
+from lazyvol.io.zarr.reader import probe
 from lazyvol.io.zarr.source import DECODER_BYTES
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source, random_region
@@ -216,7 +216,6 @@ def test_collections_name_their_images():
         probe(path)
     assert probe(path / "1").dims == ("y", "x")
     assert probe(path / "0" / "1").voxel_size == {"y": 2.0, "x": 2.0}
-    assert sorted(probe_group(path)) == ["0", "1"]
     plate = OME / "ome-zarr-examples_valid" / "plate-01.zarr"
     with pytest.raises(errors.FormatError, match="A/1/0"):
         probe(plate)

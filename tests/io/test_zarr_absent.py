@@ -9,7 +9,7 @@ import zarr
 
 import lazyvol as lv
 from lazyvol import errors
-from lazyvol.io import safe_folder
+from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.zarr.reader import probe
 from lazyvol.plan.regions import whole
 from tests.io.store_cases import saved, shard_files
@@ -137,7 +137,7 @@ def test_files_that_are_no_chunks_do_not_count(tmp_path):
 def test_the_count_stops_at_a_limit_and_says_so(tmp_path, monkeypatch):
     path = stored(tmp_path / "a", numbers(SHAPE))
     shutil.rmtree(path / "c" / "1")
-    monkeypatch.setattr(safe_folder, "MAX_NAMES", 4)
+    monkeypatch.setattr(SafeFolder, "max_names", 4)
     assert str(probe(path).absent) == "at least 9 of 27 chunks"
 
 

@@ -11,7 +11,7 @@ import zarr
 from numcodecs import BZ2, LZ4, LZMA, Blosc, GZip, Zlib, Zstd
 
 from lazyvol import errors
-from lazyvol.io.zarr.codecs import Damaged, Short, Stage, decode
+from lazyvol.io.zarr.codecs import Damaged, Short, decode
 from lazyvol.io.zarr.reader import probe
 from lazyvol.plan.regions import whole
 from tests.io.zarr_cases import (
@@ -83,18 +83,17 @@ def test_decoders_never_leave_memory_unfilled():
     content = np.arange(1000, dtype="u1")
     for name, codec in CODECS.items():
         packed = bytes(codec.encode(content))
-        decode([Stage(name)], np.frombuffer(packed, "u1"), out := np.empty(1000, "u1"))
+        decode([name], np.frombuffer(packed, "u1"), out := np.empty(1000, "u1"))
         np.testing.assert_array_equal(out, content)
         for length in (0, 999, 1001, 5000):
             with pytest.raises((Short, Damaged)):
-                decode([Stage(name)], np.frombuffer(packed, "u1"), np.empty(length, "u1"))
+                decode([name], np.frombuffer(packed, "u1"), np.empty(length, "u1"))
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_bombs_are_not_unpacked(name):
     packed = np.frombuffer(bytes(CODECS[name].encode(np.zeros(5_000_000, "u1"))), "u1")
-    shuffled = Stage("filter", '{"id": "shuffle", "elementsize": 4}')
-    for chain in ([Stage(name)], [shuffled, Stage(name)]):
+    for chain in ([name], ["crc32c", name]):
         tracemalloc.start()
         with pytest.raises(Damaged):
             decode(chain, packed, np.empty(1000, "u1"))
@@ -103,24 +102,22 @@ def test_bombs_are_not_unpacked(name):
         assert peak < (1_000_000 if name != "lzma" else 10_000_000)
 
 
-@pytest.mark.parametrize(
-    "codec", ["pickle", "json2", "vlen-utf8", "msgpack2", "categorize", 5, None]
-)
+@pytest.mark.parametrize("codec", ["pickle", "json2", "vlen-utf8", "msgpack2", "none", 5, None])
 @pytest.mark.parametrize("place", ["compressor", "first filter", "last filter"])
-def test_no_codec_off_the_list_in_any_place_of_v2(codec, place, tmp_path):
+def test_codecs_of_objects_and_unknown_ones_are_refused_in_any_place_of_v2(codec, place, tmp_path):
     bad, good = {"id": codec}, {"id": "shuffle", "elementsize": 4}
     fields = {
         "compressor": {"compressor": bad},
         "first filter": {"filters": [bad, good]},
         "last filter": {"filters": [good, bad], "compressor": {"id": "zlib", "level": 1}},
     }[place]
-    with pytest.raises(errors.UnsafeSourceError, match="codec must be one of"):
+    with pytest.raises(errors.FormatError, match="codec"):
         probe(plain_v2(tmp_path / "a", **fields))
 
 
 @pytest.mark.parametrize("codec", ["numcodecs.pickle", "vlen-bytes", "pcodec", "sharding_indexed"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_no_codec_off_the_list_in_any_place_of_v3(codec, place, tmp_path):
+def test_no_codec_of_objects_or_unknown_one_in_any_place_of_v3(codec, place, tmp_path):
     chain = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "gzip"}]
     chain.insert(place, {"name": codec, "configuration": {}})
     with pytest.raises((errors.UnsafeSourceError, errors.FormatError)):
@@ -134,7 +131,7 @@ def test_no_codec_off_the_list_in_any_place_of_v3(codec, place, tmp_path):
 def test_a_filter_with_objects_inside_is_refused(tmp_path):
     for field in ("dtype", "astype"):
         filters = [{"id": "delta", "dtype": "<f4", "astype": "<f4", field: "|O"}]
-        with pytest.raises(errors.UnsafeSourceError, match="objects"):
+        with pytest.raises(errors.FormatError, match="object"):
             probe(plain_v2(tmp_path / "a", filters=filters))
 
 
@@ -147,7 +144,6 @@ BAD_V2 = {
     "no dtype": ({"dtype": None}, errors.FormatError),
     "negative": ({"shape": [-4]}, errors.FormatError),
     "fraction": ({"shape": [4.5]}, errors.FormatError),
-    "boolean": ({"shape": [True]}, errors.FormatError),
     "many axes": ({"shape": [1] * 99, "chunks": [1] * 99}, errors.FormatError),
     "ranks differ": ({"chunks": [4, 4]}, errors.FormatError),
     "zero chunk": ({"chunks": [0]}, errors.FormatError),
@@ -160,7 +156,6 @@ BAD_V2 = {
     "version": ({"zarr_format": 1}, errors.FormatError),
     "filters": ({"filters": "pickle"}, errors.FormatError),
     "filter options": ({"filters": [{"id": "shuffle", "x": 1}]}, errors.FormatError),
-    "lzma filters": ({"compressor": {"id": "lzma", "format": 3}}, errors.FormatError),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from lazyvol.io.safe_folder import Place
+from lazyvol.io.places import Place
 from lazyvol.io.zarr.metadata import ArrayMeta
 
 

@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import (
-    ChecksumError,
-    LazyvolError,
-    MissingChunkError,
-    StoreError,
-    TruncatedError,
-)
+from lazyvol.errors import ChecksumError, MissingChunkError, TruncatedError
 from lazyvol.io.buffers import Bytes, scratch
-from lazyvol.io.safe_folder import OpenObject, Place
-from lazyvol.io.zarr.codecs import DIRECT, Damaged, Short, decode, strip_checksum
+from lazyvol.io.places import OpenObject, Place
+from lazyvol.io.safe_folder import os_errors
+from lazyvol.io.zarr.adapter import decode_chunk
+from lazyvol.io.zarr.codecs import (
+    DIRECT,
+    Damaged,
+    Short,
+    decode,
+    require_size,
+    strip_checksum,
+    unpack,
+)
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
@@ -99,25 +103,17 @@ class ChunkReader:
             name = f"the file at {tuple(part.index for part in slices)} of the grid"
             self._fill_absent(name, path, result_view(out, slices))
             return
-        with stored:
-            try:
-                for batch in batches(self._stored_chunks(stored, path, slices, out)):
-                    stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
-                    for chunk in batch:
-                        self._read_chunk(stored, path, chunk, out)
-            except OSError as error:
-                if isinstance(error, LazyvolError):
-                    raise
-                raise StoreError(
-                    f"{path}: the operating system failed to read it: {error}; "
-                    "check the disk and read again"
-                ) from error
+        with stored, os_errors(path):
+            for batch in batches(self._stored_chunks(stored, path, slices, out)):
+                stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
+                for chunk in batch:
+                    self._read_chunk(stored, path, chunk, out)
 
     def _first_part(self) -> tuple[str, int]:
         """Return the part of a file that is read first: the whole file, or its index."""
         index = self.meta.index
         if index is None:
-            return "all", self.meta.stored_bound if self.meta.stages else self.meta.chunk_bytes
+            return "all", self.meta.stored_bound
         return "head" if index.at_start else "tail", index.nbytes
 
     def _stored_chunks(
@@ -169,41 +165,56 @@ class ChunkReader:
     def _read_chunk(self, stored: OpenObject, path: str, chunk: StoredChunk, out: Array) -> None:
         """Decode one chunk and copy the requested part into ``out``."""
         target = result_view(out, chunk.slices)
-        in_place = self._decodes_in_place(chunk.slices, target)
-        size = self.meta.chunk_bytes
-        decoded = target.reshape(-1).view(np.uint8) if in_place else scratch("decoded", size)
+        complete = all(part.complete for part in chunk.slices)
         try:
-            self._decode(stored, chunk, decoded)
+            if self.meta.plain and complete and target.flags.c_contiguous:
+                self._decode(stored, chunk, target.reshape(-1).view(np.uint8))
+            else:
+                values = self._values(stored, chunk)
+                target[...] = values[tuple(part.in_chunk for part in chunk.slices)]
         except (Damaged, Short) as error:
             error_class = TruncatedError if isinstance(error, Short) else ChecksumError
             raise error_class(
                 f"{path}: chunk {chunk.number} ({chunk.length} bytes at {chunk.offset}) is "
                 f"damaged: {error}; restore the file from its source"
             ) from error
-        if not in_place:
-            target[...] = self._values(decoded)[tuple(part.in_chunk for part in chunk.slices)]
 
-    def _decodes_in_place(self, slices: Sequence[ChunkSlice], target: Array) -> bool:
-        """Return True if the chunk is complete and can be decoded directly into the result."""
-        complete = all(part.complete for part in slices)
-        return self.meta.plain and complete and target.flags.c_contiguous
+    def _values(self, stored: OpenObject, chunk: StoredChunk) -> Array:
+        """Return the decoded chunk with the axes of the array."""
+        meta = self.meta
+        if meta.rest:
+            return self._decode_by_zarr(meta.rest, self._encoded(stored, chunk))
+        decoded = scratch("decoded", meta.chunk_bytes)
+        self._decode(stored, chunk, decoded)
+        raw = decoded.view(meta.dtype) if meta.native.kind != "b" else decoded != 0
+        values: Array = raw.reshape(meta.stored_shape).transpose(meta.axis_order)
+        return values
 
     def _decode(self, stored: OpenObject, chunk: StoredChunk, decoded: Bytes) -> None:
-        limit = self.meta.stored_bound if self.meta.stages else decoded.size
+        if self.meta.stages:
+            decode(self.meta.stages, self._encoded(stored, chunk), decoded)
+            return
+        require_size(chunk.length, decoded.size, "found")
+        require_size(stored.fill(chunk.offset, decoded), decoded.size, "found")
+
+    def _encoded(self, stored: OpenObject, chunk: StoredChunk) -> Bytes:
+        """Return the stored bytes of a chunk."""
+        limit = self.meta.stored_bound
         if chunk.length > limit:
             raise Damaged(f"it has {chunk.length} bytes, at most {limit} are expected")
-        if not self.meta.stages:
-            _require_size(stored.fill(chunk.offset, decoded), decoded.size)
-            return
         encoded = stored.take(chunk.offset, chunk.length, limit)
-        _require_size(encoded.size, chunk.length)
-        decode(self.meta.stages, encoded, decoded)
+        require_size(encoded.size, chunk.length, "found")
+        return encoded
 
-    def _values(self, decoded: Bytes) -> Array:
-        """Return decoded bytes as an array with the axes of the stored array."""
-        meta = self.meta
-        stored = decoded.view(meta.dtype) if meta.native.kind != "b" else decoded != 0
-        values: Array = stored.reshape(meta.stored_shape).transpose(meta.axis_order)
+    def _decode_by_zarr(self, document: str, encoded: Bytes) -> Array:
+        """Return the values of a chunk whose codecs only zarr knows."""
+        data = unpack(self.meta.stages, encoded, self.meta.chunk_bytes)
+        try:
+            values = decode_chunk(document, data)
+        except Exception as error:  # codecs of other packages share no base class
+            raise Damaged(f"zarr cannot decode it: {str(error)[:300]}") from error
+        if values.shape != self.meta.inner or values.dtype.name != self.meta.native.name:
+            raise Damaged(f"it decodes to {values.dtype} of shape {values.shape}")
         return values
 
 
@@ -213,11 +224,6 @@ def undefined_fill_error(path: str, name: str) -> MissingChunkError:
         f"{path}: every chunk must be stored where fill_value is null, but {name} is absent; "
         "permissive=True reads absent chunks as 0"
     )
-
-
-def _require_size(count: int, expected: int) -> None:
-    if count != expected:
-        raise Short(f"found {count} bytes, expected {expected}")
 
 
 def batches(chunks: Iterable[StoredChunk]) -> Iterator[list[StoredChunk]]:
@@ -237,14 +243,13 @@ def batches(chunks: Iterable[StoredChunk]) -> Iterator[list[StoredChunk]]:
 def extra_decoder_bytes(meta: ArrayMeta) -> int:
     """Return the memory of decoders besides a stored and a decoded chunk.
 
-    Decoders that write to ``out`` take none. The others hold a chunk in pieces and once more whole;
-    filters of v2 hold their result too (measured 2.0 and up to 2.4 chunks).
+    Decoders that write to ``out`` take none, others hold a chunk in pieces and once more whole.
+    zarr holds a decoded chunk, and each of its codecs a result.
     """
-    names = [stage.name for stage in meta.stages]
-    xz = LZMA_BYTES if "lzma" in names else 0
-    if "filter" in names:
-        return (1 + min(len(names), 2)) * meta.chunk_bytes + xz
-    if not names or names[0] == "crc32c" or names[0] in DIRECT:
+    xz = LZMA_BYTES if "lzma" in meta.stages else 0
+    if meta.rest:
+        return 4 * meta.chunk_bytes + xz
+    if not meta.stages or meta.stages[0] == "crc32c" or meta.stages[0] in DIRECT:
         return 0
     return 2 * meta.chunk_bytes + xz
 

@@ -1,18 +1,20 @@
-"""Decode stored chunks to exactly the number of bytes that the metadata promise."""
+"""Decode stored chunks to exactly the number of bytes that the metadata promise.
+
+The codecs are those of numcodecs and of the standard library. They accept a frame that is too
+short for the memory that they fill, and decode streams to any size, so sizes are checked before
+decoding, and streams are stopped at a limit. zarr decodes what is not listed here (`adapter`).
+"""
 
 import bz2
-import json
 import lzma
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import google_crc32c
-import numcodecs
 import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc, lz4, zstd
+from numcodecs import LZ4, Blosc, Zstd
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -31,22 +33,14 @@ class Short(Exception):
     """Stored bytes end early, or decode to fewer bytes than promised."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A codec from bytes to bytes; ``config`` is JSON."""
-
-    name: str
-    config: str = "{}"
-
-
 class Decoder(Protocol):
     """Decodes one stage into ``out``, or, if it is None, returns at most ``limit`` bytes."""
 
-    def __call__(self, data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
+    def __call__(self, data: Bytes, out: Bytes | None, limit: int) -> Any:
         """Return the decoded bytes, ``out`` itself if it was filled."""
 
 
-def decode(stages: Sequence[Stage], data: Bytes, out: Bytes) -> None:
+def decode(stages: Sequence[str], data: Bytes, out: Bytes) -> None:
     """Fill ``out`` with the decoded bytes of ``data``; stages are in the order of encoding.
 
     Raises
@@ -54,38 +48,60 @@ def decode(stages: Sequence[Stage], data: Bytes, out: Bytes) -> None:
     Damaged, Short
         The bytes are not those that the stages wrote.
     """
-    for number in reversed(range(len(stages))):
-        last = number == 0
-        limit = out.size if last else out.size * MAX_GROWTH + (1 << 16)
-        data = _decode_stage(stages[number], data, out if last else None, limit)
-    if data is out:
-        return
-    if data.size != out.size:
-        error_class = Short if data.size < out.size else Damaged
-        raise error_class(f"it decodes to {data.size} bytes, expected {out.size}")
-    out[...] = data
+    if stages:
+        data = unpack(stages[1:], data, out.size)
+        data = _decode_stage(stages[0], data, out, out.size)
+    if data is not out:
+        require_size(data.size, out.size, "it decodes to")
+        out[...] = data
 
 
-def _decode_stage(stage: Stage, data: Bytes, out: Bytes | None, limit: int) -> Bytes:
+def unpack(stages: Sequence[str], data: Bytes, size: int) -> Bytes:
+    """Return the decoded bytes of a chunk of about ``size`` bytes, at most `MAX_GROWTH` times it.
+
+    Raises
+    ------
+    Damaged, Short
+        As `decode`.
+    """
+    for name in reversed(stages):
+        data = _decode_stage(name, data, None, size * MAX_GROWTH + (1 << 16))
+    return data
+
+
+def _decode_stage(name: str, data: Bytes, out: Bytes | None, limit: int) -> Bytes:
     try:
-        decoded = DECODERS[stage.name](data, out, limit, stage.config)
-    except (Damaged, Short):
-        raise
+        decoded = DECODERS[name](data, out, limit)
     except EOFError as error:
-        raise Short(f"{stage.name}: {error}") from error
+        raise Short(f"{name}: {error}") from error
     except (ValueError, RuntimeError, TypeError, OSError, zlib.error, lzma.LZMAError) as error:
-        raise Damaged(f"{stage.name}: {error}") from error
+        raise Damaged(f"{name}: {error}") from error
     return out if out is not None and decoded is out else np.frombuffer(decoded, np.uint8)
 
 
-def _require_size(size: int, expected: int, subject: str) -> None:
+def require_size(size: int, expected: int, subject: str) -> None:
+    """Raise Short or Damaged if a size is not the expected one."""
     if size != expected:
         error_class = Short if size < expected else Damaged
         raise error_class(f"{subject} {size} bytes, expected {expected}")
 
 
-def zstd_content(data: Bytes) -> int | None:
-    """Return the decoded size in the header of a zstd frame; None if it has none."""
+def _frame_decoder(codec: Any, content_size: Callable[[Bytes], int | None]) -> Decoder:
+    """Return the decoder of a codec that fills given memory and stores the size in a header."""
+
+    def decode_frame(data: Bytes, out: Bytes | None, limit: int) -> Any:
+        size = content_size(data)
+        if out is None and (size is None or size > limit):
+            raise Damaged(f"its header gives {size} bytes, at most {limit} are expected")
+        if out is not None and size is not None:
+            require_size(size, out.size, "its header gives")
+        decoded = codec.decode(data, out)
+        return decoded if out is None else out
+
+    return decode_frame
+
+
+def _zstd_size(data: Bytes) -> int | None:
     head = data[:18].tobytes()
     if head[:4] != ZSTD_MAGIC or len(head) < 6:
         raise Damaged("it does not start with a zstd frame")
@@ -97,47 +113,18 @@ def zstd_content(data: Bytes) -> int | None:
     return size + 256 * (width == 2) if width else None
 
 
-def _zstd(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
-    size = zstd_content(data)
-    if out is None:
-        if size is None or size > limit:
-            raise Damaged(f"its zstd frame gives {size} bytes, at most {limit} are expected")
-        return zstd.decompress(data)
-    if size is not None:
-        _require_size(size, out.size, "its zstd frame gives")
-    zstd.decompress(data, out)
-    return out
-
-
-def _blosc(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
+def _blosc_size(data: Bytes) -> int:
     if data.size < 16:
         raise Short(f"a blosc header has 16 bytes, found {data.size}")
     size, _, stored = (int(n) for n in data[4:16].view("<u4"))
-    _require_size(data.size, stored, "the blosc chunk has")
-    if out is None:
-        if size > limit:
-            raise Damaged(f"its blosc header gives {size} bytes, at most {limit} are expected")
-        return blosc.decompress(data)
-    _require_size(size, out.size, "its blosc header gives")
-    blosc.decompress(data, out)
-    return out
-
-
-def _lz4(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
-    size = int.from_bytes(data[:4].tobytes(), "little")
-    if out is None:
-        if size > limit:
-            raise Damaged(f"its lz4 header gives {size} bytes, at most {limit} are expected")
-        return lz4.decompress(data)
-    _require_size(size, out.size, "its lz4 header gives")
-    lz4.decompress(data, out)
-    return out
+    require_size(data.size, stored, "the blosc chunk has")
+    return size
 
 
 def _stream_decoder(start: Callable[[], Any]) -> Decoder:
     """Return a decoder that uses a decompressor of the standard library up to the limit."""
 
-    def decode_stream(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
+    def decode_stream(data: Bytes, out: Bytes | None, limit: int) -> Any:
         stream = start()
         decoded = stream.decompress(data, limit + 1)
         if len(decoded) > limit:
@@ -165,28 +152,23 @@ def strip_checksum(data: Bytes) -> Bytes:
     return body
 
 
-def _crc32c(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
-    return strip_checksum(data)
-
-
-def _filter(data: Bytes, out: Bytes | None, limit: int, config: str) -> Any:
-    """Decode a filter of zarr v2, whose output length follows from the input length."""
-    with np.errstate(all="ignore"):
-        decoded = numcodecs.get_codec(json.loads(config)).decode(data)
-    return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8)
-
-
+#: decoders by the name of their codec in numcodecs
 DECODERS: Mapping[str, Decoder] = {
-    "zstd": _zstd,
-    "blosc": _blosc,
-    "lz4": _lz4,
+    "zstd": _frame_decoder(Zstd(), _zstd_size),
+    "blosc": _frame_decoder(Blosc(), _blosc_size),
+    "lz4": _frame_decoder(LZ4(), lambda data: int.from_bytes(data[:4].tobytes(), "little")),
     "gzip": _stream_decoder(lambda: zlib.decompressobj(31)),
     "zlib": _stream_decoder(lambda: zlib.decompressobj(15)),
     "bz2": _stream_decoder(bz2.BZ2Decompressor),
     "lzma": _stream_decoder(lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, LZMA_MEMORY)),
-    "crc32c": _crc32c,
-    "filter": _filter,
+    "crc32c": lambda data, out, limit: strip_checksum(data),
 }
 
 #: stages whose decoder writes to the caller's memory
 DIRECT = frozenset({"zstd", "blosc", "lz4"})
+
+
+def is_bounded(name: str, configuration: Mapping[str, Any]) -> bool:
+    """Return True if a codec with this configuration is decoded here, not by zarr."""
+    usual = {"location": "end", "format": 1, "filters": None}
+    return name in DECODERS and all(configuration.get(k, v) == v for k, v in usual.items())

@@ -32,9 +32,9 @@ from lazyvol.io.zarr.labels import (
     Labels,
     encode_record,
 )
+from lazyvol.io.zarr.metadata import DTYPES
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
-from lazyvol.io.zarr.v3 import DTYPES
 from lazyvol.io.zarr.writer import LocalRun, Target, TargetGroup, blosc_configuration
 
 #: names that variables may not have

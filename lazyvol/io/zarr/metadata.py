@@ -1,22 +1,30 @@
-"""Metadata of a zarr array of v2 or v3, and the checks that both versions share."""
+"""Where and how the chunks of a zarr array are stored, as zarr-python reads its metadata."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
-from lazyvol.io.zarr.codecs import Stage
+from lazyvol.io.zarr.adapter import open_document
+from lazyvol.io.zarr.codecs import is_bounded
 
 #: a chunk is decoded whole, so it is the smallest memory of a read
 MAX_CHUNK_BYTES = 8 << 30
 #: an index of 16 bytes per inner chunk is read for each touched shard
 MAX_INNER_CHUNKS = 1 << 22
 MAX_NDIM = 32
-MAX_STAGES = 8
+DTYPES = (
+    *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float16", "float32", "float64"),
+)
+
+#: name and configuration of each codec, in the order of encoding
+Chain = list[tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,10 @@ class ArrayMeta:
     """Metadata of a zarr array.
 
     ``files`` is the shape of one file and ``inner`` that of a chunk; they differ for shards.
-    ``fill`` is None if it is undefined. ``axes`` is the order in which a chunk stores the axes of
-    the array. File names consist of ``prefix``, ``separator`` and indices.
+    ``fill`` is None if it is undefined. A chunk is decoded by ``stages`` in reverse order, and
+    then by zarr as the only chunk of the array in the document ``rest``; without ``rest`` it
+    holds the values, with the axes of the array in the order of ``axes``. File names consist of
+    ``prefix``, ``separator`` and indices.
     """
 
     shape: tuple[int, ...]
@@ -48,8 +58,9 @@ class ArrayMeta:
     fill: int | float | bool | None
     files: tuple[int, ...]
     inner: tuple[int, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[str, ...]
     axes: tuple[int, ...]
+    rest: str | None
     index: Index | None
     prefix: str
     separator: str
@@ -66,16 +77,21 @@ class ArrayMeta:
         return prod(self.inner) * self.native.itemsize
 
     @cached_property
+    def encoded(self) -> bool:
+        """Return True if stored bytes must be decoded."""
+        return bool(self.stages or self.rest)
+
+    @cached_property
     def stored_bound(self) -> int:
         """Return the largest number of bytes that a stored chunk may have."""
-        return self.chunk_bytes + self.chunk_bytes // 64 + 4096
+        return self.chunk_bytes + (self.chunk_bytes // 64 + 4096) * self.encoded
 
     @cached_property
     def plain(self) -> bool:
         """Return True if decoded bytes are the values: native, in C order, not boolean."""
         stored: np.dtype[Any] = np.dtype(self.dtype)
         ordered = self.axes == tuple(range(len(self.axes)))
-        return stored.isnative and stored.kind != "b" and ordered
+        return not self.rest and stored.isnative and stored.kind != "b" and ordered
 
     @cached_property
     def stored_shape(self) -> tuple[int, ...]:
@@ -95,8 +111,149 @@ class ArrayMeta:
         return self.separator.join(words) or "0"
 
 
-def check_limits(meta: ArrayMeta, where: str) -> ArrayMeta:
-    """Return the metadata; raise LimitExceeded if they need too much memory."""
+def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
+    """Return the metadata of an array from its document, ``.zarray`` or ``zarr.json``.
+
+    Raises
+    ------
+    FormatError
+        zarr refuses the document, or its arrays do not consist of numbers in regular chunks.
+    UnsafeSourceError
+        The dtype is that of Python objects.
+    LimitExceeded
+        A chunk or an index would take too much memory.
+    """
+    if "|O" in repr(document.get("dtype")):
+        raise UnsafeSourceError(
+            f"{where}: dtype {short(document['dtype'])} holds Python objects, reading them would "
+            "run code; rewrite it as numbers"
+        )
+    undefined = document.get("fill_value", 0) is None
+    if undefined and "data_type" in document:  # which v3 does not allow
+        document = {**document, "fill_value": document["data_type"] != "bool" and 0}
+    try:
+        array = open_document({**document, "attributes": {}})
+        chunks, shards = array.chunks, array.shards
+    except Exception as error:  # zarr has no common error for documents that it refuses
+        raise FormatError(
+            f"{where}: zarr must be able to read the array, but: {type(error).__name__}: "
+            f"{str(error)[:300]}"
+        ) from error
+    if array.dtype.name not in DTYPES:
+        raise FormatError(
+            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {array.dtype}; rewrite it "
+            "as numbers"
+        )
+    content = array.metadata.to_dict()
+    if content.get("storage_transformers"):
+        raise FormatError(f"{where}: storage_transformers must be empty")
+    if _endians(content) > _endians(document):  # zarr takes the byte order of this machine
+        raise FormatError(f"{where}: codec bytes must have an endian, found none")
+    shard = content["codecs"][0]["configuration"] if shards else None
+    prefix, separator = _key_style(array.metadata, where)
+    chain = _chain(content, shard)
+    count = _codecs_of_zarr(chain, where)
+    layout = _layout(content, chain[:count], array.dtype)
+    dtype, axes = layout or (array.dtype.str, tuple(range(len(chunks))))
+    meta = ArrayMeta(
+        shape=array.shape,
+        dtype=dtype,
+        fill=None if undefined else array.fill_value.item(),
+        files=shards or chunks,
+        inner=chunks,
+        stages=tuple(name.removeprefix("numcodecs.") for name, _ in chain[count:]),
+        axes=axes,
+        rest=None if layout else _chunk_document(content, chain[:count], chunks),
+        index=_index(shards, chunks, shard, where) if shard else None,
+        prefix=prefix,
+        separator=separator,
+        names=content.get("dimension_names"),
+    )
+    return _check_limits(meta, where)
+
+
+def _endians(document: Mapping[str, Any]) -> int:
+    """Return how many codecs of a v3 array define their byte order."""
+    return json.dumps(document.get("codecs")).count('"endian"')
+
+
+def _chain(content: Mapping[str, Any], shard: Mapping[str, Any] | None) -> Chain:
+    """Return the codecs of a chunk, or of an inner chunk of a shard."""
+    if content["zarr_format"] == 2:
+        configs = [*(content["filters"] or ()), content["compressor"]]
+        return [(config["id"], config) for config in configs if config]
+    codecs = (shard or content)["codecs"]
+    return [(codec["name"], codec.get("configuration", {})) for codec in codecs]
+
+
+def _codecs_of_zarr(chain: Chain, where: str) -> int:
+    """Return the number of codecs before those that `codecs` decodes."""
+    names = [name for name, _ in chain]
+    if "sharding_indexed" in names:
+        raise FormatError(f"{where}: sharding_indexed must be the only codec, found {names}")
+    count = len(chain)
+    while count and is_bounded(chain[count - 1][0].removeprefix("numcodecs."), chain[count - 1][1]):
+        count -= 1
+    return count
+
+
+def _layout(
+    content: Mapping[str, Any], chain: Chain, dtype: np.dtype[Any]
+) -> tuple[str, tuple[int, ...]] | None:
+    """Return dtype and order of the axes of decoded bytes; None if they are not yet values."""
+    axes = tuple(range(len(content["shape"])))
+    if content["zarr_format"] == 2:
+        return None if chain else (dtype.str, axes[:: -1 if content["order"] == "F" else 1])
+    *transpositions, (name, configuration) = chain
+    if name != "bytes" or any(codec != "transpose" for codec, _ in transpositions):
+        return None
+    for _, transposition in transpositions:
+        axes = tuple(axes[i] for i in transposition["order"])
+    return dtype.newbyteorder(configuration.get("endian", "=")).str, axes
+
+
+def _chunk_document(content: Mapping[str, Any], chain: Chain, chunk: tuple[int, ...]) -> str:
+    """Return the document of an array of one chunk that is encoded by ``chain``."""
+    if content["zarr_format"] == 2:
+        filters = [config for _, config in chain]
+        return json.dumps({**content, "shape": chunk, "filters": filters, "compressor": None})
+    codecs = [{"name": name, "configuration": configuration} for name, configuration in chain]
+    grid = {"name": "regular", "configuration": {"chunk_shape": chunk}}
+    return json.dumps({**content, "shape": chunk, "chunk_grid": grid, "codecs": codecs})
+
+
+def _index(
+    shards: tuple[int, ...], chunks: tuple[int, ...], shard: Mapping[str, Any], where: str
+) -> Index:
+    """Return the index of a shard from the configuration of its codec."""
+    per_shard = tuple(n // c for n, c in zip(shards, chunks, strict=True))
+    if prod(per_shard) > MAX_INNER_CHUNKS:
+        raise LimitExceeded(
+            f"{where}: a shard may hold {MAX_INNER_CHUNKS} chunks, {shards} holds {prod(per_shard)}"
+        )
+    names = [codec["name"] for codec in shard["index_codecs"]]
+    if names not in (["bytes"], ["bytes", "crc32c"]):
+        raise FormatError(f"{where}: index_codecs must be bytes and crc32c, found {names}")
+    order = "<" if shard["index_codecs"][0]["configuration"]["endian"] == "little" else ">"
+    return Index(per_shard, shard["index_location"] == "start", order, len(names) == 2)
+
+
+def _key_style(metadata: Any, where: str) -> tuple[str, str]:
+    """Return the prefix and the separator of the names of chunk files."""
+    key = metadata.encode_chunk_key((0, 0))
+    prefix, separator = key[:-3].rstrip("./"), key[-2]
+    if key != separator.join([*([prefix] if prefix else []), "0", "0"]) or separator not in "./":
+        raise FormatError(f"{where}: chunk_key_encoding must be default or v2, found {key!r}")
+    return prefix, separator
+
+
+def _check_limits(meta: ArrayMeta, where: str) -> ArrayMeta:
+    """Return the metadata; raise if they need too much memory."""
+    if len(meta.shape) > MAX_NDIM or 0 in meta.inner:
+        raise FormatError(
+            f"{where}: an array must have at most {MAX_NDIM} axes and no empty chunks, found "
+            f"chunks {short(meta.inner)}"
+        )
     if meta.chunk_bytes > MAX_CHUNK_BYTES:
         raise LimitExceeded(
             f"{where}: a decoded chunk may have {MAX_CHUNK_BYTES} bytes, chunks {meta.inner} of "
@@ -108,79 +265,7 @@ def check_limits(meta: ArrayMeta, where: str) -> ArrayMeta:
     return meta
 
 
-def whole_numbers(
-    meta: Mapping[str, Any], field: str, where: str, minimum: int, count: int | None = None
-) -> tuple[int, ...]:
-    """Return a field that lists integers of at least ``minimum``; raise FormatError otherwise."""
-    values = meta.get(field)
-    if (
-        not isinstance(values, list)
-        or len(values) > MAX_NDIM
-        or any(type(n) is not int or n < minimum for n in values)
-        or (count is not None and len(values) != count)
-    ):
-        rule = f"a list of {'at most 32' if count is None else count} whole numbers >= {minimum}"
-        raise FormatError(f"{where}: {field} must be {rule}, found {short(values)}")
-    return tuple(values)
-
-
 def short(value: object) -> str:
     """Return the repr of a value, cut after 100 characters."""
     text = repr(value)
     return text if len(text) < 100 else f"{text[:100]}..."
-
-
-def choice(value: object, allowed: Sequence[str], field: str, where: str) -> str:
-    """Return a value that is one of ``allowed``; raise FormatError otherwise."""
-    if not isinstance(value, str) or value not in allowed:
-        raise FormatError(f"{where}: {field} must be one of {allowed}, found {short(value)}")
-    return value
-
-
-def name_and_configuration(value: object, field: str, where: str) -> tuple[str, Mapping[str, Any]]:
-    """Return name and configuration of an extension point of v3; a plain name has none."""
-    if isinstance(value, str):
-        return value, {}
-    if isinstance(value, dict) and isinstance(value.get("name"), str):
-        configuration = value.get("configuration") or {}
-        if isinstance(configuration, dict):
-            return value["name"], configuration
-    raise FormatError(f"{where}: {field} must have a name, found {short(value)}")
-
-
-def codec_error(name: object, allowed: Sequence[str], where: str) -> UnsafeSourceError:
-    """Return the error for a codec that is not on the allow-list."""
-    return UnsafeSourceError(
-        f"{where}: a codec must be one of {', '.join(allowed)} in its place, found {short(name)}; "
-        "rewrite the array with one of them"
-    )
-
-
-def fill_value(value: object, dtype: np.dtype[Any], where: str) -> int | float | bool | None:
-    """Return the value of absent chunks; None if the metadata leave it undefined."""
-    try:
-        if value is None:
-            return None
-        if dtype.kind == "f":
-            return _float(value, dtype)
-        if dtype.kind == "b" and value in (0, 1):
-            return bool(value)
-        if dtype.kind in "iu" and float(value).is_integer():  # type: ignore[arg-type]
-            return int(dtype.type(int(value)))  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise FormatError(f"{where}: fill_value must be a {dtype}, found {short(value)}")
-
-
-def _float(value: object, dtype: np.dtype[Any]) -> float:
-    if isinstance(value, str) and value.startswith("0x"):
-        raw = bytes.fromhex(value[2:])
-        if len(raw) != dtype.itemsize:
-            raise ValueError("length")
-        return float(np.frombuffer(raw, dtype.newbyteorder(">"))[0])
-    if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
-        raise ValueError("word")
-    number = float(value)  # type: ignore[arg-type]
-    if isfinite(number) and abs(number) > float(np.finfo(dtype).max):
-        raise ValueError("range")
-    return number

@@ -29,8 +29,8 @@ import numpy as np
 from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
 from lazyvol.io import cf
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.places import is_place, place_of
-from lazyvol.io.safe_folder import Place, SafeFolder
+from lazyvol.io.places import Place, is_place, place_of
+from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.times import TimesSource
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles, absent_files
@@ -45,8 +45,8 @@ from lazyvol.io.zarr.labels import (
     Labels,
     decode_record,
 )
-from lazyvol.io.zarr.metadata import ArrayMeta
-from lazyvol.io.zarr.nodes import Node, array_meta, below, children, load
+from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
+from lazyvol.io.zarr.nodes import Node, below, children, load
 from lazyvol.io.zarr.source import ZarrSource, token
 from lazyvol.plan.recipes.base import Source
 
@@ -98,7 +98,7 @@ def probe(
     FormatError
         The folder is no zarr store, its metadata break the rules, or it holds several arrays.
     UnsafeSourceError
-        A codec or dtype is off the allow-list, or a link leads outside the store.
+        The dtype is that of Python objects, or a link leads outside the store.
     LimitExceeded
         Metadata or a chunk are too large.
 
@@ -113,8 +113,8 @@ def probe(
     >>> opened.dims, opened.source.shape, float(total)
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
-    folder = _folder(path, storage_options)
-    return _open_array(folder, _single_member(folder, _root(folder)), permissive, missing)
+    folder = place_of_store(path, storage_options)
+    return _open_array(folder, _single_member(folder, load_root(folder)), permissive, missing)
 
 
 def probe_any(
@@ -131,37 +131,12 @@ def probe_any(
     FormatError
         The record of the data set does not fit the folder, or as `probe` for an array.
     """
-    folder = _folder(path, storage_options)
-    node = _root(folder)
+    folder = place_of_store(path, storage_options)
+    node = load_root(folder)
     record = node.attributes.get(RECORD_KEY)
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
         return _open_dataset(folder, node, record, permissive, missing)
     return _open_array(folder, _single_member(folder, node), permissive, missing)
-
-
-def probe_group(
-    path: Any,
-    *,
-    permissive: bool = False,
-    missing: str = "fill",
-    storage_options: Mapping[str, Any] | None = None,
-) -> dict[str, Opened]:
-    """Return every array and image of a group by name.
-
-    Raises
-    ------
-    FormatError
-        The group holds none, or as `probe` for one of them.
-    """
-    folder = _folder(path, storage_options)
-    return _open_members(folder, _root(folder), permissive, missing)
-
-
-def _open_members(folder: Place, node: Node, permissive: bool, missing: str) -> dict[str, Opened]:
-    if _is_single(node):
-        return {PurePath(folder.name).stem: _open_array(folder, node, permissive, missing)}
-    members = _members(folder, node)
-    return {PurePath(m.key).name: _open_array(folder, m, permissive, missing) for m in members}
 
 
 def _open_dataset(
@@ -169,7 +144,8 @@ def _open_dataset(
 ) -> DataSet:
     """Open the variables and the shared labels of a data set that lazyvol wrote."""
     names, shared = record.get("variables"), record.get("labels")
-    arrays = _open_members(folder, node, permissive, missing) if names else {}
+    members = _members(folder, node) if names else []
+    arrays = {PurePath(m.key).name: _open_array(folder, m, permissive, missing) for m in members}
     if not isinstance(names, list) or sorted(map(str, names)) != sorted(arrays):
         raise FormatError(
             f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
@@ -185,7 +161,7 @@ def _open_dataset(
     return DataSet(variables, labels, tuple(shared["shape"]))
 
 
-def _folder(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
+def place_of_store(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
     """Return the place of a store; raise if nothing, or a file other than an archive, is there."""
     if is_place(path):
         return place_of(path, storage_options)
@@ -197,9 +173,14 @@ def _folder(path: Any, storage_options: Mapping[str, Any] | None) -> Place:
     return SafeFolder(os.path.realpath(text))
 
 
-def _root(folder: Place) -> Node:
+def load_root(folder: Place) -> Node:
     """Load the array or group in a folder; raise FormatError if there is none."""
     node = load(folder)
+    if node is None and folder.json("attributes.json"):
+        raise FormatError(
+            f"{folder.path('')}: an N5 store cannot be read by zarr 3; rewrite it as zarr, for "
+            "example with tensorstore"
+        )
     if node is None and not folder.reads_in_place:
         raise SourceNotFoundError(
             f"{folder.path('')}: a zarr store must have zarr.json, .zarray or .zgroup, none is "
@@ -262,7 +243,7 @@ def _descend(folder: Place, node: Node, depth: int) -> Iterator[Node]:
 def _open_array(folder: Place, node: Node, permissive: bool, missing: str) -> Opened:
     """Check the metadata of an array or image, count its absent chunks and find its labels."""
     array = node if node.kind == "array" else _level(folder, node)
-    meta = array_meta(array)
+    meta = array_meta(array.meta, array.path)
     holder = _record_holder(folder, node, array)
     is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
     legal = missing == "fill" and (permissive or not is_complete)

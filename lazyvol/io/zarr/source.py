@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import SourceChangedError
-from lazyvol.io.safe_folder import Place
+from lazyvol.io.places import Place
 from lazyvol.io.zarr.chunks import FETCHED_BYTES, ChunkReader, chunk_slices, extra_decoder_bytes
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
@@ -107,7 +107,7 @@ class ZarrSource:
         result = size(region) * self.dtype.itemsize
         if not result:
             return 0
-        stored = self.meta.stored_bound if self.meta.stages else 0
+        stored = self.meta.stored_bound if self.meta.encoded else 0
         decoded = 0 if self._in_place(region) else self.meta.chunk_bytes
         booleans = self.meta.chunk_bytes if self.dtype.kind == "b" else 0
         index = self.meta.index.nbytes if self.meta.index else 0
