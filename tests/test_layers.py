@@ -15,12 +15,9 @@ LONGEST = 400
 #: what each inner layer may import from lazyvol; a single module can be a layer
 INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
-    "lazyvol.voxels": ("lazyvol.errors",),
-    "lazyvol.stack": ("lazyvol.voxels", "lazyvol.errors"),
+    "lazyvol.stack": ("lazyvol.errors",),
     "lazyvol.same_grid": ("lazyvol.stack", "lazyvol.errors"),
-    "lazyvol.door": (
-        "lazyvol.door", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.voxels", "lazyvol.errors",
-    ),
+    "lazyvol.door": ("lazyvol.door", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.errors"),
     "lazyvol.kernels": ("lazyvol.kernels",),
     "lazyvol.plan": ("lazyvol.plan", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.errors"),
     "lazyvol.ops": (
@@ -37,7 +34,6 @@ DOORS = ("lazyvol.io", "lazyvol.io.save_result")
 #: which packages each layer may import, beside the standard library
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
-    "lazyvol.voxels": ("numpy", "xarray"),
     "lazyvol.stack": ("numpy", "xarray"),
     "lazyvol.same_grid": ("numpy", "xarray"),
     "lazyvol.door": ("numpy", "xarray"),

@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door.messages import show_value
+from lazyvol.door.rules import show_value
 from lazyvol.errors import LabelError
-from lazyvol.stack import as_stack, require_no_colours, require_stack, spatial_dims
-from lazyvol.voxels import data_of, filled_with_nan, is_masked, mask_of, native, require_numbers
+from lazyvol.stack import (
+    as_stack,
+    data_of,
+    filled_with_nan,
+    is_masked,
+    mask_of,
+    native,
+    require_no_colours,
+    require_numbers,
+    require_stack,
+    spatial_dims,
+)
 
 DimNames = tuple[str, ...]
 #: element types that every kernel supports; complex ones are for some operations

@@ -1,4 +1,4 @@
-"""Rules of option values, derived from the type hints of operations."""
+"""Rules of option values, derived from the type hints of operations; values in messages."""
 
 import collections.abc as abc
 from collections.abc import Callable, Hashable, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 import xarray as xr
 
-from lazyvol.voxels import filled_with_nan, is_masked
+from lazyvol.stack import filled_with_nan, is_masked
 
 #: returned by a rule for a value that breaks it
 REFUSED: Any = object()
@@ -241,3 +241,21 @@ def _instance(kind: Any) -> Rule:
     name = getattr(kind, "__name__", str(kind))
     article = "an" if name[:1] in "AEIOU" else "a"
     return Rule(f"{article} {name}", f"{name}s", lambda v: v if isinstance(v, kind) else REFUSED)
+
+
+#: characters of a value in a message
+MAX_CHARACTERS = 60
+
+
+def show_value(value: Any) -> str:
+    """Return a value as text for a message."""
+    if isinstance(value, xr.DataArray):
+        return f"a DataArray with dims {tuple(map(str, value.dims))}"
+    if isinstance(value, xr.Dataset):
+        return f"a Dataset of {sorted(map(str, value.data_vars))}"
+    if getattr(value, "shape", ()) != ():
+        return f"an array of shape {tuple(value.shape)}"
+    text = repr(value)
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    return f"{text[:MAX_CHARACTERS]}... ({type(value).__name__})"
