@@ -29,6 +29,17 @@ def require_same_grid(a: xr.DataArray, b: xr.DataArray) -> None:
     require_same_labels(a, b)
 
 
+def require_mask_dims(op: str, array: xr.DataArray, mask: xr.DataArray) -> None:
+    """Raise LabelError unless ``mask`` has dims of ``array``, at equal positions."""
+    require_same_grid(array, mask)
+    extra = [d for d in mask.dims if d not in array.dims]
+    if extra:
+        raise LabelError(
+            f"{op}: mask must have dims of the array {array.dims}, got also {extra}; select "
+            f"or reduce these"
+        )
+
+
 def require_same_labels(a: xr.DataArray, b: xr.DataArray) -> None:
     """Raise LabelError if common dims of the same length differ in unit or labels.
 

@@ -18,11 +18,11 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import window_fill
 from lazyvol.kernels.reductions import block_mean as block_kernels
-from lazyvol.ops._boundary import Boundary, Mode
 from lazyvol.ops._checks import lengths_in_voxels
 from lazyvol.ops._grid import Like, spatial_grid
 from lazyvol.ops.density import _points
-from lazyvol.ops.filters import _arguments
+from lazyvol.ops.filters import _windows
+from lazyvol.ops.filters._windows import Boundary, Mode
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import Size, float_of, with_units
 
@@ -186,7 +186,7 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode = "valid") -> xr.DataAr
     reach = [(n // 2, n // 2) for n in window]
     # counts are int32
     if not valid and (prod(window) >= 2**31 or boundary.is_wide(array, reach)):
-        shares = _arguments.uniform("local", array != 0, window, boundary).astype(dtype)
+        shares = _windows.uniform("local", array != 0, window, boundary).astype(dtype)
     else:
         kernel = window_fill.fill_valid if valid else window_fill.fill_same
         shares = stencil(

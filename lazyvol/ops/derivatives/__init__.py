@@ -24,7 +24,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.derivatives import outputs
 from lazyvol.ops.derivatives import _multiscale
 from lazyvol.ops.derivatives._field import Field
-from lazyvol.plan.recipes.borders import Mode
+from lazyvol.plan.recipes.stencil import Mode
 from lazyvol.stack import ALL_SPATIAL, Dims, Sigma
 
 __all__ = [

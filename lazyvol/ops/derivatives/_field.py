@@ -14,7 +14,7 @@ from lazyvol.kernels.arrays import kernel_float
 from lazyvol.kernels.derivatives import finite_differences, gaussian_derivatives
 from lazyvol.kernels.derivatives.outputs import DerivativeTask
 from lazyvol.kernels.filters import wide_windows
-from lazyvol.plan.recipes.borders import Mode
+from lazyvol.plan.recipes.stencil import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
     Dims,

@@ -22,7 +22,7 @@ from lazyvol.ops.derivatives._field import (
     require_boundary,
     sigma_in_voxels,
 )
-from lazyvol.plan.recipes.borders import Mode
+from lazyvol.plan.recipes.stencil import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import Dims, Sigma
 

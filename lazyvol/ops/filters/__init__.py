@@ -26,8 +26,8 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import sliding_window
-from lazyvol.ops._boundary import Boundary, Mode
-from lazyvol.ops.filters import _arguments
+from lazyvol.ops.filters import _bandpass, _windows
+from lazyvol.ops.filters._windows import Boundary, Mode
 from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
 
 __all__ = [
@@ -100,8 +100,8 @@ def gaussian(
     >>> lv.filters.gaussian(volume, {"x": 2.0}).values.round(2)
     array([[[0.47, 1.94, 3.19, 1.94, 0.47]]])
     """
-    deviations = _arguments.scales("gaussian", stack, sigma)
-    return _arguments.gaussian(stack, deviations, truncate, Boundary(mode, fill))
+    deviations = _windows.scales("gaussian", stack, sigma)
+    return _windows.gaussian(stack, deviations, truncate, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -150,8 +150,8 @@ def uniform(
     >>> lv.filters.uniform(volume, {"x": 3}).values
     array([[[1., 3., 3., 2., 3., 6.]]])
     """
-    sizes = _arguments.windows("uniform", stack, size)
-    return _arguments.uniform("uniform", stack, sizes, Boundary(mode, fill))
+    sizes = _windows.windows("uniform", stack, size)
+    return _windows.uniform("uniform", stack, sizes, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -198,9 +198,9 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    sizes = _arguments.windows("minimum", stack, size)
+    sizes = _windows.windows("minimum", stack, size)
     boundary = Boundary(mode, fill)
-    return _arguments.extremum("minimum", stack, sizes, boundary, sliding_window.minimum)
+    return _windows.extremum("minimum", stack, sizes, boundary, sliding_window.minimum)
 
 
 @operation(unbounded=("fill",))
@@ -247,9 +247,9 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    sizes = _arguments.windows("maximum", stack, size)
+    sizes = _windows.windows("maximum", stack, size)
     boundary = Boundary(mode, fill)
-    return _arguments.extremum("maximum", stack, sizes, boundary, sliding_window.maximum)
+    return _windows.extremum("maximum", stack, sizes, boundary, sliding_window.maximum)
 
 
 @operation(unbounded=("fill",))
@@ -296,8 +296,8 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    sizes = _arguments.windows("median", stack, size)
-    return _arguments.rank("median", stack, sizes, prod(sizes) // 2, Boundary(mode, fill))
+    sizes = _windows.windows("median", stack, size)
+    return _windows.rank("median", stack, sizes, prod(sizes) // 2, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -347,11 +347,11 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    sizes = _arguments.windows("percentile", stack, size)
+    sizes = _windows.windows("percentile", stack, size)
     if not 0 <= q <= 100:
         raise LabelError(f"percentile: q must be in [0, 100], got {q}; it is a percentage")
     number = min(prod(sizes) - 1, int(prod(sizes) * float(q) / 100.0))
-    return _arguments.rank("percentile", stack, sizes, number, Boundary(mode, fill))
+    return _windows.rank("percentile", stack, sizes, number, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -401,14 +401,14 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    sizes = _arguments.windows("rank", stack, size)
+    sizes = _windows.windows("rank", stack, size)
     count = prod(sizes)
     if not -count <= number < count:
         raise LabelError(
             f"rank: number must be in [{-count}, {count - 1}] for a window of {count} voxels, got "
             f"{number}; for a part of the window use percentile"
         )
-    return _arguments.rank("rank", stack, sizes, number % count, Boundary(mode, fill))
+    return _windows.rank("rank", stack, sizes, number % count, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -458,8 +458,8 @@ def convolve(
     >>> lv.filters.convolve(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 1., 2., 4., 0.]]])
     """
-    weights, reach = _arguments.kernel_weights("convolve", stack, kernel, flip=True)
-    return _arguments.weighted("convolve", stack, weights, reach, Boundary(mode, fill))
+    weights, reach = _windows.kernel_weights("convolve", stack, kernel, flip=True)
+    return _windows.weighted("convolve", stack, weights, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -506,8 +506,8 @@ def correlate(
     >>> lv.filters.correlate(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 4., 2., 1., 0.]]])
     """
-    weights, reach = _arguments.kernel_weights("correlate", stack, kernel, flip=False)
-    return _arguments.weighted("correlate", stack, weights, reach, Boundary(mode, fill))
+    weights, reach = _windows.kernel_weights("correlate", stack, kernel, flip=False)
+    return _windows.weighted("correlate", stack, weights, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -560,7 +560,7 @@ def laplace(
         raise LabelError(f"laplace: dim must name one dim or more of {stack.dims}, got {dim!r}")
     weights = _second_difference_weights([3 if d in dims else 1 for d in stack.dims])
     reach = [(n // 2, n // 2) for n in weights.shape]
-    return _arguments.weighted("laplace", stack, weights, reach, Boundary(mode, fill))
+    return _windows.weighted("laplace", stack, weights, reach, Boundary(mode, fill))
 
 
 def _second_difference_weights(lengths: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -624,4 +624,4 @@ def bandpass(
     array([[[ 1.   ,  0.707,  0.   , -0.707, -1.   , -0.707, -0.   ,  0.707]]])
     """
     dims = spatial_dims(stack) if dim is None else dims_of(stack, dim)
-    return _arguments.bandpass(stack, dims, shortest, longest, edge)
+    return _bandpass.bandpass(stack, dims, shortest, longest, edge)

@@ -14,12 +14,13 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.intensity import mask_fill, otsu
 from lazyvol.ops import stats
-from lazyvol.ops._checks import require_mask_dims, whole_number
+from lazyvol.ops._checks import whole_number
 from lazyvol.ops._grid import Axis, Like, Place
 from lazyvol.ops.masks._morphology import close, dilate, erode, label, open
 from lazyvol.ops.masks._ragged import can_represent, frame, pad, select
 from lazyvol.ops.synthetic import _solids
 from lazyvol.plan.verbs import blockwise
+from lazyvol.same_grid import require_mask_dims
 from lazyvol.stack import (
     Dims,
     Sigma,

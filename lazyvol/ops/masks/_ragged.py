@@ -12,9 +12,9 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels import ragged as kernels
 from lazyvol.ops import stats
-from lazyvol.ops._checks import require_mask_dims
-from lazyvol.plan.ragged import is_counted_by_line, padded
-from lazyvol.plan.verbs import generate, ragged
+from lazyvol.plan.ragged import is_counted_by_line, padded, ragged
+from lazyvol.plan.verbs import generate
+from lazyvol.same_grid import require_mask_dims
 from lazyvol.stack import STACK, require_mask
 
 #: the dim of observations, the selected elements

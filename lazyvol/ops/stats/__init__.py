@@ -16,9 +16,8 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.reductions import moments
-from lazyvol.ops._checks import degrees_of_freedom, require_extremes
 from lazyvol.ops.stats import _histogram, _quantile
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
@@ -573,9 +572,9 @@ def _statistics(
     """Return statistics by name, all from one fold; ``absolute`` takes those of absolute values."""
     dims = dims_of(stack, dim, what=f"{op}: dim")
     n = prod(stack.sizes[d] for d in dims)
-    free = degrees_of_freedom(op, ddof, n if {"var", "std"} & set(names) else None)
+    free = _degrees_of_freedom(op, ddof, n if {"var", "std"} & set(names) else None)
     if {"min", "max"} & set(names) and not absolute:
-        require_extremes(op, stack, dims, n)
+        _require_extremes(op, stack, dims, n)
     spec = statistics_fold(
         names, stack.dtype, n, ddof=free,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
@@ -587,6 +586,29 @@ def _statistics(
     for name, array in statistics.items():
         array.attrs = with_units(stack, STATISTICS[name][2])
     return statistics
+
+
+def _degrees_of_freedom(op: str, ddof: int, n: int | None) -> int:
+    """Return ``ddof``; raise OptionError if ``n`` values leave no degree of freedom."""
+    if ddof < 0:
+        raise OptionError(
+            f"{op}: ddof must be a whole number of 0 or more, got {ddof!r}; pass 0 or 1"
+        )
+    if n is not None and ddof > 0 and n <= ddof:
+        raise OptionError(
+            f"{op}: ddof must be less than the number of values, got {ddof=} of {n}; reduce a "
+            f"longer dim or pass ddof=0"
+        )
+    return ddof
+
+
+def _require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int) -> None:
+    """Raise LabelError for an extreme of zero integers, because integers have no missing value."""
+    if not n and stack.dtype.kind != "f":
+        raise LabelError(
+            f"{op}: dim must hold a value, got length 0 along {tuple(dims)} of "
+            f"{dict(stack.sizes)}; select something, or reduce floats, which give NaN"
+        )
 
 
 def statistics_fold(

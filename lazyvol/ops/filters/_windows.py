@@ -1,45 +1,155 @@
-"""Filters of a stack from checked arguments: windows, standard deviations and weights per axis."""
+"""Filters over windows that continue beyond the border of a stack.
+
+``Boundary`` says how. The filters take checked arguments per axis: windows, standard deviations or
+weights. They run on blocks with a halo, or on blocks that are whole along a short axis.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from math import prod
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
+from lazyvol.kernels import arrays
 from lazyvol.kernels.arrays import DOUBLE
-from lazyvol.kernels.filters import bandpass as bandpass_kernels
-from lazyvol.kernels.filters import correlate, sliding_window
+from lazyvol.kernels.filters import correlate, sliding_window, wide_windows
 from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters import separable as separable_kernels
-from lazyvol.kernels.filters.wide_windows import Reach, fold_weights
-from lazyvol.ops._boundary import Boundary, filter_axis_by_axis, filter_blocks
-from lazyvol.ops._checks import lengths_in_voxels, require_voxels
-from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import (
-    Sigma,
-    Size,
-    dims_of,
-    float_of,
-    is_number,
-    per_dim,
-    spacing,
-    spatial_dims,
-    unit_of,
-)
+from lazyvol.kernels.filters.wide_windows import FilterPass, Reach, fold_weights
+from lazyvol.kernels.geometry.splines import BoundaryMode
+from lazyvol.ops._checks import lengths_in_voxels
+from lazyvol.plan.verbs import blockwise, stencil
+from lazyvol.stack import Sigma, Size, dims_of, float_of, is_number, per_dim, spacing, spatial_dims
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap", "valid"]
 
+#: bytes per voxel of whole volumes in float64 with one axis padded threefold
+WHOLE = 8.0 * 5
 #: nonzero weights below which transforms are slower for blocks of any size
 MIN_TRANSFORMED = 150
 #: bytes per voxel of a block for its transforms: spectra, a tile and its result, padded to lengths
 #: that transform fast
 TRANSFORM_BYTES = 48.0
-#: bytes per voxel for the transform of a whole volume
-BANDPASS_BYTES = 32.0
 #: voxels along a dim above which the unit of a length must be wrong
 MAX_VOXELS = 2**24
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A mode of scipy.ndimage beyond the border, with its constant, or ``"valid"``."""
+
+    mode: Mode = "reflect"
+    fill: float = 0.0
+
+    def require(self, op: str, stack: xr.DataArray, reach: Sequence[Reach]) -> None:
+        """Raise LabelError if ``fill`` or the length of an axis does not suit the mode."""
+        if self.mode == "constant" and not _holds(stack.dtype, self.fill):
+            raise LabelError(
+                f"{op}: fill must be a value of dtype {stack.dtype}, got {self.fill}; convert the "
+                f"stack first, e.g. with .astype('float32')"
+            )
+        window = {str(d): sum(r) + 1 for d, r in zip(stack.dims, reach, strict=True)}
+        short = {d: stack.sizes[d] for d, n in window.items() if stack.sizes[d] < n}
+        if self.mode == "valid" and short:
+            raise LabelError(
+                f"{op}: mode must not be 'valid' where the stack is shorter than the window "
+                f"{ {d: window[d] for d in short} }, got lengths {short}; choose another mode or a "
+                f"smaller window"
+            )
+
+    def is_wide(self, stack: xr.DataArray, reach: Sequence[Reach]) -> bool:
+        """Return True if volumes padded along all axes at once would take too much memory."""
+        return self.mode != "valid" and wide_windows.is_wide(stack.shape, reach)
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Return True if a float dtype holds a value to rounding, or another dtype exactly."""
+    if dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(np.isfinite(value)) and value == round(value) and low <= value <= high
+
+
+def filter_blocks(
+    op: str,
+    kernel: Callable[..., Array],
+    stack: xr.DataArray,
+    reach: Sequence[Reach],
+    boundary: Boundary,
+    dtype: np.dtype[Any],
+    scratch: float,
+    *,
+    accepts_out: bool = False,
+) -> xr.DataArray:
+    """Apply ``kernel(padded) -> valid part`` to a stack, in blocks with a halo.
+
+    Where the halo would take too much memory, blocks are whole along the axes that have a reach.
+    """
+    scratch += _conversion_bytes(stack.dtype) + _conversion_bytes(dtype)
+    if boundary.is_wide(stack, reach):
+        growth = prod(1 + sum(r) / max(1, n) for r, n in zip(reach, stack.shape, strict=True))
+        passes = (FilterPass(kernel, tuple(reach), boundary.fill),)
+        scratch = (scratch + stack.dtype.itemsize) * growth
+        return _apply_passes(op, passes, stack, boundary, dtype, scratch)
+    depth = {str(d): r for d, r in zip(stack.dims, reach, strict=True)}
+    return stencil(
+        kernel, stack, depth=depth, mode=boundary.mode, fill=boundary.fill, dtype=dtype,
+        scratch=scratch, accepts_out=accepts_out, title=op,
+    )  # fmt: skip
+
+
+def filter_axis_by_axis(
+    op: str,
+    axis_kernel: Callable[[int], tuple[Callable[..., Array], float]],
+    stack: xr.DataArray,
+    reach: Sequence[Reach],
+    boundary: Boundary,
+    dtype: np.dtype[Any],
+) -> xr.DataArray:
+    """Apply a kernel along every axis that has a reach, padded along one axis at a time.
+
+    ``axis_kernel(axis)`` returns the kernel and the factor by which it scales a constant.
+    """
+    passes, fill = [], boundary.fill
+    for axis in range(stack.ndim):
+        kernel, factor = axis_kernel(axis)
+        axis_reach = tuple(r if a == axis else (0, 0) for a, r in enumerate(reach))
+        if axis_reach[axis] != (0, 0) or factor != 1:
+            passes.append(FilterPass(kernel, axis_reach, fill))
+            fill = fill * factor if factor != 1 else fill
+    return _apply_passes(op, passes, stack, boundary, dtype, WHOLE)
+
+
+def _apply_passes(
+    op: str,
+    passes: Sequence[FilterPass],
+    stack: xr.DataArray,
+    boundary: Boundary,
+    dtype: np.dtype[Any],
+    scratch: float,
+) -> xr.DataArray:
+    """Apply passes to blocks that are whole along the axes that have a reach."""
+    axes = tuple(a for a in range(stack.ndim) if any(p.reach[a] != (0, 0) for p in passes))
+    kernel = partial(
+        wide_windows.apply_passes, passes=tuple(passes), axes=axes,
+        mode=cast(BoundaryMode, boundary.mode), dtype=dtype,
+    )  # fmt: skip
+    core = [str(stack.dims[a]) for a in axes]
+    return blockwise(kernel, stack, core=core, dtype=dtype, scratch=scratch, title=op)
+
+
+def _conversion_bytes(dtype: np.dtype[Any]) -> float:
+    """Return bytes per voxel of a copy in the dtype of kernels; 0 if it needs no copy."""
+    converted = arrays.kernel_float(dtype)
+    return 0.0 if converted == dtype else float(converted.itemsize)
+
+
+# filters ------------------------------------------------------------------------------------------
 
 
 def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
@@ -252,50 +362,6 @@ def _multiplicities(
     axes = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
     folded = [fold_weights(w, r, n, boundary.mode) for w, r, n in axes]
     return [w for w, _ in folded], [r for _, r in folded]
-
-
-def bandpass(
-    stack: xr.DataArray,
-    dims: Sequence[str],
-    shortest: float | None,
-    longest: float | None,
-    edge: float,
-) -> xr.DataArray:
-    """Filter whole volumes to a band of wavelengths."""
-    steps = _spacing_in_one_unit(stack, dims)
-    wavelengths = [w for w in (shortest, longest) if w is not None]
-    low, high = shortest or 0.0, np.inf if longest is None else longest
-    if not wavelengths or min(wavelengths) <= 0 or low >= high:
-        raise LabelError(
-            f"bandpass: shortest and longest must be wavelengths above 0 with shortest < longest, "
-            f"one of them or both, got {shortest=} and {longest=}"
-        )
-    if edge < 0:
-        raise LabelError(f"bandpass: edge must be 0 or more Fourier pixels, got {edge}")
-    pixel = max(1 / (stack.sizes[d] * h) for d, h in zip(dims, steps, strict=True))
-    dtype = float_of(stack.dtype)
-    kernel = partial(
-        bandpass_kernels.bandpass, axes=tuple(stack.dims.index(d) for d in dims), spacing=steps,
-        band=(1 / high, np.inf if shortest is None else 1 / shortest), edge=edge * pixel,
-        dtype=dtype,
-    )  # fmt: skip
-    return blockwise(
-        kernel, stack, core=dims, dtype=dtype, scratch=BANDPASS_BYTES, title="bandpass"
-    )
-
-
-def _spacing_in_one_unit(stack: xr.DataArray, dims: Sequence[str]) -> tuple[float, ...]:
-    """Return the distances of voxels along ``dims``; raise LabelError if their units differ."""
-    if not dims:
-        raise LabelError(f"bandpass: dim must name one dim or more of {stack.dims}, got {dims}")
-    require_voxels("bandpass: stack", stack, dims)
-    units = {d: unit_of(stack, d) for d in dims}
-    if len(set(units.values())) > 1:
-        raise LabelError(
-            f"bandpass: dim must name dims with one unit of length, got {units}; convert the "
-            f"coordinates"
-        )
-    return tuple(abs(spacing(stack, d)) for d in dims)
 
 
 def _reach(sizes: Sequence[int]) -> list[Reach]:
