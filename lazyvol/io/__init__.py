@@ -20,8 +20,7 @@ from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.recipes.base import Source
-from lazyvol.plan.reductions.partition import block_grid
-from lazyvol.plan.regions import Grid, uniform_chunks
+from lazyvol.plan.regions import Grid, block_grid, uniform_chunks
 
 __all__ = ["open", "particles", "save", "write_selection"]
 

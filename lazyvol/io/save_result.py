@@ -25,8 +25,8 @@ from lazyvol.io.zarr.create import LargeCoord, Variable, create, create_group
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
-from lazyvol.plan.budget import BLOCK, Budget, sampled_cost
-from lazyvol.plan.explain import budget_for, explain
+from lazyvol.plan.budget import BLOCK, Budget, budget_for, sampled_cost
+from lazyvol.plan.explain import explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_token, write
 from lazyvol.stack import SPATIAL, require_stack, unit_of

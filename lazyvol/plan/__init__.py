@@ -37,8 +37,8 @@ step
 
 From a call to an array
 -----------------------
-A verb checks the dims of its stacks (``operands``), finds the recipe of each array (``recipe_of``),
-and builds a recipe over them. ``deferred`` cuts the result into blocks that fit the budget and
+A verb checks the dims of its stacks, finds the recipe of each array (``recipe_of``), and builds a
+recipe over them. ``deferred`` cuts the result into blocks that fit the budget and
 returns a dask array whose graph has one layer, a ``RecipeLayer``; tasks are built only when a
 scheduler asks for them. The array remembers the call that built it (its origin), so that ``refit``
 can build it again under another budget. If all inputs are numpy arrays, the blocks are computed
@@ -50,12 +50,11 @@ tasks that each stream through a box with one state; a tree of tasks merges the 
 
 From an array to a recipe
 -------------------------
-The graph alone defines an array, because users
-may apply any operation to it. ``reading`` looks up the layer that bears the array's name. A recipe
-layer holds the recipe itself. Layers that dask and xarray put on top of it (operators and ufuncs,
-transpositions, indexing, rechunking) are translated into recipes, layer by layer. Anything else
-makes the array foreign. When dask computes, its optimisation (``optimize``) replaces the requested
-arrays by the tasks of their recipes.
+The graph alone defines an array, because users may apply any operation to it. ``reading`` looks up
+the layer that bears the array's name. A recipe layer holds the recipe itself. Layers that dask and
+xarray put on top of it (operators and ufuncs, transpositions, indexing, rechunking) are translated
+into recipes, layer by layer. Anything else makes the array foreign. When dask optimises a graph
+before it runs, ``optimize_graph`` replaces the requested arrays by the tasks of their recipes.
 
 Evaluation
 ----------
@@ -78,20 +77,20 @@ a sink, which stores it durably. Shards that a sink already has are skipped on r
 
 Files
 -----
-``verbs``, ``operands``
-    the five verbs and ``computed_once``; arrays, dims and labels of stacks
+``verbs``
+    ``blockwise``, ``stencil``, ``fold``, ``generate``; arrays, dims and labels of stacks
 ``ragged``, ``pairwise``, ``connected_blocks``
-    recipes of one verb each: ragged rows, matrices of pairs, blocks with facts about others
+    one verb each with its recipe: ragged rows, matrices of pairs, blocks with facts about others
 ``recipes/``
-    ``base`` (Recipe, Source), ``leaves``, ``blockwise``, ``stencil`` with ``borders``, ``views``
-    (transposed, selected), ``input_blocks`` (the blocks of foreign arrays that a task receives)
+    ``base`` (Recipe, Source), ``leaves`` (with the blocks of foreign arrays that a task receives),
+    ``blockwise``, ``stencil`` (with the borders of arrays), ``views`` (transposed, selected)
 ``reductions/``
     ``fold`` (Fold, and its task), ``partition`` (tasks and tiles), ``graph`` (tasks, merges)
 ``graph/``
-    ``layers``, ``lazy_array`` (recipe to dask array and back), ``reading`` with ``elementwise`` and
-    ``indexing``, ``optimize``, ``results`` (values that leave tasks)
+    ``lazy_array`` and ``layers`` (recipes as dask arrays), ``reading`` with ``elementwise`` and
+    ``indexing`` (dask arrays as recipes, when an array is used and when a graph is optimised)
 ``evaluate``, ``in_memory``, ``write``
-    run recipes: one region, a result of numpy arrays, a result on disk
+    run recipes: one region in one task, a result of numpy arrays, a result on disk
 ``budget``, ``halo_cost``, ``explain``
     costs before anything runs
 ``regions``, ``blas_threads``

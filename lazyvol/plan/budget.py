@@ -152,6 +152,13 @@ def limited(memory: int | float | str | None = None, workers: int | None = None)
     return dask.config.set(options | ({"num_workers": workers} if workers else {}))
 
 
+def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
+    """Return the budget in force, with ``memory`` and ``workers`` replaced unless they are None."""
+    current = Budget.current()
+    with limited(current.memory if memory is None else memory, workers or current.workers):
+        return Budget.current()
+
+
 @dataclass(frozen=True)
 class StepCost:
     """The cost of a step: bytes read, bytes of its sources counted once, and bytes of memory.
@@ -188,12 +195,11 @@ class Step:
 def recipe_step(title: str, recipe: Recipe, grid: Grid, parents: Iterable[Step]) -> Step:
     """Return the step that computes every block of ``grid`` from a recipe, one task each."""
     tokens = tuple(p.token for p in parents)
-    cost = partial(recipe_cost, recipe, grid)
-    halo = partial(halo_of, recipe, grid)
+    cost, halo = partial(_recipe_cost, recipe, grid), partial(halo_of, recipe, grid)
     return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, cost, halo)
 
 
-def recipe_cost(recipe: Recipe, grid: Grid) -> StepCost:
+def _recipe_cost(recipe: Recipe, grid: Grid) -> StepCost:
     """Return the cost of computing every block of ``grid`` from a recipe."""
     read, peak = sampled_cost(recipe, grid)
     return StepCost(read, stored_bytes(recipe), peak)
@@ -208,7 +214,7 @@ def foreign_step(name: str, blocks: int) -> Step:
 SAMPLE = 512
 
 
-def task_cost(recipe: Recipe, region: Region) -> Cost:
+def _task_cost(recipe: Recipe, region: Region) -> Cost:
     """Return the cost of a task that computes ``region``, with the foreign blocks it receives."""
     cost = region_cost(recipe, region)
     return replace(cost, peak=cost.peak + foreign_bytes(recipe, region))
@@ -220,7 +226,7 @@ def sampled_cost(recipe: Recipe, grid: Grid) -> tuple[int, int]:
     if total == 0:
         return 0, 0
     stride = max(1, ceil(total / SAMPLE))
-    costs = [task_cost(recipe, box) for box in _every(grid, stride, total)]
+    costs = [_task_cost(recipe, box) for box in _every(grid, stride, total)]
     return sum(c.read for c in costs) * total // len(costs), max(c.peak for c in costs)
 
 
@@ -247,14 +253,14 @@ def fit_to_budget(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
             raise BudgetError(
                 f"memory must be at least "
                 f"{ceil_mib((peak * running + RUN_OVERHEAD) * budget.processes)} for a result of "
-                f"shape {recipe.shape} with {tasks_at_once(running * budget.processes)}, got "
+                f"shape {recipe.shape} with {show_tasks(running * budget.processes)}, got "
                 f"memory={show_bytes(budget.memory or 0)}; raise memory or use fewer workers"
             )
         grid = finer
     return grid
 
 
-def tasks_at_once(number: int) -> str:
+def show_tasks(number: int) -> str:
     """Return ``"1 task at once"`` or ``"n tasks at once"``."""
     return "1 task at once" if number == 1 else f"{number} tasks at once"
 

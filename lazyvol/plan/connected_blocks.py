@@ -20,7 +20,7 @@ from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import BLOCK, Budget, Step, StepCost, sampled_cost, stored_bytes
 from lazyvol.plan.evaluate import evaluate, region_cost
-from lazyvol.plan.graph.layers import BlockRefs, ResultLayer, required_blocks
+from lazyvol.plan.graph.layers import ResultLayer, required_blocks
 from lazyvol.plan.graph.lazy_array import (
     BlockedRecipe,
     LazyArray,
@@ -30,13 +30,12 @@ from lazyvol.plan.graph.lazy_array import (
     result_array,
     steps_below,
 )
-from lazyvol.plan.operands import axis_order, defer_or_compute, labelled, operand_grid, operands
 from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_properties
 from lazyvol.plan.recipes.blockwise import Blockwise
-from lazyvol.plan.recipes.input_blocks import InputBlocks, input_blocks
+from lazyvol.plan.recipes.leaves import BlockRefs, InputBlocks, input_blocks
 from lazyvol.plan.recipes.views import transposed
-from lazyvol.plan.reductions.partition import block_grid
 from lazyvol.plan.regions import Grid, Index, Region
+from lazyvol.plan.verbs import axis_order, defer_or_compute, labelled, operand_grid, operands
 from lazyvol.stack import require_stack
 
 #: bytes of the smallest blocks under a tight budget
@@ -148,10 +147,10 @@ def connected_blockwise(
 ) -> xr.DataArray:
     """Apply ``kernels`` to every volume of a stack, along ``dims``; keep the order of its dims."""
     order = (*(str(d) for d in require_stack(stack).dims if d not in dims), *dims)
-    arrays, is_local = operands((stack,))
+    arrays = operands((stack,))
     axes = tuple(a for a in axis_order(stack, order) if a is not None)
     build = partial(_connected_blockwise, kernels, axes, len(dims), title)
-    result = labelled(defer_or_compute(build, arrays, is_local), order, stack)
+    result = labelled(defer_or_compute(build, arrays), order, stack)
     return result.transpose(*stack.dims)
 
 
@@ -223,9 +222,9 @@ def _volume_grid(volumes: Recipe, first: int, kernels: ConnectedKernels) -> Grid
 def _grid_of_room(volumes: Recipe, first: int, item: int, room: int) -> Grid:
     """Return blocks of one volume each, of about ``room`` bytes."""
     shape = volumes.shape[first:]
-    grid = block_grid(shape, volumes.preferred_chunk[first:], item, room)
+    grid = regions.block_grid(shape, volumes.preferred_chunk[first:], item, room)
     if prod(max(c) for c in grid) * item > 2 * room:
-        grid = block_grid(shape, (1,) * len(shape), item, room)
+        grid = regions.block_grid(shape, (1,) * len(shape), item, room)
     return (*((1,) * n for n in volumes.shape[:first]), *grid)
 
 

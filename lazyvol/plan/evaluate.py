@@ -5,16 +5,27 @@ regions of one step are merged into their hull if the hull is no larger than the
 of n steps costs n steps however often they refer to each other: ``s + 0.1 * laplace(s)``, repeated,
 needs ``s`` with and without a halo, which is one hull. Values are freed after their last use. The
 same schedule, run on byte counts instead of arrays, gives the cost of a region beforehand.
+
+A task evaluates one region with one BLAS thread, and returns values that are safe to keep.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lazyvol.plan import regions
-from lazyvol.plan.recipes.base import Array, Cost, Recipe, topological_order
-from lazyvol.plan.recipes.input_blocks import InputBlocks
-from lazyvol.plan.recipes.leaves import Foreign
+from lazyvol.plan.blas_threads import single_blas_thread
+from lazyvol.plan.recipes.base import Array, Cost, Recipe, leaves, topological_order
+from lazyvol.plan.recipes.leaves import (
+    BlockRefs,
+    Foreign,
+    InMemory,
+    InputBlocks,
+    input_blocks,
+    receives_blocks,
+)
 from lazyvol.plan.regions import Region
 
 #: number of a step, and of one of its boxes
@@ -115,20 +126,6 @@ class Program:
     def _has_buffer(self, place: Place, required: Requirements) -> bool:
         n, b = place
         return place in required.uses and self.nodes[n].assembly_bytes(required.boxes[n][b]) > 0
-
-    def run(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
-        """Return the values of ``region``, which may be written to ``out``."""
-        root = self.nodes[-1]
-        if root.is_streaming or not root.parents:
-            return root.fetch(region, blocks, out)
-        return _Run(self, self.requirements(region), blocks, out).values()
-
-    def cost(self, region: Region) -> Cost:
-        """Return the bytes that ``region`` reads, and the peak memory."""
-        root = self.nodes[-1]
-        if root.is_streaming or not root.parents:
-            return root.cost(region)
-        return _CostRun(self, self.requirements(region)).cost()
 
     def foreign_blocks(self, region: Region) -> dict[Any, tuple[Foreign, Region]]:
         """Return the blocks of dask arrays below ``region``: their keys, arrays and regions."""
@@ -291,12 +288,16 @@ def evaluate(
     """Return the values of a region of a recipe, which may be written to ``out``."""
     if recipe.is_streaming or not recipe.parents:
         return recipe.fetch(region, blocks, out)
-    return program_of(recipe).run(region, blocks, out)
+    program = program_of(recipe)
+    return _Run(program, program.requirements(region), blocks, out).values()
 
 
 def region_cost(recipe: Recipe, region: Region) -> Cost:
-    """Return the cost of ``evaluate``."""
-    return program_of(recipe).cost(region)
+    """Return the cost of ``evaluate``: the bytes that are read, and the peak memory."""
+    if recipe.is_streaming or not recipe.parents:
+        return recipe.cost(region)
+    program = program_of(recipe)
+    return _CostRun(program, program.requirements(region)).cost()
 
 
 def foreign_bytes(recipe: Recipe, region: Region) -> int:
@@ -304,7 +305,46 @@ def foreign_bytes(recipe: Recipe, region: Region) -> int:
 
     Blocks that are in memory before the run are not counted.
     """
-    if all(leaf.in_memory for leaf in recipe.foreign):
+    if not receives_blocks(recipe):
         return 0
     blocks = program_of(recipe).foreign_blocks(region).values()
     return sum(leaf.nbytes(box) for leaf, box in blocks if not leaf.in_memory)
+
+
+# tasks ------------------------------------------------------------------------------------------
+
+
+def run_block(recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]) -> Array:
+    """Run one task: compute the values of a region from stored data and the task's blocks."""
+    with single_blas_thread():
+        return owned_result(recipe, evaluate(recipe, region, input_blocks(refs, blocks)), blocks)
+
+
+def owned_result(recipe: Recipe, values: Array, blocks: Sequence[Any] = ()) -> Array:
+    """Cast a task's result to the declared dtype; copy it if it must not leave the task.
+
+    A view of a larger buffer would keep the whole buffer in memory. A view of a user's array, or of
+    one of the task's input ``blocks``, could be written to.
+    """
+    values = np.asarray(values, recipe.dtype)
+    owner = values if values.base is None else values.base
+    owns_memory = isinstance(owner, np.ndarray) and owner.nbytes <= values.nbytes
+    is_safe = owns_memory and not _is_input(owner, recipe, blocks)
+    return values if is_safe and is_dense(values) else values.copy("K")
+
+
+def _is_input(owner: Array, recipe: Recipe, blocks: Sequence[Any]) -> bool:
+    """Return True if memory belongs to an input array of a task."""
+    inputs = [leaf.values for leaf in leaves(recipe) if isinstance(leaf, InMemory)]
+    inputs += [b for b in blocks if isinstance(b, np.ndarray)]
+    return any(np.may_share_memory(owner, a) for a in inputs)
+
+
+def is_dense(values: Array) -> bool:
+    """Return True if values are contiguous in memory, in any order of their axes."""
+    return bool(values.transpose(memory_order(values)).flags.c_contiguous)
+
+
+def memory_order(values: Array) -> list[int]:
+    """Return the axes from the slowest in memory to the fastest."""
+    return sorted(range(values.ndim), key=lambda axis: -values.strides[axis])

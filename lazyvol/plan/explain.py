@@ -15,10 +15,10 @@ from lazyvol.plan.budget import (
     Budget,
     Step,
     StepCost,
+    budget_for,
     ceil_mib,
-    limited,
     show_bytes,
-    tasks_at_once,
+    show_tasks,
 )
 from lazyvol.plan.graph.lazy_array import as_lazy_array, refit
 from lazyvol.plan.halo_cost import Halo
@@ -65,7 +65,7 @@ class Plan:
     def facts(self) -> dict[str, str]:
         """Name and value of each figure, as text."""
         limit = "" if self.memory is None else f" of {show_bytes(self.memory)}"
-        peak = f"{show_bytes(self.peak_bytes)}{limit} with {tasks_at_once(self.workers)}"
+        peak = f"{show_bytes(self.peak_bytes)}{limit} with {show_tasks(self.workers)}"
         return {
             "passes": str(self.passes),
             "reads": show_bytes(self.bytes_read),
@@ -135,17 +135,10 @@ def explain(
     if budget.memory is not None and plan.peak_bytes > budget.memory:
         raise BudgetError(
             f"memory must be at least {ceil_mib(plan.peak_bytes)} with "
-            f"{tasks_at_once(plan.workers)}, got memory={show_bytes(budget.memory)}; "
+            f"{show_tasks(plan.workers)}, got memory={show_bytes(budget.memory)}; "
             "raise memory or use fewer workers"
         )
     return plan
-
-
-def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
-    """Return the budget in force, with ``memory`` and ``workers`` replaced unless they are None."""
-    current = Budget.current()
-    with limited(current.memory if memory is None else memory, workers or current.workers):
-        return Budget.current()
 
 
 def lazy_arrays(obj: Any) -> list[da.Array]:

@@ -1,17 +1,18 @@
 """Results of arrays in memory, computed immediately on this machine's threads."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import each_in_threads, local_scheduler, single_blas_thread
 from lazyvol.plan.budget import Budget, fit_to_budget
-from lazyvol.plan.evaluate import evaluate
+from lazyvol.plan.evaluate import evaluate, owned_result
 from lazyvol.plan.graph.lazy_array import BlockedRecipe, LazyArray
-from lazyvol.plan.graph.results import owned_result
 from lazyvol.plan.recipes.base import Array, Recipe
 from lazyvol.plan.regions import Region
 
@@ -21,6 +22,12 @@ def compute_graph(lazy: LazyArray) -> Array:
     values = np.empty(lazy.shape, lazy.dtype)
     da.store(lazy.array, values, lock=False, scheduler=local_scheduler())
     return values
+
+
+def compute_together(outputs: Mapping[str, LazyArray]) -> dict[str, Array]:
+    """Return all values of several outputs of one graph, so that the data are read once."""
+    arrays = [lazy.array for lazy in outputs.values()]
+    return dict(zip(outputs, dask.compute(*arrays, scheduler=local_scheduler()), strict=True))
 
 
 def compute_blocks(blocked: BlockedRecipe) -> Array:

@@ -26,14 +26,13 @@ from lazyvol.plan.graph.lazy_array import (
     lazy_array,
     recipe_of,
 )
-from lazyvol.plan.operands import defer_or_compute, operands
-from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, leaves
+from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe
 from lazyvol.plan.recipes.blockwise import Blockwise
-from lazyvol.plan.recipes.input_blocks import InputBlocks
-from lazyvol.plan.recipes.leaves import Foreign, is_in_memory
+from lazyvol.plan.recipes.leaves import InputBlocks, receives_blocks
 from lazyvol.plan.recipes.views import transposed
 from lazyvol.plan.reductions.partition import FOREIGN_TASK, SMALL
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.verbs import defer_or_compute, operands
 
 #: bytes that a task may hold without a budget: rows of 64^3 float32 for 450 volumes
 HOLD = 512 * 2**20
@@ -220,9 +219,9 @@ def pairs(
     order = (dim, *(str(d) for d in stack.dims if d != dim))
     stacks = (stack,) if other is None else (stack, other)
     masks = [] if mask is None else [mask.transpose(*order[1:])]
-    arrays, is_local = operands([*(s.transpose(*order) for s in stacks), *masks])
+    arrays = operands([*(s.transpose(*order) for s in stacks), *masks])
     build = partial(_pairs, kernel, other is None, mask is not None, title)
-    data = defer_or_compute(build, arrays, is_local)
+    data = defer_or_compute(build, arrays)
     names = (dim, f"{dim}_other")
     coords: dict[Any, Any] = {
         n: c.variable for n, c in stack.coords.items() if set(c.dims) <= {dim}
@@ -257,7 +256,7 @@ def _plan(matrix: PairMatrix, budget: Budget) -> tuple[PairMatrix, Grid]:
         height = max(multiple, ceil(height / 2 / multiple) * multiple)
     bytes_read = matrix.row_volumes.nbytes(regions.whole(matrix.row_volumes.shape))
     strips = budget.workers if bytes_read > SMALL else 1
-    if _holds_all(matrix.row_volumes) or _holds_all(matrix.column_volumes):
+    if receives_blocks(matrix.row_volumes) or receives_blocks(matrix.column_volumes):
         return tiled, _foreign_grid(matrix, strips, limit)
     heights = _strip_heights(n, height, multiple, strips, matrix.triangle)
     return tiled, (heights, (matrix.shape[1],))
@@ -294,11 +293,6 @@ def _strip_heights(
         heights.append(rounded)
         start += rounded
     return tuple(heights) or (0,)
-
-
-def _holds_all(recipe: Recipe) -> bool:
-    """Return True if a task holds all of its input at once: blocks of a foreign graph."""
-    return any(isinstance(leaf, Foreign) and not is_in_memory(leaf) for leaf in leaves(recipe))
 
 
 def _foreign_grid(matrix: PairMatrix, count: int, limit: int) -> Grid:

@@ -21,13 +21,19 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.evaluate import evaluate, region_cost
 from lazyvol.plan.graph.lazy_array import BlockedRecipe, recipe_of
-from lazyvol.plan.operands import defer_or_compute, operands
-from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, leaves
-from lazyvol.plan.recipes.input_blocks import InputBlocks
-from lazyvol.plan.recipes.leaves import Foreign, is_in_memory
+from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe
+from lazyvol.plan.recipes.leaves import InputBlocks, receives_blocks
 from lazyvol.plan.recipes.views import AxisOrder, Transposed, transposed
 from lazyvol.plan.reductions.partition import FOREIGN_TASK
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.verbs import (
+    Kernel,
+    axis_order,
+    defer_or_compute,
+    labelled,
+    lengths_of,
+    operands,
+)
 from lazyvol.stack import require_stack
 
 #: bytes of a frame above which it is counted and read line by line, and of lines read at once
@@ -52,11 +58,6 @@ class Ragged(Recipe):
     counts: Array
     dtype: np.dtype[Any]
     tile: int
-
-    @property
-    def parent(self) -> Recipe:
-        """The array that observations are selected from."""
-        return self.parents[0]
 
     @property
     def mask(self) -> Recipe:
@@ -235,9 +236,7 @@ def _grid(recipe: Ragged, room: int) -> Grid:
     """Return blocks of about ``room`` bytes that begin where stored chunks of lines do."""
     kept = tuple((n,) for n in recipe.shape[1:])
     item = max(1, prod(recipe.shape[1:]) * recipe.dtype.itemsize)
-    data = leaves(recipe.parent)
-    holds_all = any(isinstance(leaf, Foreign) and not is_in_memory(leaf) for leaf in data)
-    limit = FOREIGN_TASK if holds_all else READ
+    limit = FOREIGN_TASK if receives_blocks(recipe.parent) else READ
     stored_chunks = max(1, limit // _line_bytes(recipe) // recipe.stored_lines)
     cuts = recipe.ends[:: max(1, recipe.stored_lines)]
     if cuts[-1] != recipe.ends[-1] or len(cuts) == 1:
@@ -249,6 +248,41 @@ def _grid(recipe: Ragged, room: int) -> Grid:
         edges.append(int(cuts[at]))
     sizes = tuple(int(n) for n in np.diff(edges) if n)
     return (sizes or (0,), *kept)
+
+
+def ragged(
+    kernel: Kernel,
+    stack: xr.DataArray,
+    mask: xr.DataArray,
+    counts: xr.DataArray | None = None,
+    *,
+    frame: str | None = None,
+    dtype: np.dtype[Any] | None = None,
+    title: str = "ragged",
+) -> xr.DataArray:
+    """Unequal lengths with known sizes: ``kernel(block, flags) -> observations`` of some frames.
+
+    A block has the dim ``frame`` (the stack's first by default), the other dims of the mask, and
+    then the rest of the stack's; flags have those of the mask, with one frame if all frames share
+    them. Observations follow each other along ``obs``, frame by frame. ``counts`` are their numbers
+    per frame, or per index of the mask's first other dim too; without them the mask is counted now.
+    """
+    frame = frame or str(require_stack(stack).dims[0])
+    selected = tuple(str(d) for d in mask.dims if d != frame)
+    kept = tuple(str(d) for d in stack.dims if d not in (frame, *selected))
+    if counts is None:
+        counts = xr.DataArray(np.asarray(mask.data, bool), dims=mask.dims).sum(selected)
+    n = lengths_of((stack, mask, counts))[frame]
+    line_dims = [d for d in selected if d in counts.dims]
+    values = counts.transpose(*(d for d in (frame, *line_dims) if d in counts.dims)).values
+    lines = values.shape[values.ndim - len(line_dims) :]
+    line_counts = np.broadcast_to(values, (n, *lines)).reshape(n, -1)
+    orders = axis_order(stack, (frame, *selected, *kept)), axis_order(mask, (frame, *selected))
+    build = partial(
+        ragged_array, kernel, orders, line_counts, np.dtype(dtype or stack.dtype), title
+    )
+    data = defer_or_compute(build, operands((stack, mask)))
+    return labelled(data, ("obs", *kept), stack)
 
 
 # rows of one length ------------------------------------------------------------------------------
@@ -266,11 +300,6 @@ class Padded(Recipe):
     parents: tuple[Recipe]
     row_sizes: Array
     fill: Any
-
-    @property
-    def parent(self) -> Recipe:
-        """The rows, one after the other."""
-        return self.parents[0]
 
     @cached_property
     def ends(self) -> Array:
@@ -321,9 +350,9 @@ def padded(
 
     ``row_size`` is in memory. Places beyond the end of a row are ``fill``.
     """
-    arrays, is_local = operands((require_stack(values),))
+    arrays = operands((require_stack(values),))
     sizes = np.asarray(row_size.data, np.int64)
-    data = defer_or_compute(partial(_padded, kernel, sizes, fill, title), arrays, is_local)
+    data = defer_or_compute(partial(_padded, kernel, sizes, fill, title), arrays)
     dims = (str(row_size.dims[0]), dim, *(str(d) for d in values.dims[1:]))
     coords = {n: c.variable for n, c in values.coords.items() if values.dims[0] not in c.dims}
     coords |= {n: c.variable for n, c in row_size.coords.items()}

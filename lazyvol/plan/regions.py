@@ -78,6 +78,26 @@ def even_chunks(length: int, count: int, multiple: int = 1) -> tuple[int, ...]:
     return uniform_chunks(length, -(-units // max(1, min(count, units) or 1)) * multiple)
 
 
+def round_down(length: int, multiple: int, full: int) -> int:
+    """Round ``length`` down to a multiple, unless it reaches the ``full`` length of the axis."""
+    return full if length >= full else length // multiple * multiple
+
+
+def block_grid(shape: Sequence[int], multiples: Sequence[int], item: int, target: int) -> Grid:
+    """Return blocks of about ``target`` bytes in whole stored chunks, whole along the last axes.
+
+    ``multiples`` are the lengths of a stored chunk, ``item`` the bytes of an element. A stored
+    chunk larger than the target is one block.
+    """
+    chunks = [max(1, min(m, n)) for m, n in zip(multiples, shape, strict=True)]
+    room = max(1, target // max(1, item))
+    for a in reversed(range(len(shape))):
+        others = prod(chunks) // chunks[a]
+        fits = round_down(max(1, room // max(1, others)), max(1, multiples[a]), shape[a])
+        chunks[a] = max(chunks[a], fits)
+    return tuple(uniform_chunks(n, c) for n, c in zip(shape, chunks, strict=True))
+
+
 def edges(chunks: Sequence[int]) -> tuple[int, ...]:
     """Return the positions where chunks begin and end: one more than there are chunks."""
     return (0, *accumulate(chunks))

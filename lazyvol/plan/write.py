@@ -1,8 +1,8 @@
 """Writing results: one task per shard, in waves; each task reads the regions it needs."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import islice
 from typing import Any, Protocol
@@ -16,13 +16,12 @@ from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import local_scheduler, single_blas_thread
-from lazyvol.plan.evaluate import evaluate
-from lazyvol.plan.graph.layers import BlockRefs, required_blocks
+from lazyvol.plan.blas_threads import local_scheduler
+from lazyvol.plan.evaluate import run_block
+from lazyvol.plan.graph.layers import required_blocks
 from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of
-from lazyvol.plan.graph.results import owned_result
 from lazyvol.plan.recipes.base import Array, Recipe, cache_properties
-from lazyvol.plan.recipes.input_blocks import input_blocks
+from lazyvol.plan.recipes.leaves import BlockRefs
 from lazyvol.plan.regions import Grid, Index, Region
 
 #: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
@@ -63,7 +62,7 @@ def write(
     if len(missing) > WAVE:  # compute foreign arrays once, not once per wave
         foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
     jobs, recipes = iter(missing), [lazy.recipe for lazy in lazy_arrays]
-    with _progress_bar(progress):
+    with ProgressBar(dt=0.5, out=sys.stderr) if progress else nullcontext():
         while wave := list(islice(jobs, WAVE)):
             tasks = _wave(wave, recipes, sinks, list(foreign.values()))
             dask.compute(tasks, scheduler=scheduler)
@@ -101,18 +100,6 @@ def _wave(
 def _write_block(
     sink: Sink, recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]
 ) -> int:
-    with single_blas_thread():
-        values = evaluate(recipe, region, input_blocks(refs, blocks))
-        block = owned_result(recipe, values, blocks)
+    block = run_block(recipe, region, refs, blocks)
     sink.write(region, block)
     return block.nbytes
-
-
-@contextmanager
-def _progress_bar(shown: bool) -> Iterator[None]:
-    """Show a progress bar on standard error while dask's local scheduler runs."""
-    if not shown:
-        yield
-        return
-    with ProgressBar(dt=0.5, out=sys.stderr):
-        yield

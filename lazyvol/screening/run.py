@@ -22,8 +22,8 @@ from lazyvol.io.text_files import csv_text, write_text
 from lazyvol.ops import scores, stats
 from lazyvol.ops.registration._poses import Wedge
 from lazyvol.ops.scores._screen import as_particles
-from lazyvol.plan.budget import limited
-from lazyvol.plan.explain import Plan, budget_for, explain
+from lazyvol.plan.budget import budget_for, limited
+from lazyvol.plan.explain import Plan, explain
 from lazyvol.screening.report import Flagging, Run, ScreenResult, write_report
 from lazyvol.screening.report.result import ranking
 from lazyvol.stack import SPATIAL, STACK

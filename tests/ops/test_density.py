@@ -17,7 +17,7 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.filters import window_fill
 from lazyvol.kernels.reductions import block_mean
 from lazyvol.plan.budget import limited
-from lazyvol.plan.recipes.borders import MODES
+from lazyvol.plan.recipes.stencil import MODES
 from tests.cases import UNIT, VOLUME, VOXEL
 from tests.paths import DATA
 from tests.rows.density import block_means, clouds, counted, edges, weights, where, window_means

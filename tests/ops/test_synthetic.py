@@ -16,7 +16,7 @@ import lazyvol as lv
 from lazyvol.kernels.geometry import solids
 from lazyvol.kernels.synthetic import philox
 from lazyvol.plan import regions
-from lazyvol.plan.graph.layers import run_block
+from lazyvol.plan.evaluate import run_block
 from lazyvol.plan.graph.lazy_array import recipe_of
 from tests.strategies import MORE, SHAPE
 

@@ -19,8 +19,9 @@ from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.budget import limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
-from lazyvol.plan.recipes.borders import MODES
-from lazyvol.plan.verbs import blockwise, generate, ragged, stencil
+from lazyvol.plan.ragged import ragged
+from lazyvol.plan.recipes.stencil import MODES
+from lazyvol.plan.verbs import blockwise, generate, stencil
 from tests.sources import READS, CountingSource, OnesSource, box_mean, elements_read
 
 SHAPE = (7, 5, 11, 13)

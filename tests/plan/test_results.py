@@ -11,7 +11,8 @@ import xarray as xr
 from hypothesis import given
 
 import lazyvol as lv
-from lazyvol.plan.graph.results import is_dense, join_blocks
+from lazyvol.plan.evaluate import is_dense
+from lazyvol.plan.graph.reading import join_blocks
 from lazyvol.plan.verbs import blockwise
 from tests.plan.test_plan import GRIDS, QUICK, SHAPE, A, opened
 

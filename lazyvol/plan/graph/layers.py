@@ -5,7 +5,7 @@ array's name is one of these, and holds its recipe. The recipe stays true: an ar
 xarray derive from this one (or put in its place) has a layer of another name.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -14,25 +14,13 @@ from dask.base import clone_key
 from dask.highlevelgraph import Layer, MaterializedLayer
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import single_blas_thread
-from lazyvol.plan.evaluate import evaluate, program_of
-from lazyvol.plan.graph.results import owned_result
+from lazyvol.plan.evaluate import program_of, run_block
 from lazyvol.plan.recipes.base import Array, Recipe, leaves
-from lazyvol.plan.recipes.input_blocks import input_blocks
-from lazyvol.plan.recipes.leaves import Foreign
+from lazyvol.plan.recipes.leaves import BlockRefs, Foreign
 from lazyvol.plan.regions import Grid, Region
 
 if TYPE_CHECKING:
     from lazyvol.plan.graph.lazy_array import LazyArray
-
-#: array names and regions of the foreign blocks that a task receives, in their order
-BlockRefs = Sequence[tuple[str, Region]]
-
-
-def run_block(recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]) -> Array:
-    """Run one task: compute the values of a region from stored data and the task's blocks."""
-    with single_blas_thread():
-        return owned_result(recipe, evaluate(recipe, region, input_blocks(refs, blocks)), blocks)
 
 
 def required_blocks(*parts: tuple[Recipe, Region]) -> tuple[BlockRefs, List]:

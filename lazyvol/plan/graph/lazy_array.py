@@ -17,9 +17,9 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget, Step, fit_to_budget, foreign_step, limited, recipe_step
-from lazyvol.plan.graph import optimize, reading
+from lazyvol.plan.graph import reading
 from lazyvol.plan.graph.layers import RecipeLayer, ResultLayer, has_recipe
-from lazyvol.plan.recipes.base import Recipe, cache_properties
+from lazyvol.plan.recipes.base import Recipe, cache_properties, steps_above
 from lazyvol.plan.recipes.leaves import Foreign, InMemory, Stored
 from lazyvol.plan.regions import Grid
 
@@ -66,15 +66,26 @@ class Origin:
     key: str | None = None
 
 
-def remember_origin(build: Callable[..., Any], *arrays: Any) -> Any:
-    """Return ``build(*arrays)``, and store the call as the origin of the arrays it returns.
+@dataclass(frozen=True, eq=False)
+class BlockedRecipe:
+    """A recipe and the blocks to compute it in."""
 
-    ``build`` returns one lazy array or a dict of them; it must not hold arrays itself.
+    recipe: Recipe
+    grid: Grid
+    title: str
+
+
+def deferred(build: Callable[..., Any], *arrays: Any) -> Any:
+    """Return ``build(*arrays)`` as a lazy array, which remembers the call as its origin.
+
+    ``build`` returns a recipe with its blocks, a lazy array, or a dict of lazy arrays; it must not
+    hold arrays itself.
     """
     built = build(*arrays)
+    if isinstance(built, BlockedRecipe):
+        built = lazy_array(built.recipe, built.grid, *arrays, title=built.title)
     for key, array in built.items() if isinstance(built, dict) else [(None, built)]:
-        if isinstance(array, LazyArray):
-            array.origin = Origin(build, arrays, key)
+        array.origin = Origin(build, arrays, key)
     return built
 
 
@@ -105,30 +116,9 @@ def _rebuild(lazy: LazyArray, rebuilt: dict[str, Any]) -> LazyArray:
             stack += missing
             continue
         arrays = (rebuilt[a.name] if isinstance(a, LazyArray) else a for a in origin.arrays)
-        built = remember_origin(origin.build, *arrays)
+        built = deferred(origin.build, *arrays)
         rebuilt[current.name] = built if origin.key is None else built[origin.key]
     return cast(LazyArray, rebuilt[lazy.name])
-
-
-@dataclass(frozen=True, eq=False)
-class BlockedRecipe:
-    """A recipe and the blocks to compute it in."""
-
-    recipe: Recipe
-    grid: Grid
-    title: str
-
-
-def deferred(build: Callable[..., BlockedRecipe | LazyArray], *arrays: Any) -> LazyArray:
-    """Return the lazy array of ``build(*arrays)``, with the call as its origin."""
-    return cast(LazyArray, remember_origin(partial(_deferred, build), *arrays))
-
-
-def _deferred(build: Callable[..., BlockedRecipe | LazyArray], *arrays: Any) -> LazyArray:
-    built = build(*arrays)
-    if isinstance(built, LazyArray):
-        return built
-    return lazy_array(built.recipe, built.grid, *arrays, title=built.title)
 
 
 def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> LazyArray:
@@ -156,7 +146,7 @@ LAZY_ARRAY = "_lazy_array"
 
 def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[da.Array]) -> da.Array:
     """Return a layer as a dask array."""
-    optimize.install()
+    reading.install_optimisation()
     graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=list(dependencies))
     meta = np.empty((0,) * len(layer.grid), layer.dtype)
     return da.Array(graph, layer.name, layer.grid, meta=meta)
@@ -204,18 +194,11 @@ def _foreign_array(array: da.Array) -> LazyArray:
 def _inputs(recipe: Recipe, foreign: Mapping[str, da.Array]) -> list[LazyArray]:
     """Return the lazy arrays and the foreign arrays below a recipe that was read from a graph."""
     inputs: list[LazyArray] = []
-    stack, seen = [recipe], set()
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if (lazy := node.__dict__.get(LAZY_ARRAY)) is not None:
-            inputs.append(lazy)
+    for node in steps_above(recipe, lambda node: LAZY_ARRAY in node.__dict__):
+        if LAZY_ARRAY in node.__dict__:
+            inputs.append(node.__dict__[LAZY_ARRAY])
         elif isinstance(node, Foreign):
             inputs.append(as_lazy_array(foreign[node.name]))
-        else:
-            stack += node.parents
     return inputs
 
 
@@ -240,13 +223,12 @@ def _replace_inputs(
 
 def computed_once(lazy: LazyArray) -> LazyArray:
     """Return an array whose blocks are computed once and passed to the tasks that need them."""
-    array: LazyArray = remember_origin(_computed_once, lazy)
-    return array
+    if isinstance(lazy.recipe, Foreign):
+        return lazy
+    return cast(LazyArray, deferred(_computed_once, lazy))
 
 
 def _computed_once(lazy: LazyArray) -> LazyArray:
-    if isinstance(lazy.recipe, Foreign):
-        return lazy
     name = f"{lazy.name}-computed-once"
     tasks = {
         (name, *index): Alias((name, *index), (lazy.name, *index))
@@ -286,5 +268,4 @@ def _unique(steps: Iterable[Iterable[Step]]) -> tuple[Step, ...]:
 
 def source_array(source: Any, grid: Grid) -> da.Array:
     """Return a format reader's source as a dask array."""
-    lazy: LazyArray = remember_origin(partial(lazy_array, Stored(source), grid, title="open"))
-    return lazy.array
+    return cast(da.Array, deferred(partial(BlockedRecipe, Stored(source), grid, "open")).array)

@@ -7,7 +7,7 @@ A recipe is one step over its parents. It declares the parents' regions that a r
 parents tile by tile so that no more than a tile is in memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from lazyvol.plan import regions
-from lazyvol.plan.recipes.input_blocks import InputBlocks
 from lazyvol.plan.regions import Region
 
 if TYPE_CHECKING:
-    from lazyvol.plan.recipes.leaves import Foreign
+    from lazyvol.plan.recipes.leaves import Foreign, InputBlocks
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -85,6 +84,11 @@ class Recipe:
     def token(self) -> str:
         """Name that is equal for equal computations on equal data."""
         raise NotImplementedError
+
+    @property
+    def parent(self) -> "Recipe":
+        """The first parent, of most recipes the only one."""
+        return self.parents[0]
 
     @property
     def ndim(self) -> int:
@@ -159,7 +163,7 @@ class Recipe:
 
     # evaluation of a leaf or of a streaming recipe ------------------------------------------
 
-    def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
+    def fetch(self, region: Region, blocks: "InputBlocks", out: Array | None = None) -> Array:
         """Return the values of ``region``; ``blocks`` are those of foreign arrays."""
         raise NotImplementedError
 
@@ -257,6 +261,19 @@ def topological_order(root: Recipe, lowest: int = 0) -> tuple[list[Recipe], dict
             stack.append((node, True))
             stack += [(p, False) for p in reversed(node.parents) if id(p) not in numbers]
     return nodes, numbers
+
+
+def steps_above(root: Recipe, is_base: Callable[[Recipe], bool]) -> Iterator[Recipe]:
+    """Yield the recipes from ``root`` down to those that are a base, each once."""
+    stack, seen = [root], set()
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if not is_base(node):
+            stack += node.parents
 
 
 def cache_properties(recipe: Recipe) -> Recipe:

@@ -24,11 +24,6 @@ class Transposed(Recipe):
     parents: tuple[Recipe]
     axes: AxisOrder
 
-    @property
-    def parent(self) -> Recipe:
-        """The array whose axes are permuted."""
-        return self.parents[0]
-
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(1 if a is None else self.parent.shape[a] for a in self.axes)
@@ -96,11 +91,6 @@ class Selected(Recipe):
     def __post_init__(self) -> None:
         kept = tuple(i for i, p in enumerate(self.picks) if not isinstance(p, int))
         object.__setattr__(self, "kept", kept)
-
-    @property
-    def parent(self) -> Recipe:
-        """The array that is selected from."""
-        return self.parents[0]
 
     @cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]

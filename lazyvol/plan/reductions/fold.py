@@ -11,7 +11,7 @@ import numpy as np
 from lazyvol.plan import regions
 from lazyvol.plan.evaluate import evaluate, region_cost
 from lazyvol.plan.recipes.base import Array, Cost, Recipe
-from lazyvol.plan.recipes.input_blocks import InputBlocks
+from lazyvol.plan.recipes.leaves import InputBlocks
 from lazyvol.plan.reductions.partition import Partition
 from lazyvol.plan.regions import Region
 

@@ -22,10 +22,10 @@ from lazyvol.plan.budget import (
     ceil_mib,
     sampled_cost,
     show_bytes,
+    show_tasks,
     stored_bytes,
-    tasks_at_once,
 )
-from lazyvol.plan.graph.layers import BlockRefs, ResultLayer, TaskLayer, required_blocks
+from lazyvol.plan.graph.layers import ResultLayer, TaskLayer, required_blocks
 from lazyvol.plan.graph.lazy_array import (
     LazyArray,
     foreign_arrays,
@@ -34,8 +34,13 @@ from lazyvol.plan.graph.lazy_array import (
     steps_below,
 )
 from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_properties, leaves
-from lazyvol.plan.recipes.input_blocks import input_blocks
-from lazyvol.plan.recipes.leaves import Foreign, InMemory, is_in_memory
+from lazyvol.plan.recipes.leaves import (
+    BlockRefs,
+    InMemory,
+    input_blocks,
+    is_in_memory,
+    receives_blocks,
+)
 from lazyvol.plan.recipes.views import AxisOrder, transposed
 from lazyvol.plan.reductions.fold import BoundFold, Fold, Output, State, finish_fold
 from lazyvol.plan.reductions.partition import (
@@ -139,7 +144,7 @@ def plan_fold(
     tasks = min(budget.workers, max(1, regions.count(bound.partition.grid)))
     raise BudgetError(
         f"memory must be at least {ceil_mib((smallest or 0) * budget.processes)} for a reduction "
-        f"of an array of shape {bound.shape} with {tasks_at_once(tasks)}, got "
+        f"of an array of shape {bound.shape} with {show_tasks(tasks)}, got "
         f"memory={show_bytes(budget.memory or 0)}; raise memory or use fewer workers"
     )
 
@@ -150,7 +155,7 @@ def _fold_size(
     largest = max(operands, key=lambda o: prod(o.shape))
     data = list(leaves(largest))
     # a task receives all its foreign blocks at once: then it takes no more than FOREIGN_TASK
-    holds_all = any(isinstance(leaf, Foreign) and not leaf.in_memory for leaf in data)
+    holds_all = receives_blocks(largest)
     is_local = all(isinstance(leaf, InMemory) or is_in_memory(leaf) for leaf in data)
     return FoldSize(
         shape=np.broadcast_shapes(*(o.shape for o in operands)),
@@ -223,7 +228,7 @@ class _Boxes(Recipe):
 
 
 def fold_graph(
-    fold: Fold, axes: tuple[AxisOrder, ...], reduced: frozenset[int], title: str, *arrays: Any
+    fold: Fold, axes: Sequence[AxisOrder], reduced: frozenset[int], title: str, *arrays: Any
 ) -> dict[str, LazyArray]:
     """Return the outputs of a fold over arrays as lazy arrays that share one graph.
 
@@ -269,7 +274,7 @@ SMALL_STATE = 2**18
 
 
 def fold_in_memory(
-    fold: Fold, axes: tuple[AxisOrder, ...], reduced: frozenset[int], *arrays: Array
+    fold: Fold, axes: Sequence[AxisOrder], reduced: frozenset[int], *arrays: Array
 ) -> dict[str, Array] | None:
     """Return the outputs of a fold over small arrays in memory, without a graph; else None."""
     if sum(a.nbytes for a in arrays) > IMMEDIATE:

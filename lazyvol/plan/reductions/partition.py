@@ -105,13 +105,8 @@ def _kept_block(size: FoldSize, multiples: Sequence[int]) -> dict[int, int]:
     for a in reversed(size.kept):
         others = prod(block.values()) // block[a]
         fits = max(1, room // max(1, others))
-        block[a] = max(block[a], _round_down(fits, multiples[a], size.shape[a]))
+        block[a] = max(block[a], regions.round_down(fits, multiples[a], size.shape[a]))
     return block
-
-
-def _round_down(length: int, multiple: int, full: int) -> int:
-    """Round ``length`` down to a multiple, unless it reaches the ``full`` length of the axis."""
-    return full if length >= full else length // multiple * multiple
 
 
 def _split(size: FoldSize, multiples: Sequence[int], chunks: list[int]) -> None:
@@ -135,22 +130,7 @@ def _tile(size: FoldSize, multiples: Sequence[int], chunks: Sequence[int]) -> tu
     room = max(1, size.tile_limit // size.item_bytes)
     for a in (*sorted(size.reduced, reverse=True), *reversed(size.kept)):
         others = prod(tile) // max(1, tile[a])
-        fits = _round_down(max(1, room // max(1, others)), multiples[a], chunks[a])
+        fits = regions.round_down(max(1, room // max(1, others)), multiples[a], chunks[a])
         limit = size.segment_lengths[a] if size.segment_lengths else 0
         tile[a] = max(tile[a], min(fits, limit or fits))
     return tuple(max(1, t) for t in tile)
-
-
-def block_grid(shape: Sequence[int], multiples: Sequence[int], item: int, target: int) -> Grid:
-    """Return blocks of about ``target`` bytes in whole stored chunks, whole along the last axes.
-
-    ``multiples`` are the lengths of a stored chunk, ``item`` the bytes of an element. A stored
-    chunk larger than the target is one block.
-    """
-    chunks = [max(1, min(m, n)) for m, n in zip(multiples, shape, strict=True)]
-    room = max(1, target // max(1, item))
-    for a in reversed(range(len(shape))):
-        others = prod(chunks) // chunks[a]
-        fits = _round_down(max(1, room // max(1, others)), max(1, multiples[a]), shape[a])
-        chunks[a] = max(chunks[a], fits)
-    return tuple(regions.uniform_chunks(n, c) for n, c in zip(shape, chunks, strict=True))
