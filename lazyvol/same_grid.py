@@ -57,11 +57,16 @@ def require_same_labels(a: xr.DataArray, b: xr.DataArray) -> None:
         if name == dim and name in a_indexes and name in b_indexes:
             labels = [np.asarray(i[name].to_pandas_index()) for i in (a_indexes, b_indexes)]
             _require_same_index(dim, labels, [first.attrs, second.attrs])
-        elif dim == STACK and first.shape == second.shape and _names(first) and _names(second):
+        elif (
+            dim == STACK
+            and first.shape == second.shape
+            and _are_names(first)
+            and _are_names(second)
+        ):
             _require_equal(str(name), first.values, second.values, 0.0)
 
 
-def _names(labels: xr.Variable) -> bool:
+def _are_names(labels: xr.Variable) -> bool:
     """Return True if labels name particles: whole numbers or texts in memory, each once."""
     if labels.dtype.kind not in "iuOUST" or labels.chunks is not None:
         return False

@@ -123,17 +123,26 @@ def positions(
     return coords
 
 
+def default_dims(shape: Sequence[int], what: str) -> tuple[str, ...]:
+    """Return the dims of an array without labels: z, y, x after k, or k of a single axis.
+
+    Raise LabelError if it has no such dims; ``what`` starts the message.
+    """
+    ndim = len(shape)
+    if not 1 <= ndim <= 4:
+        raise LabelError(
+            f"{what} must have 1 to 4 axes or names for them, got shape {tuple(shape)}; name its "
+            f"axes by lazyvol.as_stack(array, dims=...)"
+        )
+    require_no_colours(shape, what)
+    return (STACK, *SPATIAL)[4 - ndim :] if ndim > 1 else (STACK,)
+
+
 def _dim_names(shape: Sequence[int], dims: Sequence[str] | None) -> tuple[str, ...]:
     """Return the given names of axes, or the default ones; raise LabelError if they do not fit."""
-    ndim = len(shape)
     if dims is None:
-        if not 1 <= ndim <= 4:
-            raise LabelError(
-                f"as_stack: array must have 1 to 4 axes if dims is not given, got {ndim=}; name "
-                f"its axes with dims="
-            )
-        require_no_colours(shape, "as_stack: array")
-        return (STACK, *SPATIAL)[4 - ndim :] if ndim > 1 else (STACK,)
+        return default_dims(shape, "as_stack: array")
+    ndim = len(shape)
     is_sequence = isinstance(dims, Iterable) and not isinstance(dims, str)
     names = tuple(dims) if is_sequence else ()
     if len(names) != ndim or len(set(names)) != ndim or not all(isinstance(d, str) for d in names):

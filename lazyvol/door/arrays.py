@@ -12,11 +12,11 @@ from lazyvol.errors import LabelError
 from lazyvol.stack import (
     as_stack,
     data_of,
+    default_dims,
     filled_with_nan,
     is_masked,
     mask_of,
     native,
-    require_no_colours,
     require_numbers,
     require_stack,
     spatial_dims,
@@ -45,18 +45,14 @@ class ArrayParameter:
     sibling: bool = False
 
     def labelled(self, value: Any, first: xr.DataArray | None) -> xr.DataArray:
-        """Return a value as a labelled array that operations can read."""
-        if isinstance(value, xr.DataArray):
-            return self.readable(value)
+        """Return a plain array as a labelled one that operations can read."""
         plain = self._plain(value)
         dims = self._dims_beside(first, plain.shape)
         plain = filled_with_nan(plain, self.what)
         if dims is not None and first is not None:
             return self.readable(xr.DataArray(plain, _coords_of(plain.shape, dims, first), dims))
-        if dims is None:
-            require_no_colours(plain.shape, self.what)
-            self._require_axes(plain.shape)
-        return self.readable(as_stack(plain, dims=dims))
+        names = default_dims(plain.shape, self.what) if dims is None else dims
+        return self.readable(as_stack(plain, dims=names))
 
     def _dims_beside(self, first: xr.DataArray | None, shape: Sequence[int]) -> DimNames | None:
         """Return the dims of a plain array, from its parameter or the first stack, else None."""
@@ -109,13 +105,6 @@ class ArrayParameter:
         require_numbers(value.dtype, self.what)
         self._require_known_sizes(value.shape)
         return native(value)
-
-    def _require_axes(self, shape: Sequence[int]) -> None:
-        if not 1 <= len(shape) <= 4:
-            raise LabelError(
-                f"{self.what} must have 1 to 4 axes or names for them, got shape {tuple(shape)}; "
-                f"label it by lazyvol.as_stack(array, dims=...)"
-            )
 
     def _matching_dims(self, shape: Sequence[int], first: xr.DataArray) -> DimNames:
         """Return the dims of the first stack that a plain array has, if only one choice fits.

@@ -153,8 +153,8 @@ def stencil(
     the grown block.
 
     With ``needs_region`` the kernel's next argument is the region of the result to compute. With
-    ``accepts_out`` it gets ``out=``, memory for its result, or None: allocating new memory costs
-    more than differencing.
+    ``accepts_out`` it gets ``out=``: memory for its result, or None. (Allocating new memory takes
+    longer than computing finite differences.)
     """
     require_stack(stack)
     if mode not in (*MODES, "valid", "clip"):

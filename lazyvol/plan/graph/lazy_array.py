@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import dask
 import dask.array as da
 import numpy as np
 from dask._task_spec import Alias
@@ -142,11 +143,14 @@ def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") 
 
 #: attribute in which a recipe remembers its lazy array as long as it stays in this process
 LAZY_ARRAY = "_lazy_array"
+#: dask's option for the function that optimises graphs of arrays
+OPTION = "array_optimize"
 
 
 def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[da.Array]) -> da.Array:
-    """Return a layer as a dask array."""
-    reading.install_optimisation()
+    """Return a layer as a dask array, and let dask optimise graphs of arrays by our function."""
+    if OPTION not in dask.config.config:  # else the user's own
+        dask.config.set({OPTION: reading.optimize_graph})
     graph = HighLevelGraph.from_collections(layer.name, layer, dependencies=list(dependencies))
     meta = np.empty((0,) * len(layer.grid), layer.dtype)
     return da.Array(graph, layer.name, layer.grid, meta=meta)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 from dask._task_spec import Task
@@ -187,16 +186,8 @@ def trimmed(graph: HighLevelGraph, name: str, grid: Grid, dtype: np.dtype[Any]) 
 
 # optimisation -------------------------------------------------------------------------------------
 
-#: dask's option for the function that optimises graphs of arrays
-OPTION = "array_optimize"
 #: methods by which xarray builds a computed DataArray and a computed Dataset from lists of blocks
 XARRAY_FINALIZERS = ("DataArray._dask_finalize", "Dataset._dask_postcompute")
-
-
-def install_optimisation() -> None:
-    """Set dask's option to ``optimize_graph``, unless the user has set it."""
-    if OPTION not in dask.config.config:
-        dask.config.set({OPTION: optimize_graph})
 
 
 def optimize_graph(dsk: Any, keys: Any, **options: Any) -> Any:

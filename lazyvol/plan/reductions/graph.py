@@ -1,6 +1,6 @@
 """Graphs of folds: tasks that stream through their box with one state, and a tree of merges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from math import ceil, log, prod
@@ -37,6 +37,7 @@ from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_pro
 from lazyvol.plan.recipes.leaves import (
     BlockRefs,
     InMemory,
+    InputBlocks,
     input_blocks,
     is_in_memory,
     receives_blocks,
@@ -57,16 +58,15 @@ from lazyvol.plan.regions import Grid, Region
 # tasks ------------------------------------------------------------------------------------------
 
 
-def _state(bound: BoundFold, box: Region, refs: BlockRefs, blocks: Sequence[Array]) -> State:
-    with single_blas_thread():
-        return bound.state(box, input_blocks(refs, blocks))
-
-
-def _outputs(
-    bound: BoundFold, box: Region, refs: BlockRefs, blocks: Sequence[Array]
+def _stream(
+    compute: Callable[[Region, InputBlocks], dict[str, Array]],
+    box: Region,
+    refs: BlockRefs,
+    blocks: Sequence[Array],
 ) -> dict[str, Array]:
+    """Run one task: ``state`` or ``outputs`` of a bound fold, on its box."""
     with single_blas_thread():
-        return bound.outputs(box, input_blocks(refs, blocks))
+        return compute(box, input_blocks(refs, blocks))
 
 
 def _merge(fold: Fold, states: Sequence[State]) -> State:
@@ -300,8 +300,8 @@ def _tasks(bound: BoundFold, name: str) -> dict[Any, Any]:
         refs, blocks = required_blocks((boxes, box))
         kept_index = tuple(index[a] for a in bound.kept)
         key = (f"{name}-done", *kept_index) if is_single else (f"{name}-leaf", *index)
-        run = _outputs if is_single else _state
-        tasks[key] = Task(key, run, bound, box, refs, blocks)
+        compute = bound.outputs if is_single else bound.state
+        tasks[key] = Task(key, _stream, compute, box, refs, blocks)
         states_of.setdefault(kept_index, []).append(key)
     if not is_single:
         for kept_index, keys in states_of.items():
