@@ -328,11 +328,10 @@ def _with_relion_angles(columns: Columns, rotation: "Rotation") -> Columns:
 
 
 def _to_integers(columns: Columns) -> Columns:
-    """Round the columns of counts and labels to integers where they are finite."""
+    """Round the columns of counts and labels to integers where floats represent all of them."""
     for name in INTEGER_COLUMNS:
-        rounded = np.rint(columns.get(name, np.nan))
-        if name in columns and np.isfinite(rounded).all():
-            columns[name] = rounded.astype(np.int64)
+        if name in columns and (np.abs(columns[name]) < 2.0**53).all():
+            columns[name] = np.rint(columns[name]).astype(np.int64)
     return columns
 
 

@@ -18,15 +18,20 @@ from lazyvol.plan.recipes.base import Array
 MAX_TEXT = 1 << 30
 #: digits of the largest unsigned 64-bit integer; longer numbers are identifiers
 MAX_DIGITS = 20
-INTEGER = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf(inity)?)", re.I)
-FLAG = re.compile(r"True|False")
-TIME = re.compile(
-    r"-?[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6}|\.[0-9]{9})?|"
-    "NaT"
+INTEGER = "[+-]?[0-9]+"
+NUMBER = r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|(?i:nan|inf(?:inity)?))"
+FLAG = "True|False"
+TIME = (
+    r"-?[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
+    r"(?:\.[0-9]{3}|\.[0-9]{6}|\.[0-9]{9})?|NaT"
 )
 #: any of these types, in upper or lower case
-NOT_TEXT = re.compile("|".join(f"(?:{kind.pattern})" for kind in (NUMBER, FLAG, TIME)), re.I)
+NOT_TEXT = re.compile(f"{NUMBER}|{FLAG}|{TIME}", re.I)
+#: columns of these types, each word followed by a line break and none of them an integer with
+#: leading zeros; 100,000 floats take 72 ms, and by a match of every word 125 ms
+INTEGERS, NUMBERS, FLAGS, TIMES = (
+    re.compile(f"(?:(?![+-]?0[0-9]+\n)(?:{word})\n)*+") for word in (INTEGER, NUMBER, FLAG, TIME)
+)
 #: unit of times by the number of decimals of their seconds
 TIME_UNITS = {0: "s", 3: "ms", 6: "us", 9: "ns"}
 
@@ -46,37 +51,23 @@ def parse_column(words: Sequence[str], where: str, *, text: bool = False) -> Arr
     >>> parse_column(["01", "2"], "a").tolist()
     ['01', '2']
     """
-    if text:
+    lines = "\n".join([*words, ""])
+    if text or lines.count("\n") > len(words):
         return text_array(words, where)
-    if _all_match(NUMBER, words):
-        return _numbers(words, where)
-    if _all_match(FLAG, words):
-        return np.array([w == "True" for w in words], bool)
-    return _times(words) if _all_match(TIME, words) else text_array(words, where)
-
-
-def _numbers(words: Sequence[str], where: str) -> Array:
-    if any(_has_leading_zero(w) for w in words):
-        return text_array(words, where)
-    if _all_match(INTEGER, words):
+    if INTEGERS.fullmatch(lines):
         return _integers(words, where)
-    return np.array([float(w) for w in words], np.float64)
-
-
-def _all_match(pattern: re.Pattern[str], words: Sequence[str]) -> bool:
-    return all(map(pattern.fullmatch, words))
-
-
-def _has_leading_zero(word: str) -> bool:
-    digits = word.lstrip("+-")
-    return digits[0] == "0" and len(digits) > 1 and digits.isdigit()
+    if NUMBERS.fullmatch(lines):
+        return np.array([*map(float, words)], np.float64)
+    if FLAGS.fullmatch(lines):
+        return np.array([word == "True" for word in words], bool)
+    return _times(words) if TIMES.fullmatch(lines) else text_array(words, where)
 
 
 def _integers(words: Sequence[str], where: str) -> Array:
     """Return int64 if it fits, otherwise uint64; larger integers as text, floats would round."""
-    if any(len(w) > MAX_DIGITS for w in words):
+    if max(map(len, words), default=0) > MAX_DIGITS:
         return text_array(words, where)
-    values = [int(w) for w in words]
+    values = [*map(int, words)]
     low, high = min(values, default=0), max(values, default=0)
     for dtype in (np.int64, np.uint64):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
