@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lazyvol import errors
 from lazyvol.client import connect
 from lazyvol.errors import LazyvolError
-from lazyvol.io import open, save
+from lazyvol.io import open, save, verify
 from lazyvol.plan.budget import limited
 from lazyvol.plan.explain import explain
 from lazyvol.stack import as_stack
@@ -54,6 +54,7 @@ __all__ = [
     "stats",
     "synthetic",
     "unmixing",
+    "verify",
 ]
 
 

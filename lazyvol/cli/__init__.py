@@ -1,4 +1,4 @@
-"""The command line: ``lazyvol demo | info | convert | explain | screen | <topic> <operation>``."""
+"""The command line: ``lazyvol demo | info | convert | verify | … | <topic> <operation>``."""
 
 import os
 import sys
@@ -35,7 +35,8 @@ def make_app() -> App:
         text = description(docstring_of(module, function))
         app.command(f"{module}:{function}", name=name, help=text)
     explain = jobs.explain_command(app, known)
-    for name, job in {"info": jobs.info, "convert": jobs.convert, "explain": explain}.items():
+    plain = {"info": jobs.info, "convert": jobs.convert, "verify": jobs.verify, "explain": explain}
+    for name, job in plain.items():
         app.command(job, name=name, help=description(job))
     add_topics(app, known)
     return app

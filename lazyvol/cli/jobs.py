@@ -1,4 +1,4 @@
-"""The commands ``info``, ``convert`` and ``explain``."""
+"""The commands ``info``, ``convert``, ``verify`` and ``explain``."""
 
 import warnings
 from collections.abc import Mapping
@@ -11,7 +11,9 @@ from cyclopts import App, Parameter
 from lazyvol.cli.operations import Operation
 from lazyvol.cli.options import RESUMING, RUNNING, Dims, Resuming, Running, open_first, running, say
 from lazyvol.cli.results import require_format, write_result
-from lazyvol.errors import LabelError
+from lazyvol.errors import ChecksumError, LabelError
+from lazyvol.io import verify as verify_store
+from lazyvol.io.inputs import sources_of
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plan.explain import explain
 from lazyvol.stack import STACK
@@ -55,6 +57,10 @@ def facts_of(stack: xr.DataArray, path: str) -> dict[str, str]:
     blocks = stack.data.npartitions
     largest = prod(stack.data.chunksize) * stack.dtype.itemsize
     facts["blocks"] = f"{blocks:,} of up to {show_bytes(largest)}, each one task"
+    sources = [s for s in sources_of([stack.data]) if hasattr(s, "manifest")]
+    if sources:
+        listed = all(source.manifest is not None for source in sources)
+        facts["manifest"] = "yes" if listed else "none: chunks that were exchanged go unnoticed"
     per_particle = [str(n) for n, c in stack.coords.items() if c.dims == (STACK,) and n != STACK]
     if per_particle:
         facts["along k"] = ", ".join(per_particle)
@@ -83,6 +89,25 @@ def convert(path: str, out: str, *, options: Resuming = RESUMING) -> None:
     with running(options):
         require_format(out)
         write_result(open_first(path, options.dims), out, options)
+
+
+def verify(path: str) -> None:
+    """Read everything in a zarr store; name what is damaged, missing, swapped or stale.
+
+    The exit code is 1 if anything is.
+
+    Parameters
+    ----------
+    path
+        Folder, URL or archive of a zarr store.
+    """
+    found = verify_store(path)
+    say(str(found))
+    if not found.ok:
+        raise ChecksumError(
+            f"{path}: {len(found.faults)} of {found.files:,} files are not as they were written; "
+            "restore them, or write the store again"
+        )
 
 
 def explain_command(app: App, operations: Mapping[tuple[str, str], Operation]) -> Any:

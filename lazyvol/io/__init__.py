@@ -17,12 +17,13 @@ from lazyvol.io.probe import probe_any
 from lazyvol.io.save_result import save
 from lazyvol.io.selections import write_selection
 from lazyvol.io.zarr.labels import Labels
+from lazyvol.io.zarr.verify import verify
 from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.regions import Grid, block_grid, uniform_chunks
 
-__all__ = ["open", "particles", "save", "write_selection"]
+__all__ = ["open", "particles", "save", "verify", "write_selection"]
 
 Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]

@@ -1,7 +1,9 @@
 """Write files atomically: into a temporary file, synced, then renamed."""
 
+import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
@@ -74,6 +76,27 @@ def atomic_file(path: str, temporary: str) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+#: flags of renameat2 on Linux
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+def exchange(first: str, second: str) -> bool:
+    """Exchange two names in one step; return False if the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:  # glibc before 2.28
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    if rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), second)
 
 
 def temporary_name(folder: str) -> str:

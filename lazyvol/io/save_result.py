@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError, OptionError, TargetExistsError
+from lazyvol.errors import BudgetError, LabelError, OptionError, TargetExistsError
 from lazyvol.io import losses, particle_files, rows
 from lazyvol.io.atomic import require_free
 from lazyvol.io.inputs import sources_of
@@ -21,14 +21,16 @@ from lazyvol.io.positions import dims_given_by_spacing, spacing_and_origin
 from lazyvol.io.single_files import EXPORTS, TIFF, blocks_of, suffix_of
 from lazyvol.io.star.tables import star_text
 from lazyvol.io.text_files import csv_text, write_text, written_last
-from lazyvol.io.zarr.create import LargeCoord, Variable, create, create_group
+from lazyvol.io.zarr.codecs import crc32c
+from lazyvol.io.zarr.create import LargeCoord, Variable, create, create_group, run_of
+from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
-from lazyvol.plan.budget import BLOCK, Budget, budget_for, sampled_cost
+from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
 from lazyvol.plan.explain import explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
-from lazyvol.plan.write import plan_token, write
+from lazyvol.plan.write import plan_identity, write
 from lazyvol.stack import SPATIAL, require_stack, unit_of
 
 #: coordinates with more bytes are stored as arrays of their own
@@ -133,7 +135,8 @@ def save(
         target = os.fspath(path)
         suffix = suffix_of(target)
     budget = budget_for(memory, None)
-    refuse_own_input(target, _sources(obj))
+    sources = _sources(obj)
+    refuse_own_input(target, sources)
     if budget.memory is not None:
         explain(obj, memory=memory)  # raises BudgetError before anything is written
     if (suffix in TABLES or suffix in EXPORTS) and not resume:
@@ -152,7 +155,7 @@ def save(
     if suffix == ".zarr":
         shared = _shared_labels(obj) if isinstance(obj, xr.Dataset) else None
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
-        _store(arrays, target, shared, budget, run, progress=progress)
+        _store(arrays, target, shared, budget, run, sources, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, losses.of_dataset(obj), stacklevel=3)
         array = arrays[next(iter(arrays))]
@@ -238,6 +241,7 @@ def _store(
     shared: xr.DataArray | None,
     budget: Budget,
     run: Mapping[str, Any],
+    sources: Iterable[Any],
     *,
     progress: bool,
 ) -> None:
@@ -247,10 +251,13 @@ def _store(
     variables = {name: _variable(a) for name, a in arrays.items()}
     max_bytes = min((_shard_bytes(a, budget, copies) for a in arrays.values()), default=BLOCK)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
-    values = [a.data for a in arrays.values()]
+    values: list[Any] = [a.data for a in arrays.values()]
     values += [v for a in labelled for v in _large_coord_values(a, budget)]
-    token = plan_token(values, max_bytes, shared is not None)
-    options: dict[str, Any] = {**run, "max_shard_bytes": max_bytes, "token": token}
+    token, steps = plan_identity(values, crc32c, shared is not None)
+    plan = RunPlan(token, tuple(steps))
+    if run["resume"] and run_of(path, token, run["storage_options"]).is_finished():
+        return
+    options: dict[str, Any] = {**run, "max_shard_bytes": max_bytes, "plan": plan}
     target: Target | TargetGroup
     if shared is not None:
         target = create_group(path, variables, shared=_variable(shared), **options)
@@ -259,8 +266,16 @@ def _store(
     else:
         target = create(path, next(iter(variables.values())), **options)
         targets, coord_targets = [target], list(target.large_coords)
-    write(values, [*targets, *coord_targets], resume=run["resume"], progress=progress)
-    target.publish()
+    try:
+        for array, written in zip(arrays.values(), targets, strict=True):
+            _require_fit(array, written, budget, copies)
+        write(values, [*targets, *coord_targets], resume=run["resume"], progress=progress)
+        for source in sources:
+            if hasattr(source, "check"):
+                source.check()
+        target.publish()
+    finally:
+        target.run.release()
 
 
 def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
@@ -296,6 +311,22 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int = 1) -> int:
             break
         shard_bytes //= 2
     return shard_bytes
+
+
+def _require_fit(array: xr.DataArray, target: Target, budget: Budget, copies: int) -> None:
+    """Raise BudgetError if a task for a shard of the run that is resumed exceeds the budget."""
+    limit = budget.per_task_of(regions.count(target.grid))
+    shard_bytes = prod(target.shards) * array.dtype.itemsize
+    if limit is None or not target.run.resume or shard_bytes <= MIN_SHARD_BYTES:
+        return
+    needed = sampled_cost(recipe_of(array.data), target.grid)[1] + copies * shard_bytes
+    if needed > limit:
+        raise BudgetError(
+            f"save: memory must be at least "
+            f"{ceil_mib((budget.memory or 0) + (needed - limit) * budget.workers)} to resume a run "
+            f"with shards {target.shards}, got {show_bytes(budget.memory or 0)}; raise memory, or "
+            "pass overwrite=True without resume"
+        )
 
 
 def _variable(array: xr.DataArray, *, separate_large: bool = True) -> Variable:

@@ -1,14 +1,18 @@
 """Writing results: one task per shard, in waves; each task reads the regions it needs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
+from reprlib import Repr
 from typing import Any, Protocol
 
 import dask
 import dask.array as da
+import numpy as np
 from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 from dask.delayed import Delayed
@@ -17,11 +21,12 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import local_scheduler
+from lazyvol.plan.budget import Budget
 from lazyvol.plan.evaluate import run_block
 from lazyvol.plan.graph.layers import required_blocks
-from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of
-from lazyvol.plan.recipes.base import Array, Recipe, cache_properties
-from lazyvol.plan.recipes.leaves import BlockRefs
+from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of, refit
+from lazyvol.plan.recipes.base import Array, Recipe, cache_properties, topological_order
+from lazyvol.plan.recipes.leaves import BlockRefs, Foreign, InMemory, Stored
 from lazyvol.plan.regions import Grid, Index, Region
 
 #: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
@@ -36,8 +41,8 @@ class Sink(Protocol):
     def write(self, region: Region, block: Array) -> None:
         """Store one region of the grid, completely and durably, or raise."""
 
-    def has(self, region: Region) -> bool:
-        """Return True if the region is stored already."""
+    def missing(self) -> Iterable[Index]:
+        """Return the indices of the regions that are not stored yet, completely."""
 
 
 def write(
@@ -48,12 +53,11 @@ def write(
     Arrays in memory are written by this process, even with a client: a cluster would be sent all
     of the data. With ``resume``, regions that a sink has are neither computed nor written again.
     """
-    missing = [
-        (n, index, region)
-        for n, sink in enumerate(sinks)
-        for index, region in regions.boxes(sink.grid)
-        if not (resume and sink.has(region))
-    ]
+    missing = []
+    for n, sink in enumerate(sinks):
+        wanted = set(sink.missing()) if resume else None
+        boxes = regions.boxes(sink.grid)
+        missing += [(n, i, box) for i, box in boxes if wanted is None or i in wanted]
     scheduler = None if any(isinstance(a, da.Array) for a in arrays) else local_scheduler()
     lazy_arrays = [
         as_lazy_array(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
@@ -68,11 +72,77 @@ def write(
             dask.compute(tasks, scheduler=scheduler)
 
 
-def plan_token(arrays: Sequence[Any], *facts: Any) -> str:
-    """Return the name of a computation: its recipes down to the data, its facts, the versions."""
-    versions = [version(p) for p in ("lazyvol", "numpy", "numba", "scipy")]
-    tokens = [cache_properties(recipe_of(a)).token for a in arrays]
-    return str(tokenize(tokens, facts, versions))
+Step = dict[str, str]
+#: values in a description are cut: it serves to find the parameter that differs
+SHORT = Repr()
+SHORT.maxtuple = SHORT.maxlist = SHORT.maxdict = 20
+SHORT.maxstring = SHORT.maxother = 200
+#: a budget that never divides a computation; without one, that of the cluster counts
+UNLIMITED = Budget(1 << 62, 1)
+#: bytes of an array in memory whose checksum is taken at once
+PART = 16 << 20
+
+
+def plan_identity(
+    arrays: Sequence[Any], checksum: Callable[[Any], int], *facts: Any
+) -> tuple[str, list[Step]]:
+    """Return the name of a computation, and its steps with their parameters as text.
+
+    The name is made from the recipes down to the data, the facts and the versions. It is equal for
+    any memory limit and number of workers, and for equal arrays in memory, whose bytes go through
+    ``checksum``.
+    """
+    versions = {p: version(p) for p in ("lazyvol", "numpy", "numba", "scipy")}
+    tokens, steps = [], []
+    for array in arrays:
+        recipe = cache_properties(recipe_of(_without_budget(array)))
+        in_memory = recipe.values if isinstance(recipe, InMemory) else None
+        tokens.append(recipe.token if in_memory is None else _content(in_memory, checksum))
+        steps += [_describe(n, tokens[-1]) for n in topological_order(recipe)[0]]
+    return str(tokenize(tokens, facts, versions)), [*steps, {"step": "versions", **versions}]
+
+
+def _without_budget(array: Any) -> Any:
+    """Return an array whose folds are divided as for one worker with any memory."""
+    if isinstance(array, da.Array) and recipe_of(array).foreign:
+        return refit(array, UNLIMITED, {})
+    return array
+
+
+def _content(values: Array, checksum: Callable[[Any], int]) -> str:
+    """Return a name for the content of an array in memory."""
+    rows = np.atleast_1d(values)
+    step = max(1, PART // max(1, rows[:1].nbytes))
+    parts = (np.ascontiguousarray(rows[n : n + step]) for n in range(0, len(rows), step))
+    checksums = [checksum(part.view(np.uint8)) for part in parts if part.size]
+    return str(tokenize(values.shape, values.dtype.str, checksums))
+
+
+def _describe(node: Recipe, content: str) -> Step:
+    """Return the parameters of one step of a computation as text, by name."""
+    if isinstance(node, Stored):
+        paths = SHORT.repr(", ".join(getattr(node.source, "paths", ())))
+        return {"step": "input", "input": paths, "version": node.token}
+    if isinstance(node, InMemory):
+        return {"step": "input", "input": "array in memory", "content": content}
+    if isinstance(node, Foreign):
+        return {"step": "input", "input": node.name}
+    step = {"step": type(node).__name__.lower()}
+    names: list[str] = [field.name for field in fields(node)] if is_dataclass(node) else []
+    for name in names:
+        if name != "parents":
+            step |= _parameters(name, getattr(node, name))
+    return step
+
+
+def _parameters(name: str, value: Any) -> Step:
+    """Return a parameter as text; those of a partial function under their own names."""
+    if not isinstance(value, partial):
+        return {name: getattr(value, "__name__", None) or SHORT.repr(value)}
+    step = {name: getattr(value.func, "__name__", None) or SHORT.repr(value.func)}
+    for key, argument in value.keywords.items():
+        step |= _parameters(key, argument)
+    return step
 
 
 def _wave(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lazyvol.io.zarr import manifest
 from lazyvol.io.zarr.create import Variable, create
 from lazyvol.plan.regions import boxes
 
@@ -32,7 +33,8 @@ def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):
 
 
 def shard_files(path):
-    return sorted(p for p in Path(path).rglob("*") if p.is_file() and p.name != "zarr.json")
+    no_shards = ("zarr.json", manifest.NAME)
+    return sorted(p for p in Path(path).rglob("*") if p.is_file() and p.name not in no_shards)
 
 
 LABELS = {

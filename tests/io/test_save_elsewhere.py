@@ -103,7 +103,7 @@ def test_nothing_opens_until_all_is_there_and_a_stopped_run_resumes(bucket, url,
     )
     lv.save(array, url, storage_options=bucket.options, resume=True)
     shards = {key for key in keys(bucket, url) if "/c/" in key}
-    assert len(written) == len(shards) - 3
+    assert len([key for key in written if "/c/" in key]) == len(shards) - 3
     np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), array.compute())
 
 
@@ -125,20 +125,24 @@ def test_objects_that_are_no_store_are_kept(bucket, url):
 
 
 def test_a_second_writer_is_refused(bucket, url, monkeypatch):
-    interrupted(bucket, url, 0, stack(), monkeypatch)
-    with pytest.raises(errors.TargetExistsError, match="another run is writing s3://stack"):
-        lv.save(stack(), url, storage_options=bucket.options)
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_run.RemoteRun, "release", lambda self: None)  # still at work
+        interrupted(bucket, url, 0, stack(), monkeypatch)
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(errors.TargetExistsError, match="another run is writing") as caught:
+            lv.save(stack(), url, storage_options=bucket.options, **options)
+        assert "overwrite" not in str(caught.value)
 
 
 def test_a_run_whose_plan_was_taken_does_not_publish(bucket, url, monkeypatch):
     publish = remote_run.RemoteRun.publish
 
     def taken(self):
-        self.place.put(remote_run.PLAN_KEY, b'{"token": "other", "run": "other"}')
+        self.place.put(remote_run.PLAN_KEY, b'{"token": "other", "run": "other", "steps": []}')
         publish(self)
 
     monkeypatch.setattr(remote_run.RemoteRun, "publish", taken)
-    with pytest.raises(errors.TargetExistsError, match="are mixed"):
+    with pytest.raises(errors.StoreError, match="taken over by another"):
         lv.save(stack(), url, storage_options=bucket.options)
     with pytest.raises(errors.SourceNotFoundError):
         lv.open(url, storage_options=bucket.options)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lazyvol import errors
+from lazyvol.io.zarr import manifest
 from lazyvol.io.zarr.create import create, create_group
 from lazyvol.io.zarr.reader import probe, probe_any
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
@@ -94,6 +95,7 @@ def test_dims_that_fit_become_an_ome_image(dims, axes, tmp_path):
         assert array["dimension_names"] == list(dims)
         del meta["attributes"]["lazyvol"]
         (tmp_path / "a" / "zarr.json").write_text(json.dumps(meta))
+        (tmp_path / "a" / "0" / manifest.NAME).unlink()
         opened = probe(tmp_path / "a")
         assert (opened.voxel_size, opened.unit) == (sizes, "nanometer")
         assert opened.dims == dims

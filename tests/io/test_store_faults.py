@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from lazyvol import errors
+from lazyvol.io.zarr import local_run
 from lazyvol.io.zarr.create import create
 from lazyvol.io.zarr.reader import probe
+from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.plan.regions import boxes, whole
 from tests.io.store_cases import (
     DIMS,
@@ -42,8 +44,6 @@ def test_blocks_must_cover_whole_shards(tmp_path):
     assert len(target.missing()) == 3
     target.write((slice(3, 9), *whole((4, 4, 4))), values[3:])
     assert target.missing() == [(0, 0, 0, 0)]
-    assert target.has((slice(3, 9), *whole((4, 4, 4))))
-    assert not target.has(whole((9, 4, 4, 4)))
     for block in (values[:2], values[:3].astype("f8"), values[:3, :2]):
         with pytest.raises(errors.LabelError, match="block"):
             target.write((slice(0, 3), *whole((4, 4, 4))), block)
@@ -97,7 +97,7 @@ def test_the_final_name_is_there_only_when_complete(tmp_path):
     path = tmp_path / "a.zarr"
     target = create(path, variable(), max_shard_bytes=SMALL)
     assert not path.exists()
-    assert os.stat(target.run.temporary).st_mode & 0o777 == 0o700
+    assert os.stat(target.run.folder).st_mode & 0o777 == 0o700
     for _, region in boxes(target.grid):
         with pytest.raises(errors.MissingChunkError, match="are missing"):
             target.publish()
@@ -124,24 +124,37 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
 
 
 def test_two_runs_do_not_write_the_same_store(tmp_path):
-    create(tmp_path / "a", variable())
-    with pytest.raises(errors.TargetExistsError, match="another run"):
+    first = create(tmp_path / "a", variable())
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(errors.TargetExistsError, match="another run is writing") as caught:
+            create(tmp_path / "a", variable(), **options)
+        assert "overwrite" not in str(caught.value)
+    first.run.release()
+    with pytest.raises(errors.TargetExistsError, match="interrupted"):
         create(tmp_path / "a", variable())
     assert create(tmp_path / "a", variable(), overwrite=True).missing()
+    with pytest.raises(errors.StoreError, match="taken over"):
+        first.write(whole(SHAPE), np.ones(SHAPE, "f4"))
 
 
 def test_a_stopped_run_goes_on_only_with_the_same(tmp_path):
     values = np.ones(SHAPE, "f4")
-    first = create(tmp_path / "a", variable(), max_shard_bytes=SMALL, token="one")
-    region = next(iter(boxes(first.grid)))[1]
+    plan = RunPlan("one", ({"step": "blur", "sigma": "2.0"},))
+    first = create(tmp_path / "a", variable(), max_shard_bytes=SMALL, plan=plan)
+    index, region = next(iter(boxes(first.grid)))
     first.write(region, values[region])
-    for changed in ({"token": "two"}, {"token": "one", "max_shard_bytes": 9 * SMALL}):
-        options = {"max_shard_bytes": SMALL} | changed
-        with pytest.raises(errors.TargetExistsError, match="resume=True needs"):
-            create(tmp_path / "a", variable(), resume=True, **options)
-    again = create(tmp_path / "a", variable(), max_shard_bytes=SMALL, token="one", resume=True)
-    assert again.has(region)
-    assert len(again.missing()) == len(first.missing()) > 0
+    left = len(first.missing())
+    first.run.release()
+    other = RunPlan("two", ({"step": "blur", "sigma": "3.0"},))
+    with pytest.raises(errors.TargetExistsError, match=r"sigma of blur was 2\.0, now it is 3\.0"):
+        create(tmp_path / "a", variable(), resume=True, plan=other)
+    # another memory limit leads to other shards: those of the interrupted run are kept
+    again = create(tmp_path / "a", variable(), max_shard_bytes=9 * SMALL, plan=plan, resume=True)
+    assert again.shards == first.shards
+    assert index not in again.missing()
+    assert len(again.missing()) == left > 0
+    with pytest.raises(errors.StoreError, match="taken over"):
+        first.write(region, values[region])
     again.write(whole(SHAPE), values)
     again.publish()
     assert probe(tmp_path / "a").source.read(whole(SHAPE)).all()
@@ -183,14 +196,19 @@ def test_a_former_store_outlives_a_stop_while_it_is_replaced(tmp_path, monkeypat
             raise OSError(5, "Input/output error")
         rename(source, destination)
 
+    monkeypatch.setattr(local_run, "exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", stopped)
     with pytest.raises(errors.StoreError):
         target.publish()
     assert not probe(path).source.read(whole(SHAPE)).any()
     monkeypatch.undo()
-    os.rename(path, target.run.former)
-    with pytest.raises(errors.StoreError, match="move it, then remove"):
-        create(path, variable(), overwrite=True)
+    os.rename(path, target.run.former)  # as if it was killed between the two names
+    target.run.release()
+    with pytest.raises(errors.TargetExistsError, match="something is stored"):
+        create(path, variable())
+    assert not probe(path).source.read(whole(SHAPE)).any()
+    saved(path, np.ones(SHAPE, "f4"), overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +217,10 @@ def test_a_former_store_outlives_a_stop_while_it_is_replaced(tmp_path, monkeypat
 def test_the_record_tells_shape_and_dtype_again(fields, tmp_path):
     saved(tmp_path / "a", numbers(SHAPE, "f4"))
     edit(tmp_path / "a" / "0" / "zarr.json", **fields)
-    with pytest.raises(errors.FormatError, match="its record"):
+    with pytest.raises(errors.ChecksumError, match="those that were written"):
         probe(tmp_path / "a")
+    with pytest.raises(errors.FormatError, match="its record"):
+        probe(tmp_path / "a", permissive=True)
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "os.replace", "os.mkdir", "builtins.open"])
@@ -257,7 +277,8 @@ def test_a_killed_writer_leaves_no_final_name_and_no_torn_shard(tmp_path):
         probe(path)
     with pytest.raises(errors.TargetExistsError, match="interrupted"):
         create(path, variable())
-    growing = probe(f"{path}.lazyvol-tmp/store")
+    (store,) = tmp_path.glob("a.lazyvol-tmp/*/store")
+    growing = probe(store, permissive=True)
     for file in shard_files(growing.source.place.root):
         index = int(file.parts[-4])
         chunk = growing.source.meta.files[0]

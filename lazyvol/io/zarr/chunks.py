@@ -21,6 +21,7 @@ from lazyvol.io.zarr.codecs import (
     strip_checksum,
     unpack,
 )
+from lazyvol.io.zarr.manifest import Manifest, require_checksum
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
@@ -49,12 +50,16 @@ class ChunkSlice:
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """A chunk at grid position ``number``: its bytes in the file, and the slices to copy."""
+    """A chunk at grid position ``number``: its bytes in the file, and the slices to copy.
+
+    ``checksum`` is that of the manifest; None if the array has none.
+    """
 
     offset: int
     length: int
     slices: tuple[ChunkSlice, ...]
     number: tuple[int, ...]
+    checksum: int | None = None
 
 
 def chunk_slices(span: slice, step: int, offset: int = 0) -> list[ChunkSlice]:
@@ -79,7 +84,9 @@ def result_view(out: Array, slices: Sequence[ChunkSlice]) -> Array:
 class ChunkReader:
     """Reads the chunks of one array.
 
-    ``fill_missing`` allows absent chunks; ``option`` is the option of `open` that sets it.
+    ``fill_missing`` allows absent chunks; ``option`` is the option of `open` that sets it. With a
+    ``manifest``, every chunk must be the one that was written in its place; ``stamp`` is that of
+    the metadata of the array.
     """
 
     place: Place
@@ -87,6 +94,8 @@ class ChunkReader:
     meta: ArrayMeta
     fill_missing: bool
     option: str = "permissive=True"
+    manifest: Manifest | None = None
+    stamp: str = ""
 
     def read(self, region: Region, out: Array) -> None:
         """Fill ``out``, which has the shape of the region and the native dtype of the array."""
@@ -122,12 +131,18 @@ class ChunkReader:
         """Yield the stored chunks of a file; fill absent ones, or raise MissingChunkError."""
         size = stored.size
         index = self.meta.index
+        position = tuple(part.index for part in slices)
+        checksums = None
+        if self.manifest is not None:
+            checksums = self.manifest.row(self.place, self.key, self.stamp, position).checksums
         if index is None:
-            yield StoredChunk(0, size or 0, tuple(slices), tuple(part.index for part in slices))
+            checksum = None if checksums is None else int(checksums.item())
+            yield StoredChunk(0, size or 0, tuple(slices), position, checksum)
             return
         entries = read_index(stored, index, path)
         for inner in self._inner_slices(slices):
-            offset, length = entries[tuple(part.index for part in inner)].tolist()
+            place = tuple(part.index for part in inner)
+            offset, length = entries[place].tolist()
             number = tuple(
                 s.index * n + c.index
                 for s, c, n in zip(slices, inner, index.per_shard, strict=True)
@@ -140,7 +155,8 @@ class ChunkReader:
                     f"gives {length} bytes at {offset}; copy the store again"
                 )
             else:
-                yield StoredChunk(offset, length, inner, number)
+                checksum = None if checksums is None else int(checksums[place])
+                yield StoredChunk(offset, length, inner, number, checksum)
 
     def _inner_slices(self, slices: Sequence[ChunkSlice]) -> Iterator[tuple[ChunkSlice, ...]]:
         """Yield the slices of the inner chunks of one shard."""
@@ -204,6 +220,7 @@ class ChunkReader:
             raise Damaged(f"it has {chunk.length} bytes, at most {limit} are expected")
         encoded = stored.take(chunk.offset, chunk.length, limit)
         require_size(encoded.size, chunk.length, "found")
+        require_checksum(encoded, chunk.checksum)
         return encoded
 
     def _decode_by_zarr(self, document: str, encoded: Bytes) -> Array:

@@ -3,7 +3,8 @@
 A store is written in ``name.lazyvol-tmp`` next to its final name, readable by its owner alone, and
 renamed when every shard is written. A shard is one file, written at once: each inner chunk is
 compressed (blosc-lz4 with shuffle) and followed by its crc32c, and the file is synced before it is
-renamed. Chunks of zeros are written too, so an absent chunk means an incomplete store.
+renamed. Chunks of zeros are written too, so an absent chunk means an incomplete store. Every array
+has a manifest of its chunks, see `lazyvol.io.zarr.manifest`.
 
 Blosc-lz4 with shuffle compared with zstd, float32, one thread (GB/s): noise is compressed 1.07 : 1
 at 0.8 and decompressed at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 : 1 at 1.4 and 4.7
@@ -11,15 +12,17 @@ at 0.8 and decompressed at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 :
 10 MB besides the values, in zarr 221 MB and in zarrs 374 MB, and neither is faster or syncs.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 
-from lazyvol.errors import LabelError, TargetExistsError
+from lazyvol.errors import LabelError
 from lazyvol.io.places import is_place, place_of
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.labels import (
@@ -31,11 +34,14 @@ from lazyvol.io.zarr.labels import (
     Coords,
     Labels,
     encode_record,
+    with_checksum,
 )
+from lazyvol.io.zarr.local_run import LocalRun
 from lazyvol.io.zarr.metadata import DTYPES
 from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
-from lazyvol.io.zarr.writer import LocalRun, Target, TargetGroup, blosc_configuration
+from lazyvol.io.zarr.writer import Target, TargetGroup, blosc_configuration
 
 #: names that variables may not have
 RESERVED = ("zarr.json", "c", "", COORDINATES)
@@ -108,11 +114,13 @@ def create(
     *,
     overwrite: bool = False,
     max_shard_bytes: int = SHARD_BYTES,
-    token: str = "",
+    plan: RunPlan | None = None,
     resume: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Target:
     """Create a store of one array: an OME-Zarr 0.5 image if its dims allow, else a plain array.
+
+    A run that ``resume`` continues keeps the shards that it began with.
 
     Raises
     ------
@@ -137,10 +145,11 @@ def create(
     >>> opened.dims, opened.voxel_size, opened.unit
     (('z', 'y', 'x'), {'z': 2.0}, 'angstrom')
     """
-    run = run_of(path, storage_options, overwrite, token, resume)
-    plan = _plan(run, "", variable, max_shard_bytes)
-    run.start()
-    return _write_metadata(plan)
+    plan = plan or RunPlan(uuid4().hex)
+    run = run_of(path, plan.token, storage_options, overwrite=overwrite, resume=resume)
+    layout = _layout(run, "", variable, max_shard_bytes)
+    run.start(plan)
+    return layout.started()
 
 
 def create_group(
@@ -150,7 +159,7 @@ def create_group(
     shared: Variable | None = None,
     overwrite: bool = False,
     max_shard_bytes: int = SHARD_BYTES,
-    token: str = "",
+    plan: RunPlan | None = None,
     resume: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TargetGroup:
@@ -165,61 +174,80 @@ def create_group(
     TargetExistsError, StoreError
         As for `create`.
     """
-    run = run_of(path, storage_options, overwrite, token, resume)
+    plan = plan or RunPlan(uuid4().hex)
+    run = run_of(path, plan.token, storage_options, overwrite=overwrite, resume=resume)
     for name in variables:
         if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
             raise LabelError(
                 f"save: a variable must have a name that a folder can have, got {name!r}; rename it"
             )
-    plans = {n: _plan(run, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
-    content: dict[str, Any] = {"kind": DATASET_KIND, "variables": list(variables)}
-    coord_plans = []
+    layouts = {n: _layout(run, f"{n}/", v, max_shard_bytes) for n, v in variables.items()}
+    record: dict[str, Any] = {"kind": DATASET_KIND, "variables": list(variables)}
+    coords: list[_Layout] = []
     if shared is not None:
-        content["labels"] = encode_record(shared.labels, shared.shape, np.dtype(shared.dtype))
-        coord_plans = _plan_large_coords(run, "", shared, max_shard_bytes)
-    run.start()
-    run.write_metadata("", _group({RECORD_KEY: content}))
-    targets = {name: _write_metadata(plan, alone=False) for name, plan in plans.items()}
-    coord_targets = tuple(_write_metadata(plan, alone=False) for plan in coord_plans)
-    return TargetGroup(run, targets, coord_targets)
+        record["labels"] = encode_record(shared.labels, shared.shape, np.dtype(shared.dtype))
+        coords = _coord_layouts(run, "", shared, max_shard_bytes)
+    record = with_checksum({**record, "plan": plan.token})
+    run.start(plan)
+    run.write_metadata("", _group({RECORD_KEY: record}))
+    targets = {name: layout.started(alone=False) for name, layout in layouts.items()}
+    return TargetGroup(run, targets, tuple(layout.started(alone=False) for layout in coords))
 
 
 def run_of(
     path: Any,
-    storage_options: Mapping[str, Any] | None,
-    overwrite: bool,
     token: str,
-    resume: bool,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> LocalRun | RemoteRun:
     """Return the run that writes a store into a folder, to a URL or into a store of zarr."""
     if is_place(path):
-        return RemoteRun(place_of(path, storage_options), overwrite, token, resume)
-    return LocalRun(os.path.abspath(path), overwrite, token, resume)
-
-
-def _plan_large_coords(
-    run: LocalRun | RemoteRun, key: str, variable: Variable, max_bytes: int
-) -> "list[_Plan]":
-    """Plan the large coordinates of a variable in folder ``key``."""
-    return [
-        _plan(run, f"{key}{COORDINATES}/{number}/", coord.variable, max_bytes, plain=True)
-        for number, coord in enumerate(variable.large_coords.values())
-    ]
+        return RemoteRun(place_of(path, storage_options), token, overwrite, resume)
+    return LocalRun(os.path.abspath(path), token, overwrite, resume)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Layout:
     """A target and its metadata by folder, complete before anything is written."""
 
     target: Target
     nodes: Mapping[str, Mapping[str, Any]]
-    large_coords: "Sequence[_Plan]" = ()
+    coords: "Sequence[_Layout]" = ()
+
+    def started(self, *, alone: bool = True) -> Target:
+        """Write the metadata and return the target; a run that is resumed keeps its shards."""
+        target = self.target
+        run, former = target.run, json.loads(target.run.document(target.key) or "{}")
+        if former:
+            target = _with_former_shards(target, former)
+        nodes = {**self.nodes, target.key: {**self.nodes[target.key], **_grid(target)}}
+        try:
+            for key, content in nodes.items():
+                run.write_metadata(key, content)
+        except BaseException:
+            if not run.resume:
+                run.discard()
+            raise
+        coords = tuple(layout.started(alone=False) for layout in self.coords)
+        return replace(target, alone=alone, large_coords=coords)
 
 
-def _plan(
+def _coord_layouts(
+    run: LocalRun | RemoteRun, key: str, variable: Variable, max_bytes: int
+) -> list[_Layout]:
+    """Return the layouts of the large coordinates of a variable in folder ``key``."""
+    return [
+        _layout(run, f"{key}{COORDINATES}/{number}/", coord.variable, max_bytes, plain=True)
+        for number, coord in enumerate(variable.large_coords.values())
+    ]
+
+
+def _layout(
     run: LocalRun | RemoteRun, key: str, variable: Variable, max_bytes: int, *, plain: bool = False
-) -> _Plan:
-    """Plan an array in folder ``key``; ``plain`` arrays are never images."""
+) -> _Layout:
+    """Lay out an array in folder ``key``; ``plain`` arrays are never images."""
     dtype = np.dtype(variable.dtype)
     if dtype.name not in DTYPES:
         raise LabelError(
@@ -227,7 +255,7 @@ def _plan(
             "complex numbers into two variables"
         )
     shape = tuple(int(n) for n in variable.shape)
-    record = {RECORD_KEY: encode_record(variable.labels, shape, dtype)}
+    record = {RECORD_KEY: encode_record(variable.labels, shape, dtype, run.token)}
     chunks, shards = shard_grid(shape, dtype, variable.blocks, max_bytes)
     image = None if plain else ome.image_of(variable.labels)
     grouped = bool(image or variable.large_coords)
@@ -236,38 +264,10 @@ def _plan(
     nodes = {array_key: _array(target, variable.dims, {} if grouped else record)}
     if grouped:
         nodes = {key: _group({**({"ome": image} if image else {}), **record}), **nodes}
-    large_coords = _plan_large_coords(run, key, variable, max_bytes)
-    if large_coords:
+    coords = _coord_layouts(run, key, variable, max_bytes)
+    if coords:
         nodes[f"{key}{COORDINATES}/"] = _group({})
-    return _Plan(target, nodes, large_coords)
-
-
-def _write_metadata(plan: _Plan, *, alone: bool = True) -> Target:
-    """Write the metadata of a plan and return its target."""
-    target = plan.target
-    if target.run.resume:
-        _check_same_shards(target, plan.nodes[target.key])
-    try:
-        for key, content in plan.nodes.items():
-            target.run.write_metadata(key, content)
-    except BaseException:
-        if not target.run.resume:
-            target.discard()
-        raise
-    large_coords = tuple(_write_metadata(coord, alone=False) for coord in plan.large_coords)
-    return replace(target, alone=alone, large_coords=large_coords)
-
-
-def _check_same_shards(target: Target, content: Mapping[str, Any]) -> None:
-    """Raise TargetExistsError if an interrupted run had other shards or codecs."""
-    former = target.run.metadata(target.key)
-    fields = ("shape", "data_type", "chunk_grid", "codecs")
-    if former and any(former.get(field) != content[field] for field in fields):
-        raise TargetExistsError(
-            f"{target.run.temporary}: resume=True needs the same shards; the interrupted run "
-            f"has {former.get('chunk_grid')!r:.200}, this one {content['chunk_grid']}; "
-            "pass the memory limit of that run, or overwrite=True without resume"
-        )
+    return _Layout(target, nodes, coords)
 
 
 def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,7 +275,23 @@ def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of an array; arrays without axes are not sharded."""
+    """Return the metadata of an array."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(target.shape),
+        "data_type": target.dtype,
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": False if target.dtype == "bool" else 0,
+        "attributes": dict(attributes),
+        "dimension_names": list(dims),
+        "storage_transformers": [],
+        **_grid(target),
+    }
+
+
+def _grid(target: Target) -> dict[str, Any]:
+    """Return the fields of the metadata that depend on shards; scalars are not sharded."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     blosc = {"name": "blosc", "configuration": blosc_configuration(np.dtype(target.dtype))}
     chain: list[dict[str, Any]] = [little, blosc, {"name": "crc32c"}]
@@ -287,15 +303,15 @@ def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -
     }
     sharded = [{"name": "sharding_indexed", "configuration": shard}]
     return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(target.shape),
-        "data_type": target.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(target.shards)}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": False if target.dtype == "bool" else 0,
         "codecs": sharded if target.shape else chain,
-        "attributes": dict(attributes),
-        "dimension_names": list(dims),
-        "storage_transformers": [],
     }
+
+
+def _with_former_shards(target: Target, former: Mapping[str, Any]) -> Target:
+    """Return a target with the chunks and shards of the run that it resumes."""
+    if not target.shape:
+        return target
+    chunks = former["codecs"][0]["configuration"]["chunk_shape"]
+    shards = former["chunk_grid"]["configuration"]["chunk_shape"]
+    return replace(target, chunks=tuple(chunks), shards=tuple(shards))

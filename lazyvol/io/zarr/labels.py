@@ -59,11 +59,13 @@ class Labels:
     without_coords: tuple[str, ...] = ()
 
 
-def encode_record(labels: Labels, shape: Sequence[int], dtype: np.dtype[Any]) -> dict[str, Any]:
+def encode_record(
+    labels: Labels, shape: Sequence[int], dtype: np.dtype[Any], plan: str | None = None
+) -> dict[str, Any]:
     """Return the JSON record of labels with its checksum.
 
     NaN and infinities become text, arrays keep their dtype. Shape and dtype are stored again, so
-    that damage to the metadata of the array is detected.
+    that damage to the metadata of the array is detected. ``plan`` is that of the manifest.
 
     Raises
     ------
@@ -84,6 +86,7 @@ def encode_record(labels: Labels, shape: Sequence[int], dtype: np.dtype[Any]) ->
         "name": labels.name,
         "bare": list(labels.without_coords),
         "empty_chunks": "error",
+        **({} if plan is None else {"plan": plan}),
     }
     size = len(_canonical_json(content))
     if size > MAX_JSON // 2:
@@ -91,7 +94,12 @@ def encode_record(labels: Labels, shape: Sequence[int], dtype: np.dtype[Any]) ->
             f"coords and attrs must fit in {MAX_JSON // 2} bytes of JSON, these take {size}; "
             "drop large ones, or store them as variables of a Dataset"
         )
-    return {**content, "crc32c": crc32c(_canonical_json(content))}
+    return with_checksum(content)
+
+
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the checksum of its content."""
+    return {**record, "crc32c": crc32c(_canonical_json(record))}
 
 
 def _check_labels(labels: Labels, shape: Sequence[int]) -> None:
@@ -205,7 +213,7 @@ def decode_record(
     FormatError
         The record does not fit the array.
     """
-    _check_checksum(content, where)
+    check_record(content, where)
     try:
         labels = Labels(
             dims=tuple(map(str, content["dims"])),
@@ -231,8 +239,8 @@ def decode_record(
     return labels
 
 
-def _check_checksum(content: Mapping[str, Any], where: str) -> None:
-    """Raise ChecksumError if the record has a checksum that is not that of its content."""
+def check_record(content: Mapping[str, Any], where: str) -> None:
+    """Raise ChecksumError if a record has a checksum that is not that of its content."""
     stored = content.get("crc32c")
     if stored is None:
         return

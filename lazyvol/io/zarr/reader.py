@@ -43,8 +43,10 @@ from lazyvol.io.zarr.labels import (
     Coord,
     Coords,
     Labels,
+    check_record,
     decode_record,
 )
+from lazyvol.io.zarr.manifest import manifest_of
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
 from lazyvol.io.zarr.nodes import Node, below, children, load
 from lazyvol.io.zarr.source import ZarrSource, token
@@ -114,7 +116,8 @@ def probe(
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
     folder = place_of_store(path, storage_options)
-    return _open_array(folder, _single_member(folder, load_root(folder)), permissive, missing)
+    root = load_root(folder)
+    return _open_array(folder, _single_member(folder, root), permissive, missing, root)
 
 
 def probe_any(
@@ -135,8 +138,9 @@ def probe_any(
     node = load_root(folder)
     record = node.attributes.get(RECORD_KEY)
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
+        check_record(record, node.path)
         return _open_dataset(folder, node, record, permissive, missing)
-    return _open_array(folder, _single_member(folder, node), permissive, missing)
+    return _open_array(folder, _single_member(folder, node), permissive, missing, node)
 
 
 def _open_dataset(
@@ -240,12 +244,15 @@ def _descend(folder: Place, node: Node, depth: int) -> Iterator[Node]:
             yield from _descend(folder, child, depth - 1)
 
 
-def _open_array(folder: Place, node: Node, permissive: bool, missing: str) -> Opened:
+def _open_array(
+    folder: Place, node: Node, permissive: bool, missing: str, root: Node | None = None
+) -> Opened:
     """Check the metadata of an array or image, count its absent chunks and find its labels."""
     array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array.meta, array.path)
     holder = _record_holder(folder, node, array)
     is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
+    manifest = None if permissive else manifest_of(array, (root, node, holder), meta)
     legal = missing == "fill" and (permissive or not is_complete)
     if permissive and meta.fill is None:
         meta = replace(meta, fill=0)
@@ -262,6 +269,7 @@ def _open_array(folder: Place, node: Node, permissive: bool, missing: str) -> Op
         stamp=array.stamps[0],
         fill_missing=legal,
         option="permissive=True" if is_complete else 'missing="fill"',
+        manifest=manifest,
     )
     source: Source = stored
     if holder is not None:

@@ -2,38 +2,50 @@
 
 Object stores replace whole objects and cannot rename them. So the root metadata, without which
 nothing can be opened, is written last; until then it has another name. An object with the plan of
-the run is created first, only if it does not exist: of two writers one is refused.
+the run is created first, only if it does not exist: of two writers one is refused. The plan holds a
+lease that the run renews; a run whose lease ended, or whose process on this machine is dead, may be
+resumed or replaced. Every write asks first whether the plan is still that of its run.
 """
 
 import json
+import os
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
+from threading import Event, Thread
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from lazyvol.errors import StoreError, TargetExistsError
+from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.places import ZarrPlace
+from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, Tail
+from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_leftover
 
 #: object that identifies the run which writes a store
 PLAN_KEY = "lazyvol-run.json"
 #: root metadata until the store is complete
 PENDING_ROOT = "lazyvol-root.json"
-ROOT_KEY = "zarr.json"
-METADATA_KEYS = (ROOT_KEY, ".zgroup", ".zarray")
+#: seconds after which a run that renews nothing counts as dead
+LEASE = 120.0
+
+#: events that stop the renewal of leases, by run
+_RENEWALS: dict[str, Event] = {}
 
 
 @dataclass(frozen=True)
 class RemoteRun:
     """A run that writes a store to a URL or into a store of zarr. Small and picklable.
 
-    ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
-    this token. ``name`` identifies the run.
+    ``token`` identifies the result; ``resume`` continues an interrupted run of the same. ``name``
+    identifies the run.
     """
 
     place: ZarrPlace
+    token: str
     overwrite: bool = False
-    token: str = ""
     resume: bool = False
     name: str = field(default_factory=lambda: uuid4().hex)
 
@@ -47,7 +59,12 @@ class RemoteRun:
         """Return the path of the plan, which an interrupted run leaves, for messages."""
         return self.place.path(PLAN_KEY)
 
-    def start(self) -> None:
+    def is_finished(self) -> bool:
+        """Return True if a complete store with the plan of this run is there."""
+        root = self.place.json(ROOT_KEY)
+        return root is not None and finished_plan(root.content) == self.token
+
+    def start(self, plan: RunPlan) -> None:
         """Create the plan; raise before anything is written if something must not be replaced.
 
         Raises
@@ -57,50 +74,73 @@ class RemoteRun:
         StoreError
             The store refuses to write.
         """
-        plan = self._plan()
-        self._check_replaceable(plan)
-        if plan is not None and not (self.resume and plan.get("token") == self.token):
-            self._refuse_other(plan)
-            self.discard()
-            plan = None
-        elif plan is None and self.overwrite:
-            self.discard()
-        if plan is None:
-            document = json.dumps({"token": self.token, "run": self.name}).encode()
-            self.place.create(PLAN_KEY, document)
-            created = self._plan()
-            if created is None or created.get("run") != self.name:
-                self._refuse_other(created or {}, always=True)
+        left = self._stored_plan()
+        if is_alive(left):
+            raise self._live_error()
+        self._check_replaceable(left)
+        former = parse_plan(left)
+        if former is not None and not (self.resume and former.token == plan.token):
+            refuse_leftover(
+                self.temporary, self.path, former, plan,
+                resume=self.resume, overwrite=self.overwrite,
+            )  # fmt: skip
+        if former is None or former.token != plan.token or not self.resume:
+            if left or self.overwrite:
+                self.discard()
+            self.place.create(PLAN_KEY, self._document(plan))
+        else:
+            self.place.put(PLAN_KEY, self._document(plan))
+        if self._stored_plan().get("run") != self.name:
+            raise self._live_error()
+        self._renew(plan)
 
-    def _plan(self) -> Mapping[str, Any] | None:
+    def _document(self, plan: RunPlan) -> bytes:
+        until = f"{time.time() + LEASE:.0f}"
+        return plan.encode(run=self.name, until=until, process=this_process())
+
+    def _stored_plan(self) -> Mapping[str, Any]:
         file = self.place.json(PLAN_KEY)
-        return None if file is None else file.content
+        return {} if file is None else file.content
 
-    def _refuse_other(self, plan: Mapping[str, Any], always: bool = False) -> None:
-        if self.resume:
-            raise TargetExistsError(
-                f"{self.temporary}: resume=True needs the same operation, parameters, input and "
-                f"versions; the interrupted run has plan {plan.get('token')!r}, this one "
-                f"{self.token!r}; pass overwrite=True without resume"
-            )
-        if always or not self.overwrite:
-            raise TargetExistsError(
-                f"{self.temporary}: another run is writing {self.path}, or was interrupted; if "
-                "none is running, continue it by resume=True, or pass overwrite=True"
-            )
+    def _live_error(self) -> TargetExistsError:
+        return TargetExistsError(
+            f"{self.path}: one run at a time may write a store, another run is writing this one "
+            f"now; wait until it ends, or stop it (its lease ends after {LEASE:.0f} s)"
+        )
 
-    def _check_replaceable(self, plan: Mapping[str, Any] | None) -> None:
-        versions = self.place.versions(METADATA_KEYS)
+    def _renew(self, plan: RunPlan) -> None:
+        """Renew the lease until the run ends; stop if another run took over."""
+        stop = _RENEWALS[self.name] = Event()
+
+        def renew() -> None:
+            while not stop.wait(LEASE / 4):
+                with suppress(LazyvolError):  # the next renewal may find the store again
+                    if self._stored_plan().get("run") != self.name:
+                        return
+                    self.place.put(PLAN_KEY, self._document(plan))
+
+        Thread(target=renew, name="lazyvol-lease", daemon=True).start()
+
+    def _check_replaceable(self, plan: Mapping[str, Any]) -> None:
+        versions = self.place.versions(METADATA_FILES)
         is_store = any(version != "absent" for version in versions)
         if is_store and not self.overwrite:
             raise TargetExistsError(
                 f"{self.path}: something is stored here; choose another name, or pass "
                 "overwrite=True to replace it"
             )
-        if not is_store and plan is None and self.place.is_occupied():
+        if not is_store and not plan and self.place.is_occupied():
             raise TargetExistsError(
                 f"{self.path}: objects other than a zarr store are stored here; choose another "
                 "name, or remove them"
+            )
+
+    def _require_own(self) -> None:
+        """Raise StoreError if the plan is no longer that of this run."""
+        if self._stored_plan().get("run") != self.name:
+            raise StoreError(
+                f"{self.path}: this run was published, discarded or taken over by another; "
+                "nothing more is written; run it again"
             )
 
     def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
@@ -108,36 +148,81 @@ class RemoteRun:
         document = json.dumps(content, indent=2, allow_nan=False).encode()
         self.place.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
 
-    def metadata(self, key: str) -> Mapping[str, Any] | None:
-        """Return the metadata of a node that an interrupted run wrote; None if it did not."""
-        file = self.place.json(f"{key}{ROOT_KEY}" if key else PENDING_ROOT)
-        return None if file is None else file.content
+    def document(self, key: str) -> bytes:
+        """Return the bytes of the metadata of a node; none if it has none."""
+        return self.place.whole(f"{key}{ROOT_KEY}" if key else PENDING_ROOT) or b""
 
-    def put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
-        """Write an object as a whole."""
+    def put(self, key: str, write: Callable[[BinaryIO], object]) -> None:
+        """Write an object as a whole.
+
+        Raises
+        ------
+        StoreError
+            The store refuses, or the run was published, discarded or taken over.
+        """
         buffer = BytesIO()
         write(buffer)
+        self._require_own()
         self.place.put(key, buffer.getbuffer())
 
-    def stored(self, keys: Sequence[str]) -> list[bool]:
-        """Return for each key whether an object is stored; they are requested together."""
-        return [version != "absent" for version in self.place.versions(keys)]
+    def tails(self, keys: Sequence[str], length: int) -> list[Tail | None]:
+        """Return the ends of objects, requested together; None for absent ones."""
+        return [None if end is None else (end, None) for end in self.place.tails(keys, length)]
 
     def publish(self) -> None:
         """Write the root metadata, which makes the store complete, and remove the plan."""
-        plan = self._plan()
-        if plan is None or (plan.get("run") != self.name and not self.resume):
-            raise TargetExistsError(
-                f"{self.temporary}: another run is writing {self.path}, and its objects are mixed "
-                "with those of this one; run one of them again with overwrite=True"
-            )
+        self._require_own()
         root = self.place.whole(PENDING_ROOT)
         if root is None:
             raise StoreError(f"{self.path}: the root metadata were removed; run it again")
         self.place.put(ROOT_KEY, root)
+        self._stop_renewing()
         self.place.delete([PENDING_ROOT, PLAN_KEY])
 
     def discard(self) -> None:
         """Remove all objects, the root metadata first."""
+        self._stop_renewing()
         self.place.delete([ROOT_KEY])
         self.place.clear()
+
+    def release(self) -> None:
+        """End the lease; what was written stays for a run that resumes."""
+        self._stop_renewing()
+        with suppress(LazyvolError):
+            plan = parse_plan(stored := self._stored_plan())
+            if plan is not None and stored.get("run") == self.name:
+                self.place.put(PLAN_KEY, plan.encode(run=self.name, until="0"))
+
+    def _stop_renewing(self) -> None:
+        stop = _RENEWALS.pop(self.name, None)
+        if stop is not None:
+            stop.set()
+
+
+def is_alive(plan: Mapping[str, Any]) -> bool:
+    """Return True if the run of a stored plan may still be at work."""
+    try:
+        until = float(plan.get("until", 0))
+    except (TypeError, ValueError):
+        return False
+    return until > time.time() and not _is_dead(str(plan.get("process", "")))
+
+
+def this_process() -> str:
+    """Return host, number and start of this process: a later one may get its number."""
+    return f"{socket.gethostname()} {os.getpid()} {_start_of(os.getpid())}"
+
+
+def _is_dead(process: str) -> bool:
+    """Return True if a process is known to have ended: it was on this machine and is gone."""
+    host, _, rest = process.partition(" ")
+    number, _, start = rest.partition(" ")
+    known = host == socket.gethostname() and number.isdecimal() and start != ""
+    return known and _start_of(int(number)) != start
+
+
+def _start_of(process: int) -> str:
+    """Return the start of a running process in ticks; "" if it is gone or not on Linux."""
+    with suppress(OSError), open(f"/proc/{process}/stat", encoding="utf-8") as file:
+        return file.read().rpartition(")")[2].split()[19]
+    return ""

@@ -12,6 +12,7 @@ import numpy as np
 from lazyvol.errors import SourceChangedError
 from lazyvol.io.places import Place
 from lazyvol.io.zarr.chunks import FETCHED_BYTES, ChunkReader, chunk_slices, extra_decoder_bytes
+from lazyvol.io.zarr.manifest import Manifest
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array
@@ -31,6 +32,7 @@ class ZarrSource:
     ``place`` is read. ``chunks`` is the shape that is decoded at once, ``shards`` that of a
     file. ``document`` is the metadata file and ``stamp`` its stamp when it was opened.
     ``fill_missing`` reads absent chunks as the fill value; errors name ``option`` for that.
+    Chunks are compared with the ``manifest``.
     """
 
     place: Place
@@ -41,6 +43,7 @@ class ZarrSource:
     stamp: str
     fill_missing: bool = False
     option: str = "permissive=True"
+    manifest: Manifest | None = None
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
@@ -68,7 +71,9 @@ class ZarrSource:
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
         place = self.place.fresh()
-        reader = ChunkReader(place, self.key, self.meta, self.fill_missing, self.option)
+        reader = ChunkReader(
+            place, self.key, self.meta, self.fill_missing, self.option, self.manifest, self.stamp
+        )
         try:
             reader.read(region, out)
         finally:  # a replaced store is the cause of other errors

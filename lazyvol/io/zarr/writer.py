@@ -1,175 +1,30 @@
-"""Write the shards of a store, and rename it to its final name when all are written."""
+"""Write the shards of a store, and publish it with its manifests when all are written."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from typing import Any, BinaryIO
 
 import numpy as np
 from numcodecs import blosc
 
-from lazyvol.errors import LabelError, MissingChunkError, StoreError, TargetExistsError
-from lazyvol.io.atomic import (
-    atomic_file,
-    make_folders,
-    store_errors,
-    sync_folder,
-    temporary_name,
-)
-from lazyvol.io.safe_folder import SafeFolder
+from lazyvol.errors import LabelError, MissingChunkError
+from lazyvol.io.zarr import manifest
 from lazyvol.io.zarr.codecs import crc32c
+from lazyvol.io.zarr.local_run import LocalRun, Tail
+from lazyvol.io.zarr.manifest import Manifest, Row
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
 
-TEMPORARY_SUFFIX = ".lazyvol-tmp"
+#: shards whose ends are read together
+BATCH = 1024
+#: bytes of the file of a scalar, at most
+SCALAR_BYTES = 4096
 CODEC = "lz4"
 LEVEL = 5
-
-
-@dataclass(frozen=True)
-class LocalRun:
-    """A run that writes a store in a temporary folder. Small and picklable.
-
-    ``token`` identifies the computation: ``resume`` continues an interrupted run only if it had
-    this token.
-    """
-
-    path: str
-    overwrite: bool = False
-    token: str = ""
-    resume: bool = False
-
-    @property
-    def temporary(self) -> str:
-        """Return the folder next to the final name that holds an incomplete store."""
-        return self.path + TEMPORARY_SUFFIX
-
-    @property
-    def store(self) -> str:
-        """Return the incomplete store."""
-        return f"{self.temporary}/store"
-
-    @property
-    def partial(self) -> str:
-        """Return the folder of files that are not complete."""
-        return f"{self.temporary}/partial"
-
-    @property
-    def former(self) -> str:
-        """Return the place of the replaced store until the new one has its name."""
-        return f"{self.temporary}/former"
-
-    def start(self) -> None:
-        """Make the folders; raise before anything is written if something must not be replaced."""
-        if os.path.lexists(self.path):
-            self._check_replaceable()
-        if os.path.lexists(self.former):
-            raise StoreError(
-                f"{self.temporary}: a run was interrupted while it replaced {self.path}; the "
-                f"former store is {self.former}: move it, then remove {self.temporary}"
-            )
-        if os.path.lexists(self.temporary) and not self._can_resume():
-            if not self.overwrite:
-                raise TargetExistsError(
-                    f"{self.temporary}: another run is writing {self.path}, or was interrupted; if "
-                    "none is running, continue it by resume=True, or pass overwrite=True"
-                )
-            self.discard()
-        folders = ((self.temporary, 0o700), (self.store, 0o777), (self.partial, 0o777))
-        with store_errors(self.temporary):
-            for path, mode in folders:
-                with suppress(FileExistsError):
-                    os.mkdir(path, mode)
-            with atomic_file(self._token_file, temporary_name(self.partial)) as file:
-                file.write(self.token.encode())
-
-    @property
-    def _token_file(self) -> str:
-        """Return the file with the token of the run that made the folder."""
-        return f"{self.temporary}/plan"
-
-    def _can_resume(self) -> bool:
-        """Return True to continue a run; raise TargetExistsError if it computed another result."""
-        if not self.resume:
-            return False
-        with store_errors(self.temporary):
-            try:
-                with open(self._token_file, encoding="utf-8") as file:
-                    token = file.read(1024)
-            except FileNotFoundError:  # interrupted before it wrote anything else
-                token = self.token
-        if token != self.token:
-            raise TargetExistsError(
-                f"{self.temporary}: resume=True needs the same operation, parameters, input and "
-                f"versions; the interrupted run has plan {token!r}, this one {self.token!r}; "
-                "remove the folder, or pass overwrite=True without resume"
-            )
-        return True
-
-    def _check_replaceable(self) -> None:
-        if not self.overwrite:
-            raise TargetExistsError(
-                f"{self.path}: something is stored here; choose another name, or pass "
-                "overwrite=True to replace it"
-            )
-        marks = ("zarr.json", ".zgroup", ".zarray")
-        if os.path.islink(self.path) or not any(os.path.isfile(f"{self.path}/{m}") for m in marks):
-            raise TargetExistsError(
-                f"{self.path}: overwrite=True replaces zarr stores only, this is not one; "
-                "remove it, or choose another name"
-            )
-
-    def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
-        """Write ``zarr.json`` of the node in folder ``key``, "" or with a trailing slash."""
-        document = f"{self.store}/{key}zarr.json"
-        with store_errors(self.path):
-            make_folders(self.store, key.rstrip("/"))
-            with atomic_file(document, temporary_name(self.partial)) as file:
-                file.write(json.dumps(content, indent=2, allow_nan=False).encode())
-
-    def metadata(self, key: str) -> Mapping[str, Any] | None:
-        """Return the metadata of a node that an interrupted run wrote; None if it did not."""
-        file = SafeFolder(os.path.realpath(self.store)).json(f"{key}zarr.json")
-        return None if file is None else file.content
-
-    def put(self, key: str, write: Callable[[BinaryIO], None]) -> None:
-        """Write a file atomically."""
-        with store_errors(self.path):
-            make_folders(self.store, key.rpartition("/")[0])
-            with atomic_file(f"{self.store}/{key}", temporary_name(self.partial)) as file:
-                write(file)
-
-    def stored(self, keys: Sequence[str]) -> list[bool]:
-        """Return for each key whether a file is stored."""
-        return [os.path.isfile(f"{self.store}/{key}") for key in keys]
-
-    def publish(self) -> None:
-        """Rename the store to its final name; then remove the store that it replaces."""
-        with store_errors(self.path):
-            sync_folder(self.store)
-            if os.path.lexists(self.path):
-                self._check_replaceable()
-                os.rename(self.path, self.former)
-            try:
-                os.rename(self.store, self.path)
-            except OSError:
-                with suppress(OSError):
-                    os.rename(self.former, self.path)
-                raise
-            sync_folder(os.path.dirname(self.path))
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove the temporary folder."""
-        with store_errors(self.temporary):
-            if os.path.isdir(self.temporary):
-                shutil.rmtree(self.temporary)
 
 
 @dataclass
@@ -214,10 +69,6 @@ class Target:
             )
             self._write_shard(index, block[box] if box else block)
 
-    def has(self, region: Region) -> bool:
-        """Return True if every shard in a region is written."""
-        return all(self.run.stored([self.file(index) for index in self._shards_in(region)]))
-
     def _shards_in(self, region: Region) -> Iterator[tuple[int, ...]]:
         """Yield the grid positions of the shards that overlap a region."""
         return product(
@@ -246,21 +97,75 @@ class Target:
             )
 
     def _write_shard(self, index: Sequence[int], values: Array) -> None:
-        write = partial(_encode_shard, values=values, chunks=self.chunks, shards=self.shards)
-        self.run.put(self.file(index), write)
+        key = self.file(index)
+        seal = partial(manifest.encode_seal, self.run.token, key)
+        self.run.put(key, partial(_encode_shard, values, self.chunks, self.shards, seal))
 
     def file(self, index: Sequence[int]) -> str:
         """Return the name of the shard at grid position ``index``, below the store."""
         return "/".join((f"{self.key}c", *(str(i) for i in index)))
 
+    @property
+    def per_shard(self) -> tuple[int, ...]:
+        """Return the number of inner chunks of a shard along each axis."""
+        return tuple(s // c for s, c in zip(self.shards, self.chunks, strict=True))
+
+    def rows(self) -> Iterator[tuple[tuple[int, ...], Row | None]]:
+        """Yield the grid position of every shard, and its row of the manifest from its seal.
+
+        The row is None for a shard that is absent, cut, damaged at its end, of another plan, or in
+        the place of another.
+        """
+        every = self._shards_in(whole(self.shape))
+        length = manifest.tail_bytes(self.per_shard) if self.shape else SCALAR_BYTES
+        while indices := list(islice(every, BATCH)):
+            keys = [self.file(index) for index in indices]
+            tails = self.run.tails(keys, length)
+            yield from zip(indices, map(self._row, keys, tails), strict=True)
+
+    def _row(self, key: str, tail: Tail | None) -> Row | None:
+        if tail is None:
+            return None
+        data, size = tail
+        if not self.shape:
+            return _scalar_row(data)
+        row = manifest.sealed_row(data, self.run.token, key, self.per_shard)
+        return row if row is not None and size in (None, row.length) else None
+
     def missing(self) -> list[tuple[int, ...]]:
-        """Return the grid positions of the shards that are not written yet."""
-        every = list(self._shards_in(whole(self.shape)))
-        stored = self.run.stored([self.file(index) for index in every])
-        return [index for index, is_stored in zip(every, stored, strict=True) if not is_stored]
+        """Return the grid positions of the shards that are not written yet, completely."""
+        return [index for index, row in self.rows() if row is None]
+
+    def write_manifest(self) -> None:
+        """Write the manifest; raise MissingChunkError if shards are missing."""
+        parts = self.key.split("/")[:-1]
+        keys = ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts), -1, -1)]
+        documents = [self.run.document(key) for key in keys]
+        head = Manifest(
+            plan=self.run.token,
+            grid=tuple(-(-n // s) for n, s in zip(self.shape, self.shards, strict=True)),
+            chunks=self.per_shard,
+            array=manifest.array_checksum(json.loads(documents[0])),
+            documents=tuple(map(crc32c, documents)),
+        )
+        pages = manifest.encode(head, self._complete_rows())
+        self.run.put(self.key + manifest.NAME, lambda file: file.writelines(pages))
+
+    def _complete_rows(self) -> Iterator[Row]:
+        missing = []
+        for index, row in self.rows():
+            if row is not None:
+                yield row
+            else:
+                missing.append(index)
+        if missing:
+            raise MissingChunkError(
+                f"{self.run.path}: all {count(self.grid)} shards must be written before it is "
+                f"published, {len(missing)} are missing, the first is {self.file(missing[0])}"
+            )
 
     def publish(self) -> None:
-        """Rename the store to its final name.
+        """Write the manifests and give the store its final name.
 
         Raises
         ------
@@ -271,8 +176,7 @@ class Target:
         """
         if not self.alone:
             raise LabelError(f"{self.run.path}: {self.key} is published with its data set")
-        check_complete(self)
-        self.run.publish()
+        publish(self.run, [self])
 
     def discard(self) -> None:
         """Remove the incomplete store."""
@@ -288,27 +192,20 @@ class TargetGroup:
     large_coords: tuple[Target, ...] = ()
 
     def publish(self) -> None:
-        """Rename the data set to its final name; as `Target.publish`."""
-        for target in (*self.variables.values(), *self.large_coords):
-            check_complete(target)
-        self.run.publish()
+        """Write the manifests and give the data set its final name; as `Target.publish`."""
+        publish(self.run, [*self.variables.values(), *self.large_coords])
 
     def discard(self) -> None:
         """Remove the incomplete data set."""
         self.run.discard()
 
 
-def check_complete(target: Target) -> None:
-    """Raise MissingChunkError if shards of a target or its coordinates are missing."""
-    for coord in target.large_coords:
-        check_complete(coord)
-    missing = target.missing()
-    if missing:
-        total = count(target.grid)
-        raise MissingChunkError(
-            f"{target.run.path}: all {total} shards must be written before it is published, "
-            f"{len(missing)} are missing, the first is {target.file(missing[0])}"
-        )
+def publish(run: LocalRun | RemoteRun, targets: Sequence[Target]) -> None:
+    """Write the manifests of targets and of their coordinates, and publish the store."""
+    for target in targets:
+        for array in (*target.large_coords, target):
+            array.write_manifest()
+    run.publish()
 
 
 def blosc_configuration(dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -333,15 +230,28 @@ def _text(region: Region) -> str:
     return "(" + ", ".join(f"{s.start}:{s.stop}" for s in region) + ")"
 
 
+def _scalar_row(data: bytes) -> Row | None:
+    """Return the row of the file of a scalar; None if it is damaged."""
+    body, stored = data[:-4], data[-4:]
+    if crc32c(body) != int.from_bytes(stored, "little"):
+        return None
+    return Row(len(data), np.frombuffer(stored, "<u4").reshape(()))
+
+
 def _encode_shard(
-    file: BinaryIO, values: Array, chunks: Sequence[int], shards: Sequence[int]
+    values: Array,
+    chunks: Sequence[int],
+    shards: Sequence[int],
+    seal: Callable[[Array], bytes],
+    file: BinaryIO,
 ) -> None:
-    """Write the inner chunks of a shard and their index; chunks beyond the array stay absent."""
+    """Write inner chunks, seal and index of a shard; chunks beyond the array stay absent."""
     if not shards:
         file.write(_encode_chunk(values, ()))
         return
     per_shard = [s // c for s, c in zip(shards, chunks, strict=True)]
     entries = np.full((*per_shard, 2), np.iinfo("u8").max, "<u8")
+    checksums = np.zeros(per_shard, "<u4")
     offset = 0
     counts = [-(-n // c) for n, c in zip(values.shape, chunks, strict=True)]
     for index in product(*map(range, counts)):
@@ -349,9 +259,10 @@ def _encode_shard(
         encoded = _encode_chunk(values[box], chunks)
         file.write(encoded)
         entries[index] = offset, len(encoded)
+        checksums[index] = int.from_bytes(encoded[-4:], "little")
         offset += len(encoded)
     raw = entries.tobytes()
-    file.write(raw + crc32c(raw).to_bytes(4, "little"))
+    file.write(seal(checksums) + raw + crc32c(raw).to_bytes(4, "little"))
 
 
 def _encode_chunk(values: Array, chunk: Sequence[int]) -> bytes:
