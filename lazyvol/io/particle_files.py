@@ -28,7 +28,7 @@ from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.create import Variable
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Grid, Region, uniform_chunks
+from lazyvol.plan.regions import Grid, Index, Region, boxes, uniform_chunks
 from lazyvol.stack import SPATIAL, STACK
 
 #: dims of the particle in a file, by those of the stack
@@ -100,10 +100,9 @@ class ParticleFiles:
             origin=self.variable.origin, name=self.variable.name, overwrite=True,
         )  # fmt: skip
 
-    def has(self, region: Region) -> bool:
-        """Return True if the files of a region are complete."""
-        numbers = range(region[0].start, region[0].stop)
-        return all(os.path.exists(f"{self.temporary}/{self.name(n)}") for n in numbers)
+    def missing(self) -> list[Index]:
+        """Return the indices of all regions: a list of particles is not resumed."""
+        return [index for index, _ in boxes(self.grid)]
 
     @contextmanager
     def published(self) -> Iterator[None]:

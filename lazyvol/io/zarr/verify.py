@@ -183,11 +183,9 @@ def _array_faults(node: Node, found: _Found, is_ours: bool) -> Iterator[Fault]:
         yield from _decoding_faults(node, meta, found)
         return
     found.add(name, head.nbytes)
-    (version,) = node.place.versions([node.key + manifest.NAME])
-    if version.split()[0] != f"{head.nbytes}":
-        yield Fault(
-            "damaged", name, f"it must have {head.nbytes} bytes, found {version.split()[0]}"
-        )
+    size = node.place.versions([node.key + manifest.NAME])[0].split()[0]
+    if size != f"{head.nbytes}":
+        yield Fault("damaged", name, f"it must have {head.nbytes} bytes, found {size}")
     yield from _document_faults(node, head)
     if not head.fits(node, meta):
         yield Fault("damaged", node.path, "the metadata of the array changed")
