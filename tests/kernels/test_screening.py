@@ -15,6 +15,7 @@ from lazyvol.kernels.screening import (
     reference,
 )
 from lazyvol.kernels.screening import screen as kernel
+from lazyvol.kernels.screening.products import Products
 
 
 @pytest.mark.parametrize(("agreement", "confirmed"), [(0.0, False), (1.0, True)])
@@ -24,7 +25,8 @@ def test_references_that_the_particles_do_not_contain_give_no_fit(agreement, con
     known = hypotheses.Hypotheses(kinds, np.tile(np.eye(3), (2, 1, 1)), spectra, spectra[:1])
     t = 3 * np.random.default_rng(0).normal(size=(50, 2)) + 9 * agreement
     q = np.full((50, 2), 9.0)
-    assert (kernel._fit_mixture(known, t, q, np.ones(50), np.ones(50)) is not None) == confirmed
+    found = kernel._fit_mixture(known, Products(t, q, q), np.ones(50), np.ones(50))
+    assert (found is not None) == confirmed
 
 
 def test_spectra_match_the_full_fft():
@@ -173,8 +175,8 @@ def test_p_values_of_consistent_particles_stay_uniform_next_to_misaligned_ones(b
     band = fourier_coefficients.band_of((box,) * 3, (1.0,) * 3, 10**6)
     z, _, x = np.meshgrid(*[np.fft.fftfreq(box)] * 3, indexing="ij")
     kept = (abs(z) < 1.7 * abs(x)) | (not wedge) | ((z == 0) & (x == 0))
-    measured = kept[tuple((band.index % box).T)]
-    evidence = kernel.Evidence(np.empty((0, band.size), np.float32), measured=measured)
+    weights = kept[tuple((band.index % box).T)][None].astype(np.float32)
+    evidence = kernel.Evidence(np.empty((0, band.size), np.float32))
     p, flagged = [], []
     for seed in range(8):
         shapes, rng = tubes(box, 200, 20, seed)
@@ -182,8 +184,8 @@ def test_p_values_of_consistent_particles_stay_uniform_next_to_misaligned_ones(b
         full = np.fft.fftn(particles, axes=(1, 2, 3))
         particles = np.fft.ifftn(full * kept, axes=(1, 2, 3)).real
         table = kernel.screen_spectra(
-            spectra(particles, band), evidence, band=band, n_rotations=440, second_class=True,
-            fdr=0.05,
+            spectra(particles, band), weights, evidence=evidence, band=band, n_rotations=440,
+            second_class=True, fdr=0.05,
         )  # fmt: skip
         p.append(table[20:, kernel.COLUMNS.index("p_value")])
         flagged.append(table[:20, kernel.COLUMNS.index("flagged")])
@@ -191,7 +193,7 @@ def test_p_values_of_consistent_particles_stay_uniform_next_to_misaligned_ones(b
     levels = np.array([0.005, 0.01, 0.05, 0.1, 0.5])
     small = (np.concatenate(p) < levels[:, None]).mean(1) / levels
     assert (small < [1.6, 1.5, 1.2, 1.2, 1.06]).all(), small
-    assert (small > [0.4, 0.5, 0.8, 0.85, 0.94]).all(), small
+    assert (small > [0.4, 0.5, 0.7, 0.8, 0.94]).all(), small
 
 
 def test_a_consistent_particle_of_low_contrast_is_not_flagged():
@@ -202,8 +204,8 @@ def test_a_consistent_particle_of_low_contrast_is_not_flagged():
     strong[100] *= 0.6
     table = kernel.screen_spectra(
         spectra(strong + rng.normal(size=shapes.shape), band),
-        kernel.Evidence(np.empty((0, band.size), np.float32)),
-        band=band, n_rotations=440, second_class=True, fdr=0.05,
+        evidence=kernel.Evidence(np.empty((0, band.size), np.float32)), band=band,
+        n_rotations=440, second_class=True, fdr=0.05,
     )  # fmt: skip
     llr, p, flagged = (table[:, kernel.COLUMNS.index(n)] for n in ("llr", "p_value", "flagged"))
     assert flagged[:20].all()
@@ -214,26 +216,37 @@ def test_a_consistent_particle_of_low_contrast_is_not_flagged():
 
 @pytest.mark.parametrize("excess", [1.0, 0.6])
 def test_p_values_match_plain_simulation(excess):
+    """Two particles, measured at other frequencies, with mixture weights of their own."""
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(5, 40)) * 0.5
     rows[1] = 0
     noise = np.full(40, excess)
     noise[20:] = 1
-    gram, covariance = rows @ rows.T, (rows * noise) @ rows.T
-    weights = np.array([[0.9, 0.01, 0.03, 0.02, 0.04], [0.8, 0.1, 0.01, 0.01, 0.08]])
-    drawn = 200_000
-    contrast = 1 + np.sqrt(0.05) * rng.normal(size=(drawn, 1))
-    t = contrast * gram[0] + rng.normal(size=(drawn, 40)) * np.sqrt(noise) @ rows.T
-    ratios = mixture.log_ratio(mixture.log_likelihood(t, np.diag(gram), 1.0, 0.05), weights)
-    levels, expected = np.array([0.05, 0.5, 0.95, 0.999]), np.array([0.95, 0.5, 0.05, 0.001])
-    quantiles, folds = np.quantile(ratios, levels, axis=0), np.repeat([0, 1], 4)
-    model = gram, np.diag(gram), covariance, weights, np.ones(9), 0.05
-    p = p_values.simulated(quantiles.T.ravel(), folds, *model, draws=100_000)
-    np.testing.assert_allclose(p.reshape(2, 4)[:, :3], np.tile(expected[:3], (2, 1)), rtol=0.06)
-    np.testing.assert_allclose(p[3::4], expected[3], rtol=0.3)
-    extreme = np.array([20.0, 40.0, 60.0])
-    p = p_values.simulated(extreme, np.zeros(3, int), *model)
-    assert 0 < p[1] <= p[0] < 1e-8
+    shown = np.ones((2, 40))
+    shown[1, ::3] = 0
+    shares = np.array([[0.1, 0.3, 0.2, 0.4], [0.5, 0.05, 0.05, 0.4]])
+    drawn, levels = 200_000, np.array([0.05, 0.5, 0.95, 0.999])
+    basis = np.eye(5)
+    basis[1:, 0] = -1
+    for mask, share in zip(shown, shares, strict=True):
+        gram = (rows * mask) @ rows.T
+        contrast = 1 + np.sqrt(0.05) * rng.normal(size=(drawn, 1))
+        t = contrast * gram[0] + rng.normal(size=(drawn, 40)) * np.sqrt(noise) * mask @ rows.T
+        weights = np.r_[0.9, 0.1 * share][None]
+        logs = mixture.log_likelihood(t, np.diag(gram), 1.0, 0.05)
+        ratios = mixture.log_ratio(logs, weights)[:, 0]
+        covariance = basis @ ((rows * noise * mask) @ rows.T) @ basis.T
+        deviation = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+        null = p_values.Null(
+            np.tile(gram[0], (7, 1)), np.tile(deviation, (7, 1)),
+            covariance / np.outer(deviation, deviation),
+        )  # fmt: skip
+        tested = np.r_[np.quantile(ratios, levels), 20.0, 40.0, 60.0]
+        model = np.tile(np.diag(gram), (7, 1)), np.tile(share, (7, 1)), np.ones(7), 0.05
+        p = p_values.simulated(tested, null, *model, draws=16_000)
+        np.testing.assert_allclose(p[:3], 1 - levels[:3], rtol=0.06)
+        np.testing.assert_allclose(p[3], 1 - levels[3], rtol=0.3)
+        assert 0 < p[5] <= p[4] < 1e-8
 
 
 def test_benjamini_hochberg_matches_scipy():

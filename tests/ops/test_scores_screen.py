@@ -26,7 +26,10 @@ from tests.strategies import FEW, chunked, chunkings
 
 BOX = (18, 17, 19)
 PLAIN = {"mse", "rmse", "cosine", "ncc"}
-RESULTS = {"llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis"}
+RESULTS = {
+    "llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis", "measured",
+    "wedge",
+}  # fmt: skip
 
 
 def rod(along, shape=BOX, radius=3.2, half=6.0, step=(1.0, 1.0, 1.0)) -> np.ndarray:
@@ -185,8 +188,8 @@ def test_templates_are_alternative_hypotheses():
     x = rod((1, 0, 0)) + 2.5 * rng.normal(size=(120, *BOX))
     x[:12] += ball() - rod((1, 0, 0))
     models = xr.concat([lv.as_stack(rod((1, 0, 0))), lv.as_stack(7 * ball() + 3)], "model")
-    plain = screened(x.astype(np.float32), angles=None, other=False)
-    result = screened(x.astype(np.float32), angles=None, other=False, templates=models)
+    plain = screened(x.astype(np.float32), angles=None, second_class=False)
+    result = screened(x.astype(np.float32), angles=None, second_class=False, templates=models)
     wrong = np.arange(120) < 12
     assert area(result.llr.values, wrong) > area(plain.llr.values, wrong) + 0.01
     best = result.best_hypothesis
@@ -213,7 +216,7 @@ def test_a_missing_wedge_is_no_evidence():
         result = screened(wedged, wedge=wedge)
         assert area(result.llr.values, wrong) > 0.97
         assert (result.flagged.values & ~wrong).sum() <= 3
-    blind = screened(wedged)
+    blind = screened(wedged, wedge=None)
     assert (blind.flagged.values & decoy).sum() > 0.5 * decoy.sum()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry import rotation_grids
+from lazyvol.kernels.geometry.affine import rotation_matrix
 from lazyvol.kernels.registration import subvolume_average
 from lazyvol.kernels.registration.pose_refinement import (
     ParticleSpectrum,
@@ -94,6 +95,7 @@ class _Operands:
     references: list[ReferenceSpectrum]
     masks: Array | None
     poses: Array | None
+    orientations: Array | None
 
     @classmethod
     def unpack(
@@ -111,13 +113,20 @@ class _Operands:
         masks = None
         if layout.has_wedge:
             masks = np.broadcast_to(particle_volumes(next(blocks), layout.axes), source.shape)
-        columns = [b.ravel() for b in blocks]
-        poses = np.stack(columns, -1) if columns else None
-        return cls(numbers.ravel(), groups.ravel(), references, masks, poses)
+        columns = [np.broadcast_to(b.ravel(), len(source)) for b in blocks]
+        last = len(columns) - 3 * layout.oriented
+        poses, orientations = (
+            np.stack(part, -1) if part else None for part in (columns[:last], columns[last:])
+        )
+        return cls(numbers.ravel(), groups.ravel(), references, masks, poses, orientations)
 
     def mask(self, i: int) -> Array | None:
         """Return the mask of frequencies of particle ``i``."""
         return None if self.masks is None else self.masks[i]
+
+    def orientation(self, i: int) -> Array:
+        """Return the angles by which particle ``i`` was rotated since its mask."""
+        return np.zeros(3) if self.orientations is None else self.orientations[i]
 
     def shift(self, i: int) -> Array:
         """Return the shift that particle ``i`` comes with."""
@@ -138,14 +147,17 @@ def update(
     """Find the pose of every particle of a block, and add it to the sum of its half-set.
 
     Operands are the number and half-set of each particle, the reference of each half-set, the mask
-    of frequencies if there is one, and the three angles and three shifts (in the unit of the voxel
-    size) that particles come with, if they do.
+    of frequencies if there is one, the three angles and three shifts (in the unit of the voxel
+    size) that particles come with, if they do, and the three angles of the rotation since the mask.
     """
     layout, levels = search.layout, search.levels()
     source = particle_volumes(block, layout.axes)
     operands = _Operands.unpack(source, numbers, groups, rest, search)
     finest = levels[-1].frequencies
-    spectra = [_particle_spectrum(v, finest, operands.mask(i)) for i, v in enumerate(source)]
+    spectra = [
+        _particle_spectrum(v, finest, operands.mask(i), operands.orientation(i), layout)
+        for i, v in enumerate(source)
+    ]
     starts = _initial_poses(spectra, operands, levels, search)
     for i, (number, group) in enumerate(zip(operands.numbers, operands.groups, strict=True)):
         known_shift = operands.shift(i)
@@ -161,8 +173,9 @@ def update(
         _record(state, number, angles, shift, pose.score)
         sums: State = {k: state[k][group] for k in SUMS if k in state}
         subvolume_average.add_particle(
-            sums, source[i], 1.0, shift / layout.step, angles, layout, operands.mask(i)
-        )
+            sums, source[i], 1.0, shift / layout.step, angles, layout, operands.mask(i),
+            operands.orientation(i),
+        )  # fmt: skip
 
 
 def _record(state: State, number: int, angles: Array, shift: Array, score: float) -> None:
@@ -172,16 +185,17 @@ def _record(state: State, number: int, angles: Array, shift: Array, score: float
 
 
 def _particle_spectrum(
-    volume: Array, frequencies: Frequencies, mask: Array | None
-) -> ParticleSpectrum:
+    volume: Array, frequencies: Frequencies, mask: Array | None, orientation: Array,
+    layout: ParticleLayout,
+) -> ParticleSpectrum:  # fmt: skip
     """Return the spectrum of a particle, with NaN replaced by its mean."""
     missing = np.isnan(volume) if volume.dtype.kind == "f" else np.zeros((), bool)
     if missing.any() and not missing.all():
         volume = np.where(missing, np.nanmean(volume, dtype=np.float64), volume)
     weight = np.ones(len(frequencies.index), np.float32)
     if mask is not None:
-        z, y, x = (frequencies.index[:, a] % n for a, n in enumerate(mask.shape))
-        weight = mask[z, y, x].astype(np.float32)
+        matrix = subvolume_average.to_mask(rotation_matrix(orientation), layout)
+        weight = subvolume_average.mask_at(mask, frequencies.index, matrix)
     return ParticleSpectrum(np.conj(spectrum_at(volume, frequencies)), weight)
 
 

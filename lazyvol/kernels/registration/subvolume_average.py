@@ -30,8 +30,8 @@ class ParticleLayout:
 
     ``axes`` are those of a particle, ``stack`` is the position of the stack axis among the others,
     ``shape`` the shape of a particle and ``step`` its voxel size along three axes. Blocks are
-    followed by shifts if ``shifted``, by angles if ``rotated``, and by masks of frequencies if
-    ``has_wedge``.
+    followed by masks of frequencies if ``has_wedge``, by shifts if ``shifted``, by angles if
+    ``rotated``, and by the angles of the rotation since the masks if ``oriented``.
     """
 
     axes: tuple[int, ...]
@@ -42,6 +42,7 @@ class ParticleLayout:
     shifted: bool = False
     rotated: bool = False
     has_wedge: bool = False
+    oriented: bool = False
 
     @property
     def half_spectrum(self) -> tuple[int, int, int]:
@@ -75,10 +76,11 @@ def update(
         group = index[: layout.stack] + index[layout.stack + 1 :]
         sums = {name: values[group] for name, values in state.items()}
         shift = pose[: len(layout.axes)] if layout.shifted else []
-        angles = pose[len(shift) :] if layout.rotated else None
+        angles = pose[len(shift) :][:3] if layout.rotated else None
+        orientation = pose[-3:] if layout.oriented else (0.0, 0.0, 0.0)
         shift = [0.0] * (3 - len(shift)) + shift
         mask = None if masks is None else masks[index]
-        add_particle(sums, source[index], weight, shift, angles, layout, mask)
+        add_particle(sums, source[index], weight, shift, angles, layout, mask, orientation)
 
 
 def add_particle(
@@ -89,17 +91,41 @@ def add_particle(
     angles: Sequence[float] | Array | None,
     layout: ParticleLayout,
     mask: Array | None,
+    orientation: Sequence[float] | Array = (0.0, 0.0, 0.0),
 ) -> None:
     """Add a particle, shifted by voxels and then rotated by degrees.
 
-    Voxels from outside its box and NaN do not count.
+    Voxels from outside its box and NaN do not count. Since the frequencies of ``mask`` were
+    measured, the particle has been rotated by the angles ``orientation`` already.
     """
     add_weighted(sums["sum"], sums["weight"], transformed(volume, shift, angles, layout), weight)
     if mask is not None:
-        rotation = np.eye(3) if angles is None else rotation_matrix(angles)
-        sizes = np.array(volume.shape) * layout.step
-        to_mask = rotation.T * sizes[:, None] / sizes
-        _add_coverage(sums["coverage"], mask, to_mask, weight)
+        rotation = rotation_matrix(orientation)
+        if angles is not None:
+            rotation = rotation_matrix(angles) @ rotation
+        _add_coverage(sums["coverage"], mask, to_mask(rotation, layout), weight)
+
+
+def to_mask(rotation: Array, layout: ParticleLayout) -> Array:
+    """Return the matrix from frequencies of rotated particles to those of their masks, in cycles
+    per box."""
+    sizes = np.array(layout.shape) * layout.step
+    return np.asarray(rotation.T * sizes[:, None] / sizes)
+
+
+@compiled
+def mask_at(mask: Array, index: Array, m: Array) -> Array:
+    """Return the values of a mask (frequency 0 first) at ``m`` times the frequencies ``index``."""
+    nz, ny, nx = mask.shape
+    values = np.ones(len(index), np.float32)
+    for n in range(len(index)):
+        f, g, h = index[n]
+        p = m[0, 0] * f + m[0, 1] * g + m[0, 2] * h
+        q = m[1, 0] * f + m[1, 1] * g + m[1, 2] * h
+        r = m[2, 0] * f + m[2, 1] * g + m[2, 2] * h
+        if 2 * abs(p) <= nz and 2 * abs(q) <= ny and 2 * abs(r) <= nx:
+            values[n] = _interpolate_periodic(mask, p, q, r)
+    return values
 
 
 def transformed(

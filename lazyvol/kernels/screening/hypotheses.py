@@ -11,7 +11,9 @@ from scipy.special import expit, logsumexp
 
 from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.kernels.screening.fourier_rotation import RotatedSpectra
+from lazyvol.kernels.screening.measured import Measured
 from lazyvol.kernels.screening.mixture import log_likelihood
+from lazyvol.kernels.screening.products import Products, fold_products, frequency_products
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,6 +26,8 @@ CLASS_DIFFERENCE = 0.5
 #: fraction of particles that a search for a second class starts from, its rounds of expectation
 #: maximisation, and the least gain in log likelihood
 START_FRACTION, ROUNDS, LEAST_GAIN = 0.15, 15, 5.0
+#: variances of a gradual difference between particles, relative to that between two classes
+VARIATIONS = tuple(np.geomspace(1e-3, 1.0, 13))
 #: rotations whose spectra are in memory at a time, for all folds
 ROTATION_BATCH = 16
 
@@ -58,48 +62,39 @@ def distinct_rotations(
 
 
 def compare(
-    data: Array, folds: Array, volumes: Array, rotations: Array, templates: Array,
-    whitening: Array, selected: Array, band: Band,
-) -> tuple[Hypotheses, Array, Array]:  # fmt: skip
-    """Return the hypotheses, t and q: (particle, hypothesis).
+    data: Array, volumes: Array, rotations: Array, templates: Array,
+    whitening: Array, selected: Array, measured: Measured, band: Band,
+) -> tuple[Hypotheses, Products]:  # fmt: skip
+    """Return the hypotheses and their products with the particles.
 
-    ``t`` are inner products of particles with the hypotheses of their folds, ``q`` those of the
-    hypotheses with themselves. ``volumes`` are the references of all particles and of every fold;
-    ``data`` and ``templates`` are whitened spectra.
+    ``volumes`` are the references of all particles and of every fold; ``data`` and ``templates``
+    are whitened spectra, ``measured`` are the weights of the selected frequencies.
     """
     rotated = RotatedSpectra(volumes, band, selected, whitening)
-    first_template = 2 + len(rotations)
-    count = first_template + len(templates)
-    kind = np.full(count, ROTATED)
-    kind[:2] = CONSISTENT, EMPTY
-    kind[first_template:] = TEMPLATE + np.arange(len(templates))
-    rotation = np.tile(np.eye(3), (count, 1, 1))
-    rotation[2:first_template] = rotations
-    spectra = np.zeros((count, len(whitening)), np.float32)
-    spectra[first_template:] = templates
-    t, q = np.zeros((len(data), count)), np.zeros((len(data), count))
-    t[:, first_template:], q[:, first_template:] = data @ templates.T, (templates**2).sum(1)
-    numbers = np.r_[0, np.arange(2, first_template)]
-    for first in range(0, len(numbers), ROTATION_BATCH):
-        batch = numbers[first : first + ROTATION_BATCH]
-        views = np.stack([rotated.at(rotation[n]) for n in batch], axis=1)
-        spectra[batch] = views[0]
-        t[:, batch] = fold_products(data, views[1:])
-        q[:, batch] = np.einsum("fhn,fhn->fh", views[1:], views[1:], dtype=np.float64)[folds]
-        if first == 0:
-            references = views[1:, 0].copy()
-    return Hypotheses(kind, rotation, spectra, references), t, q
-
-
-def fold_products(data: Array, spectra: Array) -> Array:
-    """Return inner products of particles with (fold, hypothesis, number) of their own folds.
-
-    Folds take turns (``reference.cross_validation_folds``), so that slices need no copies.
-    """
-    products = np.empty((len(data), spectra.shape[1]))
-    for f, of_fold in enumerate(spectra):
-        products[f :: len(spectra)] = data[f :: len(spectra)] @ of_fold.T
-    return products
+    matrices = np.concatenate([np.eye(3)[None], rotations])
+    kind = np.r_[
+        CONSISTENT, EMPTY, np.full(len(rotations), ROTATED), TEMPLATE + np.arange(len(templates))
+    ]
+    rotation = np.tile(np.eye(3), (len(kind), 1, 1))
+    rotation[2 : 2 + len(rotations)] = rotations
+    references = rotated.at(np.eye(3))[1:]
+    empty = np.zeros((1, len(whitening)), np.float32)
+    spectra, parts = [], []
+    for first in range(0, len(matrices), ROTATION_BATCH):
+        batch = matrices[first : first + ROTATION_BATCH]
+        views = np.stack([rotated.at(m) for m in batch], axis=1)
+        spectra.append(views[0])
+        parts.append(Products.of(data, measured, views[1:], references))
+    fixed = np.concatenate([empty, templates])
+    everywhere = np.broadcast_to(fixed, (len(references), *fixed.shape))
+    of_fixed = Products.of(data, measured, everywhere, references)
+    products, known = Products.joined(parts), np.concatenate(spectra)
+    order = np.r_[0, len(matrices), 1 : len(matrices), len(matrices) + 1 : len(kind)]
+    all_spectra = np.concatenate([known, fixed])[order]
+    return (
+        Hypotheses(kind, rotation, all_spectra, references),
+        Products.joined([products, of_fixed]).ordered(order),
+    )
 
 
 def distinct(cross: Array) -> Array:
@@ -123,24 +118,35 @@ def distinct(cross: Array) -> Array:
     return np.array(chosen, np.int64)
 
 
-def principal_components(data: Array, weight: Array, count: int, seed: int = 0) -> Array:
+def principal_components(
+    data: Array, weight: Array, count: int, measured: Measured, seed: int = 0
+) -> Array:
     """Return (particle, component) scores of weighted spectra, of unit variance.
 
-    Eight subspace iterations from random directions.
+    The components are those of the deviations from the mean, where they were measured. Eight
+    subspace iterations from random directions.
     """
-    mean = data.mean(0)
+    ones = np.ones((1, len(data)))
+    coverage = np.tile(measured.sums(ones)[0], 2)
+    mean = (data.sum(0, dtype=np.float64) / np.maximum(coverage, 1e-3)).astype(np.float32)
+
+    def scores_of(basis: Array) -> Array:
+        weighted = weight[:, None] * basis
+        expected = measured.energies(frequency_products(weighted.T, mean)[None], len(data))
+        return np.asarray(data @ weighted - expected, np.float32)
+
     basis = np.random.default_rng(seed).normal(size=(data.shape[1], count)).astype(np.float32)
     for _ in range(8):
-        scores = data @ (weight[:, None] * basis) - mean @ (weight[:, None] * basis)
-        back = data.T @ scores - mean[:, None] * scores.sum(0)
+        scores = scores_of(basis)
+        back = data.T @ scores - mean[:, None] * np.tile(measured.sums(scores.T), 2).T
         basis = np.linalg.qr(weight[:, None] * back)[0].astype(np.float32)
-    scores = data @ (weight[:, None] * basis) - mean @ (weight[:, None] * basis)
+    scores = scores_of(basis)
     normalized: Array = scores / np.maximum(scores.std(0), 1e-30)
     return normalized
 
 
 def find_second_class(
-    data: Array, references: Array, logs: Array, weights: Array, snr: Array, folds: Array,
+    data: Array, references: Array, logs: Array, weights: Array, snr: Array, measured: Measured,
     contrast_variance: float,
 ) -> Array | None:  # fmt: skip
     """Return the (fold, number) means of a second class of particles, None if there is none.
@@ -149,17 +155,39 @@ def find_second_class(
     is judged by means from the other folds, so that a class of pure noise gains nothing. ``logs``
     and ``weights`` are (particle, hypothesis) of the hypotheses known so far.
     """
-    known = logsumexp(logs + np.log(np.maximum(weights, 1e-300)), axis=1)
+    joint = logs + np.log(np.maximum(weights, 1e-300))
+    known = logsumexp(joint, axis=1)
     filtering = np.sqrt(CLASS_DIFFERENCE * snr / (1 + CLASS_DIFFERENCE * snr)).astype(np.float32)
-    scores = principal_components(data, filtering, 3).T
+    scores = principal_components(data, filtering, 3, measured).T
     ends = np.stack([scores, -scores], axis=1).reshape(-1, len(data))
     limits = np.quantile(ends, 1 - START_FRACTION, axis=1, keepdims=True)
     starts = expit(4 * (ends - limits))
-    gain, means = _two_classes(data, references, known, starts, snr, folds, contrast_variance)
+    gain, means = _two_classes(data, references, known, starts, snr, measured, contrast_variance)
     best = int(gain.argmax()) if len(gain) else -1
     if best < 0 or gain[best] < LEAST_GAIN or _equivalent(means[:, best], references):
         return None
-    return means[:, best]
+    pair = np.stack([references, means[:, best]], axis=1)
+    products, consistent = Products.of(data, measured, pair, references), joint[:, 0] - known
+    return means[:, best] if gain[best] > _gain_by_variation(products, consistent) else None
+
+
+def _gain_by_variation(products: Products, consistent: Array) -> float:
+    """Return the gain in log likelihood if particles differ gradually instead of in two classes.
+
+    Each is the reference plus a multiple, normal about 0, of the difference between a class and the
+    reference, as small misalignments, defocus and flexibility cause. ``products`` are those with
+    the reference and the class, ``consistent`` the log probability of the reference so far.
+    """
+    t, q, c = (np.asarray(a, np.float64) for a in (products.t, products.q, products.c))
+    overlap = t[:, 1] - t[:, 0] - (c[:, 1] - q[:, 0])
+    energy = np.maximum(q[:, 1] + q[:, 0] - 2 * c[:, 1], 0)
+    rest = np.log(np.maximum(-np.expm1(consistent), 1e-300))
+    gains = []
+    for variance in VARIATIONS:
+        spread = 1 + variance * energy
+        logs = 0.5 * (variance * overlap**2 / spread - np.log(spread))
+        gains.append(float(np.logaddexp(rest, consistent + logs).sum()))
+    return max(gains)
 
 
 def _equivalent(a: Array, b: Array) -> bool:
@@ -169,24 +197,24 @@ def _equivalent(a: Array, b: Array) -> bool:
 
 
 def _two_classes(
-    data: Array, references: Array, known: Array, membership: Array, snr: Array, folds: Array,
-    contrast_variance: float,
+    data: Array, references: Array, known: Array, membership: Array, snr: Array,
+    measured: Measured, contrast_variance: float,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Return the gain in log likelihood by a second class and its means, for every start.
 
     ``membership`` is (start, particle), means are (fold, start, number). One pass over the data
     serves all starts. Starts that end with almost no particles, or with half of them, are dropped.
     """
-    gain = np.zeros(len(membership))
+    gain, count = np.zeros(len(membership)), len(references)
     means = np.repeat(references[:, None], len(membership), axis=1)
-    totals = fold_sums(data, np.ones((1, len(data)), np.float32), len(references))
+    totals = fold_sums(data, np.ones((1, len(data)), np.float32), count)
     for _ in range(ROUNDS):
         size = membership.sum(1)
         membership = membership[(size > 1.5) & (size < 0.5 * len(data))]
         if not len(membership):
             return np.empty(0), means[:, :0]
-        means = _class_means(data, references, membership, totals, snr)
-        q = np.einsum("fsn,fsn->fs", means, means, dtype=np.float64)[folds]
+        means = _class_means(data, references, membership, totals, snr, measured)
+        q = measured.energies(frequency_products(means, means), len(data))
         logs = log_likelihood(fold_products(data, means), q, 1.0, contrast_variance).T
         share = membership.mean(1, keepdims=True)
         joint = np.stack([known + np.log(1 - share), logs + np.log(share)])
@@ -201,9 +229,18 @@ def fold_sums(data: Array, weights: Array, count: int) -> Array:
     return np.stack([single[:, f::count] @ data[f::count] for f in range(count)])
 
 
+def _fold_coverage(weights: Array, measured: Measured, count: int) -> Array:
+    """Return (fold, sum, frequency): the measured weights that ``fold_sums`` added up."""
+    return np.stack([
+        measured.of_particles(slice(f, None, count)).sums(weights[:, f::count])
+        for f in range(count)
+    ])  # fmt: skip
+
+
 def _class_means(
-    data: Array, references: Array, membership: Array, totals: Array, snr: Array
-) -> Array:
+    data: Array, references: Array, membership: Array, totals: Array, snr: Array,
+    measured: Measured,
+) -> Array:  # fmt: skip
     """Return (fold, class, number): means of classes for every fold, from the other folds.
 
     The reference plus the Wiener-filtered difference between the mean of the class and that of
@@ -213,8 +250,8 @@ def _class_means(
     sums = fold_sums(data, membership, count)
     estimates = []
     for part_sums, part in ((sums, membership), (totals - sums, 1 - membership)):
-        fold_size = np.stack([part[:, f::count].sum(1) for f in range(count)])
-        size = np.maximum(fold_size.sum(0) - fold_size, 1e-3)[:, :, None].astype(np.float32)
+        covered = _fold_coverage(part, measured, count)
+        size = np.tile(np.maximum(covered.sum(0) - covered, 1e-3), 2).astype(np.float32)
         estimates.append(((part_sums.sum(0) - part_sums) / size, size))
     (mean, size), (rest_mean, rest_size) = estimates
     power = (CLASS_DIFFERENCE * snr).astype(np.float32)

@@ -3,13 +3,16 @@
 A particle is reduced to its inner products t with the references of all hypotheses, the first of
 which is that it is consistent. Under hypothesis h with contrast a, t is normal with mean a G[h]
 and covariance G, the inner products of the references; q is the diagonal of G. Contrasts are
-normal about an expected contrast, with a relative variance.
+normal about an expected contrast, with a relative variance. Where frequencies are missing, G is
+that of the particle.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from lazyvol.kernels.screening.products import Products
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,13 +29,11 @@ FOLDS, FOLDS_TIMES_PARTICLES = (24, 128), 80_000
 class Mixture:
     """Inner products of particles with their folds' hypotheses, and the mixture fitted to them.
 
-    ``t`` and ``q`` are (particle, hypothesis), ``contrast`` is the expectation for each particle;
-    ``prior`` counts imagined particles per hypothesis, ``weights`` are (fold, hypothesis) and
-    ``probability`` is (particle, hypothesis).
+    ``contrast`` is the expectation for each particle; ``prior`` counts imagined particles per
+    hypothesis, ``weights`` are (fold, hypothesis) and ``probability`` is (particle, hypothesis).
     """
 
-    t: Array
-    q: Array
+    products: Products
     contrast: Array
     contrast_variance: float
     prior: Array
@@ -41,22 +42,23 @@ class Mixture:
 
     @classmethod
     def fit(
-        cls, t: Array, q: Array, contrast: Array, contrast_variance: float, prior: Array
+        cls, products: Products, contrast: Array, contrast_variance: float, prior: Array
     ) -> "Mixture":
         """Return the mixture of largest likelihood."""
-        logs = log_likelihood(t, q, contrast[:, None], contrast_variance)
-        weights, probability = fit_weights(logs, prior, weight_folds(len(t)))
-        return cls(t, q, contrast, contrast_variance, prior, weights, probability)
+        logs = log_likelihood(products.t, products.q, contrast[:, None], contrast_variance)
+        weights, probability = fit_weights(logs, prior, weight_folds(len(contrast)))
+        return cls(products, contrast, contrast_variance, prior, weights, probability)
 
     @property
     def logs(self) -> Array:
         """Log likelihoods, (particle, hypothesis)."""
-        return log_likelihood(self.t, self.q, self.contrast[:, None], self.contrast_variance)
+        t, q = self.products.t, self.products.q
+        return log_likelihood(t, q, self.contrast[:, None], self.contrast_variance)
 
     @property
     def ratios(self) -> Array:
         """Log likelihood ratio of each particle, by mixture weights from other folds."""
-        folds = weight_folds(len(self.t))
+        folds = weight_folds(len(self.contrast))
         ratios = log_ratio(self.logs, self.weights)
         return np.asarray(ratios[np.arange(len(folds)), folds])
 

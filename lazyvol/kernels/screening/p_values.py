@@ -1,141 +1,195 @@
 """p-values of log likelihood ratios by simulation, and the false discovery rate.
 
-A p-value is the probability that a consistent particle reaches a ratio as high as the observed
-one. Consistent particles are simulated as inner products t with all hypotheses: means as among the
-particles, noise as measured.
+A p-value is the probability that a consistent particle, measured at the same frequencies, reaches a
+ratio as high as the observed one. Consistent particles are simulated as inner products t with all
+hypotheses: means as among the particles, noise as measured.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logsumexp
 
+from lazyvol.kernels._numba import compiled_sums
 from lazyvol.kernels.screening.fourier_coefficients import Band
-from lazyvol.kernels.screening.mixture import Mixture, log_likelihood, log_ratio, weight_folds
+from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.reference import tapered
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: simulated particles, half of them consistent
-DRAWS = 20_000
+#: simulated noise that particles share, and draws of each: fewer of many particles
+POOL, DRAWS, LEAST_DRAWS, ALL_DRAWS = 16_384, 2_000, 250, 4_000_000
 #: weight of the variances that the noise spectrum predicts against observed ones, in particles
 PRIOR_PARTICLES = 100.0
+#: least energy of a difference in a particle relative to the mean over particles, and particles
+#: that are compared with their means at a time
+LEAST_RELATIVE, BATCH = 0.05, 256
 
 
-def p_values(mixture: Mixture, gram: Array, covariance: Array) -> Array:
+@dataclass(frozen=True)
+class Null:
+    """Consistent particles: the distribution of their inner products t.
+
+    ``mean`` (particle, hypothesis) is that of t at contrast 1. ``deviation`` (particle, hypothesis)
+    and ``correlation`` (hypothesis, hypothesis) are those of the noise in the first product and in
+    the differences of all others from it.
+    """
+
+    mean: Array
+    deviation: Array
+    correlation: Array
+
+
+def p_values(mixture: Mixture, covariance: Array) -> Array:
     """Return the p-value of every particle's log likelihood ratio.
 
-    ``gram`` and ``covariance`` are those of ``noise_products``. The mean inner products of
-    consistent particles are estimated from the particles: a filtered reference falls short of the
-    truth, and under a rotation by a different factor.
+    ``covariance`` is that of ``noise_covariance``.
     """
-    means, consistent = gram.copy(), mixture.probability[:, 0]
-    means[0] = (consistent / mixture.contrast) @ mixture.t / consistent.sum()
-    noise = _scaled_to_particles(covariance, means[0], mixture)
+    n = len(mixture.contrast)
+    draws = int(np.clip(ALL_DRAWS // n, LEAST_DRAWS, DRAWS))
+    shares = np.maximum(mixture.weights[:, 1:], 1e-300)
+    shares /= shares.sum(1, keepdims=True)
     return simulated(
-        mixture.ratios, weight_folds(len(consistent)), means, mixture.q.mean(0), noise,
-        mixture.weights, mixture.contrast, mixture.contrast_variance,
+        mixture.ratios, null_of(mixture, covariance), mixture.products.q,
+        shares[weight_folds(n)], mixture.contrast, mixture.contrast_variance, draws,
     )  # fmt: skip
 
 
-def noise_products(
-    spectra: Array, q: Array, noise: Array, whitening: Array, columns: Array, band: Band
-) -> tuple[Array, Array]:
-    """Return the inner products of all hypotheses, and the covariance of noise in t.
+def noise_covariance(
+    spectra: Array, q: Array, noise: Array, coverage: Array, whitening: Array, columns: Array,
+    band: Band,
+) -> Array:  # fmt: skip
+    """Return the covariance of noise in t, (hypothesis, hypothesis), in a typical particle.
 
-    Tapering correlates the frequencies of the noise a little. ``q`` exceeds the diagonal of the
-    inner products by the noise in the references of the folds; the covariance includes it.
+    Tapering correlates the frequencies of the noise a little. ``q`` exceeds the inner products of
+    the hypotheses with themselves by the noise in the references of the folds.
     """
-    gram = _gram(spectra)
+    half = np.tile(np.sqrt(coverage), 2).astype(np.float32)
+    energy = np.square(spectra * half[columns], dtype=np.float64).sum(1)
     full = np.zeros((len(spectra), band.size), np.float32)
     full[:, columns] = spectra * whitening
     coloured = tapered(full, band)
-    coloured *= np.sqrt(np.tile(noise, 2)).astype(np.float32)
-    covariance = _gram(coloured)
-    covariance += np.diag(np.maximum(q.mean(0) - np.diag(gram), 0))
-    return gram, covariance
+    coloured *= half * np.sqrt(np.tile(noise, 2)).astype(np.float32)
+    starts = range(0, coloured.shape[1], 1024)
+    parts = (coloured[:, n : n + 1024].astype(np.float64) for n in starts)
+    covariance = np.asarray(sum(part @ part.T for part in parts))
+    return covariance + np.diag(np.maximum(q.mean(0) - energy, 0))
 
 
-def _gram(spectra: Array) -> Array:
-    """Return the inner products of spectra, summed in float64."""
-    starts = range(0, spectra.shape[1], 1024)
-    parts = (spectra[:, n : n + 1024].astype(np.float64) for n in starts)
-    return np.asarray(sum(part @ part.T for part in parts))
+def null_of(mixture: Mixture, covariance: Array) -> Null:
+    """Return the distribution of the inner products of consistent particles.
 
-
-def _scaled_to_particles(covariance: Array, mean: Array, mixture: Mixture) -> Array:
-    """Return the noise covariance with variances shrunk to those among consistent particles.
-
-    The spectrum of steep noise is that of the whole tapered box, not of its middle: variances were
-    0.7 to 1.9 times those it predicts. Ratios depend on differences from the first product, so
-    those are scaled.
+    A filtered reference falls short of the truth, and under a rotation by a different factor: the
+    mean of each hypothesis is what particles have besides the predicted one. The spectrum of steep
+    noise is that of the whole tapered box, not of its middle: variances were 0.7 to 1.9 times those
+    it predicts, and are shrunk to those among consistent particles. In each particle they are
+    proportional to what was measured of the difference between two hypotheses.
     """
-    consistent = mixture.probability[:, 0]
-    basis = np.eye(len(mean))
+    products, contrast, v = mixture.products, mixture.contrast, mixture.contrast_variance
+    n = mixture.probability[:, 0].sum()
+    weight = mixture.probability[:, 0] / n
+    strength = (weight / contrast) @ products.t[:, 0] / (weight @ products.q[:, 0])
+    mean = products.c * np.float32(strength)
+    mean += ((weight / contrast) @ products.t - weight @ mean).astype(np.float32)
+    relative = products.q + products.q[:, :1] - 2 * products.c
+    relative[:, 0] = products.q[:, 0]
+    relative /= np.maximum(relative.mean(0), 1e-30)
+    np.maximum(relative, LEAST_RELATIVE, out=relative)
+    observed = np.zeros(len(covariance))
+    for first in range(0, len(mean), BATCH):
+        part = slice(first, first + BATCH)
+        expected = _differences(contrast[part, None] * mean[part])
+        squares = (_differences(products.t[part]) - expected) ** 2 - v * expected**2
+        observed += weight[part] @ (squares / relative[part])
+    basis = np.eye(len(covariance))
     basis[1:, 0] = -1
-    inverse = 2 * np.eye(len(mean)) - basis
-    contrast, noise = mixture.contrast[:, None], basis @ covariance @ basis.T
-    deviations = (mixture.t - contrast * mean) @ basis.T
-    observed = consistent @ deviations**2 / consistent.sum()
-    observed -= mixture.contrast_variance * np.square(contrast).mean() * (basis @ mean) ** 2
-    predicted, size = np.diag(noise), consistent.sum()
-    ratio = np.divide(observed, predicted, out=np.ones_like(predicted), where=predicted > 0)
+    noise = basis @ covariance @ basis.T
+    predicted = np.diag(noise)
+    ratio = np.divide(observed, predicted, out=np.ones_like(observed), where=predicted > 0)
     overall = float((predicted * ratio).sum() / predicted.sum())
-    shrinkage = max(0.0, 1 - 2 / size / max(float(np.var(ratio)), 1e-300))
+    shrinkage = max(0.0, 1 - 2 / n / max(float(np.var(ratio)), 1e-300))
     ratio = overall + shrinkage * (ratio - overall)
-    scale = np.sqrt((size * np.maximum(ratio, 0.25) + PRIOR_PARTICLES) / (size + PRIOR_PARTICLES))
-    return np.asarray(inverse @ (noise * scale * scale[:, None]) @ inverse.T)
+    variance = predicted * (n * np.maximum(ratio, 0.25) + PRIOR_PARTICLES) / (n + PRIOR_PARTICLES)
+    size = np.sqrt(np.maximum(predicted, 1e-300))
+    deviation = np.sqrt(relative) * np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+    return Null(mean, deviation, noise / np.outer(size, size))
+
+
+def _differences(t: Array) -> Array:
+    """Return the first product, and the differences of all others from it."""
+    differences = np.array(t, np.float64)
+    differences[:, 1:] -= differences[:, :1]
+    return differences
 
 
 def simulated(
-    ratios: Array, folds: Array, means: Array, q: Array, noise: Array, weights: Array,
-    contrast: Array, contrast_variance: float, draws: int = DRAWS,
+    ratios: Array, null: Null, q: Array, shares: Array, contrast: Array, contrast_variance: float,
+    draws: int = DRAWS,
 ) -> Array:  # fmt: skip
     """Return the probability that a consistent particle reaches each log likelihood ratio.
 
-    ``means`` are the inner products of a particle of each hypothesis (row) with all hypotheses,
-    ``q`` those of hypotheses with themselves, ``noise`` the covariance that noise adds.
+    ``q`` are inner products of hypotheses with themselves, ``shares`` (particle, alternative) the
+    weights of the alternatives.
 
-    Importance sampling: half of the particles are drawn from the alternatives and weighted by the
-    likelihood ratio of the first hypothesis, so a p-value of 1e-12 takes no more draws than 0.1.
+    Importance sampling: half of the particles are drawn as if one of the alternatives were true,
+    and weighted by its likelihood ratio, so a p-value of 1e-12 takes no more draws than 0.1.
     """
-    random = np.random.default_rng(0)
-    root, inverse = _root_and_inverse(noise)
-    half, alternatives = draws // 2, weights[:, 1:].sum(0) / weights[:, 1:].sum()
-    drawn = random.choice(len(alternatives), half, p=alternatives)
-    truth = np.r_[np.zeros(half, np.int64), 1 + drawn]
-    expected = random.choice(contrast, draws)
-    actual = expected * (1 + np.sqrt(contrast_variance) * random.normal(size=draws))
-    samples, importance = np.empty((len(weights), draws), np.float32), np.empty(draws)
-    step = (means[1:] - means[0]) @ inverse
-    middle = 0.5 * ((means[1:] + means[0]) * step).sum(1)
-    for part in np.array_split(np.arange(draws), 10):
-        a = actual[part, None]
-        t = a * means[truth[part]] + random.normal(size=(len(part), len(root))) @ root.T
-        logs = log_likelihood(t, q, expected[part, None], contrast_variance)
-        samples[:, part] = log_ratio(logs, weights).T
-        log_odds = logsumexp(a * (t @ step.T) - a * a * middle + np.log(alternatives), axis=1)
-        importance[part] = 2 * expit(-log_odds)
-    importance /= draws
-    pairs = zip(ratios, folds, strict=True)
-    return np.array([_tail(ratio, samples[fold], importance) for ratio, fold in pairs])
+    random, count = np.random.default_rng(0), len(null.correlation)
+    values, vectors = np.linalg.eigh(null.correlation)
+    root = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+    noise = random.standard_normal((POOL, count), np.float32) @ root.T
+    truth = np.zeros(POOL, np.int64)
+    truth[1::2] = 1 + random.choice(count - 1, POOL // 2, p=shares.mean(0) / shares.mean(0).sum())
+    return np.asarray(_tails(
+        ratios, null.mean, null.deviation, np.ascontiguousarray(null.correlation), q, shares,
+        contrast, contrast_variance, noise, truth, random.standard_normal(POOL),
+        shares.mean(0) / shares.mean(0).sum(), draws,
+    ))  # fmt: skip
 
 
-def _tail(ratio: float, samples: Array, importance: Array) -> float:
-    """Return the importance of samples from ``ratio`` up; beyond all samples, extrapolate."""
-    top = int(samples.argmax())
-    if ratio > samples[top]:
-        return float(importance[top] * np.exp(samples[top] - ratio))
-    return min(1.0, float(importance @ (samples >= ratio)))
+@compiled_sums
+def _tails(  # type: ignore[no-untyped-def]
+    ratios, mean, deviation, correlation, q, shares, contrast, variance, noise, truth, normal,
+    proposal, draws,
+):  # fmt: skip
+    """Return the importance of the draws whose ratio reaches each observed one.
 
-
-def _root_and_inverse(covariance: Array) -> tuple[Array, Array]:
-    """Return a square root of a covariance and its pseudo-inverse."""
-    values, vectors = np.linalg.eigh(covariance)
-    values = np.maximum(values, 0)
-    significant = values > 1e-6 * values.max(initial=1e-300)
-    inverse = np.divide(1, values, out=np.zeros_like(values), where=significant)
-    return vectors * np.sqrt(values), (vectors * inverse) @ vectors.T
+    Beyond all draws the tail is extrapolated: it decreases by at least exp(-1) per unit.
+    """
+    tails, x, v = np.empty(len(ratios)), np.empty(len(correlation)), variance * contrast**2
+    square, line, level = np.empty(len(x)), np.empty(len(x)), np.empty(len(x))
+    for k in range(len(ratios)):
+        for h in range(len(x)):  # ``mixture.log_likelihood`` is a parabola in t
+            spread = 1.0 + v[k] * q[k, h]
+            square[h], line[h] = 0.5 * v[k] / spread, contrast[k] / spread
+            level[h] = -0.5 * (contrast[k] ** 2 * q[k, h] / spread + np.log(spread))
+        top, at_top, total = -np.inf, 0.0, 0.0
+        for n in range(draws):
+            p = (k * draws + n) % len(noise)
+            true = truth[p]
+            a = contrast[k] * (1.0 + np.sqrt(variance) * normal[p])
+            for h in range(len(x)):
+                x[h] = deviation[k, h] * noise[p, h]
+                if true:
+                    x[h] += deviation[k, h] * correlation[true, h] * deviation[k, true]
+            t = a * mean[k, 0] + x[0]
+            first = (square[0] * t + line[0]) * t + level[0]
+            mixed, tilted = 0.0, 0.0
+            for h in range(1, len(x)):
+                t = a * mean[k, h] + x[0] + x[h]
+                log = (square[h] * t + line[h]) * t + level[h] - first
+                mixed += shares[k, h - 1] * np.exp(min(log, 600.0))
+                tilt = x[h] - 0.5 * deviation[k, h] ** 2
+                tilted += proposal[h - 1] * np.exp(min(tilt, 600.0))
+            ratio, importance = np.log(max(mixed, 1e-300)), 2.0 / (1.0 + tilted)
+            if ratio > top:
+                top, at_top = ratio, importance
+            if ratio >= ratios[k]:
+                total += importance
+        if ratios[k] > top:
+            total = at_top * np.exp(top - ratios[k])
+        tails[k] = min(1.0, total / draws)
+    return tails
 
 
 def benjamini_hochberg(p: Array, rate: float) -> Array:

@@ -4,13 +4,15 @@
 ``mixture`` weighs them, and ``p_values`` makes p-values and applies the false discovery rate.
 """
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lazyvol.kernels.screening import p_values, reference
+from lazyvol.kernels.screening import p_values, reference, wedge_search
 from lazyvol.kernels.screening.fourier_coefficients import Band, to_spectra, to_volumes
 from lazyvol.kernels.screening.fourier_rotation import in_plane, rotations
 from lazyvol.kernels.screening.hypotheses import (
@@ -24,15 +26,19 @@ from lazyvol.kernels.screening.hypotheses import (
     compare,
     distinct_rotations,
     find_second_class,
-    fold_products,
 )
+from lazyvol.kernels.screening.measured import BATCH, Measured, to_model
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
+from lazyvol.kernels.screening.products import Products
 from lazyvol.kernels.screening.reference import References
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: columns of the table, and the Euler angles that rotate the reference into the particle
-RESULTS = ("llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis")
+RESULTS = (
+    "llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis", "measured",
+    "wedge",
+)  # fmt: skip
 ANGLES = ("rot", "tilt", "psi")
 COLUMNS = (*RESULTS, *ANGLES)
 #: rounds of estimating references, each without the particles that look inconsistent
@@ -47,79 +53,124 @@ CONFIRMED = 3.0
 MAX_CONTRAST_VARIANCE = 0.25
 #: norm, as a part of the median, below which a spectrum is that of a constant volume
 FLAT = 1e-4
+WEDGE_UNCLEAR = (
+    "screen: the measured frequencies of the particles are not as stated, or differ and were not "
+    "found, so that no second class was searched for; pass wedge= and orientations= as they were "
+    "measured"
+)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Input of the caller: spectra of templates, a mask on the coarse grid, frequencies."""
+    """Input of the caller: spectra of templates, a mask on the coarse grid.
+
+    ``find_wedges``: search for the frequencies that were not measured.
+    """
 
     templates: Array
     mask: Array | None = None
-    measured: Array | None = None
+    find_wedges: bool = False
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The hypotheses and mixture of one round, and ``p_values.noise_products`` of the last."""
+    """The hypotheses and mixture of one round, and ``p_values.noise_covariance`` of the last."""
 
     hypotheses: Hypotheses
     mixture: Mixture
-    products: tuple[Array, Array] = (np.empty(0), np.empty(0))
+    covariance: Array = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True)
 class _Whitened:
     """Particles' whitened spectra (``data``) at the ``selected`` frequencies, and their folds.
 
-    ``columns`` are the numbers of the selected frequencies in a spectrum, ``weight`` is the
-    probability that each particle is consistent.
+    ``columns`` are the numbers of the selected frequencies in a spectrum, ``measured`` their
+    weights, ``weight`` is the probability that each particle is consistent.
     """
 
     data: Array
     selected: Array
     columns: Array
     whitening: Array
+    measured: Measured
     folds: Array
     weight: Array
     band: Band
 
     @classmethod
     def of(
-        cls, spectra: Array, noise_level: Array, weight: Array, folds: Array,
+        cls, spectra: Array, noise_level: Array, weight: Array, folds: Array, measured: Measured,
         references: References, band: Band,
     ) -> "_Whitened":  # fmt: skip
         """Divide spectra by the amplitude of their noise, at frequencies with signal."""
         selected = np.flatnonzero(references.gain > LEAST_GAIN)
         columns = np.concatenate([selected, selected + len(references.noise)])
         whitening = 1 / np.sqrt(np.tile(references.bounded_noise[selected], 2))
-        whitening = whitening.astype(np.float32)
+        whitening, measured = whitening.astype(np.float32), measured.at(selected)
         data = np.take(spectra, columns, axis=1)  # row-major: 6 times faster products
-        data *= whitening
-        data /= noise_level[:, None].astype(np.float32)
-        return cls(data, selected, columns, whitening, folds, weight, band)
+        for batch, shown in measured.shown(data):
+            data[batch] = shown * (whitening / noise_level[batch, None].astype(np.float32))
+        return cls(data, selected, columns, whitening, measured, folds, weight, band)
 
     def of_volumes(self, volumes: Array) -> Array:
         """Whitened spectra of volumes on the coarse grid, in float64."""
         return to_spectra(volumes, self.band)[..., self.columns] * self.whitening
 
+    def products(self, spectra: Array, references: Array) -> Products:
+        """Inner products of the particles with (fold, hypothesis, number)."""
+        return Products.of(self.data, self.measured, spectra, references)
+
 
 def screen_spectra(
-    spectra: Array, evidence: Evidence, *, band: Band, n_rotations: int, second_class: bool,
-    fdr: float,
+    spectra: Array, *blocks: Array, evidence: Evidence, band: Band, n_rotations: int,
+    second_class: bool, fdr: float,
 ) -> Array:  # fmt: skip
     """Return (particle, column) for the spectra of all particles.
 
-    Particles with numbers that are not finite, and constant ones, are NaN and flagged.
+    ``blocks`` of weights of the frequencies, (particle or 1, frequency), are steps in one byte
+    (``Measured``) or transfer functions; without them all were measured. Particles with numbers
+    that are not finite, and constant ones, are NaN and flagged.
     """
+    spectra, weights = spectra.reshape(len(spectra), -1), [b.reshape(len(b), -1) for b in blocks]
     table = np.full((len(spectra), len(COLUMNS)), np.nan)
     table[:, COLUMNS.index("flagged")] = 1.0
     table[:, COLUMNS.index("best_hypothesis")] = EMPTY
+    table[:, COLUMNS.index("wedge")] = wedge_search.NONE
     informative = _is_informative(spectra)
     if np.count_nonzero(informative) >= 2:
         kept = spectra if informative.all() else spectra[informative]
-        fit, noise_level = _run_rounds(kept, evidence, band, n_rotations, second_class)
-        table[informative] = _table(fit, noise_level, fdr, band.planar)
+        of_kept = [w[informative] if len(w) > 1 else w for w in weights]
+        kept, measured, code = _measured(kept, of_kept, evidence, band)
+        searched = second_class and not (code == wedge_search.UNCLEAR).any()
+        fit, noise_level = _run_rounds(kept, measured, evidence, band, n_rotations, searched)
+        rows = _table(fit, noise_level, fdr, band.planar)
+        rows[:, COLUMNS.index("measured")] = measured.fractions()
+        rows[:, COLUMNS.index("wedge")] = code
+        table[informative] = rows
     return table
+
+
+def _measured(
+    spectra: Array, weights: Sequence[Array], evidence: Evidence, band: Band
+) -> tuple[Array, Measured, Array]:
+    """Return spectra that are 0 where they were not measured, weights, and codes of wedges."""
+    code = np.full(len(spectra), wedge_search.NONE)
+    if evidence.find_wedges:
+        measured, code = wedge_search.find(spectra, band)
+    elif weights and weights[0].dtype == np.uint8:
+        measured = Measured(weights[0])
+    elif weights:
+        spectra, measured = to_model(spectra, weights[0], band)
+    else:
+        return spectra, Measured.everywhere(len(band.index)), code
+    if weights:
+        code[:] = wedge_search.GIVEN
+        if wedge_search.fills_gaps(spectra, measured, band):
+            code[:] = wedge_search.UNCLEAR
+    if (code == wedge_search.UNCLEAR).any():
+        warnings.warn(WEDGE_UNCLEAR, RuntimeWarning, stacklevel=2)
+    return spectra, measured, code
 
 
 def _is_informative(spectra: Array) -> Array:
@@ -132,15 +183,15 @@ def _is_informative(spectra: Array) -> Array:
 
 
 def _run_rounds(
-    spectra: Array, evidence: Evidence, band: Band, n_rotations: int, second_class: bool
-) -> tuple[_Fit | None, Array]:
+    spectra: Array, measured: Measured, evidence: Evidence, band: Band, n_rotations: int,
+    second_class: bool,
+) -> tuple[_Fit | None, Array]:  # fmt: skip
     """Return the fit of the last round, None if particles share no signal, and noise levels."""
     n = len(spectra)
     folds, weight = reference.cross_validation_folds(n), np.ones(n)
     noise_level, fit = np.ones(n), None
     spread = in_plane if band.planar else rotations
     grid = spread(n_rotations) if n_rotations else np.empty((0, 3, 3))
-    measured = np.ones(len(band.index), bool) if evidence.measured is None else evidence.measured
     for number in range(ROUNDS):
         references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
         if number == 0:
@@ -148,14 +199,14 @@ def _run_rounds(
             references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
         if not references.signal.any():
             return None, noise_level
-        whitened = _Whitened.of(spectra, noise_level, weight, folds, references, band)
+        whitened = _Whitened.of(spectra, noise_level, weight, folds, measured, references, band)
         fit = _fit_mixture(*_compare(whitened, references, evidence, grid), weight, noise_level)
         if fit is None:
             return None, noise_level
         if second_class and number > 0:
             fit = _with_second_class(fit, whitened, references)
         if number == ROUNDS - 1:
-            fit = _with_noise_products(fit, whitened, references)
+            fit = _with_covariance(fit, whitened, references)
         weight = _reference_weight(fit.mixture.probability[:, 0])
         del whitened  # as large as all spectra
     return fit, noise_level
@@ -163,16 +214,16 @@ def _run_rounds(
 
 def _compare(
     whitened: _Whitened, references: References, evidence: Evidence, grid: Array
-) -> tuple[Hypotheses, Array, Array]:
-    """Return the hypotheses from references and the grid of rotations, t and q."""
+) -> tuple[Hypotheses, Products]:
+    """Return the hypotheses from references and the grid of rotations, and their products."""
     band, selected, whitening = whitened.band, whitened.selected, whitened.whitening
     volumes = _masked_references(whitened, references, evidence.mask)
     distinct = distinct_rotations(volumes[1:3], grid, whitening, selected, band)
     templates = _scaled_templates(whitened, evidence.templates, volumes[0])
     of_all_and_folds = np.delete(volumes, (1, 2), axis=0)
     return compare(
-        whitened.data, whitened.folds, of_all_and_folds, distinct, templates, whitening, selected,
-        band,
+        whitened.data, of_all_and_folds, distinct, templates, whitening, selected,
+        whitened.measured, band,
     )  # fmt: skip
 
 
@@ -190,11 +241,10 @@ def _masked_references(whitened: _Whitened, references: References, mask: Array 
 
 def _explained(whitened: _Whitened, fold_volumes: Array) -> float:
     """Return the energy of the particles that the references of their folds explain."""
-    spectra = whitened.of_volumes(fold_volumes)
-    t = fold_products(whitened.data, spectra[:, None].astype(np.float32))[:, 0]
-    q = (spectra**2).sum(1)[whitened.folds]
-    weight = whitened.weight
-    return float(max((weight * t).sum(), 0) ** 2 / max((weight * q).sum(), 1e-300))
+    spectra = whitened.of_volumes(fold_volumes).astype(np.float32)
+    products, weight = whitened.products(spectra[:, None], spectra), whitened.weight
+    overlap, energy = float(weight @ products.t[:, 0]), float(weight @ products.q[:, 0])
+    return max(overlap, 0.0) ** 2 / max(energy, 1e-300)
 
 
 def _scaled_templates(whitened: _Whitened, templates: Array, volume: Array) -> Array:
@@ -212,27 +262,29 @@ def _scaled_templates(whitened: _Whitened, templates: Array, volume: Array) -> A
 
 
 def _fit_mixture(
-    hypotheses: Hypotheses, t: Array, q: Array, weight: Array, noise_level: Array
+    hypotheses: Hypotheses, products: Products, weight: Array, noise_level: Array
 ) -> _Fit | None:
     """Scale hypotheses to the contrast of the particles and fit the mixture.
 
     Return None if particles do not contain the references estimated from the other particles.
     """
-    contrast = _expected_contrast(t[:, 0], q[:, 0], weight, noise_level)
-    overlap = (weight * contrast * t[:, 0]).sum()
-    energy = (weight * contrast**2 * q[:, 0]).sum()
+    t, q = products.t[:, 0], products.q[:, 0]
+    contrast = _expected_contrast(t, q, weight, noise_level)
+    overlap = (weight * contrast * t).sum()
+    energy = (weight * contrast**2 * q).sum()
     if overlap < CONFIRMED * np.sqrt(energy):
         return None
     strength = float(overlap / energy)
     hypotheses.spectra *= np.float32(strength)
     hypotheses.references *= np.float32(strength)
-    t, q = t * strength, q * strength**2
-    variance = _contrast_variance(t[:, 0] / contrast, q[:, 0], weight, contrast)
+    products = products.scaled(strength)
+    t, q = products.t[:, 0], products.q[:, 0]
+    variance = _contrast_variance(t / contrast, q, weight, contrast)
     rotated = hypotheses.kind == ROTATED
     prior = np.full(len(rotated), HYPOTHESIS_PRIOR)
     prior[rotated] = ROTATION_PRIOR / max(1, rotated.sum())
     prior[0] = 0.0
-    return _Fit(hypotheses, Mixture.fit(t, q, contrast, variance, prior))
+    return _Fit(hypotheses, Mixture.fit(products, contrast, variance, prior))
 
 
 def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) -> Array:
@@ -253,6 +305,7 @@ def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) ->
 def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> float:
     """Return the relative variance of contrasts about their expectation, beyond that of noise."""
     precision = weight * q**2
+    q = np.maximum(q, 1e-300)
     excess = (t / q - 1) ** 2 - 1 / (q * contrast**2)
     variance = (precision * excess).sum() / max(precision.sum(), 1e-300)
     return float(np.clip(variance, 0, MAX_CONTRAST_VARIANCE))
@@ -261,14 +314,15 @@ def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> fl
 def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
     """Return the fit with a second class of particles as a hypothesis, if there is one."""
     hypotheses, mixture = fit.hypotheses, fit.mixture
-    data, folds, contrast = whitened.data, whitened.folds, mixture.contrast
+    data, contrast = whitened.data, mixture.contrast
     even = data if (contrast == 1).all() else data / contrast.astype(np.float32)[:, None]
     selected = whitened.selected
     snr = np.tile(references.signal[selected] / references.bounded_noise[selected], 2)
     weights = mixture.weights[weight_folds(len(data))]
     means = find_second_class(
-        even, hypotheses.references, mixture.logs, weights, snr, folds, mixture.contrast_variance
-    )
+        even, hypotheses.references, mixture.logs, weights, snr, whitened.measured,
+        mixture.contrast_variance,
+    )  # fmt: skip
     if means is None:
         return fit
     extended = Hypotheses(
@@ -277,10 +331,10 @@ def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -
         np.concatenate([hypotheses.spectra, means.mean(0, keepdims=True)]),
         hypotheses.references,
     )
-    t = np.c_[mixture.t, fold_products(data, means[:, None])]
-    q = np.c_[mixture.q, (means.astype(np.float64) ** 2).sum(1)[folds]]
+    of_class = whitened.products(means[:, None], hypotheses.references)
+    products = Products.joined([mixture.products, of_class])
     prior = np.r_[mixture.prior, HYPOTHESIS_PRIOR]
-    return _Fit(extended, Mixture.fit(t, q, contrast, mixture.contrast_variance, prior))
+    return _Fit(extended, Mixture.fit(products, contrast, mixture.contrast_variance, prior))
 
 
 def _reference_weight(consistent: Array) -> Array:
@@ -292,13 +346,13 @@ def _reference_weight(consistent: Array) -> Array:
     return np.where(consistent < 0.5, consistent, 1.0)
 
 
-def _with_noise_products(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
-    """Return the fit with the means and covariance that p-values are simulated from."""
-    products = p_values.noise_products(
-        fit.hypotheses.spectra, fit.mixture.q, references.noise, whitened.whitening,
-        whitened.columns, whitened.band,
+def _with_covariance(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+    """Return the fit with the covariance that p-values are simulated from."""
+    covariance = p_values.noise_covariance(
+        fit.hypotheses.spectra, fit.mixture.products.q, references.noise, references.coverage,
+        whitened.whitening, whitened.columns, whitened.band,
     )  # fmt: skip
-    return _Fit(fit.hypotheses, fit.mixture, products)
+    return _Fit(fit.hypotheses, fit.mixture, covariance)
 
 
 def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Array:
@@ -313,12 +367,13 @@ def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Ar
         return table
     mixture = fit.mixture
     column["llr"][:] = mixture.ratios
-    column["p_value"][:] = p_values.p_values(mixture, *fit.products)
+    column["p_value"][:] = p_values.p_values(mixture, fit.covariance)
     rejected = p_values.benjamini_hochberg(column["p_value"], fdr)
     # an outlier that no alternative explains better is still consistent
     column["flagged"][:] = rejected & (column["llr"] > 0)
     column["probability"][:] = 1 - mixture.probability[:, 0]
-    column["contrast"][:] = mixture.t[:, 0] / mixture.q[:, 0]
+    products = mixture.products
+    column["contrast"][:] = products.t[:, 0] / np.maximum(products.q[:, 0], 1e-300)
     _add_best_hypothesis(fit, column, planar)
     return table
 
@@ -348,18 +403,25 @@ def _euler_angles(matrices_xyz: Array, planar: bool) -> Array:
     return np.stack([rot, np.zeros_like(rot), np.zeros_like(rot)])
 
 
-def memory(n: int, n_templates: int, n_rotations: int, band: Band) -> int:
-    """Return the bytes that ``screen_spectra`` takes besides its input, in its largest phase."""
+def memory(
+    n: int, n_templates: int, n_rotations: int, band: Band, *, per_particle: bool = False,
+    transfer: bool = False,
+) -> int:  # fmt: skip
+    """Return the bytes that ``screen_spectra`` takes besides its input, in its largest phase.
+
+    ``per_particle``: each particle may have its own weights; ``transfer``: they may be transfer
+    functions, for which spectra are converted.
+    """
     folds = int(reference.cross_validation_folds(n).max()) + 1
     hypotheses = 4 + n_rotations + n_templates
-    lasting = 2.3 * 4 * n * band.size + 8 * hypotheses * 6 * n
+    lasting = (2.3 * 4 + 4.2 * transfer + 1.2 * per_particle) * n * band.size
+    lasting += 8 * hypotheses * 7 * n
     lasting += 4 * band.size * (3 * hypotheses + 2 * ROTATION_BATCH * (folds + 2))
     coarse = int(np.prod(band.coarse_shape))
     padded = 8 * 8 * coarse  # complex64, twice as long along each axis
-    squares = 8 * band.size * reference.BATCH
+    squares = 12 * band.size * BATCH
     rotating = (folds + 3) * (3 * padded + 40 * coarse)
-    simulating = 8 * hypotheses * (6 * hypotheses + 5 * p_values.DRAWS // 10)
-    simulating += 4 * p_values.DRAWS * (int(weight_folds(n).max()) + 8)
+    simulating = 8 * hypotheses * (6 * hypotheses + p_values.POOL)
     return int(lasting + max(squares, rotating, simulating))
 
 

@@ -27,10 +27,10 @@ from lazyvol.ops.registration._poses import (
     Shifts,
     Wedge,
     euler_angles,
+    measured_frequencies,
     particle_dims,
     reference_of,
     shifts_in_voxels,
-    wedge_mask,
     zyx_spacing,
 )
 from lazyvol.ops.registration._whole_particles import fold_whole_particles
@@ -66,6 +66,7 @@ def align(
     resolution: float | None = None,
     mask: xr.DataArray | None = None,
     wedge: Wedge | None = None,
+    orientations: Rotations | None = None,
     symmetry: int | Literal["cylinder"] = 1,
     rotations: Rotations | None = None,
     shifts: Shifts | None = None,
@@ -96,7 +97,7 @@ def align(
         is noise correlates with its own average: choose it no finer than needed.
     mask
         Weights from 0 to 1 of the reference's voxels, preferably with a soft edge.
-    wedge
+    wedge, orientations
         The measured frequencies of volumes, as for ``registration.average``.
     symmetry
         Order of the reference's rotational symmetry about z, or ``"cylinder"``.
@@ -145,20 +146,20 @@ def align(
         reference = reference_of("align", stack, reference, dims)
         aligned = align(
             stack.expand_dims(STACK), reference, angles, finest=finest, max_shift=max_shift,
-            resolution=resolution, mask=mask, wedge=wedge, symmetry=symmetry,
-            rotations=rotations, shifts=shifts, iterations=iterations,
+            resolution=resolution, mask=mask, wedge=wedge, orientations=orientations,
+            symmetry=symmetry, rotations=rotations, shifts=shifts, iterations=iterations,
         )  # fmt: skip
         return aligned.isel({STACK: 0})
-    search = _pose_search(
-        stack, angles, finest, max_shift, resolution, symmetry, wedge, halves, dims
-    )
-    masks = [] if wedge is None else [wedge_mask(stack, wedge)]
+    search = _pose_search(stack, angles, finest, max_shift, resolution, symmetry, halves, dims)
+    masks, since = measured_frequencies("align", stack, wedge, orientations, dims)
+    layout = layout_of(stack, dims, has_wedge=bool(masks), oriented=bool(since))
+    search = replace(search, layout=layout)
     poses = _initial_poses(stack, rotations, shifts, dims)
     references = [reference_of("align", stack, reference, dims)] * search.n_references
     for n in range(whole_number("align", "iterations", iterations)):
         masked = [_masked_reference(r, mask, dims) for r in references]
         local = _local_search(search, n) if poses else search
-        outputs = _align_once(stack, masked, masks, poses, local, dims)
+        outputs = _align_once(stack, masked, masks, (*poses, *since), local, dims)
         references = [outputs[name] for name in (("first", "second") if halves else ("average",))]
         poses = _poses_of(outputs)
     return _labelled(outputs, stack, dims)
@@ -192,7 +193,6 @@ def _pose_search(
     max_shift: float | None,
     resolution: float | None,
     symmetry: int | str,
-    wedge: Wedge | None,
     halves: bool,
     dims: tuple[str, ...],
 ) -> PoseSearch:
@@ -216,9 +216,16 @@ def _pose_search(
         raise LabelError(f"align: max_shift must be a length of 0 or more, got {max_shift}")
     grid, degrees = _rotations_to_try(angles, finest, fold, len(dims) == len(IMAGE))
     keep = (1,) if len(degrees) == 1 else (*KEEP, *(1,) * len(degrees))[: len(degrees)]
-    layout = layout_of(stack, dims, has_wedge=wedge is not None)
     return PoseSearch(
-        layout, degrees, keep, 1 / detail, reach, fold, grid, stack.sizes[STACK], halves
+        layout_of(stack, dims),
+        degrees,
+        keep,
+        1 / detail,
+        reach,
+        fold,
+        grid,
+        stack.sizes[STACK],
+        halves,
     )
 
 

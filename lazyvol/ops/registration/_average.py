@@ -18,10 +18,10 @@ from lazyvol.ops.registration._poses import (
     Wedge,
     axes_of,
     euler_angles,
+    measured_frequencies,
     particle_dims,
     particle_weights,
     shifts_in_voxels,
-    wedge_mask,
     zyx_spacing,
 )
 from lazyvol.ops.registration._whole_particles import fold_whole_particles
@@ -40,6 +40,7 @@ def average(
     weights: xr.DataArray | Sequence[float] | None = None,
     *,
     wedge: Wedge | None = None,
+    orientations: Rotations | None = None,
     order: Order = 3,
 ) -> xr.Dataset:
     """Weighted mean over k of the particles, each shifted and then rotated, in one read.
@@ -56,9 +57,12 @@ def average(
         shift or rotation is NaN.
     wedge
         The measured frequencies: the lowest and highest tilt in degrees of a tilt series about y,
-        or a mask of the Fourier transform as from ``synthetic.wedge``, for all particles or for
-        each. Each frequency is then averaged over the particles that measured it; frequencies
-        measured by less than a tenth of them stay weak.
+        or a mask or weights of the Fourier transform, for all particles or for each, as for
+        ``scores.screen``. Each frequency is then averaged over the particles that measured it;
+        frequencies measured by less than a tenth of them stay weak.
+    orientations
+        Rotation that every particle underwent between its measurement and this stack, in the form
+        of ``rotations``. None: the stack holds particles as they were measured.
     order
         Order of the spline: 1 (linear) or 3 (cubic).
 
@@ -89,10 +93,10 @@ def average(
         raise LabelError(f"average: stack must have the dim {STACK!r}, got {stack.dims}")
     poses = [] if shifts is None else shifts_in_voxels(stack, shifts, dims)
     poses += [] if rotations is None else euler_angles(stack, rotations, dims)
-    masks = [] if wedge is None else [wedge_mask(stack, wedge)]
+    masks, since = measured_frequencies("average", stack, wedge, orientations, dims)
     layout = layout_of(
         stack, dims, order, shifted=shifts is not None, rotated=rotations is not None,
-        has_wedge=bool(masks),
+        has_wedge=bool(masks), oriented=bool(since),
     )  # fmt: skip
     own_weights = xr.DataArray(1.0) if weights is None else particle_weights(stack, weights)
     sizes, dtype = tuple(stack.sizes[d] for d in dims), float_of(stack.dtype)
@@ -111,7 +115,15 @@ def average(
         scratch=rotation_scratch(stack, dims, "constant") + 8 if layout.rotated else 8.0,
     )
     outputs = fold_whole_particles(
-        spec, stack, own_weights, *masks, *poses, whole=dims, dims=(STACK, *dims), title="average"
+        spec,
+        stack,
+        own_weights,
+        *masks,
+        *poses,
+        *since,
+        whole=dims,
+        dims=(STACK, *dims),
+        title="average",
     )
     outputs["weight"].attrs.pop("units", None)
     return xr.Dataset(outputs)
@@ -119,12 +131,12 @@ def average(
 
 def layout_of(
     stack: xr.DataArray, dims: Sequence[str], order: int = 3, *, shifted: bool = False,
-    rotated: bool = False, has_wedge: bool = False,
+    rotated: bool = False, has_wedge: bool = False, oriented: bool = False,
 ) -> ParticleLayout:  # fmt: skip
     """Return the layout of the particles of a stack."""
     lead = [d for d in stack.dims if d not in dims]
     nz, ny, nx = [1] * (3 - len(dims)) + [stack.sizes[d] for d in dims]
     return ParticleLayout(
         axes_of(stack, dims), lead.index(STACK), (nz, ny, nx), zyx_spacing(stack, dims), order,
-        shifted, rotated, has_wedge,
+        shifted, rotated, has_wedge, oriented,
     )  # fmt: skip

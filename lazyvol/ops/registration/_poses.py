@@ -6,6 +6,7 @@ v. Euler angles are intrinsic z, y, z as in RELION and Heymann et al. (J. Struct
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,11 +14,12 @@ import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from lazyvol.errors import LabelError
-from lazyvol.kernels.geometry import rotation_grids
+from lazyvol.kernels.geometry import rotation_grids, spectrum_layouts
 from lazyvol.ops._checks import require_voxels
 from lazyvol.ops._references import average_or
 from lazyvol.ops.synthetic import _membranes
 from lazyvol.plan.blas_threads import local_scheduler
+from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import SPATIAL, STACK, per_dim, require_stack, spacing, spatial_dims, unit_of
 
@@ -69,20 +71,47 @@ def reference_of(
     return volume
 
 
-def wedge_mask(stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
-    """Return the measured frequencies as a mask, frequency 0 first."""
+def measured_frequencies(
+    op: str, stack: xr.DataArray, wedge: Wedge | None, orientations: Rotations | None,
+    dims: Sequence[str],
+) -> tuple[list[xr.DataArray], list[xr.DataArray]]:  # fmt: skip
+    """Return the mask of measured frequencies, and the angles of the rotation since, if any."""
+    if wedge is None and orientations is not None:
+        raise LabelError(
+            f"{op}: orientations must be None without a wedge, got {type(orientations).__name__}; "
+            f"pass e.g. wedge=(-60.0, 60.0), or the poses as rotations"
+        )
+    masks = [] if wedge is None else [wedge_mask(op, stack, wedge)]
+    return masks, [] if orientations is None else euler_angles(stack, orientations, dims)
+
+
+def wedge_mask(op: str, stack: xr.DataArray, wedge: Wedge) -> xr.DataArray:
+    """Return the measured frequencies as masks of whole transforms, frequency 0 first."""
     if not isinstance(wedge, xr.DataArray):
         mask = _membranes.wedge(_first_particle(stack), tuple(wedge))
         return mask if stack.chunks is not None else mask.compute(scheduler=local_scheduler())
-    missing = [d for d in SPATIAL if d not in require_stack(wedge).dims]
-    if missing:
-        raise LabelError(f"wedge must have the dims {SPATIAL}, got {wedge.dims}")
-    if wedge.attrs.get("layout", "fft") != "fft":
+    lead = [str(d) for d in require_stack(wedge).dims if d not in SPATIAL]
+    if not set(SPATIAL) <= set(wedge.dims) or set(lead) - set(stack.dims):
         raise LabelError(
-            f"wedge must have frequency 0 first, got {wedge.attrs=}; make it with layout='fft'"
+            f"{op}: wedge must have the dims {SPATIAL} and some of the stack's others, got "
+            f"{wedge.dims}; select or rename dims"
         )
-    require_same_grid(stack, wedge)
-    return wedge
+    layout, width = wedge.attrs.get("layout", "fft"), stack.sizes["x"]
+    if layout not in ("fft", "centred") or wedge.dtype.kind not in "biuf":
+        raise LabelError(
+            f"{op}: wedge must hold real numbers with attrs['layout'] 'fft' or 'centred', got "
+            f"{wedge.dtype} and {layout!r}; see synthetic.wedge"
+        )
+    is_half = wedge.sizes["x"] == width // 2 + 1 != width
+    require_same_grid(stack, wedge.isel(x=0, drop=True) if is_half else wedge)
+    if not is_half and layout == "fft":
+        return wedge
+    kernel = partial(spectrum_layouts.zero_first, width=width, centred=layout == "centred")
+    ordered = wedge.transpose(*lead, *SPATIAL).drop_vars("x", errors="ignore")
+    return blockwise(
+        kernel, ordered, core=SPATIAL, out=(*lead, *SPATIAL), sizes={"x": width}, scratch=8.0,
+        title="wedge",
+    )  # fmt: skip
 
 
 def _first_particle(stack: xr.DataArray) -> xr.DataArray:

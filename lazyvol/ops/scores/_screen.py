@@ -2,7 +2,7 @@
 
 from functools import partial
 from math import ceil, pi, radians
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -12,8 +12,9 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.screening import fourier_coefficients
 from lazyvol.kernels.screening import screen as screen_kernels
 from lazyvol.kernels.screening.fourier_coefficients import Band
-from lazyvol.ops.registration._poses import Wedge
+from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._comparison import comparison
+from lazyvol.ops.scores._measured import FREQUENCY, measured_weights
 from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
@@ -30,9 +31,13 @@ IMAGE = SPATIAL[1:]
 #: plain scores against the average of the others
 PLAIN_SCORES = ("mse", "rmse", "cosine", "ncc")
 #: columns of the result that are not float64
-DTYPES = {"flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16)}
+DTYPES = {
+    "flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16), "wedge": np.dtype(np.int16)
+}  # fmt: skip
 #: names of hypotheses by code; templates follow
 HYPOTHESES = ("consistent", "empty", "rotated", "second_class")
+#: what is known of the wedge of a particle, by code
+WEDGES = ("none", "given", "found", "unclear")
 
 
 @operation(dims={"templates": (IMAGE, SPATIAL, ("template", *SPATIAL))}, counts=None)
@@ -42,9 +47,10 @@ def screen(
     average: xr.DataArray | None = None,
     templates: xr.DataArray | None = None,
     angles: float | None = 30.0,
-    other: bool = True,
+    second_class: bool = True,
     mask: xr.DataArray | None = None,
-    wedge: Wedge | None = None,
+    wedge: Wedge | Literal["auto"] | None = "auto",
+    orientations: Rotations | None = None,
     fdr: float = 0.05,
 ) -> xr.Dataset:
     """Likelihood ratios, p-values and flags of misaligned or foreign particles, and plain scores.
@@ -67,15 +73,23 @@ def screen(
     angles
         Spacing of the grid of rotations in degrees, from 5 to 180, for images about z alone; None
         for no rotations.
-    other
+    second_class
         Search for a second class of particles.
     mask
         Mask of the object, (z, y, x), from 0 to 1; estimated from the data by default.
     wedge
-        Tilt range (from, to) in degrees, tilt axis y and beam along z, of a tomogram that all
-        particles come from (volumes alone); or a mask of measured frequencies, (z, y, x), as
-        ``synthetic.wedge`` makes it: zero frequency at the first voxel, or at ``n // 2`` if
-        ``attrs["layout"]`` is ``"centred"``. Other frequencies are ignored.
+        The frequencies that were measured. A tilt range (from, to) in degrees, tilt axis y and beam
+        along z, of the tomogram; ``orientations`` say how each particle was rotated since. A mask
+        or weights of the Fourier transform, (z, y, x) or (k, z, y, x), as ``synthetic.wedge`` makes
+        it: zero frequency at the first voxel, or at ``n // 2`` if ``attrs["layout"]`` is
+        ``"centred"``; of the length ``x // 2 + 1`` along x as RELION and Warp write them
+        (``rlnCtfImage``). Weights multiply the signal; whether they multiply the noise too is seen
+        in the particles. ``"auto"``: a wedge of each particle is found in its power, where
+        particles have different ones. None: all were measured.
+    orientations
+        Rotations that particles underwent after they were measured, as for
+        ``registration.rotate``: rot, tilt and psi of RELION, (k, angle). By default the coordinates
+        ``rot``, ``tilt`` and ``psi`` of the stack, if it has all three, else none.
     fdr
         False discovery rate, between 0 and 1: the expected fraction of consistent particles among
         the flagged.
@@ -89,9 +103,12 @@ def screen(
         p-value passes ``fdr`` and llr is above 0; ``probability`` that the particle is
         inconsistent; ``contrast`` of the average in the particle; ``noise``, its amplitude relative
         to the median particle; ``best_hypothesis``, a code whose names are in its attributes
-        (consistent, empty, rotated, second_class, template_0, ...); ``angles`` of the best
-        rotation if that is "rotated": rot, tilt and psi (intrinsic ZYZ, degrees; one angle for
-        images) that rotate the average into the particle, the inverse of RELION's.
+        (consistent, empty, rotated, second_class, template_0, ...); ``measured``, the fraction of
+        the frequencies that was measured; ``wedge``, a code whose names are in its attributes:
+        ``none``, ``given``, ``found``, or ``unclear`` where power differs in a way that no wedge
+        explains, or fills a given one; ``angles`` of the best rotation if that is "rotated": rot,
+        tilt and psi (intrinsic ZYZ, degrees; one angle for images) that rotate the average into the
+        particle, the inverse of RELION's.
         ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
         Particles that are constant or hold NaN are NaN and flagged. If particles share no signal,
         llr is 0 and p 1.
@@ -99,8 +116,8 @@ def screen(
     Raises
     ------
     LabelError
-        If dims, lengths or units do not fit, or ``angles``, ``wedge``, ``mask``, ``templates`` or
-        ``fdr`` hold other values than these.
+        If dims, lengths or units do not fit, or ``angles``, ``wedge``, ``orientations``, ``mask``,
+        ``templates`` or ``fdr`` hold other values than these.
 
     Notes
     -----
@@ -112,11 +129,15 @@ def screen(
     three in ten may be. The second class comes from principal components, then expectation
     maximization. p-values are simulated with the measured noise.
 
+    Every sum over particles is weighted by what was measured of each, and every comparison is made
+    at the frequencies that the particle has. Where these are unclear, unmeasured frequencies would
+    look like a second class: there is a warning and none is searched for.
+
     With some tens of particles the average is poor and few are flagged. Rotations much smaller
     than ``angles`` are not detected.
 
     All particles' spectra, up to the frequency where they take 224 MiB, are in memory in one task;
-    the stack itself is read twice. ``templates``, ``mask`` and ``wedge`` are computed at once.
+    the stack itself is read twice. ``templates`` and ``mask`` are computed at once.
 
     References
     ----------
@@ -134,6 +155,7 @@ def screen(
     particles = stack = as_particles(stack)
     if "z" not in stack.dims:
         average, templates, mask, wedge = _one_slice_options(stack, average, templates, mask, wedge)
+        orientations = None
         stack = _one_slice(stack).transpose(STACK, *SPATIAL)
     if not 0 < fdr < 1:
         raise LabelError(f"screen: fdr must be between 0 and 1, got {fdr}")
@@ -141,16 +163,23 @@ def screen(
     evidence = screen_kernels.Evidence(
         _template_spectra(templates, stack, band),
         _coarse_mask(mask, stack, band),
-        _measured_frequencies(wedge, stack, band),
+        isinstance(wedge, str),
     )
+    weights = [] if wedge is None or isinstance(wedge, str) else [
+        measured_weights(wedge, orientations, stack, band)
+    ]  # fmt: skip
     n_rotations = _rotation_count(angles, band.planar)
     inputs = _scores_and_spectra(stack, average, None if mask is None else mask > 0, band)
     n = stack.sizes[STACK]
-    memory = screen_kernels.memory(n, len(evidence.templates), n_rotations, band)
+    memory = screen_kernels.memory(
+        n, len(evidence.templates), n_rotations, band,
+        per_particle=evidence.find_wedges or any(STACK in w.dims for w in weights),
+        transfer=any(w.dtype.kind == "f" for w in weights),
+    )  # fmt: skip
     table = blockwise(
         partial(screen_kernels.screen_spectra, evidence=evidence, band=band,
-                n_rotations=n_rotations, second_class=other, fdr=fdr),
-        inputs["spectra"], core=(STACK, "number"), out=(STACK, "column"),
+                n_rotations=n_rotations, second_class=second_class, fdr=fdr),
+        inputs["spectra"], *weights, core=(STACK, "number", FREQUENCY), out=(STACK, "column"),
         sizes={"column": len(screen_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
         scratch=memory / (n * band.size), title="hypotheses",
     )  # fmt: skip
@@ -189,14 +218,16 @@ def _one_slice_options(
     average: xr.DataArray | None,
     templates: xr.DataArray | None,
     mask: xr.DataArray | None,
-    wedge: Wedge | None,
+    wedge: Wedge | str | None,
 ) -> tuple[xr.DataArray | None, xr.DataArray | None, xr.DataArray | None, Wedge | None]:
     """Return options for images as options for volumes of one slice."""
-    if not (wedge is None or isinstance(wedge, xr.DataArray)):
+    if isinstance(wedge, tuple):
         raise LabelError(
             f"screen: wedge must be None or a mask of frequencies for images, got {wedge}; a tilt "
             f"range applies to volumes"
         )
+    if isinstance(wedge, str):
+        wedge = None
     options = {"average": average, "templates": templates, "mask": mask, "wedge": wedge}
     for name, image in options.items():
         if image is None:
@@ -326,27 +357,6 @@ def _coarse_mask(mask: xr.DataArray | None, stack: xr.DataArray, band: Band) -> 
     return values
 
 
-def _measured_frequencies(wedge: Wedge | None, stack: xr.DataArray, band: Band) -> Any:
-    """Return True for the frequencies of the band that were measured."""
-    if wedge is None:
-        return None
-    if isinstance(wedge, xr.DataArray):
-        _require_volume("wedge", wedge, stack)
-        centred = wedge.attrs.get("layout", "fft") == "centred"
-        zero = np.array(band.shape) // 2 if centred else 0
-        at = (band.index + zero) % np.array(band.shape)
-        return np.asarray(wedge.transpose(*SPATIAL).values)[tuple(at.T)] > 0.5
-    low, high = (float(a) for a in wedge)
-    if not -90 <= low < high <= 90:
-        raise LabelError(
-            f"screen: wedge must be a rising tilt range from -90 to 90 degrees, got {wedge}; pass "
-            f"e.g. wedge=(-60.0, 60.0)"
-        )
-    z, _, x = band.frequency.T
-    tilt = np.degrees(np.arctan2(z * np.where(x < 0, -1, 1), np.abs(x)))
-    return ((tilt >= low) & (tilt <= high)) | ((z == 0) & (x == 0))
-
-
 def _require_volume(name: str, volume: xr.DataArray, stack: xr.DataArray, extra: int = 0) -> None:
     """Raise LabelError unless a volume, with up to ``extra`` more dims, fits the stack."""
     require_stack(volume)
@@ -369,10 +379,11 @@ def _labelled(column: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
 
 def _annotate(results: xr.Dataset, n_templates: int, band: Band) -> xr.Dataset:
     """Return results with names of hypotheses and angles, units and the highest frequency."""
-    names = (*HYPOTHESES, *(f"template_{n}" for n in range(n_templates)))
-    results["best_hypothesis"].attrs |= {
-        "flag_values": list(range(len(names))), "flag_meanings": " ".join(names)
-    }  # fmt: skip
+    hypotheses = (*HYPOTHESES, *(f"template_{n}" for n in range(n_templates)))
+    for column, names in (("best_hypothesis", hypotheses), ("wedge", WEDGES)):
+        results[column].attrs |= {
+            "flag_values": list(range(len(names))), "flag_meanings": " ".join(names)
+        }  # fmt: skip
     results["angles"].attrs["units"] = "degree"
     if "angle" in results.dims:
         results = results.assign_coords(angle=list(screen_kernels.ANGLES))
