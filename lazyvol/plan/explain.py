@@ -157,18 +157,10 @@ def lazy_arrays(obj: Any) -> list[da.Array]:
     )
 
 
-def steps_of_all(arrays: Iterable[da.Array]) -> list[Step]:
-    """Return the steps of arrays, each once, in the order they run."""
-    steps: dict[str, Step] = {}
-    for array in arrays:
-        steps.update((s.token, s) for s in as_lazy_array(array).steps)
-    return list(steps.values())
-
-
 def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
-    """Return the plan of arrays with their current blocks."""
+    """Return the plan of arrays with their current blocks; its rows are in the order they run."""
     arrays = list(arrays)
-    steps = steps_of_all(arrays)
+    steps = list({s.token: s for a in arrays for s in as_lazy_array(a).steps}.values())
     costs = {s.token: s.cost() for s in steps}
     return Plan(
         rows=tuple(

@@ -147,7 +147,7 @@ LAZY_ARRAY = "_lazy_array"
 OPTION = "array_optimize"
 
 
-def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[da.Array]) -> da.Array:
+def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[Any]) -> da.Array:
     """Return a layer as a dask array, and let dask optimise graphs of arrays by our function."""
     if OPTION not in dask.config.config:  # else the user's own
         dask.config.set({OPTION: reading.optimize_graph})
@@ -157,7 +157,7 @@ def dask_array(layer: RecipeLayer | ResultLayer, dependencies: Iterable[da.Array
 
 
 def result_array(
-    layer: ResultLayer, dependencies: Iterable[da.Array], below: Iterable[Step], step: Step | None
+    layer: ResultLayer, dependencies: Iterable[Any], below: Iterable[Step], step: Step | None
 ) -> LazyArray:
     """Return the blocks of a result layer as a lazy array."""
     array = dask_array(layer, dependencies)

@@ -116,7 +116,7 @@ def _input_names(layer: Any) -> list[str]:
         return []
     if isinstance(layer, BlockwiseLayer):
         return [n for n, index in layer.indices if index is not None and n not in layer.io_deps]
-    if type(layer) is MaterializedLayer:
+    if type(layer) is MaterializedLayer and any(isinstance(key, tuple) for key in layer):
         outside = {
             key
             for task in layer.values()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.errors import BudgetError
@@ -244,27 +245,11 @@ def fold_graph(
     foreign = list(foreign_arrays(*arrays).values())
     step = Step(name, title, len(tasks), tuple(s.token for s in below), partial(_cost, bound))
     graph = HighLevelGraph.from_collections(name, TaskLayer(tasks), dependencies=foreign)
-    dependency: Any = _Collection(graph, name)
+    dependency = Delayed(name, graph)
     return {
         key: result_array(_output_layer(bound, name, key, out), [dependency], (*below, step), None)
         for key, out in fold.outputs.items()
     }
-
-
-class _Collection:
-    """A graph with the methods that ``HighLevelGraph.from_collections`` asks of a dependency."""
-
-    def __init__(self, graph: HighLevelGraph, name: str) -> None:
-        self.graph, self.name = graph, name
-
-    def __dask_graph__(self) -> HighLevelGraph:
-        return self.graph
-
-    def __dask_layers__(self) -> tuple[str]:
-        return (self.name,)
-
-    def __dask_keys__(self) -> list[Any]:
-        return []
 
 
 #: bytes of arrays in memory that are folded immediately: scheduling one task takes 1.5 ms
