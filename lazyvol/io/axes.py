@@ -1,9 +1,12 @@
 """Translate the axis names and units of files to the dims and units of a stack."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, prod
+from math import inf, isfinite, prod
+
+import numpy as np
 
 from lazyvol.errors import FormatError, LabelError
+from lazyvol.io.zarr.labels import Coord
 from lazyvol.stack import require_no_colours
 
 #: order of the dims of an opened file
@@ -22,6 +25,9 @@ NAMES = {
     "y": "y",
     "x": "x",
 }
+
+#: dims of letters that name an axis other than themselves
+LETTERS = {"t": "k", "f": "frame", "c": "channel"}
 
 #: OME letter of each dim
 TIFF_AXES = {"k": "T", "channel": "C", "z": "Z", "y": "Y", "x": "X"}
@@ -55,6 +61,17 @@ UNITS = {
     "inch": ("millimeter", 25.4),
 }
 
+#: units of time in files, in seconds
+SECONDS = {
+    **dict.fromkeys(("ns", "nanosecond"), 1e-9),
+    **dict.fromkeys(("us", "\u00b5s", "microsecond"), 1e-6),
+    **dict.fromkeys(("ms", "millisecond"), 1e-3),
+    **dict.fromkeys(("s", "sec", "second"), 1.0),
+    **dict.fromkeys(("min", "minute"), 60.0),
+    **dict.fromkeys(("h", "hour"), 3600.0),
+    **dict.fromkeys(("d", "day"), 86400.0),
+}
+
 
 def parse_unit(word: str) -> tuple[str, float] | None:
     """Return the stack unit and the factor to it; None for a word that is no unit of length."""
@@ -79,6 +96,44 @@ def common_unit(sizes: Mapping[str, tuple[float, str]]) -> tuple[dict[str, float
 def known_sizes(sizes: Mapping[str, float]) -> dict[str, float]:
     """Return the sizes that are known: files write 0, a negative number or NaN for unknown."""
     return {dim: float(v) for dim, v in sizes.items() if v > 0 and isfinite(v)}
+
+
+def time_steps(seconds: Sequence[float]) -> dict[str, Coord]:
+    """Return the coordinate ``time`` along k in seconds; none for fewer than two times."""
+    if len(seconds) < 2:
+        return {}
+    return {"time": ("k", np.array(seconds, float), {"units": "second"})}
+
+
+def regular_times(count: int, step: float, unit: str = "s") -> dict[str, Coord]:
+    """Return the coordinate ``time`` of frames at equal steps; none if the step is not known."""
+    seconds = step * SECONDS.get(unit, 0.0)
+    return time_steps([n * seconds for n in range(count)] if 0 < seconds < inf else [])
+
+
+def channel_names(
+    names: Sequence[str], dim: str = "channel", *, has_axis: bool = False
+) -> dict[str, Coord]:
+    """Return the names of channels as coordinate of their dim; none unless all have one.
+
+    The name of a single channel has no dim, unless ``has_axis`` is true.
+    """
+    if not names or not all(names):
+        return {}
+    return {dim: ((), names[0]) if len(names) == 1 and not has_axis else (dim, np.array(names))}
+
+
+def axes_of_letters(dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the names of axes that are given as letters or as words.
+
+    Examples
+    --------
+    >>> axes_of_letters("kcyx"), axes_of_letters(("k", "y", "x"))
+    (('k', 'channel', 'y', 'x'), ('k', 'y', 'x'))
+    """
+    if isinstance(dims, str):
+        return tuple(LETTERS.get(letter, letter) for letter in dims)
+    return None if dims is None else tuple(dims)
 
 
 def order_axes(names: Sequence[str], where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -5,6 +5,12 @@ from typing import Any
 
 from lazyvol.errors import FormatError
 
+#: remedy for files of microscopes without a reader of ours
+BIOIO = (
+    'open it with bioio: lazyvol.as_stack(bioio.BioImage(path).dask_data, dims=("k", "channel", '
+    '"z", "y", "x"))'
+)
+
 
 def library(name: str, where: str, remedy: str) -> Any:
     """Import a module; raise FormatError with ``remedy`` if it is not installed."""

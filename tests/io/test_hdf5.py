@@ -16,6 +16,7 @@ from lazyvol.errors import (
 )
 from lazyvol.io import hdf5
 from lazyvol.io.flat_file import FlatFileSource
+from lazyvol.io.hdf5 import source as hdf5_source
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source, values
 
@@ -82,7 +83,7 @@ def test_hdf5_filters_are_listed(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("a", SHAPE, "f4", chunks=SHAPE, compression="gzip", shuffle=True)
     hdf5.probe(tmp_path / "a.h5")
-    monkeypatch.delitem(hdf5.FILTERS, 1)
+    monkeypatch.delitem(hdf5_source.FILTERS, 1)
     with pytest.raises(UnsafeSourceError, match=r"filters \[1, 2\]"):
         hdf5.probe(tmp_path / "a.h5")
 

@@ -122,6 +122,60 @@ def test_imagej_writes_six_decimals(tmp_path):
     assert tiff.probe(tmp_path / "a.tif").voxel_size == {"y": 1.5, "x": 1.5}
 
 
+def test_ome_names_its_channels_and_times(tmp_path):
+    path = tmp_path / "a.tif"
+    facts = {
+        "axes": "TCZYX", "TimeIncrement": 0.5, "TimeIncrementUnit": "min",
+        "Channel": {"Name": ["DAPI", "GFP"]},
+    }  # fmt: skip
+    array = values((3, 2, 4, 5, 6)).astype("u2")
+    tifffile.imwrite(path, array, ome=True, metadata=facts)
+    stack = lv.open(path)
+    assert stack.channel.values.tolist() == ["DAPI", "GFP"]
+    assert stack.time.values.tolist() == [0.0, 30.0, 60.0]
+    np.testing.assert_array_equal(stack.sel(channel="GFP"), array[:, 1])
+    facts = {"axes": "ZYX", "Channel": {"Name": "GFP"}}
+    tifffile.imwrite(path, values((4, 5, 6)).astype("u2"), ome=True, metadata=facts)
+    assert (str(lv.open(path).channel.values), lv.open(path).dims) == ("GFP", ("z", "y", "x"))
+
+
+def test_imagej_names_its_channels_and_times(tmp_path):
+    path = tmp_path / "a.tif"
+    array = values((3, 4, 2, 5, 6)).astype("u2")
+    named = {"axes": "TZCYX", "finterval": 2.5, "Labels": ["DAPI", "GFP"] * 12}
+    tifffile.imwrite(path, array, imagej=True, metadata=named)
+    stack = lv.open(path)
+    assert stack.channel.values.tolist() == ["DAPI", "GFP"]
+    assert stack.time.values.tolist() == [0.0, 2.5, 5.0]
+    numbered = {**named, "Labels": [f"slice {n}" for n in range(24)], "finterval": 0.0}
+    tifffile.imwrite(path, array, imagej=True, metadata=numbered)
+    assert set(lv.open(path).coords) == {"z", "y", "x"}
+
+
+@pytest.mark.parametrize(
+    ("compression", "predictor"),
+    [("lzw", None), ("zstd", None), ("packbits", None), ("jpeg", None), ("zlib", 3), ("lzw", 2)],
+)
+def test_codecs_of_imagecodecs(tmp_path, compression, predictor):
+    pytest.importorskip("imagecodecs")
+    array = values((4, 37, 53)).astype("f4" if predictor == 3 else "u1")
+    path = tmp_path / "a.tif"
+    options = {"compression": compression, "predictor": predictor, "photometric": "minisblack"}
+    tifffile.imwrite(path, array, **options)
+    check_source(tiff.probe(path).source, tifffile.imread(path), tries=2)
+
+
+@pytest.mark.parametrize("part", ["DECOMPRESSORS", "UNPREDICTORS"])
+def test_a_codec_that_is_not_installed_is_named_when_a_file_is_opened(tmp_path, part, monkeypatch):
+    pytest.importorskip("imagecodecs")
+    array = values((37, 53)).astype("f4")
+    options = {"compression": "lzw", "predictor": 3}
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    monkeypatch.setattr(tifffile.TIFF, part, {}, raising=False)
+    with pytest.raises(FormatError, match=r"LZW .* predictor 3 needs imagecodecs; pip install"):
+        tiff.probe(tmp_path / "a.tif")
+
+
 def test_axes_without_names(tmp_path):
     path = tmp_path / "a.tif"
     for shape, dims in (((2, 3, 5, 6), "kzyx"), ((4, 2, 3, 5, 6), ("k", "channel", "z", "y", "x"))):
@@ -344,5 +398,5 @@ def test_only_the_pages_of_a_region_are_decoded(tmp_path, monkeypatch):
 def test_vendor_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tifffile.TiffFile, "is_stk", True, raising=False)
     tifffile.imwrite(tmp_path / "a.tif", values((4, 4)))
-    with pytest.raises(FormatError, match="STK files are not supported"):
+    with pytest.raises(FormatError, match="no reader for STK files; open it with bioio"):
         tiff.probe(tmp_path / "a.tif")

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import TIFF_AXES, common_unit, count_elements, dims_of_names, order_axes
+from lazyvol.io.axes import (
+    TIFF_AXES,
+    channel_names,
+    common_unit,
+    count_elements,
+    dims_of_names,
+    order_axes,
+    regular_times,
+)
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
@@ -26,18 +34,24 @@ from lazyvol.io.flat_file import (
     stored_file,
 )
 from lazyvol.io.opened import Opened
+from lazyvol.io.optional import BIOIO
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.tiff.omexml import comment_text, is_ome, parse_planes
 from lazyvol.io.tiff.pages import (
     UNSUPPORTED,
-    PagedSource,
     check_codec,
-    check_page,
     open_tiff,
-    segment_bytes,
+    paged_source,
 )
 from lazyvol.io.tiff.scan import page_offsets
-from lazyvol.io.zarr.labels import RECORD_KEY, ArrayReference, Labels, decode_record
+from lazyvol.io.zarr.labels import (
+    RECORD_KEY,
+    ArrayReference,
+    Coord,
+    Coords,
+    Labels,
+    decode_record,
+)
 from lazyvol.plan.recipes.base import Source
 
 SUFFIXES = (".tif", ".tiff", ".btf")
@@ -54,6 +68,7 @@ class Series:
     offset: int | None
     voxel_size: Mapping[str, float]
     unit: str
+    coords: Coords
     labels: Labels | None = None
 
 
@@ -98,6 +113,7 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         dims=dims,
         voxel_size={d: v for d, v in series.voxel_size.items() if d in dims},
         unit=series.unit,
+        coords=series.coords,
         attrs=repairs.attrs,
         name=PurePath(file.path).stem.removesuffix(".ome"),
         dims_error=dims_error,
@@ -134,7 +150,7 @@ def check_kind(tif: Any, where: str) -> None:
     """Raise FormatError for vendor files whose planes are not their pages."""
     kind = next((kind for kind in UNSUPPORTED if getattr(tif, f"is_{kind}")), None)
     if kind:
-        raise FormatError(f"{where}: {kind.upper()} files are not supported; convert to OME-TIFF")
+        raise FormatError(f"{where}: lazyvol has no reader for {kind.upper()} files; {BIOIO}")
 
 
 def first_series(tif: Any, offsets: tuple[int, ...], repairs: Repairs) -> Series:
@@ -147,14 +163,15 @@ def first_series(tif: Any, offsets: tuple[int, ...], repairs: Repairs) -> Series
         kept = "" if labels is None else "".join(TIFF_AXES[dim] for dim in labels.dims)
         axes, shape = squeeze(ome.axes, ome.shape, kept)
         axes, shape = axes + first.axes, shape + first.shape
-        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit, labels)
+        return Series(axes, shape, pages, None, ome.voxel_size, ome.unit, ome.coords, labels)
     series = tif.series[0]
     if len(tif.series) > 1:
         shapes = ", ".join(str(s.shape) for s in tif.series[:5])
         repairs.assume(f"pages must form one series, found {shapes}", "reading the first")
     pages = tuple(page.offset for page in series.pages)
     spacing, unit = imagej_spacing(tif, first)
-    return Series(series.axes, series.shape, pages, series.dataoffset, spacing, unit)
+    coords = imagej_acquisition(tif.imagej_metadata or {}, series.axes, series.shape)
+    return Series(series.axes, series.shape, pages, series.dataoffset, spacing, unit, coords)
 
 
 def stored_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> Labels | None:
@@ -196,6 +213,23 @@ def imagej_spacing(tif: Any, page: Any) -> tuple[dict[str, float], str]:
     return common_unit({dim: (float(v), unit) for dim, v in numbers.items()})
 
 
+def imagej_acquisition(
+    metadata: Mapping[str, Any], axes: str, shape: tuple[int, ...]
+) -> dict[str, Coord]:
+    """Return the times of the frames, and labels that depend on the channel alone as its names."""
+    sizes = dict(zip(axes, shape, strict=True))
+    step, labels = metadata.get("finterval", 0.0), metadata.get("Labels", ())
+    times = regular_times(sizes.get("T", 1), step) if isinstance(step, int | float) else {}
+    planes = [n for axis, n in sizes.items() if axis not in "YXS"]
+    if "C" not in sizes or "S" in sizes or len(labels) != prod(planes):
+        return times
+    order = [axis for axis in axes if axis not in "YXS"]
+    names = np.moveaxis(np.array(labels).reshape(planes), order.index("C"), 0)
+    names = names.reshape(len(names), -1)
+    same = (names == names[:, :1]).all() and len(set(names[:, 0])) == len(names)
+    return times | (channel_names(names[:, 0].tolist()) if same else {})
+
+
 def pixel_size(page: Any, tag: str) -> float:
     """Return units per pixel from a tag of pixels per unit; 0 if unknown.
 
@@ -230,5 +264,4 @@ def source_of(file: StoredFile, tif: Any, series: Series, order: tuple[int, ...]
             f"{where}: the metadata promise {series.shape} ({series.axes}), the file has "
             f"{len(series.pages)} pages of {page.shape}"
         )
-    sizes = check_page(page, file, 0), segment_bytes(page)
-    return PagedSource(file, series.pages, grid, page.shape, dtype.str, *sizes, order)
+    return paged_source(file, tif, series.pages, grid, order)

@@ -1,11 +1,13 @@
 """Parse the OME-XML of a TIFF file: the page of every plane, and the voxel size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from xml.etree import ElementTree
 
 from lazyvol.errors import FormatError, LimitExceeded, MissingChunkError, UnsafeSourceError
-from lazyvol.io.axes import common_unit
+from lazyvol.io.axes import channel_names, common_unit, regular_times
+from lazyvol.io.zarr.labels import Coord, Coords
 
 MAX_XML = 64 << 20
 DEFAULT_UNIT = "\u00b5m"
@@ -13,13 +15,14 @@ DEFAULT_UNIT = "\u00b5m"
 
 @dataclass(frozen=True)
 class Planes:
-    """The first image of an OME-TIFF: its leading axes, the page of every plane, voxel size."""
+    """The first image of an OME-TIFF: its leading axes, the page of every plane, and labels."""
 
     axes: str
     shape: tuple[int, ...]
     pages: tuple[int, ...]
     voxel_size: dict[str, float]
     unit: str
+    coords: Coords
 
 
 def is_ome(description: str) -> bool:
@@ -66,15 +69,15 @@ def first_pixels(description: str, where: str) -> ElementTree.Element:
 
 
 def parse_xml(description: str, where: str) -> ElementTree.Element:
-    """Parse OME-XML; raise if it is too large or defines entities."""
+    """Parse XML; raise if it is too large or defines entities."""
     if len(description) > MAX_XML:
-        raise LimitExceeded(f"{where}: OME-XML may have {MAX_XML} bytes, found {len(description)}")
+        raise LimitExceeded(f"{where}: XML may have {MAX_XML} bytes, found {len(description)}")
     if "<!DOCTYPE" in description or "<!ENTITY" in description:
-        raise UnsafeSourceError(f"{where}: OME-XML must not define entities")
+        raise UnsafeSourceError(f"{where}: XML must not define entities")
     try:
         return ElementTree.fromstring(description)
-    except ElementTree.ParseError as error:
-        raise FormatError(f"{where}: the OME-XML must be XML, but: {error}") from error
+    except Exception as error:  # expat raises ParseError, and ValueError for unknown encodings
+        raise FormatError(f"{where}: the XML is not valid: {error}") from error
 
 
 def _planes_of(pixels: ElementTree.Element, pages: int, where: str) -> Planes:
@@ -90,7 +93,8 @@ def _planes_of(pixels: ElementTree.Element, pages: int, where: str) -> Planes:
             f"{pages} pages; open the files of a set as a list"
         )
     spacing, unit = voxel_size(pixels)
-    return Planes(axes, shape, pages_of_planes(pixels, axes, shape, pages, where), spacing, unit)
+    places = pages_of_planes(pixels, axes, shape, pages, where)
+    return Planes(axes, shape, places, spacing, unit, acquisition(pixels, sizes, samples))
 
 
 def samples_per_pixel(pixels: ElementTree.Element) -> int:
@@ -100,6 +104,16 @@ def samples_per_pixel(pixels: ElementTree.Element) -> int:
     if len(counts) > 1 or min(counts) < 1:
         raise ValueError(f"SamplesPerPixel must agree, found {sorted(counts)}")
     return counts.pop()
+
+
+def acquisition(
+    pixels: ElementTree.Element, sizes: Mapping[str, int], samples: int
+) -> dict[str, Coord]:
+    """Return the names of the channels and the times of the frames, where they are given."""
+    names = [e.attrib.get("Name", "") for e in pixels if e.tag.endswith("}Channel")]
+    known = channel_names(names) if samples == 1 and len(names) == sizes["C"] else {}
+    step, unit = pixels.attrib.get("TimeIncrement", 0), pixels.attrib.get("TimeIncrementUnit", "s")
+    return known | regular_times(sizes["T"], float(step), unit)
 
 
 def pages_of_planes(

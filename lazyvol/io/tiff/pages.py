@@ -5,8 +5,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -20,14 +19,17 @@ from lazyvol.errors import (
     TruncatedError,
     UnsafeSourceError,
 )
-from lazyvol.io.flat_file import StoredFile, read_error, strides, token
+from lazyvol.io.flat_file import StoredFile, read_error, strides
+from lazyvol.io.grid import GridSource, Part
 from lazyvol.io.optional import library
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.plan.regions import Region
 
 NONE, DEFLATE = 1, (8, 32946)
-CODECS = {NONE: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"}
-ZSTD = {50000: "zstd", 34926: "zstd"}
+CODECS = {
+    **{NONE: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"},
+    **{34926: "zstd", 50000: "zstd"},
+}
 #: largest ratio of decoded to stored bytes: deflate reaches 1032, LZW 1365
 MAX_RATIO = 1400
 #: a tile may be larger than its page by this factor, or have up to this many bytes
@@ -77,21 +79,22 @@ def open_tiff(file: StoredFile) -> Iterator[tuple[Any, list[str]]]:
 
 def check_codec(page: Any, where: str) -> None:
     """Raise if the compression is not allowed or its codec is not installed."""
-    code = int(page.compression)
-    allowed = {**CODECS, **ZSTD}
-    if code not in allowed:
+    code, predictor = int(page.compression), int(page.predictor)
+    if code not in CODECS:
         raise UnsafeSourceError(
             f"{where}: TIFF compression {code} is not allowed, only "
-            f"{', '.join(sorted(set(allowed.values())))}; save the file with deflate"
+            f"{', '.join(sorted(set(CODECS.values())))}; save the file with deflate"
         )
-    if code not in (NONE, *DEFLATE):
-        tifffile = library("tifffile", where, "pip install tifffile")
-        try:
+    tifffile = library("tifffile", where, "pip install tifffile")
+    try:
+        if code not in DEFLATE:  # which is decoded here
             tifffile.TIFF.DECOMPRESSORS[code]
-        except KeyError as error:
-            raise FormatError(
-                f"{where}: {allowed[code]} compression needs imagecodecs; pip install imagecodecs"
-            ) from error
+        tifffile.TIFF.UNPREDICTORS[predictor]
+    except KeyError as error:
+        raise FormatError(
+            f"{where}: {CODECS[code]} compression with predictor {predictor} needs imagecodecs; "
+            'pip install "lazyvol[formats]"'
+        ) from error
 
 
 def check_page(page: Any, file: StoredFile, number: int) -> int:
@@ -165,83 +168,53 @@ def inflate(data: bytes, limit: int, where: str) -> bytes:
         ) from error
 
 
-@dataclass(eq=False)
-class PagedSource:
-    """Array whose planes are TIFF pages; each page in a region is decoded whole.
+@dataclass(eq=False, kw_only=True)
+class PagedSource(GridSource):
+    """Array whose planes are TIFF pages, at the offsets ``pages``; each is decoded whole."""
 
-    Stored axes are ``grid``, the pages in C order, then the axes of a page. Axis ``i`` of the
-    opened array is stored axis ``order[i]``. ``page_bytes`` and ``segment_bytes`` are the stored
-    size of the first page and the decoded size of its largest strip or tile.
-    """
-
-    file: StoredFile
     pages: tuple[int, ...]
-    grid: tuple[int, ...]
-    page_shape: tuple[int, ...]
-    page_dtype: str
-    page_bytes: int
-    segment_bytes: int
-    order: tuple[int, ...]
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        stored = self.grid + self.page_shape
-        one_page = (1,) * len(self.grid) + self.page_shape
-        self.shape = tuple(stored[axis] for axis in self.order)
-        self.chunks = tuple(one_page[axis] for axis in self.order)
-        self.dtype = np.dtype(self.page_dtype)
-        self.token = token(self.file, stored, self.page_dtype, self.order)
-
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if out.size:
-            axes = [self.order.index(axis) for axis in range(len(self.order))]
-            self._fill(out.transpose(axes), self._stored_region(region))
-        return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.file.path,)
-
-    def stored_bytes(self, region: Region) -> int:
-        """Return the number of touched pages times the stored size of the first."""
-        touched = prod(lengths(self._stored_region(region))[: len(self.grid)])
-        return touched * self.page_bytes if size(region) else 0
-
-    def peak_bytes(self, region: Region) -> int:
-        """Return the bytes of the result, a stored and a decoded page, and two segments."""
-        page = prod(self.page_shape) * self.dtype.itemsize
-        result = size(region) * self.dtype.itemsize
-        return result + self.page_bytes + page + 2 * self.segment_bytes
-
-    def _stored_region(self, region: Region) -> Region:
-        """Reorder a region of the opened array to the stored axes."""
-        return tuple(region[self.order.index(axis)] for axis in range(len(self.order)))
-
-    def _fill(self, out: Array, box: Region) -> None:
-        pages, in_page = box[: len(self.grid)], box[len(self.grid) :]
+    def read_parts(self, parts: Iterator[Part], box: Region) -> None:
+        """Decode the pages, and copy ``box`` of each to the memory that comes with it."""
         steps = strides(self.grid)
         with open_tiff(self.file) as (tif, _):
-            for position in product(*(range(s.start, s.stop) for s in pages)):
+            for position, target in parts:
                 number = sum(i * s for i, s in zip(position, steps, strict=True))
-                index = tuple(i - s.start for i, s in zip(position, pages, strict=True))
-                out[index] = self._read_page(tif, number)[in_page]
+                target[...] = self._read_page(tif, number)[box]
 
     def _read_page(self, tif: Any, number: int) -> Array:
         """Decode a page; raise FormatError if it differs from the first."""
         tifffile = library("tifffile", self.file.path, "pip install tifffile")
         tif.filehandle.seek(self.pages[number])
         page = tifffile.TiffPage(tif, index=number)
-        if page.shape != self.page_shape or page.dtype != self.dtype:
+        if page.shape != self.part_shape or page.dtype != self.dtype:
             raise FormatError(
-                f"{self.file.path}: TIFF page {number} must be {self.page_shape} "
+                f"{self.file.path}: TIFF page {number} must be {self.part_shape} "
                 f"{self.dtype}, found {page.shape} {page.dtype}; split the file"
             )
         check_codec(page, self.file.path)
         check_page(page, self.file, number)
         return decode_page(page, self.file)
+
+
+def paged_source(
+    file: StoredFile,
+    tif: Any,
+    pages: tuple[int, ...],
+    grid: tuple[int, ...],
+    order: tuple[int, ...],
+) -> PagedSource:
+    """Return the source of pages that are equal to the first."""
+    page = tif.pages.first
+    stored = check_page(page, file, 0)
+    return PagedSource(
+        file=file,
+        grid=grid,
+        part_shape=page.shape,
+        part_chunks=page.shape,
+        part_dtype=np.dtype(page.dtype).str,
+        order=order,
+        part_bytes=stored,
+        scratch=stored + int(page.nbytes) + 2 * segment_bytes(page),
+        pages=pages,
+    )
