@@ -113,7 +113,12 @@ def stack_files(
         voxel_size=first.voxel_size,
         unit=first.unit,
         origin=origin,
-        coords={"file": (dim, file_names), **origin_coords, **common_positions(paths, opened)},
+        coords={
+            "file": (dim, file_names),
+            **origin_coords,
+            **common_positions(paths, opened),
+            **common_channels(opened),
+        },
         attrs=repairs(paths, opened) or first.attrs,
         name=name,
         without_coords=first.without_coords,
@@ -133,6 +138,15 @@ def common_positions(paths: Sequence[str], opened: Sequence[Opened]) -> dict[str
                 "leave one out or convert it"
             )
     return expected
+
+
+def common_channels(opened: Sequence[Opened]) -> dict[str, Coord]:
+    """Return the names of the channels if they are those of every file."""
+    first = opened[0].coords.get("channel")
+    is_common = first is not None and all(
+        "channel" in o.coords and np.array_equal(o.coords["channel"][1], first[1]) for o in opened
+    )
+    return {"channel": first} if first is not None and is_common else {}
 
 
 def irregular_positions(opened: Opened) -> dict[str, Coord]:

@@ -5,8 +5,8 @@ from math import isfinite
 from typing import Any
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import METRES, parse_unit
-from lazyvol.io.zarr.labels import Labels
+from lazyvol.io.axes import METRES, channel_names, parse_unit, regular_times
+from lazyvol.io.zarr.labels import Coord, Labels
 from lazyvol.stack import SPATIAL, STACK
 
 VERSION = "0.5"
@@ -30,10 +30,21 @@ OME_LENGTHS = {
 }
 
 
+def of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the OME metadata among attributes: under ``ome`` since version 0.5."""
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, dict) else {}
+
+
+def is_plate(attributes: Mapping[str, Any]) -> bool:
+    """Return True for the attributes of a plate of wells."""
+    return isinstance(of(attributes).get("plate"), dict)
+
+
 def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
     """Return the first multiscale image in the attributes of a group; None if it has none."""
-    ome = attributes.get("ome", attributes)
-    if not isinstance(ome, dict) or "multiscales" not in ome:
+    ome = of(attributes)
+    if "multiscales" not in ome:
         return None
     images = ome["multiscales"]
     if not isinstance(images, list) or not images or not isinstance(images[0], dict):
@@ -82,10 +93,7 @@ def read_labels(
     """
     axes = _axes(image.get("axes"), ndim, where)
     dims = dims_of([name for name, _, _ in axes], [kind for _, kind, _ in axes], where)
-    level = next(d for d in _datasets(image, where) if d["path"] == path)
-    scale, shift = [1.0] * ndim, [0.0] * ndim
-    known = _transform(level.get("coordinateTransformations"), scale, shift, where)
-    known |= _transform(image.get("coordinateTransformations"), scale, shift, where)
+    known, scale, shift = _scale_and_shift(image, path, ndim, where)
     units = {d: axis[2] for d, axis in zip(dims, axes, strict=True) if axis[1] == "space"}
     transforms = dict(zip(dims, zip(scale, shift, strict=True), strict=True)) if known else {}
     sizes = {d: transforms[d] for d in units if d in transforms}
@@ -93,6 +101,36 @@ def read_labels(
     voxel_size, origin, unit = _to_common_unit(sizes, units)
     name = image.get("name")
     return Labels(dims, voxel_size, unit, origin, name=name if isinstance(name, str) else None)
+
+
+def acquisition(
+    attributes: Mapping[str, Any], path: str, dims: Sequence[str], shape: Sequence[int], where: str
+) -> dict[str, Coord]:
+    """Return the names of the channels and the times of the frames of an image, if given."""
+    omero, image = of(attributes).get("omero"), multiscale(attributes, where)
+    listed = omero.get("channels") if isinstance(omero, dict) else None
+    channels = listed if isinstance(listed, list) else []
+    names = [str(c.get("label", "")) if isinstance(c, dict) else "" for c in channels]
+    sizes = dict(zip(dims, shape, strict=True))
+    known = sizes.get("channel") == len(names)
+    coords = channel_names(names, has_axis=True) if known else {}
+    if image is None:
+        return coords
+    _, scale, _ = _scale_and_shift(image, path, len(shape), where)
+    axes = zip(_axes(image.get("axes"), len(shape), where), dims, scale, strict=True)
+    steps = [(step, unit) for (_, kind, unit), dim, step in axes if (kind, dim) == ("time", STACK)]
+    return coords | (regular_times(sizes[STACK], steps[0][0], steps[0][1] or "") if steps else {})
+
+
+def _scale_and_shift(
+    image: Mapping[str, Any], path: str, ndim: int, where: str
+) -> tuple[bool, list[float], list[float]]:
+    """Return scale and translation of a level, and whether a scale is given."""
+    level = next(d for d in _datasets(image, where) if d["path"] == path)
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    known = _transform(level.get("coordinateTransformations"), scale, shift, where)
+    known |= _transform(image.get("coordinateTransformations"), scale, shift, where)
+    return known, scale, shift
 
 
 def _axes(value: object, ndim: int, where: str) -> list[tuple[str, str, str | None]]:

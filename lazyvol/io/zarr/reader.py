@@ -140,6 +140,12 @@ def probe_any(
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
         check_record(record, node.path)
         return _open_dataset(folder, node, record, permissive, missing)
+    if node.kind == "group" and ome.is_plate(node.attributes):
+        from lazyvol.io.zarr.plates import open_plate
+
+        return open_plate(
+            node, lambda image: _open_array(folder, image, permissive, missing), _stem(node.path)
+        )
     return _open_array(folder, _single_member(folder, node), permissive, missing, node)
 
 
@@ -379,7 +385,12 @@ def _image_labels(
     image: Mapping[str, Any], path: str, node: Node, meta: ArrayMeta, permissive: bool
 ) -> Labels:
     labels = ome.read_labels(image, path, len(meta.shape), node.path, permissive=permissive)
-    return replace(labels, attrs=_user_attrs(node.attributes), name=labels.name or _stem(node.path))
+    return replace(
+        labels,
+        coords=ome.acquisition(node.attributes, path, labels.dims, meta.shape, node.path),
+        attrs=_user_attrs(node.attributes),
+        name=labels.name or _stem(node.path),
+    )
 
 
 def _parent_image(folder: Place, array: Node) -> tuple[Node, str] | None:
