@@ -45,7 +45,7 @@ Resume = Annotated[
 ]  # fmt: skip
 Dims = Annotated[
     str | None,
-    Parameter(help="Names of all axes of the first file, e.g. k,y,x, if the file names them "
+    Parameter(help="Names of all axes of the first file, e.g. kyx or k,y,x, if the file names them "
                    "wrongly or not at all."),
 ]  # fmt: skip
 
@@ -88,9 +88,9 @@ RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()
 
 
 def open_first(path: str, dims: str | None) -> Any:
-    """Open the first file of a command; ``dims`` are names of its axes, separated by commas."""
-    names = None if dims is None else [d.strip() for d in dims.split(",")]
-    return open_stack(path, dims=names)
+    """Open the first file of a command; ``dims`` are letters, or words separated by commas."""
+    words = [] if dims is None else [d.strip() for d in dims.split(",")]
+    return open_stack(path, dims=words if len(words) > 1 else dims)
 
 
 @contextmanager

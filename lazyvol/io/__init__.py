@@ -3,17 +3,19 @@
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
+from math import prod
 from os import PathLike
 from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError, OptionError
+from lazyvol.errors import LabelError, LimitExceeded, OptionError
+from lazyvol.io.axes import axes_of_letters
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.particle_lists import particles
 from lazyvol.io.positions import coordinates
-from lazyvol.io.probe import probe_any
+from lazyvol.io.probe import probe
 from lazyvol.io.save_result import save
 from lazyvol.io.selections import write_selection
 from lazyvol.io.zarr.labels import Labels
@@ -22,8 +24,14 @@ from lazyvol.plan.budget import BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.regions import Grid, block_grid, uniform_chunks
+from lazyvol.stack import SPATIAL
 
 __all__ = ["open", "particles", "save", "verify", "write_selection"]
+
+#: positions along a spatial axis, 128 MiB of coordinates; longer axes are not of volumes
+MAX_POSITIONS = 1 << 24
+#: bytes of an array, 8 million blocks
+MAX_BYTES = 1 << 50
 
 Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]
@@ -35,7 +43,7 @@ def open(
     chunks: Chunks = "auto",
     voxel_size: float | Mapping[str, float] | None = None,
     unit: str | None = None,
-    dims: Sequence[str] | None = None,
+    dims: str | Sequence[str] | None = None,
     permissive: bool = False,
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
@@ -44,9 +52,12 @@ def open(
 
     Only metadata is read. Formats: Zarr v2 and v3, OME-Zarr 0.4 and 0.5, MRC and CCP4 (volumes,
     volume stacks, .gz, .bz2), EM, NPY, TIFF, and with ``lazyvol[formats]`` HDF5
-    (``file.h5::name`` picks a data set) and NIfTI. Several files with one volume each become one
-    stack along ``k``. A STAR file becomes the stack of the images it lists, with its columns as
-    coordinates on ``k`` (see ``lazyvol.io.particles``).
+    (``file.h5::name`` picks a data set; images of Imaris, BigDataViewer and EMAN2 need no name),
+    NIfTI, compressed TIFF, pictures (PNG, JPEG, BMP, GIF) and movies. Several files with one
+    volume each become one stack along ``k``, and so do the fields of a plate of OME-Zarr
+    (coordinates ``well`` and ``field``). Names of channels become the coordinate ``channel``,
+    times of frames ``time`` in seconds along ``k``. A STAR file becomes the stack of the images it
+    lists, with its columns as coordinates on ``k`` (see ``lazyvol.io.particles``).
 
     Parameters
     ----------
@@ -66,8 +77,9 @@ def open(
     unit
         Unit of the positions, e.g. ``"angstrom"``. It replaces the unit of the file.
     dims
-        Names of all axes, in the order in which the array opens without this option. They replace
-        the names of the file, e.g. ``("k", "y", "x")`` for images that form no volume. For
+        Names of all axes, in the order in which the array opens without this option: a sequence,
+        or a letter each (``"kcyx"``; c is channel, f frame, t is k). They replace the names of the
+        file, e.g. ``"kyx"`` for images that form no volume. For
         several files the first name is that of the axis along which they are joined. Files
         without axis names (NPY, HDF5, plain TIFF) open as (y, x), (z, y, x), (k, z, y, x) or
         (k, channel, z, y, x); other numbers of axes, and a last axis of length 3 or 4 that may
@@ -125,10 +137,10 @@ def open(
     """
     if missing not in ("fill", "error"):
         raise OptionError(f"open: missing must be 'fill' or 'error', got {missing!r}")
-    opened = probe_any(
+    opened = probe(
         source,
         permissive=permissive,
-        dims=dims,
+        dims=axes_of_letters(dims),
         missing=missing,
         storage_options=storage_options,
     )
@@ -200,14 +212,32 @@ def _to_dataarray(
     unit: str | None,
 ) -> xr.DataArray:
     """Return a probed array as a lazy, labelled array."""
+    lengths = dict(zip(opened.dims, opened.source.shape, strict=True))
+    _check_size(opened, lengths)
     data = source_array(opened.source, _grid(opened, chunks))
-    lengths = dict(zip(opened.dims, data.shape, strict=True))
     array = xr.DataArray(data, dims=opened.dims, attrs=opened.attrs)
     # assigned afterwards, because the constructor of xarray copies coordinates
     coords = coordinates(opened, lengths, voxel_size, unit, _lazy_coordinate)
     array = array.assign_coords(coords)
     array.name = opened.name  # without a name xarray takes that of the dask array
     return array
+
+
+def _check_size(opened: Opened, lengths: Mapping[str, int]) -> None:
+    """Raise LimitExceeded if positions or blocks of an array would exhaust the memory."""
+    longest = max((d for d in SPATIAL if d in lengths), key=lengths.__getitem__, default="")
+    if longest and lengths[longest] > MAX_POSITIONS:
+        raise LimitExceeded(
+            f"open: a spatial axis may have {MAX_POSITIONS} positions, {longest} of "
+            f"{opened.name or 'the array'} has {lengths[longest]}; name the axes with dims=, e.g. "
+            'dims="kyx"'
+        )
+    count = prod(lengths.values()) * np.dtype(opened.source.dtype).itemsize
+    if count > MAX_BYTES:
+        raise LimitExceeded(
+            f"open: an array may have {MAX_BYTES} bytes, {opened.name or 'this one'} has {count}; "
+            "check its metadata, or store it as several arrays"
+        )
 
 
 def _lazy_coordinate(source: Source) -> Any:

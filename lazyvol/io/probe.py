@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 from lazyvol.errors import (
     FormatError,
@@ -17,11 +17,12 @@ from lazyvol.errors import (
     OptionError,
     SourceNotFoundError,
 )
-from lazyvol.io import em, hdf5, mrc, nifti, npy, tiff
+from lazyvol.io import em, hdf5, mrc, nifti, npy, pictures, tiff
 from lazyvol.io.compressed import codec_of, read_head, unpacked_name
 from lazyvol.io.files import natural_key, stack_files
 from lazyvol.io.flat_file import read_error, stored_file
 from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.optional import BIOIO
 from lazyvol.io.places import is_place
 from lazyvol.io.star import images
 
@@ -31,7 +32,10 @@ HEAD_BYTES = 1024
 #: the headers of 100,000 files take a minute to read
 MAX_FILES = 1_000_000
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+N5_FILE = "attributes.json"
 WILDCARDS = "*?["
+#: suffixes of microscopes whose files bioio reads
+VENDORS = (".czi", ".lif", ".nd2", ".oib", ".oif", ".lsm", ".dv", ".vsi", ".sldy", ".svs", ".ndpi")
 
 
 class Reader(Protocol):
@@ -56,20 +60,24 @@ NPY = Format("NPY", npy.SUFFIXES, npy.probe)
 HDF5 = Format("HDF5", hdf5.SUFFIXES, hdf5.probe)
 NIFTI = Format("NIfTI", nifti.SUFFIXES, nifti.probe)
 EM = Format("EM", em.SUFFIXES, em.probe)
-FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM)
+SPIM_DATA = Format("BigDataViewer", (hdf5.spim_data.SUFFIX,), hdf5.probe_xml)
+PICTURES = Format("pictures and movies", pictures.SUFFIXES, pictures.probe)
+FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM, SPIM_DATA, PICTURES)
+#: formats whose files in a folder are a stack; pictures only where there are no others
+STACKED = ((MRC, TIFF, NPY, HDF5, NIFTI, EM), (PICTURES,))
 #: formats that are also read from gzip and bzip2 files
 COMPRESSIBLE = (MRC, NIFTI)
 
 
 def probe(
-    source: PathLike | Sequence[PathLike],
+    source: Any,
     *,
     permissive: bool = False,
     dims: Sequence[str] | None = None,
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
-) -> Opened:
-    """Return the array that is stored under ``source``; only headers and metadata are read.
+) -> Opened | DataSet:
+    """Return the array or data set stored under ``source``; only headers and metadata are read.
 
     Parameters
     ----------
@@ -115,13 +123,15 @@ def probe(
     >>> opened.dims, opened.source.shape, opened.coords["file"][1].tolist()
     (('k', 'z', 'y', 'x'), (2, 5, 7, 11), ['img2.npy', 'img10.npy'])
     """
-    if is_place(source):
-        from lazyvol.io.zarr import reader
+    if is_place(source) or is_zarr(source):
+        from lazyvol.io.zarr import reader  # importing zarr takes 0.3 s
 
-        store = reader.probe(
+        store = reader.probe_any(
             source, permissive=permissive, missing=missing, storage_options=storage_options
         )
-        return store if dims is None else store.with_dims(dims, str(source))
+        if dims is None or isinstance(store, DataSet):
+            return store
+        return store.with_dims(dims, str(source))
     if storage_options:
         raise OptionError(
             f"open: storage_options must be those of a URL, got {source!r:.200}; leave them out"
@@ -129,11 +139,8 @@ def probe(
     if not isinstance(source, str | os.PathLike):
         return probe_many([os.fspath(path) for path in source], None, permissive, dims)
     path = os.fspath(source)
-    if is_zarr(path):
-        from lazyvol.io.zarr import reader
-
-        store = reader.probe(path, permissive=permissive, missing=missing)
-        return store if dims is None else store.with_dims(dims, path)
+    if dims is None and Path(path).suffix.lower() in images.SUFFIXES and os.path.isfile(path):
+        return images.probe_any(path, probe_file, permissive=permissive)
     if os.path.isdir(path):
         return probe_folder(path, permissive, dims)
     if not os.path.lexists(path) and any(sign in path for sign in WILDCARDS):
@@ -141,49 +148,10 @@ def probe(
     return probe_file(path, permissive, dims)
 
 
-def probe_any(
-    source: PathLike | Sequence[PathLike],
-    *,
-    permissive: bool = False,
-    dims: Sequence[str] | None = None,
-    missing: str = "fill",
-    storage_options: Mapping[str, Any] | None = None,
-) -> Opened | DataSet:
-    """Return the array or the lazyvol data set under ``source``; options as for `probe`."""
-    is_v3 = isinstance(source, str | os.PathLike) and os.path.isfile(f"{source}/zarr.json")
-    if dims is None and not storage_options and _is_list_file(source):
-        return images.probe_any(os.fspath(source), probe_file, permissive=permissive)
-    if not is_place(source) and (not is_v3 or storage_options):
-        return probe(
-            source,
-            permissive=permissive,
-            dims=dims,
-            missing=missing,
-            storage_options=storage_options,
-        )
-    from lazyvol.io.zarr import reader
-
-    opened = reader.probe_any(
-        source, permissive=permissive, missing=missing, storage_options=storage_options
-    )
-    if dims is None or isinstance(opened, DataSet):
-        return opened
-    return opened.with_dims(dims, str(source))
-
-
-def _is_list_file(source: PathLike | Sequence[PathLike]) -> TypeGuard[PathLike]:
-    """Return True for a file that lists the images of a stack."""
-    return (
-        isinstance(source, str | os.PathLike)
-        and Path(source).suffix.lower() in images.SUFFIXES
-        and os.path.isfile(source)
-    )
-
-
-def is_zarr(path: str) -> bool:
-    """Return True if a folder holds the metadata of a zarr array or group."""
-    return os.path.isdir(path) and any(
-        os.path.lexists(os.path.join(path, name)) for name in ZARR_FILES
+def is_zarr(source: object) -> bool:
+    """Return True for a folder with the metadata of a zarr array or group."""
+    return isinstance(source, str | os.PathLike) and any(
+        os.path.lexists(os.path.join(source, name)) for name in ZARR_FILES
     )
 
 
@@ -211,6 +179,8 @@ def format_of(path: str) -> Format:
     if codec:
         first = read_head(file, codec, HEAD_BYTES)
     file_format = format_by_content(first) or format_by_suffix(path)
+    if file_format is None and Path(path).suffix.lower() in VENDORS:
+        raise FormatError(f"{path}: lazyvol has no reader for this microscope; {BIOIO}")
     if file_format is None or (codec and file_format not in COMPRESSIBLE):
         raise FormatError(
             f"{path}: no reader knows this content (it starts with {first[:8]!r}); supported are "
@@ -229,6 +199,8 @@ def format_by_content(first: bytes) -> Format | None:
         return HDF5
     if nifti.is_nifti(first):
         return NIFTI
+    if b"<SpimData" in first:
+        return SPIM_DATA
     return MRC if first[208:211] == b"MAP" else None
 
 
@@ -240,14 +212,17 @@ def format_by_suffix(path: str) -> Format | None:
 
 def probe_folder(path: str, permissive: bool, dims: Sequence[str] | None = None) -> Opened:
     """Return all files of the one known format in a folder as a stack."""
-    names = visible_files(path)
-    suffixes = Counter(unpacked_name(name)[1] for name in names if format_by_suffix(name))
-    if not suffixes and os.path.isfile(os.path.join(path, "attributes.json")):
+    names = {name: format_by_suffix(name) for name in visible_files(path)}
+    files = next(
+        (kept for group in STACKED if (kept := [n for n, f in names.items() if f in group])), []
+    )
+    suffixes = Counter(unpacked_name(name)[1] for name in files)
+    if not files and N5_FILE in names:
         from lazyvol.io.zarr import reader
 
         return reader.probe(path)  # it refuses N5 stores by name
-    if not suffixes:
-        known = ", ".join(suffix for f in FORMATS for suffix in f.suffixes)
+    if not files:
+        known = ", ".join(suffix for group in STACKED for f in group for suffix in f.suffixes)
         raise SourceNotFoundError(f"{path}: the folder holds no zarr store and no file of {known}")
     if len(suffixes) > 1:
         counts = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common())
@@ -256,8 +231,8 @@ def probe_folder(path: str, permissive: bool, dims: Sequence[str] | None = None)
             f"{path}: files of a stack must have one suffix, found {counts}; choose with a pattern "
             f"such as {os.path.join(path, '*' + suffix)}"
         )
-    files = [os.path.join(path, name) for name in names if format_by_suffix(name)]
-    return probe_many(sorted(files, key=natural_key), Path(path).name, permissive, dims)
+    paths = sorted((os.path.join(path, name) for name in files), key=natural_key)
+    return probe_many(paths, Path(path).name, permissive, dims)
 
 
 def visible_files(path: str) -> list[str]:

@@ -1,6 +1,6 @@
 """The engine ``lazyvol`` of ``xarray.open_dataset``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -28,7 +28,9 @@ class LazyvolBackend(BackendEntrypoint):
     >>> folder.cleanup()
     """
 
-    description = "Volumes and stacks of volumes: OME-Zarr, MRC, EM, TIFF, NPY, HDF5, NIfTI, STAR"
+    description = (
+        "Volumes and their stacks: OME-Zarr, MRC, EM, TIFF, NPY, HDF5, Imaris, NIfTI, STAR"
+    )
     open_dataset_parameters = (
         "filename_or_obj", "drop_variables", "voxel_size", "unit", "dims", "permissive", "missing",
         "storage_options",
@@ -41,7 +43,7 @@ class LazyvolBackend(BackendEntrypoint):
         drop_variables: str | Iterable[str] | None = None,
         voxel_size: float | Mapping[str, float] | None = None,
         unit: str | None = None,
-        dims: tuple[str, ...] | None = None,
+        dims: str | Sequence[str] | None = None,
         permissive: bool = False,
         missing: str = "fill",
         storage_options: Mapping[str, Any] | None = None,

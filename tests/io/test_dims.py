@@ -49,8 +49,18 @@ def test_every_format_takes_names(name, tmp_path):
             np.testing.assert_array_equal(found[d], 2.5 * np.arange(found.sizes[d]))
 
 
+@pytest.mark.parametrize("name", ["npy", "h5", "tif", "mrc", "zarr"])
+def test_letters_name_the_axes_of_every_format(name, tmp_path):
+    values = numbers(4, 5, 6)
+    path = stored(tmp_path, name, values)
+    for dims, expected in {"kyx": ("k", "y", "x"), "tcx": ("k", "channel", "x")}.items():
+        found = lv.open(path, dims=dims)
+        assert found.dims == expected
+        np.testing.assert_array_equal(found, values)
+
+
 @pytest.mark.parametrize(
-    "dims", [("k", "y"), ("k", "y", "y"), ("k", "z", "y", "x"), "kyx", (), ("y", "x")]
+    "dims", [("k", "y"), ("k", "y", "y"), ("k", "z", "y", "x"), "kzyx", (), ("y", "x")]
 )
 @pytest.mark.parametrize("name", ["npy", "h5", "tif", "mrc", "zarr"])
 def test_names_must_be_those_of_all_axes(name, dims, tmp_path):
@@ -78,7 +88,8 @@ def test_files_are_joined_along_the_first_name(tmp_path):
     assert found.file.values.tolist() == ["p0.npy", "p1.npy", "p2.npy"]
     paths = [tmp_path / "p2.npy", tmp_path / "p0.npy"]
     np.testing.assert_array_equal(lv.open(paths, dims=("frame", "x", "y")), values[[2, 0]])
-    for dims in (("k", "k", "x"), (), "kyx"):
+    assert lv.open(paths, dims="fyx").dims == ("frame", "y", "x")
+    for dims in (("k", "k", "x"), (), ""):
         with pytest.raises(LabelError, match="dims must name the axis of the files"):
             lv.open(tmp_path, dims=dims)
     with pytest.raises(LabelError, match="each of its 2 axes"):

@@ -264,13 +264,13 @@ def test_zarr_stores_go_to_their_reader(tmp_path, monkeypatch, mark):
     (tmp_path / mark).touch()
     calls = []
 
-    def zarr_probe(path, *, permissive, missing):
+    def zarr_probe(path, *, permissive, missing, storage_options):
         calls.append((path, permissive))
         return "opened"
 
-    monkeypatch.setattr("lazyvol.io.zarr.reader.probe", zarr_probe)
+    monkeypatch.setattr("lazyvol.io.zarr.reader.probe_any", zarr_probe)
     assert probe(tmp_path, permissive=True) == "opened"
-    assert calls == [(str(tmp_path), True)]
+    assert calls == [(tmp_path, True)]
 
 
 def test_stacks_of_packed_files(tmp_path):
