@@ -9,7 +9,7 @@ import xarray as xr
 
 import lazyvol as lv
 from lazyvol.errors import FormatError, LazyvolError
-from tests.io.test_fuzz import mutants
+from tests.io.mutations import mutants
 from tests.io.test_particle_lists import ROW, em_file
 from tests.io.test_selections import TEXT
 
