@@ -1,10 +1,9 @@
 """lazyvol: labelled, lazy analysis of stacks of volumes that do not fit in memory."""
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lazyvol import errors
+from lazyvol import accessor, errors
 from lazyvol.client import connect
 from lazyvol.errors import LazyvolError
 from lazyvol.io import open, save, verify
@@ -14,6 +13,7 @@ from lazyvol.stack import as_stack
 
 if TYPE_CHECKING:
     from lazyvol import plots
+    from lazyvol.explorer import explore
     from lazyvol.ops import (
         clustering,
         density,
@@ -41,6 +41,7 @@ __all__ = [
     "derivatives",
     "errors",
     "explain",
+    "explore",
     "filters",
     "intensity",
     "limited",
@@ -58,13 +59,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+accessor.register()
+
+
+def __getattr__(name: str) -> Any:
     """Import a topic at its first use: all topics take 1 s, which workers and commands save."""
     if name not in __all__:
         raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
-    topic = import_module(f"lazyvol.{name}" if name == "plots" else f"lazyvol.ops.{name}")
-    globals()[name] = topic
-    return topic
+    if name == "explore":
+        value: Any = import_module("lazyvol.explorer").explore
+    else:
+        value = import_module(f"lazyvol.{name}" if name == "plots" else f"lazyvol.ops.{name}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,8 @@ __all__ = ["main", "make_app"]
 
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
 #: commands whose modules are imported when they run: module and function by name
-DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack")}
+DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
+            "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip
 
 
 def make_app() -> App:
@@ -108,7 +109,8 @@ def losses_on_stderr() -> Iterator[None]:
 
 def option_names() -> set[str]:
     """Return the parameter names of all options; ``stack`` is a file without an option."""
-    shared = {"out", *(f.name for f in fields(Resuming)), "fdr", "angles", "wedge", "templates"}
+    shared = {"out", *(f.name for f in fields(Resuming)), "fdr", "angles", "wedge", "templates",
+              "results", "overlay", "particles", "port"}  # fmt: skip
     names = {a.name for operation in operations().values() for a in operation.arguments}
     return (shared | names) - {"stack"}
 

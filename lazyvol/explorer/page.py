@@ -1,0 +1,386 @@
+"""The page of one visitor: widgets, figures and the table of particles, linked to each other."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any, TypeAlias
+
+import numpy as np
+import panel as pn
+import xarray as xr
+from bokeh.models import LinearColorMapper
+
+from lazyvol.client import current_client
+from lazyvol.errors import LazyvolError
+from lazyvol.explorer.averages import Average, refine
+from lazyvol.explorer.background import Latest
+from lazyvol.explorer.figures import PALETTES, PlaneFigure, pixels_per_unit
+from lazyvol.explorer.keyboard import Keyboard
+from lazyvol.explorer.particles import FLAG, FORMATS, PARTICLE, Particles
+from lazyvol.explorer.planes import REDUCTIONS, Planes, shown_on_screen
+from lazyvol.explorer.views import FILTERS, Views
+from lazyvol.plots.canvas import colour_dim, contrast_limits
+from lazyvol.stack import STACK, spatial_dims
+from lazyvol.summary import StackSummary
+
+#: names of the views that running averages add
+AVERAGE, VARIANCE = "average so far", "variance so far"
+#: the percentiles of the values on the screen between which contrast runs
+PERCENTILES = (1.0, 99.0)
+#: pixels of the widgets and of the table of particles
+WIDTH, TABLE_WIDTH = 290, 450
+#: style of text that is shown as it is, names with markup included
+TEXT = {"font-family": "sans-serif", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
+
+
+#: a point, and the planes of the view and of the overlay through it, by the dim they are across
+Shown: TypeAlias = tuple[dict[str, int], dict[str, xr.DataArray], dict[str, xr.DataArray | None]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a page shows: views, masks or labels over them, particles and a title."""
+
+    views: Views
+    overlay: Planes | None
+    particles: Particles | None
+    title: str
+
+
+class Page:
+    """The widgets of one visitor, and the figures that follow them.
+
+    ``layout`` is the page as a viewable of Panel. Planes are computed in a thread of the page; what
+    a slider passes over without a stop is not computed.
+    """
+
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+        self.array = contents.views.array
+        self.worker = Latest()
+        self._document = pn.state.curdoc
+        self._quiet = False
+        self._stopped = False
+        self._averager = Latest()
+        self.mapper = LinearColorMapper(palette=PALETTES["grey"], low=0.0, high=1.0)
+        self._make_widgets()
+        self.figures = {
+            normal: PlaneFigure(
+                self.array, normal, pixels_per_unit(self.array), self.mapper, self.move
+            )
+            for normal in Planes(self.array).normals
+        }
+        self._make_panes()
+        self._watch()
+        self.refresh()
+
+    # widgets --------------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        array, colour = self.array, colour_dim(self.array)
+        self.sliders = {
+            str(d): pn.widgets.IntSlider(
+                label=str(d), start=0, end=max(1, n - 1), value=n // 2 if d in spatial_dims(array)
+                else 0, disabled=n < 2, width=WIDTH,
+            )
+            for d, n in array.sizes.items() if d != colour
+        }  # fmt: skip
+        self.active = next(iter(self.sliders))
+        self.view = pn.widgets.Select(label="view", options=self.contents.views.names, width=WIDTH)
+        self.sigma = pn.widgets.FloatInput(
+            label="sigma of filters (voxels)", value=2.0, start=0.5, end=50.0, step=0.5, width=WIDTH
+        )
+        self.reduction = pn.widgets.Select(label="plane", options=list(REDUCTIONS), width=138)
+        self.thickness = pn.widgets.IntInput(
+            label="slices", value=5, start=1, end=200, width=138, disabled=True
+        )
+        self.palette = pn.widgets.Select(label="colours", options=list(PALETTES), width=WIDTH)
+        self.follow = pn.widgets.Checkbox(label="contrast from what is shown", value=True)
+        self.contrast = pn.widgets.RangeSlider(
+            label="contrast", start=0.0, end=1.0, value=(0.0, 1.0), step=0.001, width=WIDTH
+        )
+        self.overlay = pn.widgets.Checkbox(
+            label="mask or labels", value=True, visible=self.contents.overlay is not None
+        )
+        self.start = pn.widgets.Button(label="Average", color="primary", width=95)
+        self.stop = pn.widgets.Button(label="Stop", disabled=True, width=95)
+        self.progress = pn.indicators.Progress(value=0, max=100, width=WIDTH, visible=False)
+        self.status = pn.pane.Str("", styles=TEXT)
+        self.keyboard = Keyboard(self.press)
+
+    def _make_panes(self) -> None:
+        self.panes = [pn.pane.Bokeh(f.model, margin=4) for f in self.figures.values()]
+        averaging = [pn.Row(self.start, self.stop), self.progress] if self._has_particles else []
+        controls = pn.Column(
+            pn.pane.Str(self.contents.title, styles=TEXT | {"font-size": "20px"}),
+            pn.pane.Str(self._facts(), styles=TEXT),
+            *self.sliders.values(), self.view, self.sigma, pn.Row(self.reduction, self.thickness),
+            self.palette, self.contrast, self.follow, self.overlay, *averaging, self.status,
+            pn.pane.Str(HELP, styles=TEXT | {"font-size": "11px"}), *self._dashboard(),
+            self.keyboard, width=WIDTH + 24,
+        )  # fmt: skip
+        self.layout = pn.Row(controls, self._quadrants())
+
+    def _quadrants(self) -> Any:
+        """Return the planes, which share axes in their rows and columns, and the table."""
+        table = [] if self.contents.particles is None else [self._table()]
+        if len(self.panes) == 1:
+            return pn.Column(*self.panes, *table)
+        across = dict(zip(self.figures, self.panes, strict=True))
+        return pn.GridBox(across["z"], across["x"], across["y"], *table, ncols=2)
+
+    @property
+    def _has_particles(self) -> bool:
+        return STACK in self.array.dims and self.array.dtype.kind != "c"
+
+    def _facts(self) -> str:
+        facts = StackSummary.of(self.array, self.contents.title).facts()
+        return "\n".join(f"{name}: {text}" for name, text in list(facts.items())[1:])
+
+    def _dashboard(self) -> list[Any]:
+        client = current_client()
+        link = None if client is None else client.dashboard_link
+        if not link:
+            return []
+        text = f'<a href="{link}" target="_blank" rel="noopener">dask dashboard</a>'
+        return [pn.pane.HTML(text)]
+
+    def _table(self) -> Any:
+        particles = self.contents.particles
+        if particles is None:
+            return None
+        frame = particles.frame()
+        self.table = pn.widgets.Tabulator(
+            frame, disabled=True, show_index=False, pagination="remote", page_size=12,
+            selectable=1, width=TABLE_WIDTH, height=400,
+            formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
+        )  # fmt: skip
+        self.flag = pn.widgets.Button(label="Flag or unflag", width=120)
+        self.flag.on_click(lambda _: self.toggle_flag())
+        self.count = pn.pane.Str(self._count_text())
+        downloads = [
+            pn.widgets.FileDownload(
+                callback=partial(self._download, suffix), filename=f"particles{suffix}",
+                label=f"Export {suffix}", width=120,
+            )
+            for suffix in FORMATS
+        ]  # fmt: skip
+        self.table.on_click(self._row_clicked)
+        return pn.Column(pn.Row(self.flag, *downloads), self.count, self.table)
+
+    def _watch(self) -> None:
+        for dim, slider in self.sliders.items():
+            slider.param.watch(partial(self._slid, dim), "value")
+        for widget in (self.view, self.sigma, self.reduction, self.thickness, self.overlay):
+            widget.param.watch(lambda _: self.refresh(), "value")
+        self.palette.param.watch(self._coloured, "value")
+        self.contrast.param.watch(self._contrasted, "value")
+        self.follow.param.watch(lambda _: self.refresh(), "value")
+        self.start.on_click(lambda _: self.average())
+        self.stop.on_click(lambda _: self._stop_averaging())
+
+    # actions --------------------------------------------------------------------------------
+
+    @property
+    def index(self) -> dict[str, int]:
+        """The point that is shown: one index per dim."""
+        return {dim: int(slider.value) for dim, slider in self.sliders.items()}
+
+    def move(self, index: Mapping[str, int]) -> None:
+        """Show another point; dims that ``index`` lacks stay."""
+        self._quiet = True
+        for dim, value in index.items():
+            self.sliders[dim].value = int(np.clip(value, 0, self.array.sizes[dim] - 1))
+        self._quiet = False
+        self.refresh()
+
+    def press(self, key: str, shift: bool = False) -> None:
+        """Act on a key, as listed on the page."""
+        along = {"ArrowUp": "z", "ArrowDown": "z", "PageUp": STACK, "PageDown": STACK}
+        dim = along.get(key, self.active)
+        dim = dim if dim in self.sliders else self.active
+        n, step = self.array.sizes[dim], 10 if shift else 1
+        steps = {"ArrowRight": step, "ArrowUp": step, "PageDown": step}
+        steps |= {"ArrowLeft": -step, "ArrowDown": -step, "PageUp": -step}
+        if key in steps:
+            self.move({dim: self.index[dim] + steps[key]})
+        elif key in ("Home", "End"):
+            self.move({dim: 0 if key == "Home" else n - 1})
+        elif key in "[]":
+            self._scale_contrast(1.25 if key == "[" else 0.8)
+        elif key == "f" and self.contents.particles is not None:
+            self.toggle_flag()
+
+    def toggle_flag(self) -> None:
+        """Flag the particle that is shown, or lift its flag."""
+        particles = self.contents.particles
+        if particles is None:
+            return
+        k = self.index[STACK]
+        particles.set_flags([k], not particles.flags[k])
+        self.table.patch({FLAG: [(k, bool(particles.flags[k]))]}, as_index=False)
+        self.count.object = self._count_text()
+
+    def average(self) -> None:
+        """Average all particles that are not flagged; both views are refined after every block."""
+        flagged = [] if self.contents.particles is None else self.contents.particles.flagged
+        self._stopped = False
+        self.start.disabled, self.stop.disabled, self.progress.visible = True, False, True
+        self._averager.submit(partial(self._run_average, flagged))
+
+    def _run_average(self, flagged: list[int]) -> None:
+        try:
+            for average in refine(self.array, flagged):
+                self._on_page(partial(self._show_average, average))
+                if self._stopped:
+                    break
+        except LazyvolError as error:
+            self._on_page(partial(self._say, str(error)))
+        self._on_page(self._averaged)
+
+    def _show_average(self, average: Average) -> None:
+        views = self.contents.views
+        views.add(AVERAGE, average.mean)
+        views.add(VARIANCE, average.variance)
+        self.progress.value = round(100 * average.count / max(1, average.total))
+        self._say(f"{average.count} of {average.total} particles averaged")
+        if AVERAGE not in self.view.options:
+            self.view.options = views.names
+            self.view.value = AVERAGE
+        if self.view.value in (AVERAGE, VARIANCE):
+            self.refresh()
+
+    def _averaged(self) -> None:
+        self.start.disabled, self.stop.disabled, self.progress.visible = False, True, False
+
+    def _stop_averaging(self) -> None:
+        self._stopped = True
+
+    def close(self) -> None:
+        """End the threads of the page."""
+        self._stopped = True
+        self.worker.close()
+        self._averager.close()
+
+    # events ---------------------------------------------------------------------------------
+
+    def _slid(self, dim: str, _: Any) -> None:
+        if not self._quiet:
+            self.active = dim
+            self.refresh()
+
+    def _coloured(self, event: Any) -> None:
+        self.mapper.palette = PALETTES[event.new]
+        self._push()
+
+    def _contrasted(self, event: Any) -> None:
+        if not self._quiet:
+            self.follow.value = False
+            self._set_contrast(event.new)
+            self._push()
+
+    def _scale_contrast(self, factor: float) -> None:
+        """Make the range of contrast wider or narrower around its middle."""
+        low, high = self.mapper.low, self.mapper.high
+        middle, half = (low + high) / 2, (high - low) / 2 * factor
+        self.follow.value = False
+        self._set_contrast((middle - half, middle + half))
+        self._push()
+
+    def _row_clicked(self, event: Any) -> None:
+        self.move({STACK: int(self.table.value[PARTICLE].iloc[event.row])})
+
+    def _download(self, suffix: str) -> BytesIO:
+        particles = self.contents.particles
+        return BytesIO() if particles is None else BytesIO(particles.export(suffix))
+
+    def _count_text(self) -> str:
+        particles = self.contents.particles
+        if particles is None:
+            return ""
+        return f"{len(particles.flagged)} of {particles.count} flagged"
+
+    # drawing --------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Compute and show the planes through the current point."""
+        self.sigma.disabled = self.view.value not in FILTERS
+        self.thickness.disabled = self.reduction.value == "slice"
+        compute = partial(
+            self._planes, self.view.value, float(self.sigma.value or 2.0), self.index,
+            int(self.thickness.value or 1), self.reduction.value, bool(self.overlay.value),
+        )  # fmt: skip
+        self.worker.submit(partial(self._compute_and_show, compute))
+
+    def _compute_and_show(self, compute: Callable[[], Any]) -> None:
+        try:
+            shown = compute()
+        except (LazyvolError, OSError, MemoryError) as error:
+            self._on_page(partial(self._say, f"{type(error).__name__}: {error}"))
+            return
+        self._on_page(partial(self._show, *shown))
+
+    def _planes(
+        self, view: str, sigma: float, index: dict[str, int], thickness: int, reduction: str,
+        with_overlay: bool,
+    ) -> Shown:  # fmt: skip
+        planes = self.contents.views.planes(view, sigma)
+        shown = {
+            normal: shown_on_screen(planes.plane(normal, index, thickness, reduction))
+            for normal in self.figures
+        }
+        overlay: dict[str, xr.DataArray | None] = dict.fromkeys(self.figures)
+        if with_overlay and self.contents.overlay is not None:
+            overlay = {n: self.contents.overlay.plane(n, index) for n in self.figures}
+        return index, shown, overlay
+
+    def _show(
+        self, index: dict[str, int], planes: Mapping[str, xr.DataArray],
+        overlay: Mapping[str, xr.DataArray | None],
+    ) -> None:  # fmt: skip
+        if self.follow.value or self.mapper.high <= self.mapper.low:
+            values = np.concatenate([p.values.ravel() for p in planes.values()])
+            self._set_contrast(contrast_limits(values, *PERCENTILES))
+        for normal, plane_figure in self.figures.items():
+            plane_figure.show(planes[normal], (self.mapper.low, self.mapper.high))
+            plane_figure.show_overlay(overlay[normal])
+            plane_figure.show_point(index)
+        if self.status.object and not self.progress.visible:
+            self.status.object = ""
+        self._push()
+
+    def _set_contrast(self, limits: tuple[float, float]) -> None:
+        low, high = float(limits[0]), float(limits[1])
+        self.mapper.low, self.mapper.high = low, high
+        self._quiet = True
+        margin = 0.5 * (high - low)
+        self.contrast.param.update(
+            start=min(self.contrast.start, low - margin) if not self.follow.value else low - margin,
+            end=max(self.contrast.end, high + margin) if not self.follow.value else high + margin,
+            value=(low, high), step=max((high - low) / 500, 1e-12),
+        )  # fmt: skip
+        self._quiet = False
+
+    def _say(self, text: str) -> None:
+        self.status.object = text
+
+    def _on_page(self, action: Callable[[], None]) -> None:
+        """Run an action in the thread of the page."""
+        if self._document is not None and self._document.session_context is not None:
+            self._document.add_next_tick_callback(action)
+        else:
+            action()
+
+    def _push(self) -> None:
+        """Send changed figures to a notebook; a server sends them by itself."""
+        if self._document is None or self._document.session_context is None:
+            pn.io.push_notebook(*self.panes)
+
+
+HELP = (
+    "← →  step along the dim used last, with shift by 10\n"
+    "↑ ↓  step along z    PgUp PgDn  along k\n"
+    "Home End  first and last    [ ]  contrast\n"
+    "f  flag or unflag    click  move to a point"
+)

@@ -1,0 +1,154 @@
+"""The page of the explorer: what its figures hold after sliders, keys, clicks and averages."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from bokeh.events import Tap
+
+import lazyvol as lv
+from lazyvol.explorer.page import AVERAGE, VARIANCE, Page
+
+#: bokeh's own tables call what pandas 3.1 deprecates
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+
+SHAPE = (6, 7, 9, 11)
+A = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+MASK = A[0] > 1
+
+
+@pytest.fixture
+def page():
+    stack = lv.as_stack(da.from_array(A, chunks=(2, 7, 9, 11)), voxel_size=2.0, unit="angstrom")
+    table = xr.Dataset({"score": ("k", np.arange(6.0)), "flagged": ("k", [False] * 5 + [True])})
+    explorer = lv.explore(stack, lv.filters.gaussian(stack, 1.0).rename("smooth"), overlay=MASK,
+                          particles=table, title="<b>stack</b>")  # fmt: skip
+    made = Page(explorer.contents)
+    settle(made)
+    yield made
+    made.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until what was asked for is shown."""
+    assert page._averager.wait()
+    assert page.worker.wait()
+
+
+def image(page: Page, normal: str):
+    return page.figures[normal].source.data["image"][0]
+
+
+def test_the_planes_through_the_middle_are_shown_first(page):
+    assert page.index == {"k": 0, "z": 3, "y": 4, "x": 5}
+    assert np.array_equal(image(page, "z"), A[0, 3])
+    assert np.array_equal(image(page, "y"), A[0, :, 4])
+    assert np.array_equal(image(page, "x"), A[0, :, :, 5].T)
+    assert page.figures["z"].model.title.text == "z = 6 Å"
+
+
+def test_sliders_show_other_planes(page):
+    page.sliders["k"].value = 2
+    page.sliders["z"].value = 0
+    settle(page)
+    assert np.array_equal(image(page, "z"), A[2, 0])
+    assert page.active == "z"
+
+
+def test_keys_step_along_the_dim_used_last(page):
+    page.press("PageDown")
+    page.press("ArrowUp")
+    page.sliders["x"].value = 7
+    page.press("ArrowRight")
+    page.press("ArrowLeft", True)
+    assert page.index == {"k": 1, "z": 4, "y": 4, "x": 0}
+    page.press("End")
+    settle(page)
+    assert page.index["x"] == 10
+    assert np.array_equal(image(page, "x"), A[1, :, :, 10].T)
+
+
+def test_a_click_moves_the_point(page):
+    page.figures["z"]._tapped(Tap(page.figures["z"].model, x=8.4, y=2.2))
+    settle(page)
+    assert page.index == {"k": 0, "z": 3, "y": 1, "x": 4}
+    assert np.array_equal(image(page, "y"), A[0, :, 1])
+    page.figures["z"]._tapped(Tap(page.figures["z"].model, x=-50.0, y=2.2))
+    assert page.index["x"] == 4
+
+
+def test_views_and_thick_planes(page):
+    page.view.value = "smooth"
+    settle(page)
+    smooth = lv.filters.gaussian(lv.as_stack(A, voxel_size=2.0, unit="angstrom"), 1.0)
+    assert np.allclose(image(page, "z"), smooth.values[0, 3], atol=1e-6)
+    page.view.value, page.reduction.value, page.thickness.value = "values", "mean", 3
+    settle(page)
+    assert np.allclose(image(page, "z"), A[0, 2:5].mean(0), atol=1e-6)
+
+
+def test_contrast_follows_what_is_shown_until_it_is_set(page):
+    shown = np.concatenate([image(page, n).ravel() for n in "zyx"])
+    assert np.allclose((page.mapper.low, page.mapper.high), np.percentile(shown, (1, 99)))
+    page.contrast.value = (-0.5, 0.5)
+    page.sliders["k"].value = 3
+    settle(page)
+    assert (page.mapper.low, page.mapper.high) == (-0.5, 0.5)
+    page.press("]")
+    assert page.mapper.high == pytest.approx(0.4)
+    page.follow.value = True
+    settle(page)
+    assert page.mapper.high > 0.6
+
+
+def test_the_mask_covers_its_voxels(page):
+    alpha = page.figures["z"].overlay.data["image"][0].view(np.uint8).reshape(9, 11, 4)[..., 3]
+    assert np.array_equal(alpha > 0, MASK[3])
+    page.overlay.value = False
+    settle(page)
+    assert page.figures["z"].overlay.data["image"] == []
+
+
+def test_flagged_particles_are_left_out_of_the_average(page):
+    page.move({"k": 1})
+    page.press("f")
+    assert page.contents.particles.flagged == [1, 5]
+    assert page.count.object == "2 of 6 flagged"
+    page.average()
+    settle(page)
+    kept = A[[0, 2, 3, 4]]
+    assert page.view.value == AVERAGE
+    assert np.allclose(image(page, "z"), kept.mean(0)[3], atol=1e-6)
+    page.view.value = VARIANCE
+    settle(page)
+    assert np.allclose(image(page, "z"), kept.var(0)[3], atol=1e-6)
+
+
+def test_a_fault_of_the_data_is_told_on_the_page(page):
+    def broken(block):
+        raise lv.errors.ChecksumError("chunk 3 is damaged")
+
+    values = page.array.data.map_blocks(broken, dtype=np.float32, meta=np.empty((0,) * 4, "f4"))
+    page.contents.views.add("broken", page.array.copy(data=values))
+    page.view.options = page.contents.views.names
+    page.view.value = "broken"
+    settle(page)
+    assert page.status.object == "ChecksumError: chunk 3 is damaged"
+
+
+def test_images_and_colours_have_one_figure():
+    colours = np.random.default_rng(2).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+    explorer = lv.explore(lv.as_stack(colours, dims=("y", "x", "channel")))
+    made = Page(explorer.contents)
+    settle(made)
+    assert list(made.figures) == ["z"]
+    pixels = image(made, "z").view(np.uint8).reshape(8, 9, 4)
+    assert np.array_equal(pixels[..., :3], colours)
+    made.close()
+
+
+def test_a_notebook_gets_the_page_and_a_terminal_one_line(page):
+    explorer = lv.explore(lv.as_stack(A), title="stack")
+    assert repr(explorer).startswith("Explorer of 'stack': 6 x 7 x 9 x 11 (k, z, y, x)")
+    bundle = explorer._repr_mimebundle_()
+    assert any("html" in kind for kind in (bundle[0] if isinstance(bundle, tuple) else bundle))
