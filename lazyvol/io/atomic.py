@@ -6,12 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape, glob
 from typing import BinaryIO
 from uuid import uuid4
 
 from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
+from lazyvol.io import run_lock
 
 PathLike = str | os.PathLike[str]
+
+#: end of the name of a file that is not complete
+TEMPORARY = ".lazyvol-tmp-"
 
 REMEDIES = {
     errno.ENOSPC: "free some space, or choose another disk, and run again",
@@ -125,7 +130,48 @@ def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None
     StoreError
         The operating system refuses; ``path`` is unchanged.
     """
-    target = require_free(path, overwrite)
-    temporary = f"{target}.lazyvol-tmp-{uuid4().hex}"
-    with store_errors(target), atomic_file(target, temporary) as file:
+    with new_file(path, overwrite) as file:
         write(file)
+
+
+@contextmanager
+def new_file(path: PathLike, overwrite: bool) -> Iterator[BinaryIO]:
+    """Open a file whose bytes get the name ``path`` when the context ends without an error.
+
+    Until then it has no name where the system has such files: a process that is killed leaves
+    nothing. Elsewhere the next call for the same path removes what is left.
+    """
+    target = require_free(path, overwrite)
+    with store_errors(target):
+        for name in glob(f"{escape(target)}{TEMPORARY}*"):
+            if os.path.isfile(name) and not run_lock.is_locked(name):
+                os.unlink(name)
+        temporary = f"{target}{TEMPORARY}{uuid4().hex}"
+        handle = _nameless_file(os.path.dirname(target))
+        if handle is None:
+            with atomic_file(target, temporary) as file:
+                run_lock.lock_file(file.fileno())
+                yield file
+            return
+        with open(handle, "wb") as file:
+            run_lock.lock_file(handle)
+            yield file
+            file.flush()
+            os.fsync(handle)
+            _name(handle, temporary if os.path.lexists(target) else target)
+            if os.path.lexists(temporary):
+                os.replace(temporary, target)
+            sync_folder(os.path.dirname(target))
+
+
+def _nameless_file(folder: str) -> int | None:
+    """Open a file that has no name; return None if the system or the file system cannot."""
+    flag = getattr(os, "O_TMPFILE", 0)
+    with suppress(OSError):
+        return os.open(folder, flag | os.O_WRONLY, 0o666) if flag else None
+    return None
+
+
+def _name(handle: int, path: str) -> None:
+    """Give a file without a name its name; the descriptor makes Python follow the link in /proc."""
+    os.link(f"/proc/self/fd/{handle}", path, src_dir_fd=handle, follow_symlinks=True)

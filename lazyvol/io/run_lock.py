@@ -62,6 +62,25 @@ def release(folder: str, run: str) -> None:
     os.close(handle)
 
 
+def lock_file(handle: int) -> None:
+    """Lock an open file, where files have locks."""
+    with suppress(OSError):
+        if flock is not None:
+            flock(handle, LOCK_EX | LOCK_NB)
+
+
+def is_locked(path: str) -> bool:
+    """Return True if another open file has the lock of a file, or nothing tells."""
+    if flock is None:
+        return True
+    try:
+        with open(path, "rb") as file:
+            flock(file.fileno(), LOCK_EX | LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
 def _lock(handle: int, path: str) -> None:
     try:
         if flock is not None:

@@ -4,13 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.io import commas
-from lazyvol.io.atomic import atomic_file, require_free, store_errors, write_file
+from lazyvol.io.atomic import new_file, write_file
 from lazyvol.io.particle_lists import standard_units
 from lazyvol.io.rows import table_columns
 
@@ -57,8 +56,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool
 @contextmanager
 def written_last(path: str, content: str, overwrite: bool) -> Iterator[None]:
     """Write a text file that appears under its name when the context ends without an error."""
-    target = require_free(path, overwrite)
-    temporary = f"{target}.lazyvol-tmp-{uuid4().hex}"
-    with store_errors(target), atomic_file(target, temporary) as file:
+    with new_file(path, overwrite) as file:
         file.write(content.encode("utf-8"))
         yield

@@ -99,7 +99,7 @@ def plan_identity(
         in_memory = recipe.values if isinstance(recipe, InMemory) else None
         tokens.append(recipe.token if in_memory is None else _content(in_memory, checksum))
         steps += [_describe(n, tokens[-1]) for n in topological_order(recipe)[0]]
-    return str(tokenize(tokens, facts, versions)), [*steps, {"step": "versions", **versions}]
+    return str(tokenize(tokens, facts, versions)), [*steps, {"recipe": "versions", **versions}]
 
 
 def _without_budget(array: Any) -> Any:
@@ -122,12 +122,12 @@ def _describe(node: Recipe, content: str) -> Step:
     """Return the parameters of one step of a computation as text, by name."""
     if isinstance(node, Stored):
         paths = SHORT.repr(", ".join(getattr(node.source, "paths", ())))
-        return {"step": "input", "input": paths, "version": node.token}
+        return {"recipe": "input", "input": paths, "version": node.token}
     if isinstance(node, InMemory):
-        return {"step": "input", "input": "array in memory", "content": content}
+        return {"recipe": "input", "input": "array in memory", "content": content}
     if isinstance(node, Foreign):
-        return {"step": "input", "input": node.name}
-    step = {"step": type(node).__name__.lower()}
+        return {"recipe": "input", "input": node.name}
+    step = {"recipe": type(node).__name__.lower()}
     names: list[str] = [field.name for field in fields(node)] if is_dataclass(node) else []
     for name in names:
         if name != "parents":
@@ -138,11 +138,15 @@ def _describe(node: Recipe, content: str) -> Step:
 def _parameters(name: str, value: Any) -> Step:
     """Return a parameter as text; those of a partial function under their own names."""
     if not isinstance(value, partial):
-        return {name: getattr(value, "__name__", None) or SHORT.repr(value)}
-    step = {name: getattr(value.func, "__name__", None) or SHORT.repr(value.func)}
+        return {name: _text(value)}
+    step = {name: _text(value.func)}
     for key, argument in value.keywords.items():
         step |= _parameters(key, argument)
     return step
+
+
+def _text(value: Any) -> str:
+    return " ".join((getattr(value, "__name__", None) or SHORT.repr(value)).split())
 
 
 def _wave(

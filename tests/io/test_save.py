@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(stack, tmp
 
     two = xr.Dataset({"a": stack, "b": stack * 2})
     monkeypatch.setattr(Target, "_write_shard", full)
-    with pytest.raises(StoreError, match="resume"):
+    with dask.config.set(scheduler="synchronous"), pytest.raises(StoreError, match="resume"):
         lv.save(two, tmp_path / "d.zarr")
     assert not (tmp_path / "d.zarr").exists()
     with pytest.raises(TargetExistsError, match="resume=True"):

@@ -139,13 +139,13 @@ def test_two_runs_do_not_write_the_same_store(tmp_path):
 
 def test_a_stopped_run_goes_on_only_with_the_same(tmp_path):
     values = np.ones(SHAPE, "f4")
-    plan = RunPlan("one", ({"step": "blur", "sigma": "2.0"},))
+    plan = RunPlan("one", ({"recipe": "blur", "sigma": "2.0"},))
     first = create(tmp_path / "a", variable(), max_shard_bytes=SMALL, plan=plan)
     index, region = next(iter(boxes(first.grid)))
     first.write(region, values[region])
     left = len(first.missing())
     first.run.release()
-    other = RunPlan("two", ({"step": "blur", "sigma": "3.0"},))
+    other = RunPlan("two", ({"recipe": "blur", "sigma": "3.0"},))
     with pytest.raises(errors.TargetExistsError, match=r"sigma of blur was 2\.0, now it is 3\.0"):
         create(tmp_path / "a", variable(), resume=True, plan=other)
     # another memory limit leads to other shards: those of the interrupted run are kept

@@ -33,8 +33,9 @@ class RunPlan:
         for step, other in zip(self.steps, former.steps, strict=False):
             for name in dict.fromkeys((*step, *other)):
                 if step.get(name) != other.get(name):
-                    where = f" of {step.get('step', 'a step')}" if name != "step" else ""
-                    return f"{name}{where} was {other.get(name)}, now it is {step.get(name)}"
+                    where = "" if name == "recipe" else f" of {step.get('recipe')}"
+                    before, now = other.get(name, "none"), step.get(name, "none")
+                    return f"{name}{where} was {before:.80}, now it is {now:.80}"
         if len(self.steps) != len(former.steps):
             return f"it had {len(former.steps)} steps, now there are {len(self.steps)}"
         return f"its plan was {former.token}, now it is {self.token}"
