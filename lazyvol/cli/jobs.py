@@ -84,7 +84,8 @@ def convert(path: str, out: str, *, options: Resuming = RESUMING) -> None:
     path
         File, folder or glob pattern to read.
     out
-        File to write: .zarr, .mrc, .tif or .npy.
+        File to write: .zarr, .mrc, .mrcs, .em, .nii, .nii.gz, .tif or .npy; .star for a file per
+        particle and their list.
     """
     with running(options):
         require_format(out)

@@ -148,8 +148,9 @@ class Operation:
     def _parameters(self) -> list[inspect.Parameter]:
         positional = [a.parameter() for a in self.arguments if a.positional]
         named = [a.parameter() for a in self.arguments if not a.positional]
-        path = Annotated[str, Parameter(help="File for the result: .zarr, .mrc, .tif, .npy; .csv "
-                                             "for a table; or the URL of a .zarr.")]  # fmt: skip
+        path = Annotated[str, Parameter(help="File for the result: .zarr, .mrc, .em, .nii, "
+                                             ".tif, .npy; .csv for a table; or the URL of "
+                                             "a .zarr.")]  # fmt: skip
         out = inspect.Parameter("out", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=path)
         options = inspect.Parameter(
             "options", inspect.Parameter.KEYWORD_ONLY, default=RESUMING, annotation=Resuming

@@ -56,8 +56,10 @@ def open(
     NIfTI, compressed TIFF, pictures (PNG, JPEG, BMP, GIF) and movies. Several files with one
     volume each become one stack along ``k``, and so do the fields of a plate of OME-Zarr
     (coordinates ``well`` and ``field``). Names of channels become the coordinate ``channel``,
-    times of frames ``time`` in seconds along ``k``. A STAR file becomes the stack of the images it
-    lists, with its columns as coordinates on ``k`` (see ``lazyvol.io.particles``).
+    times of frames ``time`` in seconds along ``k``. A STAR file, also an optimisation set of
+    RELION 5, becomes the stack of the images it lists, with its columns as coordinates on ``k``
+    (see ``lazyvol.io.particles``); stacks of unequal numbers of frames become a ragged Dataset, as
+    ``lazyvol.masks.select`` returns it.
 
     Parameters
     ----------

