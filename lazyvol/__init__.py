@@ -12,7 +12,7 @@ from lazyvol.plan.explain import explain
 from lazyvol.stack import as_stack
 
 if TYPE_CHECKING:
-    from lazyvol import plots
+    from lazyvol import plots, screening
     from lazyvol.explorer import explore
     from lazyvol.ops import (
         clustering,
@@ -52,6 +52,7 @@ __all__ = [
     "registration",
     "save",
     "scores",
+    "screening",
     "stats",
     "synthetic",
     "unmixing",
@@ -69,7 +70,8 @@ def __getattr__(name: str) -> Any:
     if name == "explore":
         value: Any = import_module("lazyvol.explorer").explore
     else:
-        value = import_module(f"lazyvol.{name}" if name == "plots" else f"lazyvol.ops.{name}")
+        outer = name in ("plots", "screening")
+        value = import_module(f"lazyvol.{name}" if outer else f"lazyvol.ops.{name}")
     globals()[name] = value
     return value
 

@@ -14,8 +14,8 @@ from lazyvol.cli.results import write_result
 from lazyvol.io import open as open_stack
 from lazyvol.ops import synthetic
 from lazyvol.plan.budget import show_bytes
-from lazyvol.screening.report import ScreenResult
-from lazyvol.screening.run import results_folder
+from lazyvol.screening import ScreenResult
+from lazyvol.screening.output import results_folder
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def demo(
         say(f"\nscreening   {show_bytes(stack.nbytes)} in {options.memory}")
         screen_options = screen.ScreenOptions()
         result = screen.screen_and_write(stack, out, str(particles), screen_options, options)
-    screen.print_result(result, out)
     print_agreement(result, stack)
     say(f"total       {time.monotonic() - start:.1f} s; all files are in {out}")
+    screen.print_result(result, out)
 
 
 def simulated(simulation: Simulation) -> xr.DataArray:

@@ -12,8 +12,7 @@ from cyclopts import Parameter
 
 from lazyvol.cli.options import WRITING, Dims, Running, Writing, open_first, running, say
 from lazyvol.io import open as open_stack
-from lazyvol.screening import plans, screen
-from lazyvol.screening.report import ScreenResult
+from lazyvol.screening import ScreenResult, plans, screen
 from lazyvol.screening.report.words import findings, peak_text
 
 TiltRange = Annotated[tuple[float, float] | None, Parameter(negative="")]
@@ -64,8 +63,9 @@ def screen_stack(
     Every particle is compared with the average of the other particles and with alternative
     hypotheses: that average rotated, a second class of particles, templates, or noise alone.
     Particles that an alternative explains better are flagged at a false discovery rate. The
-    stack is read twice, in blocks. Writes average.zarr, variance.zarr, scores.csv and
-    report.html.
+    stack is read twice, in blocks, and the flagged particles once more. Writes report.html,
+    scores.csv, the particle lists kept.star and flagged.star, fsc.csv, and volumes as .mrc: the
+    average, variance and mask, and the average and half-set averages without the flagged particles.
 
     Parameters
     ----------
@@ -110,7 +110,8 @@ def print_result(result: ScreenResult, out: Path) -> None:
     for sentence in findings(result):
         say(sentence)
     say(f"took        {result.run.seconds['total']:.1f} s, {peak_text(result.run)}")
-    say(f"report      {(out / 'report.html').resolve().as_uri()}")
+    say(f"wrote       {', '.join(Path(f).name for f in result.files)}")
+    say(f"report      {(out / 'report.html').resolve().as_uri()}  (open it in a browser)")
 
 
 def print_plans(

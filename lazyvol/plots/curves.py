@@ -1,6 +1,7 @@
 """Curves: correlations, scores of particles, histograms, metrics against the fraction of signal."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import numpy as np
 import xarray as xr
@@ -9,9 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
-from lazyvol.plots.canvas import BLUE, CYCLE, GREY, RED, new_axes, style_curve
-from lazyvol.stack import unit_of
+from lazyvol.plots.canvas import AMBER, BLUE, CYCLE, GREEN, GREY, RED, new_axes, style_curve
 from lazyvol.summary import unit_symbol
+
+#: colours of Fourier shell correlations; red is that of the cutoffs
+FSC_COLOURS = (BLUE, GREEN, AMBER, GREY)
 
 
 @operation
@@ -249,15 +252,19 @@ def alpha_sweep(metrics: xr.Dataset, *, dim: str = "alpha", ax: Axes | None = No
 
 @operation(dims={"curve": (("frequency",),)})
 def fsc(
-    curve: xr.DataArray, *, cutoffs: Sequence[float] = (0.143, 0.5), ax: Axes | None = None
+    curve: xr.DataArray | xr.Dataset,
+    *,
+    cutoffs: Sequence[float] = (0.143, 0.5),
+    ax: Axes | None = None,
 ) -> Axes:
-    """Computes and draws a Fourier shell correlation against the spatial frequency.
+    """Computes and draws Fourier shell correlations against the spatial frequency.
 
     Parameters
     ----------
     curve
-        (frequency,), with frequencies in 1 / length. The shell at frequency 0 is left out: it holds
-        the mean alone, and its correlation is 1 or -1.
+        (frequency,), with frequencies in 1 / length; a Dataset draws one curve for each variable,
+        with a legend. The shell at frequency 0 is left out: it holds the mean alone, and its
+        correlation is 1 or -1.
     cutoffs
         Correlations at which to draw lines.
     ax
@@ -296,11 +303,16 @@ def fsc(
         ax.annotate(
             f"{cutoff:g}", (0, cutoff), (4, 2), textcoords="offset points", color=RED, fontsize=8
         )
-    ax.plot(frequencies, curve.values, color=BLUE, lw=1.6, marker="o", ms=2.6)
-    unit = unit_symbol(unit_of(curve, dim).removeprefix("1/"))
+    curves = {None: curve} if isinstance(curve, xr.DataArray) else dict(curve.items())
+    for (name, values), colour in zip(curves.items(), cycle(FSC_COLOURS)):
+        ax.plot(frequencies, values.values, color=colour, lw=1.6, marker="o", ms=2.6, label=name)
+    if None not in curves:
+        ax.legend(frameon=False, fontsize=8)
+    lowest = min(float(np.nanmin(c.values, initial=0)) for c in curves.values())
+    unit = unit_symbol(str(curve[dim].attrs.get("units", "voxel")).removeprefix("1/"))
     ax.set_xlabel(f"spatial frequency (1/{unit})")
     ax.set_ylabel("Fourier shell correlation")
-    ax.set_ylim(min(-0.1, float(np.nanmin(curve.values, initial=0)) - 0.05), 1.05)
+    ax.set_ylim(min(-0.1, lowest - 0.05), 1.05)
     ax.set_xlim(0, frequencies[-1])
     _draw_length_scale(ax, unit)
     return ax

@@ -1,44 +1,39 @@
 """Screen a stack: averages, scores of every particle, flagged particles, and a report of them."""
 
 import os
-import platform
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.client import current_client, progress_bar, tasks_at_once
-from lazyvol.errors import LabelError, StoreError, TargetExistsError
-from lazyvol.io.save_result import save
-from lazyvol.io.text_files import csv_text, write_text
+from lazyvol.errors import LabelError
+from lazyvol.io.particle_lists import OPTICS
 from lazyvol.ops import scores, stats
+from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.budget import budget_for, limited
 from lazyvol.plan.explain import Plan, explain
-from lazyvol.screening.report import Flagging, Run, ScreenResult, write_report
-from lazyvol.screening.report.result import ranking
+from lazyvol.screening.output import results_folder, write_results
+from lazyvol.screening.record import StageTimes, peak_bytes, versions
+from lazyvol.screening.result import Flagging, HalfSets, Run, ScreenResult
+from lazyvol.screening.thumbnails import thumbnails
+from lazyvol.screening.volumes import kept_averages, object_mask, resolution, shell_correlations
 from lazyvol.stack import SPATIAL, STACK
 from lazyvol.summary import StackSummary
 
-#: best and worst particles shown in the report, of each
-EXAMPLES_SHOWN = 8
+#: columns of the table before the others
+FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "hypothesis", "angles")
 
-AVERAGES, SCORES, EXAMPLES = "1 averages", "2 scores", "3 examples"
-FILES = ("average.zarr", "variance.zarr", "scores.csv", "report.html")
+AVERAGES, SCORES, FLAGGED = "1 averages", "2 scores", "3 flagged and shown"
 
 
 def screen(
     stack: xr.DataArray,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     fdr: float = 0.05,
     templates: xr.DataArray | None = None,
@@ -52,11 +47,11 @@ def screen(
     name: str | None = None,
     command: str = "",
 ) -> ScreenResult:
-    """Computes the scores and flags of all particles, and writes them and a report to a folder.
+    """Computes scores and flags of all particles, averages with and without the flagged, a report.
 
     Reads the stack twice: for the average, the variance and the half-set averages, then for
     ``scores.screen``, which compares every particle with the average of the others and with
-    alternative hypotheses.
+    alternative hypotheses. The flagged particles and those shown in the report are read once more.
 
     Parameters
     ----------
@@ -64,8 +59,10 @@ def screen(
         Particles, (k, z, y, x), two or more. A coordinate ``half`` along k assigns them to
         half-sets; without it these are even and odd particles.
     out
-        Folder for ``average.zarr``, ``variance.zarr``, ``scores.csv`` and ``report.html``, created
-        if it is missing. Each file gets its name when it is complete, the report last.
+        Folder for the results, created if it is missing: ``report.html``, ``scores.csv`` with all
+        particles, the particle lists ``kept.star`` and ``flagged.star``, ``fsc.csv``, and volumes
+        as ``.mrc``. Each file gets its name when it is complete, the report last. None writes
+        nothing; ``ScreenResult.save`` does so later.
     fdr
         False discovery rate, between 0 and 1: the expected fraction of consistent particles among
         the flagged.
@@ -91,7 +88,7 @@ def screen(
     Returns
     -------
     ScreenResult
-        Volumes, scores and figures of the report.
+        Scores, volumes, Fourier shell correlations and the record of the run, in memory.
 
     Raises
     ------
@@ -107,46 +104,45 @@ def screen(
 
     Examples
     --------
-    >>> import numpy as np, lazyvol as lv, tempfile
-    >>> from lazyvol.screening import screen
+    >>> import numpy as np, lazyvol as lv
     >>> rng = np.random.default_rng(0)
     >>> particles = rng.normal(size=(8, 8, 8)) + rng.normal(scale=0.5, size=(60, 8, 8, 8))
     >>> particles[7] = rng.normal(size=(8, 8, 8))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     screen(lv.as_stack(particles), folder).flagged
-    (7,)
+    >>> result = lv.screening.screen(lv.as_stack(particles))
+    >>> result.flagged, len(result.kept)
+    ((7,), 59)
     """
     stack = _require_volumes(stack)
-    times, started = _StageTimes(), datetime.now().astimezone()
+    times, started = StageTimes(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
         "fdr": fdr, "templates": templates, "angles": angles, "mask": mask, "wedge": wedge
     }  # fmt: skip
     with limited(budget.memory, budget.workers), tasks_at_once(workers):
         planned = plans(stack, **options)
-        folder = results_folder(Path(out), overwrite)
+        folder = None if out is None else results_folder(out, overwrite)
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):
             averages = _require_finite(stack, scores.halves(stack).compute())
         with times.stage(SCORES), progress_bar("scores", shown=progress):
             table = table_of(scores.screen(stack, average=averages["average"], **options))
-        best, worst = _best_and_worst(table)
-        with times.stage(EXAMPLES):
-            examples = _projections(stack, (*best, *worst))
-        curve = scores.fsc(averages["first"], averages["second"])
+        with times.stage(FLAGGED), progress_bar("flagged and shown", shown=progress):
+            kept = kept_averages(stack, averages, table["flagged"].values)
+            length = resolution(scores.fsc(averages["first"], averages["second"]))
+            under = _as_volume(mask, averages, length)
+            volumes = averages[["average", "variance"]].assign(mask=under, **(kept or {}))
+            shown = thumbnails(stack, table, volumes, templates, length)
     result = ScreenResult(
-        source=StackSummary.of(stack, name), average=averages["average"],
-        variance=averages["variance"], scores=table, fsc=curve,
+        source=StackSummary.of(stack, name), scores=table, volumes=volumes,
+        fsc=shell_correlations(averages, kept, under),
         flagging=flagging(table, fdr, prod(averages["average"].shape)),
-        half_sizes=_half_sizes(stack), halves_by="half" if "half" in stack.coords else "parity",
-        examples=examples, best=best, worst=worst,
+        half_sets=_half_set_sizes(stack, table["flagged"].values), thumbnails=shown,
         run=Run(
             planned, times.seconds(), peak_bytes(), budget.memory,
             started.strftime("%Y-%m-%d %H:%M %Z"), command,
             on_cluster=current_client() is not None, versions=versions(),
         ),
     )  # fmt: skip
-    _write(folder, result, overwrite)
-    return result
+    return result if folder is None else write_results(folder, result, overwrite=overwrite)
 
 
 def plans(
@@ -206,76 +202,15 @@ def _require_volumes(stack: xr.DataArray) -> xr.DataArray:
     return particles
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    packages = ("lazyvol", "numpy", "scipy", "numba", "dask", "xarray", "zarr")
-    return {"python": platform.python_version()} | {p: _version(p) for p in packages}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(not installed, run from a checkout)"
-
-
-def peak_bytes() -> int:
-    """Return the peak resident memory of this process; 0 on Windows."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-class _StageTimes:
-    """Wall time of named stages, and in total."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self._stages[name] = time.monotonic() - start
-
-    def seconds(self) -> dict[str, float]:
-        return {**self._stages, "total": time.monotonic() - self._start}
-
-
-def results_folder(out: Path, overwrite: bool) -> Path:
-    """Return the folder for results, created if missing.
-
-    Raise TargetExistsError if it holds results and ``overwrite`` is False.
-    """
-    present = [n for n in FILES if (out / n).exists()]
-    if present and not overwrite:
-        raise TargetExistsError(
-            f"{out} already holds {', '.join(present)}; choose another folder or pass "
-            f"overwrite=True"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"folder {out} cannot be created: {error.strerror}") from error
-    return out
-
-
 def table_of(results: xr.Dataset) -> xr.Dataset:
-    """Compute the results of ``scores.screen`` as columns along k that a text file can hold."""
+    """Compute the results of ``scores.screen`` along k, hypotheses by name."""
     names = np.array(str(results["best_hypothesis"].attrs["flag_meanings"]).split())
     computed = results.compute()
-    angles = {
-        f"angle_{name}": (STACK, computed["angles"].sel(angle=name).values)
-        for name in computed["angles"].coords["angle"].values
-    }
-    hypothesis = {"hypothesis": (STACK, names[computed["best_hypothesis"].values])}
-    table = computed.drop_vars(["angles", "best_hypothesis", "angle"]).assign(hypothesis | angles)
-    first = ("llr", "p_value", "flagged", "probability", *hypothesis, *angles)
-    return table[[*first, *(n for n in table if n not in first)]].drop_attrs(deep=True)
+    hypothesis = computed["best_hypothesis"].copy(data=names[computed["best_hypothesis"].values])
+    table = computed.drop_vars("best_hypothesis").assign(hypothesis=hypothesis)
+    optics = {n: v for n, v in computed["llr"].attrs.items() if n == OPTICS}
+    columns = {n: table[n].drop_attrs(deep=False) for n in (*FIRST_COLUMNS, *table) if n in table}
+    return xr.Dataset(columns, attrs=optics)
 
 
 def flagging(table: xr.Dataset, fdr: float, voxels: int) -> Flagging:
@@ -287,22 +222,6 @@ def flagging(table: xr.Dataset, fdr: float, voxels: int) -> Flagging:
     deviation = float(1.4826 * np.median(np.abs(finite - median))) if finite.size else np.nan
     threshold = float(flagged.min()) if flagged.size else np.nan
     return Flagging(threshold, fdr, median, deviation, 1 / voxels**0.5)
-
-
-def _best_and_worst(table: xr.Dataset) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the positions of the best and of the worst particles, extremes first."""
-    order = ranking(table)
-    n = min(EXAMPLES_SHOWN, len(order) // 2)
-    return order[::-1][:n], order[:n]
-
-
-def _projections(stack: xr.DataArray, positions: tuple[int, ...]) -> xr.Dataset:
-    """Compute the means along z and along y of some particles."""
-    selected = stack.isel({STACK: list(positions)})
-    plain = selected.drop_vars([n for n, c in selected.coords.items() if c.dims == (STACK,)])
-    return xr.Dataset(
-        {"along_z": stats.mean(plain, "z"), "along_y": stats.mean(plain, "y")}
-    ).compute()
 
 
 def _require_finite(stack: xr.DataArray, averages: xr.Dataset) -> xr.Dataset:
@@ -320,18 +239,17 @@ def _require_finite(stack: xr.DataArray, averages: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _half_sizes(stack: xr.DataArray) -> tuple[int, int]:
-    """Return the number of particles in each half-set."""
-    n = stack.sizes[STACK]
-    if "half" not in stack.coords:
-        return (n + 1) // 2, n // 2
-    first, second = np.unique(stack.coords["half"].values, return_counts=True)[1]
-    return int(first), int(second)
+def _as_volume(mask: xr.DataArray | None, averages: xr.Dataset, length: float) -> xr.DataArray:
+    """Return the mask on the grid of the average, estimated from the average if it is None."""
+    average = averages["average"]
+    if mask is None:
+        return object_mask(average, length)
+    values = np.asarray(mask.transpose(*average.dims).values, np.float32)
+    return average.copy(data=values).drop_attrs(deep=False)
 
 
-def _write(folder: Path, result: ScreenResult, overwrite: bool) -> None:
-    """Write the volumes and scores, then the report."""
-    save(result.average, folder / "average.zarr", overwrite=overwrite)
-    save(result.variance, folder / "variance.zarr", overwrite=overwrite)
-    write_text(folder / "scores.csv", csv_text(result.scores), overwrite=overwrite)
-    write_report(folder / "report.html", result, overwrite=overwrite)
+def _half_set_sizes(stack: xr.DataArray, flagged: np.ndarray) -> HalfSets:
+    """Return the numbers of all and of kept particles in the half-sets."""
+    half = half_sets("screen", stack).values
+    (a, b), (c, d) = (np.bincount(h, minlength=2) for h in (half, half[~flagged]))
+    return HalfSets((int(a), int(b)), (int(c), int(d)), "half" in stack.coords)

@@ -32,7 +32,7 @@ from lazyvol.io.text_files import csv_text
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.screening import screen
-from lazyvol.screening.run import FILES
+from lazyvol.screening.output import FILES
 from lazyvol.summary import TIMES
 from tests.oracles import required
 from tests.paths import DATA
@@ -320,14 +320,14 @@ def test_screen_writes_its_files_and_prints_the_report(files, tmp_path, capsys):
     assert text.startswith("1 averages\nPlan")
     assert f"report      {(out / 'report.html').as_uri()}" in text
     assert {p.name for p in out.iterdir()} == set(FILES)
-    np.testing.assert_allclose(open_stack(out / "average.zarr"), values().mean(0), rtol=1e-5)
-    np.testing.assert_allclose(open_stack(out / "variance.zarr"), values().var(0), rtol=1e-4)
+    np.testing.assert_allclose(open_stack(out / "average.mrc"), values().mean(0), rtol=1e-5)
+    np.testing.assert_allclose(open_stack(out / "variance.mrc"), values().var(0), rtol=1e-4)
     assert [r["tomogram"] for r in rows(out / "scores.csv")] == [f"t{n}" for n in range(10)]
     report = (out / "report.html").read_text("utf-8")
     assert f"lazyvol screen {files / 'stack.zarr'}" in report
     code, _, err = run(tokens, capsys)
     assert code == 1
-    assert "already holds average.zarr" in err
+    assert "already holds average.mrc" in err
     assert run([*tokens, "--overwrite"], capsys)[0] == 0
 
 
@@ -352,7 +352,7 @@ def test_columns_are_coordinates_and_results_of_particles(tmp_path):
     rotated = [r["hypothesis"] == "rotated" for r in table]
     assert any(rotated)
     for name in ("rot", "tilt", "psi"):
-        known = np.isfinite([float(r[f"angle_{name}"]) for r in table])
+        known = np.isfinite([float(r[f"angles_{name}"]) for r in table])
         assert known.tolist() == rotated
     assert [r["flagged"] == "True" for r in table] == result.scores.flagged.values.tolist()
     assert result.flagging.threshold == min(
@@ -371,10 +371,10 @@ def test_a_screening_keeps_the_budget_of_its_context(tmp_path):
 def test_a_screening_uses_the_coordinate_half(tmp_path):
     half = np.array([1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
     result = screen(lv.as_stack(values()).assign_coords(half=("k", half)), tmp_path)
-    assert result.half_sizes == (3, 7)
+    assert result.half_sets.sizes == (3, 7)
     first, second = values()[:3].mean(0), values()[3:].mean(0)
     expected = lv.scores.fsc(lv.as_stack(first), lv.as_stack(second))
-    np.testing.assert_allclose(result.fsc, expected, rtol=1e-4)
+    np.testing.assert_allclose(result.fsc["all"], expected, rtol=1e-4)
 
 
 def test_a_constant_particle_is_flagged_and_reported(tmp_path):

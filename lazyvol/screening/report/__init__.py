@@ -1,6 +1,5 @@
-"""Report of a screening: a self-contained HTML page."""
+"""Report of a screening: a self-contained, interactive HTML page."""
 
 from lazyvol.screening.report.page import write_report
-from lazyvol.screening.report.result import Flagging, Run, ScreenResult, resolution
 
-__all__ = ["Flagging", "Run", "ScreenResult", "resolution", "write_report"]
+__all__ = ["write_report"]

@@ -21,7 +21,7 @@ def join(*parts: object) -> Html:
 
 
 #: elements without content and end tag
-VOID_ELEMENTS = frozenset({"img", "meta", "source", "br"})
+VOID_ELEMENTS = frozenset({"img", "meta", "input", "br"})
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:

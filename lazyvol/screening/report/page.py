@@ -1,25 +1,28 @@
 """The report of a screening as one self-contained HTML file."""
 
 import os
+from base64 import b64encode
+from hashlib import sha256
 from importlib.resources import files
 
 import numpy as np
+import xarray as xr
 
 from lazyvol import plots
 from lazyvol.io.text_files import write_text
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import contrast_limits
 from lazyvol.screening.report import words
+from lazyvol.screening.report.data import page_json
+from lazyvol.screening.report.explorer import explorer
 from lazyvol.screening.report.markup import Html, facts, join, paragraphs, table, tag
-from lazyvol.screening.report.pictures import chart, charts, plane_image, ramp, row
-from lazyvol.screening.report.result import ScreenResult
+from lazyvol.screening.report.pictures import chart, plane_image, ramp, row
+from lazyvol.screening.result import ScreenResult
+from lazyvol.screening.volumes import low_passed, resolution
 from lazyvol.stack import spatial_dims
 
-#: content security policy: embedded images and styles only, no requests, no scripts
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-
-#: most flagged particles in the table of the page; scores.csv lists all
-MAX_ROWS = 50
+#: content security policy: embedded images and styles, this script alone, no requests
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{}'"
 
 
 def write_report(
@@ -27,8 +30,8 @@ def write_report(
 ) -> None:
     """Write the report of a screening as one HTML file.
 
-    The file contains its images and styles, links to ``scores.csv`` in the same folder only, and
-    runs no script. It gets its name when it is complete.
+    The file contains its images, styles, data and script, and makes no requests. It gets its name
+    when it is complete.
 
     Parameters
     ----------
@@ -51,32 +54,39 @@ def write_report(
 
 def report_html(result: ScreenResult) -> Html:
     """Return the page as markup."""
-    style = Html(files("lazyvol.screening.report").joinpath("report.css").read_text("utf-8"))
+    folder = files("lazyvol.screening.report")
+    style, script = (folder.joinpath(f"report.{k}").read_text("utf-8") for k in ("css", "js"))
+    digest = b64encode(sha256(script.encode("utf-8")).digest()).decode("ascii")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY.format(digest)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", f"Screening of {result.source.name}"),
-        tag("style", style),
+        tag("style", Html(style)),
     )
-    parts = (opening, volumes, particle_scores, half_sets, examples, flagged_table, plan, method)
-    body = tag("body", tag("main", *(part(result) for part in parts)))
+    parts = (opening, explorer, volumes, correlations, plan, method)
+    body = tag(
+        "body",
+        tag("main", *(part(result) for part in parts)),
+        tag("script", Html(page_json(result)), type="application/json", id="data"),
+        tag("script", Html(script)),
+    )
     return tag("html", head, body, lang="en")
 
 
 def opening(result: ScreenResult) -> Html:
     """Return the title, the findings as figures and sentences, and the input."""
     source = result.source
+    theme = tag("button", "light / dark", type="button", id="theme")
     return join(
-        tag("p", f"lazyvol screen · {result.run.started}", class_="kicker"),
+        tag("p", f"lazyvol screen · {result.run.started}", theme, class_="kicker"),
         tag("h1", source.name),
         tag("div", *(_tile(n, v) for n, v in words.headlines(result)), class_="tiles"),
         paragraphs(*words.findings(result)),
         *(tag("p", c, class_="caveat") for c in words.caveats(result)),
-        tag("h2", "Input"),
-        facts(source.facts()),
+        tag("details", tag("summary", "Input"), facts(source.facts())),
     )
 
 
@@ -85,120 +95,52 @@ def _tile(name: str, value: str) -> Html:
 
 
 def volumes(result: ScreenResult) -> Html:
-    """Return orthogonal slices of average and variance, and projections of the average."""
+    """Return slices of the averages with and without the flagged particles, and the variance."""
+    length = resolution(result.fsc["all"])
+    shown = {n: low_passed(result.volumes[n], length) for n in ("average", "kept_average")
+             if n in result.volumes}  # fmt: skip
+    limits = contrast_limits(np.concatenate([p.values.ravel() for v in shown.values()
+                                             for p in _planes(v).values()]))  # fmt: skip
+    panels = [_panel(words.VOLUMES[n], v, "gray", limits) for n, v in shown.items()]
+    variance = result.volumes["variance"]
+    spread = contrast_limits(np.concatenate([p.values.ravel() for p in _planes(variance).values()]))
+    panels.append(_panel(words.VOLUMES["variance"], variance, "magma", spread))
     return join(
-        tag("h2", "Average and variance"),
+        tag("h2", "Averages and variance"),
         tag("p", words.volume_note(result)),
-        tag("h3", "Average, central slices"),
-        _slices(result, "average", "gray"),
-        tag("h3", "Variance, central slices"),
-        _slices(result, "variance", "magma"),
-        tag("h3", "Average, mean along each axis"),
-        _projections(result),
+        tag("div", *panels, class_="panels"),
     )
 
 
-def _slices(result: ScreenResult, name: str, cmap: str) -> Html:
-    volume = result.average if name == "average" else result.variance
-    dims = spatial_dims(volume)
-    planes = {d: volume.isel({d: volume.sizes[d] // 2}, drop=True) for d in dims}
-    limits = contrast_limits(np.concatenate([p.values.ravel() for p in planes.values()]))
+def _panel(title: str, volume: xr.DataArray, cmap: str, limits: tuple[float, float]) -> Html:
+    """Return a titled row of the central slices of a volume, with a colour bar."""
     images = (
         plane_image(
             plane, words.slice_caption(volume, d), cmap=cmap, limits=limits,
-            bar=words.bar(volume), alt=f"{name}, slice across {d}",
+            bar=words.bar(volume), alt=f"{title}, slice across {d}",
         )
-        for d, plane in planes.items()
+        for d, plane in _planes(volume).items()
     )  # fmt: skip
-    return join(row(*images), ramp(cmap, limits))
+    return tag("div", tag("h3", title), row(*images), ramp(cmap, limits))
 
 
-def _projections(result: ScreenResult) -> Html:
-    volume = result.average
-    planes = {d: volume.mean(d) for d in spatial_dims(volume)}
-    images = (
-        plane_image(p, f"mean along {d}", bar=words.bar(volume), alt=f"average, mean along {d}")
-        for d, p in planes.items()
-    )
-    return row(*images)
+def _planes(volume: xr.DataArray) -> dict[str, xr.DataArray]:
+    """Return the central slice across each spatial dim."""
+    return {d: volume.isel({d: volume.sizes[d] // 2}, drop=True) for d in spatial_dims(volume)}
 
 
-def particle_scores(result: ScreenResult) -> Html:
-    """Return histograms of llr and ncc, and llr by particle."""
-    values, flagged = result.scores["llr"], result.scores["flagged"]
-    threshold, plain = result.flagging.threshold, result.scores["ncc"]
-    return join(
-        tag("h2", "Scores of all particles"),
-        paragraphs(*words.score_notes(result)),
-        charts(
-            chart(
-                lambda ax: plots.histogram(values, flagged=flagged, threshold=threshold, ax=ax),
-                words.histogram_caption(result),
-                "Histogram of the log-likelihood ratios",
-            ),
-            chart(
-                lambda ax: plots.scores(values, flagged=flagged, threshold=threshold, ax=ax),
-                "Log-likelihood ratio by position along k; drifts in the data show as structure.",
-                "Log-likelihood ratios by particle",
-            ),
-            chart(
-                lambda ax: plots.histogram(plain, flagged=flagged, ax=ax),
-                "Plain correlation (ncc) of the same particles.",
-                "Histogram of the plain correlations",
-            ),
-        ),
-    )
-
-
-def half_sets(result: ScreenResult) -> Html:
-    """Return the Fourier shell correlation of the half-set averages."""
+def correlations(result: ScreenResult) -> Html:
+    """Return the Fourier shell correlations of the half-set averages."""
+    curves = result.fsc.rename({n: words.CURVES[str(n)] for n in result.fsc})
+    figure = chart(
+        lambda ax: plots.fsc(curves, ax=ax), words.fsc_caption(result),
+        "Fourier shell correlations of the half-set averages",
+    )  # fmt: skip
     return join(
         tag("h2", "Half-set Fourier shell correlation"),
         paragraphs(*words.half_notes(result)),
-        charts(
-            chart(
-                lambda ax: plots.fsc(result.fsc, ax=ax),
-                words.fsc_caption(result),
-                "Fourier shell correlation of the half-set averages",
-            )
-        ),
+        figure,
     )
-
-
-def examples(result: ScreenResult) -> Html:
-    """Return projections of the best and the worst particles along two axes."""
-    return join(
-        tag("h2", "Best and worst particles"),
-        tag("p", words.example_note(result)),
-        tag("h3", "Worst"),
-        tag("div", *(_particle(result, k) for k in result.worst), class_="particles"),
-        tag("h3", "Best"),
-        tag("div", *(_particle(result, k) for k in result.best), class_="particles"),
-    )
-
-
-def _particle(result: ScreenResult, position: int) -> Html:
-    shown = result.examples.isel(k=result.shown.index(position), drop=True)
-    images = [
-        plane_image(shown[name], "", alt=f"particle {position}, mean {name.replace('_', ' ')}")
-        for name in ("along_z", "along_y")
-    ]
-    return tag("figure", row(*images), tag("figcaption", words.particle(result, position)))
-
-
-def flagged_table(result: ScreenResult) -> Html:
-    """Return the table of flagged particles, the least consistent first."""
-    flagged = result.flagged
-    if not flagged:
-        return join(tag("h2", "Flagged particles"), tag("p", "None. ", _all_scores()))
-    more = len(flagged) - MAX_ROWS
-    note = f"The {MAX_ROWS} least consistent; {more:,} more are flagged. " if more > 0 else ""
-    header, rows = words.score_table(result, flagged[:MAX_ROWS])
-    return join(tag("h2", "Flagged particles"), tag("p", note, _all_scores()), table(header, rows))
-
-
-def _all_scores() -> Html:
-    return join("Scores of all particles: ", tag("a", "scores.csv", href="scores.csv"), ".")
 
 
 def plan(result: ScreenResult) -> Html:
@@ -212,6 +154,8 @@ def plan(result: ScreenResult) -> Html:
         )
         for name, p in run.plans.items()
     ]  # fmt: skip
+    unplanned = [n for n in run.seconds if n not in run.plans and n != "total"]
+    rows += [(name, "", "", "", f"{run.seconds[name]:.1f} s") for name in unplanned]
     text = join(*(join(tag("h3", name), tag("pre", str(p))) for name, p in run.plans.items()))
     return join(
         tag("h2", "Plan and cost"),

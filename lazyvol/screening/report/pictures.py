@@ -1,28 +1,29 @@
-"""Images and charts of a report: PNG files embedded in the page, scale bars in HTML."""
+"""Images and charts of a report: PNG and SVG embedded in the page, scale bars in HTML."""
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
-from io import BytesIO
+from io import BytesIO, StringIO
 from math import ceil
 
 import xarray as xr
+from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.text import Text
 
 from lazyvol.plots.canvas import contrast_limits, image_extent, new_axes, scale_bar_length
-from lazyvol.screening.report.markup import Html, join, tag
+from lazyvol.screening.report.markup import Html, tag
 from lazyvol.stack import unit_of
 from lazyvol.summary import unit_symbol
 
 #: pixels along a side of an image, beyond which voxels are averaged
 MAX_PIXELS = 512
 
-#: text colour of charts on a light and on a dark page
-LIGHT_PAGE, DARK_PAGE = "#30353b", "#d5d9de"
+#: text colour of charts, replaced by that of the page
+TEXT = "#123457"
 
 
 def plane_image(
@@ -84,30 +85,24 @@ def row(*images: Html) -> Html:
 
 
 def chart(draw: Callable[[Axes], Axes], caption: object, alt: str) -> Html:
-    """Return a chart in two versions, for a light and for a dark page."""
-    light, dark = (_chart_png(draw, colour) for colour in (LIGHT_PAGE, DARK_PAGE))
-    picture = tag(
-        "picture",
-        tag("source", srcset=dark, media="(prefers-color-scheme: dark)"),
-        tag("img", src=light, alt=alt, loading="lazy"),
-    )
+    """Return a chart as SVG in the page, its text in the colour of the page's text."""
+    figure = draw(new_axes(7.6, 3.9)).get_figure(root=True)
+    if not isinstance(figure, Figure):
+        raise TypeError("draw must return axes of a figure")
+    _set_text_colour(figure.findobj(), TEXT)
+    svg = StringIO()
+    with rc_context({"svg.hashsalt": alt}):  # names of its parts do not vary between runs
+        figure.savefig(svg, transparent=True, format="svg")
+    picture = tag("div", Html(_inline(svg.getvalue())), role="img", aria_label=alt)
     return tag("figure", picture, tag("figcaption", caption), class_="chart")
 
 
-def charts(*figures: Html) -> Html:
-    """Return charts in a row that wraps on a narrow page."""
-    return tag("div", join(*figures), class_="charts")
-
-
-def _chart_png(draw: Callable[[Axes], Axes], colour: str) -> str:
-    """Return a chart as the data URL of a PNG, its text in one colour."""
-    figure = draw(new_axes(5.6, 3.3)).get_figure(root=True)
-    if not isinstance(figure, Figure):
-        raise TypeError("draw must return axes of a figure")
-    _set_text_colour(figure.findobj(), colour)
-    png = BytesIO()
-    figure.savefig(png, dpi=150, transparent=True, format="png")
-    return _data_url(png.getvalue())
+def _inline(svg: str) -> str:
+    """Return an SVG file as an element of a page: without its prologue, metadata and addresses."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r' xmlns(:\w+)?="[^"]*"', "", element)
+    return element.replace(TEXT, "currentColor").replace("xlink:href", "href")
 
 
 def _set_text_colour(artists: Iterable[Artist], colour: str) -> None:
@@ -116,8 +111,6 @@ def _set_text_colour(artists: Iterable[Artist], colour: str) -> None:
         if isinstance(artist, Axes):
             artist.tick_params(colors=colour, which="both")
             artist.spines[:].set_edgecolor(colour)
-        elif isinstance(artist, PathCollection):
-            artist.set_rasterized(True)
         elif isinstance(artist, Text) and artist.get_color() in ("black", "k"):
             artist.set_color(colour)
 

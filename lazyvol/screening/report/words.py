@@ -1,6 +1,5 @@
 """Sentences, captions and figures of a report."""
 
-from collections.abc import Sequence
 from math import inf, prod
 
 import numpy as np
@@ -8,47 +7,48 @@ import xarray as xr
 
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import position_text, scale_bar_length
-from lazyvol.screening.report.result import Run, ScreenResult, resolution
-from lazyvol.stack import STACK, spacing, spatial_dims
+from lazyvol.screening.result import Run, ScreenResult, length_text
+from lazyvol.screening.volumes import nyquist, resolution
+from lazyvol.stack import spacing, spatial_dims
 from lazyvol.summary import TIMES, unit_symbol
 
 #: particles in a half-set below which the Fourier shell correlation is rough
 FEW_IN_HALF = 50
 #: particles below which the average is too poor to judge particles by
 FEW = 30
-#: columns of the page's table; scores.csv has all
-TABLE_COLUMNS = ("llr", "p_value", "probability", "hypothesis", "angle_rot", "angle_tilt",
-          "angle_psi", "ncc")  # fmt: skip
 #: hypotheses in words
 REASONS = {
     "empty": "by noise alone",
     "rotated": "by the rotated average",
     "second_class": "by a second class of particles",
 }
+#: names of curves and volumes
+CURVES = {
+    "all": "all particles", "kept": "without the flagged",
+    "all_masked": "all particles, under the mask",
+    "kept_masked": "without the flagged, under the mask",
+}  # fmt: skip
+VOLUMES = {
+    "average": "Average of all particles", "kept_average": "Average without the flagged",
+    "variance": "Variance of all particles",
+}  # fmt: skip
 
 
 def headlines(result: ScreenResult) -> list[tuple[str, str]]:
     """Return the name and value of each figure at the top of the page."""
     flagged, threshold = len(result.flagged), result.flagging.threshold
-    return [
+    figures = [
         ("particles", f"{result.particles:,}"),
         (f"flagged ({flagged / max(1, result.particles):.1%})", f"{flagged:,}"),
-        ("llr threshold of flags", "none" if np.isnan(threshold) else f"{threshold:.4g}"),
-        ("half-set FSC at 0.143", resolution_text(result)),
+        (
+            "llr from which particles are flagged",
+            "none" if np.isnan(threshold) else f"{threshold:.4g}",
+        ),
+        ("half-set FSC = 0.143, all particles", length_text(result, "all")),
     ]
-
-
-def resolution_text(result: ScreenResult, cutoff: float = 0.143) -> str:
-    """Return the length at which the half-set FSC falls below ``cutoff``."""
-    length, unit = resolution(result.fsc, cutoff), unit_symbol(result.source.unit)
-    if length == inf:
-        return "none"
-    return f"{length:.3g} {unit}" if length else f"< {nyquist(result.average):.3g} {unit}"
-
-
-def nyquist(volume: xr.DataArray) -> float:
-    """Return the Nyquist limit as a length: twice the coarsest voxel size."""
-    return 2 * max(abs(spacing(volume, d)) for d in spatial_dims(volume))
+    if flagged and "kept" in result.fsc:
+        figures.append(("half-set FSC = 0.143, without the flagged", length_text(result, "kept")))
+    return figures
 
 
 def findings(result: ScreenResult) -> list[str]:
@@ -81,24 +81,26 @@ def no_common_signal(result: ScreenResult) -> bool:
 
 def reasons(result: ScreenResult) -> str:
     """Return the number of flagged particles that each hypothesis explains best."""
-    hypotheses = result.scores["hypothesis"].values[list(result.flagged)]
-    names, counts = np.unique(hypotheses, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    parts = (f"{counts[n]:,} {REASONS.get(names[n], f'by {names[n]}')}" for n in order)
-    return ", ".join(parts)
+    counts = result.hypotheses().items()
+    return ", ".join(f"{n:,} {REASONS.get(name, f'by {name}')}" for name, n in counts)
 
 
 def _resolution_sentence(result: ScreenResult) -> str:
     """Return the resolution by the half-set FSC as a sentence."""
-    length, unit = resolution(result.fsc), unit_symbol(result.source.unit)
-    finest = nyquist(result.average)
+    length = resolution(result.fsc["all"])
     if length == inf:
         return (
             "The half-set FSC is below 0.143 at every length: the half-set averages do not agree."
         )
     if not length:
+        finest, unit = nyquist(result.volumes["average"]), unit_symbol(result.source.unit)
         return f"The half-set FSC stays above 0.143 up to the Nyquist limit of {finest:.3g} {unit}."
-    return f"The half-set FSC falls below 0.143 at {length:.3g} {unit}."
+    kept = (
+        f", without the flagged particles at {length_text(result, 'kept')}"
+        if result.flagged and "kept" in result.fsc
+        else ""
+    )
+    return f"The half-set FSC falls below 0.143 at {length_text(result, 'all')}{kept}."
 
 
 def caveats(result: ScreenResult) -> list[str]:
@@ -109,7 +111,7 @@ def caveats(result: ScreenResult) -> list[str]:
             f"With {result.particles} particles the average is poor: few particles are flagged, "
             f"and others may be misaligned too. Read the scores as a ranking."
         )
-    smaller = min(result.half_sizes)
+    smaller = min(result.half_sets.sizes)
     if smaller < FEW_IN_HALF:
         warnings.append(
             f"The smaller half-set has {smaller} particles: the Fourier shell correlation is a "
@@ -120,15 +122,26 @@ def caveats(result: ScreenResult) -> list[str]:
         warnings.append(
             f"{lost:,} particles have no score, because they are constant; they are flagged."
         )
+    if "kept_average" not in result.volumes:
+        warnings.append(
+            "A half-set has no particle that is not flagged: there is no average without the "
+            "flagged particles."
+        )
     return warnings
 
 
 def volume_note(result: ScreenResult) -> str:
     """Return how to read the images of the volumes."""
+    length = resolution(result.fsc["all"])
+    filtered = ""
+    if 0 < length < inf:
+        filtered = (
+            f"Averages are low-passed to {length_text(result, 'all')}, where the half-set FSC "
+            f"falls below 0.143; the files hold them unfiltered. "
+        )
     return (
-        f"Average and variance of every voxel over all {result.particles:,} particles, including "
-        f"the flagged ones. Grey levels and colours run from the 1st to the 99th percentile of the "
-        f"slices shown; high variance marks regions that differ between particles."
+        f"Central slices. {filtered}Both averages have the same grey levels, from the 1st to the "
+        f"99th percentile of the slices; high variance marks regions that differ between particles."
     )
 
 
@@ -137,66 +150,77 @@ def slice_caption(volume: xr.DataArray, dim: str) -> str:
     return position_text(volume, dim, volume.sizes[dim] // 2)
 
 
-def score_notes(result: ScreenResult) -> list[str]:
+def flags_of_the_run(result: ScreenResult) -> str:
+    """Return the decision of the run as an option beside scores."""
+    return f"flags of the run (false discovery rate {result.flagging.fdr:g})"
+
+
+def decision_note(result: ScreenResult) -> str:
     """Return definitions of llr and ncc, and the ncc of noise."""
     flag = result.flagging
     near_zero = int((np.abs(result.scores["ncc"].values) < 3 * flag.noise).sum())
-    return [
-        "llr is the log-likelihood ratio of the alternative hypotheses (the rotated average, a "
-        "second class of particles, noise alone, templates if given) to the average of the other "
-        "particles. Its p-value is the probability that a consistent particle with the measured "
-        "noise reaches it.",
-        f"ncc is the Pearson correlation with the average of the other particles. Its median is "
-        f"{flag.median:.4g} ± {flag.deviation:.2g} (robust standard deviation); white noise would "
-        f"score 0 ± {flag.noise:.2g} (1/√n for n voxels), correlated noise more. "
-        f"{near_zero:,} of {result.particles:,} particles are within three of these deviations "
-        f"of 0.",
-    ]
+    return (
+        f"llr is the log-likelihood ratio of the alternative hypotheses (the rotated average, a "
+        f"second class of particles, noise alone, templates if given) to the average of the other "
+        f"particles; p_value is the probability that a consistent particle with the measured noise "
+        f"reaches it. ncc is the Pearson correlation with the average of the other particles: its "
+        f"median is {flag.median:.4g} ± {flag.deviation:.2g} (robust standard deviation), that of "
+        f"white noise 0 ± {flag.noise:.2g}, and {near_zero:,} of {result.particles:,} particles "
+        f"are within three of the latter deviations of 0."
+    )
 
 
-def histogram_caption(result: ScreenResult) -> str:
-    """Return the caption of the histogram of llr."""
-    line = "" if np.isnan(result.flagging.threshold) else " Dashed: the threshold of flags."
-    return f"Log-likelihood ratios; above 0 the alternative hypotheses are more likely.{line}"
+def no_picture(result: ScreenResult) -> str:
+    """Return which particles are shown."""
+    shown = len(result.thumbnails.positions)
+    return (
+        f"No picture of this particle: the page holds those of {shown:,} of {result.particles:,}, "
+        f"the least consistent ones, those nearest to the threshold, and others at even distances "
+        f"in the order of llr."
+    )
+
+
+def viewer_note(result: ScreenResult) -> str:
+    """Return how the volumes of the viewer are made."""
+    volume, unit = result.thumbnails.particles, unit_symbol(result.source.unit)
+    full = result.volumes["average"]
+    box = TIMES.join(f"{full.sizes[d] * abs(spacing(full, d)):.4g}" for d in spatial_dims(full))
+    size = TIMES.join(f"{volume.sizes[d]}" for d in spatial_dims(volume))
+    shown = len(result.thumbnails.positions)
+    return (
+        f"Volumes are low-passed to {result.thumbnails.shortest:.3g} {unit} and sampled on {size} "
+        f"voxels; the box is {box} {unit} (z, y, x), positions are relative to its centre. Every "
+        f"picture has its own grey levels. The page holds the pictures of {shown:,} of "
+        f"{result.particles:,} particles."
+    )
 
 
 def half_notes(result: ScreenResult) -> list[str]:
     """Return notes on the assignment to half-sets and the meaning of their FSC."""
-    first, second = result.half_sizes
+    first, second = result.half_sets.sizes
     independent = (
         "If the half-sets were refined independently, this is the gold-standard FSC."
-        if result.halves_by == "half"
+        if result.half_sets.by_coordinate
         else "Both half-sets were aligned together: this FSC measures the consistency of the "
         "average and exceeds a gold-standard FSC."
     )
-    by = "by the coordinate 'half'" if result.halves_by == "half" else "even and odd particles"
-    return [f"Two half-sets of {first:,} and {second:,} particles ({by}). {independent}"]
+    by = "by the coordinate 'half'" if result.half_sets.by_coordinate else "even and odd particles"
+    kept = ""
+    if result.flagged:
+        a, b = result.half_sets.kept
+        kept = f", of which {a:,} and {b:,} are not flagged"
+    return [f"Two half-sets of {first:,} and {second:,} particles ({by}){kept}. {independent}"]
 
 
 def fsc_caption(result: ScreenResult) -> str:
-    """Return where the curve crosses 0.143 and 0.5."""
-    return f"The curve is {_crossing(result, 0.143)} and {_crossing(result, 0.5)}. No mask."
-
-
-def _crossing(result: ScreenResult, cutoff: float) -> str:
-    """Return where the half-set FSC falls below ``cutoff``."""
-    length = resolution(result.fsc, cutoff)
-    if length == inf:
-        return f"below {cutoff:g} at all frequencies"
-    if not length:
-        return f"above {cutoff:g} up to the Nyquist limit"
-    return f"below {cutoff:g} from {resolution_text(result, cutoff)}"
-
-
-def example_note(result: ScreenResult) -> str:
-    """Return how the particles are shown."""
-    volume, unit = result.average, unit_symbol(result.source.unit)
-    box = TIMES.join(
-        f"{volume.sizes[d] * abs(spacing(volume, d)):.4g}" for d in spatial_dims(volume)
+    """Return where the curves fall below 0.143 and 0.5."""
+    lengths = (
+        f"{CURVES[str(n)]} {length_text(result, str(n))} ({length_text(result, str(n), 0.5)})"
+        for n in result.fsc
     )
     return (
-        f"Mean of each particle along z (left, top view) and along y (right, side view). Every "
-        f"image has its own contrast. The box is {box} {unit} (z, y, x)."
+        f"Lengths at which the curves fall below 0.143 (and 0.5): {'; '.join(lengths)}. Curves "
+        f"under the mask are corrected for the correlation that the mask brings."
     )
 
 
@@ -207,44 +231,13 @@ def bar(volume: xr.DataArray) -> float:
     )
 
 
-def particle(result: ScreenResult, position: int) -> str:
-    """Return the caption of one particle."""
-    label = result.scores.coords[STACK].values[position] if STACK in result.scores.coords else None
-    name = f"k = {position}" if label is None else f"k = {label}"
-    score = float(result.scores["llr"].values[position])
-    flagged = " · flagged" if bool(result.scores["flagged"].values[position]) else ""
-    return f"{name} · llr {score:.4g}{flagged}"
-
-
-def score_table(
-    result: ScreenResult, positions: Sequence[int]
-) -> tuple[tuple[object, ...], list[tuple[object, ...]]]:
-    """Return the header and the rows of a table of particles."""
-    shown = result.scores.isel({STACK: list(positions)})
-    names = [n for n in shown.coords if n != STACK] + [n for n in TABLE_COLUMNS if n in shown]
-    columns = [shown[n].values for n in names]
-    labels = shown.coords[STACK].values if STACK in shown.coords else list(positions)
-    rows: list[tuple[object, ...]] = [
-        (label, *(cell(name, column[n]) for name, column in zip(names, columns, strict=True)))
-        for n, label in enumerate(labels)
-    ]
-    return (STACK, *names), rows
-
-
-def cell(name: object, value: object) -> str:
-    """Return a table cell as text; p-values below 1e-6 are not resolved."""
-    if name == "p_value" and isinstance(value, float) and value < 1e-6:
-        return "< 1e-6"
-    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)
-
-
 def cost_note(result: ScreenResult) -> str:
     """Return the reads and the memory of the run as sentences."""
     run = result.run
     limit = "no limit" if run.memory is None else f"a limit of {show_bytes(run.memory)}"
     return (
-        f"The stack is read twice, for the averages and for the scores; the particles shown above "
-        f"are read once more. Planned under {limit}; {peak_text(run)}."
+        f"The stack is read twice, for the averages and for the scores; the flagged particles and "
+        f"those with pictures are read once more. Planned under {limit}; {peak_text(run)}."
     )
 
 
@@ -272,7 +265,9 @@ def method(result: ScreenResult) -> list[str]:
         f"rule flags so that at most {fdr:.0%} of the flagged particles are expected to be "
         f"consistent. Assumptions: most particles are consistent, and noise is normal.",
         "Half-set FSC: the correlation of the Fourier transforms of the two half-set averages in "
-        "shells of spatial frequency, without a mask.",
+        "shells of spatial frequency. Under the mask (mask.mrc) it is corrected by the same "
+        "correlation of volumes whose phases are random beyond the frequency where it falls below "
+        "0.8 (Chen et al., 2013).",
     ]
 
 

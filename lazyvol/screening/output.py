@@ -1,0 +1,67 @@
+"""Files of a screening: volumes, curves, particle lists and the report."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import StoreError, TargetExistsError
+from lazyvol.io.axes import parse_unit
+from lazyvol.io.save_result import save
+from lazyvol.io.text_files import csv_text, write_text
+from lazyvol.screening.lists import list_text
+from lazyvol.screening.report import write_report
+from lazyvol.screening.result import ScreenResult
+from lazyvol.stack import spacing, spatial_dims, unit_of
+
+TABLES = ("scores.csv", "fsc.csv", "kept.star", "flagged.star")
+VOLUMES = ("average", "variance", "mask", "kept_average", "kept_half1", "kept_half2")
+FILES = (*(f"{name}.mrc" for name in VOLUMES), *TABLES, "report.html")
+
+
+def results_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Return the folder for results, created if missing.
+
+    Raise TargetExistsError if it holds results and ``overwrite`` is False.
+    """
+    folder = Path(out)
+    present = [n for n in FILES if (folder / n).exists()]
+    if present and not overwrite:
+        raise TargetExistsError(
+            f"{folder} already holds {', '.join(present)}; choose another folder or pass "
+            f"overwrite=True"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"folder {folder} cannot be created: {error.strerror}") from error
+    return folder
+
+
+def write_results(folder: Path, result: ScreenResult, *, overwrite: bool) -> ScreenResult:
+    """Write all files of a screening, the report last; return the result with their names."""
+    for name, volume in result.volumes.items():
+        save(for_mrc(volume), folder / f"{name}.mrc", overwrite=overwrite)
+    texts = {
+        "scores.csv": csv_text(result.scores),
+        "fsc.csv": csv_text(result.fsc),
+        "kept.star": list_text(result.scores, result.kept),
+        "flagged.star": list_text(result.scores, sorted(result.flagged)),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text, overwrite=overwrite)
+    write_report(folder / "report.html", result, overwrite=overwrite)
+    written = (*(f"{name}.mrc" for name in result.volumes), *texts, "report.html")
+    return replace(result, files=tuple(str(folder / name) for name in written))
+
+
+def for_mrc(volume: xr.DataArray) -> xr.DataArray:
+    """Return a volume as an MRC file holds it: float32, ascending positions in a length."""
+    dims = spatial_dims(volume)
+    descending = [d for d in dims if spacing(volume, d) < 0]
+    turned = volume.isel({d: slice(None, None, -1) for d in descending}).drop_attrs(deep=False)
+    if parse_unit(unit_of(volume, dims[-1])) is None:
+        turned = turned.drop_vars([d for d in dims if d in turned.coords])
+    return turned.astype(np.float32).reset_coords(drop=True)

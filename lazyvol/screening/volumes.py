@@ -1,0 +1,152 @@
+"""Volumes of a screening: averages without the flagged particles, a mask, and their FSC."""
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.ops import filters, masks, scores, stats
+from lazyvol.ops._references import half_sets
+from lazyvol.stack import STACK, spacing, spatial_dims
+
+Array = np.ndarray
+
+#: FSC below which phases are randomised to measure the correlation that a mask brings
+RANDOM_BELOW = 0.8
+#: shells into which a mask mixes the frequencies whose phases are not random
+LEAKAGE = 2
+#: dilation of a mask, and standard deviation of its soft edge, in voxels
+DILATION, SOFTNESS = 3.0, 1.5
+
+
+def kept_averages(stack: xr.DataArray, averages: xr.Dataset, flagged: Array) -> xr.Dataset | None:
+    """Compute the averages of the particles that are not flagged: of all and of each half-set.
+
+    Only the flagged particles are read: their sum is subtracted from that of all particles. None if
+    a half-set has no particle left.
+    """
+    half = half_sets("screen", stack).values
+    sizes = np.bincount(half, minlength=2)
+    kept = np.bincount(half[~flagged], minlength=2)
+    if not kept.all():
+        return None
+    names = ("first", "second")
+    sums = {n: averages[n].astype(np.float64) * sizes[h] for h, n in enumerate(names)}
+    for h, name in enumerate(names):
+        positions = np.flatnonzero(flagged & (half == h))
+        if positions.size:
+            sums[name] -= stats.sum(stack.isel({STACK: positions}), STACK).compute()
+    whole = (sums["first"] + sums["second"]) / kept.sum()
+    volumes = {"kept_average": whole, "kept_half1": sums["first"] / kept[0],
+               "kept_half2": sums["second"] / kept[1]}  # fmt: skip
+    dtype, attrs = averages["average"].dtype, averages["average"].attrs
+    return xr.Dataset({n: v.astype(dtype).assign_attrs(attrs) for n, v in volumes.items()})
+
+
+def shell_correlations(
+    averages: xr.Dataset, kept: xr.Dataset | None, mask: xr.DataArray
+) -> xr.Dataset:
+    """Return the half-set Fourier shell correlations of all and of the kept particles."""
+    halves = {"all": (averages["first"], averages["second"])}
+    if kept is not None:
+        halves["kept"] = (kept["kept_half1"], kept["kept_half2"])
+    curves = {name: scores.fsc(*pair) for name, pair in halves.items()}
+    masked = {f"{name}_masked": masked_fsc(*pair, mask) for name, pair in halves.items()}
+    return xr.Dataset({**curves, **masked}).drop_attrs(deep=False)
+
+
+def masked_fsc(first: xr.DataArray, second: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """Return the Fourier shell correlation under a mask, corrected for the mask.
+
+    Beyond the frequency where the correlation falls below 0.8 the phases of both volumes are
+    randomised; the correlation that is left under the mask comes from the mask.
+
+    References
+    ----------
+    Chen et al., Ultramicroscopy 135, 24 (2013).
+    """
+    plain = scores.fsc(first, second)
+    masked = scores.fsc(_under(first, mask), _under(second, mask))
+    low = np.flatnonzero((plain.values < RANDOM_BELOW) & (plain["frequency"].values > 0))
+    if not low.size:
+        return masked
+    onset, width = (float(plain["frequency"][n]) for n in (low[0], 1))
+    random = [_with_random_phases(v, onset, seed) for seed, v in enumerate((first, second))]
+    by_mask = scores.fsc(*(_under(v, mask) for v in random))
+    corrected = ((masked - by_mask) / (1 - by_mask)).where(by_mask < masked, 0.0)
+    result: xr.DataArray = masked.where(masked["frequency"] < onset + LEAKAGE * width, corrected)
+    return result.assign_attrs(masked.attrs)
+
+
+def _under(volume: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """Return a volume times a mask, after subtraction of its mean under the mask."""
+    weights = mask.values.astype(np.float64)
+    mean = float((volume.values * weights).sum() / weights.sum())
+    return volume.copy(data=(volume.values - mean) * weights)
+
+
+def _with_random_phases(volume: xr.DataArray, beyond: float, seed: int) -> xr.DataArray:
+    """Return a volume whose phases are random at frequencies above ``beyond``."""
+    dims = spatial_dims(volume)
+    noise = np.fft.rfftn(np.random.default_rng(seed).normal(size=volume.shape))
+    spectrum = np.fft.rfftn(volume.values)
+    steps = [abs(spacing(volume, d)) for d in dims]
+    axes = [np.fft.fftfreq(volume.sizes[d], s) for d, s in zip(dims[:-1], steps[:-1], strict=True)]
+    axes.append(np.fft.rfftfreq(volume.sizes[dims[-1]], steps[-1]))
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij")))
+    random = np.abs(spectrum) * noise / np.maximum(np.abs(noise), 1e-300)
+    values = np.fft.irfftn(
+        np.where(radius > beyond, random, spectrum), s=volume.shape, axes=range(volume.ndim)
+    )
+    return volume.copy(data=values)
+
+
+def object_mask(average: xr.DataArray, length: float) -> xr.DataArray:
+    """Return a soft mask, 0 to 1, where a low-passed average differs from its median.
+
+    ``length`` is the resolution; the mask is as smooth as twice this, within limits set by the box.
+    """
+    voxel = max(abs(spacing(average, d)) for d in spatial_dims(average))
+    side = min(average.sizes[d] * abs(spacing(average, d)) for d in spatial_dims(average))
+    smooth = filters.bandpass(
+        average, float(np.clip(2 * length, 4 * voxel, max(4 * voxel, side / 4)))
+    )
+    difference = np.abs(smooth - float(np.median(smooth.values)))
+    inside = masks.dilate(masks.threshold(difference), radius=DILATION * voxel)
+    soft = filters.gaussian(inside.astype(np.float32), SOFTNESS * voxel, mode="nearest")
+    return soft.clip(0.0, 1.0).rename("mask")
+
+
+def low_passed(volume: xr.DataArray, length: float) -> xr.DataArray:
+    """Return a volume low-passed to a resolution; unchanged if it reaches the Nyquist limit."""
+    return filters.bandpass(volume, length) if nyquist(volume) < length < np.inf else volume
+
+
+def nyquist(volume: xr.DataArray) -> float:
+    """Return the Nyquist limit as a length: twice the coarsest voxel size."""
+    return 2 * max(abs(spacing(volume, d)) for d in spatial_dims(volume))
+
+
+def resolution(curve: xr.DataArray, cutoff: float = 0.143) -> float:
+    """Return the length at which a Fourier shell correlation first falls below ``cutoff``.
+
+    Interpolated linearly between shells; 0 if it stays above, infinity if it starts below.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> frequency = [0.0, 0.1, 0.2]
+    >>> curve = xr.DataArray([1.0, 0.5, 0.1], {"frequency": frequency}, ["frequency"])
+    >>> round(resolution(curve, 0.3), 3)
+    6.667
+    """
+    frequency = np.asarray(curve.coords[curve.dims[0]].values, np.float64)
+    values = np.asarray(curve.values, np.float64)
+    shells = np.isfinite(values) & (frequency > 0)
+    frequency, values = frequency[shells], values[shells]
+    below = np.flatnonzero(values < cutoff)
+    if not below.size:
+        return 0.0
+    n = int(below[0])
+    if n == 0:
+        return float("inf")
+    share = (values[n - 1] - cutoff) / (values[n - 1] - values[n])
+    return float(1 / (frequency[n - 1] + share * (frequency[n] - frequency[n - 1])))

@@ -1,0 +1,158 @@
+"""Results of a screening besides its scores: averages without the flagged, FSC, masks, files."""
+
+import mrcfile
+import numpy as np
+import pytest
+import xarray as xr
+
+import lazyvol as lv
+from lazyvol.errors import TargetExistsError
+from lazyvol.screening.output import FILES, for_mrc
+from lazyvol.screening.thumbnails import chosen, coarse
+from lazyvol.screening.volumes import masked_fsc, object_mask, resolution
+from tests.screening.examples import BAD, N, result, stack
+
+
+def test_averages_leave_out_the_flagged():
+    values, good = stack().values.astype(np.float64), np.arange(BAD, N)
+    expected = {"kept_average": good, "kept_half1": good[good % 2 == 0],
+                "kept_half2": good[good % 2 == 1]}  # fmt: skip
+    assert result().kept == tuple(good)
+    for name, positions in expected.items():
+        np.testing.assert_allclose(
+            result().volumes[name], values[positions].mean(0), rtol=1e-4, atol=1e-5
+        )
+    assert result().half_sets.sizes == (30, 30)
+    assert result().half_sets.kept == (27, 28)
+    np.testing.assert_array_equal(result().average, result().volumes["kept_average"])
+
+
+def test_correlations_of_kept_halves_are_those_of_their_averages():
+    values, good = stack(), np.arange(BAD, N)
+    first, second = (values.isel(k=good[good % 2 == h]).mean("k") for h in (0, 1))
+    expected = lv.scores.fsc(first, second)
+    np.testing.assert_allclose(result().fsc["kept"], expected, rtol=1e-3, atol=1e-4)
+    assert list(result().fsc) == ["all", "kept", "all_masked", "kept_masked"]
+
+
+def test_no_average_is_made_of_a_half_set_without_kept_particles(tmp_path):
+    half = np.where(np.arange(N) < BAD, 1, 2)
+    result = lv.screening.screen(stack().assign_coords(half=("k", half)), tmp_path)
+    assert set(result.flagged) == set(range(BAD))
+    assert "kept_average" not in result.volumes
+    assert list(result.fsc) == ["all", "all_masked"]
+    np.testing.assert_array_equal(result.average, result.volumes["average"])
+    assert "no average without" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def sphere(like: xr.DataArray, radius: float, soft: float = 0.0) -> xr.DataArray:
+    return lv.masks.sphere(like, radius=radius, soft=soft).compute()
+
+
+def spheres(seed: int) -> xr.DataArray:
+    """Return noise of a band with a sphere in it."""
+    noise = np.random.default_rng(seed).normal(size=(32, 32, 32))
+    volume = lv.as_stack(noise, voxel_size=2.0, unit="angstrom")
+    return volume + 8.0 * sphere(volume, 16.0)
+
+
+def test_a_mask_does_not_correlate_noise():
+    volumes = [spheres(n) for n in (1, 2)]
+    noise = [v - 8.0 * sphere(v, 16.0) for v in volumes]
+    mask = sphere(volumes[0], 20.0, soft=8.0)
+    assert np.abs(masked_fsc(*noise, mask).values[4:]).mean() < 0.1
+    np.testing.assert_allclose(masked_fsc(volumes[0], volumes[0], mask), 1.0, atol=1e-6)
+
+
+def test_the_correction_lowers_the_correlation_that_a_sharp_mask_brings():
+    halves = [spheres(n) for n in (1, 2)]
+    mask = sphere(halves[0], 9.0)
+    biased = lv.scores.fsc(*(v * mask for v in halves)).values
+    corrected = masked_fsc(*halves, mask).values
+    assert biased[-6:].mean() > 0.3
+    assert corrected[-6:].mean() < 0.15
+
+
+def test_the_mask_covers_the_object_alone():
+    volume = spheres(3)
+    mask = object_mask(volume, 8.0)
+    inside = sphere(volume, 14.0) > 0.5
+    outside = sphere(volume, 28.0) < 0.5
+    assert mask.values[inside.values].min() > 0.9
+    assert mask.values[outside.values].max() < 0.1
+    assert 0.0 <= float(mask.min()) <= float(mask.max()) <= 1.0
+
+
+@pytest.mark.parametrize("length", [0.0, 8.0, np.inf])
+def test_a_mask_is_found_for_any_resolution(length):
+    assert 0 < float(object_mask(spheres(3), length).mean()) < 1
+
+
+def test_thumbnails_are_low_passed_samples_with_the_centre():
+    noise = lv.as_stack(np.random.default_rng(0).normal(size=(3, 70, 33, 20)), voxel_size=2.0)
+    small = coarse(noise, 14.0)
+    assert small.shape == (3, 23, 17, 20)
+    assert {float(small[d][n]) for d, n in (("z", 11), ("y", 8), ("x", 10))} == {70.0, 32.0, 20.0}
+    expected = lv.filters.bandpass(noise, 14.0)[:, 2::3, ::2, :]
+    np.testing.assert_allclose(small, expected)
+
+
+@pytest.mark.parametrize("flagged", [0, 3, 50, 100])
+@pytest.mark.parametrize("most", [1, 20, 99, 100])
+def test_the_least_consistent_and_the_borderline_are_chosen(flagged, most):
+    llr = np.random.default_rng(0).permutation(np.arange(100.0))
+    table = xr.Dataset(
+        {"llr": ("k", llr), "ncc": ("k", llr), "flagged": ("k", llr >= 100 - flagged)}
+    )
+    positions = chosen(table, most)
+    assert len(positions) <= most
+    assert np.argmax(llr) in positions
+    if 20 <= most < 100 and 0 < flagged < 100:
+        assert {100 - flagged, 99 - flagged} <= set(llr[positions])
+
+
+def test_files_are_written_and_read_by_other_programs(tmp_path):
+    written = result().save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == set(FILES)
+    assert [f.rpartition("/")[2] for f in written.files][-1] == "report.html"
+    for name, volume in result().volumes.items():
+        with mrcfile.open(tmp_path / f"{name}.mrc") as file:
+            np.testing.assert_array_equal(file.data, volume)
+            assert file.voxel_size.tolist() == (5.0, 4.0, 4.0)
+    kept, flagged = (lv.io.particles(tmp_path / f"{n}.star") for n in ("kept", "flagged"))
+    assert kept.k.values.tolist() == list(range(BAD, N))
+    assert flagged.k.values.tolist() == list(range(BAD))
+    for name in ("llr", "p_value", "ncc", "hypothesis", "angles_rot", "tomogram", "flagged"):
+        values = (
+            result().scores.angles.sel(angle="rot")
+            if name == "angles_rot"
+            else (result().scores[name])
+        )
+        np.testing.assert_array_equal(np.r_[flagged[name].values, kept[name].values], values)
+    curves = lv.io.particles(tmp_path / "scores.csv")
+    assert curves.hypothesis.values.tolist() == result().scores.hypothesis.values.tolist()
+    with pytest.raises(TargetExistsError, match="already holds"):
+        result().save(tmp_path)
+
+
+def test_volumes_of_any_positions_fit_in_mrc():
+    volume = lv.as_stack(np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), voxel_size=2.0,
+                         unit="angstrom")  # fmt: skip
+    turned = for_mrc(volume.isel(y=slice(None, None, -1)))
+    assert turned.identical(volume.drop_attrs(deep=False))
+    assert not set(for_mrc(lv.as_stack(volume.values)).coords)
+
+
+def test_a_result_describes_itself():
+    text = repr(result())
+    assert text.startswith("ScreenResult of particles.zarr\n")
+    assert "flagged     5 of 60 at FDR 0.05" in text
+    for name in ("kept_average", "p_value", "without the flagged"):
+        assert name in text
+    html = result()._repr_html_()
+    assert "<table>" in html
+    assert "5 of 60" in html
+
+
+def test_the_resolution_improves_without_the_flagged():
+    assert resolution(result().fsc["kept"]) <= resolution(result().fsc["all"])
