@@ -20,6 +20,8 @@ from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
 __all__ = ["main", "make_app"]
 
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
+#: options of ``screen`` beside those of the operations
+SCREENING = ("particles", "fdr", "angles", "wedge", "templates")
 #: commands whose modules are imported when they run: module and function by name
 DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
             "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip
@@ -109,8 +111,7 @@ def losses_on_stderr() -> Iterator[None]:
 
 def option_names() -> set[str]:
     """Return the parameter names of all options; ``stack`` is a file without an option."""
-    shared = {"out", *(f.name for f in fields(Resuming)), "fdr", "angles", "wedge", "templates",
-              "results", "overlay", "particles", "port"}  # fmt: skip
+    shared = {"out", *(f.name for f in fields(Resuming)), *SCREENING, "results", "overlay", "port"}
     names = {a.name for operation in operations().values() for a in operation.arguments}
     return (shared | names) - {"stack"}
 

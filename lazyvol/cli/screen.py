@@ -22,6 +22,7 @@ TiltRange = Annotated[tuple[float, float] | None, Parameter(negative="")]
 class ScreenOptions:
     """Options of a screening as typed: files by name, no rotations as 0 degrees."""
 
+    particles: str | None = None
     fdr: float = 0.05
     angles: float = 30.0
     wedge: tuple[float, float] | None = None
@@ -41,7 +42,7 @@ class ScreenOptions:
             tokens += ["--angles", f"{self.angles:g}"]
         if self.wedge:
             tokens += ["--wedge", *(f"{a:g}" for a in self.wedge)]
-        for name in ("mask", "templates"):
+        for name in ("particles", "mask", "templates"):
             tokens += [f"--{name}", getattr(self, name)] if getattr(self, name) else []
         return tokens
 
@@ -50,6 +51,7 @@ def screen_stack(
     path: str,
     *,
     out: Path,
+    particles: str | None = None,
     fdr: float = 0.05,
     angles: float = 30.0,
     wedge: TiltRange = None,
@@ -64,8 +66,9 @@ def screen_stack(
     hypotheses: that average rotated, a second class of particles, templates, or noise alone.
     Particles that an alternative explains better are flagged at a false discovery rate. The
     stack is read twice, in blocks, and the flagged particles once more. Writes report.html,
-    scores.csv, the particle lists kept.star and flagged.star, fsc.csv, and volumes as .mrc: the
-    average, variance and mask, and the average and half-set averages without the flagged particles.
+    scores.csv, the particle lists kept and flagged (.star, or the format of the input's list),
+    fsc.csv, and volumes as .mrc: average, variance and mask, and the average and half-set averages
+    without the flagged particles.
 
     Parameters
     ----------
@@ -73,6 +76,9 @@ def screen_stack(
         Particles (k, z, y, x): a file, a folder or a glob pattern.
     out
         Folder for the results.
+    particles
+        List of the particles in the order of the stack: .star, .em, .tbl or .csv; by default the
+        input if this is a .star file. Its rows are written to kept and flagged, with our columns.
     fdr
         False discovery rate: expected fraction of consistent particles among the flagged.
     angles
@@ -84,7 +90,8 @@ def screen_stack(
     templates
         File with volumes that misassigned particles may show.
     """
-    screen_options = ScreenOptions(fdr, angles, wedge, mask, templates)
+    listed = path if particles is None and path.lower().endswith(".star") else particles
+    screen_options = ScreenOptions(listed, fdr, angles, wedge, mask, templates)
     with running(options):
         result = screen_and_write(open_first(path, dims), out, path, screen_options, options)
     print_result(result, out)
@@ -99,9 +106,9 @@ def screen_and_write(
     opened = screen_options.opened()
     print_plans(stack, options, opened)
     return screen(
-        stack, out, **opened, memory=options.memory, workers=options.workers,
-        overwrite=options.overwrite, progress=options.shown, name=Path(name).name,
-        command=shlex.join(command),
+        stack, out, particles=screen_options.particles, **opened, memory=options.memory,
+        workers=options.workers, overwrite=options.overwrite, progress=options.shown,
+        name=Path(name).name, command=shlex.join(command),
     )  # fmt: skip
 
 

@@ -11,14 +11,15 @@ from lazyvol.errors import StoreError, TargetExistsError
 from lazyvol.io.axes import parse_unit
 from lazyvol.io.save_result import save
 from lazyvol.io.text_files import csv_text, write_text
-from lazyvol.screening.lists import list_text
+from lazyvol.screening.lists import NAMES, SUFFIXES, write_lists
 from lazyvol.screening.report import write_report
 from lazyvol.screening.result import ScreenResult
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
-TABLES = ("scores.csv", "fsc.csv", "kept.star", "flagged.star")
 VOLUMES = ("average", "variance", "mask", "kept_average", "kept_half1", "kept_half2")
-FILES = (*(f"{name}.mrc" for name in VOLUMES), *TABLES, "report.html")
+LISTS = tuple(f"{name}{suffix}" for name in NAMES for suffix in SUFFIXES)
+#: all files that a screening may write
+FILES = (*(f"{name}.mrc" for name in VOLUMES), "scores.csv", "fsc.csv", *LISTS, "report.html")
 
 
 def results_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -44,17 +45,13 @@ def write_results(folder: Path, result: ScreenResult, *, overwrite: bool) -> Scr
     """Write all files of a screening, the report last; return the result with their names."""
     for name, volume in result.volumes.items():
         save(for_mrc(volume), folder / f"{name}.mrc", overwrite=overwrite)
-    texts = {
-        "scores.csv": csv_text(result.scores),
-        "fsc.csv": csv_text(result.fsc),
-        "kept.star": list_text(result.scores, result.kept),
-        "flagged.star": list_text(result.scores, sorted(result.flagged)),
-    }
+    texts = {"scores.csv": csv_text(result.scores), "fsc.csv": csv_text(result.fsc)}
     for name, text in texts.items():
         write_text(folder / name, text, overwrite=overwrite)
+    lists = write_lists(folder, result.scores, result.particle_list, overwrite=overwrite)
     write_report(folder / "report.html", result, overwrite=overwrite)
-    written = (*(f"{name}.mrc" for name in result.volumes), *texts, "report.html")
-    return replace(result, files=tuple(str(folder / name) for name in written))
+    written = [folder / f"{name}.mrc" for name in result.volumes] + [folder / n for n in texts]
+    return replace(result, files=(*map(str, written), *lists, str(folder / "report.html")))
 
 
 def for_mrc(volume: xr.DataArray) -> xr.DataArray:

@@ -70,8 +70,8 @@ class ScreenResult:
     ``volumes`` holds ``average``, ``variance``, ``mask`` and, without the flagged particles,
     ``kept_average``, ``kept_half1`` and ``kept_half2``, unless a half-set has no kept particle.
     ``fsc`` over frequency holds the half-set Fourier shell correlations ``all``, ``all_masked``,
-    ``kept`` and ``kept_masked``; those under the mask are corrected for it. ``files`` are the
-    paths of the written files.
+    ``kept`` and ``kept_masked``; those under the mask are corrected for it. ``particle_list`` is
+    the input's list of particles, ``files`` are the paths of the written files.
     """
 
     source: StackSummary
@@ -82,6 +82,7 @@ class ScreenResult:
     half_sets: HalfSets
     thumbnails: Thumbnails
     run: Run
+    particle_list: str | None = None
     files: tuple[str, ...] = ()
 
     @property
@@ -134,7 +135,7 @@ class ScreenResult:
         """Return the main figures as text, by name."""
         flagged = len(self.flagged)
         facts = self.source.facts()
-        lengths = {n: length_text(self, n) for n in self.fsc}
+        lengths = {str(n): length_text(self, str(n)) for n in self.fsc}
         return {
             "particles": f"{facts['shape']}, {facts['voxel size']}",
             "flagged": f"{flagged:,} of {self.particles:,} at FDR {self.flagging.fdr:g}"

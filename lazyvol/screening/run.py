@@ -17,6 +17,7 @@ from lazyvol.ops.registration._poses import Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.budget import budget_for, limited
 from lazyvol.plan.explain import Plan, explain
+from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results
 from lazyvol.screening.record import StageTimes, peak_bytes, versions
 from lazyvol.screening.result import Flagging, HalfSets, Run, ScreenResult
@@ -35,6 +36,7 @@ def screen(
     stack: xr.DataArray,
     out: str | os.PathLike[str] | None = None,
     *,
+    particles: str | os.PathLike[str] | None = None,
     fdr: float = 0.05,
     templates: xr.DataArray | None = None,
     angles: float | None = 30.0,
@@ -60,9 +62,13 @@ def screen(
         half-sets; without it these are even and odd particles.
     out
         Folder for the results, created if it is missing: ``report.html``, ``scores.csv`` with all
-        particles, the particle lists ``kept.star`` and ``flagged.star``, ``fsc.csv``, and volumes
-        as ``.mrc``. Each file gets its name when it is complete, the report last. None writes
-        nothing; ``ScreenResult.save`` does so later.
+        particles, the particle lists ``kept`` and ``flagged`` (``.star``, or the format of
+        ``particles``), ``fsc.csv``, and volumes as ``.mrc``. Each file gets its name when it is
+        complete, the report last. None writes nothing; ``ScreenResult.save`` does so later.
+    particles
+        List of the particles of the stack in its order: STAR, motive list (.em), Dynamo table
+        (.tbl) or CSV. Its columns become facts of the particles, such as half-sets and tomograms,
+        and its own rows and columns are written to ``kept`` and ``flagged``, with the results.
     fdr
         False discovery rate, between 0 and 1: the expected fraction of consistent particles among
         the flagged.
@@ -113,6 +119,7 @@ def screen(
     ((7,), 59)
     """
     stack = _require_volumes(stack)
+    stack = stack if particles is None else with_facts(stack, particles)
     times, started = StageTimes(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
@@ -129,7 +136,8 @@ def screen(
             kept = kept_averages(stack, averages, table["flagged"].values)
             length = resolution(scores.fsc(averages["first"], averages["second"]))
             under = _as_volume(mask, averages, length)
-            volumes = averages[["average", "variance"]].assign(mask=under, **(kept or {}))
+            volumes = averages[["average", "variance"]].assign(mask=under)
+            volumes = volumes if kept is None else volumes.assign(kept)
             shown = thumbnails(stack, table, volumes, templates, length)
     result = ScreenResult(
         source=StackSummary.of(stack, name), scores=table, volumes=volumes,
@@ -141,6 +149,7 @@ def screen(
             started.strftime("%Y-%m-%d %H:%M %Z"), command,
             on_cluster=current_client() is not None, versions=versions(),
         ),
+        particle_list=None if particles is None else os.fspath(particles),
     )  # fmt: skip
     return result if folder is None else write_results(folder, result, overwrite=overwrite)
 

@@ -60,8 +60,7 @@ def thumbnails(
 
 def in_second_class(table: xr.Dataset) -> np.ndarray:
     """Return True for flagged particles that the second class explains best."""
-    of_class: np.ndarray = table["hypothesis"].values == "second_class"
-    return of_class & table["flagged"].values
+    return np.asarray((table["hypothesis"].values == "second_class") & table["flagged"].values)
 
 
 def template_volumes(templates: xr.DataArray) -> dict[str, xr.DataArray]:

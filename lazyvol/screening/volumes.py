@@ -109,7 +109,7 @@ def object_mask(average: xr.DataArray, length: float) -> xr.DataArray:
     smooth = filters.bandpass(
         average, float(np.clip(2 * length, 4 * voxel, max(4 * voxel, side / 4)))
     )
-    difference = np.abs(smooth - float(np.median(smooth.values)))
+    difference = abs(smooth - float(np.median(smooth.values)))
     inside = masks.dilate(masks.threshold(difference), radius=DILATION * voxel)
     soft = filters.gaussian(inside.astype(np.float32), SOFTNESS * voxel, mode="nearest")
     return soft.clip(0.0, 1.0).rename("mask")

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import lazyvol as lv
-from lazyvol.errors import TargetExistsError
+from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.screening.output import FILES, for_mrc
 from lazyvol.screening.thumbnails import chosen, coarse
 from lazyvol.screening.volumes import masked_fsc, object_mask, resolution
@@ -113,8 +113,9 @@ def test_the_least_consistent_and_the_borderline_are_chosen(flagged, most):
 
 def test_files_are_written_and_read_by_other_programs(tmp_path):
     written = result().save(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == set(FILES)
-    assert [f.rpartition("/")[2] for f in written.files][-1] == "report.html"
+    assert {str(p) for p in tmp_path.iterdir()} == set(written.files)
+    assert {p.name for p in tmp_path.iterdir()} <= set(FILES)
+    assert len(written.files) == 6 + 2 + 2 + 1
     for name, volume in result().volumes.items():
         with mrcfile.open(tmp_path / f"{name}.mrc") as file:
             np.testing.assert_array_equal(file.data, volume)
@@ -156,3 +157,56 @@ def test_a_result_describes_itself():
 
 def test_the_resolution_improves_without_the_flagged():
     assert resolution(result().fsc["kept"]) <= resolution(result().fsc["all"])
+
+
+STAR = """data_optics
+
+loop_
+_rlnOpticsGroup #1
+_rlnImagePixelSize #2
+1 4.0
+
+data_particles
+
+loop_
+_rlnTomoName #1
+_rlnAngleRot #2
+_rlnOpticsGroup #3
+_rlnRandomSubset #4
+"""
+
+
+def test_lists_hold_the_rows_and_columns_of_the_input(tmp_path):
+    rows = [f"TS_{n % 4} {n}.50 1 {1 + n // 30}" for n in range(N)]
+    (tmp_path / "in.star").write_text(STAR + "\n".join(rows) + "\n")
+    plain = stack().drop_vars(["file", "tomogram"])
+    result = lv.screening.screen(plain, tmp_path / "out", particles=tmp_path / "in.star")
+    assert result.half_sets.by_coordinate
+    assert result.scores.tomogram.values.tolist() == [f"TS_{n % 4}" for n in range(N)]
+    for name, positions in (("kept", result.kept), ("flagged", sorted(result.flagged))):
+        text = (tmp_path / "out" / f"{name}.star").read_text()
+        assert "data_optics" in text
+        assert "_rlnAngleRot #2" in text
+        lines = text.rstrip().splitlines()[-len(positions) :]
+        assert [" ".join(line.split()[:4]) for line in lines] == [rows[p] for p in positions]
+        listed = lv.io.particles(tmp_path / "out" / f"{name}.star")
+        np.testing.assert_array_equal(listed.llr, result.scores.llr[list(positions)])
+
+
+def test_a_list_of_other_particles_is_refused(tmp_path):
+    (tmp_path / "in.star").write_text(STAR + "TS_1 1.0 1 1\n")
+    with pytest.raises(LabelError, match="must list the 60 particles of the stack"):
+        lv.screening.screen(stack(), tmp_path / "out", particles=tmp_path / "in.star")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_dynamo_keeps_its_lines(tmp_path):
+    rows = [" ".join([str(n), *["0"] * 25]) for n in range(N)]
+    (tmp_path / "in.tbl").write_text("\n".join(rows) + "\n")
+    plain = stack().drop_vars(["file", "tomogram"])
+    result = lv.screening.screen(plain, tmp_path / "out", particles=tmp_path / "in.tbl")
+    assert (tmp_path / "out" / "kept.tbl").read_text().splitlines() == [
+        rows[k] for k in result.kept
+    ]
+    assert {"kept.csv", "flagged.csv"} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert {str(p) for p in (tmp_path / "out").iterdir()} == set(result.files)
