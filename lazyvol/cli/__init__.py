@@ -21,7 +21,7 @@ __all__ = ["main", "make_app"]
 
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
 #: options of ``screen`` beside those of the operations
-SCREENING = ("particles", "fdr", "angles", "wedge", "templates")
+SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
 #: commands whose modules are imported when they run: module and function by name
 DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
             "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip

@@ -70,7 +70,8 @@ class ScreenResult:
     ``volumes`` holds ``average``, ``variance``, ``mask`` and, without the flagged particles,
     ``kept_average``, ``kept_half1`` and ``kept_half2``, unless a half-set has no kept particle.
     ``fsc`` over frequency holds the half-set Fourier shell correlations ``all``, ``all_masked``,
-    ``kept`` and ``kept_masked``; those under the mask are corrected for it. ``particle_list`` is
+    ``kept`` and ``kept_masked``; those under the mask are corrected for it. ``second_class``
+    is True if a second class was searched for. ``particle_list`` is
     the input's list of particles, ``files`` are the paths of the written files.
     """
 
@@ -79,6 +80,7 @@ class ScreenResult:
     volumes: xr.Dataset
     fsc: xr.Dataset
     flagging: Flagging
+    second_class: bool
     half_sets: HalfSets
     thumbnails: Thumbnails
     run: Run
@@ -141,6 +143,8 @@ class ScreenResult:
             "flagged": f"{flagged:,} of {self.particles:,} at FDR {self.flagging.fdr:g}"
             + "".join(f", {n:,} {name}" for name, n in self.hypotheses().items()),
             "resolution": f"{_before_and_after(lengths)} by the half-set FSC at 0.143",
+            "wedge": ", ".join(f"{n:,} {name}" for name, n in self.wedges().items())
+            + ("" if self.second_class else "; no second class was searched for"),
             "scores": ", ".join(map(str, self.scores)),
             "volumes": ", ".join(map(str, self.volumes)),
             "run": f"{self.run.seconds['total']:.1f} s, peak memory "
@@ -154,6 +158,11 @@ class ScreenResult:
         names, counts = np.unique(found, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         return {str(names[n]): int(counts[n]) for n in order}
+
+    def wedges(self) -> dict[str, int]:
+        """Return the number of particles by what is known of their wedge."""
+        names, counts = np.unique(self.scores["wedge"].values, return_counts=True)
+        return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 
     def __repr__(self) -> str:
         lines = [f"{name:<12}{value}" for name, value in self.facts().items() if value]

@@ -1,9 +1,11 @@
 """Screen a stack: averages, scores of every particle, flagged particles, and a report of them."""
 
 import os
+import warnings
+from collections.abc import Mapping
 from datetime import datetime
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -13,7 +15,7 @@ from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
 from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
-from lazyvol.ops.registration._poses import Wedge
+from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.budget import budget_for, limited
 from lazyvol.plan.explain import Plan, explain
@@ -40,8 +42,10 @@ def screen(
     fdr: float = 0.05,
     templates: xr.DataArray | None = None,
     angles: float | None = 30.0,
+    second_class: bool = True,
     mask: xr.DataArray | None = None,
-    wedge: Wedge | None = None,
+    wedge: Wedge | Literal["auto"] | None = "auto",
+    orientations: Rotations | None = None,
     memory: int | float | str | None = None,
     workers: int | None = None,
     overwrite: bool = False,
@@ -76,10 +80,14 @@ def screen(
         Volumes that misassigned particles may show, (z, y, x) or with one more dim.
     angles
         Spacing of the grid of rotations in degrees, from 5 to 180; None for no rotations.
+    second_class
+        Search for a second class of particles.
     mask
         Mask of the object, (z, y, x), from 0 to 1; estimated from the data by default.
-    wedge
-        Tilt range (from, to) in degrees about y, or a mask of measured frequencies, (z, y, x).
+    wedge, orientations
+        Measured frequencies of the particles, as for ``scores.screen``: a tilt range (from, to) in
+        degrees with the rotations since, masks or weights, ``"auto"`` or None. They serve the
+        scores; averages here are plain means, see ``registration.average`` for weighted ones.
     memory
         Memory limit besides the interpreter, in bytes or as text such as ``"2GiB"``.
     workers
@@ -123,7 +131,8 @@ def screen(
     times, started = StageTimes(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
-        "fdr": fdr, "templates": templates, "angles": angles, "mask": mask, "wedge": wedge
+        "fdr": fdr, "templates": templates, "angles": angles, "second_class": second_class,
+        "mask": mask, "wedge": wedge, "orientations": orientations,
     }  # fmt: skip
     with limited(budget.memory, budget.workers), tasks_at_once(workers):
         planned = plans(stack, **options)
@@ -131,7 +140,7 @@ def screen(
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):
             averages = _require_finite(stack, scores.halves(stack).compute())
         with times.stage(SCORES), progress_bar("scores", shown=progress):
-            table = table_of(scores.screen(stack, average=averages["average"], **options))
+            table = scored(stack, averages["average"], options)
         with times.stage(FLAGGED), progress_bar("flagged and shown", shown=progress):
             kept = kept_averages(stack, averages, table["flagged"].values)
             length = resolution(scores.fsc(averages["first"], averages["second"]))
@@ -143,6 +152,7 @@ def screen(
         source=StackSummary.of(stack, name), scores=table, volumes=volumes,
         fsc=shell_correlations(averages, kept, under),
         flagging=flagging(table, fdr, prod(averages["average"].shape)),
+        second_class=second_class and not (table["wedge"] == "unclear").any().item(),
         half_sets=_half_set_sizes(stack, table["flagged"].values), thumbnails=shown,
         run=Run(
             planned, times.seconds(), peak_bytes(), budget.memory,
@@ -211,12 +221,18 @@ def _require_volumes(stack: xr.DataArray) -> xr.DataArray:
     return particles
 
 
-def table_of(results: xr.Dataset) -> xr.Dataset:
-    """Compute the results of ``scores.screen`` along k, hypotheses by name."""
-    names = np.array(str(results["best_hypothesis"].attrs["flag_meanings"]).split())
-    computed = results.compute()
-    hypothesis = computed["best_hypothesis"].copy(data=names[computed["best_hypothesis"].values])
-    table = computed.drop_vars("best_hypothesis").assign(hypothesis=hypothesis)
+def scored(stack: xr.DataArray, average: xr.DataArray, options: Mapping[str, Any]) -> xr.Dataset:
+    """Compute the results of ``scores.screen`` along k, codes replaced by their names."""
+    results = scores.screen(stack, average=average, **options)
+    with warnings.catch_warnings():  # the result has unclear wedges in a column
+        warnings.filterwarnings("ignore", "screen: the measured frequencies", RuntimeWarning)
+        computed = results.compute()
+    coded = {n: c for n, c in computed.items() if "flag_meanings" in c.attrs}
+    named = {
+        n: c.copy(data=np.array(str(c.attrs["flag_meanings"]).split())[c.values])
+        for n, c in coded.items()
+    }
+    table = computed.assign(named).rename(best_hypothesis="hypothesis")
     optics = {n: v for n, v in computed["llr"].attrs.items() if n == OPTICS}
     columns = {n: table[n].drop_attrs(deep=False) for n in (*FIRST_COLUMNS, *table) if n in table}
     return xr.Dataset(columns, attrs=optics)

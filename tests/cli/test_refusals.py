@@ -79,7 +79,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("explain s.npy screen --dims a", "--dims must name each"),
         ("screen v.zarr --out out", "screen: stack must have the dims"),
         ("screen s.npy --out out --fdr 2", "screen: --fdr must be between 0 and 1"),
-        ("screen s.npy --out out --wedge 1", "--wedge requires 2"),
+        ("screen s.npy --out out --wedge 1", "--wedge must be two tilts in degrees"),
         ("screen s.npy", "--out requires an argument"),
         ("demo --size big", "--size"),
     ],

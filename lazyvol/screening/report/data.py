@@ -20,7 +20,8 @@ from lazyvol.stack import STACK, spacing, spatial_dims
 from lazyvol.summary import unit_symbol
 
 #: columns that the page shows first
-FIRST = ("flagged", "hypothesis", "llr", "p_value", "probability", "ncc", "contrast", "noise")
+FIRST = ("flagged", "hypothesis", "llr", "p_value", "probability", "ncc", "contrast", "noise",
+         "angles_rot", "angles_tilt", "angles_psi", "wedge", "measured")  # fmt: skip
 #: significant digits of numbers in the page
 DIGITS = 7
 #: columns of text or integers with at most this many values divide particles into groups

@@ -22,6 +22,11 @@ REASONS = {
     "rotated": "by the rotated average",
     "second_class": "by a second class of particles",
 }
+#: knowledge of the wedges of particles in words
+WEDGES = {
+    "none": "all frequencies", "given": "the given frequencies",
+    "found": "the frequencies found in their power", "unclear": "unclear frequencies",
+}  # fmt: skip
 #: names of curves and volumes
 CURVES = {
     "all": "all particles", "kept": "without the flagged",
@@ -121,6 +126,14 @@ def caveats(result: ScreenResult) -> list[str]:
     if lost:
         warnings.append(
             f"{lost:,} particles have no score, because they are constant; they are flagged."
+        )
+    unclear = result.wedges().get("unclear", 0)
+    if unclear:
+        warnings.append(
+            f"The measured frequencies of {unclear:,} particles are unclear: their power differs "
+            f"from that of the others, or from the wedge that was given, and no wedge explains it. "
+            f"No second class was searched for, since it would be that of the wedges. Give the "
+            f"tilt range and the orientations (--wedge -60 60 --orientations LIST)."
         )
     if "kept_average" not in result.volumes:
         warnings.append(
@@ -250,6 +263,14 @@ def peak_text(run: Run) -> str:
 def method(result: ScreenResult) -> list[str]:
     """Return the definitions of volumes, scores and flags."""
     voxels, fdr = prod(result.average.shape), result.flagging.fdr
+    second = (
+        "no second class"
+        if not result.second_class
+        else (
+            "a second class of particles found by principal components and expectation maximization"
+        )
+    )
+    given = ", ".join(f"{WEDGES[name]} of {n:,}" for name, n in result.wedges().items())
     return [
         "Average and variance: of each voxel over k; the variance is the sum of squared "
         "deviations divided by n. Sums in double-double arithmetic do not depend on the chunks.",
@@ -259,11 +280,14 @@ def method(result: ScreenResult) -> list[str]:
         f"Flags: Fourier coefficients of the particles, whitened by the noise spectrum, are "
         f"compared with the average of the other particles (Wiener-filtered, masked where it "
         f"exceeds its noise) and with alternative hypotheses: that average rotated, noise alone, "
-        f"templates if given, and a second class of particles found by principal components and "
-        f"expectation maximization. The average is estimated again without particles that look "
+        f"templates if given, and {second}. "
+        f"The average is estimated again without particles that look "
         f"inconsistent. p-values are simulated for consistent particles; the Benjamini-Hochberg "
         f"rule flags so that at most {fdr:.0%} of the flagged particles are expected to be "
         f"consistent. Assumptions: most particles are consistent, and noise is normal.",
+        f"Missing wedges: {given} particles count as measured. Sums over particles are weighted "
+        f"by what was measured of each, and a particle is compared at its own frequencies. The "
+        f"volumes shown here and in the files are plain means.",
         "Half-set FSC: the correlation of the Fourier transforms of the two half-set averages in "
         "shells of spatial frequency. Under the mask (mask.mrc) it is corrected by the same "
         "correlation of volumes whose phases are random beyond the frequency where it falls below "
