@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Dims = str | Iterable[Hashable] | None
 #: lengths: one for all spatial dims of the stack, one for each in the order z, y, x, or by name
 Sigma: TypeAlias = float | Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
-#: numbers of voxels, in the same forms
+#: numbers of voxels, in these forms
 Size: TypeAlias = int | Mapping[str, int] | Sequence[int] | np.ndarray[Any, np.dtype[Any]]
 
 
@@ -89,7 +89,7 @@ def as_stack(
     return xr.DataArray(values, coords, names, name=name)
 
 
-def require_no_colours(shape: Sequence[int], what: str) -> None:
+def require_no_colours(shape: Sequence[int], subject: str) -> None:
     """Raise LabelError for a shape without labels that may be an image with colours.
 
     That is a last axis of 3 or 4 elements after two axes of more than 4: labelled x, its colours
@@ -98,7 +98,7 @@ def require_no_colours(shape: Sequence[int], what: str) -> None:
     if len(shape) >= 3 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
         colours = ("k", "z", "y", "x", "channel")[-len(shape) :]
         raise LabelError(
-            f"{what} must have named axes where the last one may be colours, got shape "
+            f"{subject} must have named axes where the last one may be colours, got shape "
             f"{tuple(shape)}; name every axis with dims=, e.g. {colours} for colours or "
             f"{(STACK, *SPATIAL)[-len(shape) :]} for voxels"
         )
@@ -123,18 +123,18 @@ def positions(
     return coords
 
 
-def default_dims(shape: Sequence[int], what: str) -> tuple[str, ...]:
+def default_dims(shape: Sequence[int], subject: str) -> tuple[str, ...]:
     """Return the dims of an array without labels: z, y, x after k, or k of a single axis.
 
-    Raise LabelError if it has no such dims; ``what`` starts the message.
+    Raise LabelError if it has no such dims; ``subject`` starts the message.
     """
     ndim = len(shape)
     if not 1 <= ndim <= 4:
         raise LabelError(
-            f"{what} must have 1 to 4 axes or names for them, got shape {tuple(shape)}; name its "
-            f"axes by lazyvol.as_stack(array, dims=...)"
+            f"{subject} must have 1 to 4 axes or names for them, got shape {tuple(shape)}; name "
+            f"its axes by lazyvol.as_stack(array, dims=...)"
         )
-    require_no_colours(shape, what)
+    require_no_colours(shape, subject)
     return (STACK, *SPATIAL)[4 - ndim :] if ndim > 1 else (STACK,)
 
 
@@ -182,7 +182,7 @@ def _positive(value: Any) -> float:
     return number if isfinite(number) and number > 0 else 0.0
 
 
-def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, ...]:
+def dims_of(stack: xr.DataArray, dim: Dims, *, subject: str = "dim") -> tuple[str, ...]:
     """Return ``dim`` as a tuple of dims of ``stack``; None means all, "spatial" the spatial ones.
 
     Raise LabelError if the stack lacks one of them, or one is repeated.
@@ -190,24 +190,24 @@ def dims_of(stack: xr.DataArray, dim: Dims, *, what: str = "dim") -> tuple[str, 
     if dim is None:
         return tuple(str(d) for d in stack.dims)
     if isinstance(dim, str) and dim == ALL_SPATIAL and ALL_SPATIAL not in stack.dims:
-        return _require_spatial_dims(stack, what)
+        return _require_spatial_dims(stack, subject)
     names: Any = (dim,) if isinstance(dim, str) else dim
     names = tuple(str(d) for d in names) if isinstance(names, Iterable) else names
     valid = isinstance(names, tuple) and len(set(names)) == len(names)
     if not valid or any(d not in stack.dims for d in names):
         raise LabelError(
-            f"{what} must name dims of the stack, each once, got {names!r}; the stack has "
+            f"{subject} must name dims of the stack, each once, got {names!r}; the stack has "
             f"{stack.dims}"
         )
     return tuple(names)
 
 
-def _require_spatial_dims(stack: xr.DataArray, what: str) -> tuple[str, ...]:
+def _require_spatial_dims(stack: xr.DataArray, subject: str) -> tuple[str, ...]:
     dims = spatial_dims(stack)
     if not dims:
         raise LabelError(
-            f"{what} must name dims where the stack has none of {SPATIAL}, got the dims "
-            f"{stack.dims}; pass {what}=, or rename dims"
+            f"{subject} must name dims where the stack has none of {SPATIAL}, got the dims "
+            f"{stack.dims}; name some of these, or rename them"
         )
     return dims
 
@@ -218,7 +218,7 @@ def spatial_dims(stack: xr.DataArray) -> tuple[str, ...]:
 
 
 def per_dim(
-    option: Any, dims: Sequence[str], what: str, *, known: Iterable[Hashable] | None = None
+    option: Any, dims: Sequence[str], subject: str, *, known: Iterable[Hashable] | None = None
 ) -> dict[str, Any]:
     """Return an option by dim: one value for all ``dims``, one for each in order, or a mapping.
 
@@ -229,13 +229,13 @@ def per_dim(
         unknown = [d for d in option if d not in names]
         if unknown or not option:
             raise LabelError(
-                f"{what} must name some of the dims {names}, got {dict(option)}; "
+                f"{subject} must name some of the dims {names}, got {dict(option)}; "
                 f"{f'leave out {unknown}' if unknown else 'name one or more'}"
             )
         return {str(d): _without_axes(value) for d, value in option.items()}
     if not dims:
         raise LabelError(
-            f"{what} must be a mapping where the stack has none of the dims {SPATIAL}, got "
+            f"{subject} must be a mapping where the stack has none of the dims {SPATIAL}, got "
             f"{option!r}; name some of {names}"
         )
     if isinstance(option, str) or not (isinstance(option, Sequence) or np.ndim(option)):
@@ -243,7 +243,7 @@ def per_dim(
     values = [_without_axes(v) for v in option]
     if len(values) != len(dims):
         raise LabelError(
-            f"{what} must be one value, or one for each of {tuple(dims)} in this order, got "
+            f"{subject} must be one value, or one for each of {tuple(dims)} in this order, got "
             f"{len(values)} values {option!r}; give {len(dims)} of them, or a mapping by dim"
         )
     return dict(zip(dims, values, strict=True))
@@ -310,11 +310,11 @@ def require_stack(stack: Any) -> xr.DataArray:
     return stack
 
 
-def require_mask(what: str, mask: xr.DataArray) -> xr.DataArray:
-    """Return ``mask``; raise LabelError unless it is boolean. ``what`` is "op: param"."""
+def require_mask(subject: str, mask: xr.DataArray) -> xr.DataArray:
+    """Return ``mask``; raise LabelError unless it is boolean. ``subject`` is "op: param"."""
     if mask.dtype != bool:
         raise LabelError(
-            f"{what} must be boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0"
+            f"{subject} must be boolean, got dtype={mask.dtype}; compare it, e.g. mask > 0"
         )
     return mask
 
@@ -367,16 +367,17 @@ def native(array: Any) -> Any:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def require_numbers(dtype: Any, what: str) -> None:
+def require_numbers(dtype: Any, subject: str) -> None:
     """Raise LabelError for an element type that is no number, or wider than kernels support."""
     if not isinstance(dtype, np.dtype) or dtype.kind not in "biufc":
         raise LabelError(
-            f"{what} must hold numbers, got dtype={dtype}; convert it, e.g. with .astype('float32')"
+            f"{subject} must hold numbers, got dtype={dtype}; convert it, e.g. with "
+            f".astype('float32')"
         )
     if dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16):
         widest = "float64" if dtype.kind == "f" else "complex128"
         raise LabelError(
-            f"{what} must hold numbers of at most 64 bits, got dtype={dtype}; convert it with "
+            f"{subject} must hold numbers of at most 64 bits, got dtype={dtype}; convert it with "
             f".astype({widest!r})"
         )
 
@@ -400,7 +401,7 @@ def data_of(array: Any) -> Any:
     return array.map_blocks(np.ma.getdata, dtype=array.dtype, meta=np.empty((), array.dtype))
 
 
-def filled_with_nan(array: Any, what: str) -> Any:
+def filled_with_nan(array: Any, subject: str) -> Any:
     """Return an array without a mask: masked values are NaN, in the float type of the values."""
     if not is_masked(array):
         return array
@@ -408,8 +409,8 @@ def filled_with_nan(array: Any, what: str) -> Any:
         return np.ma.getdata(array)
     if array.dtype == bool:
         raise LabelError(
-            f"{what} must have no masked flags, as a flag cannot be NaN, got a masked array; fill "
-            f"it, e.g. with .filled(False)"
+            f"{subject} must have no masked flags, as a flag cannot be NaN, got a masked array; "
+            f"fill it, e.g. with .filled(False)"
         )
     dtype = float_of(array.dtype)
     if isinstance(array, np.ma.MaskedArray):

@@ -133,7 +133,7 @@ class ArgumentChecks:
 
     def _array_parameter(self, name: str, rule: Rule | None) -> ArrayParameter:
         return ArrayParameter(
-            what=f"{self.name}: {name}",
+            subject=f"{self.name}: {name}",
             alternatives=f" or {rule.singular}" if rule else "",
             complex=self.declaration.complex,
             named=tuple(self.declaration.dims.get(name, ())),
@@ -164,8 +164,8 @@ class ArgumentChecks:
                 arguments[name] = self._value(parameter, value, stack)
         if masked is not None and stack is not None:
             option = str(self.declaration.counts)
-            what = f"{self.name}: {option}"
-            arguments[option] = _unmasked(what, stack, masked, arguments.get(option))
+            subject = f"{self.name}: {option}"
+            arguments[option] = _unmasked(subject, stack, masked, arguments.get(option))
         return arguments
 
     def _first(self, parameter: Parameter, value: Any) -> tuple[Any, Any]:
@@ -229,17 +229,17 @@ def _fitting(
         try:
             require_same_labels(stack, array)
         except LabelError as error:
-            raise LabelError(f"{parameter.what} must fit the stack: {error}") from error
+            raise LabelError(f"{parameter.subject} must fit the stack: {error}") from error
     return array
 
 
 def _unmasked(
-    what: str, stack: xr.DataArray, masked: Any, mask: xr.DataArray | None
+    subject: str, stack: xr.DataArray, masked: Any, mask: xr.DataArray | None
 ) -> xr.DataArray:
     """Return where a stack is not masked, and ``mask`` is True if it was given."""
     valid = xr.DataArray(~masked, dims=stack.dims)
     if mask is None:
         return valid
-    require_mask(what, mask)
+    require_mask(subject, mask)
     require_same_grid(stack, mask)
     return (mask & valid).transpose(*(d for d in stack.dims))

@@ -32,13 +32,13 @@ REAL = {np.dtype(kind) for kind in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8
 class ArrayParameter:
     """Rules of an array parameter of an operation.
 
-    ``what`` names operation and parameter in messages, ``alternatives`` says which other values
+    ``subject`` names operation and parameter in messages, ``alternatives`` says which other values
     are allowed. ``named`` lists the dims of a plain array by its number of axes; without it, a
     plain array gets those of ``as_stack``, and any but the first those of the first stack. A
     ``sibling`` has all dims of the first stack, but its own lengths and labels.
     """
 
-    what: str
+    subject: str
     alternatives: str = ""
     complex: bool = False
     named: tuple[DimNames, ...] = ()
@@ -48,10 +48,10 @@ class ArrayParameter:
         """Return a plain array as a labelled one that operations can read."""
         plain = self._plain(value)
         dims = self._dims_beside(first, plain.shape)
-        plain = filled_with_nan(plain, self.what)
+        plain = filled_with_nan(plain, self.subject)
         if dims is not None and first is not None:
             return self.readable(xr.DataArray(plain, _coords_of(plain.shape, dims, first), dims))
-        names = default_dims(plain.shape, self.what) if dims is None else dims
+        names = default_dims(plain.shape, self.subject) if dims is None else dims
         return self.readable(as_stack(plain, dims=names))
 
     def _dims_beside(self, first: xr.DataArray | None, shape: Sequence[int]) -> DimNames | None:
@@ -72,7 +72,7 @@ class ArrayParameter:
         if type(data) is np.ndarray:
             return array
         if is_masked(data):
-            array = array.copy(data=filled_with_nan(data, self.what))
+            array = array.copy(data=filled_with_nan(data, self.subject))
         self._require_known_sizes(array.shape)
         return array
 
@@ -80,17 +80,17 @@ class ArrayParameter:
         """Raise LabelError for a dask array of unknown lengths, which are NaN."""
         if any(n != n for n in shape):
             raise LabelError(
-                f"{self.what} must have chunks of known sizes, got shape {tuple(shape)}; call "
+                f"{self.subject} must have chunks of known sizes, got shape {tuple(shape)}; call "
                 f"compute_chunk_sizes() on its dask array first"
             )
 
     def _require_type(self, array: xr.DataArray) -> None:
-        require_numbers(array.dtype, self.what)
+        require_numbers(array.dtype, self.subject)
         require_stack(array)
         if array.dtype.kind == "c" and not self.complex:
             raise LabelError(
-                f"{self.what} must hold real numbers, got dtype={array.dtype}; take its .real and "
-                f".imag, or abs() of it"
+                f"{self.subject} must hold real numbers, got dtype={array.dtype}; take its .real "
+                f"and .imag, or abs() of it"
             )
 
     def _plain(self, value: Any) -> Any:
@@ -99,10 +99,10 @@ class ArrayParameter:
             value = _from_lists(value)
         if not _is_array(value):
             raise LabelError(
-                f"{self.what} must be a labelled array{self.alternatives}, got "
+                f"{self.subject} must be a labelled array{self.alternatives}, got "
                 f"{_with_remedy(value)}"
             )
-        require_numbers(value.dtype, self.what)
+        require_numbers(value.dtype, self.subject)
         self._require_known_sizes(value.shape)
         return native(value)
 
@@ -123,9 +123,9 @@ class ArrayParameter:
             return fits[0]
         how = f"fits {' and '.join(map(str, fits))}" if fits else "fits none of them"
         raise LabelError(
-            f"{self.what} must have the shape of the stack, of its last dims or of a volume in it, "
-            f"got shape {tuple(shape)} for a stack with {lengths}, which {how}; name its dims by "
-            f"lazyvol.as_stack(array, dims=...)"
+            f"{self.subject} must have the shape of the stack, of its last dims or of a volume in "
+            f"it, got shape {tuple(shape)} for a stack with {lengths}, which {how}; name its dims "
+            f"by lazyvol.as_stack(array, dims=...)"
         )
 
 

@@ -182,7 +182,7 @@ def _mixed_dim(op: str, stack: xr.DataArray, matrix: Matrix, dim: str | None, si
         )
     labelled = str(matrix.dims[side]) if isinstance(matrix, xr.DataArray) else None
     default = labelled if labelled in stack.dims else str(stack.dims[-1])
-    return dims_of(stack, dim or default, what=f"{op}: dim")[0]
+    return dims_of(stack, dim or default, subject=f"{op}: dim")[0]
 
 
 def _multiply(

@@ -185,7 +185,7 @@ def over_whole_dims(
 
 def derivative_dims(op: str, volume: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     """Return the dims to differentiate along; raise LabelError unless one to three, in one unit."""
-    dims = spatial_dims(volume) if dim is None else dims_of(volume, dim, what=f"{op}: dim")
+    dims = spatial_dims(volume) if dim is None else dims_of(volume, dim, subject=f"{op}: dim")
     if not 1 <= len(dims) <= 3:
         raise LabelError(
             f"{op}: dim must name one to three dims, got {dims} of {volume.dims}; pass dim="

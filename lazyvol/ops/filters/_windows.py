@@ -191,7 +191,7 @@ def kernel_weights(
     """
     dims = tuple(str(d) for d in stack.dims)
     named = kernel if isinstance(kernel, xr.DataArray) else _named(op, stack, np.asarray(kernel))
-    kernel_dims = dims_of(stack, named.dims, what=f"{op}: kernel")
+    kernel_dims = dims_of(stack, named.dims, subject=f"{op}: kernel")
     values = np.asarray(named.transpose(*(d for d in dims if d in kernel_dims)).values)
     if values.dtype.kind not in "biuf" or values.size == 0 or not np.isfinite(values).all():
         raise LabelError(

@@ -442,7 +442,7 @@ def _scaled(
     unit: bool = False,
 ) -> xr.DataArray:
     """Apply a kernel of ``normalize`` to whole particles; ``unit`` keeps the stack's unit."""
-    dims = dims_of(stack, dim, what=f"{title}: dim")
+    dims = dims_of(stack, dim, subject=f"{title}: dim")
     axes = tuple(sorted(stack.dims.index(d) for d in dims))
     dtype = float_of(stack.dtype)
     operands = (stack,) if mask is None else (stack, require_mask(f"{title}: mask", mask))

@@ -170,7 +170,7 @@ def _checked_sizes(
     stack: xr.DataArray, kind: Kind, over: Dims, epsilon: float, keep: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """Return the dims of the samples, those of the features, and the number of components."""
-    samples = dims_of(stack, over, what="whiten: over")
+    samples = dims_of(stack, over, subject="whiten: over")
     require_new_dim(stack, "component", "whitening")
     features = tuple(str(d) for d in stack.dims if d not in samples)
     n, p = (prod(stack.sizes[d] for d in dims) for dims in (samples, features))

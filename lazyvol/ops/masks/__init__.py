@@ -167,7 +167,7 @@ def sum(array: xr.DataArray, mask: xr.DataArray, dim: Dims = None) -> xr.DataArr
 def _reduced_dims(op: str, array: xr.DataArray, mask: xr.DataArray, dim: Dims) -> tuple[str, ...]:
     """Return the dims to reduce: those of the mask by default."""
     require_mask_dims(op, array, mask)
-    return dims_of(array, tuple(mask.dims) if dim is None else dim, what=f"{op}: dim")
+    return dims_of(array, tuple(mask.dims) if dim is None else dim, subject=f"{op}: dim")
 
 
 @operation(complex=True, unbounded=("fill",))

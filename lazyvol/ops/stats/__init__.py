@@ -570,7 +570,7 @@ def _statistics(
     absolute: bool = False,
 ) -> dict[str, xr.DataArray]:
     """Return statistics by name, all from one fold; ``absolute`` takes those of absolute values."""
-    dims = dims_of(stack, dim, what=f"{op}: dim")
+    dims = dims_of(stack, dim, subject=f"{op}: dim")
     n = prod(stack.sizes[d] for d in dims)
     free = _degrees_of_freedom(op, ddof, n if {"var", "std"} & set(names) else None)
     if {"min", "max"} & set(names) and not absolute:

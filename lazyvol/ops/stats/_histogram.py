@@ -25,7 +25,7 @@ def histogram(
     Without ``limits`` bins lie between the smallest and the largest finite value of the stack.
     """
     stack = operands[0]
-    dims = dims_of(stack, dim, what="histogram: dim")
+    dims = dims_of(stack, dim, subject="histogram: dim")
     bins = whole_number("histogram", "bins", bins)
     masked = len(operands) > 1
     if limits is None:

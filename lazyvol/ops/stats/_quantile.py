@@ -30,7 +30,7 @@ def quantile(
 ) -> xr.DataArray:
     """Return quantiles of a stack over ``dim``; ``operands`` are the stack and perhaps a mask."""
     stack = operands[0]
-    dims = dims_of(stack, dim, what="quantile: dim")
+    dims = dims_of(stack, dim, subject="quantile: dim")
     probabilities, scalar = _probabilities(q)
     method = _sorted if _is_sortable(stack, dims) else _selected
     result = method(operands, dims, probabilities, scalar, skipna)

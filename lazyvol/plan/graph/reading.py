@@ -198,6 +198,8 @@ def optimize_graph(dsk: Any, keys: Any, **options: Any) -> Any:
 
 
 def _with_recipes(graph: HighLevelGraph, keys: set[Any]) -> HighLevelGraph:
+    """Return a graph in which requested arrays are recipe layers, and their blocks are joined by
+    ``join_blocks``."""
     layers, dependencies = dict(graph.layers), dict(graph.dependencies)
     for name, parsed in _merged_arrays(graph, _requested_names(graph, keys)):
         layers[name] = RecipeLayer(name, parsed.recipe, parsed.grid, "computed")
@@ -229,6 +231,7 @@ def _merged_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str
 
 
 def _parsed_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str, ParsedArray]]:
+    """Yield the arrays that are derived from recipe layers, with their names."""
     for name in sorted(names):
         parsed = read_graph(graph, name)
         if parsed is not None and parsed.has_recipe:
