@@ -20,10 +20,10 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import TargetExistsError
-from lazyvol.io.atomic import sync_folder
+from lazyvol.io.atomic import store_errors, sync_folder
 from lazyvol.io.axes import METRES, parse_unit
 from lazyvol.io.export import Blocks, whole_array
-from lazyvol.io.mrc.writer import mode_of, write_mrc
+from lazyvol.io.mrc.writer import Header, mode_of, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.create import Variable
@@ -84,21 +84,29 @@ class ParticleFiles:
 
     def write(self, region: Region, block: Array) -> None:
         """Write the particles of a region, a file each."""
+        header = self._header(block.shape[1:], self.form)
         for number, particle in enumerate(block, region[0].start):
-            self._write_file(self.name(number), particle.shape, whole_array(particle), self.form)
+            self._write_file(self.name(number), header, whole_array(particle))
 
     def write_stack(self, blocks: Blocks) -> None:
         """Write the one file of a stack of images."""
-        self._write_file(IMAGE_STACK, self.variable.shape, blocks, self.variable.dims)
+        header = self._header(self.variable.shape, self.variable.dims)
+        self._write_file(IMAGE_STACK, header, blocks)
 
-    def _write_file(
-        self, name: str, shape: Sequence[int], blocks: Blocks, dims: tuple[str, ...]
-    ) -> None:
-        write_mrc(
-            f"{self.temporary}/{name}", shape, self.variable.dtype, blocks, dims=dims,
-            voxel_size=self.variable.voxel_size, unit=self.variable.unit,
-            origin=self.variable.origin, name=self.variable.name, overwrite=True,
+    def _header(self, shape: Sequence[int], dims: Sequence[str]) -> Header:
+        v = self.variable
+        return new_header(
+            self.target, shape, v.dtype, dims=dims, voxel_size=v.voxel_size, unit=v.unit,
+            origin=v.origin, name=v.name,
         )  # fmt: skip
+
+    def _write_file(self, name: str, header: Header, blocks: Blocks) -> None:
+        """Write and sync a file of the folder, which nobody reads before it is complete."""
+        path = f"{self.temporary}/{name}"
+        with store_errors(path), open(path, "wb") as file:
+            write_content(file, header, blocks)
+            file.flush()
+            os.fsync(file.fileno())
 
     def missing(self) -> list[Index]:
         """Return the indices of all regions: a list of particles is not resumed."""
@@ -107,7 +115,8 @@ class ParticleFiles:
     @contextmanager
     def published(self) -> Iterator[None]:
         """Make a folder that replaces the target when the context ends without an error."""
-        os.mkdir(self.temporary)
+        with store_errors(self.target):
+            os.mkdir(self.temporary)
         former = f"{self.temporary}-former"
         try:
             yield

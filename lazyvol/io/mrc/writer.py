@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod, sqrt
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,15 @@ SPACE_GROUPS = {
     ("z", "y", "x"): 1,
     (STACK, "z", "y", "x"): 401,
 }
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header of a file without statistics, and shape and stored dtype of its array."""
+
+    fields: np.ndarray
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 @dataclass
@@ -110,29 +120,47 @@ def write_mrc(
     ----------
     Cheng et al., J. Struct. Biol. 192, 146 (2015): MRC2014.
     """
-    header = _mrc_header(path, shape, dims)
-    header["mode"] = mode_of(path, dtype)
+    header = new_header(
+        path, shape, dtype, dims=dims, voxel_size=voxel_size, unit=unit, origin=origin, name=name
+    )
+    write_file(path, overwrite, partial(write_content, header=header, blocks=blocks))
+
+
+def write_content(file: BinaryIO, header: Header, blocks: Blocks) -> None:
+    """Write header and blocks, and the statistics of the values into the header."""
+    statistics, final = _Statistics(), header.fields.copy()
+    file.write(final.tobytes())
+    for block in write_blocks(file, HEADER_DTYPE.itemsize, header.shape, header.dtype, blocks):
+        statistics.add(block)
+    for field, value in statistics.header_fields().items():
+        final[field] = value
+    file.seek(0)
+    file.write(final.tobytes())
+
+
+def new_header(
+    path: PathLike,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    *,
+    dims: Sequence[str],
+    voxel_size: Mapping[str, float] | None,
+    unit: str,
+    origin: Mapping[str, float] | None,
+    name: str | None,
+) -> Header:
+    """Return the header of a file; arguments and errors are those of `write_mrc`."""
+    fields = _shape_fields(path, shape, dims)
+    fields["mode"] = mode_of(path, dtype)
     notes = {"dims": " ".join(dims), "unit": unit if parse_unit(unit) else "", "name": name or ""}
     labels = [f"{LABEL_PREFIX} {k} {v}" for k, v in notes.items() if fits_label(v)]
     labels = [LABEL_PREFIX, *labels]
-    header["nlabl"], header["label"][: len(labels)] = len(labels), [n.encode() for n in labels]
+    fields["nlabl"], fields["label"][: len(labels)] = len(labels), [n.encode() for n in labels]
     factor = _angstrom_per(unit)
-    for axis, count in zip("xyz", (header["mx"], header["my"], header["mz"]), strict=True):
-        header["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
-        header["origin"][axis] = factor * (origin or {}).get(axis, 0.0)
-
-    def write(file: BinaryIO) -> None:
-        statistics = _Statistics()
-        file.write(header.tobytes())
-        little = np.dtype(dtype).newbyteorder("<")
-        for block in write_blocks(file, HEADER_DTYPE.itemsize, shape, little, blocks):
-            statistics.add(block)
-        for field, value in statistics.header_fields().items():
-            header[field] = value
-        file.seek(0)
-        file.write(header.tobytes())
-
-    write_file(path, overwrite, write)
+    for axis, count in zip("xyz", (fields["mx"], fields["my"], fields["mz"]), strict=True):
+        fields["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
+        fields["origin"][axis] = factor * (origin or {}).get(axis, 0.0)
+    return Header(fields, tuple(shape), np.dtype(dtype).newbyteorder("<"))
 
 
 def mode_of(path: PathLike, dtype: npt.DTypeLike) -> int:
@@ -158,7 +186,7 @@ def _angstrom_per(unit: str) -> float:
     return METRES[parsed[0]] * parsed[1] / METRES["angstrom"] if parsed else 0.0
 
 
-def _mrc_header(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np.ndarray:
+def _shape_fields(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np.ndarray:
     """Return a header with all fields but mode, lengths, labels and statistics."""
     if tuple(dims) not in SPACE_GROUPS or len(shape) != len(dims):
         raise LabelError(
