@@ -123,32 +123,8 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
     LimitExceeded
         A chunk or an index would take too much memory.
     """
-    if "|O" in repr(document.get("dtype")):
-        raise UnsafeSourceError(
-            f"{where}: dtype {short(document['dtype'])} holds Python objects, reading them would "
-            "run code; rewrite it as numbers"
-        )
-    undefined = document.get("fill_value", 0) is None
-    if undefined and "data_type" in document:  # which v3 does not allow
-        document = {**document, "fill_value": document["data_type"] != "bool" and 0}
-    try:
-        array = open_document({**document, "attributes": {}})
-        chunks, shards = array.chunks, array.shards
-    except Exception as error:  # zarr has no common error for documents that it refuses
-        raise FormatError(
-            f"{where}: zarr must be able to read the array, but: {type(error).__name__}: "
-            f"{str(error)[:300]}"
-        ) from error
-    if array.dtype.name not in DTYPES:
-        raise FormatError(
-            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {array.dtype}; rewrite it "
-            "as numbers"
-        )
-    content = array.metadata.to_dict()
-    if content.get("storage_transformers"):
-        raise FormatError(f"{where}: storage_transformers must be empty")
-    if _endians(content) > _endians(document):  # zarr takes the byte order of this machine
-        raise FormatError(f"{where}: codec bytes must have an endian, found none")
+    array = _open(document, where)
+    content, chunks, shards = array.metadata.to_dict(), array.chunks, array.shards
     shard = content["codecs"][0]["configuration"] if shards else None
     prefix, separator = _key_style(array.metadata, where)
     chain = _chain(content, shard)
@@ -158,7 +134,7 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
     meta = ArrayMeta(
         shape=array.shape,
         dtype=dtype,
-        fill=None if undefined else array.fill_value.item(),
+        fill=None if document.get("fill_value", 0) is None else array.fill_value.item(),
         files=shards or chunks,
         inner=chunks,
         stages=tuple(name.removeprefix("numcodecs.") for name, _ in chain[count:]),
@@ -172,9 +148,42 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
     return _check_limits(meta, where)
 
 
-def _endians(document: Mapping[str, Any]) -> int:
-    """Return how many codecs of a v3 array define their byte order."""
-    return json.dumps(document.get("codecs")).count('"endian"')
+def _open(document: Mapping[str, Any], where: str) -> Any:
+    """Return the array of a document by zarr; raise if zarr or lazyvol cannot read it."""
+    if "|O" in repr(document.get("dtype")):
+        raise UnsafeSourceError(
+            f"{where}: dtype {short(document['dtype'])} holds Python objects, reading them would "
+            "run code; rewrite it as numbers"
+        )
+    if document.get("fill_value", 0) is None and "data_type" in document:  # refused by zarr
+        document = {**document, "fill_value": document["data_type"] != "bool" and 0}
+    try:
+        array = open_document({**document, "attributes": {}})
+        _ = array.chunks, array.shards  # they exist for regular grids only
+    except Exception as error:  # zarr has no common error for documents that it refuses
+        raise FormatError(
+            f"{where}: zarr must be able to read the array, but: {type(error).__name__}: "
+            f"{str(error)[:300]}"
+        ) from error
+    if array.dtype.name not in DTYPES:
+        raise FormatError(
+            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {array.dtype}; rewrite it "
+            "as numbers"
+        )
+    if document.get("storage_transformers"):
+        raise FormatError(f"{where}: storage_transformers must be empty")
+    _check_defaults(document, array.metadata.to_dict(), where)
+    return array
+
+
+def _check_defaults(document: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:
+    """Raise FormatError if zarr took a value for one that the document must have."""
+    grid = document if "chunks" in document else document["chunk_grid"]["configuration"]
+    if 0 in (grid["chunks"] if grid is document else grid["chunk_shape"]):  # zarr 3.4 takes 1
+        raise FormatError(f"{where}: chunks must not be empty, found {short(grid)}")
+    named, taken = (json.dumps(d.get("codecs")).count('"endian"') for d in (document, content))
+    if named < taken:  # zarr takes the byte order of this machine
+        raise FormatError(f"{where}: codec bytes must have an endian, found none")
 
 
 def _chain(content: Mapping[str, Any], shard: Mapping[str, Any] | None) -> Chain:
@@ -249,10 +258,9 @@ def _key_style(metadata: Any, where: str) -> tuple[str, str]:
 
 def _check_limits(meta: ArrayMeta, where: str) -> ArrayMeta:
     """Return the metadata; raise if they need too much memory."""
-    if len(meta.shape) > MAX_NDIM or 0 in meta.inner:
+    if len(meta.shape) > MAX_NDIM:
         raise FormatError(
-            f"{where}: an array must have at most {MAX_NDIM} axes and no empty chunks, found "
-            f"chunks {short(meta.inner)}"
+            f"{where}: an array must have at most {MAX_NDIM} axes, found {len(meta.shape)}"
         )
     if meta.chunk_bytes > MAX_CHUNK_BYTES:
         raise LimitExceeded(
