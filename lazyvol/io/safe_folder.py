@@ -3,8 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from stat import S_ISREG
@@ -31,6 +30,7 @@ FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 LINK = (errno.ELOOP, errno.EMLINK)
+ABSENT = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,12 @@ class SafeFolder:
         file = self.open(key, ("head", 0))
         if file is None:
             return [None] * len(ranges)
-        with file, os_errors(self.path(key)):
-            parts = [(start, np.empty(stop - start, np.uint8)) for start, stop in ranges]
-            return [target[: file.fill(start, target)] for start, target in parts]
+        parts = [(start, np.empty(stop - start, np.uint8)) for start, stop in ranges]
+        try:
+            with file:
+                return [target[: file.fill(start, target)] for start, target in parts]
+        except OSError as error:
+            raise read_error(self.path(key), error) from error
 
     def handle(self, key: str) -> FileIO | None:
         """Open a regular file unbuffered; return None if it does not exist.
@@ -157,7 +160,7 @@ class SafeFolder:
             The operating system refuses to open it.
         """
         path = self.path(key)
-        with os_errors(path), suppress(FileNotFoundError, NotADirectoryError):
+        try:
             self._check(key.rpartition("/")[0])
             try:
                 return _open_regular(path)
@@ -165,32 +168,44 @@ class SafeFolder:
                 if error.errno not in LINK:
                     raise
             return _open_regular(self._resolve(path))
-        return None
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise read_error(path, error) from error
 
     def names(self, key: str) -> list[str]:
         """Return the names in a folder; [] if it does not exist."""
         path = self.path(key.rstrip("/"))
-        with os_errors(path), suppress(FileNotFoundError, NotADirectoryError):
+        try:
             self._check(key.rstrip("/"))
             return os.listdir(path)
-        return []
+        except ABSENT:
+            return []
+        except OSError as error:
+            raise read_error(path, error) from error
 
     def json(self, key: str) -> JsonFile | None:
         """Return a file that holds a JSON object; None if it does not exist."""
         handle = self.handle(key)
         if handle is None:
             return None
-        with handle, os_errors(self.path(key)):
-            info = os.fstat(handle.fileno())
-            raw = handle.read(min(info.st_size, MAX_JSON + 1))
+        try:
+            with handle:
+                info = os.fstat(handle.fileno())
+                raw = handle.read(min(info.st_size, MAX_JSON + 1))
+        except OSError as error:
+            raise read_error(self.path(key), error) from error
         return parse_json(raw, file_stamp(info), self.path(key))
 
     def stamp(self, key: str) -> str:
         """Return a stamp that changes when the file is rewritten; "" if it is absent."""
         path = self.path(key)
-        with os_errors(path), suppress(FileNotFoundError, NotADirectoryError):
+        try:
             return file_stamp(os.stat(path))
-        return ""
+        except ABSENT:
+            return ""
+        except OSError as error:
+            raise read_error(path, error) from error
 
     def versions(self, keys: Sequence[str]) -> list[str]:
         """Return size and modification time of files, or "absent"."""
@@ -216,20 +231,14 @@ class SafeFolder:
         return real
 
 
-@contextmanager
-def os_errors(path: str) -> Iterator[None]:
-    """Raise errors of the operating system about a file as those of lazyvol."""
-    try:
-        yield
-    except LazyvolError:
-        raise
-    except IsADirectoryError as error:
-        raise FormatError(f"{path}: a file is expected here, found a folder") from error
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the operating system refused to read it: {error}; check the permissions "
-            "and the disk"
-        ) from error
+def read_error(path: str, error: OSError) -> LazyvolError:
+    """Return the error of lazyvol for one of the operating system."""
+    if isinstance(error, IsADirectoryError):
+        return FormatError(f"{path}: a file is expected here, found a folder")
+    return StoreError(
+        f"{path}: the operating system refused to read it: {error}; check the permissions and the "
+        "disk"
+    )
 
 
 def file_stamp(info: os.stat_result) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import ChecksumError, MissingChunkError, TruncatedError
+from lazyvol.errors import ChecksumError, LazyvolError, MissingChunkError, TruncatedError
 from lazyvol.io.buffers import Bytes, scratch
 from lazyvol.io.places import OpenObject, Place
-from lazyvol.io.safe_folder import os_errors
+from lazyvol.io.safe_folder import read_error
 from lazyvol.io.zarr.adapter import decode_chunk
 from lazyvol.io.zarr.codecs import (
     DIRECT,
@@ -112,11 +112,16 @@ class ChunkReader:
             name = f"the file at {tuple(part.index for part in slices)} of the grid"
             self._fill_absent(name, path, result_view(out, slices))
             return
-        with stored, os_errors(path):
-            for batch in batches(self._stored_chunks(stored, path, slices, out)):
-                stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
-                for chunk in batch:
-                    self._read_chunk(stored, path, chunk, out)
+        try:
+            with stored:
+                for batch in batches(self._stored_chunks(stored, path, slices, out)):
+                    stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
+                    for chunk in batch:
+                        self._read_chunk(stored, path, chunk, out)
+        except OSError as error:
+            if isinstance(error, LazyvolError):
+                raise
+            raise read_error(path, error) from error
 
     def _first_part(self) -> tuple[str, int]:
         """Return the part of a file that is read first: the whole file, or its index."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-from numcodecs import LZ4, Blosc, Zstd
+from numcodecs import blosc, lz4, zstd
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -86,7 +86,9 @@ def require_size(size: int, expected: int, subject: str) -> None:
         raise error_class(f"{subject} {size} bytes, expected {expected}")
 
 
-def _frame_decoder(codec: Any, content_size: Callable[[Bytes], int | None]) -> Decoder:
+def _frame_decoder(
+    decompress: Callable[..., Any], content_size: Callable[[Bytes], int | None]
+) -> Decoder:
     """Return the decoder of a codec that fills given memory and stores the size in a header."""
 
     def decode_frame(data: Bytes, out: Bytes | None, limit: int) -> Any:
@@ -95,7 +97,7 @@ def _frame_decoder(codec: Any, content_size: Callable[[Bytes], int | None]) -> D
             raise Damaged(f"its header gives {size} bytes, at most {limit} are expected")
         if out is not None and size is not None:
             require_size(size, out.size, "its header gives")
-        decoded = codec.decode(data, out)
+        decoded = decompress(data, out)
         return decoded if out is None else out
 
     return decode_frame
@@ -154,9 +156,11 @@ def strip_checksum(data: Bytes) -> Bytes:
 
 #: decoders by the name of their codec in numcodecs
 DECODERS: Mapping[str, Decoder] = {
-    "zstd": _frame_decoder(Zstd(), _zstd_size),
-    "blosc": _frame_decoder(Blosc(), _blosc_size),
-    "lz4": _frame_decoder(LZ4(), lambda data: int.from_bytes(data[:4].tobytes(), "little")),
+    "zstd": _frame_decoder(zstd.decompress, _zstd_size),
+    "blosc": _frame_decoder(blosc.decompress, _blosc_size),
+    "lz4": _frame_decoder(
+        lz4.decompress, lambda data: int.from_bytes(data[:4].tobytes(), "little")
+    ),
     "gzip": _stream_decoder(lambda: zlib.decompressobj(31)),
     "zlib": _stream_decoder(lambda: zlib.decompressobj(15)),
     "bz2": _stream_decoder(bz2.BZ2Decompressor),
