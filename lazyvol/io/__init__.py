@@ -142,7 +142,7 @@ def open(
     opened = probe(
         source,
         permissive=permissive,
-        dims=axes_of_letters(dims),
+        dims=None if dims is None else axes_of_letters(dims),
         missing=missing,
         storage_options=storage_options,
     )

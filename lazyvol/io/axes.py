@@ -123,7 +123,7 @@ def channel_names(
     return {dim: ((), names[0]) if len(names) == 1 and not has_axis else (dim, np.array(names))}
 
 
-def axes_of_letters(dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
+def axes_of_letters(dims: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of axes that are given as letters or as words.
 
     Examples
@@ -133,7 +133,7 @@ def axes_of_letters(dims: str | Sequence[str] | None) -> tuple[str, ...] | None:
     """
     if isinstance(dims, str):
         return tuple(LETTERS.get(letter, letter) for letter in dims)
-    return None if dims is None else tuple(dims)
+    return tuple(dims)
 
 
 def order_axes(names: Sequence[str], where: str) -> tuple[tuple[str, ...], tuple[int, ...]]:

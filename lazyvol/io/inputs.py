@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,9 @@ def _is_source(kind: type) -> bool:
 
 @cache
 def _attributes_to_search(kind: type) -> tuple[str, ...]:
-    """Return the attributes of a task, partial or dataclass that hold other objects."""
+    """Return the attributes of a task, partial, method or dataclass that hold other objects."""
+    if issubclass(kind, MethodType):
+        return ("__self__",)
     if issubclass(kind, partial):
         return ("func", "args", "keywords")
     if is_dataclass(kind):

@@ -304,19 +304,21 @@ def test_a_region_reads_the_bytes_it_says_and_few_of_them(write, monkeypatch, ax
 
 
 @pytest.mark.parametrize(
-    ("shape", "counts", "depth"),
+    ("shape", "counts", "depth", "reads"),
     [
-        ((128, 256, 256), (128, 256, 256), 0),  # whole
-        ((128, 256, 256), (3, 256, 256), 0),  # sections
-        ((128, 256, 256), (3, 20, 256), 1),  # rows of sections
-        ((100, 1000), (100, 10), 0),  # one span of 400 kB is cheaper than 100 reads
-        ((100, 20_000), (100, 10), 1),  # 100 reads are cheaper than a span of 8 MB
-        ((4, 100, 10_000), (4, 100, 10), 1),  # a span of 16 MB is too large a buffer
+        ((128, 256, 256), (128, 256, 256), 0, 1),  # whole
+        ((128, 256, 256), (3, 256, 256), 0, 1),  # sections
+        ((8, 64, 64, 64), (8, 4, 64, 64), 1, 8),  # sections of volumes
+        ((128, 256, 256), (3, 20, 256), 1, 3),  # rows of sections
+        ((100, 1000), (100, 10), 0, 1),  # one span of 400 kB is cheaper than 100 reads
+        ((100, 20_000), (100, 10), 1, 100),  # 100 reads are cheaper than a span of 8 MB
+        ((400, 1000), (400, 10), 0, 2),  # a span of 1.6 MB is too large a buffer
+        ((8, 160, 160, 160), (8, 160, 160, 8), 1, 128),  # ten sections at once
     ],
 )
-def test_how_a_box_is_read(shape, counts, depth):
+def test_how_a_box_is_read(shape, counts, depth, reads):
     plan = flat_file.plan_reads(shape, counts, 4)
-    assert plan.depth == depth
+    assert (plan.depth, plan.reads) == (depth, reads)
     assert plan.exact or plan.span <= flat_file.SPAN_BYTES
 
 
