@@ -28,8 +28,8 @@ from lazyvol.stack import SPATIAL
 
 __all__ = ["open", "particles", "save", "verify", "write_selection"]
 
-#: positions along a spatial axis, 128 MiB of coordinates; longer axes are not of volumes
-MAX_POSITIONS = 1 << 24
+#: positions along a spatial axis, 16 MiB of coordinates; longer axes are not of volumes
+MAX_POSITIONS = 1 << 21
 #: bytes of an array, 8 million blocks
 MAX_BYTES = 1 << 50
 

@@ -233,7 +233,7 @@ def read_box(handle: FileIO, layout: Layout, region: Region, out: Array, path: s
     offsets = product(*(range(0, n * step, step) for n, step in outer))
     positions = (first + sum(offset) for offset in offsets)
     if plan.exact:
-        target = memoryview(out.reshape(-1).view(np.uint8))
+        target = out.reshape(-1).view(np.uint8).data
         for start, position in zip(range(0, out.nbytes, plan.span), positions, strict=True):
             read_exactly(handle, position, target[start : start + plan.span], path)
         return
@@ -247,7 +247,7 @@ def read_box(handle: FileIO, layout: Layout, region: Region, out: Array, path: s
             read_exactly(
                 handle,
                 position + start * steps[plan.depth],
-                memoryview(span)[: plan.span - surplus],
+                span.data[: plan.span - surplus],
                 path,
             )
             target[...] = rows[: len(target)]
