@@ -1,6 +1,7 @@
 """Write single files for other programs: NPY block by block, TIFF at once."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
@@ -189,6 +190,7 @@ def write_tiff(
             metadata[f"PhysicalSize{dim.upper()}Unit"] = TIFF_UNITS[parsed[0]]
 
     def write(file: BinaryIO) -> None:
-        tifffile.imwrite(file, values, ome=True, photometric="minisblack", metadata=metadata)
+        named = tifffile.FileHandle(file, name=os.path.basename(path))  # the file may have no name
+        tifffile.imwrite(named, values, ome=True, photometric="minisblack", metadata=metadata)
 
     write_file(path, overwrite, write)
