@@ -268,15 +268,44 @@ def spacing(stack: xr.DataArray, dim: str) -> float:
         return 1.0
     if stack.sizes[dim] < 2:
         return float(stack.coords[dim].attrs.get(SPACING_ATTR, 1.0))
-    values = np.asarray(stack.coords[dim].values, np.float64)
+    values = position_values(stack, dim)
     steps = np.diff(values)
     step = float((values[-1] - values[0]) / (len(values) - 1))
-    if not np.isfinite(step) or step == 0 or np.abs(steps - step).max() > REGULARITY * abs(step):
+    if step == 0 or not np.abs(steps - step).max() <= REGULARITY * abs(step):  # NaN is refused
         raise LabelError(
             f"coordinate {dim!r} must have equal steps, got steps from {steps.min():g} to "
             f"{steps.max():g}; resample the stack, or label it with as_stack"
         )
     return step
+
+
+def position_values(stack: xr.DataArray, dim: str) -> Array:
+    """Return the positions along ``dim`` in float64; raise LabelError unless they are numbers."""
+    values = stack.coords[dim].values
+    if values.dtype.kind not in "iuf":
+        raise LabelError(
+            f"coordinate {dim!r} must hold positions in numbers, got dtype={values.dtype}; assign "
+            f"numbers with .assign_coords, or drop it with .drop_vars({dim!r})"
+        )
+    return np.asarray(values, np.float64)
+
+
+def require_one_unit(stack: xr.DataArray, dims: Iterable[str], subject: str) -> None:
+    """Raise LabelError if positions along ``dims`` are in different units; ``subject`` starts the message.
+
+    Lengths that hold along several dims, and rotations, have no meaning then.
+    """
+    units = {d: unit_of(stack, d) for d in dims}
+    if len(set(units.values())) > 1:
+        raise LabelError(
+            f"{subject} must have one unit of length along {tuple(units)}, got {units}; convert the "
+            f"coordinates"
+        )
+
+
+def is_by_dim(option: Any) -> bool:
+    """Return True for an option with a value of its own for each dim, not one for all."""
+    return isinstance(option, Mapping | Sequence) or np.ndim(option) > 0
 
 
 def reduces_split_axes(stack: xr.DataArray, dims: Sequence[str]) -> bool:
@@ -326,6 +355,13 @@ def with_units(stack: xr.DataArray, power: int) -> dict[str, Any]:
     if unit and power not in (0, 1):
         attrs["units"] = f"({unit})^{power}" if " " in str(unit) else f"{unit}^{power}"
     return attrs
+
+
+def dataset_of(results: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    """Return results by name; each replaces a coordinate of its name that the stack brought."""
+    return xr.Dataset(
+        {name: array.drop_vars(set(results) & set(array.coords)) for name, array in results.items()}
+    )
 
 
 # element types: numbers that compiled kernels support, without masked values ----------------------

@@ -73,6 +73,11 @@ class ArrayParameter:
             return array
         if is_masked(data):
             array = array.copy(data=filled_with_nan(data, self.subject))
+        elif not _is_array(data):
+            raise LabelError(
+                f"{self.subject} must hold a numpy or dask array, got {type(data).__name__}; take "
+                f"its plain values, without units and other wrappers"
+            )
         self._require_known_sizes(array.shape)
         return array
 

@@ -39,3 +39,11 @@ def require_voxels(subject: str, stack: xr.DataArray, dims: Iterable[str]) -> No
             f"{subject} must have one voxel or more along {dims}, got {empty}; select a non-empty "
             "part"
         )
+
+
+def require_new_dim(stack: xr.DataArray, dim: str, op: str) -> None:
+    """Raise LabelError if ``stack`` already has the dim that the result adds."""
+    if dim in stack.dims:
+        raise LabelError(
+            f"{op}: stack must not have the dim {dim!r} of the result, got {stack.dims}; rename it"
+        )

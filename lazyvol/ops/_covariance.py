@@ -39,14 +39,6 @@ def pairwise_metric(metric: str, dtype: np.dtype[Any]) -> PairKernel:
     )
 
 
-def require_new_dim(stack: xr.DataArray, dim: str, op: str) -> None:
-    """Raise LabelError if ``stack`` already has the dim that the result adds."""
-    if dim in stack.dims:
-        raise LabelError(
-            f"{op}: stack must not have the dim {dim!r} of the result, got {stack.dims}; rename it"
-        )
-
-
 def sample_eigenbasis(
     stack: xr.DataArray, dim: str, count: int, mask: xr.DataArray | None = None
 ) -> xr.DataArray:

@@ -18,6 +18,7 @@ from lazyvol.stack import (
     as_stack,
     is_number,
     per_dim,
+    require_one_unit,
     require_stack,
     spacing,
     spatial_dims,
@@ -76,7 +77,9 @@ def kernel_dims(grid: xr.DataArray) -> tuple[str, ...]:
 
 def voxel_steps(grid: xr.DataArray, flat: str | None = None) -> Triple:
     """Return the spacing along the three axes; 0 along missing dims and ``flat``."""
-    return in_kernel_order(grid, {str(d): spacing(grid, str(d)) for d in grid.dims if d != flat})
+    dims = [str(d) for d in grid.dims if d != flat]
+    require_one_unit(grid, dims, "like")
+    return in_kernel_order(grid, {d: spacing(grid, d) for d in dims})
 
 
 def centre_voxel(grid: xr.DataArray, centre: Place | None) -> Triple:

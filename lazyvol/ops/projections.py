@@ -11,7 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops import stats
-from lazyvol.stack import SPATIAL, spatial_dims, unit_of
+from lazyvol.stack import SPATIAL, position_values, spatial_dims, unit_of
 
 __all__ = ["max", "mean", "min", "slab", "std", "sum"]
 
@@ -323,5 +323,5 @@ def _spatial(op: str, stack: xr.DataArray, dim: str) -> str:
 def _positions(stack: xr.DataArray, dim: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Return the positions of the voxel centres; their indices if there is no coordinate."""
     if dim in stack.coords:
-        return np.asarray(stack.coords[dim].values, np.float64)
+        return position_values(stack, dim)
     return np.arange(stack.sizes[dim], dtype=np.float64)

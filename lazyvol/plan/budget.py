@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
+from math import ceil, inf
+from numbers import Integral
 from typing import Any
 
 import dask
@@ -18,6 +19,7 @@ from lazyvol.plan.halo_cost import Halo, halo_of
 from lazyvol.plan.recipes.base import Cost, Recipe, leaves
 from lazyvol.plan.recipes.leaves import Stored
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.stack import is_number
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -31,9 +33,10 @@ RUN_OVERHEAD = 112 * 2**20
 
 def parse_bytes(amount: int | float | str) -> int:
     """Return the number of bytes in ``2e9``, ``"2GiB"`` or ``"500 MB"``."""
-    if isinstance(amount, (int, float)):
+    if is_number(amount) and 0 <= float(amount) < inf:
         return int(amount)
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", amount.lower())
+    text = amount.lower() if isinstance(amount, str) else ""
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e[0-9]{1,2})?)\s*([a-z]*)\s*", text)
     if not match or match[2] not in UNITS:
         raise LabelError(
             f"memory must be a number of bytes or text like '2GiB', got {amount!r}; "
@@ -148,6 +151,12 @@ def limited(memory: int | float | str | None = None, workers: int | None = None)
     ``workers`` also sets the number of dask's local threads; a cluster keeps its own.
     """
     amount = None if memory is None else parse_bytes(memory)
+    is_whole = isinstance(workers, Integral) and not isinstance(workers, bool)
+    if workers is not None and not (is_whole and workers >= 1):
+        raise LabelError(
+            f"workers must be a whole number of 1 or more, got {workers!r}; leave it out for one "
+            f"task per core"
+        )
     options: dict[str, int | None] = {"lazyvol.memory": amount, "lazyvol.workers": workers}
     return dask.config.set(options | ({"num_workers": workers} if workers else {}))
 

@@ -350,12 +350,19 @@ def labelled(
     ``labels`` are coordinates of new dims. Indexes are reused: building them again, and assigning
     coordinates afterwards, took 1.4 ms instead of 0.5.
     """
+    twice = sorted({d for d in dims if dims.count(d) > 1})
+    if twice:
+        raise LabelError(
+            f"stack must not have the dims {twice} that the result adds, got {like.dims}; rename "
+            f"them"
+        )
     lengths = dict(zip(dims, np.shape(data), strict=True))
     new = xr.Coordinates({d: (d, list(values)) for d, values in (labels or {}).items()})
     kept = {
         name: variable
         for name, variable in like.coords.variables.items()
         if all(lengths.get(str(d)) == n for d, n in variable.sizes.items())
+        and (name not in lengths or variable.dims == (name,))
     }
     indexes = {name: index for name, index in like.xindexes.items() if name in kept}
     coords = xr.Coordinates({**kept, **new.variables}, {**indexes, **new.xindexes})

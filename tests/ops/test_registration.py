@@ -359,7 +359,7 @@ def test_other_dims_are_kept():
             "must have the dim 'axis'",
         ),
         (lambda s: REGISTRATION.shift(s, table(s, 3)[:2]), "lengths 7 and 2"),
-        (lambda s: REGISTRATION.shift(s, table(s, 3).assign_attrs(units="nm")), "convert one"),
+        (lambda s: REGISTRATION.shift(s, table(s, 3).assign_attrs(units="nm")), "convert them"),
         (lambda s: REGISTRATION.rotate(s, (1.0, 2.0)), r"rotations must have the shape \(3,\)"),
         (lambda s: REGISTRATION.rotate(s, Rotation.random(3)), "one for each of the 7"),
         (

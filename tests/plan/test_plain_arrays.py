@@ -11,6 +11,7 @@ import xarray as xr
 from dask.graph_manipulation import bind, checkpoint, clone
 
 import lazyvol as lv
+from lazyvol.errors import LabelError
 from lazyvol.plan.graph.lazy_array import as_lazy_array
 from lazyvol.plan.recipes.base import leaves
 from lazyvol.plan.recipes.leaves import Foreign, is_in_memory
@@ -388,3 +389,49 @@ def test_blocks_of_another_type_than_declared_are_cast():
     ):
         assert result.dtype == result.values.dtype == np.float32
     near(lv.stats.max(stack).values, A.max(0))
+
+
+# masks and other kinds of blocks ---------------------------------------------------------------
+
+HIDDEN = A > 1
+
+
+def hidden_mask(values: np.ndarray) -> xr.DataArray:
+    """Return a stack whose blocks are masked, which its dask array does not announce."""
+    blocks = dask.delayed(np.ma.masked_array)(values, HIDDEN)
+    return labelled(da.from_delayed(blocks, values.shape, values.dtype))
+
+
+def test_masked_blocks_are_nan():
+    stack = hidden_mask(A)
+    plain = np.where(HIDDEN, np.nan, A)
+    near(lv.stats.mean(stack, None, skipna=True).values, np.asarray(np.nanmean(plain)))
+    near(lv.filters.maximum(stack, 1).values, plain)
+    with pytest.raises(LabelError, match="must hold floats where values are masked"):
+        lv.stats.mean(hidden_mask(A.astype("i4"))).compute()
+
+
+def test_arithmetic_with_masked_arrays_keeps_the_mask():
+    masked = da.from_array(np.ma.masked_array(A, HIDDEN), chunks=(2, 5, 6, 13))
+    result = stored(A, (2, 5, 6, 13)).data + masked
+    computed = result.compute()
+    np.testing.assert_array_equal(np.ma.getmaskarray(computed), HIDDEN)
+    near(lv.stats.max(result, None).values, np.asarray(2 * A[~HIDDEN].max()))
+
+
+def test_a_changed_array_in_memory_is_another_input():
+    reference = stored(A, (2, 5, 11, 13)).isel(k=0, drop=True)
+    stack = labelled(A.copy())
+    first = lv.registration.shifts(stack, reference)
+    stack.values[...] = np.roll(A, 2, 2)
+    second = lv.registration.shifts(stack, reference)
+    found = dask.compute(first, second)
+    assert not np.array_equal(*found)
+    near(found[0].values, lv.registration.shifts(labelled(A), reference).values)
+
+
+def test_coordinates_may_have_other_chunks():
+    stack = labelled(A).chunk(k=2)
+    result = lv.filters.uniform(stack.isel(k=slice(1, None)), {"x": 3}).chunk(k=3)
+    middle = lv.stats.quantile(result, 0.5, "x")
+    near(middle.values, np.quantile(of_three(A[1:]), 0.5, -1).astype("f4"))

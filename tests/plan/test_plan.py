@@ -343,9 +343,16 @@ def test_memory_is_parsed_from_text_with_units(text, bytes_):
     assert parse_bytes(text) == bytes_
 
 
-def test_unreadable_memory_is_refused():
+@pytest.mark.parametrize("text", ["lots", "1.2.3", "", "-1", -1, np.nan, np.inf, True, None, [1]])
+def test_unreadable_memory_is_refused(text):
     with pytest.raises(LabelError, match="2GiB"):
-        parse_bytes("lots")
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, "2", True, np.nan])
+def test_workers_are_counted(workers):
+    with pytest.raises(LabelError, match="workers must be a whole number"):
+        lv.limited(workers=workers)
 
 
 def test_a_tight_fold_keeps_every_worker_busy():

@@ -16,7 +16,8 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import linkage as linkage_kernels
-from lazyvol.ops._covariance import pairwise_metric, require_new_dim
+from lazyvol.ops._checks import require_new_dim
+from lazyvol.ops._covariance import pairwise_metric
 from lazyvol.ops.clustering._pca import principal_components
 from lazyvol.plan.pairwise import pairs
 from lazyvol.plan.verbs import blockwise
@@ -271,7 +272,8 @@ def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
         scratch=40, title="linkage",
     )  # fmt: skip
     tree.attrs = with_units(matrix, 0)
-    coords = _coords_along_k(matrix) | {"column": list(COLUMNS)}
+    unclashing = matrix.drop_vars(("tree", "merge", "column"), errors="ignore")
+    coords = _coords_along_k(unclashing) | {"column": list(COLUMNS)}
     return xr.Dataset({"tree": tree.rename("tree")}).assign_coords(coords)
 
 
@@ -442,8 +444,7 @@ def components(stack: xr.DataArray, n: int = 8, *, mask: xr.DataArray | None = N
     pca = xr.Dataset({name: arrays[name].astype(dtype) for name in powers})
     for name, power in powers.items():
         pca[name].attrs = with_units(stack, power)
-    coords = {c: v for c, v in stack.coords.items() if set(v.dims) <= set(stack.dims)}
-    return pca.assign_coords(coords)
+    return pca.assign_coords(stack.drop_vars((*powers, "component"), errors="ignore").coords)
 
 
 def _coords_along_k(array: xr.DataArray | xr.Dataset) -> dict[Any, Any]:

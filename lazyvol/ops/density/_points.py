@@ -68,7 +68,7 @@ def _to_cells(positions: xr.DataArray, grid: xr.DataArray) -> xr.DataArray:
     unit = positions.attrs.get("units")
     for d in dims:
         grid_unit = unit_of(grid, d)
-        if unit is not None and "voxel" not in (unit, grid_unit) and unit != grid_unit:
+        if unit not in (None, grid_unit):
             raise LabelError(
                 f"points: positions must be in the unit of the grid's {d!r}, {grid_unit}, got "
                 f"{unit}; convert one of them"

@@ -23,6 +23,7 @@ from lazyvol.stack import (
     float_of,
     is_number,
     per_dim,
+    require_one_unit,
     spacing,
     spatial_dims,
     unit_of,
@@ -190,11 +191,7 @@ def derivative_dims(op: str, volume: xr.DataArray, dim: Dims) -> tuple[str, ...]
         raise LabelError(
             f"{op}: dim must name one to three dims, got {dims} of {volume.dims}; pass dim="
         )
-    units = {d: unit_of(volume, d) for d in dims}
-    if len(set(units.values())) > 1:
-        raise LabelError(
-            f"{op}: volume must have one unit of length along {dims}, got {units}; convert them"
-        )
+    require_one_unit(volume, dims, f"{op}: volume")
     return dims
 
 

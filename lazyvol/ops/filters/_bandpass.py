@@ -10,7 +10,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import bandpass as kernels
 from lazyvol.ops._checks import require_voxels
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import float_of, spacing, unit_of
+from lazyvol.stack import float_of, require_one_unit, spacing
 
 #: bytes per voxel for the transform of a whole volume
 BANDPASS_BYTES = 32.0
@@ -51,10 +51,5 @@ def _spacing_in_one_unit(stack: xr.DataArray, dims: Sequence[str]) -> tuple[floa
     if not dims:
         raise LabelError(f"bandpass: dim must name one dim or more of {stack.dims}, got {dims}")
     require_voxels("bandpass: stack", stack, dims)
-    units = {d: unit_of(stack, d) for d in dims}
-    if len(set(units.values())) > 1:
-        raise LabelError(
-            f"bandpass: dim must name dims with one unit of length, got {units}; convert the "
-            f"coordinates"
-        )
+    require_one_unit(stack, dims, "bandpass: stack")
     return tuple(abs(spacing(stack, d)) for d in dims)

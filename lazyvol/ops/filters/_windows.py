@@ -23,7 +23,18 @@ from lazyvol.kernels.filters.wide_windows import FilterPass, Reach, fold_weights
 from lazyvol.kernels.geometry.splines import BoundaryMode
 from lazyvol.ops._checks import lengths_in_voxels
 from lazyvol.plan.verbs import blockwise, stencil
-from lazyvol.stack import Sigma, Size, dims_of, float_of, is_number, per_dim, spacing, spatial_dims
+from lazyvol.stack import (
+    Sigma,
+    Size,
+    dims_of,
+    float_of,
+    is_by_dim,
+    is_number,
+    per_dim,
+    require_one_unit,
+    spacing,
+    spatial_dims,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap", "valid"]
@@ -168,6 +179,8 @@ def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
             f"{op}: sigma must be 0 or more and finite, got {wrong}; give it in the unit of the "
             f"coordinates"
         )
+    if not is_by_dim(sigma):
+        require_one_unit(stack, deviations, f"{op}: stack")
     voxels = {d: float(s) / abs(spacing(stack, d)) for d, s in deviations.items()}
     return tuple(voxels.get(str(d), 0.0) for d in stack.dims)
 

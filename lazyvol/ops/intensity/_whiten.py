@@ -10,16 +10,16 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import eigenbasis
+from lazyvol.ops._checks import require_new_dim
 from lazyvol.ops._covariance import (
     apply_to_table,
     feature_eigenbasis,
-    require_new_dim,
     sample_eigenbasis,
     weighted_sums,
 )
 from lazyvol.plan.verbs import blockwise, computed_once
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import Dims, dims_of, float_of, with_units
+from lazyvol.stack import Dims, dataset_of, dims_of, float_of, with_units
 
 Kind = Literal["zca", "pca"]
 
@@ -158,10 +158,12 @@ def whitening(
     scale = apply_to_table(
         partial(eigenbasis.whitening_scales, n=n, epsilon=epsilon), basis, ("component",), {}
     )
-    fitted = xr.Dataset({"average": computed_once(mean), "components": components, "scale": scale})
+    parts = {"average": computed_once(mean), "components": components, "scale": scale}
+    fitted = dataset_of(parts)
     for name, power in (("average", 1), ("components", 0), ("scale", -1)):
         fitted[name].attrs = with_units(stack, power)
-    coords = {c: v for c, v in stack.coords.items() if set(v.dims) <= set(features)}
+    own = stack.drop_vars((*fitted, "component"), errors="ignore").coords
+    coords = {c: v for c, v in own.items() if set(v.dims) <= set(features)}
     fitted["scale"].attrs |= {"whitening": kind, "epsilon": float(epsilon)}
     return fitted.assign_coords(coords)
 

@@ -14,7 +14,15 @@ from lazyvol.kernels.morphology import binary, connected_components
 from lazyvol.ops._checks import whole_number
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import stencil
-from lazyvol.stack import Size, per_dim, require_mask, spacing, spatial_dims, with_units
+from lazyvol.stack import (
+    Size,
+    per_dim,
+    require_mask,
+    require_one_unit,
+    spacing,
+    spatial_dims,
+    with_units,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: passes over a mask, each of which reaches as far as the element
@@ -362,6 +370,7 @@ def _element(
 def _ball(op: str, mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Array:
     if not (isfinite(radius) and radius >= 0):
         raise LabelError(f"{op}: radius must be 0 or more, got {radius!r}; pass a length")
+    require_one_unit(mask, dims, f"{op}: mask")
     steps = [abs(spacing(mask, d)) for d in dims]
     lengths = [mask.sizes[d] for d in dims]
     reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, lengths, strict=True)]

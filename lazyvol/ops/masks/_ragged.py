@@ -76,15 +76,15 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
     indices = _flat_indices(mask, selected, in_memory=isinstance(values.data, np.ndarray))
     index = ragged(kernels.gather, indices, mask, lines, frame=frame, title="select-index")
     sizes = lines.sum([d for d in selected if d in lines.dims])
-    coords: dict[Hashable, Any] = {
-        n: c.variable for n, c in points.coords.items() if c.ndim < 2 and OBS not in c.dims
-    }
     size_attrs = {"sample_dimension": OBS, "long_name": f"observations in each {frame}"}
     index_attrs = {"compress": " ".join(selected), "shape": [mask.sizes[d] for d in selected]}
     variables = {
         "values": (values.dims, values.data, values.attrs),
         "row_size": (frame, np.asarray(sizes.data, np.int64), size_attrs),
         "index": (OBS, index.data, index_attrs),
+    }
+    coords: dict[Hashable, Any] = {
+        n: c.variable for n, c in points.coords.items() if c.ndim < 2 and n not in (*variables, OBS)
     }
     return xr.Dataset(variables, coords, {} if points.name is None else {"title": str(points.name)})
 

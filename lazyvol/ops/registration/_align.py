@@ -36,7 +36,7 @@ from lazyvol.ops.registration._poses import (
 from lazyvol.ops.registration._whole_particles import fold_whole_particles
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
-from lazyvol.stack import SPATIAL, STACK, float_of, require_stack, unit_of
+from lazyvol.stack import SPATIAL, STACK, dataset_of, float_of, require_stack, unit_of
 
 #: number of best rotations kept at the coarse step, the next, and the one after
 KEEP = (6, 4, 2)
@@ -368,4 +368,4 @@ def _labelled(
     if ANGLE in outputs["rotations"].dims:
         outputs["rotations"] = outputs["rotations"].assign_coords({ANGLE: (ANGLE, list(EULER))})
     outputs["shifts"] = outputs["shifts"].assign_coords({AXIS: (AXIS, list(dims))})
-    return xr.Dataset(outputs)
+    return dataset_of(outputs)

@@ -26,7 +26,7 @@ from lazyvol.ops.registration._poses import (
 )
 from lazyvol.ops.registration._whole_particles import fold_whole_particles
 from lazyvol.plan.reductions.fold import Fold, Output
-from lazyvol.stack import STACK, float_of
+from lazyvol.stack import STACK, dataset_of, float_of
 
 
 @operation(
@@ -126,7 +126,7 @@ def average(
         title="average",
     )
     outputs["weight"].attrs.pop("units", None)
-    return xr.Dataset(outputs)
+    return dataset_of(outputs)
 
 
 def layout_of(

@@ -21,7 +21,16 @@ from lazyvol.ops.synthetic import _membranes
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import SPATIAL, STACK, per_dim, require_stack, spacing, spatial_dims, unit_of
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    per_dim,
+    require_one_unit,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
 
 #: shifts or angles without labels
 Plain: TypeAlias = np.ndarray[Any, np.dtype[Any]] | Sequence[float] | Sequence[Sequence[float]]
@@ -32,6 +41,8 @@ Wedge: TypeAlias = xr.DataArray | tuple[float, float]
 
 AXIS, ANGLE = "axis", "angle"
 EULER = ("rot", "tilt", "psi")
+#: spellings of the unit of angles
+DEGREES = ("degree", "degrees", "deg", "\u00b0")
 #: what rotations of images must be
 ABOUT_Z_ALONE = (
     "rotations of images must be about z alone, got tilts; give one angle in degrees for each"
@@ -39,11 +50,12 @@ ABOUT_Z_ALONE = (
 
 
 def particle_dims(stack: xr.DataArray) -> tuple[str, ...]:
-    """Return the spatial dims of a stack; refuse a stack without any voxel along them."""
+    """Return the spatial dims of a stack, which must have voxels and one unit along them."""
     dims = spatial_dims(stack)
     if not dims:
         raise LabelError(f"stack must have at least one of the dims {SPATIAL}, got {stack.dims}")
     require_voxels("stack", stack, dims)
+    require_one_unit(stack, dims, "stack")
     return dims
 
 
@@ -185,11 +197,12 @@ def _labelled_shifts(
     """Return the shifts along each of ``dims``, in the unit of the stack's positions."""
     _require_particle_dims(stack, shifts, "shifts", AXIS, dims)
     names = _labels(shifts, "shifts", AXIS, dims)
-    unit, stack_unit = shifts.attrs.get("units", "voxel"), unit_of(stack, dims[-1])
-    if unit != stack_unit and "voxel" not in (unit, stack_unit):
+    stack_unit = unit_of(stack, dims[-1])
+    unit = shifts.attrs.get("units", stack_unit)
+    if unit != stack_unit:
         raise LabelError(
             f"shifts must be in the unit of the stack's positions, {stack_unit}, got {unit}; "
-            f"convert one"
+            f"convert them, and set their attribute 'units'"
         )
     return [shifts.isel({AXIS: names.index(d)}, drop=True) for d in dims]
 
@@ -240,6 +253,11 @@ def _angles(stack: xr.DataArray, rotations: Rotations, dims: Sequence[str]) -> l
         return _angles_of_rotation(stack, rotations)
     if isinstance(rotations, xr.DataArray):
         _require_particle_dims(stack, rotations, "rotations", ANGLE, dims)
+        if rotations.attrs.get("units", "degree") not in DEGREES:
+            raise LabelError(
+                f"rotations must be in degrees, got {rotations.attrs['units']}; convert them, e.g. "
+                f"with numpy.degrees, and set their attribute 'units'"
+            )
         if ANGLE not in rotations.dims:
             return _about_z(rotations)
         if len(dims) == 2:

@@ -6,6 +6,7 @@ from lazyvol.kernels.arrays import Array
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.verbs import blockwise, fold
+from lazyvol.stack import dataset_of
 
 
 def fold_whole_particles(
@@ -22,18 +23,18 @@ def fold_whole_particles(
     memory would be split to fit the cache: it becomes a single block, without a copy.
     """
     in_memory = stack.chunks is None and all(o.chunks is None for o in operands)
-    unsplit = blockwise(_identity, _chunked(stack), core=whole, title="whole")
+    block = _single_block(stack) if in_memory else stack
+    unsplit = blockwise(_identity, block, core=whole, title="whole")
     outputs = fold(spec, unsplit, *operands, dims=dims, title=title)
     if not in_memory:
         return outputs
-    computed = xr.Dataset(outputs).reset_coords(drop=True).compute(scheduler=local_scheduler())
+    computed = dataset_of(outputs).reset_coords(drop=True).compute(scheduler=local_scheduler())
     return {name: outputs[name].copy(data=computed[name].data) for name in outputs}
 
 
-def _chunked(stack: xr.DataArray) -> xr.DataArray:
-    """Return a stack in blocks; one in memory as a single block, named so that it is not hashed."""
-    if stack.chunks is not None:
-        return stack
+def _single_block(stack: xr.DataArray) -> xr.DataArray:
+    """Return a stack in memory as a single block, named by its address: it is computed now, and a
+    name by its values would take time to hash them."""
     block = stack.variable.chunk(name=f"in memory-{id(stack.data)}")
     return stack.copy(data=block.data)
 

@@ -27,7 +27,9 @@ from lazyvol.stack import (
     SPATIAL,
     STACK,
     Dims,
+    dataset_of,
     float_of,
+    require_one_unit,
     require_stack,
     spacing,
     unit_of,
@@ -350,7 +352,7 @@ def compare(
             f"compare: metrics must be one or more of {METRICS}, got {tuple(metrics)}; leave out "
             f"{unknown}"
         )
-    return xr.Dataset(comparison(metrics, stack, against, dim, mask, leave_one_out).scores())
+    return dataset_of(comparison(metrics, stack, against, dim, mask, leave_one_out).scores())
 
 
 @operation
@@ -400,6 +402,7 @@ def fsc(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
             f"fsc: a and b must have two voxels or more along each dim, got {dict(a.sizes)}; "
             f"drop the others with .isel(dict.fromkeys({flat!r}, 0), drop=True)"
         )
+    require_one_unit(a, dims, "fsc: a")
     steps = tuple(spacing(a, d) for d in dims)
     n = fourier_shell_correlation.shell_count(a.shape, steps)
     curve = blockwise(
@@ -456,4 +459,4 @@ def halves(stack: xr.DataArray) -> xr.Dataset:
     )
     averages = fold(spec, stack, group, dims=(STACK,), title="halves")
     averages["variance"].attrs = {str(n): v for n, v in with_units(stack, 2).items()}
-    return xr.Dataset(averages)
+    return dataset_of(averages)

@@ -25,6 +25,7 @@ from lazyvol.stack import (
     SPATIAL,
     STACK,
     Dims,
+    dataset_of,
     dims_of,
     float_of,
     require_stack,
@@ -98,7 +99,7 @@ def correlation(
     spec = comoments_fold(partial(comoments.interval, z=z, dtype=dtype), names, dtype)
     operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
     outputs = fold(spec, *operands, dims=dims, title="correlation")
-    return xr.Dataset({n: with_score_attrs(outputs[n], n, a) for n in names}).assign_attrs(
+    return dataset_of({n: with_score_attrs(outputs[n], n, a) for n in names}).assign_attrs(
         confidence=confidence
     )
 

@@ -24,6 +24,7 @@ from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
     ALL_SPATIAL,
     Dims,
+    dataset_of,
     dims_of,
     float_of,
     reduces_split_axes,
@@ -419,7 +420,7 @@ def describe(
             f"describe: statistics must be names among {tuple(STATISTICS)}, got {tuple(statistics)}"
         )
     names = tuple(statistics)
-    return xr.Dataset(_statistics("describe", names, stack, dim, skipna, mask, ddof=ddof))
+    return dataset_of(_statistics("describe", names, stack, dim, skipna, mask, ddof=ddof))
 
 
 @operation

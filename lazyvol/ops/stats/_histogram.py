@@ -8,11 +8,11 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import histogram as kernels
-from lazyvol.ops._checks import whole_number
+from lazyvol.ops._checks import require_new_dim, whole_number
 from lazyvol.ops.stats._scratch import layout_scratch
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, dims_of, with_units
+from lazyvol.stack import Dims, dataset_of, dims_of, with_units
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -26,6 +26,8 @@ def histogram(
     """
     stack = operands[0]
     dims = dims_of(stack, dim, subject="histogram: dim")
+    for new in ("bin", "edge"):
+        require_new_dim(stack, new, "histogram")
     bins = whole_number("histogram", "bins", bins)
     masked = len(operands) > 1
     if limits is None:
@@ -34,7 +36,7 @@ def histogram(
         ends = (extent["low"], extent["high"])
         counts = fold(spec, *operands, *ends, dims=dims, title="histogram")["counts"]
         counts.attrs = with_units(stack, 0)
-        return xr.Dataset({"counts": counts, "edges": extent["edges"]})
+        return dataset_of({"counts": counts, "edges": extent["edges"]})
     limits = bin_limits("histogram", limits, bins)
     spec = _counting(stack, dims, bins, limits, masked)
     counts = fold(spec, *operands, dims=dims, title="histogram")["counts"]
@@ -43,7 +45,7 @@ def histogram(
     unit = {name: value for name, value in stack.attrs.items() if name == "units"}
     centres = ("bin", (edges[1:] + edges[:-1]) / 2, unit)
     labelled = xr.DataArray(edges, dims="edge", attrs=stack.attrs)
-    return xr.Dataset({"counts": counts.assign_coords(bin=centres), "edges": labelled})
+    return dataset_of({"counts": counts.assign_coords(bin=centres), "edges": labelled})
 
 
 def bin_limits(op: str, limits: Sequence[float], bins: int) -> tuple[float, float]:

@@ -47,7 +47,7 @@ def _probabilities(q: float | Iterable[float]) -> tuple[tuple[float, ...], bool]
 
 def _is_sortable(stack: xr.DataArray, dims: Sequence[str]) -> bool:
     """Return True if every block holds ``dims`` whole, in few enough bytes to sort them."""
-    split = [d for d in dims if len(stack.chunksizes.get(d, (1,))) > 1]
+    split = [d for d in dims if len(stack.variable.chunksizes.get(d, (1,))) > 1]
     size = prod(stack.sizes[d] for d in dims) * stack.dtype.itemsize
     return STACK not in dims and not split and size <= SORTED_BYTES
 

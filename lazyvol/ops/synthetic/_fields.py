@@ -27,7 +27,9 @@ from lazyvol.stack import (
     Sigma,
     dims_of,
     float_of,
+    is_by_dim,
     per_dim,
+    require_one_unit,
     spacing,
     spatial_dims,
 )
@@ -234,6 +236,8 @@ def _voxels_by_dim(
 ) -> dict[str, float]:
     """Return lengths in voxels by dim."""
     by_dim = per_dim(lengths, dims, name)
+    if not is_by_dim(lengths):
+        require_one_unit(grid, by_dim, "stack")
     return {d: non_negative(name, v) / abs(spacing(grid, d)) for d, v in by_dim.items()}
 
 

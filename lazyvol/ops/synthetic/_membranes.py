@@ -23,7 +23,16 @@ from lazyvol.ops._grid import (
     unit_vector,
     voxel_steps,
 )
-from lazyvol.stack import SPATIAL, Dims, Sigma, dims_of, is_number, per_dim, spacing
+from lazyvol.stack import (
+    SPATIAL,
+    Dims,
+    Sigma,
+    dims_of,
+    is_number,
+    per_dim,
+    require_one_unit,
+    spacing,
+)
 
 #: whether a right-handed rotation about ``axis`` moves ``beam`` towards the third dim (1) or away
 #: from it (-1), by (beam, axis)
@@ -228,6 +237,7 @@ def wedge(
             f"wedge: axis and beam must be two of the dims {SPATIAL} of a volume, got dims "
             f"{grid.dims}, {axis=} and {beam=}"
         )
+    require_one_unit(grid, SPATIAL, "wedge: like")
     low, high = _checked_tilts(tilts)
     if ROTATION_SIGN[beam, axis] < 0:
         low, high = -high, -low

@@ -161,13 +161,13 @@ def has_recipe(layer: Any) -> TypeGuard[RecipeLayer | ResultLayer]:
 
 
 def blocks_in_memory(layer: Any) -> dict[tuple[int, ...], Array] | None:
-    """Return the blocks of a layer by index if all of them are numpy arrays, else None."""
+    """Return the blocks of a layer by index if all are numpy arrays without masks, else None."""
     if type(layer) is not MaterializedLayer or not layer:
         return None
     blocks: dict[tuple[int, ...], Array] = {}
     for key, value in layer.items():
         block = getattr(value, "value", value)
-        if not isinstance(block, np.ndarray) or not isinstance(key, tuple):
+        if type(block) is not np.ndarray or not isinstance(key, tuple):
             return None
         blocks[key[1:]] = block
     return blocks

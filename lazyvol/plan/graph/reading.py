@@ -315,7 +315,7 @@ def _owns_blocks(layer: Any) -> bool:
 # computed blocks ----------------------------------------------------------------------------------
 
 
-def join_blocks(blocks: Any) -> Array:
+def join_blocks(blocks: Any) -> Any:
     """Join nested lists of blocks into one array of their memory order; return a lone block itself.
 
     Dask joins in C order, which takes a Hessian whose components are whole volumes 2.1 times as
@@ -323,6 +323,8 @@ def join_blocks(blocks: Any) -> Array:
     against 110 ms), and copies a lone block.
     """
     by_index = dict(_indexed(blocks))
+    if not all(type(b) is np.ndarray or isinstance(b, np.generic) for b in by_index.values()):
+        return dask_core.finalize(blocks)  # masked arrays, and those of other libraries
     ndim = len(next(iter(by_index)))
     first = by_index[(0,) * ndim]
     if len(by_index) == 1:

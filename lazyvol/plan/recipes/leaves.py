@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from dask.base import tokenize
 
-from lazyvol.errors import MissingChunkError
+from lazyvol.errors import LabelError, MissingChunkError
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array, Cost, Leaf, Recipe, Source
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.stack import filled_with_nan
 
 # blocks of foreign arrays that a task receives ---------------------------------------------------
 
@@ -58,8 +59,21 @@ def input_blocks(refs: BlockRefs, blocks: Iterable[Array]) -> InputBlocks:
     """Sort blocks by the array they come from."""
     by_name: dict[str, ArrayBlocks] = {}
     for (name, region), values in zip(refs, blocks, strict=True):
-        by_name.setdefault(name, ArrayBlocks()).add(region, values)
+        by_name.setdefault(name, ArrayBlocks()).add(region, _unmasked(name, values))
     return by_name
+
+
+def _unmasked(name: str, values: Array) -> Array:
+    """Return a block with NaN for masked values, which a dask array need not announce."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    filled: Array = filled_with_nan(values, name)
+    if filled.dtype != values.dtype:
+        raise LabelError(
+            f"{name}: blocks of a dask array must hold floats where values are masked, got "
+            f"dtype={values.dtype}; fill them, e.g. with dask.array.ma.filled"
+        )
+    return filled
 
 
 def assemble(blocks: ArrayBlocks, region: Region, dtype: np.dtype[Any], out: Array | None) -> Array:
