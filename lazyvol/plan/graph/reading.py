@@ -346,7 +346,7 @@ class JoinedOnCopy:
 
     blocks: Any
 
-    def copy(self) -> Array:
+    def copy(self) -> Any:
         """Return the joined blocks."""
         return join_blocks(self.blocks)
 
