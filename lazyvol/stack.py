@@ -291,15 +291,15 @@ def position_values(stack: xr.DataArray, dim: str) -> Array:
 
 
 def require_one_unit(stack: xr.DataArray, dims: Iterable[str], subject: str) -> None:
-    """Raise LabelError if positions along ``dims`` are in different units; ``subject`` starts the message.
+    """Raise LabelError if positions along ``dims`` differ in unit; ``subject`` starts the message.
 
     Lengths that hold along several dims, and rotations, have no meaning then.
     """
     units = {d: unit_of(stack, d) for d in dims}
     if len(set(units.values())) > 1:
         raise LabelError(
-            f"{subject} must have one unit of length along {tuple(units)}, got {units}; convert the "
-            f"coordinates"
+            f"{subject} must have one unit of length along {tuple(units)}, got {units}; convert "
+            f"the coordinates"
         )
 
 
