@@ -147,7 +147,7 @@ def screen(
             under = _as_volume(mask, averages, length)
             volumes = averages[["average", "variance"]].assign(mask=under)
             volumes = volumes if kept is None else volumes.assign(kept)
-            shown = thumbnails(stack, table, volumes, templates, length)
+            shown = thumbnails(stack, table, volumes, templates, length, budget.memory)
     result = ScreenResult(
         source=StackSummary.of(stack, name), scores=table, volumes=volumes,
         fsc=shell_correlations(averages, kept, under),

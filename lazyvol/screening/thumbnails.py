@@ -33,17 +33,20 @@ def thumbnails(
     volumes: xr.Dataset,
     templates: xr.DataArray | None,
     length: float,
+    memory: int | None = None,
 ) -> Thumbnails:
     """Compute thumbnails of some particles, of averages, of the second class and of templates.
 
-    The particles are read once more, and those of the second class for its average.
+    The particles are read once more, and those of the second class for its average. Thumbnails
+    take a sixteenth of ``memory`` or less.
     """
     step = coarse_step(stack)
     finest = max(2 * step[d] * abs(spacing(stack, d)) for d in step)
     side = min(stack.sizes[d] * abs(spacing(stack, d)) for d in step)
     shortest = float(np.clip(length or finest, finest, max(finest, side / 4)))
     voxels = int(np.prod([ceil(stack.sizes[d] / step[d]) for d in step]))
-    positions = chosen(table, max(1, MAX_VOXELS // voxels))
+    most = MAX_VOXELS if memory is None else min(MAX_VOXELS, memory // 64)
+    positions = chosen(table, max(1, most // voxels))
     plain = stack.drop_vars([n for n, c in stack.coords.items() if c.dims == (STACK,)])
     references = {n: volumes[n] for n in ("average", "kept_average") if n in volumes}
     members = np.flatnonzero(in_second_class(table))

@@ -14,8 +14,9 @@ from matplotlib.image import imread
 
 import lazyvol as lv
 from lazyvol.screening.report import write_report
+from lazyvol.screening.thumbnails import thumbnails
 from tests.screening.browser import Browser
-from tests.screening.examples import BAD, SHAPE, N, result
+from tests.screening.examples import BAD, SHAPE, N, result, stack
 from tests.screening.test_report import PAYLOAD
 
 
@@ -209,6 +210,23 @@ def test_the_average_beside_a_particle_is_that_of_the_others(page):
     shown = page.run("Array.from(averageFor(20, decode(data.particles[20])))")
     np.testing.assert_allclose(
         np.array(shown).reshape(SHAPE), expected, atol=0.01 * np.ptp(average)
+    )
+
+
+def test_the_second_class_beside_a_particle_is_that_of_the_others(browser, tmp_path):
+    hypothesis = np.where(np.arange(N) < 3, "second_class", "empty")
+    scores = result().scores.assign(hypothesis=("k", hypothesis))
+    shown = thumbnails(stack(), scores, result().volumes, None, 0.0)
+    write_report(tmp_path / "report.html", replace(result(), scores=scores, thumbnails=shown))
+    browser.open(tmp_path / "report.html")
+    title, volume = browser.run(
+        "{ const own = decode(data.particles[1]);"
+        " const [t, v] = alternativeFor(1, own, averageFor(1, own)); [t, Array.from(v)] }"
+    )
+    assert title == "second class: average of 2 others"
+    expected = shown.particles.isel(k=[0, 2]).mean("k").values
+    np.testing.assert_allclose(
+        np.array(volume).reshape(SHAPE), expected, atol=0.03 * np.ptp(expected)
     )
 
 

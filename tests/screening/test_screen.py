@@ -8,7 +8,7 @@ import xarray as xr
 import lazyvol as lv
 from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.screening.output import FILES, for_mrc
-from lazyvol.screening.thumbnails import chosen, coarse
+from lazyvol.screening.thumbnails import chosen, coarse, thumbnails
 from lazyvol.screening.volumes import masked_fsc, object_mask, resolution
 from tests.screening.examples import BAD, N, result, stack
 
@@ -95,6 +95,21 @@ def test_thumbnails_are_low_passed_samples_with_the_centre():
     assert {float(small[d][n]) for d, n in (("z", 11), ("y", 8), ("x", 10))} == {70.0, 32.0, 20.0}
     expected = lv.filters.bandpass(noise, 14.0)[:, 2::3, ::2, :]
     np.testing.assert_allclose(small, expected)
+
+
+def test_thumbnails_of_the_second_class_and_of_templates():
+    particles = stack()
+    hypothesis = np.where(np.arange(N) < 3, "second_class", "empty")
+    table = result().scores.assign(hypothesis=("k", hypothesis))
+    templates = particles.isel(k=[7, 8]).rename(k="template").drop_vars(["file", "tomogram"])
+    shown = thumbnails(particles, table, result().volumes, templates, 0.0)
+    assert set(shown.references) == {
+        "average", "kept_average", "second_class", "template_0", "template_1"
+    }  # fmt: skip
+    for name, expected in (("second_class", particles[:3].mean("k")), ("template_1", particles[8])):
+        np.testing.assert_allclose(shown.references[name], coarse(expected, 10.0), atol=1e-5)
+    few = thumbnails(particles, table, result().volumes, None, 0.0, memory=64 * 11 * 9 * 11 * 13)
+    assert 0 < len(few.positions) <= 11
 
 
 @pytest.mark.parametrize("flagged", [0, 3, 50, 100])

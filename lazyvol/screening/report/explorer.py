@@ -4,7 +4,7 @@ from lazyvol.screening.report import words
 from lazyvol.screening.report.markup import Html, join, tag
 from lazyvol.screening.result import ScreenResult
 
-PLANES = ("z", "y", "x")
+PLANES, VOLUMES = ("z", "y", "x"), ("particle", "average", "alternative")
 #: scores that particles can be kept by
 SCORES = {"llr": "llr (low is good)", "ncc": "ncc (high is good)",
           "probability": "probability to be inconsistent"}  # fmt: skip
@@ -31,7 +31,7 @@ def _decision(result: ScreenResult) -> Html:
     ]
     return join(
         tag("h2", "Particles"),
-        tag("p", words.decision_note(result)),
+        tag("details", tag("summary", "Meaning of the scores"), tag("p", words.score_note(result))),
         tag(
             "div",
             _labelled("Keep by", tag("select", *options, id="by")),
@@ -89,12 +89,16 @@ def _table() -> Html:
 
 def _viewer(result: ScreenResult) -> Html:
     """Return the frame of the viewer: three volumes in three planes, with sliders."""
-    titles = [tag("h4", text, id=f"title{n}") for n, text in
-              enumerate(("particle", "average", "alternative"))]  # fmt: skip
+    titles = [tag("h4", name, id=f"title{n}") for n, name in enumerate(VOLUMES)]
     rows = [
-        tag("canvas", id=f"plane{n}{axis}", role="img", aria_label=f"{title}, slice across {dim}")
+        join(
+            tag("span", dim),
+            *(
+                tag("canvas", id=f"plane{n}{axis}", role="img", aria_label=f"{name} across {dim}")
+                for n, name in enumerate(VOLUMES)
+            ),
+        )
         for axis, dim in enumerate(PLANES)
-        for n, title in enumerate(("particle", "average", "alternative"))
     ]
     sliders = [
         tag("label", tag("span", dim), tag("input", type="range", min="0", id=f"at{axis}"),
@@ -107,7 +111,7 @@ def _viewer(result: ScreenResult) -> Html:
     return tag(
         "div",
         tag("p", id="particle", aria_live="polite"),
-        tag("div", *titles, *rows, class_="planes"),
+        tag("div", tag("span"), *titles, *rows, class_="planes"),
         tag("p", words.no_picture(result), id="missing", hidden=""),
         tag("div", *sliders, thickness, class_="sliders"),
         tag("p", words.viewer_note(result), class_="note"),

@@ -66,10 +66,11 @@ def report_html(result: ScreenResult) -> Html:
         tag("title", f"Screening of {result.source.name}"),
         tag("style", Html(style)),
     )
-    parts = (opening, explorer, volumes, correlations, plan, method)
+    beside = (tag("section", part(result)) for part in (correlations, plan))
+    pair = tag("div", *beside, class_="pair")
     body = tag(
         "body",
-        tag("main", *(part(result) for part in parts)),
+        tag("main", opening(result), explorer(result), volumes(result), pair, method(result)),
         tag("script", Html(page_json(result)), type="application/json", id="data"),
         tag("script", Html(script)),
     )
@@ -170,7 +171,7 @@ def method(result: ScreenResult) -> Html:
     command = result.run.command
     return join(
         tag("h2", "Method"),
-        paragraphs(*words.method(result)),
+        tag("div", paragraphs(*words.method(result)), class_="prose"),
         facts(words.run_facts(result)),
         tag("pre", tag("code", command)) if command else Html(),
     )

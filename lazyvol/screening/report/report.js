@@ -113,14 +113,16 @@ const tableColumns = ["k", "keep", ...[...columns.keys()].filter((name) => name 
 const isText = (name) => name !== "keep" && valuesOf(name).some((v) => typeof v === "string");
 
 function width(name) {
-  const sample = name === "keep" ? [""] : valuesOf(name).slice(0, 200);
+  const every = Math.ceil(total / 200), last = total - 1;
+  const sample = name === "keep" ? [""] : valuesOf(name).filter((_, n) => n % every === 0 || n === last);
   const longest = Math.max(...sample.map((value) => String(shown(name, value)).length));
-  return Math.min(32, Math.max(name.length + 2, longest)) + 2;
+  return Math.min(32, Math.max(name.length + 1, longest)) + 2.4;
 }
 
 function drawHeader() {
   const head = make("tr");
   for (const name of tableColumns) {
+    const isNumber = name !== "keep" && valuesOf(name).some((v) => typeof v === "number");
     const button = make("button", { type: "button", textContent: name });
     button.addEventListener("click", () => {
       state.down = state.sort === name ? !state.down : !isText(name);
@@ -128,7 +130,7 @@ function drawHeader() {
       drawHeader();
       refresh();
     });
-    const cell = make("th", { scope: "col" }, button);
+    const cell = make("th", { scope: "col", className: isNumber ? "number" : "" }, button);
     if (name === state.sort) cell.ariaSort = state.down ? "descending" : "ascending";
     head.append(cell);
   }

@@ -168,7 +168,7 @@ def flags_of_the_run(result: ScreenResult) -> str:
     return f"flags of the run (false discovery rate {result.flagging.fdr:g})"
 
 
-def decision_note(result: ScreenResult) -> str:
+def score_note(result: ScreenResult) -> str:
     """Return definitions of llr and ncc, and the ncc of noise."""
     flag = result.flagging
     near_zero = int((np.abs(result.scores["ncc"].values) < 3 * flag.noise).sum())
