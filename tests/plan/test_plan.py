@@ -21,7 +21,7 @@ from lazyvol.plan.budget import limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.ragged import ragged
 from lazyvol.plan.recipes.stencil import MODES
-from lazyvol.plan.verbs import blockwise, generate, stencil
+from lazyvol.plan.verbs import blockwise, computed_once, generate, stencil
 from tests.sources import READS, CountingSource, OnesSource, box_mean, elements_read
 
 SHAPE = (7, 5, 11, 13)
@@ -318,6 +318,14 @@ def test_plans_fit_a_budget():
     tight = lv.explain(lv.stats.var(stack), workers=2, memory=wide.peak_bytes * 2 // 3)
     assert tight.peak_bytes <= wide.peak_bytes * 2 // 3
     assert lv.explain(stack * 2, workers=2, memory="140MiB").peak_bytes <= 140 * 2**20
+
+
+def test_a_reduction_that_is_computed_once_is_refitted():
+    """Its blocks are computed once as they are: it must not become its own origin."""
+    mean = lv.stats.mean(opened("refitted"))
+    once = computed_once(mean)
+    assert lv.explain(once, memory="1GiB").tasks == lv.explain(mean, memory="1GiB").tasks
+    assert np.array_equal(once.compute(), mean.compute())
 
 
 def test_limited_also_refits_arrays_built_before():
