@@ -57,7 +57,7 @@ class FoldSize:
         return tuple(a for a in range(len(self.shape)) if a not in self.reduced)
 
     def tighter(self) -> "FoldSize | None":
-        """Return a partition of the fold that needs less memory, or None if there is none.
+        """Return the fold with limits that need less memory, or None if there are none.
 
         First at most one state per worker, then smaller tiles, then smaller states.
         """
