@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 from statistics import median
 from typing import Any
 
@@ -32,7 +32,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "(8, 32^3)": {"chunks": (8, *EDGE)},
 }
 CODECS = {"raw": None, "lz4 + crc32c": [BloscCodec(cname="lz4", clevel=5), Crc32cCodec()]}
-ROUNDS = 9
+ROUNDS = 21
 
 
 def read(path: str, block: int) -> None:
@@ -43,14 +43,15 @@ def read(path: str, block: int) -> None:
     source = probe(path).source
     tail = [slice(0, n) for n in source.shape[1:]]
     regions = [(slice(k, k + block), *tail) for k in range(0, source.shape[0], block)]
-    before = getrusage(RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()  # for the peak of the first read only, because it takes time
     with ThreadPoolExecutor(2) as pool:
         for _ in sys.stdin:
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in pool.map(lambda region: source.read(region).size, regions):
                 pass
             cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            peak = (getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024
+            peak = tracemalloc.get_traced_memory()[1] / (1 << 20) if tracemalloc.is_tracing() else 0
+            tracemalloc.stop()
             figures = {"cpu": cpu, "wall": wall, "peak": peak, "tree": lv.__file__}
             print(json.dumps(figures), flush=True)
 
@@ -92,13 +93,16 @@ def main() -> None:
                 readers = [Reader(tree, path, layout["chunks"][0]) for tree in trees]
                 for reader in readers:
                     stack.enter_context(reader.process)
-                    reader.figures()
-                pairs = [[reader.figures() for reader in readers] for _ in range(ROUNDS)]
+                peaks = [reader.figures()["peak"] for reader in readers]
+                pairs = []
+                for turn in range(ROUNDS):  # the first of a pair changes
+                    found = {n: readers[n].figures() for n in ((0, 1), (1, 0))[turn % 2]}
+                    pairs.append((found[0], found[1]))
             cells = []
             for key in ("cpu", "wall"):
                 cells.append(f"{median(ours[key] for ours, _ in pairs):.2f}")
                 cells.append(f"{median(other[key] / ours[key] for ours, other in pairs):.2f}")
-            cells += [f"{max(pair[n]['peak'] for pair in pairs):.0f}" for n in (0, 1)]
+            cells += [f"{peak:.1f}" for peak in peaks]
             print(f"| {name} | {codec} | {' | '.join(cells)} |", flush=True)
 
 

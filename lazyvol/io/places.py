@@ -68,6 +68,9 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlac
     refuse_secrets(options, "storage_options")
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source).rstrip("/")
+        user, _, host = text.partition("://")[2].partition("/")[0].rpartition("@")
+        if ":" in user:
+            refuse_secrets({f"a password for {host}": ""}, "a URL")
         if "://" not in text:
             if not os.path.isfile(text):
                 raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")

@@ -160,6 +160,12 @@ def test_secrets_are_refused_as_options(name):
         lv.open("s3://stack/a.zarr", storage_options={name: "x"})
 
 
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(errors.OptionError, match="a password for host") as raised:
+        lv.open("https://user:do-not-tell@host/a.zarr")
+    assert "do-not-tell" not in str(raised.value)
+
+
 def test_options_of_a_store_are_refused_for_a_file(tmp_path):
     with pytest.raises(errors.OptionError, match="those of a URL"):
         lv.open(tmp_path / "a.mrc", storage_options={"endpoint": "x"})
@@ -285,6 +291,15 @@ def test_a_shard_costs_two_requests(tmp_path):
     np.testing.assert_array_equal(opened.isel(k=slice(0, 4), z=slice(0, 6)), values[:4, :6])
     asked = [key for key, _ in store.requests if key != "zarr.json"]
     assert {key: asked.count(key) for key in asked} == dict.fromkeys(set(asked), 2)
+
+
+def test_a_document_is_not_read_beyond_its_limit(tmp_path, monkeypatch):
+    path = stored(tmp_path / "a.zarr", numbers(SHAPE))
+    monkeypatch.setattr("lazyvol.io.safe_folder.MAX_JSON", 100)
+    store = Counting(in_memory(path))
+    with pytest.raises(errors.LimitExceeded, match="at most 100 bytes"):
+        lv.open(store)
+    assert {asked.end for _, asked in store.requests} == {101}
 
 
 def test_ranges_near_each_other_are_joined_and_long_ones_are_cut(monkeypatch):

@@ -1,6 +1,7 @@
 """Faults of zarr stores, absent, damaged or hostile: each raises its own error."""
 
 import os
+import re
 import shutil
 import struct
 import tracemalloc
@@ -10,10 +11,12 @@ import pytest
 import zarr
 from numcodecs import BZ2, LZ4, LZMA, Blosc, GZip, Zlib, Zstd
 
+import lazyvol as lv
 from lazyvol import errors
-from lazyvol.io.zarr.codecs import Damaged, Short, decode
+from lazyvol.io.zarr.codecs import Damaged, Short, crc32c, decode
 from lazyvol.io.zarr.reader import probe
 from lazyvol.plan.regions import whole
+from tests.io.store_cases import shard_files
 from tests.io.zarr_cases import (
     CHUNKS,
     LAYOUTS,
@@ -339,6 +342,25 @@ def test_an_index_that_leads_out_of_the_file(entry, tmp_path):
     assert source.read((slice(0, 2),)).tolist() == [0.0, 0.0]
     with pytest.raises(errors.TruncatedError, match=r"chunk \(1,\)"):
         source.read((slice(0, 4),))
+
+
+def test_swapped_entries_of_an_index_are_caught_in_a_store_of_ours(tmp_path):
+    values = np.random.default_rng(0).normal(size=(1, 96, 140, 140)).astype("f4")
+    path = tmp_path / "a.zarr"
+    lv.save(lv.as_stack(values), path)
+    (shard,) = shard_files(path)
+    index = probe(path).source.meta.index
+    data = bytearray(shard.read_bytes())
+    entries = np.frombuffer(data, "<u8", index.nbytes // 8, len(data) - index.nbytes)
+    entries = entries.reshape(-1, 2).copy()
+    entries[[0, 1]] = entries[[1, 0]]
+    raw = entries.tobytes()
+    data[-index.nbytes :] = raw + crc32c(raw).to_bytes(4, "little")
+    shard.write_bytes(data)
+    with pytest.raises(errors.ChecksumError, match=re.escape(str(shard))):
+        probe(path).source.read(whole(values.shape))
+    with pytest.raises(errors.ChecksumError):
+        probe(path).source.read(tuple(slice(0, 1) for _ in values.shape))
 
 
 def test_booleans_are_zero_or_one(tmp_path):
