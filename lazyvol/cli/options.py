@@ -43,6 +43,10 @@ Resume = Annotated[
     Parameter(negative="", help="Complete the output of an interrupted run of the same command "
                                 "(.zarr)."),
 ]  # fmt: skip
+Pyramid = Annotated[
+    bool,
+    Parameter(negative="", help="Write levels of lower resolution too, for viewers (.zarr)."),
+]
 Dims = Annotated[
     str | None,
     Parameter(help="Names of all axes of the first file, e.g. kyx or k,y,x, if the file names them "
@@ -82,6 +86,7 @@ class Resuming(Writing):
 
     resume: Resume = False
     dims: Dims = None
+    pyramid: Pyramid = False
 
 
 RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()

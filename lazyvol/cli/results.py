@@ -28,5 +28,8 @@ def write_result(result: Any, out: str, options: Resuming, column: str = "value"
         is_table = suffix_of(out) in TABLES and not is_image_stack(result)
         if is_table and isinstance(result, xr.DataArray):
             saved = result.to_dataset(name=column)
-        save(saved, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory)
+        save(
+            saved, out, resume=options.resume, overwrite=options.overwrite, memory=options.memory,
+            pyramid=options.pyramid,
+        )  # fmt: skip
     say(f"wrote       {out}")

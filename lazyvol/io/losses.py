@@ -10,7 +10,7 @@ from lazyvol.errors import LossWarning
 from lazyvol.io.axes import default_dims, parse_unit
 from lazyvol.io.mrc.writer import fits_label
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
-from lazyvol.io.zarr.create import Variable
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.stack import SPACING_ATTR, SPATIAL, STACK, spacing
 
 

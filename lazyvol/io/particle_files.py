@@ -26,7 +26,7 @@ from lazyvol.io.export import Blocks, whole_array
 from lazyvol.io.mrc.writer import Header, mode_of, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
-from lazyvol.io.zarr.create import Variable
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Index, Region, boxes, uniform_chunks
 from lazyvol.stack import SPATIAL, STACK

@@ -22,7 +22,9 @@ from lazyvol.io.single_files import EXPORTS, TIFF, blocks_of, suffix_of
 from lazyvol.io.star.tables import star_text
 from lazyvol.io.text_files import csv_text, write_text, written_last
 from lazyvol.io.zarr.codecs import crc32c
-from lazyvol.io.zarr.create import LargeCoord, Variable, create, create_group, run_of
+from lazyvol.io.zarr.create import create, create_group, run_of
+from lazyvol.io.zarr.layout import LargeCoord, Variable
+from lazyvol.io.zarr.omero import write_omero
 from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
@@ -47,6 +49,7 @@ def save(
     overwrite: bool = False,
     progress: bool = False,
     memory: int | float | str | None = None,
+    pyramid: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Computes a result and writes it to a file or store that appears when it is complete.
@@ -80,6 +83,11 @@ def save(
     memory
         Memory limit of the run, in bytes or as text such as ``"2GiB"``; tasks are made smaller
         until they fit.
+    pyramid
+        Write levels of lower resolution too, for viewers of large images: each halves the axes
+        that are as fine as the finest, by means of integers of up to 16 bits and floats; masks and
+        labels, the other dtypes, keep a voxel of each block. The metadata name channels and
+        contrast limits. ``.zarr`` only, of one array.
     storage_options
         Options of the store behind a URL, as for ``lazyvol.open``.
 
@@ -139,6 +147,11 @@ def save(
     refuse_own_input(target, sources)
     if budget.memory is not None:
         explain(obj, memory=memory)  # raises BudgetError before anything is written
+    if pyramid and (suffix != ".zarr" or isinstance(obj, xr.Dataset)):
+        raise LabelError(
+            f"save: pyramid=True takes one array and a .zarr store, got {target!r}; save the "
+            "variables of a Dataset one by one"
+        )
     if (suffix in TABLES or suffix in EXPORTS) and not resume:
         require_free(target, overwrite)
     if suffix == ".star" and particle_files.is_image_stack(obj) and not resume:
@@ -155,6 +168,8 @@ def save(
     if suffix == ".zarr":
         shared = _shared_labels(obj) if isinstance(obj, xr.Dataset) else None
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
+        if pyramid:
+            run["pyramid"] = True
         _store(arrays, target, shared, budget, run, sources, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, losses.of_dataset(obj), stacklevel=3)
@@ -247,13 +262,13 @@ def _store(
 ) -> None:
     """Write arrays as one store: a group with their shared labels, or a single array."""
     # a shard of a remote store is encoded in memory and sent as a whole
-    copies = 3 if is_place(path) else 1
+    copies = (3 if is_place(path) else 1) + ("pyramid" in run)
     variables = {name: _variable(a) for name, a in arrays.items()}
     max_bytes = min((_shard_bytes(a, budget, copies) for a in arrays.values()), default=BLOCK)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
     values: list[Any] = [a.data for a in arrays.values()]
-    values += [v for a in labelled for v in _large_coord_values(a, budget)]
-    token, steps = plan_identity(values, crc32c, shared is not None)
+    values += _large_coord_values(labelled, budget)
+    token, steps = plan_identity(values, crc32c, shared is not None, "pyramid" in run)
     plan = RunPlan(token, tuple(steps))
     if run["resume"] and run_of(path, token, run["storage_options"]).is_finished():
         return
@@ -262,17 +277,18 @@ def _store(
     if shared is not None:
         target = create_group(path, variables, shared=_variable(shared), **options)
         targets = list(target.variables.values())
-        coord_targets = [c for t in targets for c in t.large_coords] + list(target.large_coords)
     else:
         target = create(path, next(iter(variables.values())), **options)
-        targets, coord_targets = [target], list(target.large_coords)
+        targets = [target]
     try:
         for array, written in zip(arrays.values(), targets, strict=True):
             _require_fit(array, written, budget, copies)
-        write(values, [*targets, *coord_targets], resume=run["resume"], progress=progress)
+        write(values, [*targets, *target.large_coords], resume=run["resume"], progress=progress)
         for source in sources:
             if hasattr(source, "check"):
                 source.check()
+        if "pyramid" in run:
+            write_omero(targets[0], variables[""].dims, _channel_names(arrays[""]))
         target.publish()
     finally:
         target.run.release()
@@ -368,11 +384,19 @@ def _large_coords(array: xr.DataArray) -> dict[str, xr.DataArray]:
     }
 
 
-def _large_coord_values(array: xr.DataArray, budget: Budget) -> list[Any]:
-    """Return the values of the large coordinates, times as integers."""
-    values = [coord.data for coord in _large_coords(array).values()]
+def _large_coord_values(arrays: Iterable[xr.DataArray], budget: Budget) -> list[Any]:
+    """Return the values of the large coordinates of arrays by name, times as integers."""
+    coords = {name: c for array in arrays for name, c in _large_coords(array).items()}
+    values = [coord.data for coord in coords.values()]
     numbers = [v.astype(np.int64) if v.dtype.kind in "mM" else v for v in values]
     return numbers if budget.memory is None else [refit(v, budget) for v in numbers]
+
+
+def _channel_names(array: xr.DataArray) -> list[str]:
+    """Return the names of the channels, or that of the array."""
+    if "channel" in array.coords and array.coords["channel"].dims == ("channel",):
+        return [str(name) for name in array.coords["channel"].values]
+    return [] if "channel" in array.dims else [str(array.name or "volume")]
 
 
 def _coord_dims(coord: xr.DataArray) -> str | tuple[str, ...]:

@@ -19,7 +19,7 @@ from lazyvol.io.export import write_npy, write_tiff
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.mrc.writer import write_mrc
 from lazyvol.io.nifti import write_nifti
-from lazyvol.io.zarr.create import Variable
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region
@@ -115,7 +115,7 @@ def _nifti(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) 
 def _tiff(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
     write_tiff(
         path, array.values, dims=variable.dims, voxel_size=variable.voxel_size, unit=variable.unit,
-        labels=variable.labels, overwrite=overwrite,
+        labels=variable.labels(), overwrite=overwrite,
     )  # fmt: skip
 
 

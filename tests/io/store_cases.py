@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lazyvol.io.zarr import manifest
-from lazyvol.io.zarr.create import Variable, create
+from lazyvol.io.zarr.create import create
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.regions import boxes
 
 SHAPE = (5, 7, 11, 13)

@@ -254,7 +254,8 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 KILLED = """
 import sys, numpy as np
-from lazyvol.io.zarr.create import Variable, create
+from lazyvol.io.zarr.create import create
+from lazyvol.io.zarr.layout import Variable
 target = create(sys.argv[1], Variable((64, 16, 16, 16), "float32", ("k", "z", "y", "x")),
                 max_shard_bytes=70_000)
 print("ready", flush=True)

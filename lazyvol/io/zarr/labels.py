@@ -24,7 +24,9 @@ MAX_TEXT = 4 * MAX_JSON
 DTYPE = r"[<>|]([biuf]\d{1,2}|U\d{1,9}|O|[mM]8(\[\w{1,9}\])?)"
 #: prefix of the keys that encode values without a JSON form
 PREFIX = "lazyvol:"
-#: folder of the coordinates that are stored as arrays, in the group of an array or data set
+#: folder of the array in the group of an image or of an array with coordinates
+ARRAY_FOLDER = "0"
+#: folder of coordinates whose names no folder can have
 COORDINATES = "_coordinates"
 
 
@@ -60,19 +62,24 @@ class Labels:
 
 
 def encode_record(
-    labels: Labels, shape: Sequence[int], dtype: np.dtype[Any], plan: str | None = None
+    labels: Labels,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    plan: str | None = None,
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the JSON record of labels with its checksum.
 
     NaN and infinities become text, arrays keep their dtype. Shape and dtype are stored again, so
-    that damage to the metadata of the array is detected. ``plan`` is that of the manifest.
+    that damage to the metadata of the array is detected. ``plan`` is that of the manifest,
+    ``beside`` are the arrays in the group.
 
     Raises
     ------
     LabelError
         A label does not fit the shape, or cannot be written as JSON.
     """
-    _check_labels(labels, shape)
+    check_labels(labels, shape)
     content = {
         "format": RECORD_VERSION,
         "shape": list(shape),
@@ -86,7 +93,7 @@ def encode_record(
         "name": labels.name,
         "bare": list(labels.without_coords),
         "empty_chunks": "error",
-        **({} if plan is None else {"plan": plan}),
+        **({} if plan is None else {"plan": plan, "beside": list(beside)}),
     }
     size = len(_canonical_json(content))
     if size > MAX_JSON // 2:
@@ -102,7 +109,7 @@ def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "crc32c": crc32c(_canonical_json(record))}
 
 
-def _check_labels(labels: Labels, shape: Sequence[int]) -> None:
+def check_labels(labels: Labels, shape: Sequence[int]) -> None:
     """Raise LabelError if dims, coordinates, voxel size or origin do not fit the shape."""
     if len(labels.dims) != len(shape) or len(set(labels.dims)) != len(shape):
         raise LabelError(f"dims must name every axis once, got {labels.dims} for {tuple(shape)}")
@@ -225,7 +232,7 @@ def decode_record(
             name=content["name"],
             without_coords=tuple(map(str, content.get("bare", ()))),
         )
-        _check_labels(labels, shape)
+        check_labels(labels, shape)
         same = (content["shape"], content["dtype"]) == (list(shape), dtype.name)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(

@@ -155,9 +155,14 @@ class LocalRun:
         document = json.dumps(content, indent=2, allow_nan=False).encode()
         self.put(f"{key}{ROOT_KEY}", lambda file: file.write(document))
 
+    @property
+    def written(self) -> SafeFolder:
+        """Return the place of the incomplete store."""
+        return SafeFolder(os.path.realpath(self.store))
+
     def document(self, key: str) -> bytes:
         """Return the bytes of the metadata of a node; none if it has none."""
-        file = SafeFolder(os.path.realpath(self.store)).json(f"{key}{ROOT_KEY}")
+        file = self.written.json(f"{key}{ROOT_KEY}")
         return b"" if file is None else file.raw
 
     def put(self, key: str, write: Callable[[BinaryIO], object]) -> None:

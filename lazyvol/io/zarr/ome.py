@@ -249,8 +249,19 @@ def _to_common_unit(
     return voxel_size, {d: sizes[d][1] * f for d, f in factors.items()}, unit
 
 
-def image_of(labels: Labels) -> dict[str, Any] | None:
+def level_folder(number: int) -> str:
+    """Return the folder of a level of lower resolution.
+
+    xarray takes the arrays beside each other for variables of one data set, so it must not find
+    axes of two lengths there.
+    """
+    return f"levels/{number}"
+
+
+def image_of(labels: Labels, levels: Sequence[Sequence[int]] = ()) -> dict[str, Any] | None:
     """Return OME-Zarr 0.5 attributes for an array in folder "0"; None if its dims do not fit.
+
+    ``levels`` are the factors along each axis of the levels of lower resolution.
 
     An image has 2 or 3 space axes at the end, before them at most a time axis and one more. The
     stack axis has type "particle", but "time" next to a channel, as OME requires.
@@ -267,15 +278,25 @@ def image_of(labels: Labels) -> dict[str, Any] | None:
     ]
     scale = [float(labels.voxel_size.get(d, 1.0)) for d in labels.dims]
     shift = [float(labels.origin.get(d, 0.0)) for d in labels.dims]
-    steps: list[dict[str, Any]] = [
-        {"type": "scale", "scale": scale},
-        {"type": "translation", "translation": shift},
-    ]
-    dataset = {"path": "0", "coordinateTransformations": steps}
-    image: dict[str, Any] = {"axes": axes, "datasets": [dataset]}
+    datasets = [_dataset("0", scale, shift, [1] * len(scale))]
+    for number, factors in enumerate(levels, 1):
+        datasets.append(_dataset(level_folder(number), scale, shift, factors))
+    image: dict[str, Any] = {"axes": axes, "datasets": datasets}
     if labels.name:
         image["name"] = labels.name
     return {"version": VERSION, "multiscales": [image]}
+
+
+def _dataset(
+    path: str, scale: Sequence[float], shift: Sequence[float], factors: Sequence[int]
+) -> dict[str, Any]:
+    """Return a level whose voxels cover ``factors`` voxels of level 0, from centre to centre."""
+    moved = [t + s * (f - 1) / 2 for t, s, f in zip(shift, scale, factors, strict=True)]
+    steps: list[dict[str, Any]] = [
+        {"type": "scale", "scale": [s * f for s, f in zip(scale, factors, strict=True)]},
+        {"type": "translation", "translation": moved},
+    ]
+    return {"path": path, "coordinateTransformations": steps}
 
 
 def _axis_type(dim: str, leading: int) -> str:

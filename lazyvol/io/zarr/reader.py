@@ -36,6 +36,7 @@ from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles, absent_files
 from lazyvol.io.zarr.chunks import undefined_fill_error
 from lazyvol.io.zarr.labels import (
+    ARRAY_FOLDER,
     COORDINATES,
     DATASET_KIND,
     RECORD_KEY,
@@ -54,8 +55,6 @@ from lazyvol.plan.recipes.base import Source
 
 #: folders above an array in which its image is looked for
 MAX_PARENTS = 3
-#: folder of the array in the group of a lazyvol array
-ARRAY_FOLDER = "0"
 #: attributes that become labels, not attrs
 LABEL_ATTRIBUTES = ("_ARRAY_DIMENSIONS", "multiscales", "ome", "omero", RECORD_KEY)
 
@@ -154,14 +153,19 @@ def _open_dataset(
 ) -> DataSet:
     """Open the variables and the shared labels of a data set that lazyvol wrote."""
     names, shared = record.get("variables"), record.get("labels")
-    members = _members(folder, node) if names else []
-    arrays = {PurePath(m.key).name: _open_array(folder, m, permissive, missing) for m in members}
-    if not isinstance(names, list) or sorted(map(str, names)) != sorted(arrays):
+    keys = {n: below(node.key, n, node.path) for n in names} if isinstance(names, list) else {}
+    members = {name: load(folder, key) for name, key in keys.items()}
+    absent = [name for name, member in members.items() if member is None]
+    if absent or not isinstance(names, list):
         raise FormatError(
-            f"{node.path}: its record names the variables {names!r:.200}, the folder holds "
-            f"{sorted(arrays)}; restore the missing variables"
+            f"{node.path}: its record names the variables {names!r:.200}, the folder does not hold "
+            f"{absent}; restore the missing variables"
         )
-    variables = {name: arrays[name] for name in names}
+    variables = {
+        name: _open_array(folder, member, permissive, missing)
+        for name, member in members.items()
+        if member is not None
+    }
     if shared is None:
         return DataSet(variables, Labels(()), ())
     if not isinstance(shared, dict) or not isinstance(shared.get("shape"), list):
@@ -257,8 +261,8 @@ def _open_array(
     array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array.meta, array.path)
     holder = _record_holder(folder, node, array)
-    is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
     manifest = None if permissive else manifest_of(array, (root, node, holder), meta)
+    is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
     legal = missing == "fill" and (permissive or not is_complete)
     if permissive and meta.fill is None:
         meta = replace(meta, fill=0)
@@ -323,10 +327,10 @@ def _load_coord(folder: Place, node: Node, coord: Coord, permissive: bool) -> Co
     dims, values, *rest = coord
     if not isinstance(values, ArrayReference):
         return coord
-    array = load(folder, below(node.key, values.path, node.path))
+    array = _referenced(folder, node, values.path)
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = _open_array(folder, array, permissive, "fill").source
+    source = _open_array(array.place, array, permissive, "fill").source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
@@ -334,6 +338,20 @@ def _load_coord(folder: Place, node: Node, coord: Coord, permissive: bool) -> Co
     if values.dtype.kind in "mM":
         source = TimesSource(source, values.dtype.str)
     return (dims, source, *rest)  # type: ignore[return-value]
+
+
+def _referenced(folder: Place, node: Node, path: str) -> Node | None:
+    """Load the array under a path that is relative to a node; ``../`` is the group above it."""
+    shared = path.removeprefix("../")
+    if shared == path:
+        return load(folder, below(node.key, path, node.path))
+    group = node.key.rstrip("/").rpartition("/")[0]
+    place = folder if node.key else folder.above()
+    return (
+        None
+        if place is None
+        else load(place, below(f"{group}/" if group else "", shared, node.path))
+    )
 
 
 def _stem(path: str) -> str:
@@ -373,7 +391,8 @@ def _record_holder(folder: Place, node: Node, array: Node) -> Node | None:
     if holder is not None:
         return holder
     parent = _parent_image(folder, array) if node is array else None
-    return parent[0] if parent and _has_record(parent[0]) else None
+    is_level_0 = parent is not None and parent[1] == ARRAY_FOLDER
+    return parent[0] if parent and is_level_0 and _has_record(parent[0]) else None
 
 
 def _has_record(node: Node) -> bool:

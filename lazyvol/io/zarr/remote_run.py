@@ -151,6 +151,11 @@ class RemoteRun:
         document = json.dumps(content, indent=2, allow_nan=False).encode()
         self.place.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
 
+    @property
+    def written(self) -> ZarrPlace:
+        """Return the place of the incomplete store."""
+        return self.place
+
     def document(self, key: str) -> bytes:
         """Return the bytes of the metadata of a node; none if it has none."""
         return self.place.whole(f"{key}{ROOT_KEY}" if key else PENDING_ROOT) or b""

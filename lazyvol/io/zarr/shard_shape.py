@@ -23,6 +23,7 @@ def shard_grid(
     dtype: npt.DTypeLike,
     blocks: Sequence[int] | None = None,
     max_bytes: int = SHARD_BYTES,
+    multiples: Sequence[int] | None = None,
 ) -> tuple[Lengths, Lengths]:
     """Return the shapes of the inner chunks and of the shards of a new array.
 
@@ -41,6 +42,8 @@ def shard_grid(
         Shards divide them, and exceed ``max_bytes`` only if a block has no suitable divisor.
     max_bytes
         Bytes of a decoded shard.
+    multiples
+        Numbers that divide the chunks of axes with several, for the levels of a pyramid.
 
     Examples
     --------
@@ -56,6 +59,9 @@ def shard_grid(
     fixed = [u < n for n, u in zip(shape, units, strict=True)]
     edges = _fitted_edges([max(1, u) for u in units], size)
     chunks = [_edge(max(1, u), e, f) for u, e, f in zip(units, edges, fixed, strict=True)]
+    for axis, m in enumerate(multiples or ()):
+        if chunks[axis] < units[axis]:
+            chunks[axis] = -(-chunks[axis] // m) * m
     counts = [-(-max(1, u) // c) for u, c in zip(units, chunks, strict=True)]
     if len(chunks) > 3:
         volume_bytes = prod(c * n for c, n in zip(chunks[1:], counts[1:], strict=True)) * size

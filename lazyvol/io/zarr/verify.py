@@ -19,7 +19,7 @@ from lazyvol.io.zarr.labels import RECORD_KEY
 from lazyvol.io.zarr.manifest import Checksums, Manifest, Row
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
 from lazyvol.io.zarr.nodes import Node, below, children, load
-from lazyvol.io.zarr.reader import ARRAY_FOLDER, load_root, place_of_store
+from lazyvol.io.zarr.reader import load_root, place_of_store
 from lazyvol.io.zarr.source import ZarrSource
 
 #: groups in groups that are searched for arrays
@@ -163,10 +163,7 @@ def _members(node: Node) -> dict[str, bool]:
     image = ome.multiscale(node.attributes, node.path)
     named = [d["path"] for d in image["datasets"]] if image else []
     if isinstance(record, dict):
-        named += [ARRAY_FOLDER] if "dims" in record and not named else []
-        named += record.get("variables", [])
-        labels = record.get("labels") or record
-        named += [c["array"] for c in labels.get("coords", {}).values() if "array" in c]
+        named += [*record.get("variables", []), *record.get("beside", [])]
     for name in named:
         below("", name, node.path)
     return members | dict.fromkeys(named, isinstance(record, dict))

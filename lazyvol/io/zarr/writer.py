@@ -15,6 +15,7 @@ from lazyvol.io.zarr import manifest
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.local_run import LocalRun, Tail
 from lazyvol.io.zarr.manifest import Manifest, Row
+from lazyvol.io.zarr.pyramid import Factors, level_values
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
@@ -32,8 +33,9 @@ class Target:
     """An array that is being written, its metadata already on disk. Small and picklable.
 
     ``chunks`` is the shape of an inner chunk, ``shards`` that of a file, the unit of writing, and
-    ``grid`` has the shard lengths along each axis. ``large_coords`` are the coordinates that are
-    stored as arrays. ``alone`` is false for an array of a data set.
+    ``grid`` has the shard lengths along each axis. ``large_coords`` are coordinates that are
+    still to be written, ``small_coords`` those that are written. ``alone`` is false
+    for an array of a data set. ``levels`` are those of lower resolution, with their factors.
     """
 
     run: LocalRun | RemoteRun
@@ -44,6 +46,8 @@ class Target:
     shards: tuple[int, ...]
     alone: bool = True
     large_coords: "tuple[Target, ...]" = ()
+    small_coords: "tuple[Target, ...]" = ()
+    levels: "tuple[tuple[Target, Factors], ...]" = ()
     grid: Grid = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,12 +66,21 @@ class Target:
             The operating system refuses; the shard is not written.
         """
         self._check(region, block)
+        self._write_levels(region, block)
         for index in self._shards_in(region):
             box = tuple(
                 slice(i * n - s.start, min((i + 1) * n, s.stop) - s.start)
                 for i, n, s in zip(index, self.shards, region, strict=True)
             )
             self._write_shard(index, block[box] if box else block)
+
+    def _write_levels(self, region: Region, block: Array) -> None:
+        """Write the shards of lower resolution before that of level 0, which stands for all."""
+        values = level_values(block, [factors for _, factors in self.levels]) if self.levels else ()
+        for (level, factors), reduced in zip(self.levels, values, strict=True):
+            starts = (s.start // f for s, f in zip(region, factors, strict=True))
+            spans = zip(starts, reduced.shape, strict=True)
+            level.write(tuple(slice(start, start + n) for start, n in spans), reduced)
 
     def _shards_in(self, region: Region) -> Iterator[tuple[int, ...]]:
         """Yield the grid positions of the shards that overlap a region."""
@@ -134,7 +147,9 @@ class Target:
 
     def missing(self) -> list[tuple[int, ...]]:
         """Return the grid positions of the shards that are not written yet, completely."""
-        return [index for index, row in self.rows() if row is None]
+        levels = [set(level.missing()) for level, _ in self.levels]
+        absent = set().union(*levels)
+        return [index for index, row in self.rows() if row is None or index in absent]
 
     def write_manifest(self) -> None:
         """Write the manifest; raise MissingChunkError if shards are missing."""
@@ -185,15 +200,17 @@ class Target:
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """A data set that is being written: its variables by name, and its large coordinates."""
+    """A data set that is being written: its variables by name, and its coordinates."""
 
     run: LocalRun | RemoteRun
     variables: Mapping[str, Target]
     large_coords: tuple[Target, ...] = ()
+    small_coords: tuple[Target, ...] = ()
 
     def publish(self) -> None:
         """Write the manifests and give the data set its final name; as `Target.publish`."""
-        publish(self.run, [*self.variables.values(), *self.large_coords])
+        targets = self.variables.values()
+        publish(self.run, [*targets, *self.large_coords, *self.small_coords])
 
     def discard(self) -> None:
         """Remove the incomplete data set."""
@@ -203,7 +220,8 @@ class TargetGroup:
 def publish(run: LocalRun | RemoteRun, targets: Sequence[Target]) -> None:
     """Write the manifests of targets and of their coordinates, and publish the store."""
     for target in targets:
-        for array in (*target.large_coords, target):
+        levels = (level for level, _ in target.levels)
+        for array in (*target.large_coords, *target.small_coords, *levels, target):
             array.write_manifest()
     run.publish()
 
