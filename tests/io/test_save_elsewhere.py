@@ -73,7 +73,7 @@ def interrupted(bucket, url, shards, array, monkeypatch, **options):
     count = [0]
 
     def failing(self, key, fill):
-        count[0] += 1
+        count[0] += key.startswith("0/c/")
         if count[0] > shards:
             raise errors.StoreError("interrupted")
         put(self, key, fill)
@@ -103,7 +103,8 @@ def test_nothing_opens_until_all_is_there_and_a_stopped_run_resumes(bucket, url,
     )
     lv.save(array, url, storage_options=bucket.options, resume=True)
     shards = {key for key in keys(bucket, url) if "/c/" in key}
-    assert len([key for key in written if "/c/" in key]) == len(shards) - 3
+    shards = {key for key in shards if key.startswith("0/c/")}
+    assert len([key for key in written if key.startswith("0/c/")]) == len(shards) - 3
     np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), array.compute())
 
 

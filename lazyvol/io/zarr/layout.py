@@ -144,8 +144,7 @@ class Layout:
             if self.values is not None:
                 target.write(whole(target.shape), self.values)
         except BaseException:
-            if not run.resume:
-                run.discard()
+            run.release() if run.resume else run.discard()
             raise
         large, small = start_coords(self.coords)
         levels = tuple((layout.started(alone=False), factors) for layout, factors in self.levels)
