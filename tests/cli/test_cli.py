@@ -25,8 +25,10 @@ from lazyvol.cli.demo import area_under_curve
 from lazyvol.cli.docs import description, parameter_texts
 from lazyvol.cli.operations import operations, parse
 from lazyvol.cli.options import Running, running
-from lazyvol.errors import LabelError, TruncatedError
+from lazyvol.cli.screen import angles_of, opened_wedge
+from lazyvol.errors import LabelError, OptionError, TruncatedError
 from lazyvol.io import open as open_stack
+from lazyvol.io.particle_lists import ANGLES
 from lazyvol.io.save_result import save
 from lazyvol.io.text_files import csv_text
 from lazyvol.plan import regions
@@ -362,6 +364,35 @@ def test_columns_are_coordinates_and_results_of_particles(tmp_path):
     assert result.flagging.threshold == min(
         float(r["llr"]) for r in table if r["flagged"] == "True"
     )
+
+
+def test_screen_takes_wedges_and_orientations(files, tmp_path, capsys):
+    angles = np.random.default_rng(0).uniform(-90, 90, (10, 3))
+    listed = xr.Dataset(coords={n: ("k", a) for n, a in zip(ANGLES, angles.T, strict=True)})
+    save(listed, tmp_path / "poses.star")
+    stack, poses = str(files / "stack.zarr"), str(tmp_path / "poses.star")
+    wedged = ["--wedge", "-60", "60", "--orientations", poses, "--no-second-class"]
+    assert run(["screen", stack, "--out", str(tmp_path / "a"), *wedged], capsys)[0] == 0
+    assert {r["wedge"] for r in rows(tmp_path / "a" / "scores.csv")} <= {"given", "unclear"}
+    report = (tmp_path / "a" / "report.html").read_text("utf-8")
+    assert f"--wedge -60 60 --no-second-class --orientations {poses}" in report
+    assert run(["screen", stack, "--out", str(tmp_path / "b"), "--wedge", "none"], capsys)[0] == 0
+    assert {r["wedge"] for r in rows(tmp_path / "b" / "scores.csv")} == {"none"}
+
+
+def test_wedges_are_words_of_the_command():
+    assert opened_wedge(["auto"]) == "auto"
+    assert opened_wedge(["none"]) is None
+    assert opened_wedge(["-60", "54.5"]) == (-60.0, 54.5)
+    for words in (["60"], ["1", "2", "3"], ["a", "b"]):
+        with pytest.raises(OptionError, match="must be two tilts in degrees"):
+            opened_wedge(words)
+
+
+def test_orientations_must_have_angles(tmp_path):
+    save(xr.Dataset({"score": ("k", [0.5, 0.25])}), tmp_path / "list.csv")
+    with pytest.raises(LabelError, match="got no rot, tilt, psi"):
+        angles_of(str(tmp_path / "list.csv"))
 
 
 def test_a_screening_keeps_the_budget_of_its_context(tmp_path):

@@ -182,6 +182,14 @@ def test_fsc_has_a_scale_of_lengths():
     assert top.get_xlabel() == "length (Å)"
 
 
+def test_fsc_draws_a_curve_for_each_variable():
+    ax = plots.fsc(xr.Dataset({"all": curve(), "kept": 0.5 * curve()}))
+    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+    np.testing.assert_allclose(drawn["all"], curve()[1:])
+    np.testing.assert_allclose(drawn["kept"], 0.5 * curve()[1:])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["all", "kept"]
+
+
 def test_several_correlations_have_different_colours():
     ax = plots.correlation(band(), label="as it is")
     assert plots.correlation(band() / 2, label="flipped", ax=ax) is ax

@@ -188,6 +188,17 @@ def test_small_sets_come_with_caveats(result):
     assert not caveats(replace(result, half_sets=HalfSets((500, 500), (400, 400), False)))
 
 
+def test_unclear_wedges_are_stated(result):
+    wedge = ("k", ["unclear"] * 3 + ["found"] * (N - 3))
+    changed = replace(result, scores=result.scores.assign(wedge=wedge), second_class=False)
+    (sentence,) = [c for c in caveats(changed) if "unclear" in c]
+    assert "frequencies of 3 particles are unclear" in sentence
+    text = Page(report_html(changed)).text
+    assert "No second class was searched for" in text
+    assert "no second class" in text
+    assert "no second class was searched for" in repr(changed)
+
+
 def test_lost_scores_are_stated(result):
     lost = result.scores["llr"].copy()
     lost[7] = np.nan
