@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+import zlib
 
 import h5py
 import numpy as np
@@ -176,6 +177,30 @@ def test_xml_files_of_other_programs_are_refused(tmp_path):
         path.write_text(text)
         with pytest.raises((FormatError, UnsafeSourceError), match=error):
             lv.open(path)
+
+
+def test_a_stream_longer_than_its_chunk_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("a", SHAPE, "f4", chunks=SHAPE, compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(32 << 20), 9))
+    with pytest.raises(LimitExceeded, match=r"data set /a may have \d+ stored bytes, they have"):
+        lv.open(tmp_path / "a.h5")
+    noise = np.random.default_rng(0).bytes(4096)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        options = {"chunks": (1, 1, 64), "compression": "gzip", "fletcher32": True}
+        file.create_dataset("a", data=np.frombuffer(noise, "u1").reshape(8, 8, 64), **options)
+    assert lv.open(tmp_path / "b.h5").values.tobytes() == noise
+
+
+def test_channels_that_files_share_are_kept(tmp_path):
+    for n in range(3):
+        write_imaris(tmp_path / f"{n}.ims", numbers(1, 2, *SHAPE), names=["DAPI", "GFP"])
+    stack = lv.open(tmp_path)
+    assert (stack.dims, stack.channel.values.tolist()) == (
+        ("k", "channel", "z", "y", "x"), ["DAPI", "GFP"],
+    )  # fmt: skip
+    write_imaris(tmp_path / "2.ims", numbers(1, 2, *SHAPE), names=["DAPI", "RFP"])
+    assert "channel" not in lv.open(tmp_path).coords
 
 
 def test_large_chunks_and_attributes_are_refused(tmp_path, monkeypatch):

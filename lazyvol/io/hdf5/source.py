@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ CHUNK_CACHE = 1 << 20
 #: HDF5 decodes a chunk whole
 MAX_CHUNK = 1 << 30
 MAX_ATTRIBUTE = 1 << 20
+#: stored bytes of numbers that do not compress, relative to them, and in addition per chunk
+MAX_STORED, CHUNK_OVERHEAD = 1.02, 1024
 
 
 @contextmanager
@@ -116,6 +118,22 @@ def check_safe(data: Any, where: str) -> None:
         raise LimitExceeded(
             f"{where}: a chunk of data set {data.name} may have {MAX_CHUNK} bytes, it declares "
             f"{chunk}; rewrite it with smaller chunks"
+        )
+
+
+def check_stored_size(data: Any, where: str) -> None:
+    """Raise LimitExceeded if chunks have more stored than decoded bytes, as bombs have.
+
+    HDF5 inflates a stream to its end, 1032 times its bytes, however small its chunk is.
+    """
+    if not data.chunks:
+        return
+    chunks = prod(ceil(n / c) for n, c in zip(data.shape, data.chunks, strict=True))
+    limit = chunks * (prod(data.chunks) * data.dtype.itemsize * MAX_STORED + CHUNK_OVERHEAD)
+    if data.id.get_storage_size() > limit:
+        raise LimitExceeded(
+            f"{where}: the chunks of data set {data.name} may have {limit:.0f} stored bytes, they "
+            f"have {data.id.get_storage_size()}; write the file again"
         )
 
 
@@ -213,6 +231,7 @@ def data_sets(
 
     ``shape`` and ``dtype`` are those of a part, by default those of the data set.
     """
+    check_stored_size(data, file.path)
     rendered = bool(render_bits(data.parent, file.path))
     shape = shape or data.shape
     stored_chunks = data.chunks or (1, *data.shape[1:])
