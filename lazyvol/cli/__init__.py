@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from lazyvol.cli import jobs
 from lazyvol.cli.docs import description, docstring_of, shell_words
-from lazyvol.cli.operations import add_topics, operations
+from lazyvol.cli.operations import add_topics, operations, with_hyphens
 from lazyvol.cli.options import Resuming
 from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
 
@@ -22,6 +22,7 @@ __all__ = ["main", "make_app"]
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
 #: options of ``screen`` beside those of the operations
 SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
+PLOTS = "Pictures of volumes, scores, curves and trees."
 #: commands whose modules are imported when they run: module and function by name
 DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
             "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip
@@ -42,6 +43,7 @@ def make_app() -> App:
     for name, job in plain.items():
         app.command(job, name=name, help=description(job))
     add_topics(app, known)
+    app.command("lazyvol.cli.plots:app", name="plots", group="Topics", help=PLOTS)
     return app
 
 
@@ -56,7 +58,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         with losses_on_stderr():
-            make_app()(tokens, exit_on_error=False, print_error=False)
+            words = with_hyphens(sys.argv[1:] if tokens is None else tokens)
+            make_app()(words, exit_on_error=False, print_error=False)
             sys.stdout.flush()
     except UnusedCliTokensError as error:
         return report_error(f"too many arguments: {' '.join(error.unused_tokens or ())}", 2)

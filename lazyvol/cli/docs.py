@@ -63,12 +63,14 @@ def shell_words(message: str, names: Collection[str]) -> str:
     'var: --ddof must be a whole number; see lazyvol stats var --help'
     """
     known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    text = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: _option(m[1]), message)
-    text = re.sub(rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{_option(m[1])} ", text)
-    text = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: _option(m[1]), text)
+    text = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: option_of(m[1]), message)
+    text = re.sub(
+        rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{option_of(m[1])} ", text
+    )
+    text = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: option_of(m[1]), text)
     text = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help_command, text)
     text = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
-                  lambda m: m[1] + _option(m[2]), text)  # fmt: skip
+                  lambda m: m[1] + option_of(m[2]), text)  # fmt: skip
     return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_comma_list(m[2])}", text)
 
 
@@ -78,8 +80,8 @@ def _help_command(match: re.Match[str]) -> str:
     return f"; see lazyvol {topic} {operation} --help"
 
 
-def _option(name: str) -> str:
-    """Return the option of a parameter."""
+def option_of(name: str) -> str:
+    """Return the option of a parameter, e.g. ``--max-shift``."""
     return f"--{name.replace('_', '-')}"
 
 

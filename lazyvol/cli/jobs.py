@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import xarray as xr
 from cyclopts import App, Parameter
 
-from lazyvol.cli.operations import Operation
+from lazyvol.cli.operations import Operation, command_name
 from lazyvol.cli.options import RESUMING, RUNNING, Dims, Resuming, Running, open_first, running, say
 from lazyvol.cli.results import require_format, write_result
 from lazyvol.errors import ChecksumError, LabelError
@@ -151,15 +151,18 @@ def lazy_result(
     app: App, operations: Mapping[tuple[str, str], Operation], tokens: list[str]
 ) -> Any:
     """Return the lazy result of a command line without its output."""
-    operation = operations.get((tokens[0], tokens[1]))
-    if len(tokens) < 3 or operation is None:
-        names = [name for topic, name in operations if topic == tokens[0]]
+    topic, name, *rest = tokens
+    operation = operations.get((topic, name.replace("-", "_")))
+    if not rest or operation is None:
+        names = [command_name(name) for topic_of, name in operations if topic_of == topic]
         known = ", ".join(names or sorted({topic for topic, _ in operations}))
         raise LabelError(
             f"explain: an operation must be a topic and a name, got {' '.join(tokens[:2])!r}; "
             f"choose from {known}"
         )
     _, bound, _ = app.parse_args(
-        [*tokens, "--out", "nowhere"], exit_on_error=False, print_error=False
+        [topic, command_name(name), *rest, "--out", "nowhere"],
+        exit_on_error=False,
+        print_error=False,
     )
     return operation.result(bound.arguments)

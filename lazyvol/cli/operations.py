@@ -9,14 +9,24 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import xarray as xr
 from cyclopts import App, Parameter
 
 import lazyvol.ops
-from lazyvol.cli.docs import description, headline, parameter_texts
-from lazyvol.cli.options import RESUMING, Resuming, open_first, running
+from lazyvol.cli.docs import description, headline, option_of, parameter_texts
+from lazyvol.cli.options import RESUMING, open_first, running
 from lazyvol.cli.results import require_format, write_result
 from lazyvol.errors import LazyvolError, OptionError
 from lazyvol.io import open as open_stack
@@ -29,12 +39,13 @@ SHAPE = re.compile(r"\d+([x,]\d+)*")
 class Argument:
     """One parameter of an operation, and how the command line reads it.
 
-    ``positional`` arguments have no option name. ``array``: the text may be a path; ``dataset``:
-    the file may hold several arrays; ``parsed``: the text is parsed to another type; ``sequence``:
-    a single value becomes a tuple.
+    ``required`` arguments have no default; ``positional`` ones are inputs, which are given by
+    their place. ``array``: the text may be a path; ``dataset``: the file may hold several arrays;
+    ``parsed``: the text is parsed to another type; ``sequence``: a single value becomes a tuple.
     """
 
     name: str
+    required: bool
     positional: bool
     array: bool
     dataset: bool
@@ -49,15 +60,16 @@ class Argument:
         """Return the argument for a parameter with its resolved type and help text."""
         types = set(_union_members(hint))
         required = parameter.default is inspect.Parameter.empty
-        positional = required and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         array = bool({xr.DataArray, xr.Dataset} & types)
+        required = required and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        positional = required and array
         text = f"{text} A file." if array and not positional else text
         parsed = not all(t in PLAIN_TYPES or get_origin(t) is Literal for t in types)
         sequence = Sequence in {get_origin(t) for t in types} and not {str, int, float} & types
         hint = str if parsed else hint
         return cls(
-            parameter.name, positional, array, xr.Dataset in types, parsed, sequence, hint,
-            parameter.default, text,
+            parameter.name, required, positional, array, xr.Dataset in types, parsed, sequence,
+            hint, parameter.default, text,
         )  # fmt: skip
 
     def parameter(self) -> inspect.Parameter:
@@ -94,9 +106,16 @@ class Operation:
     name: str
     function: Callable[..., Any]
     arguments: tuple[Argument, ...]
+    #: options of the run, by default
+    options: ClassVar[Any] = RESUMING
+    #: help of the output file
+    output: ClassVar[str] = (
+        "File for the result: .zarr, .mrc, .em, .nii, .tif, .npy; .csv for a table; or the URL of "
+        "a .zarr."
+    )
 
     @classmethod
-    def of(cls, module: ModuleType, name: str) -> "Operation":
+    def of(cls, module: ModuleType, name: str) -> Self:
         """Return the command of a public function of a topic."""
         function = getattr(module, name)
         hints, texts = get_type_hints(function), parameter_texts(function, module)
@@ -106,13 +125,13 @@ class Operation:
 
     def result(self, texts: Mapping[str, Any]) -> Any:
         """Return the lazy result for the texts and values of a command line."""
-        options = texts.get("options") or RESUMING
+        options = texts.get("options") or self.options
         first_opener = partial(open_first, dims=options.dims)
         values = dict[str, Any]()
         for n, a in enumerate(self.arguments):
             if a.name in texts:
                 values[a.name] = a.value(texts[a.name], open_stack if n else first_opener)
-        positional = [values.pop(a.name) for a in self.arguments if a.positional]
+        positional = [values.pop(a.name) for a in self.arguments if a.required]
         try:
             return self.function(*positional, **values)
         except LazyvolError:
@@ -124,8 +143,13 @@ class Operation:
             ) from error
 
     def _usage(self) -> str:
-        positional = " ".join(a.name.upper() for a in self.arguments if a.positional)
-        return f"lazyvol {self.topic} {self.name} {positional} OUT"
+        inputs = [a.name.upper() for a in self.arguments if a.positional]
+        options = [
+            f"{option_of(a.name)} {a.name.upper()}"
+            for a in self.arguments if a.required and not a.positional
+        ]  # fmt: skip
+        words = ["lazyvol", self.topic, command_name(self.name), *inputs, "OUT", *options]
+        return " ".join(words)
 
     def command(self) -> Callable[..., None]:
         """Return the function that the command line calls."""
@@ -140,7 +164,7 @@ class Operation:
         return run
 
     def _run(self, texts: Mapping[str, Any]) -> None:
-        options = texts.get("options") or RESUMING
+        options = texts.get("options") or self.options
         require_format(texts["out"], f"; the command is {self._usage()}")
         with running(options):
             write_result(self.result(texts), texts["out"], options, self.name)
@@ -148,14 +172,37 @@ class Operation:
     def _parameters(self) -> list[inspect.Parameter]:
         positional = [a.parameter() for a in self.arguments if a.positional]
         named = [a.parameter() for a in self.arguments if not a.positional]
-        path = Annotated[str, Parameter(help="File for the result: .zarr, .mrc, .em, .nii, "
-                                             ".tif, .npy; .csv for a table; or the URL of "
-                                             "a .zarr.")]  # fmt: skip
+        path = Annotated[str, Parameter(help=self.output)]
         out = inspect.Parameter("out", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=path)
         options = inspect.Parameter(
-            "options", inspect.Parameter.KEYWORD_ONLY, default=RESUMING, annotation=Resuming
-        )
+            "options", inspect.Parameter.KEYWORD_ONLY, default=self.options,
+            annotation=type(self.options),
+        )  # fmt: skip
         return [*positional, out, *named, options]
+
+
+def command_name(name: str) -> str:
+    """Return the name of an operation as a word of the command line."""
+    return name.replace("_", "-")
+
+
+def with_hyphens(tokens: Sequence[str]) -> list[str]:
+    """Return a command line whose option names and operations have hyphens for underscores.
+
+    Examples
+    --------
+    >>> with_hyphens(["registration", "align", "my_stack.zarr", "o.zarr", "--max_shift=a_b"])
+    ['registration', 'align', 'my_stack.zarr', 'o.zarr', '--max-shift=a_b']
+    """
+    tokens = list(tokens)
+    for n, token in enumerate(tokens):
+        if token.startswith("--"):
+            option, equals, value = token.partition("=")
+            tokens[n] = command_name(option) + equals + value
+    names = {topic_name(module) for module in topics()} if len(tokens) > 1 else set()
+    if len(tokens) > 1 and tokens[0] in names:
+        tokens[1] = command_name(tokens[1])
+    return tokens
 
 
 def topics() -> Iterator[ModuleType]:
@@ -185,7 +232,7 @@ def add_topics(app: App, known: Mapping[tuple[str, str], Operation]) -> None:
         for (topic_of, name), operation in known.items():
             if topic_of == topic:
                 text = description(operation.function)
-                group.command(operation.command(), name=name, help=text)
+                group.command(operation.command(), name=command_name(name), help=text)
         app.command(group)
 
 

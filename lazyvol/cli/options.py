@@ -47,6 +47,9 @@ Pyramid = Annotated[
     bool,
     Parameter(negative="", help="Write levels of lower resolution too, for viewers (.zarr)."),
 ]
+Explain = Annotated[
+    bool, Parameter(negative="", help="Print the plan alone; nothing is computed or written.")
+]
 Dims = Annotated[
     str | None,
     Parameter(help="Names of all axes of the first file, e.g. kyx or k,y,x, if the file names them "
@@ -85,11 +88,21 @@ class Resuming(Writing):
     """Options of a command that reads a file and writes results that can be resumed."""
 
     resume: Resume = False
+    explain: Explain = False
     dims: Dims = None
     pyramid: Pyramid = False
 
 
-RUNNING, WRITING, RESUMING = Running(), Writing(), Resuming()
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Drawing(Running):
+    """Options of a command that reads a file and draws a picture."""
+
+    overwrite: Overwrite = False
+    dims: Dims = None
+
+
+RUNNING, WRITING, RESUMING, DRAWING = Running(), Writing(), Resuming(), Drawing()
 
 
 def open_first(path: str, dims: str | None) -> Any:

@@ -21,8 +21,13 @@ def require_format(out: str, usage: str = "") -> None:
 
 
 def write_result(result: Any, out: str, options: Resuming, column: str = "value") -> None:
-    """Print the plan of a result, compute it and save it; ``column`` is its name in a table."""
+    """Print the plan of a result, compute and save it; ``column`` is its name in a table.
+
+    With ``--explain`` only the plan is printed.
+    """
     say(str(explain(result, memory=options.memory, workers=options.workers)))
+    if options.explain:
+        return
     with progress_bar("computing", shown=options.shown):
         saved = result
         is_table = suffix_of(out) in TABLES and not is_image_stack(result)

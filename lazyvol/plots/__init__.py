@@ -1,8 +1,8 @@
 """Plots of volumes, scores, curves and trees, as matplotlib axes.
 
-Every function draws on ``ax``, or on a new figure, which pyplot does not manage:
-``plots.slices(volume).figure.savefig("slices.png")``. Lazy arrays are computed; only the parts that
-are shown are read.
+Every function draws on ``ax``, or on a new figure, which pyplot does not manage. Jupyter shows a
+new figure as the value of a cell; ``plots.slices(volume).figure.savefig("slices.png")`` saves it.
+Lazy arrays are computed; only the parts that are shown are read.
 """
 
 from lazyvol.plots.curves import alpha_sweep, correlation, fsc, histogram, scores

@@ -1,6 +1,7 @@
 """Shared parts of all plots: axes without pyplot, physical extents, contrast limits, scale bars."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from math import floor, log10
 from typing import Any, Literal
 
@@ -28,9 +29,30 @@ Reduce = Literal["slice", "mean", "max"]
 Limits = tuple[float, float] | None
 
 
+class ShownAxes(Axes):
+    """Axes that Jupyter shows as a picture of their figure."""
+
+    def _repr_png_(self) -> bytes:
+        return picture_of(self)
+
+
+class ShownPanels(tuple[Axes, ...]):
+    """Axes of one figure, which Jupyter shows as its picture."""
+
+    def _repr_png_(self) -> bytes:
+        return picture_of(self[0])
+
+
+def picture_of(ax: Axes) -> bytes:
+    """Return the figure of some axes as the bytes of a PNG file."""
+    picture = BytesIO()
+    ax.get_figure(root=True).savefig(picture, format="png", dpi=110)  # type: ignore[union-attr]
+    return picture.getvalue()
+
+
 def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
     """Return axes on a new figure of this size in inches, which pyplot does not manage."""
-    return new_figure(width, height).add_subplot()
+    return new_figure(width, height).add_subplot(axes_class=ShownAxes)
 
 
 def new_figure(width: float, height: float) -> Figure:

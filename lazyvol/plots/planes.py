@@ -16,6 +16,7 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.plots.canvas import (
     AMBER,
     Limits,
+    ShownPanels,
     contrast_limits,
     dim_edges,
     draw_plane,
@@ -233,7 +234,7 @@ def _panels(planes: Mapping[str, xr.DataArray]) -> tuple[Axes, ...]:
     widths = [abs(e[1] - e[0]) for e in extents]
     height = max(abs(e[3] - e[2]) for e in extents) / sum(widths)
     figure = new_figure(9.6, min(9.0, max(2.2, 8.4 * height + 0.8)))
-    return tuple(figure.subplots(1, 3, width_ratios=widths))
+    return ShownPanels(figure.subplots(1, 3, width_ratios=widths))
 
 
 def _draw_cross(

@@ -23,7 +23,7 @@ import lazyvol.ops
 from lazyvol.cli import main, make_app
 from lazyvol.cli.demo import area_under_curve
 from lazyvol.cli.docs import description, parameter_texts
-from lazyvol.cli.operations import operations, parse
+from lazyvol.cli.operations import command_name, operations, parse
 from lazyvol.cli.options import Running, running
 from lazyvol.cli.screen import angles_of, opened_wedge
 from lazyvol.errors import LabelError, OptionError, TruncatedError
@@ -76,27 +76,27 @@ REST = {
     ("clustering", "clusters"): ["--n", "3"],
     ("clustering", "components"): ["--n", "2"],
     ("clustering", "distances"): ["--metric", "ncc"],
-    ("density", "block_mean"): ["2", "--partial", "trim"],
-    ("density", "blocks"): ["z=5,x=4", "--partial", "keep"],
-    ("density", "local"): ["3", "--mode", "reflect"],
+    ("density", "block_mean"): ["--size", "2", "--partial", "trim"],
+    ("density", "blocks"): ["--size", "z=5,x=4", "--partial", "keep"],
+    ("density", "local"): ["--size", "3", "--mode", "reflect"],
     ("density", "points"): ["--like", "volume.zarr", "--method", "linear"],
     ("derivatives", "structure_tensor"): ["--sigma", "4"],
     ("derivatives", "structure_tensor_eigenvalues"): ["--sigma", "z=4,y=4,x=6"],
     ("filters", "bandpass"): ["--shortest", "5", "--longest", "12"],
     ("filters", "convolve"): ["volume.zarr"],
     ("filters", "correlate"): ["volume.zarr", "--mode", "wrap"],
-    ("filters", "gaussian"): ["z=3,y=2"],
-    ("filters", "maximum"): ["3"],
-    ("filters", "median"): ["z=3,x=2", "--mode", "nearest"],
-    ("filters", "minimum"): ["3"],
-    ("filters", "percentile"): ["40", "3"],
-    ("filters", "rank"): ["2", "3"],
-    ("filters", "uniform"): ["y=4"],
+    ("filters", "gaussian"): ["--sigma", "z=3,y=2"],
+    ("filters", "maximum"): ["--size", "3"],
+    ("filters", "median"): ["--size", "z=3,x=2", "--mode", "nearest"],
+    ("filters", "minimum"): ["--size", "3"],
+    ("filters", "percentile"): ["--q", "40", "--size", "3"],
+    ("filters", "rank"): ["--number", "2", "--size", "3"],
+    ("filters", "uniform"): ["--size", "y=4"],
     ("masks", "apply"): ["mask.zarr", "--fill", "mean"],
     ("masks", "box"): ["--size", "z=4,x=6", "--soft", "2"],
     ("masks", "cylinder"): ["--radius", "3", "--length", "6"],
     ("masks", "dilate"): ["--radius", "2.5"],
-    ("masks", "frame"): ["2"],
+    ("masks", "frame"): ["--k", "2"],
     ("masks", "mean"): ["mask.zarr"],
     ("masks", "open"): ["--size", "y=3,x=3"],
     ("masks", "pad"): ["--fill", "-1"],
@@ -105,7 +105,7 @@ REST = {
     ("masks", "sum"): ["mask.zarr"],
     ("masks", "threshold"): ["--method", "0.5"],
     ("masks", "var"): ["mask.zarr", "--dim", "z,y"],
-    ("projections", "slab"): ["z", "2", "6"],
+    ("projections", "slab"): ["--dim", "z", "--start", "2", "--stop", "6"],
     ("registration", "align"): [
         "volume.zarr",
         "--angles",
@@ -122,14 +122,14 @@ REST = {
     ("scores", "correlation"): ["volume.zarr"],
     ("scores", "fsc"): ["volume.zarr"],
     ("stats", "quantile"): ["--q", "0.25,0.5"],
-    ("synthetic", "correlated_noise"): ["5"],
-    ("synthetic", "elastic"): ["5", "3"],
-    ("synthetic", "grid_lines"): ["6", "1"],
+    ("synthetic", "correlated_noise"): ["--length", "5"],
+    ("synthetic", "elastic"): ["--alpha", "5", "--sigma", "3"],
+    ("synthetic", "grid_lines"): ["--spacing", "6", "--thickness", "1"],
     ("synthetic", "membrane"): ["--thickness", "4", "--radius", "5"],
     ("synthetic", "box"): ["--size", "z=4,y=4,x=6"],
     ("synthetic", "circle"): ["--radius", "4"],
     ("synthetic", "cylinder"): ["--radius", "3", "--length", "6", "--axis", "z=1,x=0.5"],
-    ("synthetic", "particles"): ["4", "--sigma", "1", "--tilt", "20,30"],
+    ("synthetic", "particles"): ["--n", "4", "--sigma", "1", "--tilt", "20,30"],
     ("synthetic", "sphere"): ["--radius", "3", "--centre", "z=4"],
     ("unmixing", "mix"): ["mixing.zarr"],
     ("unmixing", "unmix"): ["mixing.zarr"],
@@ -171,7 +171,7 @@ def test_every_public_operation_has_a_command():
     app = make_app()
     assert public() == set(operations())
     for topic, name in public():
-        assert callable(app[topic][name].default_command)
+        assert callable(app[topic][command_name(name)].default_command)
 
 
 @pytest.mark.parametrize("key", sorted(public()), ids=".".join)
@@ -301,6 +301,27 @@ def test_explain_prints_the_plan_reads_and_writes_nothing(files, tmp_path, capsy
     assert "passes      1" in text
     assert "of 256 MiB" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_every_operation_has_explain(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lazyvol.plan.recipes.leaves.Stored.fetch", refuse)
+    out = tmp_path / "v.npy"
+    code, text, _ = run(["stats", "var", str(files / "stack.zarr"), str(out), "--explain"], capsys)
+    assert (code, text.startswith("Plan")) == (0, True)
+    assert not out.exists()
+
+
+def test_inputs_stand_first_and_words_take_hyphens_and_underscores(files, tmp_path, capsys):
+    results = []
+    for n, words in enumerate((["hessian-eigenvalues"], ["hessian_eigenvalues"])):
+        out = tmp_path / f"{n}.npy"
+        tokens = ["derivatives", *words, str(files / "stack.npy"), str(out), "--sigma", "1"]
+        assert run(tokens, capsys)[0] == 0
+        results.append(np.load(out))
+    assert np.array_equal(*results)
+    shift, out = ["registration", "shifts", str(files / "stack.npy")], tmp_path / "shifts.csv"
+    assert run([*shift, str(out), "--max_shift", "2"], capsys)[0] == 0
+    assert run([*shift, str(out), "--max-shift=2", "--overwrite"], capsys)[0] == 0
 
 
 def test_explain_takes_two_inputs_and_screen(files, capsys):

@@ -45,9 +45,11 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        ("stats quantile s.npy out.mrc 0.5", "got '0.5'; the command is lazyvol stats quantile"),
-        ("stats quantile s.npy abc out.mrc", "see lazyvol stats quantile --help"),
-        ("stats quantile s.npy 2 out.mrc", "--q "),
+        ("stats var s.npy out.mrc 0.5", "too many arguments: 0.5"),
+        ("stats quantile s.npy 0.5", "--q requires an argument"),
+        ("filters gaussian s.npy out.npy", "--sigma requires an argument"),
+        ("stats quantile s.npy out.mrc --q abc", "see lazyvol stats quantile --help"),
+        ("stats quantile s.npy out.mrc --q 2", "--q "),
         ("stats var", "--stack requires an argument"),
         ("stats var s.npy", "--out requires an argument"),
         ("stats var s.npy o.npy extra more", "too many arguments: extra more"),
@@ -66,7 +68,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("stats describe s.npy out.mrc", "for one array also in .npy, .mrc"),
         ("stats var s.npy out.csv", "a table must have values along one dim"),
         ("stats var set.zarr out.npy", "set.zarr with the arrays a, b; name one, e.g. set.zarr/a"),
-        ("filters gaussian s.npy abc out.npy", "gaussian: --sigma must be a finite number"),
+        ("filters gaussian s.npy out.npy --sigma abc", "gaussian: --sigma must be a finite number"),
         ("masks sphere 4x4x4 out.npy --radius -3", "--radius must be a finite number of 0 or more"),
         ("info s.npy b", "too many arguments: b"),
         ("info", "--path requires an argument"),

@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 import lazyvol as lv
 from lazyvol import plots
@@ -251,3 +252,11 @@ def test_constant_and_nan_volumes_draw_without_a_warning():
         blank = lv.as_stack(np.full(SHAPE, fill))
         for ax in plots.orthogonal(blank):
             ax.figure.canvas.draw()
+
+
+def test_jupyter_shows_new_figures():
+    """The value of a cell is a picture; axes of the user are left to their own figure."""
+    for shown in (plots.slices(volume()), plots.orthogonal(volume()), plots.scores(ncc())):
+        assert shown._repr_png_().startswith(b"\x89PNG")
+    own = Figure().add_subplot()
+    assert not hasattr(plots.scores(ncc(), ax=own), "_repr_png_")
