@@ -3,7 +3,7 @@
 Numbers, booleans and times are not quoted; text that looks like one of them is, and a column with
 a quoted word is text. Text that a spreadsheet would run as a formula, which begins with ``=``,
 ``+``, ``-``, ``@``, a tab or a line break, is written with a leading apostrophe, the mark of text
-in spreadsheets; reading removes it.
+in spreadsheets; reading removes it. (pandas does not return which fields were quoted.)
 """
 
 import re

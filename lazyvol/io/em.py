@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,21 @@ def write_em(
     TargetExistsError, StoreError
         As for `write_npy`.
     """
+    stored = require_form(path, shape, dtype, dims)
+    z, y, x = (1, *shape)[-3:]
+
+    def write(file: BinaryIO) -> None:
+        file.write(header(f"<{stored.str[1:]}", (z, y, x)))
+        for _ in write_blocks(file, HEADER_BYTES, shape, stored, blocks):
+            pass
+
+    write_file(path, overwrite, write)
+
+
+def require_form(
+    path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
+) -> np.dtype[Any]:
+    """Return the stored dtype of an array; raise LabelError if EM has no form for it."""
     stored = np.dtype(dtype).newbyteorder("<")
     if stored.str[1:] not in TYPES.values():
         known = ", ".join(np.dtype(name).name for name in TYPES.values())
@@ -144,11 +159,4 @@ def write_em(
             f"{tuple(dims)}; save stacks as .mrc, or each particle as a file of its own"
         )
     require_voxels(path, shape, "EM")
-    z, y, x = (1, *shape)[-3:]
-
-    def write(file: BinaryIO) -> None:
-        file.write(header(f"<{stored.str[1:]}", (z, y, x)))
-        for _ in write_blocks(file, HEADER_BYTES, shape, stored, blocks):
-            pass
-
-    write_file(path, overwrite, write)
+    return stored

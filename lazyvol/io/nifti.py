@@ -219,18 +219,7 @@ def write_nifti(
     ----------
     Cox et al., "A (sort of) new image data format standard: NIfTI-1", NeuroImage 22, e1440 (2004).
     """
-    stored = np.dtype(dtype).newbyteorder("<")
-    if stored.name not in DTYPES:
-        raise LabelError(
-            f"{path}: NIfTI files must hold {', '.join(DTYPES)}, got {stored.name}; convert it, "
-            "e.g. with astype('float32')"
-        )
-    if tuple(dims) not in (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x")):
-        raise LabelError(
-            f"{path}: NIfTI files must hold (z, y, x), (k, z, y, x) or (y, x), got dims "
-            f"{tuple(dims)}; transpose it, or save it as .zarr"
-        )
-    require_voxels(path, shape, "NIfTI")
+    stored = require_form(path, shape, dtype, dims)
     header = new_header(path, shape, stored)
     if set(voxel_size or {}) == {d for d in dims if d in "zyx"}:
         set_lengths(header, dims, voxel_size or {}, unit, origin or {})
@@ -244,6 +233,25 @@ def write_nifti(
                 pass
 
     write_file(path, overwrite, write)
+
+
+def require_form(
+    path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
+) -> np.dtype[Any]:
+    """Return the stored dtype of an array; raise LabelError if NIfTI has no form for it."""
+    stored = np.dtype(dtype).newbyteorder("<")
+    if stored.name not in DTYPES:
+        raise LabelError(
+            f"{path}: NIfTI files must hold {', '.join(DTYPES)}, got {stored.name}; convert it, "
+            "e.g. with astype('float32')"
+        )
+    if tuple(dims) not in (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x")):
+        raise LabelError(
+            f"{path}: NIfTI files must hold (z, y, x), (k, z, y, x) or (y, x), got dims "
+            f"{tuple(dims)}; transpose it, or save it as .zarr"
+        )
+    require_voxels(path, shape, "NIfTI")
+    return stored
 
 
 def new_header(path: PathLike, shape: Sequence[int], stored: np.dtype[Any]) -> Any:

@@ -155,7 +155,9 @@ class ParticleFiles:
             return dict(stored or {})
         groups = dict(stored or USUAL_OPTICS)
         count = len(next(iter(groups.values())))
-        groups["rlnImagePixelSize"] = [pixel] * count
+        sizes = groups.get("rlnImagePixelSize", [pixel])
+        if np.ptp(sizes) <= SAME_SIZE * pixel:  # otherwise the stack has no common size
+            groups["rlnImagePixelSize"] = [pixel] * count
         groups["rlnImageSize"] = [self.variable.shape[-1]] * count
         groups["rlnImageDimensionality"] = [3 if "z" in self.form else 2] * count
         return groups

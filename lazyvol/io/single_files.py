@@ -12,13 +12,11 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.io import losses
+from lazyvol.io import em, losses, nifti
 from lazyvol.io.compressed import SUFFIXES, unpacked_name
-from lazyvol.io.em import write_em
 from lazyvol.io.export import write_npy, write_tiff
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.mrc.writer import write_mrc
-from lazyvol.io.nifti import write_nifti
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array
@@ -96,16 +94,18 @@ def require_increasing(variable: Variable, path: str) -> None:
 
 
 def _em(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
+    em.require_form(path, array.shape, array.dtype, variable.dims)
     warn_of_losses(path, losses.of_em(array, variable))
     blocks = partial(blocks_of, array)
-    write_em(path, array.shape, array.dtype, blocks, dims=variable.dims, overwrite=overwrite)
+    em.write_em(path, array.shape, array.dtype, blocks, dims=variable.dims, overwrite=overwrite)
 
 
 def _nifti(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
     require_increasing(variable, path)
+    nifti.require_form(path, array.shape, array.dtype, variable.dims)
     warn_of_losses(path, losses.of_nifti(array, variable))
     grid = slabs(array) if path.lower().endswith(".gz") else None
-    write_nifti(
+    nifti.write_nifti(
         path, array.shape, array.dtype, partial(blocks_of, array, grid), dims=variable.dims,
         voxel_size=variable.voxel_size, unit=variable.unit, origin=variable.origin,
         overwrite=overwrite,

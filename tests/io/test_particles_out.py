@@ -97,6 +97,24 @@ def test_optics_columns_and_blocks_of_the_input_stay(tmp_path):
     }  # fmt: skip
 
 
+def test_groups_of_different_pixel_sizes_keep_theirs(tmp_path):
+    optics = {"rlnOpticsGroup": [1, 2], "rlnImagePixelSize": [2.5, 3.5], "rlnImageSize": [9, 9]}
+    stack = stack_of(optics_group=[1, 2, 1, 2, 1]).assign_attrs(optics=optics)
+    lv.save(stack, tmp_path / "p.star")
+    assert column(tmp_path / "p.star", "_rlnImagePixelSize") == ["2.5", "3.5"]
+    assert column(tmp_path / "p.star", "_rlnImageSize") == ["7", "7"]
+    assert column(tmp_path / "p.star", "_rlnOpticsGroup") == ["1", "2", "1", "2", "1", "2", "1"]
+
+
+def test_refused_forms_are_refused_without_a_warning(tmp_path):
+    noted = stack_of().assign_attrs(method="x")
+    for name in ("a.em", "a.mrcs"):
+        with pytest.raises(LabelError):
+            lv.save(noted, tmp_path / name)
+    with pytest.raises(LabelError):
+        lv.save(noted.astype("f2"), tmp_path / "a.nii")
+
+
 def test_sizes_that_relion_has_no_form_for_are_left_to_the_headers(tmp_path):
     for n, stack in enumerate((
         lv.as_stack(np.zeros(SHAPE, "f4")),
