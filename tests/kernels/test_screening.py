@@ -22,7 +22,9 @@ from lazyvol.kernels.screening.products import Products
 def test_references_that_the_particles_do_not_contain_give_no_fit(agreement, confirmed):
     kinds = np.array([hypotheses.CONSISTENT, hypotheses.EMPTY])
     spectra = np.zeros((2, 7), np.float32)
-    known = hypotheses.Hypotheses(kinds, np.tile(np.eye(3), (2, 1, 1)), spectra, spectra[:1])
+    known = hypotheses.Hypotheses(
+        kinds, np.tile(np.eye(3), (2, 1, 1)), spectra, spectra[:1], spectra[:1]
+    )
     t = 3 * np.random.default_rng(0).normal(size=(50, 2)) + 9 * agreement
     q = np.full((50, 2), 9.0)
     found = kernel._fit_mixture(known, Products(t, q, q), np.ones(50), np.ones(50))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
+from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import rotational_correlation
 from lazyvol.plan.graph.lazy_array import source_array
@@ -111,6 +112,44 @@ def test_a_wedge_rotates_with_its_particle():
         REGISTRATION.average(stack, rotations=rotation, wedge=w).average for w in (None, wedge)
     )
     assert float((compensated**2).sum()) < 15 * float((plain**2).sum())
+
+
+def test_particles_that_were_rotated_before_keep_their_wedges():
+    """An average of rotated particles, with their orientations, is that of the unrotated ones."""
+    _, rotations, _ = posed(12, 0.0)
+    wedge = lv.synthetic.wedge(body().shape, (-50, 50)).compute()
+    particles = np.stack([body(rotation=r) for r in rotations])
+    stack = lv.as_stack(without_wedge(particles, wedge.values))
+    turned = REGISTRATION.rotate(stack, rotations)
+    inner = (slice(6, -6),) * 3
+    errors = [
+        abs(result.average.values - body())[inner].max()
+        for result in (
+            REGISTRATION.average(stack, rotations=rotations, wedge=(-50, 50)),
+            REGISTRATION.average(turned, wedge=(-50, 50), orientations=rotations),
+            REGISTRATION.average(turned, wedge=wedge, orientations=rotations),
+            REGISTRATION.average(turned, wedge=(-50, 50)),
+        )
+    ]
+    assert errors[1] < 1.5 * errors[0]
+    assert errors[2] == pytest.approx(errors[1])
+    assert errors[3] > 1.5 * errors[1]
+    with pytest.raises(LabelError, match="orientations must be None without a wedge"):
+        REGISTRATION.average(turned, orientations=rotations)
+
+
+def test_orientations_rotate_the_wedge_of_an_alignment():
+    """The coefficient through the true wedge is larger than through one that was not rotated."""
+    _, rotations, _ = posed(2, 0.0)
+    wedge = lv.synthetic.wedge(body().shape, (-40, 40)).compute()
+    particles = without_wedge(np.stack([body(rotation=r) for r in rotations]), wedge.values)
+    turned = REGISTRATION.rotate(lv.as_stack(particles), rotations)
+    options = {"angles": 10.0, "rotations": (0.0, 0.0, 0.0), "finest": 5.0, "wedge": (-40, 40)}
+    right, wrong = (
+        REGISTRATION.align(turned, lv.as_stack(body()), orientations=o, **options)
+        for o in (rotations, None)
+    )
+    assert (right.ncc > wrong.ncc + 0.01).all()
 
 
 @given(grid=chunkings(), data=st.data())

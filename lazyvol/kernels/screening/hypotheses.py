@@ -12,6 +12,7 @@ from scipy.special import expit, logsumexp
 from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.kernels.screening.fourier_rotation import RotatedSpectra
 from lazyvol.kernels.screening.measured import Measured
+from lazyvol.kernels.screening.misalignment import derivatives
 from lazyvol.kernels.screening.mixture import log_likelihood
 from lazyvol.kernels.screening.products import Products, fold_products, frequency_products
 
@@ -36,13 +37,15 @@ ROTATION_BATCH = 16
 class Hypotheses:
     """``kind`` codes, ``rotation`` (3, 3) and spectrum of each hypothesis, from all particles.
 
-    ``references`` are the spectra of the reference itself for every fold.
+    ``references`` are the spectra of the reference itself for every fold, and ``derivatives`` those
+    by small misalignments (``misalignment``).
     """
 
     kind: Array
     rotation: Array
     spectra: Array
     references: Array
+    derivatives: Array
 
 
 def distinct_rotations(
@@ -77,7 +80,8 @@ def compare(
     ]
     rotation = np.tile(np.eye(3), (len(kind), 1, 1))
     rotation[2 : 2 + len(rotations)] = rotations
-    references = rotated.at(np.eye(3))[1:]
+    unrotated = rotated.at(np.eye(3))
+    references, tangents = unrotated[1:], derivatives(rotated, unrotated, selected, band)
     empty = np.zeros((1, len(whitening)), np.float32)
     spectra, parts = [], []
     for first in range(0, len(matrices), ROTATION_BATCH):
@@ -92,7 +96,7 @@ def compare(
     order = np.r_[0, len(matrices), 1 : len(matrices), len(matrices) + 1 : len(kind)]
     all_spectra = np.concatenate([known, fixed])[order]
     return (
-        Hypotheses(kind, rotation, all_spectra, references),
+        Hypotheses(kind, rotation, all_spectra, references, tangents[1:]),
         Products.joined([products, of_fixed]).ordered(order),
     )
 

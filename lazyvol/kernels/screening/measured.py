@@ -20,14 +20,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: weights are stored as multiples of 1 / STEPS in one byte
 STEPS = 255
-#: weight below which a frequency counts as not measured
-LEAST_WEIGHT = 0.2
 #: width of the edge of a wedge, in frequency steps
-EDGE = 1.0
+EDGE = 1.5
 #: particles whose spectra are copied at a time
 BATCH = 256
-#: least weight in tests of exponents: noise of weaker frequencies is leakage
-LEAST_TESTED = 0.05
+#: least weight that a spectrum is divided by, or its noise compared with: neighbours leak into
+#: weaker frequencies; and least weight of a transfer function
+LEAST_TESTED, LEAST_TRANSFER = 0.3, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,13 @@ class Measured:
         return cls(np.full((1, count), STEPS, np.uint8))
 
     @classmethod
-    def of(cls, weights: Array) -> "Measured":
-        """Return weights from 0 to 1 rounded to steps; small ones become 0."""
+    def of(cls, weights: Array, least: float = 0.2) -> "Measured":
+        """Return weights from 0 to 1 rounded to steps; those below ``least`` become 0.
+
+        Less than a fifth of an edge is mostly what other frequencies leak.
+        """
         steps = np.rint(STEPS * np.minimum(weights, 1.0)).astype(np.uint8)
-        steps[weights < LEAST_WEIGHT] = 0
+        steps[weights < least] = 0
         return cls(np.atleast_2d(steps))
 
     @property
@@ -115,7 +117,7 @@ def tilt_weights(*angles: Array, tilts: Sequence[float], band: Band) -> Array:
     """
     columns = np.broadcast_arrays(*(np.ravel(a).astype(np.float64) for a in angles))
     matrices = zyx_matrices(from_euler(np.stack(columns, -1)))
-    steps = np.stack([tilt_range(m, tilts, band) for m in matrices])
+    steps = np.stack([Measured.of(tilt_range(m, tilts, band)).steps[0] for m in matrices])
     return np.asarray(steps.reshape(*angles[0].shape, steps.shape[-1]))
 
 
@@ -126,7 +128,7 @@ def at_frequencies(mask: Array, *, index: Array) -> Array:
 
 
 def tilt_range(matrix: Array, tilts: Sequence[float], band: Band) -> Array:
-    """Return the steps (frequency,) of a range of tilts in degrees, rotated by ``matrix``.
+    """Return the weights (frequency,) of a range of tilts in degrees, rotated by ``matrix``.
 
     A projection at tilt t measures the plane where the frequency along the beam, z, is tan(t) times
     that along x, across the tilt axis.
@@ -134,7 +136,7 @@ def tilt_range(matrix: Array, tilts: Sequence[float], band: Band) -> Array:
     beam, across = band.frequency @ matrix[:, 0], band.frequency @ matrix[:, 2]
     low, high = (beam * np.cos(t) - across * np.sin(t) for t in np.deg2rad(tilts))
     depth = np.maximum(np.minimum(low, -high), np.minimum(-low, high)) * band.shortest_side
-    return np.asarray(Measured.of(depth / EDGE + 0.5).steps[0])
+    return np.asarray(np.clip(depth / EDGE + 0.5, 0.0, 1.0))
 
 
 def to_model(spectra: Array, weights: Array, band: Band) -> tuple[Array, Measured]:
@@ -152,12 +154,13 @@ def to_model(spectra: Array, weights: Array, band: Band) -> tuple[Array, Measure
         return spectra, Measured.of(weights)
     exponent = _noise_exponent(spectra, weights, band)
     if exponent == 1:
-        return spectra, Measured.of(np.abs(weights))
+        return spectra, Measured.of(np.abs(weights), LEAST_TRANSFER)
     factor = weights if exponent == 0 else np.divide(
         1, weights, out=np.zeros_like(weights), where=np.abs(weights) >= LEAST_TESTED
     )  # fmt: skip
     converted = spectra * np.tile(factor, 2).astype(spectra.dtype)
-    return converted, Measured.of(weights**2 if exponent == 0 else (factor != 0).astype(np.float32))
+    remaining = weights**2 if exponent == 0 else (factor != 0).astype(np.float32)
+    return converted, Measured.of(remaining, LEAST_TRANSFER**2)
 
 
 def _noise_exponent(spectra: Array, weights: Array, band: Band) -> int:

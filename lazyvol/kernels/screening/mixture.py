@@ -29,31 +29,41 @@ FOLDS, FOLDS_TIMES_PARTICLES = (24, 128), 80_000
 class Mixture:
     """Inner products of particles with their folds' hypotheses, and the mixture fitted to them.
 
-    ``contrast`` is the expectation for each particle; ``prior`` counts imagined particles per
-    hypothesis, ``weights`` are (fold, hypothesis) and ``probability`` is (particle, hypothesis).
+    ``contrast`` is the expectation for each particle; ``allowance`` is added to the log likelihood
+    of the first hypothesis (``misalignment``); ``prior`` counts imagined particles per hypothesis,
+    ``weights`` are (fold, hypothesis) and ``probability`` is (particle, hypothesis).
     """
 
     products: Products
     contrast: Array
     contrast_variance: float
+    allowance: Array
     prior: Array
     weights: Array
     probability: Array
 
     @classmethod
     def fit(
-        cls, products: Products, contrast: Array, contrast_variance: float, prior: Array
-    ) -> "Mixture":
+        cls, products: Products, contrast: Array, contrast_variance: float, allowance: Array,
+        prior: Array,
+    ) -> "Mixture":  # fmt: skip
         """Return the mixture of largest likelihood."""
-        logs = log_likelihood(products.t, products.q, contrast[:, None], contrast_variance)
-        weights, probability = fit_weights(logs, prior, weight_folds(len(contrast)))
-        return cls(products, contrast, contrast_variance, prior, weights, probability)
+        none = np.empty(0)
+        mixture = cls(products, contrast, contrast_variance, allowance, prior, none, none)
+        fitted = fit_weights(mixture.logs, prior, weight_folds(len(contrast)))
+        return cls(products, contrast, contrast_variance, allowance, prior, *fitted)
+
+    def refitted(self, products: Products, allowance: Array, prior: Array) -> "Mixture":
+        """Return the mixture with other hypotheses or another allowance."""
+        return Mixture.fit(products, self.contrast, self.contrast_variance, allowance, prior)
 
     @property
     def logs(self) -> Array:
         """Log likelihoods, (particle, hypothesis)."""
         t, q = self.products.t, self.products.q
-        return log_likelihood(t, q, self.contrast[:, None], self.contrast_variance)
+        logs = log_likelihood(t, q, self.contrast[:, None], self.contrast_variance)
+        logs[:, 0] += self.allowance
+        return logs
 
     @property
     def ratios(self) -> Array:

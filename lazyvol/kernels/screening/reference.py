@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 NOISE_SMOOTHING = 1.5
 #: least noise power that whitening assumes, as a part of its maximum and of the signal power;
 #: spectral leakage and errors of the model are about as large
-NOISE_FLOOR, MODEL_ERROR = 1e-3, 1e-2
+NOISE_FLOOR, MODEL_ERROR = 5e-2, 1e-2
 #: standard deviation of the Gaussian that smooths the energy of a reference, in voxels
 MASK_SMOOTHING = 1.5
 #: noise power of frequencies that no particle measured

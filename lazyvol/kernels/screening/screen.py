@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from lazyvol.kernels.screening import p_values, reference, wedge_search
+from lazyvol.kernels.screening import misalignment, p_values, reference, wedge_search
 from lazyvol.kernels.screening.fourier_coefficients import Band, to_spectra, to_volumes
 from lazyvol.kernels.screening.fourier_rotation import in_plane, rotations
 from lazyvol.kernels.screening.hypotheses import (
@@ -203,6 +203,7 @@ def _run_rounds(
         fit = _fit_mixture(*_compare(whitened, references, evidence, grid), weight, noise_level)
         if fit is None:
             return None, noise_level
+        fit = _with_misalignments(fit, whitened)
         if second_class and number > 0:
             fit = _with_second_class(fit, whitened, references)
         if number == ROUNDS - 1:
@@ -277,6 +278,7 @@ def _fit_mixture(
     strength = float(overlap / energy)
     hypotheses.spectra *= np.float32(strength)
     hypotheses.references *= np.float32(strength)
+    hypotheses.derivatives *= np.float32(strength)
     products = products.scaled(strength)
     t, q = products.t[:, 0], products.q[:, 0]
     variance = _contrast_variance(t / contrast, q, weight, contrast)
@@ -284,7 +286,17 @@ def _fit_mixture(
     prior = np.full(len(rotated), HYPOTHESIS_PRIOR)
     prior[rotated] = ROTATION_PRIOR / max(1, rotated.sum())
     prior[0] = 0.0
-    return _Fit(hypotheses, Mixture.fit(products, contrast, variance, prior))
+    return _Fit(hypotheses, Mixture.fit(products, contrast, variance, 0 * contrast, prior))
+
+
+def _with_misalignments(fit: _Fit, whitened: _Whitened) -> _Fit:
+    """Return the fit with small misalignments as part of the first hypothesis."""
+    hypotheses, mixture = fit.hypotheses, fit.mixture
+    allowance = misalignment.allowance(
+        whitened.data, whitened.measured, hypotheses.references, hypotheses.derivatives,
+        mixture.contrast, mixture.probability[:, 0],
+    )  # fmt: skip
+    return _Fit(hypotheses, mixture.refitted(mixture.products, allowance, mixture.prior))
 
 
 def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) -> Array:
@@ -330,11 +342,12 @@ def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -
         np.concatenate([hypotheses.rotation, np.eye(3)[None]]),
         np.concatenate([hypotheses.spectra, means.mean(0, keepdims=True)]),
         hypotheses.references,
+        hypotheses.derivatives,
     )
     of_class = whitened.products(means[:, None], hypotheses.references)
     products = Products.joined([mixture.products, of_class])
     prior = np.r_[mixture.prior, HYPOTHESIS_PRIOR]
-    return _Fit(extended, Mixture.fit(products, contrast, mixture.contrast_variance, prior))
+    return _Fit(extended, mixture.refitted(products, mixture.allowance, prior))
 
 
 def _reference_weight(consistent: Array) -> Array:

@@ -25,59 +25,91 @@ NONE, GIVEN, FOUND, UNCLEAR = range(4)
 CUT = 4.0
 #: lowest frequency, in steps: below it the taper of the box fills a wedge
 LOWEST = 2.5
+#: least power of a shell relative to the strongest one, whose leakage fills wedges of weaker ones
+LEAST_POWER = 0.01
 #: frequencies from which a wedge is searched for
 LEAST_FREQUENCIES = 300
 #: most directions, and frequencies in each at least
 DIRECTIONS, PER_DIRECTION = 400, 8
 #: variance of the power along directions, relative to that of stationary noise, from which
 #: particles differ
-DISPERSION = 1.6
+DISPERSION = 2.0
 #: degrees between orientations of the grid, and highest tilts that are tried
 GRID, HIGHEST_TILTS = 10.0, (40.0, 50.0, 60.0, 70.0)
 #: degrees of the refinement
 REFINED = (5.0, 2.5, 1.25)
 #: changes of the highest tilt that are tried in a sample of particles
 TILT_STEPS, SAMPLE = (-7.5, -5.0, -2.5, 0.0, 2.5, 5.0, 7.5), 64
+#: power inside a wedge, relative to outside
+LEAKAGE = 0.1
 #: least log likelihood ratio of a wedge to none, and largest power in it relative to outside
-LEAST_GAIN, LARGEST_POWER = 25.0, 0.5
+LEAST_GAIN, LARGEST_POWER = 25.0, 0.35
+#: power of frequencies that are said not to be measured, relative to others, from which they were
+FILLED = 0.5
 #: least fraction of particles in which a wedge must be found
 LEAST_FOUND = 0.9
 
 
 def find(spectra: Array, band: Band) -> tuple[Measured, Array]:
-    """Return the weights of all frequencies, and what is known of each particle's wedge."""
-    everywhere, code = Measured.everywhere(len(band.index)), np.full(len(spectra), NONE)
-    used = np.flatnonzero(np.sqrt((band.frequency**2).sum(1)) * band.shortest_side >= LOWEST)
-    if band.planar or len(used) < LEAST_FREQUENCIES:
-        return everywhere, code
-    directions = _directions(len(used))
-    nearest = np.abs(_unit(band.frequency[used]) @ directions.T).argmax(1)
-    counts = np.bincount(nearest, minlength=len(directions)).astype(np.float64)
-    sums = np.stack([
-        np.bincount(nearest, row, minlength=len(directions))
-        for first in range(0, len(spectra), BATCH)
-        for row in relative_power(spectra[first : first + BATCH], band)[:, used]
-    ])  # fmt: skip
-    if _dispersion(sums, counts) < DISPERSION:
-        return everywhere, code
-    rotations, tilt = _best_of_grid(sums, counts, directions)
+    """Return the weights of all frequencies, and what is known of each particle's wedge.
+
+    In steep noise, strong frequencies leak into the wedges of weak ones: if there is none in all
+    frequencies, it is searched for in the strong ones.
+    """
+    code = np.full(len(spectra), NONE)
+    for used in _usable(spectra, band):
+        if band.planar or len(used) < LEAST_FREQUENCIES:
+            continue
+        directions = _directions(len(used))
+        nearest = np.abs(_unit(band.frequency[used]) @ directions.T).argmax(1)
+        counts = np.bincount(nearest, minlength=len(directions)).astype(np.float64)
+        sums = np.stack([
+            np.bincount(nearest, row, minlength=len(directions))
+            for first in range(0, len(spectra), BATCH)
+            for row in relative_power(spectra[first : first + BATCH], band)[:, used]
+        ])  # fmt: skip
+        if _dispersion(sums, counts) < DISPERSION:
+            continue
+        found = _find_each(spectra, *_best_of_grid(sums, counts, directions), used, band)
+        if (found[1] == FOUND).mean() >= LEAST_FOUND:
+            return found
+        code[:] = UNCLEAR
+    return Measured.everywhere(len(band.index)), code
+
+
+def _find_each(
+    spectra: Array, rotations: Array, tilt: float, used: Array, band: Band
+) -> tuple[Measured, Array]:
+    """Return weights and codes from searches near the best rotations of the grid."""
     frequency = np.ascontiguousarray(band.frequency[used])
 
     def power_of(k: int) -> Array:
         return np.asarray(relative_power(spectra[k : k + 1], band)[0, used], np.float64)
 
-    sample = np.unique(np.linspace(0, len(spectra) - 1, SAMPLE).astype(int))
-    tilt = _best_tilt([(rotations[k], power_of(k)) for k in sample], frequency, tilt)
+    sample = [int(k) for k in np.unique(np.linspace(0, len(spectra) - 1, SAMPLE).astype(int))]
+    wedges = [_refined(rotations[k], power_of(k), frequency, tilt) for k in sample]
+    known = [(w.matrix, power_of(k)) for w, k in zip(wedges, sample, strict=True)]
+    tilt = _best_tilt(known, tilt, used, band)
     steps = np.full((len(spectra), len(band.index)), STEPS, np.uint8)
-    code[:] = UNCLEAR
+    code = np.full(len(spectra), UNCLEAR)
     for k, rotation in enumerate(rotations):
         wedge = _refined(rotation, power_of(k), frequency, tilt)
         if wedge.gain > LEAST_GAIN and wedge.power < LARGEST_POWER:
-            steps[k] = tilt_range(wedge.matrix, (-tilt, tilt), band)
+            steps[k] = Measured.of(tilt_range(wedge.matrix, (-tilt, tilt), band)).steps[0]
             code[k] = FOUND
-    if (code == FOUND).mean() < LEAST_FOUND:
-        return everywhere, np.full(len(spectra), UNCLEAR)
     return Measured(steps), code
+
+
+def _usable(spectra: Array, band: Band) -> tuple[Array, Array]:
+    """Return all frequencies that a taper leaves apart, and those of shells of large power."""
+    power = np.zeros(spectra.shape[1])
+    for first in range(0, len(spectra), BATCH):
+        power += np.square(spectra[first : first + BATCH]).sum(0, dtype=np.float64)
+    size = np.maximum(np.bincount(band.shell), 1)
+    shells = np.bincount(band.shell, power.reshape(2, -1).sum(0)) / size
+    strong = (shells > LEAST_POWER * shells.max())[band.shell]
+    radius = np.sqrt((band.frequency**2).sum(1)) * band.shortest_side
+    return np.flatnonzero(radius >= LOWEST), np.flatnonzero(strong & (radius >= LOWEST))
 
 
 def relative_power(spectra: Array, band: Band) -> Array:
@@ -101,7 +133,7 @@ def fills_gaps(spectra: Array, measured: Measured, band: Band) -> bool:
             total += region.sum(), (power * region).sum()
     if not (inside[0] and outside[0]):
         return False
-    return bool(inside[1] / inside[0] > LARGEST_POWER * outside[1] / outside[0])
+    return bool(inside[1] / inside[0] > FILLED * outside[1] / outside[0])
 
 
 def _unit(vectors: Array) -> Array:
@@ -202,13 +234,21 @@ def _refined(quaternion: Array, power: Array, frequency: Array, tilt: float) -> 
     return _Wedge(matrices[n], float(gains[n]), float(relative))
 
 
-def _best_tilt(sample: list[tuple[Array, Array]], frequency: Array, tilt: float) -> float:
-    """Return the highest tilt of largest total gain for particles near their best rotations."""
-    gains = {}
-    for change in TILT_STEPS:
-        tried = min(max(tilt + change, 5.0), 85.0)
-        gains[tried] = sum(_refined(q, power, frequency, tried).gain for q, power in sample)
-    return max(gains, key=gains.__getitem__)
+def _best_tilt(sample: list[tuple[Array, Array]], tilt: float, used: Array, band: Band) -> float:
+    """Return the highest tilt under which particles, with wedges at given rotations, are likeliest.
+
+    ``sample`` are rotation matrices and the power of the ``used`` frequencies, which is expected to
+    follow the weights of a wedge down to what leaks into it.
+    """
+    logs = {}
+    for tried in {min(max(tilt + change, 5.0), 85.0) for change in TILT_STEPS}:
+        logs[tried] = 0.0
+        for matrix, power in sample:
+            weights = tilt_range(matrix, (-tried, tried), band)[used]
+            expected = np.maximum(weights, LEAKAGE)
+            level = (power / expected).mean()
+            logs[tried] -= len(power) * np.log(level) + np.log(expected).sum()
+    return max(logs, key=logs.__getitem__)
 
 
 @compiled
