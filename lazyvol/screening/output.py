@@ -22,12 +22,22 @@ LISTS = tuple(f"{name}{suffix}" for name in NAMES for suffix in SUFFIXES)
 FILES = (*(f"{name}.mrc" for name in VOLUMES), "scores.csv", "fsc.csv", *LISTS, "report.html")
 
 
-def results_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
+def results_folder(
+    out: str | os.PathLike[str], overwrite: bool, particles: str | os.PathLike[str] | None = None
+) -> Path:
     """Return the folder for results, created if missing.
 
-    Raise TargetExistsError if it holds results and ``overwrite`` is False.
+    Raise TargetExistsError if it holds results and ``overwrite`` is False, or if a result would
+    replace the input's list ``particles``.
     """
     folder = Path(out)
+    if particles is not None and Path(particles).resolve() in {
+        (folder / name).resolve() for name in FILES
+    }:
+        raise TargetExistsError(
+            f"screen: particles must not be a result in the folder of the results, got "
+            f"{os.fspath(particles)} for {folder}; choose another folder"
+        )
     present = [n for n in FILES if (folder / n).exists()]
     if present and not overwrite:
         raise TargetExistsError(
@@ -51,7 +61,11 @@ def write_results(folder: Path, result: ScreenResult, *, overwrite: bool) -> Scr
     lists = write_lists(folder, result.scores, result.particle_list, overwrite=overwrite)
     write_report(folder / "report.html", result, overwrite=overwrite)
     written = [folder / f"{name}.mrc" for name in result.volumes] + [folder / n for n in texts]
-    return replace(result, files=(*map(str, written), *lists, str(folder / "report.html")))
+    files = (*map(str, written), *lists, str(folder / "report.html"))
+    for path in (folder / name for name in FILES):
+        if str(path) not in files:  # of an earlier run, which the report would contradict
+            path.unlink(missing_ok=True)
+    return replace(result, files=files)
 
 
 def for_mrc(volume: xr.DataArray) -> xr.DataArray:

@@ -131,7 +131,9 @@ class ScreenResult:
         """
         from lazyvol.screening.output import results_folder, write_results  # writes this class
 
-        return write_results(results_folder(out, overwrite), self, overwrite=overwrite)
+        return write_results(
+            results_folder(out, overwrite, self.particle_list), self, overwrite=overwrite
+        )
 
     def facts(self) -> dict[str, str]:
         """Return the main figures as text, by name."""

@@ -136,7 +136,7 @@ def screen(
     }  # fmt: skip
     with limited(budget.memory, budget.workers), tasks_at_once(workers):
         planned = plans(stack, **options)
-        folder = None if out is None else results_folder(out, overwrite)
+        folder = None if out is None else results_folder(out, overwrite, particles)
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):
             averages = _require_finite(stack, scores.halves(stack).compute())
         with times.stage(SCORES), progress_bar("scores", shown=progress):

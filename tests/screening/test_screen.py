@@ -1,5 +1,7 @@
 """Results of a screening besides its scores: averages without the flagged, FSC, masks, files."""
 
+from dataclasses import replace
+
 import mrcfile
 import numpy as np
 import pytest
@@ -151,6 +153,16 @@ def test_files_are_written_and_read_by_other_programs(tmp_path):
         result().save(tmp_path)
 
 
+def test_results_of_an_earlier_run_do_not_stay(tmp_path):
+    result().save(tmp_path)
+    (tmp_path / "mine.txt").write_text("not ours")
+    fewer = replace(result(), volumes=result().volumes[["average", "variance", "mask"]])
+    fewer.save(tmp_path, overwrite=True)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"mine.txt", "average.mrc", "report.html"} <= names
+    assert not [n for n in names if n.startswith("kept_")]
+
+
 def test_volumes_of_any_positions_fit_in_mrc():
     volume = lv.as_stack(np.arange(24.0, dtype=np.float32).reshape(2, 3, 4), voxel_size=2.0,
                          unit="angstrom")  # fmt: skip
@@ -213,6 +225,14 @@ def test_a_list_of_other_particles_is_refused(tmp_path):
     with pytest.raises(LabelError, match="must list the 60 particles of the stack"):
         lv.screening.screen(stack(), tmp_path / "out", particles=tmp_path / "in.star")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_list_is_not_replaced_by_its_selection(tmp_path):
+    rows = [f"TS_1 1.0 1 {1 + n % 2}" for n in range(N)]
+    (tmp_path / "kept.star").write_text(STAR + "\n".join(rows) + "\n")
+    with pytest.raises(TargetExistsError, match="particles must not be a result"):
+        lv.screening.screen(stack(), tmp_path, particles=tmp_path / "kept.star", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.star"]
 
 
 def test_a_table_of_dynamo_keeps_its_lines(tmp_path):
