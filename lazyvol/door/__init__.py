@@ -38,6 +38,7 @@ class Declaration:
     siblings: Sequence[str] = ()
     unbounded: Sequence[str] = ()
     counts: str | None = "mask"
+    unchecked: Sequence[str] = ()
 
 
 @overload
@@ -50,6 +51,7 @@ def operation(
     siblings: Sequence[str] = ...,
     unbounded: Sequence[str] = ...,
     counts: str | None = ...,
+    unchecked: Sequence[str] = ...,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def operation(function: Any = None, **declaration: Any) -> Any:
     """Return a public operation: ``function`` behind checks of its arguments.
@@ -66,6 +68,8 @@ def operation(function: Any = None, **declaration: Any) -> Any:
         Options whose numbers may be NaN or infinite.
     counts
         Option that selects which voxels of the first stack count, by default ``mask``.
+    unchecked
+        Parameters that the function checks itself.
     """
     if function is None:
         return lambda function: _checked(function, Declaration(**declaration))
@@ -123,6 +127,8 @@ class ArgumentChecks:
         return next((n for n, p in self.parameters.items() if p.array is not None), "")
 
     def _parameter(self, parameter: inspect.Parameter, hint: Any) -> Parameter:
+        if parameter.name in self.declaration.unchecked:
+            return Parameter(parameter.name, parameter.default, rule_of(Any), None, False)
         types = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         option_types = tuple(t for t in types if t is not xr.DataArray)
         name, finite = parameter.name, parameter.name not in self.declaration.unbounded

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import LabelError, LimitExceeded, OptionError
 from lazyvol.io.axes import axes_of_letters
 from lazyvol.io.opened import DataSet, Opened
@@ -37,6 +38,7 @@ Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]
 
 
+@operation(unchecked=("source",))
 def open(
     source: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
@@ -168,7 +170,7 @@ def _warn_of_absent_chunks(arrays: Mapping[str, Opened]) -> None:
         warnings.warn(
             f"open: {'; '.join(counts)} are absent and read as the fill value, as the format "
             "allows; missing='error' refuses them",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -14,7 +14,7 @@ from lazyvol.io.zarr.layout import Variable
 from lazyvol.stack import SPACING_ATTR, SPATIAL, STACK, spacing
 
 
-def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 4) -> None:
+def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 5) -> None:
     """Issue one LossWarning with all labels that the file will not hold."""
     if lost:
         warnings.warn(

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -137,7 +137,7 @@ def probe(
             f"open: storage_options must be those of a URL, got {source!r:.200}; leave them out"
         )
     if not isinstance(source, str | os.PathLike):
-        return probe_many([os.fspath(path) for path in source], None, permissive, dims)
+        return probe_many(_paths(source), None, permissive, dims)
     path = os.fspath(source)
     if dims is None and Path(path).suffix.lower() in images.SUFFIXES and os.path.isfile(path):
         return images.probe_any(path, probe_file, permissive=permissive)
@@ -146,6 +146,17 @@ def probe(
     if not os.path.lexists(path) and any(sign in path for sign in WILDCARDS):
         return probe_many(matching_files(path), Path(path).parent.name or None, permissive, dims)
     return probe_file(path, permissive, dims)
+
+
+def _paths(sources: Any) -> list[str]:
+    """Return a list of paths; raise LabelError for anything else."""
+    paths = list(sources) if isinstance(sources, Iterable) else [sources]
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise LabelError(
+            f"open: source must be a path, a URL, a zarr store or a list of paths, got a "
+            f"{type(sources).__name__}; label arrays with lazyvol.as_stack"
+        )
+    return [os.fspath(path) for path in paths]
 
 
 def is_zarr(source: object) -> bool:

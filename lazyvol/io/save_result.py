@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door import operation
 from lazyvol.errors import BudgetError, LabelError, OptionError, TargetExistsError
 from lazyvol.io import losses, particle_files, rows
 from lazyvol.io.atomic import require_free
@@ -41,6 +42,7 @@ LARGE_COORD_BYTES = 1 << 20
 MIN_SHARD_BYTES = 1 << 20
 
 
+@operation(unchecked=("obj", "path"))
 def save(
     obj: xr.DataArray | xr.Dataset,
     path: str | PathLike[str],
@@ -160,7 +162,7 @@ def save(
     if suffix in TABLES and not resume:
         kept = {*standard_units("voxel"), *([OPTICS, OTHER_BLOCKS] if suffix == ".star" else [])}
         columns = rows.table_columns(obj, target)[1]
-        warn_of_losses(target, rows.lost_labels(obj, columns, kept), stacklevel=3)
+        warn_of_losses(target, rows.lost_labels(obj, columns, kept), stacklevel=4)
         write_text(target, TABLES[suffix](_compute_table(obj, budget), target), overwrite=overwrite)
         return
     refitted: dict[str, Any] = {}
@@ -172,7 +174,7 @@ def save(
             run["pyramid"] = True
         _store(arrays, target, shared, budget, run, sources, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
-        warn_of_losses(target, losses.of_dataset(obj), stacklevel=3)
+        warn_of_losses(target, losses.of_dataset(obj), stacklevel=4)
         array = arrays[next(iter(arrays))]
         # only TIFF stores large coordinates
         variable = _variable(array, separate_large=suffix not in TIFF)
