@@ -38,7 +38,7 @@ Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]
 
 
-@operation(unchecked=("source",))
+@operation(unchecked=("source",), unbounded=("voxel_size",))
 def open(
     source: str | PathLike[str] | Sequence[str | PathLike[str]],
     *,
