@@ -173,6 +173,15 @@ def test_infinities_follow_ieee(name, column, dtype):
     np.testing.assert_array_equal(statistic(name)(row, "x").values, expected.reshape(1, 1, 1))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_correlations_of_spectra_with_nan_are_nan(value):
+    volume = lv.as_stack(np.random.default_rng(0).normal(size=(5, 6, 7)))
+    damaged = volume.copy()
+    damaged[1, 2, 3] = value
+    with np.errstate(all="ignore"):
+        assert np.isnan(lv.scores.fsc(damaged, volume).values).all()
+
+
 # integers --------------------------------------------------------------------------------------
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "bool")

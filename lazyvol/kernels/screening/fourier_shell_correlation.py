@@ -41,7 +41,7 @@ def correlation(a: Array, b: Array, *, spacing: Sequence[float]) -> Array:
 
     cross = shell_sum((first * second.conj()).real)
     power = np.sqrt(shell_sum(np.abs(first) ** 2) * shell_sum(np.abs(second) ** 2))
-    ratio: Array = np.divide(cross, power, out=np.zeros(count), where=power > 0)
+    ratio: Array = np.divide(cross, power, out=np.zeros(count), where=power != 0)
     return ratio
 
 
