@@ -348,7 +348,7 @@ def test_swapped_entries_of_an_index_are_caught_in_a_store_of_ours(tmp_path):
     values = np.random.default_rng(0).normal(size=(1, 96, 140, 140)).astype("f4")
     path = tmp_path / "a.zarr"
     lv.save(lv.as_stack(values), path)
-    (shard,) = shard_files(path)
+    (shard,) = shard_files(path / "0")
     index = probe(path).source.meta.index
     data = bytearray(shard.read_bytes())
     entries = np.frombuffer(data, "<u8", index.nbytes // 8, len(data) - index.nbytes)
