@@ -34,8 +34,10 @@ def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):
 
 
 def shard_files(path):
+    """The shards of arrays of two axes or more: coordinates have one."""
     no_shards = ("zarr.json", manifest.NAME)
-    return sorted(p for p in Path(path).rglob("*") if p.is_file() and p.name not in no_shards)
+    files = (p for p in Path(path).rglob("*") if p.is_file() and p.name not in no_shards)
+    return sorted(p for p in files if p.parent.name != "c")
 
 
 LABELS = {

@@ -108,6 +108,8 @@ def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(stack, tmp
     original = Target._write_shard
 
     def full(self, index, values):
+        if not self.key.endswith("0/"):  # a coordinate
+            return original(self, index, values)
         if len(written) >= 1:
             raise StoreError("no space left on the disk; free some and resume")
         written.append(index)
@@ -123,9 +125,9 @@ def test_a_full_disk_leaves_nothing_under_the_name_and_can_be_resumed(stack, tmp
     with pytest.raises(TargetExistsError, match="same operation"):
         lv.save(two * 3, tmp_path / "d.zarr", resume=True)
     written.clear()
-    monkeypatch.setattr(Target, "_write_shard", lambda *a: (written.append(a[1]), original(*a)))
+    monkeypatch.setattr(Target, "_write_shard", lambda *a: (written.append(a[0]), original(*a)))
     lv.save(two, tmp_path / "d.zarr", resume=True)
-    assert len(written) == 1
+    assert len([target for target in written if target.key.endswith("0/")]) == 1
     np.testing.assert_array_equal(lv.open(tmp_path / "d.zarr/b").values, A * 2)
 
 
