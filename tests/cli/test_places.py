@@ -41,3 +41,18 @@ def test_a_url_that_does_not_exist_is_named(bucket, monkeypatch, capsys):
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.options["endpoint"])
     assert main(["info", "s3://stack/none.zarr"]) == 1
     assert "s3://stack/none.zarr" in capsys.readouterr().err
+
+
+def test_verify_names_faults_and_fails(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((4, 70, 8, 8)))
+    assert main(["convert", f"{tmp_path}/a.npy", f"{tmp_path}/a.zarr", "--pyramid"]) == 0
+    assert (tmp_path / "a.zarr/levels/1/zarr.json").is_file()
+    assert main(["verify", f"{tmp_path}/a.zarr"]) == 0
+    assert "0 faults" in capsys.readouterr().out
+    assert main(["info", f"{tmp_path}/a.zarr"]) == 0
+    assert "manifest    yes" in capsys.readouterr().out
+    (tmp_path / "a.zarr/0/c/0/0/0/0").unlink()
+    assert main(["verify", f"{tmp_path}/a.zarr"]) == 1
+    shown = capsys.readouterr()
+    assert "missing" in shown.out
+    assert "not as they were written" in shown.err
