@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from io import BytesIO
 from typing import Any, TypeAlias
 
@@ -106,18 +107,18 @@ class Page:
         self.start = pn.widgets.Button(label="Average", color="primary", width=95)
         self.stop = pn.widgets.Button(label="Stop", disabled=True, width=95)
         self.progress = pn.indicators.Progress(value=0, max=100, width=WIDTH, visible=False)
-        self.status = pn.pane.Str("", styles=TEXT)
+        self.status = _text("")
         self.keyboard = Keyboard(self.press)
 
     def _make_panes(self) -> None:
         self.panes = [pn.pane.Bokeh(f.model, margin=4) for f in self.figures.values()]
         averaging = [pn.Row(self.start, self.stop), self.progress] if self._has_particles else []
         controls = pn.Column(
-            pn.pane.Str(self.contents.title, styles=TEXT | {"font-size": "20px"}),
-            pn.pane.Str(self._facts(), styles=TEXT),
+            _text(self.contents.title, "20px"),
+            _text(self._facts()),
             *self.sliders.values(), self.view, self.sigma, pn.Row(self.reduction, self.thickness),
             self.palette, self.contrast, self.follow, self.overlay, *averaging, self.status,
-            pn.pane.Str(HELP, styles=TEXT | {"font-size": "11px"}), *self._dashboard(),
+            _text(HELP, "11px"), *self._dashboard(),
             self.keyboard, width=WIDTH + 24,
         )  # fmt: skip
         self.layout = pn.Row(controls, self._quadrants())
@@ -152,13 +153,13 @@ class Page:
             return None
         frame = particles.frame()
         self.table = pn.widgets.Tabulator(
-            frame, disabled=True, show_index=False, pagination="remote", page_size=12,
-            selectable=1, width=TABLE_WIDTH, height=400,
+            frame, titles={name: escape(name) for name in frame}, disabled=True, show_index=False,
+            pagination="remote", page_size=12, selectable=1, width=TABLE_WIDTH, height=400,
             formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
         )  # fmt: skip
         self.flag = pn.widgets.Button(label="Flag or unflag", width=120)
         self.flag.on_click(lambda _: self.toggle_flag())
-        self.count = pn.pane.Str(self._count_text())
+        self.count = _text(self._count_text())
         downloads = [
             pn.widgets.FileDownload(
                 callback=partial(self._download, suffix), filename=f"particles{suffix}",
@@ -363,7 +364,7 @@ class Page:
         self._quiet = False
 
     def _say(self, text: str) -> None:
-        self.status.object = text
+        self.status.object = escape(text)
 
     def _on_page(self, action: Callable[[], None]) -> None:
         """Run an action in the thread of the page."""
@@ -376,6 +377,11 @@ class Page:
         """Send changed figures to a notebook; a server sends them by itself."""
         if self._document is None or self._document.session_context is None:
             pn.io.push_notebook(*self.panes)
+
+
+def _text(text: str, size: str = "13px") -> Any:
+    """Return a pane of plain text: Panel's own shows markup in it as markup."""
+    return pn.pane.Str(escape(text), styles=TEXT | {"font-size": size})
 
 
 HELP = (

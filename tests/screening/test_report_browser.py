@@ -15,7 +15,7 @@ from matplotlib.image import imread
 import lazyvol as lv
 from lazyvol.screening.report import write_report
 from lazyvol.screening.thumbnails import thumbnails
-from tests.screening.browser import Browser
+from tests.browser import Browser
 from tests.screening.examples import BAD, SHAPE, N, result, stack
 from tests.screening.test_report import PAYLOAD
 

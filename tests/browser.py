@@ -30,7 +30,7 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         path = shutil.which("chromium") or shutil.which("chromium-browser")
         if path is None:
-            pytest.skip("no chromium to open a report with")
+            pytest.skip("no chromium to open a page with")
         self._process = subprocess.Popen(
             [path, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -90,14 +90,16 @@ class Browser:
         assert "error" not in message, message
         return message["result"]
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open a file in a window of some size."""
+    def open(
+        self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> None:
+        """Open a file or an address in a window of some size."""
         self.problems, self.requests = [], []
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=False)  # fmt: skip
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while self._receive().get("method") != "Page.loadEventFired":
             pass
 
@@ -107,6 +109,14 @@ class Browser:
                            awaitPromise=True)  # fmt: skip
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, script: str) -> None:
+        """Wait until an expression of the page is true."""
+        for _ in range(10 * PATIENCE):
+            if self.run(f"Boolean({script})"):
+                return
+            time.sleep(0.1)
+        raise TimeoutError(script)
 
     def press(self, key: str) -> None:
         """Press and release a key."""
