@@ -293,9 +293,11 @@ def position_values(stack: xr.DataArray, dim: str) -> Array:
 def require_one_unit(stack: xr.DataArray, dims: Iterable[str], subject: str) -> None:
     """Raise LabelError if positions along ``dims`` differ in unit; ``subject`` starts the message.
 
-    Lengths that hold along several dims, and rotations, have no meaning then.
+    Lengths that hold along several dims, and rotations, have no meaning then. A single slice
+    without a position has no unit.
     """
-    units = {d: unit_of(stack, d) for d in dims}
+    measured = [d for d in dims if d in stack.coords or stack.sizes.get(d, 1) > 1]
+    units = {d: unit_of(stack, d) for d in measured}
     if len(set(units.values())) > 1:
         raise LabelError(
             f"{subject} must have one unit of length along {tuple(units)}, got {units}; convert "

@@ -9,15 +9,12 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cache
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from lazyvol.errors import (
-    FormatError,
     LazyvolError,
     OptionError,
     SourceNotFoundError,
@@ -26,13 +23,12 @@ from lazyvol.errors import (
 from lazyvol.io import safe_folder
 from lazyvol.io.buffers import Bytes
 from lazyvol.io.safe_folder import JsonFile, LocalFile, SafeFolder, parse_json
+from lazyvol.io.store_objects import first_line, open_store
 from lazyvol.io.zarr.adapter import wait_for
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
 
-#: schemes that obstore reads; fsspec reads others
-OBJECT_SCHEMES = frozenset({"s3", "s3a", "gs", "az", "adl", "abfs", "abfss", "http", "https"})
 ARCHIVES = (".zip", ".ozx")
 #: words in the names of secret options, which must not enter graphs and logs
 SECRET = ("secret", "token", "password", "access_key", "account_key", "sas", "credential")
@@ -105,6 +101,11 @@ def _settings(store: Any) -> Mapping[str, Any]:
     return settings or getattr(filesystem, "storage_options", {})
 
 
+#: words by which icechunk refuses keys other than those of zarr, and says that a node is absent
+KEYS_OF_ZARR = "invalid zarr key"
+ABSENT_IN_ICECHUNK = (KEYS_OF_ZARR, "node not found")
+
+
 @dataclass
 class ZarrPlace:
     """A zarr store at a URL with options, or the object ``store``.
@@ -128,7 +129,7 @@ class ZarrPlace:
         if self.store is not None:
             return self.store
         try:
-            return _open_store(self.root, self.options, os.getpid())
+            return open_store(self.root, self.options, os.getpid())
         except LazyvolError:
             raise
         except Exception as error:  # libraries of stores share no base class
@@ -175,7 +176,7 @@ class ZarrPlace:
 
         kind, length = first
         if kind == "tail":
-            data = self._get_or_empty(key, SuffixByteRequest(length))
+            data = self._get_or_short(key, SuffixByteRequest(length), length)
         else:
             data = self.head(key, length + (kind == "all"))
         if data is None:
@@ -188,15 +189,21 @@ class ZarrPlace:
         """Return the first bytes of an object; None if it is absent."""
         from zarr.abc.store import RangeByteRequest
 
-        return self._get_or_empty(key, RangeByteRequest(0, length))
+        return self._get_or_short(key, RangeByteRequest(0, length), length)
 
-    def _get_or_empty(self, key: str, request: Any) -> Bytes | None:
-        """Return the bytes of a request; no bytes for an empty object, which stores refuse."""
+    def _get_or_short(self, key: str, request: Any, length: int) -> Bytes | None:
+        """Return the bytes of a request, or a whole object that is shorter than ``length``.
+
+        Stores refuse ranges of empty objects, and icechunk those beyond the end of an object.
+        """
         try:
             return self._get(key, [request])[0]
         except StoreError:
-            if self.versions([key]) == ["0"]:
+            (size,) = self.versions([key])
+            if size == "0":
                 return NO_BYTES
+            if size.isdecimal() and int(size) <= length:
+                return self._get(key, [None])[0]
             raise
 
     def fetch(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Bytes | None]:
@@ -211,7 +218,12 @@ class ZarrPlace:
         return None if data is None else data.tobytes()
 
     def _get(self, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
-        return self._run(_get_ranges(self.connect(), self.prefix + key, requests), key)
+        try:
+            return self._run(_get_ranges(self.connect(), self.prefix + key, requests), key)
+        except StoreError as error:
+            if any(words in str(error) for words in ABSENT_IN_ICECHUNK):
+                return [None] * len(requests)
+            raise
 
     def put(self, key: str, data: Buffer) -> None:
         """Write an object as a whole; replace an existing one."""
@@ -268,6 +280,12 @@ class ZarrPlace:
         except (LazyvolError, FileNotFoundError):
             raise
         except Exception as error:  # libraries of stores share no base class
+            if verb == "write" and KEYS_OF_ZARR in str(error):
+                raise StoreError(
+                    f"save: the store must take any key, {key!r} is refused (icechunk has no place "
+                    "for the plan and the manifest of a run); save to a folder or a URL, or write "
+                    "with xarray's to_zarr"
+                ) from error
             raise StoreError(
                 f"{self.path(key)}: the store refused to {verb} it: {first_line(error)}; check "
                 "the URL, the network, and the credentials in the environment (a public bucket "
@@ -396,61 +414,5 @@ async def _list_names(store: Any, folder: str, max_names: int) -> list[str]:
     return names
 
 
-@cache
-def _open_store(root: str, options: tuple[tuple[str, Any], ...], process: int) -> Any:
-    """Open the zarr store of a URL or an archive, once per process."""
-    if "://" not in root:
-        return _archive(root)
-    scheme = root.partition("://")[0].lower()
-    return _bucket(root, options) if scheme in OBJECT_SCHEMES else _fsspec(root, options)
-
-
-def _archive(path: str) -> Any:
-    from zipfile import BadZipFile
-
-    from zarr.storage import ZipStore
-
-    try:
-        return wait_for(ZipStore.open(path, mode="r"))
-    except BadZipFile as error:
-        raise FormatError(f"{path}: a .zip archive must be one, got {error}") from error
-
-
-def _bucket(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    try:
-        from obstore.store import from_url
-    except ImportError as error:
-        raise StoreError(
-            f"{root}: buckets and https need obstore; install it with: pip install lazyvol[remote]"
-        ) from error
-    from zarr.storage import ObjectStore
-
-    settings = dict(options)
-    client: Any = settings.pop("client_options", None) or {}
-    endpoint = settings.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL") or root
-    if str(endpoint).startswith("http://"):
-        client = {"allow_http": True, **client}
-    settings.setdefault("retry_config", {"max_retries": 3, "retry_timeout": timedelta(seconds=30)})
-    return ObjectStore(from_url(root, client_options=client, **settings))
-
-
-def _fsspec(root: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    try:
-        from zarr.storage import FsspecStore
-
-        return FsspecStore.from_url(root, storage_options=dict(options))
-    except ImportError as error:
-        raise StoreError(
-            f"{root}: this scheme needs fsspec and its driver; install them with: "
-            f"pip install lazyvol[remote], and the package named here: {error}"
-        ) from error
-
-
 def _digest(raw: Bytes) -> str:
     return blake2b(raw.data, digest_size=16).hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error message, or the class of the error."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

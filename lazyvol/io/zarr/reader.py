@@ -35,6 +35,12 @@ from lazyvol.io.times import TimesSource
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles, absent_files
 from lazyvol.io.zarr.chunks import undefined_fill_error
+from lazyvol.io.zarr.coordinates import (
+    LIST,
+    coordinates_beside,
+    dims_in_file,
+    without_coordinates,
+)
 from lazyvol.io.zarr.labels import (
     ARRAY_FOLDER,
     COORDINATES,
@@ -222,7 +228,7 @@ def _single_member(folder: Place, node: Node) -> Node:
     """Return the only array or image that a node is or holds; raise FormatError for several."""
     if _is_single(node):
         return node
-    members = _members(folder, node)
+    members = without_coordinates(node, _members(folder, node))
     if len(members) > 1:
         names = ", ".join(m.key.rstrip("/") for m in members[:20])
         more = f" and {len(members) - 20} more" if len(members) > 20 else ""
@@ -255,8 +261,9 @@ def _descend(folder: Place, node: Node, depth: int) -> Iterator[Node]:
 
 
 def _open_array(
-    folder: Place, node: Node, permissive: bool, missing: str, root: Node | None = None
-) -> Opened:
+    folder: Place, node: Node, permissive: bool, missing: str, root: Node | None = None,
+    is_coordinate: bool = False,
+) -> Opened:  # fmt: skip
     """Check the metadata of an array or image, count its absent chunks and find its labels."""
     array = node if node.kind == "array" else _level(folder, node)
     meta = array_meta(array.meta, array.path)
@@ -288,7 +295,7 @@ def _open_array(
         coords = load_coords(holder.place, holder, labels.coords, permissive)
         labels = replace(labels, coords=coords)
     else:
-        labels = _foreign_labels(folder, node, array, meta, permissive)
+        labels = _foreign_labels(folder, node, array, meta, permissive, is_coordinate)
         packing = cf.zarr_packing(array, meta, is_image=_image(node) is not None)
         source = cf.decode_source(stored, packing, array.path)
         attrs = cf.remaining_attributes(labels.attrs, packing)
@@ -305,6 +312,11 @@ def _open_array(
         without_coords=labels.without_coords,
         absent=absent,
     )
+
+
+def _open_coordinate(node: Node, permissive: bool) -> Opened:
+    """Open an array of coordinates, which has no coordinates itself."""
+    return _open_array(node.place, node, permissive, "fill", is_coordinate=True)
 
 
 def _check_absent(absent: AbsentFiles, path: str, meta: ArrayMeta, legal: bool) -> None:
@@ -370,8 +382,9 @@ def _level(folder: Place, node: Node) -> Node:
 
 
 def _foreign_labels(
-    folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool
-) -> Labels:
+    folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool,
+    is_coordinate: bool,
+) -> Labels:  # fmt: skip
     """Return the labels of an array without a lazyvol record: of its OME image, or its names."""
     image = _image(node)
     if image is not None:
@@ -381,8 +394,17 @@ def _foreign_labels(
     if parent_and_path is not None:
         parent, path = parent_and_path
         return _image_labels(_image(parent) or {}, path, parent, meta, permissive)
-    names = meta.names or _xarray_names(array.attributes)
-    return Labels(ome.default_dims(names, len(meta.shape)), attrs=_user_attrs(array.attributes))
+    names = dims_in_file(array) or None
+    dims = ome.default_dims(names, len(meta.shape))
+    coords = (
+        {} if is_coordinate else coordinates_beside(
+            array, dims, meta.shape, lambda coord: _open_coordinate(coord, permissive)
+        )
+    )  # fmt: skip
+    attrs = _user_attrs(array.attributes)
+    if coords:
+        attrs.pop(LIST, None)
+    return Labels(dims, coords=coords, attrs=attrs)
 
 
 def _record_holder(folder: Place, node: Node, array: Node) -> Node | None:
@@ -434,13 +456,6 @@ def _parent_image(folder: Place, array: Node) -> tuple[Node, str] | None:
         if _has_record(parent) and name == ARRAY_FOLDER:
             return parent, name
     return None
-
-
-def _xarray_names(attributes: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the dims that xarray writes as an attribute of a zarr v2 array."""
-    names = attributes.get("_ARRAY_DIMENSIONS")
-    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if names and valid else None
 
 
 def _user_attrs(attributes: Mapping[str, Any]) -> dict[str, object]:

@@ -1,0 +1,101 @@
+"""Coordinates that xarray and other programs write as arrays beside a zarr array.
+
+Of the CF conventions: a coordinate has the name of its only dim, or is listed in the attribute
+``coordinates`` of the array or its group.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+from lazyvol.errors import FormatError, LossWarning
+from lazyvol.io.opened import Opened
+from lazyvol.io.zarr.labels import Coord
+from lazyvol.io.zarr.nodes import Node, load
+from lazyvol.plan import regions
+
+#: attribute that lists coordinates, separated by spaces
+LIST = "coordinates"
+#: coordinates with more bytes stay in the store until they are needed
+READ_BYTES = 1 << 20
+
+
+def dims_in_file(node: Node) -> tuple[str, ...]:
+    """Return the names of the dims of an array as its file gives them; () if it does not."""
+    names = node.meta.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
+    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if valid and names else ()
+
+
+def without_coordinates(group: Node, members: Sequence[Node]) -> list[Node]:
+    """Return the arrays and images of a group that are no coordinates of the others."""
+    listed = {name for node in (group, *members) for name in _listed(node)}
+    left = [m for m in members if dims_in_file(m) != (_name(m),) and _name(m) not in listed]
+    return left or list(members)
+
+
+def coordinates_beside(
+    array: Node, dims: Sequence[str], shape: Sequence[int], open_array: Callable[[Node], Opened]
+) -> Mapping[str, Coord]:
+    """Return the coordinates of an array of a group by name.
+
+    Parameters
+    ----------
+    array
+        The array, whose dims may be named otherwise in the file.
+    dims, shape
+        Its dims and lengths.
+    open_array
+        Opens the array of a coordinate.
+    """
+    names = dims_in_file(array)
+    group = _group_of(array) if names else None
+    if group is None:
+        return {}
+    renamed = dict(zip(names, dims, strict=True))
+    lengths = dict(zip(names, shape, strict=True))
+    coords: dict[str, Coord] = {}
+    for name in dict.fromkeys((*names, *_listed(array), *_listed(group))):
+        node = load(group.place, f"{group.key}{name}/")
+        if node is None or node.kind != "array" or not set(dims_in_file(node)) <= set(names):
+            continue
+        try:
+            opened = open_array(node)
+        except FormatError as error:
+            warnings.warn(
+                f"open: coordinate {name!r} is left out: {error}", LossWarning, stacklevel=2
+            )
+            continue
+        own = dims_in_file(node)
+        if opened.source.shape != tuple(lengths[d] for d in own):
+            continue
+        coords[renamed.get(name, name)] = _coord(tuple(renamed[d] for d in own), opened)
+    return coords
+
+
+def _coord(dims: tuple[str, ...], opened: Opened) -> Coord:
+    source = opened.source
+    is_small = source.nbytes <= READ_BYTES if hasattr(source, "nbytes") else True
+    values = source.read(regions.whole(source.shape)) if is_small or len(dims) == 1 else source
+    return dims[0] if len(dims) == 1 else dims, values, dict(opened.attrs)
+
+
+def _group_of(array: Node) -> Node | None:
+    """Return the group that an array is directly in; None if there is none."""
+    if array.key:
+        head = array.key.rstrip("/").rpartition("/")[0]
+        group = load(array.place, f"{head}/" if head else "")
+    else:
+        place = array.place.above()
+        group = None if place is None else load(place)
+    return group if group is not None and group.kind == "group" else None
+
+
+def _name(node: Node) -> str:
+    return node.path.rpartition("/")[2]
+
+
+def _listed(node: Node) -> list[str]:
+    """Return the names that an array or a group lists as coordinates, in its own group."""
+    names = node.attributes.get(LIST)
+    words = names.split() if isinstance(names, str) else []
+    return [w for w in words if w.isprintable() and w not in (".", "..") and "/" not in w]
