@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from urllib.request import urlopen
 
 import numpy as np
@@ -18,7 +19,10 @@ def test_the_page_is_served_on_loopback_until_ctrl_c(tmp_path):
     lv.save(lv.filters.gaussian(stack, 1.0), tmp_path / "b.zarr")
     command = [sys.executable, "-m", "lazyvol.cli", "explore", str(tmp_path / "a.zarr"),
                str(tmp_path / "b.zarr"), "--no-browser"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         line = process.stdout.readline()
         url = re.search(r"http://localhost:(\d+)/", line)
