@@ -12,7 +12,7 @@ import xarray as xr
 #: topics whose operations take a stack first
 TOPICS = (
     "clustering", "density", "derivatives", "filters", "intensity", "masks", "plots",
-    "projections", "registration", "scores", "stats", "synthetic", "unmixing",
+    "projections", "registration", "scores", "screening", "stats", "synthetic", "unmixing",
 )  # fmt: skip
 #: functions of ``lazyvol`` itself that take a stack first
 FUNCTIONS = ("explain", "explore", "save")
