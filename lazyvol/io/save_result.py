@@ -38,8 +38,8 @@ from lazyvol.stack import SPATIAL, require_stack, unit_of
 
 #: coordinates with more bytes are stored as arrays of their own
 LARGE_COORD_BYTES = 1 << 20
-#: the smallest shard that a memory limit leads to
-MIN_SHARD_BYTES = 1 << 20
+#: memory of a task that writes a shard without a budget, unless the array's blocks take more
+FREE_TASK_BYTES = 4 * BLOCK
 
 
 @operation(unchecked=("obj", "path"))
@@ -319,23 +319,53 @@ def _refit(array: xr.DataArray, budget: Budget, refitted: dict[str, Any]) -> xr.
 
 
 def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int = 1) -> int:
-    """Return the bytes of a shard, halved until the task that writes one fits its budget."""
-    shard_bytes, recipe = BLOCK, recipe_of(array.data)
-    while budget.memory is not None and shard_bytes > MIN_SHARD_BYTES:
+    """Return the bytes of a shard, halved until the task that writes one fits its budget.
+
+    A small shard may need much input: one of block means over 32^3 voxels reads 32,768 times its
+    own bytes. Without a budget a task takes no more than those of the array's own blocks, or
+    ``FREE_TASK_BYTES``.
+
+    Raises
+    ------
+    BudgetError
+        Not even a shard of one element fits.
+    """
+    recipe, size = recipe_of(array.data), array.dtype.itemsize
+    shard_bytes, free = BLOCK, 0
+    while True:
         _, shards = shard_grid(array.shape, array.dtype, None, shard_bytes)
         grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
-        limit = budget.per_task_of(regions.count(grid)) or 0
-        if sampled_cost(recipe, grid)[1] + copies * shard_bytes <= limit:
+        needed = sampled_cost(recipe, grid)[1] + copies * min(shard_bytes, prod(shards) * size)
+        limit = budget.per_task_of(regions.count(grid))
+        if limit is None:
+            free = free or max(FREE_TASK_BYTES, _block_bytes(array))
+            limit = free
+        if needed <= limit:
+            return shard_bytes
+        if prod(shards) == 1 or shard_bytes <= size:
             break
         shard_bytes //= 2
-    return shard_bytes
+    if budget.memory is None:
+        return BLOCK
+    raise BudgetError(
+        f"save: memory must be at least "
+        f"{ceil_mib(budget.memory + (needed - limit) * budget.workers)} for a result of shape "
+        f"{array.shape}, got {show_bytes(budget.memory)}; raise memory or use fewer workers"
+    )
+
+
+def _block_bytes(array: xr.DataArray) -> int:
+    """Return the peak memory of a task for one of the array's own blocks."""
+    if array.chunks is None:
+        return 0
+    return sampled_cost(recipe_of(array.data), array.chunks)[1]
 
 
 def _require_fit(array: xr.DataArray, target: Target, budget: Budget, copies: int) -> None:
     """Raise BudgetError if a task for a shard of the run that is resumed exceeds the budget."""
     limit = budget.per_task_of(regions.count(target.grid))
     shard_bytes = prod(target.shards) * array.dtype.itemsize
-    if limit is None or not target.run.resume or shard_bytes <= MIN_SHARD_BYTES:
+    if limit is None or not target.run.resume:
         return
     needed = sampled_cost(recipe_of(array.data), target.grid)[1] + copies * shard_bytes
     if needed > limit:

@@ -22,7 +22,11 @@ from lazyvol.errors import (
     StoreError,
     TargetExistsError,
 )
+from lazyvol.io import save_result
 from lazyvol.io.zarr.writer import Target
+from lazyvol.plan import regions
+from lazyvol.plan.budget import BLOCK, Budget, sampled_cost
+from lazyvol.plan.graph.lazy_array import recipe_of
 from lazyvol.stack import spacing
 
 SHAPE = (7, 5, 11, 13)
@@ -188,3 +192,24 @@ def test_a_lone_slice_keeps_its_voxel_size(tmp_path):
     lone = lv.as_stack(np.ones((1, 3, 4), "f4"), voxel_size=(7.0, 2.0, 2.0), unit="nanometer")
     lv.save(lone, tmp_path / "lone.zarr")
     assert spacing(lv.open(tmp_path / "lone.zarr"), "z") == 7.0
+
+
+@pytest.mark.parametrize("memory", ["200MiB", "512MiB", None])
+def test_shards_of_small_results_over_large_inputs_keep_the_budget(tmp_path, monkeypatch, memory):
+    """A shard of block means or of every 16th voxel needs far more than its own bytes."""
+    grids = []
+    monkeypatch.setattr(
+        save_result, "write", lambda values, targets, **_: grids.append(targets[0].grid)
+    )
+    monkeypatch.setattr(Target, "publish", lambda self: None)
+    stack = lv.synthetic.noise((64, 128, 128, 128), seed=1)  # 512 MiB
+    every = slice(None, None, 16)
+    results = [lv.density.block_mean(stack, 32), lv.filters.gaussian(stack, 2.0).isel(x=every)]
+    for n, result in enumerate(results):
+        lv.save(result, tmp_path / f"{n}.zarr", memory=memory)
+        recipe = recipe_of(result.data)
+        limit = 4 * BLOCK
+        if memory is not None:
+            with lv.limited(memory):
+                limit = Budget.current().per_task_of(regions.count(grids[-1]))
+        assert sampled_cost(recipe, grids[-1])[1] <= limit

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lazyvol.errors import FormatError, LossWarning
 from lazyvol.io.opened import Opened
-from lazyvol.io.zarr.labels import Coord
+from lazyvol.io.zarr.labels import RECORD_KEY, Coord
 from lazyvol.io.zarr.nodes import Node, load
 from lazyvol.plan import regions
 
@@ -27,7 +27,12 @@ def dims_in_file(node: Node) -> tuple[str, ...]:
 
 
 def without_coordinates(group: Node, members: Sequence[Node]) -> list[Node]:
-    """Return the arrays and images of a group that are no coordinates of the others."""
+    """Return the arrays and images of a group that are no coordinates of the others.
+
+    A data set of lazyvol keeps its labels elsewhere: all its arrays are variables.
+    """
+    if RECORD_KEY in group.attributes:
+        return list(members)
     listed = {name for node in (group, *members) for name in _listed(node)}
     left = [m for m in members if dims_in_file(m) != (_name(m),) and _name(m) not in listed]
     return left or list(members)

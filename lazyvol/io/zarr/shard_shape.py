@@ -57,7 +57,7 @@ def shard_grid(
     size = np.dtype(dtype).itemsize
     units = [min(n, b) for n, b in zip(shape, blocks or shape, strict=True)]
     fixed = [u < n for n, u in zip(shape, units, strict=True)]
-    edges = _fitted_edges([max(1, u) for u in units], size)
+    edges = _fitted_edges([max(1, u) for u in units], size, min(CHUNK_BYTES, max_bytes))
     chunks = [_edge(max(1, u), e, f) for u, e, f in zip(units, edges, fixed, strict=True)]
     for axis, m in enumerate(multiples or ()):
         if chunks[axis] < units[axis]:
@@ -73,11 +73,11 @@ def shard_grid(
     return tuple(chunks), tuple(c * n for c, n in zip(chunks, per_shard, strict=True))
 
 
-def _fitted_edges(units: Sequence[int], size: int) -> list[int]:
+def _fitted_edges(units: Sequence[int], size: int, max_bytes: int) -> list[int]:
     """Return edges of an inner chunk; first the stack edge, then the longest is halved."""
     usual = EDGES.get(len(units)) or (STACK_EDGE, *(SPACE_EDGE,) * (len(units) - 1))
     edges = [min(u, e) for u, e in zip(units, usual, strict=False)]
-    while prod(edges) * size > CHUNK_BYTES:
+    while prod(edges) * size > max_bytes and max(edges) > 1:
         axis = 0 if len(edges) > 3 and edges[0] > 1 else edges.index(max(edges))
         edges[axis] = -(-edges[axis] // 2)
     return edges
