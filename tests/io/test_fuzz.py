@@ -8,7 +8,7 @@ import pytest
 from lazyvol.io.probe import probe
 from tests.io.mutations import BYTES, SECONDS, SHAPE, damage, seeds
 
-ROUNDS = 120
+ROUNDS = 60
 SEEDS = seeds()
 #: damaged copies per format of the campaign: 35,000 for a million files
 CAMPAIGN_ROUNDS = int(os.environ.get("LAZYVOL_MUTANTS", "35000"))
