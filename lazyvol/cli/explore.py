@@ -1,18 +1,14 @@
 """The command ``explore``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import xarray as xr
 from cyclopts import Parameter
 
+from lazyvol.cli.operations import one_array
 from lazyvol.cli.options import RUNNING, Dims, Running, open_first, running, say
-from lazyvol.errors import LabelError
 from lazyvol.explorer import explore
 from lazyvol.io import open as open_stack
 from lazyvol.io.particle_lists import particles as open_particles
-
-#: suffixes of lists of particles
-LISTS = (".star", ".csv", ".tbl", ".em")
 
 
 def explore_stack(
@@ -49,8 +45,8 @@ def explore_stack(
     with running(options):
         explorer = explore(
             open_first(path, dims),
-            {name: _array(name) for name in results},
-            overlay=None if overlay is None else _array(overlay),
+            {name: one_array(open_stack(name), "results", name) for name in results},
+            overlay=None if overlay is None else one_array(open_stack(overlay), "overlay", overlay),
             particles=None if particles is None else open_particles(particles),
             title=path,
         )
@@ -60,14 +56,3 @@ def explore_stack(
             open_browser=browser,
             started=lambda url: say(f"explorer    {url}  (Ctrl-C ends it)"),
         )
-
-
-def _array(path: str) -> xr.DataArray:
-    """Open a file with one array; raise LabelError for others."""
-    opened: Any = open_stack(path)
-    if isinstance(opened, xr.DataArray):
-        return opened
-    raise LabelError(
-        f"explore: results must be single arrays, got {sorted(map(str, opened))} in {path}; give "
-        f"one as {path}/{next(iter(opened), 'name')}"
-    )

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -88,12 +88,7 @@ class Argument:
             return text
         if self.array:
             opened = _opened(text, self.positional, opener)
-            if isinstance(opened, xr.Dataset) and not self.dataset:
-                raise OptionError(
-                    f"{self.name} must be one array, got {text} with the arrays "
-                    f"{', '.join(map(str, opened))}; name one, e.g. {text}/{next(iter(opened), '')}"
-                )
-            return opened
+            return opened if self.dataset else one_array(opened, self.name, text)
         value = parse(text)
         return (value,) if self.sequence and not isinstance(value, tuple | dict) else value
 
@@ -181,6 +176,16 @@ class Operation:
         return [*positional, out, *named, options]
 
 
+def one_array(opened: Any, name: str, path: str) -> Any:
+    """Return what was opened; raise OptionError if it is a Dataset. ``name`` is the argument."""
+    if isinstance(opened, xr.Dataset):
+        raise OptionError(
+            f"{name} must be one array, got {path} with the arrays "
+            f"{', '.join(map(str, opened))}; name one, e.g. {path}/{next(iter(opened), '')}"
+        )
+    return opened
+
+
 def command_name(name: str) -> str:
     """Return the name of an operation as a word of the command line."""
     return name.replace("_", "-")
@@ -227,13 +232,17 @@ def topic_name(module: ModuleType) -> str:
 def add_topics(app: App, known: Mapping[tuple[str, str], Operation]) -> None:
     """Add a command for each topic, with a command for each of its operations."""
     for module in topics():
-        topic = topic_name(module)
-        group = App(name=topic, help=headline(module), help_format="plaintext", group="Topics")
-        for (topic_of, name), operation in known.items():
-            if topic_of == topic:
-                text = description(operation.function)
-                group.command(operation.command(), name=command_name(name), help=text)
-        app.command(group)
+        of_topic = (o for o in known.values() if o.topic == topic_name(module))
+        app.command(topic_app(module, of_topic, group="Topics"))
+
+
+def topic_app(module: ModuleType, operations: Iterable[Operation], **options: Any) -> App:
+    """Return the command of a topic, with a command for each of its operations."""
+    app = App(name=topic_name(module), help=headline(module), help_format="plaintext", **options)
+    for operation in operations:
+        text = description(operation.function)
+        app.command(operation.command(), name=command_name(operation.name), help=text)
+    return app
 
 
 def parse(text: str) -> Any:

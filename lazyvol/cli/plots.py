@@ -5,11 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from cyclopts import App
-
 from lazyvol import plots
-from lazyvol.cli.docs import description, headline
-from lazyvol.cli.operations import Operation, command_name
+from lazyvol.cli.operations import Operation, topic_app
 from lazyvol.cli.options import DRAWING, running, say
 from lazyvol.errors import OptionError
 from lazyvol.io.atomic import require_free, write_file
@@ -46,13 +43,4 @@ class Picture(Operation):
         say(f"wrote       {out}")
 
 
-def _app() -> App:
-    group = App(name="plots", help=headline(plots), help_format="plaintext")
-    for name in plots.__all__:
-        command = Picture.of(plots, name)
-        text = description(command.function)
-        group.command(command.command(), name=command_name(name), help=text)
-    return group
-
-
-app = _app()
+app = topic_app(plots, (Picture.of(plots, name) for name in plots.__all__))
