@@ -26,9 +26,9 @@ def _smoothed(stack: xr.DataArray, sigma: float) -> xr.DataArray:
 def _ridges(stack: xr.DataArray, sigma: float) -> xr.DataArray:
     from lazyvol import derivatives
 
-    largest = derivatives.hessian_eigenvalues(stack, sigma=sigma)
-    axis = next(str(d) for d in largest.dims if d not in stack.dims)
-    return -largest.isel({axis: 0}, drop=True)
+    decreasing = derivatives.hessian_eigenvalues(stack, sigma=sigma)
+    axis = next(str(d) for d in decreasing.dims if d not in stack.dims)
+    return -decreasing.isel({axis: -1}, drop=True)
 
 
 def _gradient(stack: xr.DataArray, sigma: float) -> xr.DataArray:
@@ -60,7 +60,7 @@ class Views:
         return [VALUES, *self.results, *filters]
 
     def planes(self, name: str, sigma: float) -> Planes:
-        """Return the planes of a view; ``sigma`` in voxels counts for filters alone."""
+        """Return the planes of a view; ``sigma``, a length, counts for filters alone."""
         key = (name, sigma if name in FILTERS else None)
         if key not in self._planes:
             self._planes[key] = Planes(self._array(name, sigma))
