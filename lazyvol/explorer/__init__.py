@@ -154,7 +154,7 @@ class Explorer:
         """
         from lazyvol.explorer.server import serve_in_thread
 
-        return serve_in_thread(self.contents, port=port, open_browser=open_browser, started=None)
+        return serve_in_thread(self.contents, port=port, open_browser=open_browser)
 
 
 def _require_panel() -> None:

@@ -1,7 +1,6 @@
 """The average and the variance along k, refined while blocks of particles are read.
 
-Groups of particles are combined by the formula of Chan, Golub & LeVeque (1983), "Algorithms for
-computing the sample variance", The American Statistician 37(3).
+Sums are those of ``stats``, so that the last average is ``stats.mean`` of the particles to the bit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from lazyvol.explorer.planes import SLAB_BYTES
+from lazyvol.kernels.reductions import moments
 from lazyvol.stack import STACK
 
 
@@ -36,28 +36,19 @@ def refine(stack: xr.DataArray, left_out: Sequence[int] = ()) -> Iterator[Averag
         Indices along k of particles that do not count.
     """
     kept = np.setdiff1d(np.arange(stack.sizes[STACK]), np.asarray(left_out, int))
-    volume_bytes = max(1, stack.nbytes // max(1, stack.sizes[STACK]))
-    length = max(1, SLAB_BYTES // volume_bytes)
-    count, mean, squares = 0, None, None
+    volume = stack.isel({STACK: 0}, drop=True)
+    length = max(1, SLAB_BYTES // max(1, volume.nbytes))
+    state = moments.start(volume.shape, parts=("sum", "square"), dtype=stack.dtype)
+    want = dict.fromkeys(("mean", "var"), np.dtype(np.float32))
     for start in range(0, len(kept), length):
-        block = stack.isel({STACK: _as_slice(kept[start : start + length])}).compute()
-        values = block.transpose(STACK, ...).values.astype(np.float64)
-        n, block_mean = len(values), values.mean(axis=0)
-        block_squares = ((values - block_mean) ** 2).sum(axis=0)
-        if mean is None or squares is None:
-            count, mean, squares = n, block_mean, block_squares
-        else:
-            shift = block_mean - mean
-            squares = squares + block_squares + shift**2 * (count * n / (count + n))
-            mean = mean + shift * (n / (count + n))
-            count += n
+        indices = kept[start : start + length]
+        block = stack.isel({STACK: _as_slice(indices)}).transpose(STACK, ...).compute()
+        moments.update(state, (0,), block.values)
+        count = start + len(indices)
+        statistics = moments.finish(state, want=want, n=count)
         like = block.isel({STACK: 0}, drop=True)
-        yield Average(
-            like.copy(data=mean.astype(np.float32)),
-            like.copy(data=(squares / count).astype(np.float32)),
-            count,
-            len(kept),
-        )
+        mean, variance = (like.copy(data=statistics[name]) for name in want)
+        yield Average(mean, variance, count, len(kept))
 
 
 def _as_slice(indices: npt.NDArray[np.int64]) -> slice | npt.NDArray[np.int64]:

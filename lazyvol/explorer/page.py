@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from io import BytesIO
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,22 +17,20 @@ from lazyvol.explorer.averages import Average, refine
 from lazyvol.explorer.background import Latest
 from lazyvol.explorer.figures import PALETTES, PlaneFigure, pixels_per_unit
 from lazyvol.explorer.keyboard import Keyboard
-from lazyvol.explorer.particles import FLAG, FORMATS, PARTICLE, Particles
+from lazyvol.explorer.particles import Particles
 from lazyvol.explorer.planes import REDUCTIONS, Planes, shown_on_screen
-from lazyvol.explorer.views import FILTERS, Views
+from lazyvol.explorer.table import ParticleTable, text_pane
+from lazyvol.explorer.views import FILTERS, VALUES, Views
 from lazyvol.plots.canvas import colour_dim, contrast_limits
-from lazyvol.stack import STACK, spatial_dims
-from lazyvol.summary import StackSummary
+from lazyvol.stack import STACK, spacing, spatial_dims, unit_of
+from lazyvol.summary import StackSummary, unit_symbol
 
 #: names of the views that running averages add
 AVERAGE, VARIANCE = "average so far", "variance so far"
 #: the percentiles of the values on the screen between which contrast runs
 PERCENTILES = (1.0, 99.0)
-#: pixels of the widgets and of the table of particles
-WIDTH, TABLE_WIDTH = 290, 450
-#: style of text that is shown as it is, names with markup included
-TEXT = {"font-family": "sans-serif", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
-
+#: pixels of the widgets
+WIDTH = 290
 
 #: a point, and the planes of the view and of the overlay through it, by the dim they are across
 Shown: TypeAlias = tuple[dict[str, int], dict[str, xr.DataArray], dict[str, xr.DataArray | None]]
@@ -41,7 +38,7 @@ Shown: TypeAlias = tuple[dict[str, int], dict[str, xr.DataArray], dict[str, xr.D
 
 @dataclass(frozen=True)
 class Contents:
-    """What a page shows: views, masks or labels over them, particles and a title."""
+    """The contents of a page: views, masks or labels over them, particles and a title."""
 
     views: Views
     overlay: Planes | None
@@ -66,11 +63,14 @@ class Page:
         self._averager = Latest()
         self.mapper = LinearColorMapper(palette=PALETTES["grey"], low=0.0, high=1.0)
         self._make_widgets()
+        self.table = None if contents.particles is None else ParticleTable(
+            contents.particles, lambda: self.index[STACK], lambda k: self.move({STACK: k})
+        )  # fmt: skip
         self.figures = {
             normal: PlaneFigure(
                 self.array, normal, pixels_per_unit(self.array), self.mapper, self.move
             )
-            for normal in Planes(self.array).normals
+            for normal in contents.views.planes(VALUES, 0.0).normals
         }
         self._make_panes()
         self._watch()
@@ -89,9 +89,12 @@ class Page:
         }  # fmt: skip
         self.active = next(iter(self.sliders))
         self.view = pn.widgets.Select(label="view", options=self.contents.views.names, width=WIDTH)
+        dim = spatial_dims(array)[-1]
+        voxel, unit = abs(spacing(array, dim)), unit_symbol(unit_of(array, dim))
         self.sigma = pn.widgets.FloatInput(
-            label="sigma of filters (voxels)", value=2.0, start=0.5, end=50.0, step=0.5, width=WIDTH
-        )
+            label=f"sigma of filters ({unit})", value=2 * voxel, start=voxel / 2, end=50 * voxel,
+            step=voxel / 2, width=WIDTH,
+        )  # fmt: skip
         self.reduction = pn.widgets.Select(label="plane", options=list(REDUCTIONS), width=138)
         self.thickness = pn.widgets.IntInput(
             label="slices", value=5, start=1, end=200, width=138, disabled=True
@@ -107,25 +110,25 @@ class Page:
         self.start = pn.widgets.Button(label="Average", color="primary", width=95)
         self.stop = pn.widgets.Button(label="Stop", disabled=True, width=95)
         self.progress = pn.indicators.Progress(value=0, max=100, width=WIDTH, visible=False)
-        self.status = _text("")
+        self.status = text_pane("")
         self.keyboard = Keyboard(self.press)
 
     def _make_panes(self) -> None:
         self.panes = [pn.pane.Bokeh(f.model, margin=4) for f in self.figures.values()]
         averaging = [pn.Row(self.start, self.stop), self.progress] if self._has_particles else []
         controls = pn.Column(
-            _text(self.contents.title, "20px"),
-            _text(self._facts()),
+            text_pane(self.contents.title, "20px"),
+            text_pane(self._facts()),
             *self.sliders.values(), self.view, self.sigma, pn.Row(self.reduction, self.thickness),
             self.palette, self.contrast, self.follow, self.overlay, *averaging, self.status,
-            _text(HELP, "11px"), *self._dashboard(),
+            text_pane(HELP, "11px"), *self._dashboard(),
             self.keyboard, width=WIDTH + 24,
         )  # fmt: skip
         self.layout = pn.Row(controls, self._quadrants())
 
     def _quadrants(self) -> Any:
         """Return the planes, which share axes in their rows and columns, and the table."""
-        table = [] if self.contents.particles is None else [self._table()]
+        table = [] if self.table is None else [self.table.layout]
         if len(self.panes) == 1:
             return pn.Column(*self.panes, *table)
         across = dict(zip(self.figures, self.panes, strict=True))
@@ -146,29 +149,6 @@ class Page:
             return []
         text = f'<a href="{link}" target="_blank" rel="noopener">dask dashboard</a>'
         return [pn.pane.HTML(text)]
-
-    def _table(self) -> Any:
-        particles = self.contents.particles
-        if particles is None:
-            return None
-        frame = particles.frame()
-        self.table = pn.widgets.Tabulator(
-            frame, titles={name: escape(name) for name in frame}, disabled=True, show_index=False,
-            pagination="remote", page_size=12, selectable=1, width=TABLE_WIDTH, height=400,
-            formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
-        )  # fmt: skip
-        self.flag = pn.widgets.Button(label="Flag or unflag", width=120)
-        self.flag.on_click(lambda _: self.toggle_flag())
-        self.count = _text(self._count_text())
-        downloads = [
-            pn.widgets.FileDownload(
-                callback=partial(self._download, suffix), filename=f"particles{suffix}",
-                label=f"Export {suffix}", width=120,
-            )
-            for suffix in FORMATS
-        ]  # fmt: skip
-        self.table.on_click(self._row_clicked)
-        return pn.Column(pn.Row(self.flag, *downloads), self.count, self.table)
 
     def _watch(self) -> None:
         for dim, slider in self.sliders.items():
@@ -210,22 +190,12 @@ class Page:
             self.move({dim: 0 if key == "Home" else n - 1})
         elif key in "[]":
             self._scale_contrast(1.25 if key == "[" else 0.8)
-        elif key == "f" and self.contents.particles is not None:
-            self.toggle_flag()
-
-    def toggle_flag(self) -> None:
-        """Flag the particle that is shown, or lift its flag."""
-        particles = self.contents.particles
-        if particles is None:
-            return
-        k = self.index[STACK]
-        particles.set_flags([k], not particles.flags[k])
-        self.table.patch({FLAG: [(k, bool(particles.flags[k]))]}, as_index=False)
-        self.count.object = self._count_text()
+        elif key == "f" and self.table is not None:
+            self.table.toggle_flag()
 
     def average(self) -> None:
         """Average all particles that are not flagged; both views are refined after every block."""
-        flagged = [] if self.contents.particles is None else self.contents.particles.flagged
+        flagged = [] if self.table is None else self.table.particles.flagged
         self._stopped = False
         self.start.disabled, self.stop.disabled, self.progress.visible = True, False, True
         self._averager.submit(partial(self._run_average, flagged))
@@ -289,19 +259,6 @@ class Page:
         self._set_contrast((middle - half, middle + half))
         self._push()
 
-    def _row_clicked(self, event: Any) -> None:
-        self.move({STACK: int(self.table.value[PARTICLE].iloc[event.row])})
-
-    def _download(self, suffix: str) -> BytesIO:
-        particles = self.contents.particles
-        return BytesIO() if particles is None else BytesIO(particles.export(suffix))
-
-    def _count_text(self) -> str:
-        particles = self.contents.particles
-        if particles is None:
-            return ""
-        return f"{len(particles.flagged)} of {particles.count} flagged"
-
     # drawing --------------------------------------------------------------------------------
 
     def refresh(self) -> None:
@@ -309,7 +266,7 @@ class Page:
         self.sigma.disabled = self.view.value not in FILTERS
         self.thickness.disabled = self.reduction.value == "slice"
         compute = partial(
-            self._planes, self.view.value, float(self.sigma.value or 2.0), self.index,
+            self._planes, self.view.value, float(self.sigma.value or self.sigma.start), self.index,
             int(self.thickness.value or 1), self.reduction.value, bool(self.overlay.value),
         )  # fmt: skip
         self.worker.submit(partial(self._compute_and_show, compute))
@@ -377,11 +334,6 @@ class Page:
         """Send changed figures to a notebook; a server sends them by itself."""
         if self._document is None or self._document.session_context is None:
             pn.io.push_notebook(*self.panes)
-
-
-def _text(text: str, size: str = "13px") -> Any:
-    """Return a pane of plain text: Panel's own shows markup in it as markup."""
-    return pn.pane.Str(escape(text), styles=TEXT | {"font-size": size})
 
 
 HELP = (

@@ -45,12 +45,11 @@ class Particles:
                 f"explore: particles must have one row per particle, got sizes "
                 f"{dict(table.sizes)} for {count} particles; select the rows of this stack"
             )
-        labels = {
+        columns = {
             str(name): coord.variable
             for name, coord in stack.coords.items()
             if coord.dims == (STACK,) and name != STACK
         }
-        columns = dict(labels)
         if table is not None:
             columns |= _columns(table)
         flags = columns.pop(FLAG, None)

@@ -39,17 +39,17 @@ class ExplorerServer:
 
 
 def serve(
-    contents: Contents, *, port: int, open_browser: bool, started: Callable[[str], None] | None
+    contents: Contents, *, port: int, open_browser: bool, started: Callable[[str], None]
 ) -> None:
-    """Serve the page in this thread until interrupted."""
+    """Serve the page in this thread until interrupted; call ``started`` with its address first."""
     server = ExplorerServer(contents, port)
-    _announce(server, open_browser, started)
+    started(server.url)
+    if open_browser:
+        webbrowser.open(server.url)
     server.run()
 
 
-def serve_in_thread(
-    contents: Contents, *, port: int, open_browser: bool, started: Callable[[str], None] | None
-) -> ExplorerServer:
+def serve_in_thread(contents: Contents, *, port: int, open_browser: bool) -> ExplorerServer:
     """Serve the page in a thread of its own; return as soon as it listens."""
     ready = threading.Event()
     outcome: list[Any] = []
@@ -70,17 +70,9 @@ def serve_in_thread(
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     server: ExplorerServer = outcome[0]
-    _announce(server, open_browser, started)
-    return server
-
-
-def _announce(
-    server: ExplorerServer, open_browser: bool, started: Callable[[str], None] | None
-) -> None:
-    if started is not None:
-        started(server.url)
     if open_browser:
         webbrowser.open(server.url)
+    return server
 
 
 def _listen(contents: Contents, port: int, loop: IOLoop) -> Any:

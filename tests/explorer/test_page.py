@@ -113,7 +113,7 @@ def test_flagged_particles_are_left_out_of_the_average(page):
     page.move({"k": 1})
     page.press("f")
     assert page.contents.particles.flagged == [1, 5]
-    assert page.count.object == "2 of 6 flagged"
+    assert page.table.count.object == "2 of 6 flagged"
     page.average()
     settle(page)
     kept = A[[0, 2, 3, 4]]

@@ -111,6 +111,9 @@ def test_averages_are_refined_to_the_mean_and_variance(monkeypatch, left_out):
         assert np.allclose(step.mean.values, particles.mean(0), atol=1e-6)
         assert np.allclose(step.variance.values, particles.var(0), atol=1e-6)
     assert steps[0].mean.dims == ("z", "y", "x")
+    particles = stack().isel(k=kept)
+    assert np.array_equal(steps[-1].mean, lv.stats.mean(particles))
+    assert np.array_equal(steps[-1].variance, lv.stats.var(particles))
 
 
 def test_particles_are_flagged_and_exported(tmp_path):
@@ -148,6 +151,16 @@ def test_views_are_results_and_filters_on_sight():
     assert np.allclose(smooth.values, want, atol=1e-6)
     assert views.planes("Gaussian", 1.0) is views.planes("Gaussian", 1.0)
     assert views.planes("Gaussian", 2.0) is not views.planes("Gaussian", 1.0)
+
+
+def test_ridges_are_bright_along_bright_tubes_and_dark_on_dark_ones():
+    z, y = np.indices((15, 15)) - 7
+    tube = np.broadcast_to(np.exp(-(z**2 + y**2) / 8.0)[..., None], (15, 15, 15))
+    for sign in (1, -1):
+        planes = Views(lv.as_stack(sign * tube)).planes("Hessian ridges", 1.0)
+        plane = planes.plane("x", {"z": 7, "y": 7, "x": 7}).values
+        assert (plane[7, 7] == plane.max()) == (sign == 1)
+        assert (plane[7, 7] > 0.05) == (sign == 1)
 
 
 def test_a_result_on_another_grid_is_refused():

@@ -1,0 +1,74 @@
+"""The table of particles on the page: a click shows a particle, buttons flag and export."""
+
+from collections.abc import Callable
+from functools import partial
+from html import escape
+from io import BytesIO
+from typing import Any
+
+import panel as pn
+
+from lazyvol.explorer.particles import FLAG, FORMATS, PARTICLE, Particles
+
+#: pixels of the table
+WIDTH, HEIGHT = 450, 400
+#: style of text that is shown as it is, names with markup included
+TEXT = {"font-family": "sans-serif", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
+
+
+def text_pane(text: str, size: str = "13px") -> Any:
+    """Return a pane of plain text: Panel's own shows markup in it as markup."""
+    return pn.pane.Str(escape(text), styles=TEXT | {"font-size": size})
+
+
+class ParticleTable:
+    """The table, its buttons, and the number of flagged particles; ``layout`` holds them.
+
+    Parameters
+    ----------
+    particles
+        The particles, whose flags the table changes.
+    current
+        Returns the index of the particle that is shown.
+    show
+        Called with the index of a particle whose row is clicked.
+    """
+
+    def __init__(
+        self, particles: Particles, current: Callable[[], int], show: Callable[[int], None]
+    ) -> None:
+        self.particles, self._current, self._show = particles, current, show
+        frame = particles.frame()
+        self.rows = pn.widgets.Tabulator(
+            frame, titles={name: escape(name) for name in frame}, disabled=True, show_index=False,
+            pagination="remote", page_size=12, selectable=1, width=WIDTH, height=HEIGHT,
+            formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
+        )  # fmt: skip
+        self.rows.on_click(self._clicked)
+        flag = pn.widgets.Button(label="Flag or unflag", width=120)
+        flag.on_click(lambda _: self.toggle_flag())
+        self.count = text_pane(self._count_text())
+        downloads = [
+            pn.widgets.FileDownload(
+                callback=partial(self._download, suffix), filename=f"particles{suffix}",
+                label=f"Export {suffix}", width=120,
+            )
+            for suffix in FORMATS
+        ]  # fmt: skip
+        self.layout = pn.Column(pn.Row(flag, *downloads), self.count, self.rows)
+
+    def toggle_flag(self) -> None:
+        """Flag the particle that is shown, or lift its flag."""
+        k = self._current()
+        self.particles.set_flags([k], not self.particles.flags[k])
+        self.rows.patch({FLAG: [(k, bool(self.particles.flags[k]))]}, as_index=False)
+        self.count.object = self._count_text()
+
+    def _clicked(self, event: Any) -> None:
+        self._show(int(self.rows.value[PARTICLE].iloc[event.row]))
+
+    def _download(self, suffix: str) -> BytesIO:
+        return BytesIO(self.particles.export(suffix))
+
+    def _count_text(self) -> str:
+        return f"{len(self.particles.flagged)} of {self.particles.count} flagged"
