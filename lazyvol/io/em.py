@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lazyvol.errors import FormatError, LabelError, TruncatedError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import count_elements, order_axes
-from lazyvol.io.export import Blocks, require_voxels, write_blocks
+from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
@@ -30,6 +30,7 @@ MACHINES = {0: ">", 1: "<", 2: ">", 3: ">", 4: ">", 5: ">", 6: "<"}
 #: machine that new files get for a byte order: PC and Mac
 PREFERRED_MACHINES = {"<": 6, ">": 5}
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
+DTYPES = tuple(np.dtype(code).name for code in TYPES.values())
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
@@ -146,13 +147,7 @@ def require_form(
     path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
 ) -> np.dtype[Any]:
     """Return the stored dtype of an array; raise LabelError if EM has no form for it."""
-    stored = np.dtype(dtype).newbyteorder("<")
-    if stored.str[1:] not in TYPES.values():
-        known = ", ".join(np.dtype(name).name for name in TYPES.values())
-        raise LabelError(
-            f"{path}: EM files must hold {known}, got {stored.name}; convert it, e.g. with "
-            "astype('float32')"
-        )
+    stored = require_dtype(path, dtype, DTYPES, "EM")
     if tuple(dims) not in (("z", "y", "x"), ("y", "x")):
         raise LabelError(
             f"{path}: EM files must hold one volume (z, y, x) or image (y, x), got dims "

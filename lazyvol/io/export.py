@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import Any, BinaryIO
@@ -117,6 +117,19 @@ def _write_block(
         file.write(np.ascontiguousarray(block[index]).reshape(-1).view(np.uint8).data)
 
 
+def require_dtype(
+    path: PathLike, dtype: npt.DTypeLike, names: Collection[str], format_name: str
+) -> np.dtype[Any]:
+    """Return the dtype, little-endian; raise LabelError if it is none of those of the format."""
+    stored = np.dtype(dtype).newbyteorder("<")
+    if stored.name not in names:
+        raise LabelError(
+            f"{path}: {format_name} files must hold {', '.join(names)}, got {stored.name}; convert "
+            "it, e.g. with astype('float32')"
+        )
+    return stored
+
+
 def require_voxels(path: PathLike, shape: Sequence[int], format_name: str) -> None:
     """Raise LabelError for an array without elements."""
     if 0 in shape:
@@ -165,11 +178,7 @@ def write_tiff(
         As for `write_npy`.
     """
     axes = "".join(TIFF_AXES.get(dim, "?") for dim in dims)
-    if values.dtype.name not in TIFF_DTYPES:
-        raise LabelError(
-            f"{path}: OME-TIFF files must hold {', '.join(TIFF_DTYPES)}, got {values.dtype}; "
-            "convert it, e.g. with astype('float32')"
-        )
+    require_dtype(path, values.dtype, TIFF_DTYPES, "OME-TIFF")
     in_order = axes == "".join(letter for letter in "TCZYX" if letter in axes)
     if not in_order or not axes.endswith("YX") or len(axes) != values.ndim:
         raise LabelError(

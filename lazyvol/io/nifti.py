@@ -15,7 +15,7 @@ from lazyvol.errors import FormatError, LabelError, TruncatedError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import METRES, common_unit, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
-from lazyvol.io.export import Blocks, require_voxels, write_blocks
+from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
@@ -239,12 +239,7 @@ def require_form(
     path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
 ) -> np.dtype[Any]:
     """Return the stored dtype of an array; raise LabelError if NIfTI has no form for it."""
-    stored = np.dtype(dtype).newbyteorder("<")
-    if stored.name not in DTYPES:
-        raise LabelError(
-            f"{path}: NIfTI files must hold {', '.join(DTYPES)}, got {stored.name}; convert it, "
-            "e.g. with astype('float32')"
-        )
+    stored = require_dtype(path, dtype, DTYPES, "NIfTI")
     if tuple(dims) not in (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x")):
         raise LabelError(
             f"{path}: NIfTI files must hold (z, y, x), (k, z, y, x) or (y, x), got dims "

@@ -22,8 +22,8 @@ import xarray as xr
 from lazyvol.errors import TargetExistsError
 from lazyvol.io.atomic import store_errors, sync_folder
 from lazyvol.io.axes import METRES, parse_unit
-from lazyvol.io.export import Blocks, whole_array
-from lazyvol.io.mrc.writer import Header, mode_of, new_header, write_content
+from lazyvol.io.export import Blocks, require_dtype, whole_array
+from lazyvol.io.mrc.writer import MODES, Header, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.layout import Variable
@@ -184,7 +184,7 @@ def plan_files(
         The folder of the particles exists and ``overwrite`` is False, or it holds other files.
     """
     require_increasing(variable, path)
-    mode_of(path, stack.dtype)
+    require_dtype(path, stack.dtype, MODES, "MRC")
     target = os.path.splitext(os.path.abspath(path))[0]
     require_our_folder(target, overwrite)
     here = Path.cwd() if Path(target).is_relative_to(Path.cwd()) else Path(target).parent

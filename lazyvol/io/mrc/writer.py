@@ -13,7 +13,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import METRES, parse_unit
-from lazyvol.io.export import Blocks, require_voxels, write_blocks
+from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.mrc.header import LABEL_PREFIX
 from lazyvol.plan.recipes.base import Array
 from lazyvol.stack import STACK
@@ -151,7 +151,8 @@ def new_header(
 ) -> Header:
     """Return the header of a file; arguments and errors are those of `write_mrc`."""
     fields = _shape_fields(path, shape, dims)
-    fields["mode"] = mode_of(path, dtype)
+    stored = require_dtype(path, dtype, MODES, "MRC")
+    fields["mode"] = MODES[stored.name]
     notes = {"dims": " ".join(dims), "unit": unit if parse_unit(unit) else "", "name": name or ""}
     labels = [f"{LABEL_PREFIX} {k} {v}" for k, v in notes.items() if fits_label(v)]
     labels = [LABEL_PREFIX, *labels]
@@ -160,18 +161,7 @@ def new_header(
     for axis, count in zip("xyz", (fields["mx"], fields["my"], fields["mz"]), strict=True):
         fields["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
         fields["origin"][axis] = factor * (origin or {}).get(axis, 0.0)
-    return Header(fields, tuple(shape), np.dtype(dtype).newbyteorder("<"))
-
-
-def mode_of(path: PathLike, dtype: npt.DTypeLike) -> int:
-    """Return the mode of a dtype; raise LabelError if MRC has none."""
-    kind = np.dtype(dtype).name
-    if kind not in MODES:
-        raise LabelError(
-            f"{path}: MRC files must hold {', '.join(MODES)}, got {kind}; convert it, e.g. "
-            "with astype('float32')"
-        )
-    return MODES[kind]
+    return Header(fields, tuple(shape), stored)
 
 
 def fits_label(text: str) -> bool:
