@@ -137,8 +137,7 @@ def write_em(
 
     def write(file: BinaryIO) -> None:
         file.write(header(f"<{stored.str[1:]}", (z, y, x)))
-        for _ in write_blocks(file, HEADER_BYTES, shape, stored, blocks):
-            pass
+        write_blocks(file, HEADER_BYTES, shape, stored, blocks)
 
     write_file(path, overwrite, write)
 

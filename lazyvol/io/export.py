@@ -75,8 +75,7 @@ def write_npy(
 
     def write(file: BinaryIO) -> None:
         np.lib.format.write_array_header_1_0(file, header)
-        for _ in write_blocks(file, file.tell(), shape, stored, blocks):
-            pass
+        write_blocks(file, file.tell(), shape, stored, blocks)
 
     write_file(path, overwrite, write)
 
@@ -88,15 +87,14 @@ def whole_array(values: Array) -> Blocks:
 
 def write_blocks(
     file: BinaryIO, offset: int, shape: Sequence[int], dtype: np.dtype[Any], blocks: Blocks
-) -> Iterator[Array]:
-    """Write the blocks of a C-order array that begins at ``offset``, and yield each."""
+) -> None:
+    """Write the blocks of a C-order array that begins at ``offset``."""
     written = 0
     for region, block in blocks():
         if block.shape != lengths(region):
             raise LabelError(f"the block for {region} must be {lengths(region)}, got {block.shape}")
         _write_block(file, offset, shape, region, np.asarray(block, dtype))
         written += size(region)
-        yield block
     if written != prod(shape):
         raise LabelError(
             f"blocks must cover all {prod(shape)} elements of {tuple(shape)} once, got {written}"

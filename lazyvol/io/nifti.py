@@ -229,8 +229,7 @@ def write_nifti(
         packed = os.fspath(path).lower().endswith(".gz")
         with gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as target:
             target.write(header.binaryblock + bytes(offset - len(header.binaryblock)))
-            for _ in write_blocks(cast(BinaryIO, target), offset, shape, stored, blocks):
-                pass
+            write_blocks(cast(BinaryIO, target), offset, shape, stored, blocks)
 
     write_file(path, overwrite, write)
 

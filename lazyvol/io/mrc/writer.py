@@ -1,6 +1,6 @@
 """Write MRC2014 files block by block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isfinite, prod, sqrt
@@ -16,6 +16,7 @@ from lazyvol.io.axes import METRES, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.mrc.header import LABEL_PREFIX
 from lazyvol.plan.recipes.base import Array
+from lazyvol.plan.regions import Region
 from lazyvol.stack import STACK
 
 #: mode of an array of a dtype
@@ -129,9 +130,14 @@ def write_mrc(
 def write_content(file: BinaryIO, header: Header, blocks: Blocks) -> None:
     """Write header and blocks, and the statistics of the values into the header."""
     statistics, final = _Statistics(), header.fields.copy()
+
+    def counted_blocks() -> Iterator[tuple[Region, Array]]:
+        for region, block in blocks():
+            statistics.add(block)
+            yield region, block
+
     file.write(final.tobytes())
-    for block in write_blocks(file, HEADER_DTYPE.itemsize, header.shape, header.dtype, blocks):
-        statistics.add(block)
+    write_blocks(file, HEADER_DTYPE.itemsize, header.shape, header.dtype, counted_blocks)
     for field, value in statistics.header_fields().items():
         final[field] = value
     file.seek(0)
