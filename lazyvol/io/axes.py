@@ -79,6 +79,11 @@ def parse_unit(word: str) -> tuple[str, float] | None:
     return UNITS.get(plain.replace("\u00b5", "u").replace("\u03bc", "u").lower())
 
 
+def convert_length(value: float, unit: str, target: str) -> float:
+    """Return a length in another unit; both units are those of a stack."""
+    return value if unit == target else value * METRES[unit] / METRES[target]
+
+
 def common_unit(sizes: Mapping[str, tuple[float, str]]) -> tuple[dict[str, float], str]:
     """Return sizes in the unit of the last dim that has one; no sizes in "voxel" if none has."""
     known = {d: (v, parse_unit(w)) for d, (v, w) in sizes.items()}
@@ -86,11 +91,7 @@ def common_unit(sizes: Mapping[str, tuple[float, str]]) -> tuple[dict[str, float
     if not scaled:
         return {}, "voxel"
     unit = scaled[max(scaled, key=ORDER.index)][1]
-
-    def convert(value: float, from_unit: str) -> float:
-        return value if from_unit == unit else value * METRES[from_unit] / METRES[unit]
-
-    return {dim: convert(*size) for dim, size in scaled.items()}, unit
+    return {dim: convert_length(*size, unit) for dim, size in scaled.items()}, unit
 
 
 def known_sizes(sizes: Mapping[str, float]) -> dict[str, float]:

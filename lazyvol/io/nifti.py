@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from lazyvol.errors import FormatError, LabelError, TruncatedError
 from lazyvol.io.atomic import PathLike, write_file
-from lazyvol.io.axes import METRES, common_unit, count_elements, order_axes, parse_unit
+from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
 from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.flat_file import (
@@ -270,7 +270,7 @@ def set_lengths(
     if parsed is None:
         return
     target = "millimeter" if parsed[0] == "millimeter" else "micrometer"
-    factor = METRES[parsed[0]] * parsed[1] / METRES[target]
+    factor = convert_length(parsed[1], parsed[0], target)
     header.set_zooms([factor * voxel_size.get(d, 1 / factor) for d in reversed(dims)])
     header.set_xyzt_units("mm" if target == "millimeter" else "micron")
     affine = np.diag([*(factor * voxel_size.get(d, 0.0) for d in "xyz"), 1.0])

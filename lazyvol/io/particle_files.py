@@ -21,7 +21,7 @@ import xarray as xr
 
 from lazyvol.errors import TargetExistsError
 from lazyvol.io.atomic import store_errors, sync_folder
-from lazyvol.io.axes import METRES, parse_unit
+from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, whole_array
 from lazyvol.io.mrc.writer import MODES, Header, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
@@ -168,7 +168,8 @@ class ParticleFiles:
         sizes = [self.variable.voxel_size.get(d, np.nan) for d in SPATIAL if d in self.form]
         if parsed is None or not np.ptp(sizes) <= SAME_SIZE * max(sizes):
             return None
-        return float(f"{sizes[0] * METRES[parsed[0]] * parsed[1] / METRES['angstrom']:.7g}")
+        unit, factor = parsed
+        return float(f"{convert_length(factor * sizes[0], unit, 'angstrom'):.7g}")
 
 
 def plan_files(

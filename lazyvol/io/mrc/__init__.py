@@ -17,7 +17,7 @@ import os
 from math import isfinite
 
 from lazyvol.errors import FormatError, TruncatedError
-from lazyvol.io.axes import METRES, known_sizes, order_axes, parse_unit
+from lazyvol.io.axes import convert_length, known_sizes, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
 from lazyvol.io.flat_file import FlatFileSource, Layout, StoredFile, check_extent, stored_file
 from lazyvol.io.mrc.header import HEADER_BYTES, IMOD_ORIGIN, STACK_GROUPS, Header, parse
@@ -135,7 +135,7 @@ def length_unit(header: Header) -> tuple[str, float]:
     parsed = parse_unit(unit)
     if parsed is None:
         return "angstrom", 1.0
-    return unit, METRES[parsed[0]] * parsed[1] / METRES["angstrom"]
+    return unit, convert_length(parsed[1], parsed[0], "angstrom")
 
 
 def round_float32(value: float) -> float:

@@ -12,7 +12,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
-from lazyvol.io.axes import METRES, parse_unit
+from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.mrc.header import LABEL_PREFIX
 from lazyvol.plan.recipes.base import Array
@@ -179,7 +179,7 @@ def fits_label(text: str) -> bool:
 def _angstrom_per(unit: str) -> float:
     """Return angstrom per unit; 0, which means unknown in MRC, for units that are no length."""
     parsed = parse_unit(unit)
-    return METRES[parsed[0]] * parsed[1] / METRES["angstrom"] if parsed else 0.0
+    return convert_length(parsed[1], parsed[0], "angstrom") if parsed else 0.0
 
 
 def _shape_fields(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np.ndarray:

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from lazyvol.errors import FormatError
-from lazyvol.io.axes import METRES, channel_names, parse_unit, regular_times
+from lazyvol.io.axes import channel_names, convert_length, parse_unit, regular_times
 from lazyvol.io.zarr.labels import Coord, Labels
 from lazyvol.stack import SPATIAL, STACK
 
@@ -244,7 +244,7 @@ def _to_common_unit(
         kept = {d: v for d, v in sizes.items() if not units[d]}
         return {d: v[0] for d, v in kept.items()}, {d: v[1] for d, v in kept.items()}, "voxel"
     unit = list(lengths.values())[-1][0]
-    factors = {d: f if u == unit else f * METRES[u] / METRES[unit] for d, (u, f) in lengths.items()}
+    factors = {d: convert_length(f, u, unit) for d, (u, f) in lengths.items()}
     voxel_size = {d: sizes[d][0] * f for d, f in factors.items()}
     return voxel_size, {d: sizes[d][1] * f for d, f in factors.items()}, unit
 
