@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from math import isclose
@@ -23,35 +23,31 @@ SPACING_TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
-class StackedSource:
-    """Sources of equal shape and dtype, joined along a new axis; members are read one by one."""
+class JoinedSource:
+    """Sources of one dtype, the members, which are read one by one.
+
+    Subclasses set shape and chunks, and add `read` and `split`.
+    """
 
     members: tuple[Source, ...]
-    axis: int = 0
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
     token: str = field(init=False)
 
     def __post_init__(self) -> None:
-        first = self.members[0]
-        self.shape = insert(first.shape, self.axis, len(self.members))
-        self.chunks = insert(first.chunks, self.axis, 1)
-        self.dtype = first.dtype
+        self.dtype = self.members[0].dtype
         tokens = " ".join(member.token for member in self.members)
-        digest = blake2b(tokens.encode(), digest_size=12).hexdigest()
-        self.token = f"stacked-{self.axis}-{digest}"
+        self.token = blake2b(tokens.encode(), digest_size=12).hexdigest()
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        members, member_region = self._split(region)
-        for index, member in enumerate(members):
-            if self.axis == 0:
-                member.read(member_region, out[index])
-            else:
-                out[(slice(None),) * self.axis + (index,)] = member.read(member_region)
-        return out
+    def split(self, region: Region) -> Iterable[tuple[Source, Region]]:
+        """Return the members in a region, and the region to read of each."""
+        raise NotImplementedError
+
+    @property
+    def in_place(self) -> bool:
+        """Return True if members read directly into the result."""
+        return True
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -60,20 +56,47 @@ class StackedSource:
 
     def stored_bytes(self, region: Region) -> int:
         """Sum the stored bytes of the members."""
-        members, member_region = self._split(region)
-        return sum(member.stored_bytes(member_region) for member in members)
+        return sum(member.stored_bytes(part) for member, part in self.split(region))
 
     def peak_bytes(self, region: Region) -> int:
         """Return the bytes of the result and the largest extra memory of a member."""
-        members, member_region = self._split(region)
-        # along axis 0 a member reads directly into the result
-        shared = size(member_region) * self.dtype.itemsize if self.axis == 0 else 0
-        largest = max((m.peak_bytes(member_region) - shared for m in members), default=0)
-        return size(region) * self.dtype.itemsize + largest
+        shared = self.dtype.itemsize if self.in_place else 0
+        extra = (m.peak_bytes(part) - size(part) * shared for m, part in self.split(region))
+        return size(region) * self.dtype.itemsize + max(extra, default=0)
 
-    def _split(self, region: Region) -> tuple[tuple[Source, ...], Region]:
+
+@dataclass(eq=False)
+class StackedSource(JoinedSource):
+    """Sources of equal shape and dtype, joined along a new axis."""
+
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        first = self.members[0]
+        self.shape = insert(first.shape, self.axis, len(self.members))
+        self.chunks = insert(first.chunks, self.axis, 1)
+        self.token = f"stacked-{self.axis}-{self.token}"
+
+    def read(self, region: Region, out: Array | None = None) -> Array:
+        """Copy one region, into ``out`` unless it is None."""
+        out = np.empty(lengths(region), self.dtype) if out is None else out
+        for index, (member, part) in enumerate(self.split(region)):
+            if self.in_place:
+                member.read(part, out[index])
+            else:
+                out[(slice(None),) * self.axis + (index,)] = member.read(part)
+        return out
+
+    def split(self, region: Region) -> Iterable[tuple[Source, Region]]:
         """Return the members in a region, and the region to read of each."""
-        return self.members[region[self.axis]], region[: self.axis] + region[self.axis + 1 :]
+        part = region[: self.axis] + region[self.axis + 1 :]
+        return ((member, part) for member in self.members[region[self.axis]])
+
+    @property
+    def in_place(self) -> bool:
+        """Return True along axis 0, where the values of a member are contiguous."""
+        return self.axis == 0
 
 
 def insert(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:

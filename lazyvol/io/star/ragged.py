@@ -1,14 +1,13 @@
 """Stacks of unequal numbers of frames, one after the other: a contiguous ragged array."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
 from lazyvol.errors import LabelError
-from lazyvol.io.files import check_alike
+from lazyvol.io.files import JoinedSource, check_alike
 from lazyvol.io.opened import Opened
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
@@ -18,48 +17,28 @@ FRAMES, OBSERVATIONS = ("k", "y", "x"), ("obs", "y", "x")
 
 
 @dataclass(eq=False)
-class ConcatenatedSource:
+class ConcatenatedSource(JoinedSource):
     """Sources that are alike but for their first axis, joined along it."""
 
-    members: tuple[Source, ...]
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         first = self.members[0]
         self.ends = np.concatenate([[0], np.cumsum([m.shape[0] for m in self.members])])
         self.shape = (int(self.ends[-1]), *first.shape[1:])
-        self.dtype, self.chunks = first.dtype, first.chunks
-        tokens = " ".join(member.token for member in self.members)
-        self.token = f"concatenated-{blake2b(tokens.encode(), digest_size=12).hexdigest()}"
+        self.chunks = first.chunks
+        self.token = f"concatenated-{self.token}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
         """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         done = 0
-        for member, member_region in self._split(region):
+        for member, member_region in self.split(region):
             count = lengths(member_region)[0]
             member.read(member_region, out[done : done + count])
             done += count
         return out
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the files of all members."""
-        return tuple(path for m in self.members for path in getattr(m, "paths", ()))
-
-    def stored_bytes(self, region: Region) -> int:
-        """Sum the stored bytes of the members."""
-        return sum(member.stored_bytes(part) for member, part in self._split(region))
-
-    def peak_bytes(self, region: Region) -> int:
-        """Return the bytes of the result and the largest extra memory of a member."""
-        extra = (m.peak_bytes(p) - size(p) * self.dtype.itemsize for m, p in self._split(region))
-        return size(region) * self.dtype.itemsize + max(extra, default=0)
-
-    def _split(self, region: Region) -> Iterator[tuple[Source, Region]]:
+    def split(self, region: Region) -> Iterator[tuple[Source, Region]]:
         """Yield the members in a region, and the region to read of each."""
         start, stop = region[0].start, region[0].stop
         first = int(np.searchsorted(self.ends, start, "right")) - 1
