@@ -15,6 +15,7 @@ from lazyvol.errors import FormatError, LabelError, TruncatedError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
+from lazyvol.io.decoding import DecodedSource
 from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
 from lazyvol.io.flat_file import (
     FlatFileSource,
@@ -23,7 +24,6 @@ from lazyvol.io.flat_file import (
     check_dtype,
     check_extent,
     stored_file,
-    token,
 )
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library
@@ -286,45 +286,29 @@ def apply_scale(header: Any, source: FlatFileSource | CompressedSource) -> Sourc
         raise FormatError(f"{source.file.path}: scl_slope or scl_inter: {error}") from error
     if slope is None or (slope == 1.0 and intercept == 0.0):
         return source
-    return ScaledSource(source, float(slope), float(intercept))
+    return ScaledSource(source, "float64", slope=float(slope), intercept=float(intercept))
 
 
 @dataclass(eq=False)
-class ScaledSource:
+class ScaledSource(DecodedSource):
     """``slope * stored + intercept`` in float64."""
 
-    stored: FlatFileSource | CompressedSource
-    slope: float
-    intercept: float
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
+    slope: float = field(kw_only=True)
+    intercept: float = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        self.shape, self.chunks = self.stored.shape, self.stored.chunks
-        self.dtype = np.dtype(np.float64)
-        self.token = token(self.stored.file, self.stored.token, self.slope, self.intercept)
+        super().__post_init__()
+        self.token = f"{self.token}-{self.slope}-{self.intercept}"
 
     def read(self, region: Region, out: Array | None = None) -> Array:
         """Copy one region, scaled, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         with np.errstate(over="ignore", invalid="ignore"):
-            np.multiply(self.stored.read(region), self.slope, out=out)
+            np.multiply(self.source.read(region), self.slope, out=out)
             out += self.intercept
         return out
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return self.stored.paths
-
-    def stored_bytes(self, region: Region) -> int:
-        """Return the stored bytes of the unscaled data."""
-        return self.stored.stored_bytes(region)
-
     def peak_bytes(self, region: Region) -> int:
         """Return the peak memory of reading the unscaled data, or of scaling them."""
-        unscaled = size(region) * self.stored.dtype.itemsize
-        result = size(region) * self.dtype.itemsize
-        return max(self.stored.peak_bytes(region), unscaled + result)
+        itemsizes = np.dtype(self.source.dtype).itemsize + self.dtype.itemsize
+        return max(self.source.peak_bytes(region), size(region) * itemsizes)
