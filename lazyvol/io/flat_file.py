@@ -115,6 +115,11 @@ def read_error(path: str, error: Exception) -> Exception:
     return StoreError(f"{path}: the operating system refused to read it: {error}")
 
 
+def stored_region(region: Region, order: Sequence[int]) -> Region:
+    """Reorder a region of an opened array, whose axis ``i`` is stored axis ``order[i]``."""
+    return tuple(region[order.index(axis)] for axis in range(len(order)))
+
+
 @dataclass(frozen=True)
 class Layout:
     """Layout of an array in a file: ``shape`` in C order, starting at byte ``offset``.
@@ -156,7 +161,7 @@ class Layout:
 
     def stored_region(self, region: Region) -> Region:
         """Reorder a region of the opened array to the stored axes."""
-        return tuple(region[self.order.index(axis)] for axis in range(len(self.order)))
+        return stored_region(region, self.order)
 
     def chunks(self) -> tuple[int, ...]:
         """Return the preferred chunk: a single index of the leading axes, at least a plane."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.io.flat_file import StoredFile, token
+from lazyvol.io.flat_file import StoredFile, stored_region, token
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, touched
 
@@ -54,7 +54,7 @@ class GridSource:
         """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
-            box = self.stored_region(region)
+            box = stored_region(region, self.order)
             targets = out.transpose([self.order.index(axis) for axis in range(len(self.order))])
             self.read_parts(self._parts(box[: len(self.grid)], targets), box[len(self.grid) :])
         return out
@@ -72,10 +72,6 @@ class GridSource:
     def peak_bytes(self, region: Region) -> int:
         """Return the bytes of the result and of the memory besides it."""
         return size(region) * self.dtype.itemsize + self.scratch
-
-    def stored_region(self, region: Region) -> Region:
-        """Reorder a region of the opened array to the stored axes."""
-        return tuple(region[self.order.index(axis)] for axis in range(len(self.order)))
 
     @staticmethod
     def _parts(box: Region, targets: Array) -> Iterator[Part]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded
 from lazyvol.io.axes import count_elements, order_axes
-from lazyvol.io.flat_file import StoredFile, check_dtype, stored_file, token
+from lazyvol.io.flat_file import StoredFile, check_dtype, stored_file, stored_region, token
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library, library
 from lazyvol.plan.recipes.base import Array
@@ -122,10 +122,8 @@ class PictureSource:
     token: str = field(init=False)
 
     def __post_init__(self) -> None:
-        shape, chunks = (
-            self._kept(self.stored_shape),
-            self._kept((self.per_block, *self.stored_shape[1:])),
-        )
+        shape = self._kept(self.stored_shape)
+        chunks = self._kept((self.per_block, *self.stored_shape[1:]))
         self.shape = tuple(shape[axis] for axis in self.order)
         self.chunks = tuple(chunks[axis] for axis in self.order)
         self.dtype = np.dtype(self.stored_dtype)
@@ -139,7 +137,7 @@ class PictureSource:
         """Copy one region, into ``out`` unless it is None."""
         out = np.empty(lengths(region), self.dtype) if out is None else out
         if out.size:
-            box = tuple(region[self.order.index(axis)] for axis in range(len(self.order)))
+            box = stored_region(region, self.order)
             single = (0,) * (len(self.stored_shape) - len(self.order))
             with opened_frames(self.file, self.per_block) as frames:
                 block = frames[(*single, *box)].compute(scheduler="synchronous")

@@ -17,7 +17,7 @@ from lazyvol.errors import (
     UnsafeSourceError,
 )
 from lazyvol.io.axes import count_elements
-from lazyvol.io.flat_file import StoredFile, check_dtype, read_error, token
+from lazyvol.io.flat_file import StoredFile, check_dtype, read_error, stored_region, token
 from lazyvol.io.grid import GridSource, Part
 from lazyvol.io.optional import formats_library
 from lazyvol.plan.recipes.base import Array
@@ -200,8 +200,9 @@ class Hdf5Source(GridSource):
     def peak_bytes(self, region: Region) -> int:
         """Return the bytes of the result, of two chunks, and of a copy where one is made."""
         in_order = self.order == tuple(range(len(self.order))) and not self.rendered
-        box = size(self.stored_region(region)[len(self.grid) :]) * self.dtype.itemsize
-        return super().peak_bytes(region) + (0 if in_order else 3 * box if self.rendered else box)
+        box = stored_region(region, self.order)[len(self.grid) :]
+        copies = 0 if in_order else 3 if self.rendered else 1
+        return super().peak_bytes(region) + copies * size(box) * self.dtype.itemsize
 
     def _data_set(self, store: Any, position: tuple[int, ...]) -> Any:
         """Return one data set; raise FormatError if it differs from the first."""
