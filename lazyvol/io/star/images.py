@@ -11,7 +11,7 @@ from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import particle_lists
 from lazyvol.io.files import StackedSource, stack_files
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.star.project import candidates, find_file
+from lazyvol.io.star.project import find_file, nearest
 from lazyvol.io.star.ragged import concatenated, is_ragged, row_sizes
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.recipes.base import Array, Source
@@ -140,7 +140,7 @@ def _images(
     images = []
     for name, row in zip(names, rows, strict=True):
         number, at, file = name.partition("@")
-        if not at or (not number.isdecimal() and candidates(name, path)):
+        if not at or (not number.isdecimal() and nearest(name, path)):
             at, file = "", name
         if file not in files:
             files[file] = open_file(find_file(file, path, row), permissive)

@@ -10,22 +10,21 @@ from lazyvol.errors import SourceNotFoundError
 PARENTS = 4
 
 
-def candidates(file: str, path: str) -> list[Path]:
-    """Return the existing paths of a listed file, the nearest to the list ``path`` first."""
+def nearest(file: str, path: str) -> Path | None:
+    """Return the path of a listed file, the nearest to the list ``path``; None if it is absent."""
     start = Path(os.path.abspath(path)).parent
-    folders = [start, *list(start.parents)[:PARENTS], Path.cwd()]
-    paths = (folder / file for folder in folders)
-    return [path for path in paths if file and path.is_file()]
+    paths = (folder / file for folder in (start, *start.parents[:PARENTS], Path.cwd()))
+    return next((found for found in paths if file and found.is_file()), None)
 
 
 def find_file(file: str, path: str, row: str) -> str:
     """Return the nearest path of a listed file; raise SourceNotFoundError if there is none."""
-    found = candidates(file, path)
-    if not found:
+    found = nearest(file, path)
+    if found is None:
         start = Path(os.path.abspath(path)).parent
         raise SourceNotFoundError(
             f"{row}: the list names {file!r}, which is not in {start}, nor in the {PARENTS} "
             "folders above it; move the list to the folder of its project, or read the columns "
             "without images with lazyvol.io.particles"
         )
-    return str(found[0])
+    return str(found)
