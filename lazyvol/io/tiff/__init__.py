@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import isclose, prod
 from pathlib import PurePath
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from lazyvol.io.flat_file import (
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import BIOIO
 from lazyvol.io.repairs import Repairs
-from lazyvol.io.tiff.omexml import comment_text, is_ome, parse_planes
+from lazyvol.io.tiff.omexml import comment_text, is_ome, parse_planes, parse_xml
 from lazyvol.io.tiff.pages import (
     UNSUPPORTED,
     check_codec,
@@ -157,9 +158,11 @@ def first_series(tif: Any, offsets: tuple[int, ...], repairs: Repairs) -> Series
     """Return the first series, from OME-XML if the file has it, otherwise from tifffile."""
     first = tif.pages.first
     if is_ome(first.description):
-        ome = parse_planes(first.description, len(offsets), repairs.where)
+        root = parse_xml(first.description, repairs.where)
+        ome = parse_planes(root, len(offsets), repairs.where)
         pages = tuple(offsets[page] for page in ome.pages)
-        labels = stored_labels(first, ome.axes + first.axes, ome.shape + first.shape, repairs.where)
+        stored = ome.axes + first.axes, ome.shape + first.shape
+        labels = stored_labels(root, first.dtype, *stored, repairs.where)
         kept = "" if labels is None else "".join(TIFF_AXES[dim] for dim in labels.dims)
         axes, shape = squeeze(ome.axes, ome.shape, kept)
         axes, shape = axes + first.axes, shape + first.shape
@@ -174,9 +177,11 @@ def first_series(tif: Any, offsets: tuple[int, ...], repairs: Repairs) -> Series
     return Series(series.axes, series.shape, pages, series.dataoffset, spacing, unit, coords)
 
 
-def stored_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> Labels | None:
+def stored_labels(
+    root: Element, dtype: Any, axes: str, shape: tuple[int, ...], where: str
+) -> Labels | None:
     """Return the labels of our writer; None if there are none or the array changed since."""
-    text = comment_text(page.description, RECORD_KEY, where)
+    text = comment_text(root, RECORD_KEY)
     if text is None:
         return None
     try:
@@ -189,9 +194,9 @@ def stored_labels(page: Any, axes: str, shape: tuple[int, ...], where: str) -> L
         ) from error
     known = dict(zip(axes, shape, strict=True))
     same = tuple(known.get(a) for a in letters) == lengths and prod(lengths) == prod(shape)
-    if not same or page.dtype is None:
+    if not same or dtype is None:
         return None
-    labels = decode_record(content, lengths, np.dtype(page.dtype), where)
+    labels = decode_record(content, lengths, np.dtype(dtype), where)
     if any(isinstance(values, ArrayReference) for _, values, *_ in labels.coords.values()):
         raise FormatError(f"{where}: its annotation {RECORD_KEY!r} must hold all coordinates")
     return labels

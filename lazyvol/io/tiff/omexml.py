@@ -30,7 +30,7 @@ def is_ome(description: str) -> bool:
     return description.rstrip()[-4:] == "OME>"
 
 
-def parse_planes(description: str, pages: int, where: str) -> Planes:
+def parse_planes(root: ElementTree.Element, pages: int, where: str) -> Planes:
     """Return the planes of the first image in a file of ``pages`` pages.
 
     Raises
@@ -39,29 +39,25 @@ def parse_planes(description: str, pages: int, where: str) -> Planes:
         The XML breaks the rules of OME.
     MissingChunkError
         A plane has no page in the file.
-    UnsafeSourceError
-        The XML defines entities.
     """
-    pixels = first_pixels(description, where)
+    pixels = first_pixels(root, where)
     try:
         return _planes_of(pixels, pages, where)
     except (KeyError, ValueError) as error:
         raise FormatError(f"{where}: the OME-XML must follow OME, but: {error!r}") from error
 
 
-def comment_text(description: str, namespace: str, where: str) -> str | None:
+def comment_text(root: ElementTree.Element, namespace: str) -> str | None:
     """Return the text of the first comment annotation in a namespace; None if there is none."""
-    elements = parse_xml(description, where).iter()
-    comments = (e for e in elements if e.tag.endswith("}CommentAnnotation"))
+    comments = (e for e in root.iter() if e.tag.endswith("}CommentAnnotation"))
     comment = next((c for c in comments if c.attrib.get("Namespace") == namespace), None)
     values = () if comment is None else (e for e in comment if e.tag.endswith("}Value"))
     value = next(iter(values), None)
     return None if value is None else value.text
 
 
-def first_pixels(description: str, where: str) -> ElementTree.Element:
+def first_pixels(root: ElementTree.Element, where: str) -> ElementTree.Element:
     """Return the ``Pixels`` element of the first image."""
-    root = parse_xml(description, where)
     pixels = next((e for image in root for e in image if e.tag.endswith("}Pixels")), None)
     if pixels is None:
         raise FormatError(f"{where}: the OME-XML must hold an image, found none")
