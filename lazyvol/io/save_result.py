@@ -157,7 +157,7 @@ def save(
     if (suffix in TABLES or suffix in EXPORTS) and not resume:
         require_free(target, overwrite)
     if suffix == ".star" and particle_files.is_image_stack(obj) and not resume:
-        _save_images(obj, target, budget, overwrite=overwrite, progress=progress)
+        _save_images(obj, target, budget, sources, overwrite=overwrite, progress=progress)
         return
     if suffix in TABLES and not resume:
         kept = {*standard_units("voxel"), *([OPTICS, OTHER_BLOCKS] if suffix == ".star" else [])}
@@ -445,13 +445,19 @@ def _require_text(name: Hashable) -> str:
 
 
 def _save_images(
-    stack: xr.DataArray, path: str, budget: Budget, *, overwrite: bool, progress: bool
+    stack: xr.DataArray,
+    path: str,
+    budget: Budget,
+    sources: Iterable[Any],
+    *,
+    overwrite: bool,
+    progress: bool,
 ) -> None:
     """Write the particles of a stack to MRC files, then the list that names them."""
     array = _refit(stack, budget, {})
     at_once = _particles_at_once(array, budget)
     files = particle_files.plan_files(array, _variable(array), path, at_once, overwrite)
-    refuse_own_input(files.target, _sources(stack))
+    refuse_own_input(files.target, sources)
     warn_of_losses(path, losses.of_particles(stack, files.variable))
     content = star_text(files.table(array).compute(), path)
     with written_last(path, content, overwrite), files.published():
