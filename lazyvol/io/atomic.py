@@ -104,6 +104,25 @@ def exchange(first: str, second: str) -> bool:
     raise OSError(code, os.strerror(code), second)
 
 
+def replace_folder(new: str, path: str, former: str) -> None:
+    """Give the folder ``new`` the name ``path``; a folder of that name becomes ``new``.
+
+    There is no moment at which nothing has the name, unless the file system cannot exchange two
+    names: then the replaced folder becomes ``former``, or keeps its name if an error occurs.
+    """
+    if not os.path.lexists(path):
+        os.rename(new, path)
+    elif not exchange(new, path):
+        os.rename(path, former)
+        try:
+            os.rename(new, path)
+        except OSError:
+            with suppress(OSError):
+                os.rename(former, path)
+            raise
+    sync_folder(os.path.dirname(path))
+
+
 def temporary_name(folder: str) -> str:
     """Return a path in a folder that no other file has."""
     return f"{folder}/{uuid4().hex}"

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import TargetExistsError
-from lazyvol.io.atomic import store_errors, sync_folder
+from lazyvol.io.atomic import replace_folder, store_errors, sync_folder
 from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, whole_array
 from lazyvol.io.mrc.writer import MODES, Header, new_header, write_content
@@ -121,13 +121,10 @@ class ParticleFiles:
         try:
             yield
             sync_folder(self.temporary)
-            if os.path.lexists(self.target):
-                os.rename(self.target, former)
-            os.rename(self.temporary, self.target)
-        except BaseException:
+            replace_folder(self.temporary, self.target, former)
+            shutil.rmtree(former, ignore_errors=True)
+        finally:
             shutil.rmtree(self.temporary, ignore_errors=True)
-            raise
-        shutil.rmtree(former, ignore_errors=True)
 
     def table(self, stack: xr.DataArray) -> xr.Dataset:
         """Return the facts of the particles with the names of their files, and the optics."""

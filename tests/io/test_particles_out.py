@@ -12,7 +12,14 @@ import xarray as xr
 from gemmi import cif
 
 import lazyvol as lv
-from lazyvol.errors import LabelError, LossWarning, MissingChunkError, TargetExistsError
+from lazyvol.errors import (
+    LabelError,
+    LossWarning,
+    MissingChunkError,
+    StoreError,
+    TargetExistsError,
+)
+from lazyvol.io import atomic
 
 SHAPE = (5, 4, 6, 7)
 
@@ -152,6 +159,24 @@ def test_a_list_of_images_is_replaced_as_a_whole(tmp_path):
     (tmp_path / "p/notes.txt").unlink()
     with pytest.raises(TargetExistsError, match="input of the result"):
         lv.save(lv.open(tmp_path / "p") + 1, tmp_path / "p.star", overwrite=True)
+
+
+def test_particles_stay_if_the_new_ones_cannot_take_their_name(tmp_path, monkeypatch):
+    lv.save(stack_of(), tmp_path / "p.star")
+    rename, calls = os.rename, []
+
+    def stopped(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        rename(source, destination)
+
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+    monkeypatch.setattr(os, "rename", stopped)
+    with pytest.raises(StoreError, match="Input/output error"):
+        lv.save(stack_of() + 1, tmp_path / "p.star", overwrite=True)
+    np.testing.assert_array_equal(lv.open(tmp_path / "p.star"), stack_of())
+    assert sorted(os.listdir(tmp_path)) == ["p", "p.star"]
 
 
 @pytest.mark.parametrize(

@@ -179,14 +179,16 @@ KILLED = """
 import os, sys
 import numpy as np
 import lazyvol as lv
-import lazyvol.io.zarr.local_run as local_run
+from lazyvol.io import atomic
+from lazyvol.io.zarr import local_run
 name, place = sys.argv[2:4]
-real = getattr(local_run, name, None) or getattr(local_run.shutil, name)
+module = next(m for m in (local_run, atomic, local_run.shutil) if hasattr(m, name))
+real = getattr(module, name)
 def dying(*args, **kwargs):
     if place == "after":
         real(*args, **kwargs)
     os._exit(9)
-setattr(local_run if hasattr(local_run, name) else local_run.shutil, name, dying)
+setattr(module, name, dying)
 lv.save(lv.as_stack(np.ones((4, 8, 8, 8), "f4")), sys.argv[1], overwrite=True)
 """
 
@@ -220,7 +222,7 @@ def test_there_is_no_moment_without_the_name(folder):
 
 
 def test_a_system_that_cannot_exchange_names_replaces_a_store_too(folder, monkeypatch):
-    monkeypatch.setattr(local_run, "exchange", lambda *_: False)
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
     for value in (0, 1):
         lv.save(lv.as_stack(np.full(SHAPE, value, "f4")), folder / "out.zarr", overwrite=True)
     assert lv.open(folder / "out.zarr").values.all()

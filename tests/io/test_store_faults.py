@@ -13,7 +13,7 @@ import pytest
 
 import lazyvol as lv
 from lazyvol import errors
-from lazyvol.io.zarr import local_run
+from lazyvol.io import atomic
 from lazyvol.io.zarr.create import create
 from lazyvol.io.zarr.reader import probe
 from lazyvol.io.zarr.run_plan import RunPlan
@@ -197,7 +197,7 @@ def test_a_former_store_outlives_a_stop_while_it_is_replaced(tmp_path, monkeypat
             raise OSError(5, "Input/output error")
         rename(source, destination)
 
-    monkeypatch.setattr(local_run, "exchange", lambda *_: False)
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
     monkeypatch.setattr(os, "rename", stopped)
     with pytest.raises(errors.StoreError):
         target.publish()

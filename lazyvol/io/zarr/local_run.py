@@ -20,8 +20,8 @@ from lazyvol.errors import StoreError, TargetExistsError
 from lazyvol.io import run_lock
 from lazyvol.io.atomic import (
     atomic_file,
-    exchange,
     make_folders,
+    replace_folder,
     store_errors,
     sync_folder,
     temporary_name,
@@ -202,21 +202,8 @@ class LocalRun:
             sync_folder(self.store)
             if os.path.lexists(self.path):
                 self._check_replaceable()
-                if not exchange(self.store, self.path):
-                    self._replace()
-            else:
-                os.rename(self.store, self.path)
-            sync_folder(os.path.dirname(self.path))
+            replace_folder(self.store, self.path, self.former)
         self.discard()
-
-    def _replace(self) -> None:
-        os.rename(self.path, self.former)
-        try:
-            os.rename(self.store, self.path)
-        except OSError:
-            with suppress(OSError):
-                os.rename(self.former, self.path)
-            raise
 
     def discard(self) -> None:
         """Remove the folder of this run, and release the lock."""
