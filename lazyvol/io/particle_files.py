@@ -23,7 +23,7 @@ from lazyvol.errors import TargetExistsError
 from lazyvol.io.atomic import replace_folder, store_errors, sync_folder
 from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, whole_array
-from lazyvol.io.mrc.writer import MODES, Header, new_header, write_content
+from lazyvol.io.mrc.writer import MODE_OF, Header, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.layout import Variable
@@ -182,7 +182,7 @@ def plan_files(
         The folder of the particles exists and ``overwrite`` is False, or it holds other files.
     """
     require_increasing(variable, path)
-    require_dtype(path, stack.dtype, MODES, "MRC")
+    require_dtype(path, stack.dtype, MODE_OF, "MRC")
     target = os.path.splitext(os.path.abspath(path))[0]
     require_our_folder(target, overwrite)
     here = Path.cwd() if Path(target).is_relative_to(Path.cwd()) else Path(target).parent

@@ -14,13 +14,13 @@ from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike, write_file
 from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
-from lazyvol.io.mrc.header import LABEL_PREFIX
+from lazyvol.io.mrc.header import LABEL_BYTES, LABEL_PREFIX, MODES
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 from lazyvol.stack import STACK
 
 #: mode of an array of a dtype
-MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
+MODE_OF = {np.dtype(code).name: mode for mode, code in MODES.items()}
 VERSION = 20141
 #: MRC space group of an array with these dims
 SPACE_GROUPS = {
@@ -157,8 +157,8 @@ def new_header(
 ) -> Header:
     """Return the header of a file; arguments and errors are those of `write_mrc`."""
     fields = _shape_fields(path, shape, dims)
-    stored = require_dtype(path, dtype, MODES, "MRC")
-    fields["mode"] = MODES[stored.name]
+    stored = require_dtype(path, dtype, MODE_OF, "MRC")
+    fields["mode"] = MODE_OF[stored.name]
     notes = {"dims": " ".join(dims), "unit": unit if parse_unit(unit) else "", "name": name or ""}
     labels = [f"{LABEL_PREFIX} {k} {v}" for k, v in notes.items() if fits_label(v)]
     labels = [LABEL_PREFIX, *labels]
@@ -173,7 +173,7 @@ def new_header(
 def fits_label(text: str) -> bool:
     """Return True if a label of an MRC header restores a text."""
     plain = text.isascii() and text.isprintable() and text == text.strip()
-    return bool(text) and plain and len(f"{LABEL_PREFIX} name {text}") <= 80
+    return bool(text) and plain and len(f"{LABEL_PREFIX} name {text}") <= LABEL_BYTES
 
 
 def _angstrom_per(unit: str) -> float:
