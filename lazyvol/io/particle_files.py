@@ -139,7 +139,7 @@ class ParticleFiles:
         return xr.Dataset(coords=facts, attrs=attrs)
 
     def _other_blocks(self, blocks: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the blocks of the list; ``general`` tells RELION 5 if particles are 2-D stacks."""
+        """Return the blocks of the list; ``general`` marks particles of RELION 5 as 2-D stacks."""
         if self.form == (STACK, "y", "x") or "general" in blocks:
             flag = {"rlnTomoSubTomosAre2DStacks": int(STACK in self.form)}
             return {**blocks, "general": {**blocks.get("general", {}), **flag}}

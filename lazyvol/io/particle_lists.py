@@ -49,7 +49,7 @@ RELION = {
     "rlnCenteredCoordinateYAngst": "centred_y", "rlnCenteredCoordinateZAngst": "centred_z",
     "rlnOriginXAngst": "shift_x", "rlnOriginYAngst": "shift_y", "rlnOriginZAngst": "shift_z",
     "rlnOriginX": "shift_x", "rlnOriginY": "shift_y", "rlnOriginZ": "shift_z",
-    "rlnTomoName": "tomogram",  "rlnClassNumber": "class",
+    "rlnTomoName": "tomogram", "rlnClassNumber": "class",
     "rlnRandomSubset": "half", "rlnOpticsGroup": "optics_group",
     "rlnAutopickFigureOfMerit": "score", "rlnTomoParticleName": "particle",
     "rlnTomoSubtomogramRot": "subtomogram_rot", "rlnTomoSubtomogramTilt": "subtomogram_tilt",
@@ -144,7 +144,6 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
     References
     ----------
     Heymann, Chagoyen and Belnap, J. Struct. Biol. 151, 196 (2005): conventions of Euler angles.
-
 
     Examples
     --------

@@ -68,7 +68,7 @@ def beside(path: str) -> Setups:
 
 
 def setups_of(root: Element, where: str) -> Setups:
-    """Return the setups; their axis is ``channel`` if no other attribute tells them apart."""
+    """Return the setups; their axis is ``channel`` if each has a channel of its own."""
     try:
         views = {
             int(view.findtext("id", "")): view
