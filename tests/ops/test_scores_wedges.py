@@ -245,6 +245,15 @@ def test_no_wedge_is_found_where_none_is_missing(colour):
     assert found.is_common
 
 
+@pytest.mark.parametrize(("colour", "searches"), [(0.0, 1), (1.5, 2)])
+def test_strong_frequencies_are_searched_apart_only_where_others_are_weak(colour, searches):
+    noise = np.random.default_rng(4).normal(size=(10, 20, 20, 20))
+    noise = subtomograms.ndi.gaussian_filter(noise, (0, *(colour,) * 3))
+    sets = wedge_search._usable(*spectra_of(noise.astype(np.float32)))
+    assert len(sets) == searches
+    assert all(np.isin(s, sets[0]).all() for s in sets)
+
+
 # real particles --------------------------------------------------------------------------------
 
 

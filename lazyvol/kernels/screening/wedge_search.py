@@ -87,8 +87,10 @@ def _find_each(
         return np.asarray(relative_power(spectra[k : k + 1], band)[0, used], np.float64)
 
     sample = [int(k) for k in np.unique(np.linspace(0, len(spectra) - 1, SAMPLE).astype(int))]
-    wedges = [_refined(rotations[k], power_of(k), frequency, tilt) for k in sample]
-    known = [(w.matrix, power_of(k)) for w, k in zip(wedges, sample, strict=True)]
+    known = []
+    for k in sample:
+        power = power_of(k)
+        known.append((_refined(rotations[k], power, frequency, tilt).matrix, power))
     tilt = _best_tilt(known, tilt, used, band)
     steps = np.full((len(spectra), len(band.index)), STEPS, np.uint8)
     code = np.full(len(spectra), UNCLEAR)
@@ -100,16 +102,22 @@ def _find_each(
     return Measured(steps), code
 
 
-def _usable(spectra: Array, band: Band) -> tuple[Array, Array]:
-    """Return all frequencies that a taper leaves apart, and those of shells of large power."""
+def _usable(spectra: Array, band: Band) -> list[Array]:
+    """Return all frequencies besides the lowest, then those of strong shells if these are fewer."""
     power = np.zeros(spectra.shape[1])
     for first in range(0, len(spectra), BATCH):
         power += np.square(spectra[first : first + BATCH]).sum(0, dtype=np.float64)
     size = np.maximum(np.bincount(band.shell), 1)
     shells = np.bincount(band.shell, power.reshape(2, -1).sum(0)) / size
     strong = (shells > LEAST_POWER * shells.max())[band.shell]
-    radius = np.sqrt((band.frequency**2).sum(1)) * band.shortest_side
-    return np.flatnonzero(radius >= LOWEST), np.flatnonzero(strong & (radius >= LOWEST))
+    counted = _counted(band)
+    every, of_strong = np.flatnonzero(counted), np.flatnonzero(counted & strong)
+    return [every] if len(of_strong) == len(every) else [every, of_strong]
+
+
+def _counted(band: Band) -> Array:
+    """Return True for the frequencies from ``LOWEST``."""
+    return np.asarray(np.sqrt((band.frequency**2).sum(1)) * band.shortest_side >= LOWEST)
 
 
 def relative_power(spectra: Array, band: Band) -> Array:
@@ -124,12 +132,12 @@ def relative_power(spectra: Array, band: Band) -> Array:
 def fills_gaps(spectra: Array, measured: Measured, band: Band) -> bool:
     """Return True if frequencies that were not measured have almost the power of the others."""
     inside, outside = np.zeros(2), np.zeros(2)
-    far = np.sqrt((band.frequency**2).sum(1)) * band.shortest_side >= LOWEST
+    counted = _counted(band)
     for first in range(0, len(spectra), BATCH):
         batch = slice(first, first + BATCH)
         power = relative_power(spectra[batch], band)
         steps = np.broadcast_to(measured.of_particles(batch).steps, power.shape)
-        for total, region in ((inside, (steps == 0) & far), (outside, (steps > 0) & far)):
+        for total, region in ((inside, (steps == 0) & counted), (outside, (steps > 0) & counted)):
             total += region.sum(), (power * region).sum()
     if not (inside[0] and outside[0]):
         return False
