@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 255
 #: width of the edge of a wedge, in frequency steps
 EDGE = 1.5
-#: particles whose spectra are copied at a time
+#: particles whose spectra, or products with hypotheses, are copied at a time
 BATCH = 256
 #: least weight that a spectrum is divided by, or its noise compared with: neighbours leak into
 #: weaker frequencies; and least weight of a transfer function
@@ -69,8 +69,7 @@ class Measured:
 
     def shown(self, spectra: Array) -> Iterator[tuple[slice, Array]]:
         """Yield slices of the particles and their spectra, 0 where they were not measured."""
-        for first in range(0, len(spectra), BATCH):
-            batch = slice(first, first + BATCH)
+        for batch in batches(len(spectra)):
             yield batch, blanked(spectra[batch], self.of_particles(batch).steps)
 
     def sums(self, coefficients: Array, power: int = 1) -> Array:
@@ -79,8 +78,7 @@ class Measured:
             common: Array = self.values().astype(np.float64) ** power
             return np.asarray(coefficients.sum(1)[:, None] * common)
         single, total = coefficients.astype(np.float32), np.zeros((1, 1))
-        for first in range(0, len(self.steps), BATCH):
-            batch = slice(first, first + BATCH)
+        for batch in batches(len(self.steps)):
             total = total + single[:, batch] @ self.of_particles(batch).values() ** power
         return np.asarray(total, np.float64)
 
@@ -98,6 +96,11 @@ class Measured:
     def fractions(self) -> Array:
         """Return the measured fraction of the frequencies, (particle or 1,)."""
         return np.asarray(self.steps.mean(1, dtype=np.float64) / STEPS)
+
+
+def batches(n: int) -> Iterator[slice]:
+    """Yield slices of ``n`` particles, ``BATCH`` at a time."""
+    return (slice(first, first + BATCH) for first in range(0, n, BATCH))
 
 
 def blanked(spectra: Array, steps: Array) -> Array:
@@ -166,20 +169,19 @@ def to_model(spectra: Array, weights: Array, band: Band) -> tuple[Array, Measure
 def _noise_exponent(spectra: Array, weights: Array, band: Band) -> int:
     """Return the power of the weights that the power of the spectra follows best: 0, 1 or 2."""
     logs = np.zeros(3)
-    for first in range(0, min(len(spectra), 8 * BATCH), BATCH):
-        batch = slice(first, first + BATCH)
+    for batch in batches(min(len(spectra), 8 * BATCH)):
         part = np.abs(weights[batch] if len(weights) > 1 else weights)
         power = np.square(spectra[batch]).reshape(len(spectra[batch]), 2, -1).mean(1)
         tested = np.broadcast_to(part >= LEAST_TESTED, power.shape)
         for exponent in range(3):
             noise = np.maximum(part, LEAST_TESTED) ** exponent
             ratio = np.where(tested, power / noise, 0.0)
-            level = _shell_means(ratio, tested, band)
+            level = shell_means(ratio, tested, band)
             logs[exponent] -= np.log(noise * level, where=tested, out=np.zeros_like(power)).sum()
     return int(logs.argmax())
 
 
-def _shell_means(values: Array, tested: Array, band: Band) -> Array:
+def shell_means(values: Array, tested: Array, band: Band) -> Array:
     """Return, for each particle and frequency, the mean of its shell over tested frequencies."""
     count = int(band.shell.max()) + 1
     member = (band.shell[:, None] == np.arange(count)).astype(np.float32)

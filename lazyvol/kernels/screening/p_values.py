@@ -12,6 +12,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled_sums
 from lazyvol.kernels.screening.fourier_coefficients import Band
+from lazyvol.kernels.screening.measured import batches
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.reference import tapered
 
@@ -21,9 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 POOL, DRAWS, LEAST_DRAWS, ALL_DRAWS = 16_384, 2_000, 250, 4_000_000
 #: weight of the variances that the noise spectrum predicts against observed ones, in particles
 PRIOR_PARTICLES = 100.0
-#: least energy of a difference in a particle relative to the mean over particles, and particles
-#: that are compared with their means at a time
-LEAST_RELATIVE, BATCH = 0.05, 256
+#: least energy of a difference in a particle relative to the mean over particles
+LEAST_RELATIVE = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def null_of(mixture: Mixture, covariance: Array) -> Null:
     relative /= np.maximum(relative.mean(0), 1e-30)
     np.maximum(relative, LEAST_RELATIVE, out=relative)
     observed = np.zeros(len(covariance))
-    for first in range(0, len(mean), BATCH):
-        part = slice(first, first + BATCH)
+    for part in batches(len(mean)):
         expected = _differences(contrast[part, None] * mean[part])
         squares = (_differences(products.t[part]) - expected) ** 2 - v * expected**2
         observed += weight[part] @ (squares / relative[part])
@@ -136,14 +135,14 @@ def simulated(
     """
     random, count = np.random.default_rng(0), len(null.correlation)
     values, vectors = np.linalg.eigh(null.correlation)
+    proposal = shares.mean(0) / shares.mean(0).sum()
     root = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
     noise = random.standard_normal((POOL, count), np.float32) @ root.T
     truth = np.zeros(POOL, np.int64)
-    truth[1::2] = 1 + random.choice(count - 1, POOL // 2, p=shares.mean(0) / shares.mean(0).sum())
+    truth[1::2] = 1 + random.choice(count - 1, POOL // 2, p=proposal)
     return np.asarray(_tails(
         ratios, null.mean, null.deviation, np.ascontiguousarray(null.correlation), q, shares,
-        contrast, contrast_variance, noise, truth, random.standard_normal(POOL),
-        shares.mean(0) / shares.mean(0).sum(), draws,
+        contrast, contrast_variance, noise, truth, random.standard_normal(POOL), proposal, draws,
     ))  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.geometry.rotation_grids import NEIGHBOURS, super_fibonacci, zyx_matrices
 from lazyvol.kernels.screening.fourier_coefficients import Band
-from lazyvol.kernels.screening.measured import BATCH, STEPS, Measured, tilt_range
+from lazyvol.kernels.screening.measured import STEPS, Measured, batches, shell_means, tilt_range
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -65,8 +65,8 @@ def find(spectra: Array, band: Band) -> tuple[Measured, Array]:
         counts = np.bincount(nearest, minlength=len(directions)).astype(np.float64)
         sums = np.stack([
             np.bincount(nearest, row, minlength=len(directions))
-            for first in range(0, len(spectra), BATCH)
-            for row in relative_power(spectra[first : first + BATCH], band)[:, used]
+            for batch in batches(len(spectra))
+            for row in relative_power(spectra[batch], band)[:, used]
         ])  # fmt: skip
         if _dispersion(sums, counts) < DISPERSION:
             continue
@@ -105,8 +105,8 @@ def _find_each(
 def _usable(spectra: Array, band: Band) -> list[Array]:
     """Return all frequencies besides the lowest, then those of strong shells if these are fewer."""
     power = np.zeros(spectra.shape[1])
-    for first in range(0, len(spectra), BATCH):
-        power += np.square(spectra[first : first + BATCH]).sum(0, dtype=np.float64)
+    for batch in batches(len(spectra)):
+        power += np.square(spectra[batch]).sum(0, dtype=np.float64)
     size = np.maximum(np.bincount(band.shell), 1)
     shells = np.bincount(band.shell, power.reshape(2, -1).sum(0)) / size
     strong = (shells > LEAST_POWER * shells.max())[band.shell]
@@ -123,9 +123,7 @@ def _counted(band: Band) -> Array:
 def relative_power(spectra: Array, band: Band) -> Array:
     """Return the power of each frequency relative to the mean of its shell, at most ``CUT``."""
     power = np.square(spectra).reshape(len(spectra), 2, -1).sum(1)
-    member = (band.shell[:, None] == np.arange(band.shell.max() + 1)).astype(np.float32)
-    means = power @ member / np.maximum(member.sum(0), 1)
-    power /= np.maximum(means, 1e-30)[:, band.shell]
+    power /= shell_means(power, np.ones((1, power.shape[1]), np.float32), band)
     return np.asarray(np.minimum(power, CUT))
 
 
@@ -133,8 +131,7 @@ def fills_gaps(spectra: Array, measured: Measured, band: Band) -> bool:
     """Return True if frequencies that were not measured have almost the power of the others."""
     inside, outside = np.zeros(2), np.zeros(2)
     counted = _counted(band)
-    for first in range(0, len(spectra), BATCH):
-        batch = slice(first, first + BATCH)
+    for batch in batches(len(spectra)):
         power = relative_power(spectra[batch], band)
         steps = np.broadcast_to(measured.of_particles(batch).steps, power.shape)
         for total, region in ((inside, (steps == 0) & counted), (outside, (steps > 0) & counted)):
@@ -191,8 +188,7 @@ def _best_of_grid(sums: Array, counts: Array, directions: Array) -> tuple[Array,
         wedges = _in_wedge(directions, matrices, tilt).astype(np.float32)
         missing = counts @ wedges
         chosen, gain = np.empty(len(sums), np.int64), 0.0
-        for first in range(0, len(sums), BATCH):
-            batch = slice(first, first + BATCH)
+        for batch in batches(len(sums)):
             power = sums[batch].astype(np.float32) @ wedges
             gains = _gains(missing, power, counts.sum(), sums[batch].sum(1)[:, None])
             chosen[batch] = gains.argmax(1)
