@@ -10,10 +10,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.geometry.rotation_grids import NEIGHBOURS, super_fibonacci, zyx_matrices
+from lazyvol.kernels.geometry.rotation_grids import neighbours, super_fibonacci, zyx_matrices
 from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.kernels.screening.measured import STEPS, Measured, batches, shell_means, tilt_range
 
@@ -221,16 +220,16 @@ class _Wedge:
 
 def _refined(quaternion: Array, power: Array, frequency: Array, tilt: float) -> _Wedge:
     """Return the best wedge near a rotation."""
-    best, total, count = Rotation.from_quat(quaternion), power.sum(), len(power)
+    total, count = power.sum(), len(power)
     slope = np.tan(np.radians(tilt))
     for step in REFINED:
         for _ in range(3):
-            tried = Rotation.from_rotvec(NEIGHBOURS * step, degrees=True) * best
-            matrices = np.ascontiguousarray(tried.as_matrix()[:, ::-1, ::-1])
+            tried = neighbours(quaternion, step)
+            matrices = np.ascontiguousarray(zyx_matrices(tried))
             missing, inside = _sums_in_wedges(frequency, power, matrices, slope)
             gains = _gains(missing, inside, count, total)
             n = int(gains.argmax())
-            best = tried[n]
+            quaternion = tried[n]
             if n == 0:
                 break
     outside = (total - inside[n]) / max(count - missing[n], 1)
