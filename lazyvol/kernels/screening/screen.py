@@ -83,7 +83,7 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Whitened:
-    """Particles' whitened spectra (``data``) at the ``selected`` frequencies, and their folds.
+    """Particles' whitened spectra (``data``) at the ``selected`` frequencies.
 
     ``columns`` are the numbers of the selected frequencies in a spectrum, ``measured`` their
     weights, ``weight`` is the probability that each particle is consistent.
@@ -94,13 +94,12 @@ class _Whitened:
     columns: Array
     whitening: Array
     measured: Measured
-    folds: Array
     weight: Array
     band: Band
 
     @classmethod
     def of(
-        cls, spectra: Array, noise_level: Array, weight: Array, folds: Array, measured: Measured,
+        cls, spectra: Array, noise_level: Array, weight: Array, measured: Measured,
         references: References, band: Band,
     ) -> "_Whitened":  # fmt: skip
         """Divide spectra by the amplitude of their noise, at frequencies with signal."""
@@ -111,7 +110,7 @@ class _Whitened:
         data = np.take(spectra, columns, axis=1)  # row-major: 6 times faster products
         for batch, shown in measured.shown(data):
             data[batch] = shown * (whitening / noise_level[batch, None].astype(np.float32))
-        return cls(data, selected, columns, whitening, measured, folds, weight, band)
+        return cls(data, selected, columns, whitening, measured, weight, band)
 
     def of_volumes(self, volumes: Array) -> Array:
         """Whitened spectra of volumes on the coarse grid, in float64."""
@@ -154,7 +153,7 @@ def screen_spectra(
 def _measured(
     spectra: Array, weights: Sequence[Array], evidence: Evidence, band: Band
 ) -> tuple[Array, Measured, Array]:
-    """Return spectra that are 0 where they were not measured, weights, and codes of wedges."""
+    """Return spectra that follow the model of ``measured``, their weights, and codes of wedges."""
     code = np.full(len(spectra), wedge_search.NONE)
     if evidence.find_wedges:
         measured, code = wedge_search.find(spectra, band)
@@ -199,7 +198,7 @@ def _run_rounds(
             references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
         if not references.signal.any():
             return None, noise_level
-        whitened = _Whitened.of(spectra, noise_level, weight, folds, measured, references, band)
+        whitened = _Whitened.of(spectra, noise_level, weight, measured, references, band)
         fit = _fit_mixture(*_compare(whitened, references, evidence, grid), weight, noise_level)
         if fit is None:
             return None, noise_level
