@@ -118,8 +118,7 @@ def tilt_weights(*angles: Array, tilts: Sequence[float], band: Band) -> Array:
     ``angles`` are rot, tilt and psi in degrees of the rotation that particles underwent after they
     were measured.
     """
-    columns = np.broadcast_arrays(*(np.ravel(a).astype(np.float64) for a in angles))
-    matrices = zyx_matrices(from_euler(np.stack(columns, -1)))
+    matrices = zyx_matrices(from_euler(np.stack([np.ravel(a) for a in angles], -1)))
     steps = np.stack([Measured.of(tilt_range(m, tilts, band)).steps[0] for m in matrices])
     return np.asarray(steps.reshape(*angles[0].shape, steps.shape[-1]))
 

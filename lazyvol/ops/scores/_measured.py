@@ -58,7 +58,7 @@ def measured_weights(
 
 def _orientations(stack: xr.DataArray, orientations: Rotations | None) -> list[xr.DataArray]:
     """Return rot, tilt and psi, (k,), or of no dim if they are the same for all particles."""
-    own = [stack.coords[a].reset_coords(drop=True) for a in EULER if a in stack.coords]
+    own = [stack.coords[a] for a in EULER if a in stack.coords]
     if orientations is None:
         is_table = len(own) == len(EULER) and all(a.dims == (STACK,) for a in own)
         angles = own if is_table else [xr.DataArray(0.0)] * len(EULER)
