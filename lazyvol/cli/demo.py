@@ -83,7 +83,7 @@ def simulated(simulation: Simulation) -> xr.DataArray:
 
 
 def print_agreement(result: ScreenResult, stack: xr.DataArray) -> None:
-    """Print how the flags agree with the simulated tilts."""
+    """Print the agreement of the flags with the simulated tilts."""
     truth = np.asarray(stack.coords["tilted"].values, bool)
     scores = agreement(result, truth)
     say(f"truth       {int(truth.sum()):,} of {truth.size:,} are tilted: precision "
@@ -91,7 +91,7 @@ def print_agreement(result: ScreenResult, stack: xr.DataArray) -> None:
 
 
 def agreement(result: ScreenResult, truth: np.ndarray) -> Agreement:
-    """Return how flags and llr agree with the truth, True for a tilted particle."""
+    """Return the agreement of flags and llr with the truth, True for a tilted particle."""
     flagged = result.scores["flagged"].values
     hits = int((flagged & truth).sum())
     score = -result.scores["llr"].values

@@ -162,7 +162,7 @@ class ScreenResult:
         return {str(names[n]): int(counts[n]) for n in order}
 
     def wedges(self) -> dict[str, int]:
-        """Return the number of particles by what is known of their wedge."""
+        """Return the number of particles by the knowledge of their wedge."""
         names, counts = np.unique(self.scores["wedge"].values, return_counts=True)
         return {str(name): int(n) for name, n in zip(names, counts, strict=True)}
 

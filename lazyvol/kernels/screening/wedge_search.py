@@ -18,7 +18,7 @@ from lazyvol.kernels.screening.measured import STEPS, Measured, batches, shell_m
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: what is known of the wedge of a particle
+#: knowledge of the wedge of a particle
 NONE, GIVEN, FOUND, UNCLEAR = range(4)
 #: relative power at which single frequencies are cut, so that signal does not outweigh noise
 CUT = 4.0
@@ -50,7 +50,7 @@ LEAST_FOUND = 0.9
 
 
 def find(spectra: Array, band: Band) -> tuple[Measured, Array]:
-    """Return the weights of all frequencies, and what is known of each particle's wedge.
+    """Return the weights of all frequencies, and the code of each particle's wedge.
 
     In steep noise, strong frequencies leak into the wedges of weak ones: if there is none in all
     frequencies, it is searched for in the strong ones.

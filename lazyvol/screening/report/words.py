@@ -144,7 +144,7 @@ def caveats(result: ScreenResult) -> list[str]:
 
 
 def volume_note(result: ScreenResult) -> str:
-    """Return how to read the images of the volumes."""
+    """Return the explanation of the images of the volumes."""
     length = resolution(result.fsc["all"])
     filtered = ""
     if 0 < length < inf:
@@ -184,7 +184,7 @@ def score_note(result: ScreenResult) -> str:
 
 
 def no_picture(result: ScreenResult) -> str:
-    """Return which particles are shown."""
+    """Return the explanation of a missing picture: the choice of the particles shown."""
     shown = len(result.thumbnails.positions)
     return (
         f"No picture of this particle: the page holds those of {shown:,} of {result.particles:,}, "
@@ -194,7 +194,7 @@ def no_picture(result: ScreenResult) -> str:
 
 
 def viewer_note(result: ScreenResult) -> str:
-    """Return how the volumes of the viewer are made."""
+    """Return the filter, grid and grey levels of the volumes in the viewer."""
     volume, unit = result.thumbnails.particles, unit_symbol(result.source.unit)
     full = result.volumes["average"]
     box = TIMES.join(f"{full.sizes[d] * abs(spacing(full, d)):.4g}" for d in spatial_dims(full))
@@ -226,7 +226,7 @@ def half_notes(result: ScreenResult) -> list[str]:
 
 
 def fsc_caption(result: ScreenResult) -> str:
-    """Return where the curves fall below 0.143 and 0.5."""
+    """Return the lengths at which the curves fall below 0.143 and 0.5."""
     lengths = (
         f"{CURVES[str(n)]} {length_text(result, str(n))} ({length_text(result, str(n), 0.5)})"
         for n in result.fsc
