@@ -18,7 +18,7 @@ from lazyvol.ops.scores._measured import FREQUENCY, measured_weights
 from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import SPATIAL, STACK, require_stack, spacing, spatial_dims
+from lazyvol.stack import SPATIAL, STACK, dataset_of, require_stack, spacing, spatial_dims
 
 #: bytes of the spectra of all particles: more particles get a lower highest frequency; 20,000 are
 #: screened within 2 GiB
@@ -36,7 +36,7 @@ DTYPES = {
 }  # fmt: skip
 #: names of hypotheses by code; templates follow
 HYPOTHESES = ("consistent", "empty", "rotated", "second_class")
-#: what is known of the wedge of a particle, by code
+#: knowledge of the wedge of a particle, by code
 WEDGES = ("none", "given", "found", "unclear")
 
 
@@ -186,8 +186,7 @@ def screen(
     results = fold(_columns_fold(band.planar), table, dims=("column",), title="screen")
     plain = {name: inputs[name] for name in PLAIN_SCORES}
     columns = {**plain, **{name: _labelled(results[name], particles) for name in results}}
-    free = {name: c.drop_vars(list(columns), errors="ignore") for name, c in columns.items()}
-    return _annotate(xr.Dataset(free), len(evidence.templates), band)
+    return _annotate(dataset_of(columns), len(evidence.templates), band)
 
 
 def as_particles(stack: xr.DataArray) -> xr.DataArray:
