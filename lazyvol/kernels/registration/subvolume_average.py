@@ -116,15 +116,10 @@ def to_mask(rotation: Array, layout: ParticleLayout) -> Array:
 @compiled
 def mask_at(mask: Array, index: Array, m: Array) -> Array:
     """Return the values of a mask (frequency 0 first) at ``m`` times the frequencies ``index``."""
-    nz, ny, nx = mask.shape
-    values = np.ones(len(index), np.float32)
+    values = np.empty(len(index), np.float32)
     for n in range(len(index)):
         f, g, h = index[n]
-        p = m[0, 0] * f + m[0, 1] * g + m[0, 2] * h
-        q = m[1, 0] * f + m[1, 1] * g + m[1, 2] * h
-        r = m[2, 0] * f + m[2, 1] * g + m[2, 2] * h
-        if 2 * abs(p) <= nz and 2 * abs(q) <= ny and 2 * abs(r) <= nx:
-            values[n] = _interpolate_periodic(mask, p, q, r)
+        values[n] = _mask_value(mask, m, f, g, h)
     return values
 
 
@@ -158,21 +153,27 @@ def add_weighted(total: Array, weight: Array, values: Array, w: float) -> None:
 def _add_coverage(coverage: Array, mask: Array, m: Array, w: float) -> None:
     """Add ``w`` times a rotated mask of frequencies (frequency 0 first) to a half spectrum.
 
-    ``m`` takes frequencies of the sum to those of the mask; beyond these all are measured.
+    ``m`` takes frequencies of the sum to those of the mask.
     """
-    nz, ny, nx = mask.shape
+    nz, ny, _ = mask.shape
     for z in range(nz):
         fz = z if z <= nz // 2 else z - nz
         for y in range(ny):
             fy = y if y <= ny // 2 else y - ny
             for x in range(coverage.shape[2]):
-                p = m[0, 0] * fz + m[0, 1] * fy + m[0, 2] * x
-                q = m[1, 0] * fz + m[1, 1] * fy + m[1, 2] * x
-                r = m[2, 0] * fz + m[2, 1] * fy + m[2, 2] * x
-                if 2 * abs(p) > nz or 2 * abs(q) > ny or 2 * abs(r) > nx:
-                    coverage[z, y, x] += w
-                else:
-                    coverage[z, y, x] += w * _interpolate_periodic(mask, p, q, r)
+                coverage[z, y, x] += w * _mask_value(mask, m, fz, fy, x)
+
+
+@compiled
+def _mask_value(mask: Array, m: Array, f: int, g: int, h: int) -> float:
+    """Return a mask at ``m`` times a frequency; 1 beyond its frequencies, as all are measured."""
+    nz, ny, nx = mask.shape
+    p = m[0, 0] * f + m[0, 1] * g + m[0, 2] * h
+    q = m[1, 0] * f + m[1, 1] * g + m[1, 2] * h
+    r = m[2, 0] * f + m[2, 1] * g + m[2, 2] * h
+    if 2 * abs(p) > nz or 2 * abs(q) > ny or 2 * abs(r) > nx:
+        return 1.0
+    return float(_interpolate_periodic(mask, p, q, r))
 
 
 @compiled
