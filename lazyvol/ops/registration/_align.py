@@ -16,6 +16,7 @@ from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import pose_search, rotational_correlation, subvolume_average
 from lazyvol.kernels.registration.pose_refinement import BATCH_BYTES
 from lazyvol.kernels.registration.pose_search import PoseSearch
+from lazyvol.kernels.registration.subvolume_average import ParticleLayout
 from lazyvol.ops._checks import whole_number
 from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._average import layout_of
@@ -150,10 +151,11 @@ def align(
             symmetry=symmetry, rotations=rotations, shifts=shifts, iterations=iterations,
         )  # fmt: skip
         return aligned.isel({STACK: 0})
-    search = _pose_search(stack, angles, finest, max_shift, resolution, symmetry, halves, dims)
     masks, since = measured_frequencies("align", stack, wedge, orientations, dims)
     layout = layout_of(stack, dims, has_wedge=bool(masks), oriented=bool(since))
-    search = replace(search, layout=layout)
+    search = _pose_search(
+        stack, layout, angles, finest, max_shift, resolution, symmetry, halves, dims
+    )
     poses = _initial_poses(stack, rotations, shifts, dims)
     references = [reference_of("align", stack, reference, dims)] * search.n_references
     for n in range(whole_number("align", "iterations", iterations)):
@@ -188,6 +190,7 @@ def _require_dims(
 
 def _pose_search(
     stack: xr.DataArray,
+    layout: ParticleLayout,
     angles: float | Rotation,
     finest: float | None,
     max_shift: float | None,
@@ -217,15 +220,7 @@ def _pose_search(
     grid, degrees = _rotations_to_try(angles, finest, fold, len(dims) == len(IMAGE))
     keep = (1,) if len(degrees) == 1 else (*KEEP, *(1,) * len(degrees))[: len(degrees)]
     return PoseSearch(
-        layout_of(stack, dims),
-        degrees,
-        keep,
-        1 / detail,
-        reach,
-        fold,
-        grid,
-        stack.sizes[STACK],
-        halves,
+        layout, degrees, keep, 1 / detail, reach, fold, grid, stack.sizes[STACK], halves
     )
 
 
