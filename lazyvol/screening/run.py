@@ -24,7 +24,14 @@ from lazyvol.screening.output import results_folder, write_results
 from lazyvol.screening.record import StageTimes, peak_bytes, versions
 from lazyvol.screening.result import Flagging, HalfSets, Run, ScreenResult
 from lazyvol.screening.thumbnails import thumbnails
-from lazyvol.screening.volumes import kept_averages, object_mask, resolution, shell_correlations
+from lazyvol.screening.volumes import (
+    half_averages,
+    kept_averages,
+    object_mask,
+    resolution,
+    shell_correlations,
+    with_masked,
+)
 from lazyvol.stack import SPATIAL, STACK
 from lazyvol.summary import StackSummary
 
@@ -143,14 +150,16 @@ def screen(
             table = scored(stack, averages["average"], options)
         with times.stage(FLAGGED), progress_bar("flagged and shown", shown=progress):
             kept = kept_averages(stack, averages, table["flagged"].values)
-            length = resolution(scores.fsc(averages["first"], averages["second"]))
+            halves = half_averages(averages, kept)
+            curves = shell_correlations(halves)
+            length = resolution(curves["all"])
             under = _as_volume(mask, averages, length)
             volumes = averages[["average", "variance"]].assign(mask=under)
             volumes = volumes if kept is None else volumes.assign(kept)
             shown = thumbnails(stack, table, volumes, templates, length, budget.memory)
     result = ScreenResult(
         source=StackSummary.of(stack, name), scores=table, volumes=volumes,
-        fsc=shell_correlations(averages, kept, under),
+        fsc=with_masked(curves, halves, under),
         flagging=flagging(table, fdr, prod(averages["average"].shape)),
         second_class=second_class and not (table["wedge"] == "unclear").any().item(),
         half_sets=_half_set_sizes(stack, table["flagged"].values), thumbnails=shown,

@@ -1,5 +1,7 @@
 """Volumes of a screening: averages without the flagged particles, a mask, and their FSC."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
@@ -8,6 +10,7 @@ from lazyvol.ops._references import half_sets
 from lazyvol.stack import STACK, spacing, spatial_dims
 
 Array = np.ndarray
+Pair = tuple[xr.DataArray, xr.DataArray]
 
 #: FSC below which phases are randomised to measure the correlation that a mask brings
 RANDOM_BELOW = 0.8
@@ -41,29 +44,38 @@ def kept_averages(stack: xr.DataArray, averages: xr.Dataset, flagged: Array) -> 
     return xr.Dataset({n: v.astype(dtype).assign_attrs(attrs) for n, v in volumes.items()})
 
 
-def shell_correlations(
-    averages: xr.Dataset, kept: xr.Dataset | None, mask: xr.DataArray
-) -> xr.Dataset:
-    """Return the half-set Fourier shell correlations of all and of the kept particles."""
+def half_averages(averages: xr.Dataset, kept: xr.Dataset | None) -> dict[str, Pair]:
+    """Return the half-set averages of all and of the kept particles."""
     halves = {"all": (averages["first"], averages["second"])}
     if kept is not None:
         halves["kept"] = (kept["kept_half1"], kept["kept_half2"])
-    curves = {name: scores.fsc(*pair) for name, pair in halves.items()}
-    masked = {f"{name}_masked": masked_fsc(*pair, mask) for name, pair in halves.items()}
-    return xr.Dataset({**curves, **masked}).drop_attrs(deep=False)
+    return halves
 
 
-def masked_fsc(first: xr.DataArray, second: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+def shell_correlations(halves: Mapping[str, Pair]) -> xr.Dataset:
+    """Return the Fourier shell correlation of each pair of half-set averages."""
+    return xr.Dataset({name: scores.fsc(*pair) for name, pair in halves.items()})
+
+
+def with_masked(curves: xr.Dataset, halves: Mapping[str, Pair], mask: xr.DataArray) -> xr.Dataset:
+    """Return Fourier shell correlations together with those under a mask."""
+    masked = {f"{n}_masked": masked_fsc(*pair, mask, curves[n]) for n, pair in halves.items()}
+    return curves.assign(masked)
+
+
+def masked_fsc(
+    first: xr.DataArray, second: xr.DataArray, mask: xr.DataArray, plain: xr.DataArray
+) -> xr.DataArray:
     """Return the Fourier shell correlation under a mask, corrected for the mask.
 
-    Beyond the frequency where the correlation falls below 0.8 the phases of both volumes are
-    randomised; the correlation that is left under the mask comes from the mask.
+    ``plain`` is the correlation without it. Beyond the frequency where this falls below 0.8 the
+    phases of both volumes are randomised; the correlation that is left under the mask comes from
+    the mask.
 
     References
     ----------
     Chen et al., Ultramicroscopy 135, 24 (2013).
     """
-    plain = scores.fsc(first, second)
     masked = scores.fsc(_under(first, mask), _under(second, mask))
     low = np.flatnonzero((plain.values < RANDOM_BELOW) & (plain["frequency"].values > 0))
     if not low.size:
