@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.ops import filters, stats
+from lazyvol.screening.volumes import shortest_side
 from lazyvol.stack import STACK, spacing, spatial_dims
 
 #: voxels along a side of a thumbnail, and voxels of all thumbnails, each a byte in the report
@@ -42,8 +43,8 @@ def thumbnails(
     """
     step = coarse_step(stack)
     finest = max(2 * step[d] * abs(spacing(stack, d)) for d in step)
-    side = min(stack.sizes[d] * abs(spacing(stack, d)) for d in step)
-    shortest = float(np.clip(length or finest, finest, max(finest, side / 4)))
+    coarsest = max(finest, shortest_side(stack) / 4)
+    shortest = float(np.clip(length or finest, finest, coarsest))
     voxels = int(np.prod([ceil(stack.sizes[d] / step[d]) for d in step]))
     most = MAX_VOXELS if memory is None else min(MAX_VOXELS, memory // 64)
     positions = chosen(table, max(1, most // voxels))

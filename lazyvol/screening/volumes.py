@@ -116,11 +116,9 @@ def object_mask(average: xr.DataArray, length: float) -> xr.DataArray:
 
     ``length`` is the resolution; the mask is as smooth as twice this, within limits set by the box.
     """
-    voxel = max(abs(spacing(average, d)) for d in spatial_dims(average))
-    side = min(average.sizes[d] * abs(spacing(average, d)) for d in spatial_dims(average))
-    smooth = filters.bandpass(
-        average, float(np.clip(2 * length, 4 * voxel, max(4 * voxel, side / 4)))
-    )
+    voxel = nyquist(average) / 2
+    coarsest = max(4 * voxel, shortest_side(average) / 4)
+    smooth = filters.bandpass(average, float(np.clip(2 * length, 4 * voxel, coarsest)))
     difference = abs(smooth - float(np.median(smooth.values)))
     inside = masks.dilate(masks.threshold(difference), radius=DILATION * voxel)
     soft = filters.gaussian(inside.astype(np.float32), SOFTNESS * voxel, mode="nearest")
@@ -135,6 +133,11 @@ def low_passed(volume: xr.DataArray, length: float) -> xr.DataArray:
 def nyquist(volume: xr.DataArray) -> float:
     """Return the Nyquist limit as a length: twice the coarsest voxel size."""
     return 2 * max(abs(spacing(volume, d)) for d in spatial_dims(volume))
+
+
+def shortest_side(volume: xr.DataArray) -> float:
+    """Return the length of the shortest side of the box."""
+    return min(volume.sizes[d] * abs(spacing(volume, d)) for d in spatial_dims(volume))
 
 
 def resolution(curve: xr.DataArray, cutoff: float = 0.143) -> float:

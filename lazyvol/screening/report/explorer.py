@@ -3,8 +3,9 @@
 from lazyvol.screening.report import words
 from lazyvol.screening.report.markup import Html, join, tag
 from lazyvol.screening.result import ScreenResult
+from lazyvol.stack import SPATIAL
 
-PLANES, VOLUMES = ("z", "y", "x"), ("particle", "average", "alternative")
+VOLUMES = ("particle", "average", "alternative")
 #: scores that particles can be kept by
 SCORES = {"llr": "llr (low is good)", "ncc": "ncc (high is good)",
           "probability": "probability to be inconsistent"}  # fmt: skip
@@ -98,12 +99,12 @@ def _viewer(result: ScreenResult) -> Html:
                 for n, name in enumerate(VOLUMES)
             ),
         )
-        for axis, dim in enumerate(PLANES)
+        for axis, dim in enumerate(SPATIAL)
     ]
     sliders = [
         tag("label", tag("span", dim), tag("input", type="range", min="0", id=f"at{axis}"),
             tag("output", id=f"place{axis}"))
-        for axis, dim in enumerate(PLANES)
+        for axis, dim in enumerate(SPATIAL)
     ]  # fmt: skip
     thickness = tag("label", tag("span", "slab"),
                     tag("input", type="range", min="0", value="0", id="thickness"),

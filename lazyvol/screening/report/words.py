@@ -8,7 +8,7 @@ import xarray as xr
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import position_text, scale_bar_length
 from lazyvol.screening.result import Run, ScreenResult, length_text
-from lazyvol.screening.volumes import nyquist, resolution
+from lazyvol.screening.volumes import nyquist, resolution, shortest_side
 from lazyvol.stack import spacing, spatial_dims
 from lazyvol.summary import TIMES, unit_symbol
 
@@ -239,9 +239,7 @@ def fsc_caption(result: ScreenResult) -> str:
 
 def bar(volume: xr.DataArray) -> float:
     """Return one length of scale bar for all planes of a volume."""
-    return scale_bar_length(
-        min(volume.sizes[d] * abs(spacing(volume, d)) for d in spatial_dims(volume))
-    )
+    return scale_bar_length(shortest_side(volume))
 
 
 def cost_note(result: ScreenResult) -> str:
