@@ -211,7 +211,7 @@ def _two_classes(
     """
     gain, count = np.zeros(len(membership)), len(references)
     means = np.repeat(references[:, None], len(membership), axis=1)
-    totals = fold_sums(data, np.ones((1, len(data)), np.float32), count)
+    totals = _sums_and_coverage(data, np.ones((1, len(data)), np.float32), measured, count)
     for _ in range(ROUNDS):
         size = membership.sum(1)
         membership = membership[(size > 1.5) & (size < 0.5 * len(data))]
@@ -227,36 +227,36 @@ def _two_classes(
     return gain, means
 
 
-def fold_sums(data: Array, weights: Array, count: int) -> Array:
-    """Return (fold, sum, number): sums over each fold, by (sum, particle) weights."""
+def _sums_and_coverage(
+    data: Array, weights: Array, measured: Measured, count: int
+) -> tuple[Array, Array]:
+    """Return sums over each fold and the measured weights in them, by (sum, particle) weights.
+
+    They are (fold, sum, number) and (fold, sum, frequency).
+    """
     single = weights.astype(np.float32)
-    return np.stack([single[:, f::count] @ data[f::count] for f in range(count)])
-
-
-def _fold_coverage(weights: Array, measured: Measured, count: int) -> Array:
-    """Return (fold, sum, frequency): the measured weights that ``fold_sums`` added up."""
-    return np.stack([
+    sums = [single[:, f::count] @ data[f::count] for f in range(count)]
+    coverage = [
         measured.of_particles(slice(f, None, count)).sums(weights[:, f::count])
         for f in range(count)
-    ])  # fmt: skip
+    ]
+    return np.stack(sums), np.stack(coverage)
 
 
 def _class_means(
-    data: Array, references: Array, membership: Array, totals: Array, snr: Array,
+    data: Array, references: Array, membership: Array, totals: tuple[Array, Array], snr: Array,
     measured: Measured,
 ) -> Array:  # fmt: skip
     """Return (fold, class, number): means of classes for every fold, from the other folds.
 
     The reference plus the Wiener-filtered difference between the mean of the class and that of
-    all other particles. ``totals`` are sums over all particles.
+    all other particles. ``totals`` are the sums and the coverage of all particles.
     """
-    count = len(references)
-    sums = fold_sums(data, membership, count)
+    sums, covered = _sums_and_coverage(data, membership, measured, len(references))
     estimates = []
-    for part_sums, part in ((sums, membership), (totals - sums, 1 - membership)):
-        covered = _fold_coverage(part, measured, count)
-        size = np.tile(np.maximum(covered.sum(0) - covered, 1e-3), 2).astype(np.float32)
-        estimates.append(((part_sums.sum(0) - part_sums) / size, size))
+    for part, coverage in ((sums, covered), (totals[0] - sums, totals[1] - covered)):
+        size = np.tile(np.maximum(coverage.sum(0) - coverage, 1e-3), 2).astype(np.float32)
+        estimates.append(((part.sum(0) - part) / size, size))
     (mean, size), (rest_mean, rest_size) = estimates
     power = (CLASS_DIFFERENCE * snr).astype(np.float32)
     mean -= rest_mean
