@@ -8,30 +8,21 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 
 import dask
 import numpy as np
+from side_by_side import Way, table, timed
 
 import lazyvol as lv
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.io.buckets import archived, bucket_server
 
-RUNS = 5
 
-
-def seconds(function):
-    """Return the median wall time of a call, after one call to warm up."""
-    function()
-    times = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times)
+def rate(megabytes: float, way: Way) -> str:
+    """Return the megabytes per second of a call."""
+    return f"{megabytes / timed({'': way})['']:.0f}"
 
 
 def main() -> None:
@@ -40,7 +31,7 @@ def main() -> None:
     side = parser.parse_args().side
     values = np.random.default_rng(0).normal(size=(8, side, side, side)).astype(np.float32)
     stack, megabytes = lv.as_stack(values), values.nbytes / 1e6
-    print("| place | read, MB/s | write, MB/s |\n| --- | --- | --- |")
+    rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
         bucket_server() as bucket,
@@ -49,12 +40,11 @@ def main() -> None:
         os.environ["AWS_ENDPOINT_URL"] = bucket.options["endpoint"]
         path = Path(folder) / "stack.zarr"
         for name, target in (("folder", path), ("bucket", "s3://stack/stack.zarr")):
-            write = seconds(lambda target=target: lv.save(stack, target, overwrite=True))
-            read = seconds(lambda target=target: lv.open(target).compute())
-            print(f"| {name} | {megabytes / read:.0f} | {megabytes / write:.0f} |")
+            written = rate(megabytes, lambda target=target: lv.save(stack, target, overwrite=True))
+            rows.append([name, rate(megabytes, lambda t=target: lv.open(t).compute()), written])
         archive = archived(path, Path(folder) / "stack.zarr.zip")
-        read = seconds(lambda: lv.open(archive).compute())
-        print(f"| archive | {megabytes / read:.0f} |  |")
+        rows.append(["archive", rate(megabytes, lambda: lv.open(archive).compute()), ""])
+    print(table(["place", "read, MB/s", "write, MB/s"], rows))
 
 
 if __name__ == "__main__":
