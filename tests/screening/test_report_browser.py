@@ -149,6 +149,18 @@ def test_formulas_and_markup_in_names_stay_text(browser, tmp_path):
     assert listed.file.values.tolist() == names
 
 
+def test_a_column_with_the_name_of_a_chart_is_listed_and_exported(browser, tmp_path):
+    places = [f"grid {k}" for k in range(N)]
+    named = result().scores.assign_coords(position=("k", places))
+    write_report(tmp_path / "report.html", replace(result(), scores=named))
+    browser.open(tmp_path / "report.html")
+    assert browser.problems == []
+    assert browser.run("valuesOf('position')") == places
+    click(browser, "[data-export='kept csv']")
+    rows = list(csv.DictReader(io.StringIO(browser.downloaded("kept.csv"))))
+    assert [r["position"] for r in rows] == places[BAD:]
+
+
 def test_a_click_and_keys_show_a_particle(page):
     click(page, "#grid tbody tr[id]:nth-of-type(4)")
     third = int(np.argsort(-result().scores.llr.values)[2])

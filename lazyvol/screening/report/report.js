@@ -239,9 +239,9 @@ function axes(canvas, xs, ys, xLabel, yLabel) {
   return { context, x, y, left, right, top, bottom };
 }
 
-/* Draw the numbers of kept and of other particles in bins of a column, one upon the other. */
-function drawHistogram(canvas, name, label) {
-  const values = valuesOf(name), limits = range(values);
+/* Draw the numbers of kept and of other particles in bins of values, one upon the other. */
+function drawHistogram(canvas, values, label) {
+  const limits = range(values);
   const bins = Math.min(80, Math.max(10, Math.round(Math.sqrt(total) * 1.5)));
   const counts = Array.from({ length: bins }, () => [0, 0]);
   values.forEach((v, particle) => {
@@ -260,7 +260,7 @@ function drawHistogram(canvas, name, label) {
     context.fillRect(from, y(kept + other), to - from - 0.5, y(kept) - y(kept + other));
   });
   const limit = byId("limit").value;
-  if (byId("by").value !== name || limit === "") return;
+  if (byId("by").value !== label || limit === "") return;
   context.strokeStyle = colour(canvas, "ink");
   context.setLineDash([5, 4]);
   context.beginPath();
@@ -298,9 +298,10 @@ function drawPoints(canvas) {
 }
 
 function drawCharts() {
-  drawHistogram(byId("histogram"), byId("by").value || "llr", byId("by").value || "llr");
+  const score = byId("by").value || "llr";
+  drawHistogram(byId("histogram"), valuesOf(score), score);
   drawPoints(byId("points"));
-  drawHistogram(byId("along"), "position", "position along k");
+  drawHistogram(byId("along"), everyone, "position along k");
 }
 
 /* ---- viewer: particle, average and best alternative hypothesis ---- */
@@ -494,27 +495,28 @@ function drawGroups() {
 
 /* ---- exported lists ---- */
 
-const exported = () => data.columns.filter(({ name }) => name !== "position");
-
-function csvField(value) {
+/* Return a value that is no text as a word of a list. */
+function plainWord(value) {
   if (value === null) return "nan";
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value === "number") return String(value);
+  return String(value);
+}
+
+function csvField(value) {
+  if (typeof value !== "string") return plainWord(value);
   // spreadsheets run text that begins with these signs as a formula
   const text = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(value) ? `'${value}` : value;
   return `"${text.replaceAll('"', '""')}"`;
 }
 
 function csv(particles) {
-  const lines = particles.map((p) => exported().map(({ values }) => csvField(values[p])).join(","));
-  return [exported().map(({ name }) => csvField(name)).join(","), ...lines, ""].join("\n");
+  const lines = particles.map((p) => data.columns.map(({ values }) => csvField(values[p])).join(","));
+  return [data.columns.map(({ name }) => csvField(name)).join(","), ...lines, ""].join("\n");
 }
 
 /* Return a value as a word of a STAR file; text in quotes unless it is plain. */
 function starWord(value) {
-  if (value === null) return "nan";
-  if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value === "number") return String(value);
+  if (typeof value !== "string") return plainWord(value);
   const text = value.replace(/[\r\n\0]/g, " ");
   const reserved = /^(data_|save_|loop_$|stop_$|global_$|true$|false$|nan$|inf)/i.test(text);
   if (/^[A-Za-z0-9][\w.@/:+-]*$/.test(text) && !reserved && Number.isNaN(Number(text))) return text;
@@ -522,8 +524,8 @@ function starWord(value) {
 }
 
 function star(particles) {
-  const labels = exported().map(({ label }, n) => `_${label} #${n + 1}`);
-  const lines = particles.map((p) => exported().map(({ values }) => starWord(values[p])).join(" "));
+  const labels = data.columns.map(({ label }, n) => `_${label} #${n + 1}`);
+  const lines = particles.map((p) => data.columns.map(({ values }) => starWord(values[p])).join(" "));
   return [`${data.starHead}data_particles`, "", "loop_", ...labels, ...lines, ""].join("\n");
 }
 
@@ -553,7 +555,6 @@ function toggleTheme() {
   drawCharts();
 }
 
-columns.set("position", { name: "position", values: everyone });
 byId("columns").replaceChildren(...tableColumns.map((name) => {
   const column = make("col");
   column.style.width = `${width(name)}ch`;
