@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.ndimage as ndi
 import scipy.stats
+from bench_screening_auc import area
 from side_by_side import table
 
 import lazyvol as lv
@@ -32,11 +33,6 @@ WRONG = ("rotated", "shifted", "flipped", "noise", "gold", "species")
 
 def options(particles: subtomograms.Particles, told: bool) -> dict[str, Any]:
     return {"wedge": (-60.0, 60.0), "orientations": particles.angles} if told else {}
-
-
-def area(score: Any, wrong: Any) -> float:
-    statistic = scipy.stats.mannwhitneyu(score[wrong], score[~wrong]).statistic
-    return float(statistic / wrong.sum() / (~wrong).sum())
 
 
 def null_rows(args: Any) -> list[list[str]]:
