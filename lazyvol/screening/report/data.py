@@ -74,11 +74,8 @@ def plain_values(values: np.ndarray) -> list[Any]:
         return [float(f"{v:.{DIGITS}g}") if isfinite(v) else None for v in values.tolist()]
     if values.dtype.kind in "biu":
         return list(values.tolist())
-    return (
-        [str(v) for v in values.tolist()]
-        if values.dtype.kind != "M"
-        else values.astype(str).tolist()
-    )
+    texts = values.astype(str) if values.dtype.kind == "M" else values
+    return [str(v) for v in texts.tolist()]
 
 
 def star_labels(table: xr.Dataset) -> tuple[dict[str, str], str]:

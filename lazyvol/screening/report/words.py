@@ -109,7 +109,7 @@ def _resolution_sentence(result: ScreenResult) -> str:
 
 
 def caveats(result: ScreenResult) -> list[str]:
-    """Return warnings about results that few particles make unreliable."""
+    """Return warnings about results that are unreliable or missing."""
     warnings = []
     if result.particles < FEW:
         warnings.append(
