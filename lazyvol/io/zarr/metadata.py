@@ -64,7 +64,6 @@ class ArrayMeta:
     index: Index | None
     prefix: str
     separator: str
-    names: tuple[str | None, ...] | None = None
 
     @cached_property
     def native(self) -> np.dtype[Any]:
@@ -125,6 +124,7 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
     """
     array = _open(document, where)
     content, chunks, shards = array.metadata.to_dict(), array.chunks, array.shards
+    _check_defaults(document, content, where)
     shard = content["codecs"][0]["configuration"] if shards else None
     prefix, separator = _key_style(array.metadata, where)
     chain = _chain(content, shard)
@@ -143,7 +143,6 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
         index=_index(shards, chunks, shard, where) if shard else None,
         prefix=prefix,
         separator=separator,
-        names=content.get("dimension_names"),
     )
     return _check_limits(meta, where)
 
@@ -172,7 +171,6 @@ def _open(document: Mapping[str, Any], where: str) -> Any:
         )
     if document.get("storage_transformers"):
         raise FormatError(f"{where}: storage_transformers must be empty")
-    _check_defaults(document, array.metadata.to_dict(), where)
     return array
 
 
