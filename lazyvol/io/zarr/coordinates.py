@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lazyvol.errors import FormatError, LossWarning
 from lazyvol.io.opened import Opened
 from lazyvol.io.zarr.labels import RECORD_KEY, Coord
-from lazyvol.io.zarr.nodes import Node, load
+from lazyvol.io.zarr.nodes import Node, folder_above, load
 from lazyvol.plan import regions
 
 #: attribute that lists coordinates, separated by spaces
@@ -86,12 +86,8 @@ def _coord(dims: tuple[str, ...], opened: Opened) -> Coord:
 
 def _group_of(array: Node) -> Node | None:
     """Return the group that an array is directly in; None if there is none."""
-    if array.key:
-        head = array.key.rstrip("/").rpartition("/")[0]
-        group = load(array.place, f"{head}/" if head else "")
-    else:
-        place = array.place.above()
-        group = None if place is None else load(place)
+    upper = folder_above(array.place, array.key)
+    group = None if upper is None else load(*upper[:2])
     return group if group is not None and group.kind == "group" else None
 
 

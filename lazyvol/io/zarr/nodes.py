@@ -77,6 +77,18 @@ def children(place: Place, key: str = "") -> list[Node]:
     return [node for node in nodes if node]
 
 
+def folder_above(place: Place, key: str) -> tuple[Place, str, str] | None:
+    """Return place and key of the folder above ``key``, and the name of ``key`` in it.
+
+    The folder above the root of a place is in another place; None if that cannot be read.
+    """
+    if key:
+        head, _, name = key.rstrip("/").rpartition("/")
+        return place, f"{head}/" if head else "", name
+    upper = place.above()
+    return None if upper is None else (upper, "", place.name)
+
+
 def below(key: str, path: object, where: str) -> str:
     """Return the key of a path in metadata, which is relative to ``key``."""
     parts = path.strip("/").split("/") if isinstance(path, str) else []

@@ -55,7 +55,7 @@ from lazyvol.io.zarr.labels import (
 )
 from lazyvol.io.zarr.manifest import manifest_of
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
-from lazyvol.io.zarr.nodes import Node, below, children, load
+from lazyvol.io.zarr.nodes import Node, below, children, folder_above, load
 from lazyvol.io.zarr.source import ZarrSource, token
 from lazyvol.plan.recipes.base import Source
 
@@ -120,9 +120,8 @@ def probe(
     >>> opened.dims, opened.source.shape, float(total)
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
-    folder = place_of_store(path, storage_options)
-    root = load_root(folder)
-    return _open_array(folder, _single_member(folder, root), permissive, missing, root)
+    root = load_root(place_of_store(path, storage_options))
+    return _open_array(_single_member(root), permissive, missing, root)
 
 
 def probe_any(
@@ -139,28 +138,25 @@ def probe_any(
     FormatError
         The record of the data set does not fit the folder, or as `probe` for an array.
     """
-    folder = place_of_store(path, storage_options)
-    node = load_root(folder)
+    node = load_root(place_of_store(path, storage_options))
     record = node.attributes.get(RECORD_KEY)
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
         check_record(record, node.path)
-        return _open_dataset(folder, node, record, permissive, missing)
+        return _open_dataset(node, record, permissive, missing)
     if node.kind == "group" and ome.is_plate(node.attributes):
         from lazyvol.io.zarr.plates import open_plate
 
         return open_plate(
-            node, lambda image: _open_array(folder, image, permissive, missing), _stem(node.path)
+            node, lambda image: _open_array(image, permissive, missing), _stem(node.path)
         )
-    return _open_array(folder, _single_member(folder, node), permissive, missing, node)
+    return _open_array(_single_member(node), permissive, missing, node)
 
 
-def _open_dataset(
-    folder: Place, node: Node, record: Mapping[str, Any], permissive: bool, missing: str
-) -> DataSet:
+def _open_dataset(node: Node, record: Mapping[str, Any], permissive: bool, missing: str) -> DataSet:
     """Open the variables and the shared labels of a data set that lazyvol wrote."""
     names, shared = record.get("variables"), record.get("labels")
     keys = {n: below(node.key, n, node.path) for n in names} if isinstance(names, list) else {}
-    members = {name: load(folder, key) for name, key in keys.items()}
+    members = {name: load(node.place, key) for name, key in keys.items()}
     absent = [name for name, member in members.items() if member is None]
     if absent or not isinstance(names, list):
         raise FormatError(
@@ -168,7 +164,7 @@ def _open_dataset(
             f"{absent}; restore the missing variables"
         )
     variables = {
-        name: _open_array(folder, member, permissive, missing)
+        name: _open_array(member, permissive, missing)
         for name, member in members.items()
         if member is not None
     }
@@ -177,7 +173,7 @@ def _open_dataset(
     if not isinstance(shared, dict) or not isinstance(shared.get("shape"), list):
         raise FormatError(f"{node.path}: labels of a data set are a record, got {shared!r:.200}")
     labels = decode_record(shared, shared["shape"], np.dtype(np.int8), node.path)
-    labels = replace(labels, coords=load_coords(folder, node, labels.coords, permissive))
+    labels = replace(labels, coords=_load_coords(node, labels.coords, permissive))
     return DataSet(variables, labels, tuple(shared["shape"]))
 
 
@@ -224,11 +220,11 @@ def _is_single(node: Node) -> bool:
     return node.kind == "array" or _image(node) is not None or _has_record(node)
 
 
-def _single_member(folder: Place, node: Node) -> Node:
+def _single_member(node: Node) -> Node:
     """Return the only array or image that a node is or holds; raise FormatError for several."""
     if _is_single(node):
         return node
-    members = without_coordinates(node, _members(folder, node))
+    members = without_coordinates(node, _members(node))
     if len(members) > 1:
         names = ", ".join(m.key.rstrip("/") for m in members[:20])
         more = f" and {len(members) - 20} more" if len(members) > 20 else ""
@@ -239,10 +235,10 @@ def _single_member(folder: Place, node: Node) -> Node:
     return members[0]
 
 
-def _members(folder: Place, node: Node) -> list[Node]:
+def _members(node: Node) -> list[Node]:
     """Return the arrays and images in a group, including those of the wells of a plate."""
-    members = list(_descend(folder, node, depth=3))
-    if not members and not folder.lists:
+    members = list(_descend(node, depth=3))
+    if not members and not node.place.lists:
         raise FormatError(
             f"{node.path}: a group on a web server must be an image, since its arrays cannot be "
             "listed; open one of its arrays by its own URL"
@@ -252,36 +248,40 @@ def _members(folder: Place, node: Node) -> list[Node]:
     return members
 
 
-def _descend(folder: Place, node: Node, depth: int) -> Iterator[Node]:
-    for child in children(folder, node.key):
+def _descend(node: Node, depth: int) -> Iterator[Node]:
+    for child in children(node.place, node.key):
         if _is_single(child):
             yield child
         elif depth > 1 and PurePath(child.key).name not in ("labels", COORDINATES):
-            yield from _descend(folder, child, depth - 1)
+            yield from _descend(child, depth - 1)
 
 
 def _open_array(
-    folder: Place, node: Node, permissive: bool, missing: str, root: Node | None = None,
+    node: Node, permissive: bool, missing: str, root: Node | None = None,
     is_coordinate: bool = False,
 ) -> Opened:  # fmt: skip
-    """Check the metadata of an array or image, count its absent chunks and find its labels."""
-    array = node if node.kind == "array" else _level(folder, node)
+    """Check the metadata of an array or image, count its absent chunks and find its labels.
+
+    A coordinate has neither an image nor coordinates of its own.
+    """
+    place, array = node.place, node if node.kind == "array" else _level(node)
     meta = array_meta(array.meta, array.path)
-    holder = _record_holder(folder, node, array)
+    image = None if is_coordinate else _image_of(node, array)
+    holder = _record_holder(node, array, image)
     manifest = None if permissive else manifest_of(array, (root, node, holder), meta)
     is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
     legal = missing == "fill" and (permissive or not is_complete)
     if permissive and meta.fill is None:
         meta = replace(meta, fill=0)
-    countable = folder.lists and (legal or not is_complete)
-    absent = absent_files(folder, array.key, meta) if countable else None
+    countable = place.lists and (legal or not is_complete)
+    absent = absent_files(place, array.key, meta) if countable else None
     if absent:
         _check_absent(absent, array.path, meta, legal)
     stored = ZarrSource(
-        place=folder,
+        place=place,
         key=array.key,
         meta=meta,
-        token=token(folder, (node, array), array.key, meta, legal),
+        token=token(place, (node, array), array.key, meta, legal),
         document=array.document,
         stamp=array.stamps[0],
         fill_missing=legal,
@@ -292,10 +292,10 @@ def _open_array(
     if holder is not None:
         record = holder.attributes[RECORD_KEY]
         labels = decode_record(record, meta.shape, meta.native, holder.path)
-        coords = load_coords(holder.place, holder, labels.coords, permissive)
+        coords = _load_coords(holder, labels.coords, permissive)
         labels = replace(labels, coords=coords)
     else:
-        labels = _foreign_labels(folder, node, array, meta, permissive, is_coordinate)
+        labels = _foreign_labels(array, image, meta, permissive, is_coordinate)
         packing = cf.zarr_packing(array, meta, is_image=_image(node) is not None)
         source = cf.decode_source(stored, packing, array.path)
         attrs = cf.remaining_attributes(labels.attrs, packing)
@@ -314,11 +314,6 @@ def _open_array(
     )
 
 
-def _open_coordinate(node: Node, permissive: bool) -> Opened:
-    """Open an array of coordinates, which has no coordinates itself."""
-    return _open_array(node.place, node, permissive, "fill", is_coordinate=True)
-
-
 def _check_absent(absent: AbsentFiles, path: str, meta: ArrayMeta, legal: bool) -> None:
     """Raise MissingChunkError if absent chunks must not be read, or have no fill value."""
     if not legal:
@@ -330,19 +325,19 @@ def _check_absent(absent: AbsentFiles, path: str, meta: ArrayMeta, legal: bool) 
         raise undefined_fill_error(path, str(absent))
 
 
-def load_coords(folder: Place, node: Node, coords: Coords, permissive: bool) -> Coords:
+def _load_coords(node: Node, coords: Coords, permissive: bool) -> Coords:
     """Replace references to stored arrays by sources of these arrays."""
-    return {name: _load_coord(folder, node, coord, permissive) for name, coord in coords.items()}
+    return {name: _load_coord(node, coord, permissive) for name, coord in coords.items()}
 
 
-def _load_coord(folder: Place, node: Node, coord: Coord, permissive: bool) -> Coord:
+def _load_coord(node: Node, coord: Coord, permissive: bool) -> Coord:
     dims, values, *rest = coord
     if not isinstance(values, ArrayReference):
         return coord
-    array = _referenced(folder, node, values.path)
+    array = _referenced(node, values.path)
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = _open_array(array.place, array, permissive, "fill").source
+    source = _open_array(array, permissive, "fill").source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
@@ -352,18 +347,15 @@ def _load_coord(folder: Place, node: Node, coord: Coord, permissive: bool) -> Co
     return (dims, source, *rest)  # type: ignore[return-value]
 
 
-def _referenced(folder: Place, node: Node, path: str) -> Node | None:
+def _referenced(node: Node, path: str) -> Node | None:
     """Load the array under a path that is relative to a node; ``../`` is the group above it."""
-    shared = path.removeprefix("../")
-    if shared == path:
-        return load(folder, below(node.key, path, node.path))
-    group = node.key.rstrip("/").rpartition("/")[0]
-    place = folder if node.key else folder.above()
-    return (
-        None
-        if place is None
-        else load(place, below(f"{group}/" if group else "", shared, node.path))
-    )
+    place, key = node.place, node.key
+    if path.startswith("../"):
+        upper = folder_above(place, key)
+        if upper is None:
+            return None
+        place, key, _ = upper
+    return load(place, below(key, path.removeprefix("../"), node.path))
 
 
 def _stem(path: str) -> str:
@@ -371,34 +363,28 @@ def _stem(path: str) -> str:
     return PurePath(path).stem.removesuffix(".ome")
 
 
-def _level(folder: Place, node: Node) -> Node:
+def _level(node: Node) -> Node:
     """Load the array of level 0 of an image, or of the group of a lazyvol array."""
     image = _image(node)
     path = ARRAY_FOLDER if image is None else ome.level_path(image, node.path)
-    array = load(folder, below(node.key, path, node.path))
+    array = load(node.place, below(node.key, path, node.path))
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: level {path!r} of its image must be an array, found none")
     return array
 
 
 def _foreign_labels(
-    folder: Place, node: Node, array: Node, meta: ArrayMeta, permissive: bool,
+    array: Node, image: tuple[Node, str] | None, meta: ArrayMeta, permissive: bool,
     is_coordinate: bool,
 ) -> Labels:  # fmt: skip
     """Return the labels of an array without a lazyvol record: of its OME image, or its names."""
-    image = _image(node)
     if image is not None:
-        path = array.key[len(node.key) : -1]
-        return _image_labels(image, path, node, meta, permissive)
-    parent_and_path = _parent_image(folder, array)
-    if parent_and_path is not None:
-        parent, path = parent_and_path
-        return _image_labels(_image(parent) or {}, path, parent, meta, permissive)
-    names = dims_in_file(array) or None
-    dims = ome.default_dims(names, len(meta.shape))
+        return _image_labels(*image, meta, permissive)
+    dims = ome.default_dims(dims_in_file(array), len(meta.shape))
     coords = (
         {} if is_coordinate else coordinates_beside(
-            array, dims, meta.shape, lambda coord: _open_coordinate(coord, permissive)
+            array, dims, meta.shape,
+            lambda coord: _open_array(coord, permissive, "fill", is_coordinate=True),
         )
     )  # fmt: skip
     attrs = _user_attrs(array.attributes)
@@ -407,14 +393,21 @@ def _foreign_labels(
     return Labels(dims, coords=coords, attrs=attrs)
 
 
-def _record_holder(folder: Place, node: Node, array: Node) -> Node | None:
-    """Return the node with the lazyvol record of an array: itself, its group, or the parent."""
-    holder = next((n for n in (array, node) if _has_record(n)), None)
-    if holder is not None:
-        return holder
-    parent = _parent_image(folder, array) if node is array else None
-    is_level_0 = parent is not None and parent[1] == ARRAY_FOLDER
-    return parent[0] if parent and is_level_0 and _has_record(parent[0]) else None
+def _image_of(node: Node, array: Node) -> tuple[Node, str] | None:
+    """Return the group whose image has an array as a level, and the path of that level.
+
+    Groups above are read only if neither the node that is opened nor the array has a record.
+    """
+    if _image(node) is not None:
+        return node, array.key[len(node.key) : -1]
+    return None if _has_record(array) or _has_record(node) else _parent_image(array)
+
+
+def _record_holder(node: Node, array: Node, image: tuple[Node, str] | None) -> Node | None:
+    """Return the node with the lazyvol record of an array: itself, its group, or its image."""
+    is_level_0 = image is not None and image[1] == ARRAY_FOLDER
+    candidates = (array, node, *(image[:1] if image and is_level_0 else ()))
+    return next((n for n in candidates if _has_record(n)), None)
 
 
 def _has_record(node: Node) -> bool:
@@ -422,9 +415,8 @@ def _has_record(node: Node) -> bool:
     return isinstance(record, dict) and "dims" in record
 
 
-def _image_labels(
-    image: Mapping[str, Any], path: str, node: Node, meta: ArrayMeta, permissive: bool
-) -> Labels:
+def _image_labels(node: Node, path: str, meta: ArrayMeta, permissive: bool) -> Labels:
+    image = _image(node) or {}
     labels = ome.read_labels(image, path, len(meta.shape), node.path, permissive=permissive)
     return replace(
         labels,
@@ -434,18 +426,14 @@ def _image_labels(
     )
 
 
-def _parent_image(folder: Place, array: Node) -> tuple[Node, str] | None:
+def _parent_image(array: Node) -> tuple[Node, str] | None:
     """Return the group whose image has the array as a level, and the path of that level."""
     place, key, name = array.place, array.key, ""
     for _ in range(MAX_PARENTS):
-        if key:
-            head, _, last = key.rstrip("/").rpartition("/")
-            key = f"{head}/" if head else ""
-        else:
-            upper = place.above()
-            if upper is None:
-                return None
-            place, last = upper, place.name
+        upper = folder_above(place, key)
+        if upper is None:
+            return None
+        place, key, last = upper
         name = f"{last}/{name}".rstrip("/")
         parent = load(place, key)
         if parent is None or parent.kind == "array":
