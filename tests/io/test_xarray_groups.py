@@ -44,6 +44,15 @@ def test_coordinates_of_text_are_left_out_with_a_warning(tmp_path):
     assert "defocus" in opened.coords
 
 
+def test_large_coordinates_along_several_dims_stay_in_the_store(tmp_path, monkeypatch):
+    stack().to_dataset().to_zarr(tmp_path / "a.zarr", consolidated=False)
+    monkeypatch.setattr("lazyvol.io.zarr.coordinates.READ_BYTES", 24 * 8 - 1)
+    opened = lv.open(tmp_path / "a.zarr")
+    assert opened.plane.chunks is not None
+    assert opened.defocus.chunks is None
+    xr.testing.assert_identical(opened.compute().drop_attrs(deep=False), stack())
+
+
 def test_several_arrays_are_named_without_their_coordinates(tmp_path):
     both = xr.Dataset({"density": stack(), "other": stack() + 1})
     both.to_zarr(tmp_path / "a.zarr", consolidated=False)

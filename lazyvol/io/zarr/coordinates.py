@@ -6,6 +6,7 @@ Of the CF conventions: a coordinate has the name of its only dim, or is listed i
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 from lazyvol.errors import FormatError, LossWarning
 from lazyvol.io.opened import Opened
@@ -15,7 +16,7 @@ from lazyvol.plan import regions
 
 #: attribute that lists coordinates, separated by spaces
 LIST = "coordinates"
-#: coordinates with more bytes stay in the store until they are needed
+#: coordinates along several dims with more bytes stay in the store until they are needed
 READ_BYTES = 1 << 20
 
 
@@ -79,7 +80,7 @@ def coordinates_beside(
 
 def _coord(dims: tuple[str, ...], opened: Opened) -> Coord:
     source = opened.source
-    is_small = source.nbytes <= READ_BYTES if hasattr(source, "nbytes") else True
+    is_small = prod(source.shape) * source.dtype.itemsize <= READ_BYTES
     values = source.read(regions.whole(source.shape)) if is_small or len(dims) == 1 else source
     return dims[0] if len(dims) == 1 else dims, values, dict(opened.attrs)
 
