@@ -1,5 +1,7 @@
 """Zarr groups that xarray wrote: one array with its coordinates, in folders, zip and icechunk."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -34,6 +36,16 @@ def test_the_voxel_size_of_the_user_replaces_positions(tmp_path):
     stack().to_dataset().to_zarr(tmp_path / "a.zarr", consolidated=False)
     opened = lv.open(tmp_path / "a.zarr", voxel_size=3.0, unit="nanometer")
     assert opened.y.values.tolist() == [0, 3, 6, 9, 12]
+
+
+@pytest.mark.parametrize("names", [["y"], ["a", "a", "b", "c", "d"], [0, 1, 2, 3], "kzyx"])
+def test_names_that_do_not_fit_the_axes_are_ignored(tmp_path, names):
+    stack().to_dataset().to_zarr(tmp_path / "a.zarr", zarr_format=2, consolidated=False)
+    attributes = tmp_path / "a.zarr" / "density" / ".zattrs"
+    attributes.write_text(json.dumps({"_ARRAY_DIMENSIONS": names}))
+    opened = lv.open(tmp_path / "a.zarr/density")
+    assert opened.dims == ("k", "z", "y", "x")
+    assert opened.z.values.tolist() == [0, 1, 2, 3]
 
 
 def test_coordinates_of_text_are_left_out_with_a_warning(tmp_path):

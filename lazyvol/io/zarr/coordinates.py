@@ -21,10 +21,13 @@ READ_BYTES = 1 << 20
 
 
 def dims_in_file(node: Node) -> tuple[str, ...]:
-    """Return the names of the dims of an array as its file gives them; () if it does not."""
+    """Return the names of the dims of an array in its file; () if they do not name each once."""
     names = node.meta.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
-    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if valid and names else ()
+    shape = node.meta.get("shape")
+    if not isinstance(names, list) or not isinstance(shape, list):
+        return ()
+    is_text = all(isinstance(name, str) for name in names)
+    return tuple(names) if is_text and len(set(names)) == len(names) == len(shape) else ()
 
 
 def without_coordinates(group: Node, members: Sequence[Node]) -> list[Node]:
