@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 import lazyvol as lv
-from lazyvol.errors import ChecksumError, FormatError, LabelError
+from lazyvol.errors import ChecksumError, FormatError, LabelError, StoreError
+from lazyvol.io.zarr.local_run import LocalRun
 
 A = np.random.default_rng(0).random((4, 5, 6, 7)).astype(np.float32)
 
@@ -71,6 +72,23 @@ def test_a_data_set_is_resumed_and_lazy(tmp_path):
     lazy["average"] = lv.stats.mean(lv.as_stack(da.from_array(A, chunks=2), voxel_size=2.0))
     lv.save(lazy, tmp_path / "set.zarr", resume=True)
     np.testing.assert_allclose(lv.open(tmp_path / "set.zarr").average, A.mean(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["", "score/"])
+def test_a_run_that_cannot_write_its_metadata_leaves_nothing(tmp_path, monkeypatch, key):
+    write = LocalRun.write_metadata
+
+    def full(self, node, content):
+        if node == key:
+            raise StoreError("no space left")
+        write(self, node, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalRun, "write_metadata", full)
+        with pytest.raises(StoreError, match="no space left"):
+            lv.save(data_set(), tmp_path / "set.zarr")
+    assert not list(tmp_path.iterdir())
+    lv.save(data_set(), tmp_path / "set.zarr")
 
 
 def changed(path, change) -> None:

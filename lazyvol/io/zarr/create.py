@@ -13,7 +13,8 @@ at 0.8 and decompressed at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 :
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -89,8 +90,8 @@ def create(
     plan = plan or RunPlan(uuid4().hex)
     run = run_of(path, plan.token, storage_options, overwrite=overwrite, resume=resume)
     layout = layout_of(run, "", variable, max_shard_bytes, pyramid=pyramid)
-    run.start(plan)
-    return layout.started()
+    with _started(run, plan):
+        return layout.started()
 
 
 def create_group(
@@ -133,12 +134,23 @@ def create_group(
         record["labels"] = encode_record(shared.labels(), shared.shape, np.dtype(shared.dtype))
     beside = [layout.target.key.rstrip("/") for layout in coords]
     record = with_checksum({**record, "plan": plan.token, "beside": beside})
-    run.start(plan)
     attributes = {} if shared is None else plain_attributes(shared.attrs)
     attributes["coordinates"] = " ".join(beside)
-    run.write_metadata("", group_document({**attributes, RECORD_KEY: record}))
-    targets = {name: layout.started(alone=False) for name, layout in layouts.items()}
-    return TargetGroup(run, targets, *start_coords(coords))
+    with _started(run, plan):
+        run.write_metadata("", group_document({**attributes, RECORD_KEY: record}))
+        targets = {name: layout.started(alone=False) for name, layout in layouts.items()}
+        return TargetGroup(run, targets, *start_coords(coords))
+
+
+@contextmanager
+def _started(run: LocalRun | RemoteRun, plan: RunPlan) -> Iterator[None]:
+    """Start a run; end it if its metadata cannot be written."""
+    run.start(plan)
+    try:
+        yield
+    except BaseException:
+        run.release() if run.resume else run.discard()
+        raise
 
 
 def run_of(

@@ -138,14 +138,10 @@ class Layout:
         if former:
             target = _with_former_shards(target, former)
         nodes = {**self.nodes, target.key: {**self.nodes[target.key], **_grid(target)}}
-        try:
-            for key, content in nodes.items():
-                run.write_metadata(key, content)
-            if self.values is not None:
-                target.write(whole(target.shape), self.values)
-        except BaseException:
-            run.release() if run.resume else run.discard()
-            raise
+        for key, content in nodes.items():
+            run.write_metadata(key, content)
+        if self.values is not None:
+            target.write(whole(target.shape), self.values)
         large, small = start_coords(self.coords)
         levels = tuple((layout.started(alone=False), factors) for layout, factors in self.levels)
         return replace(target, alone=alone, large_coords=large, small_coords=small, levels=levels)
