@@ -133,10 +133,9 @@ class Layout:
 
     def started(self, *, alone: bool = True) -> Target:
         """Write the metadata and return the target; a run that is resumed keeps its shards."""
-        target = self.target
-        run, former = target.run, json.loads(target.run.document(target.key) or "{}")
-        if former:
-            target = _with_former_shards(target, former)
+        run, target = self.target.run, self.target
+        if run.resume and (former := run.document(target.key)):
+            target = _with_former_shards(target, json.loads(former))
         nodes = {**self.nodes, target.key: {**self.nodes[target.key], **_grid(target)}}
         for key, content in nodes.items():
             run.write_metadata(key, content)
@@ -254,9 +253,9 @@ def layout_of(
     record = {RECORD_KEY: encode_record(labels, shape, dtype, run.token, arrays)}
     target = Target(run, array_key, shape, dtype.name, chunks, shards)
     attributes = plain_attributes(variable.attrs)
-    others = [n for n in (*variable.coords, *variable.large_coords) if n not in variable.dims]
-    names = [n for n in others if n in readable_coords(variable) or n in variable.large_coords]
-    if names := [name for name in names if is_readable(name)]:
+    readable = {*readable_coords(variable), *filter(is_readable, variable.large_coords)}
+    stored = (n for n in (*variable.coords, *variable.large_coords) if n in readable)
+    if names := [name for name in stored if name not in variable.dims]:
         attributes["coordinates"] = " ".join(names)
     nodes = {array_key: _array(target, variable.dims, attributes | ({} if grouped else record))}
     if grouped:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice, product
 from typing import Any, BinaryIO
 
@@ -151,11 +151,14 @@ class Target:
         absent = set().union(*levels)
         return [index for index, row in self.rows() if row is None or index in absent]
 
-    def write_manifest(self) -> None:
-        """Write the manifest; raise MissingChunkError if shards are missing."""
+    def write_manifest(self, document: Callable[[str], bytes]) -> None:
+        """Write the manifest; raise MissingChunkError if shards are missing.
+
+        ``document`` returns the stored metadata of a node by its key.
+        """
         parts = self.key.split("/")[:-1]
         keys = ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts), -1, -1)]
-        documents = [self.run.document(key) for key in keys]
+        documents = [document(key) for key in keys]
         head = Manifest(
             plan=self.run.token,
             grid=tuple(-(-n // s) for n, s in zip(self.shape, self.shards, strict=True)),
@@ -219,10 +222,11 @@ class TargetGroup:
 
 def publish(run: LocalRun | RemoteRun, targets: Sequence[Target]) -> None:
     """Write the manifests of targets and of their coordinates, and publish the store."""
+    document = cache(run.document)  # that of a group belongs to several manifests
     for target in targets:
         levels = (level for level, _ in target.levels)
         for array in (*target.large_coords, *target.small_coords, *levels, target):
-            array.write_manifest()
+            array.write_manifest(document)
     run.publish()
 
 
