@@ -143,6 +143,11 @@ def crc32c(data: Any) -> int:
     return int(google_crc32c.value(data))
 
 
+def append_checksum(data: bytes) -> bytes:
+    """Return bytes followed by their CRC-32C."""
+    return data + crc32c(data).to_bytes(4, "little")
+
+
 def strip_checksum(data: Bytes) -> Bytes:
     """Return the bytes before a trailing CRC-32C; raise Damaged if it is not theirs."""
     if data.size < 4:

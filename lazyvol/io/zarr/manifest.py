@@ -32,7 +32,7 @@ import numpy.typing as npt
 from lazyvol.errors import ChecksumError
 from lazyvol.io.buffers import Bytes
 from lazyvol.io.places import Place
-from lazyvol.io.zarr.codecs import Damaged, crc32c
+from lazyvol.io.zarr.codecs import Damaged, append_checksum, crc32c
 from lazyvol.io.zarr.labels import RECORD_KEY
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
@@ -232,25 +232,21 @@ def encode(manifest: Manifest, rows: Iterable[Row]) -> Iterator[bytes]:
     """Yield the bytes of a manifest: its header, then page after page."""
     fields = ("plan", "grid", "chunks", "array", "documents")
     header = json.dumps({name: getattr(manifest, name) for name in fields}).encode()
-    yield MAGIC + len(header).to_bytes(4, "little") + _with_checksum(header)
+    yield MAGIC + len(header).to_bytes(4, "little") + append_checksum(header)
     page: list[bytes] = []
     for row in rows:
         page.append(row.length.to_bytes(8, "little") + row.checksums.astype("<u4").tobytes())
         if len(page) == manifest.rows_per_page:
-            yield _with_checksum(b"".join(page))
+            yield append_checksum(b"".join(page))
             page = []
     if page:
-        yield _with_checksum(b"".join(page))
+        yield append_checksum(b"".join(page))
 
 
 def array_checksum(meta: Mapping[str, Any]) -> int:
     """Return the checksum of the metadata of an array, for any order of keys; not attributes."""
     content = {key: value for key, value in meta.items() if key != "attributes"}
     return crc32c(json.dumps(content, sort_keys=True).encode())
-
-
-def _with_checksum(data: bytes) -> bytes:
-    return data + crc32c(data).to_bytes(4, "little")
 
 
 def _checked(raw: bytes, length: int, where: str) -> bytes:
@@ -272,7 +268,7 @@ def _damaged(where: str) -> ChecksumError:
 
 def encode_seal(plan: str, key: str, checksums: Checksums) -> bytes:
     """Return the seal of the shard ``key``: its place and plan, and the checksums of its chunks."""
-    return _with_checksum(_place(plan, key) + checksums.astype("<u4").tobytes())
+    return append_checksum(_place(plan, key) + checksums.astype("<u4").tobytes())
 
 
 def tail_bytes(per_shard: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ from numcodecs import blosc
 
 from lazyvol.errors import LabelError, MissingChunkError
 from lazyvol.io.zarr import manifest
-from lazyvol.io.zarr.codecs import crc32c
+from lazyvol.io.zarr.codecs import append_checksum, crc32c
 from lazyvol.io.zarr.local_run import LocalRun, Tail
 from lazyvol.io.zarr.manifest import Manifest, Row
 from lazyvol.io.zarr.pyramid import Factors, level_values
@@ -283,8 +283,7 @@ def _encode_shard(
         entries[index] = offset, len(encoded)
         checksums[index] = int.from_bytes(encoded[-4:], "little")
         offset += len(encoded)
-    raw = entries.tobytes()
-    file.write(seal(checksums) + raw + crc32c(raw).to_bytes(4, "little"))
+    file.write(seal(checksums) + append_checksum(entries.tobytes()))
 
 
 def _encode_chunk(values: Array, chunk: Sequence[int]) -> bytes:
@@ -297,4 +296,4 @@ def _encode_chunk(values: Array, chunk: Sequence[int]) -> bytes:
         padded[tuple(slice(0, n) for n in values.shape)] = values
     shuffle = blosc.BITSHUFFLE if dtype.itemsize == 1 else blosc.SHUFFLE
     data: bytes = blosc.compress(padded, CODEC.encode(), LEVEL, shuffle, typesize=dtype.itemsize)
-    return data + crc32c(data).to_bytes(4, "little")
+    return append_checksum(data)
