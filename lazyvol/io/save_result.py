@@ -170,9 +170,7 @@ def save(
     if suffix == ".zarr":
         shared = _shared_labels(obj) if isinstance(obj, xr.Dataset) else None
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
-        if pyramid:
-            run["pyramid"] = True
-        _store(arrays, target, shared, budget, run, sources, progress=progress)
+        _store(arrays, target, shared, budget, run, sources, pyramid=pyramid, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, losses.of_dataset(obj), stacklevel=4)
         array = arrays[next(iter(arrays))]
@@ -260,17 +258,18 @@ def _store(
     run: Mapping[str, Any],
     sources: Iterable[Any],
     *,
+    pyramid: bool,
     progress: bool,
 ) -> None:
     """Write arrays as one store: a group with their shared labels, or a single array."""
     # a shard of a remote store is encoded in memory and sent as a whole
-    copies = (3 if is_place(path) else 1) + ("pyramid" in run)
+    copies = (3 if is_place(path) else 1) + pyramid
     variables = {name: _variable(a) for name, a in arrays.items()}
     max_bytes = min((_shard_bytes(a, budget, copies) for a in arrays.values()), default=BLOCK)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
     values: list[Any] = [a.data for a in arrays.values()]
     values += _large_coord_values(labelled, budget)
-    token, steps = plan_identity(values, crc32c, shared is not None, "pyramid" in run)
+    token, steps = plan_identity(values, crc32c, shared is not None, pyramid)
     plan = RunPlan(token, tuple(steps))
     if run["resume"] and run_of(path, token, run["storage_options"]).is_finished():
         return
@@ -280,7 +279,7 @@ def _store(
         target = create_group(path, variables, shared=_variable(shared), **options)
         targets = list(target.variables.values())
     else:
-        target = create(path, next(iter(variables.values())), **options)
+        target = create(path, next(iter(variables.values())), pyramid=pyramid, **options)
         targets = [target]
     try:
         for array, written in zip(arrays.values(), targets, strict=True):
@@ -289,7 +288,7 @@ def _store(
         for source in sources:
             if hasattr(source, "check"):
                 source.check()
-        if "pyramid" in run:
+        if pyramid:
             write_omero(targets[0], variables[""].dims, _channel_names(arrays[""]))
         target.publish()
     finally:
@@ -331,15 +330,14 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int = 1) -> int:
         Not even a shard of one element fits.
     """
     recipe, size = recipe_of(array.data), array.dtype.itemsize
-    shard_bytes, free = BLOCK, 0
+    free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
+    shard_bytes = BLOCK
     while True:
         _, shards = shard_grid(array.shape, array.dtype, None, shard_bytes)
         grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
         needed = sampled_cost(recipe, grid)[1] + copies * min(shard_bytes, prod(shards) * size)
         limit = budget.per_task_of(regions.count(grid))
-        if limit is None:
-            free = free or max(FREE_TASK_BYTES, _block_bytes(array))
-            limit = free
+        limit = free if limit is None else limit
         if needed <= limit:
             return shard_bytes
         if prod(shards) == 1 or shard_bytes <= size:

@@ -82,17 +82,18 @@ class RemoteRun:
             raise self._live_error()
         self._check_replaceable(left)
         former = parse_plan(left)
-        if former is not None and not (self.resume and former.token == plan.token):
+        resumes = self.resume and former is not None and former.token == plan.token
+        if former is not None and not resumes:
             refuse_leftover(
                 self.temporary, self.path, former, plan,
                 resume=self.resume, overwrite=self.overwrite,
             )  # fmt: skip
-        if former is None or former.token != plan.token or not self.resume:
+        if resumes:
+            self.place.put(PLAN_KEY, self._document(plan))
+        else:
             if left or self.overwrite:
                 self.discard()
             self.place.create(PLAN_KEY, self._document(plan))
-        else:
-            self.place.put(PLAN_KEY, self._document(plan))
         if self._stored_plan().get("run") != self.name:
             raise self._live_error()
         self._renew(plan)
