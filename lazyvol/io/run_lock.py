@@ -70,7 +70,7 @@ def lock_file(handle: int) -> None:
 
 
 def is_locked(path: str) -> bool:
-    """Return True if another open file has the lock of a file, or nothing tells."""
+    """Return True if another open file has the lock of a file, or may have it."""
     if flock is None:
         return True
     try:

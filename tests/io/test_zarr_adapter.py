@@ -1,4 +1,4 @@
-"""What zarr-python decides: codecs, metadata and private names, for every allowed version of it."""
+"""Codecs, metadata and private names of zarr-python, for every allowed version of it."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""What lazyvol takes from zarr-python: its event loop, its metadata and its rare codecs.
+"""The parts of zarr-python that lazyvol uses: its event loop, its metadata and its rare codecs.
 
 zarr opens stores, and checks and interprets the metadata of arrays. Chunks are found, verified and
 decoded by `lazyvol.io.zarr.chunks` in the calling thread; only codecs that

@@ -44,10 +44,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was read of a store, and the faults that were found.
+    """The number of files and bytes that were read of a store, and the faults that were found.
 
-    ``unlisted`` counts the arrays without a manifest: they were decoded, but nothing tells
-    whether a chunk is in its place.
+    ``unlisted`` counts the arrays without a manifest: they were decoded, but no checksum
+    shows whether a chunk is in its place.
     """
 
     path: str
@@ -116,7 +116,7 @@ def verify(
 
 @dataclass
 class _Found:
-    """What was read so far."""
+    """The files and bytes that were read so far."""
 
     files: set[str] = field(default_factory=set)
     nbytes: int = 0
