@@ -170,13 +170,14 @@ def dims_of(names: Sequence[str], kinds: Sequence[str], where: str) -> tuple[str
     return tuple(dims)
 
 
-def default_dims(names: Sequence[str], ndim: int) -> tuple[str, ...]:
-    """Return the dims of a plain array from the names of its axes, otherwise from their number."""
-    if names:
-        if ndim < 2 or [name.lower() for name in names[-2:]] != ["y", "x"]:
-            return tuple(names)
-        kinds = [{**TYPES, "channel": "channel"}.get(name.lower(), "") for name in names]
-        return dims_of(names, kinds, "dimension names")
+def default_dims(names: Sequence[str | None] | None, ndim: int) -> tuple[str, ...]:
+    """Return the dims of a plain array from its axis names, otherwise from their number."""
+    if names and None not in names and len(set(names)) == ndim:
+        words = [str(name) for name in names]
+        if ndim < 2 or [w.lower() for w in words[-2:]] != ["y", "x"]:
+            return tuple(words)
+        kinds = [{**TYPES, "channel": "channel"}.get(word.lower(), "") for word in words]
+        return dims_of(words, kinds, "dimension names")
     if 2 <= ndim <= 5:
         lead = {4: (STACK,), 5: (STACK, "channel")}.get(ndim, ())
         return (*lead, *SPATIAL[max(0, 3 - ndim) :])
