@@ -76,8 +76,9 @@ def save(
         ``az://``, with ``lazyvol[remote]``) or a writable store object of zarr takes a zarr store,
         whose root metadata is written last, so that an incomplete store cannot be opened.
     resume
-        Continue an interrupted ``.zarr``: complete shards are kept. The interrupted run must have
-        had the same operation, parameters, input and versions.
+        Continue an interrupted ``.zarr``: complete shards are kept, and reductions continue from
+        their last states (on a local disk). The interrupted run must have had the same operation,
+        parameters, input and versions. A complete store of that result is left as it is.
     overwrite
         Replace the file or store under ``path``.
     progress
@@ -284,7 +285,8 @@ def _store(
     try:
         for array, written in zip(arrays.values(), targets, strict=True):
             _require_fit(array, written, budget, copies)
-        write(values, [*targets, *target.large_coords], resume=run["resume"], progress=progress)
+        sinks, states = [*targets, *target.large_coords], target.run.states
+        write(values, sinks, resume=run["resume"], progress=progress, states=states)
         for source in sources:
             if hasattr(source, "check"):
                 source.check()

@@ -73,7 +73,8 @@ tasks, peak. Tests hold the measured peak of every operation to this number.
 Writing
 -------
 ``write`` submits one task per shard, in waves of 10,000; each evaluates its region and hands it to
-a sink, which stores it durably. Shards that a sink already has are skipped on resume.
+a sink, which stores it durably. Shards that a sink already has are skipped on resume. The tasks of
+folds keep their states in the folder of the run, and continue from these (``checkpoints``).
 
 Files
 -----
@@ -91,6 +92,8 @@ Files
     ``indexing`` (dask arrays as recipes, when an array is used and when a graph is optimised)
 ``evaluate``, ``in_memory``, ``write``
     run recipes: one region in one task, a result of numpy arrays, a result on disk
+``checkpoints``
+    states of tasks on disk, from which a killed run continues
 ``budget``, ``halo_cost``, ``explain``
     costs before anything runs
 ``regions``, ``blas_threads``

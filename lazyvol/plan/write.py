@@ -22,6 +22,7 @@ from dask.highlevelgraph import HighLevelGraph
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.budget import Budget
+from lazyvol.plan.checkpoints import StateStore, with_checkpoints
 from lazyvol.plan.evaluate import run_block
 from lazyvol.plan.graph.layers import required_blocks
 from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of, refit
@@ -46,12 +47,18 @@ class Sink(Protocol):
 
 
 def write(
-    arrays: Sequence[Any], sinks: Sequence[Sink], *, resume: bool = False, progress: bool = False
+    arrays: Sequence[Any],
+    sinks: Sequence[Sink],
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    states: StateStore | None = None,
 ) -> None:
     """Compute every array and store it region by region; nothing is held whole.
 
     Arrays in memory are written by this process, even with a client: a cluster would be sent all
     of the data. With ``resume``, regions that a sink has are neither computed nor written again.
+    Reductions below keep their states in ``states``.
     """
     missing = []
     for n, sink in enumerate(sinks):
@@ -63,6 +70,7 @@ def write(
         as_lazy_array(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
     ]
     foreign = {name: array for lazy in lazy_arrays for name, array in lazy.foreign.items()}
+    foreign = with_checkpoints(foreign, states)
     if len(missing) > WAVE:  # compute foreign arrays once, not once per wave
         foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
     jobs, recipes = iter(missing), [lazy.recipe for lazy in lazy_arrays]

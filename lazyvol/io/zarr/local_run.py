@@ -2,6 +2,7 @@
 
 All runs that write ``name`` share the folder ``name.lazyvol-tmp``, readable by its owner alone.
 It holds a lock, and a folder for each run, named by the run: two runs never write the same files.
+That has the incomplete store, files that are being written, and states of unfinished reductions.
 A run that takes over the files of a dead one renames its folder, so that tasks of the dead run
 that are still at work on a cluster find no place to write to.
 """
@@ -27,6 +28,7 @@ from lazyvol.io.atomic import (
     temporary_name,
 )
 from lazyvol.io.safe_folder import SafeFolder
+from lazyvol.io.state_files import StateFolder
 from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_leftover
 
 SUFFIX = ".lazyvol-tmp"
@@ -74,6 +76,11 @@ class LocalRun:
         return f"{self.temporary}/partial"
 
     @property
+    def states(self) -> StateFolder:
+        """Return the folder of the states of unfinished reductions."""
+        return StateFolder(f"{self.temporary}/states", self.partial)
+
+    @property
     def former(self) -> str:
         """Return the place of the replaced store, where names cannot be exchanged."""
         return f"{self.temporary}/former"
@@ -98,7 +105,7 @@ class LocalRun:
             with store_errors(self.temporary):
                 self._recover()
                 self._clear_leftovers(plan)
-                for path in (self.temporary, self.store, self.partial):
+                for path in (self.temporary, self.store, self.partial, self.states.folder):
                     with suppress(FileExistsError):
                         os.mkdir(path)
                 plan_file = f"{self.temporary}/{PLAN_FILE}"

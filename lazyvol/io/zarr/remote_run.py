@@ -58,6 +58,10 @@ class RemoteRun:
         return self.place.path("")
 
     @property
+    def states(self) -> None:
+        """Return None: a reduction that is saved to an object store keeps no states."""
+
+    @property
     def temporary(self) -> str:
         """Return the path of the plan, which an interrupted run leaves, for messages."""
         return self.place.path(PLAN_KEY)

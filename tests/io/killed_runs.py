@@ -1,0 +1,118 @@
+"""Runs that are killed: a process that forks a child for each, without the time of imports.
+
+``killed`` runs a save in a child that kills itself at a failpoint, or is killed after a time.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+import numpy as np
+
+import lazyvol as lv
+from lazyvol.plan import checkpoints
+from lazyvol.plan.reductions import graph
+from lazyvol.plan.reductions.fold import BoundFold
+from tests.paths import ROOT
+
+SHAPE = (32, 8, 8, 8)
+
+#: what is saved, by name
+RESULTS = {
+    "var": lambda stack: lv.stats.var(stack, "k"),
+    "std of rows": lambda stack: lv.stats.std(stack, "x"),
+    "means of volumes": lambda stack: lv.stats.mean(stack, ("z", "y", "x")),
+    "describe": lambda stack: lv.stats.describe(stack, "k"),
+    "ncc": lambda stack: lv.scores.ncc(stack),
+    "profile": lambda stack: lv.scores.profile(stack, stack.isel(k=0, drop=True)),
+    "halves": lambda stack: lv.scores.halves(stack),
+    "screen": lambda stack: lv.scores.screen(stack, angles=90.0, wedge=None),
+}
+
+
+@contextmanager
+def small_tasks(at_update=lambda: None):
+    """Context in which folds have many tasks of several tiles, and keep every state.
+
+    ``at_update`` is called before each tile is added to a state.
+    """
+    update = BoundFold._update
+
+    def updated(self, *args):
+        at_update()
+        update(self, *args)
+
+    values = {
+        (graph, "TILE"): 1 << 12, (graph, "TASK"): 1 << 14, (checkpoints, "INTERVAL"): 0.0,
+        (checkpoints, "SHARE"): float("inf"), (BoundFold, "_update"): updated,
+    }  # fmt: skip
+    before = {(owner, name): getattr(owner, name) for owner, name in values}
+    try:
+        for (owner, name), value in values.items():
+            setattr(owner, name, value)
+        with dask.config.set(num_workers=2):
+            yield
+    finally:
+        for (owner, name), value in before.items():
+            setattr(owner, name, value)
+
+
+class Counter:
+    """Counts calls, and kills this process before call number ``last``."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.calls, self.last = 0, last
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.last is not None and self.calls >= self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def save(name: str, folder: str, **options: bool) -> None:
+    lv.save(RESULTS[name](lv.open(f"{folder}/in.npy")), f"{folder}/out.zarr", **options)
+
+
+def write_input(folder: Path) -> None:
+    values = np.random.default_rng(4).normal(size=SHAPE).astype("f4")
+    np.save(folder / "in.npy", values)
+
+
+class ForkServer:
+    """A process that imported everything; its children run saves until they are killed."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.io.killed_runs"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    def killed(self, name: str, folder: Path, last: int, option: str = "") -> bool:
+        """Save a result in a child that dies before its tile number ``last``; False if it ends."""
+        self._process.stdin.write(f"{name}\t{folder}\t{last}\t{option}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline() == "killed\n"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        name, folder, last, option = line.rstrip("\n").split("\t")
+        child = os.fork()
+        if not child:
+            with small_tasks(Counter(int(last))):
+                save(name, folder, **({option: True} if option else {}))
+            os._exit(0)
+        killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        os.write(1, b"killed\n" if killed else b"ended\n")
+
+
+if __name__ == "__main__":
+    serve()

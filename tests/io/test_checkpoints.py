@@ -1,0 +1,114 @@
+"""Reductions that are killed continue from their checkpoints, to the same bits."""
+
+import numpy as np
+import pytest
+
+import lazyvol as lv
+from lazyvol.io.state_files import StateFolder
+from lazyvol.plan import checkpoints
+from tests.io.killed_runs import Counter, ForkServer, save, small_tasks, write_input
+
+#: tiles that are in work when a run of two threads is killed
+IN_WORK = 2
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_input(tmp_path)
+    return tmp_path
+
+
+def files(folder):
+    """The bytes of all files of a store, without the name of the run that wrote them."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def undisturbed(name, folder):
+    """Save a result; return its files, and the number of tiles that were added."""
+    count = Counter()
+    with small_tasks(count):
+        save(name, str(folder))
+    expected = files(folder / "out.zarr")
+    lv.save(lv.as_stack(np.zeros(2)), folder / "out.zarr", overwrite=True)
+    return expected, count.calls
+
+
+@pytest.mark.parametrize("name", ["var", "means of volumes", "ncc", "describe"])
+def test_a_killed_reduction_repeats_the_tiles_in_work_alone(name, folder, server):
+    expected, tiles = undisturbed(name, folder)
+    assert tiles >= 8
+    last = round(0.9 * tiles)
+    assert server.killed(name, folder, last, "overwrite")
+    count = Counter()
+    with small_tasks(count):
+        save(name, str(folder), resume=True, overwrite=True)
+    assert tiles - last < count.calls <= tiles - last + 1 + IN_WORK
+    assert files(folder / "out.zarr") == expected
+    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr"]
+
+
+def test_a_damaged_state_counts_as_absent(tmp_path):
+    for name in ("states", "partial"):
+        (tmp_path / name).mkdir()
+    folder = StateFolder(str(tmp_path / "states"), str(tmp_path / "partial"))
+    state = {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(7), "0 m2": np.zeros((0, 2))}
+    folder.write("a", state)
+    for name, values in folder.read("a").items():
+        np.testing.assert_array_equal(values, state[name], strict=True)
+    whole = (tmp_path / "states/a").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for damaged in (b"", whole[:3], whole[:-1], whole + b"0", bytes(flipped)):
+        (tmp_path / "states/a").write_bytes(damaged)
+        assert folder.names() == {"a"}
+        assert folder.read("a") is None
+        assert folder.names() == set()
+    with pytest.raises(ValueError, match="Object arrays"):
+        folder.write("b", {"objects": np.array([None])})
+    assert not list((tmp_path / "partial").iterdir())
+
+
+class Noted(dict):
+    """A store in memory."""
+
+    def names(self):
+        return self.keys()
+
+    def read(self, name):
+        return self.get(name)
+
+    def write(self, name, state):
+        self[name] = state
+
+    def remove(self, name):
+        self.pop(name, None)
+
+
+def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoints, "_SPEED", checkpoints._WriteSpeed())
+    store = Noted()
+    kept = checkpoints.Checkpoints(store)
+
+    def work(seconds, nbytes, *states):
+        clock[0] += seconds
+        return {"m": np.zeros(nbytes, np.uint8)}
+
+    million = 10**6  # written in 2 ms, which may be 2 % of 0.1 s
+    states = [checkpoints.run_checkpointed(kept, n, work, 0.09, million) for n in "ab"]
+    assert not store
+    checkpoints.run_checkpointed(kept, "ab", work, 0.0, million, states)
+    assert list(store) == ["ab"]
+    assert checkpoints.run_checkpointed(kept, "ab", None) is store["ab"]
+    checkpoints.run_checkpointed(kept, "c", work, 0.2, million)
+    assert list(store) == ["ab", "c"]
+    checkpoints.run_checkpointed(kept, "d", work, 0.0, million, [store["ab"], store["c"]])
+    assert list(store) == ["ab", "c"]
