@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
-from math import prod
+from math import inf, prod
 from os import PathLike
 from typing import Any
 
@@ -26,7 +28,7 @@ from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
 from lazyvol.io.zarr.layout import LargeCoord, Variable
 from lazyvol.io.zarr.omero import write_omero
-from lazyvol.io.zarr.run_plan import RunPlan
+from lazyvol.io.zarr.run_plan import RunPlan, run_facts
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
@@ -271,9 +273,13 @@ def _store(
     values: list[Any] = [a.data for a in arrays.values()]
     values += _large_coord_values(labelled, budget)
     token, steps = plan_identity(values, crc32c, shared is not None, pyramid)
-    plan = RunPlan(token, tuple(steps))
-    if run["resume"] and run_of(path, token, run["storage_options"]).is_finished():
-        return
+    plan = RunPlan(token, tuple(steps), run_facts(budget.workers, budget.memory))
+    if run["resume"]:
+        former_run = run_of(path, token, run["storage_options"])
+        if former_run.is_finished():
+            former_run.clear()
+            return
+        values = _divided_as_before(values, former_run.former(), plan, budget)
     options: dict[str, Any] = {**run, "max_shard_bytes": max_bytes, "plan": plan}
     target: Target | TargetGroup
     if shared is not None:
@@ -295,6 +301,27 @@ def _store(
         target.publish()
     finally:
         target.run.release()
+
+
+def _divided_as_before(
+    values: list[Any], former: RunPlan | None, plan: RunPlan, budget: Budget
+) -> list[Any]:
+    """Return arrays whose reductions are divided as in the run that is resumed.
+
+    Else the states that its tasks kept would be those of other tasks. If these would not fit the
+    budget, arrays are returned as they are.
+    """
+    limits = None if former is None or former.token != plan.token else former.limits
+    if limits in (None, plan.limits):
+        return values
+    workers, memory = limits
+    before = replace(budget, memory=memory, workers=workers)
+    if budget.per_task is not None and (before.per_task or inf) > budget.per_task:
+        return values
+    with suppress(BudgetError):
+        refitted: dict[str, Any] = {}
+        return [refit(v, before, refitted) for v in values]
+    return values
 
 
 def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
+from inspect import signature
 from itertools import islice
 from reprlib import Repr
 from typing import Any, Protocol
@@ -25,9 +26,10 @@ from lazyvol.plan.budget import Budget
 from lazyvol.plan.checkpoints import StateStore, with_checkpoints
 from lazyvol.plan.evaluate import run_block
 from lazyvol.plan.graph.layers import required_blocks
-from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of, refit
+from lazyvol.plan.graph.lazy_array import LazyArray, as_lazy_array, recipe_of, refit
 from lazyvol.plan.recipes.base import Array, Recipe, cache_properties, topological_order
 from lazyvol.plan.recipes.leaves import BlockRefs, Foreign, InMemory, Stored
+from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.regions import Grid, Index, Region
 
 #: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
@@ -102,11 +104,11 @@ def plan_identity(
     """
     versions = {p: version(p) for p in ("lazyvol", "numpy", "numba", "scipy")}
     tokens, steps = [], []
-    for array in arrays:
-        recipe = cache_properties(recipe_of(_without_budget(array)))
+    for array in map(_without_budget, arrays):
+        recipe = cache_properties(recipe_of(array))
         in_memory = recipe.values if isinstance(recipe, InMemory) else None
         tokens.append(recipe.token if in_memory is None else _content(in_memory, checksum))
-        steps += [_describe(n, tokens[-1]) for n in topological_order(recipe)[0]]
+        steps += _steps(array, tokens[-1])
     return str(tokenize(tokens, facts, versions)), [*steps, {"recipe": "versions", **versions}]
 
 
@@ -124,6 +126,35 @@ def _content(values: Array, checksum: Callable[[Any], int]) -> str:
     parts = (np.ascontiguousarray(rows[n : n + step]) for n in range(0, len(rows), step))
     checksums = [checksum(part.view(np.uint8)) for part in parts if part.size]
     return str(tokenize(values.shape, values.dtype.str, checksums))
+
+
+def _steps(array: Any, content: str) -> list[Step]:
+    """Return the steps of an array as text; those of a reduction after those of its operands."""
+    if not isinstance(array, da.Array | LazyArray):
+        return [_describe(recipe_of(array), content)]
+    lazy = array if isinstance(array, LazyArray) else as_lazy_array(array)
+    steps: list[Step] = []
+    for node in topological_order(lazy.recipe)[0]:
+        foreign = lazy.foreign.get(node.name) if isinstance(node, Foreign) else None
+        origin = None if foreign is None else as_lazy_array(foreign).origin
+        if origin is None:
+            steps.append(_describe(node, content))
+            continue
+        for operand in origin.arrays:
+            steps += _steps(operand, content)
+        steps.append(_reduction(origin.build, origin.key))
+    return steps
+
+
+def _reduction(build: Any, output: str | None) -> Step:
+    """Return the parameters of a result of several stages as text, by name."""
+    step = {"recipe": _text(build)}
+    if isinstance(build, partial):
+        named = dict(zip(signature(build.func).parameters, build.args, strict=False))
+        step = {"recipe": str(named.pop("title", _text(build.func)))}
+        for name, value in named.items():
+            step |= _parameters(name, value)
+    return step if output is None else step | {"output": output}
 
 
 def _describe(node: Recipe, content: str) -> Step:
@@ -145,6 +176,9 @@ def _describe(node: Recipe, content: str) -> Step:
 
 def _parameters(name: str, value: Any) -> Step:
     """Return a parameter as text; those of a partial function under their own names."""
+    if isinstance(value, Fold):
+        parts = ("start", "update", "combine", "finish")
+        return {k: v for part in parts for k, v in _parameters(part, getattr(value, part)).items()}
     if not isinstance(value, partial):
         return {name: _text(value)}
     step = {name: _text(value.func)}

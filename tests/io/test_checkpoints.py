@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import lazyvol as lv
+from lazyvol import errors
 from lazyvol.io.state_files import StateFolder
 from lazyvol.plan import checkpoints
-from tests.io.killed_runs import Counter, ForkServer, save, small_tasks, write_input
+from tests.io.killed_runs import SHAPE, Counter, ForkServer, save, small_tasks, write_input
 
 #: tiles that are in work when a run of two threads is killed
 IN_WORK = 2
@@ -47,11 +48,31 @@ def test_a_killed_reduction_repeats_the_tiles_in_work_alone(name, folder, server
     last = round(0.9 * tiles)
     assert server.killed(name, folder, last, "overwrite")
     count = Counter()
-    with small_tasks(count):
+    with small_tasks(count, workers=3):
         save(name, str(folder), resume=True, overwrite=True)
     assert tiles - last < count.calls <= tiles - last + 1 + IN_WORK
     assert files(folder / "out.zarr") == expected
     assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr"]
+
+
+def test_a_kill_after_publication_leaves_nothing_that_stays(folder, server):
+    assert server.killed("var", folder, 10**6, "killed when published")
+    assert len(list(folder.glob("out.zarr.lazyvol-tmp/*/plan.json"))) == 1
+    count = Counter()
+    with small_tasks(count):
+        save("var", str(folder), resume=True)
+    assert not count.calls
+    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr"]
+
+
+def test_a_resumed_reduction_names_the_parameter_that_differs(folder, server):
+    assert server.killed("var", folder, 6)
+    stack = lv.open(folder / "in.npy")
+    with pytest.raises(errors.TargetExistsError, match="ddof of var was 0, now it is 1;"):
+        lv.save(lv.stats.var(stack, "k", ddof=1), folder / "out.zarr", resume=True)
+    np.save(folder / "in.npy", np.zeros(SHAPE, "f4"))
+    with pytest.raises(errors.TargetExistsError, match="version of input was"):
+        save("var", str(folder), resume=True)
 
 
 def test_a_damaged_state_counts_as_absent(tmp_path):

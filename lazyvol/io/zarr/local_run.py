@@ -81,13 +81,35 @@ class LocalRun:
         return StateFolder(f"{self.temporary}/states", self.partial)
 
     @property
-    def former(self) -> str:
+    def replaced(self) -> str:
         """Return the place of the replaced store, where names cannot be exchanged."""
         return f"{self.temporary}/former"
 
     def is_finished(self) -> bool:
         """Return True if the store under the final name has the plan of this run."""
         return finished_plan(_json(self.path, ROOT_KEY)) == self.token
+
+    def former(self) -> RunPlan | None:
+        """Return the last plan of the runs that wrote this store and did not end; None if all did.
+
+        A run of which another process takes care may be among them.
+        """
+        left = [f"{left}/{PLAN_FILE}" for left in self._leftovers()]
+        times = {path: os.stat(path).st_mtime_ns for path in left if os.path.isfile(path)}
+        last = max(times, key=times.__getitem__, default="")
+        return parse_plan(_json(os.path.dirname(last), PLAN_FILE))
+
+    def clear(self) -> None:
+        """Remove what dead runs left of a finished store; nothing if a run is at work."""
+        if not os.path.isdir(self.folder):
+            return
+        with suppress(TargetExistsError), store_errors(self.folder):
+            run_lock.acquire(self.folder, self.name, self.path)
+            try:
+                for left in self._leftovers():
+                    shutil.rmtree(left)
+            finally:
+                self.release()
 
     def start(self, plan: RunPlan) -> None:
         """Lock the path and make the folders; nothing is written if it must not be replaced.
@@ -117,8 +139,11 @@ class LocalRun:
 
     def _leftovers(self) -> list[str]:
         """Return the folders of other runs; all are dead, because this one has the lock."""
-        names = (n for n in os.listdir(self.folder) if RUN_NAME.fullmatch(n) and n != self.name)
-        return [f"{self.folder}/{name}" for name in sorted(names)]
+        try:
+            names = sorted(os.listdir(self.folder))
+        except FileNotFoundError:
+            return []
+        return [f"{self.folder}/{n}" for n in names if RUN_NAME.fullmatch(n) and n != self.name]
 
     def _recover(self) -> None:
         """Put back a store that a killed run was replacing; refuse what must not be replaced."""
@@ -209,7 +234,7 @@ class LocalRun:
             sync_folder(self.store)
             if os.path.lexists(self.path):
                 self._check_replaceable()
-            replace_folder(self.store, self.path, self.former)
+            replace_folder(self.store, self.path, self.replaced)
         self.discard()
 
     def discard(self) -> None:

@@ -71,6 +71,16 @@ class RemoteRun:
         root = self.place.json(ROOT_KEY)
         return root is not None and finished_plan(root.content) == self.token
 
+    def former(self) -> RunPlan | None:
+        """Return the plan of a run that wrote this store and did not end; None if there is none."""
+        return parse_plan(self._stored_plan())
+
+    def clear(self) -> None:
+        """Remove what a dead run left of a finished store; nothing if it is at work."""
+        left = self._stored_plan()
+        if left and not is_alive(left):
+            self.place.delete([PENDING_ROOT, PLAN_KEY])
+
     def start(self, plan: RunPlan) -> None:
         """Create the plan; raise before anything is written if something must not be replaced.
 

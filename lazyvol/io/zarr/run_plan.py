@@ -1,12 +1,17 @@
 """The plan of a run as stored beside its shards: what it computes, for a program and for a reader.
 
-The plan decides whether an interrupted run is resumed. It holds no memory limit and no number of
-workers, which change nothing in the result.
+The token and the steps decide whether an interrupted run is resumed. They hold no memory limit and
+no number of workers, which change nothing in the result. These, the command and its folder are
+facts of the run, by which it can be repeated.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from lazyvol.errors import TargetExistsError
@@ -14,19 +19,45 @@ from lazyvol.io.zarr.labels import RECORD_KEY
 
 #: steps that a plan stores: one of thousands of steps is resumed by its token alone
 MAX_STEPS = 200
+#: words of the command line that is running
+COMMAND: ContextVar[Sequence[str]] = ContextVar("lazyvol command", default=())
+#: facts that a plan may have
+FACTS = ("command", "folder", "workers", "memory")
+
+
+def run_facts(workers: int, memory: int | None) -> dict[str, str]:
+    """Return the facts of a run that begins now, without a command that holds a password."""
+    facts = {"workers": f"{workers}"} | ({} if memory is None else {"memory": f"{memory}"})
+    command = COMMAND.get()
+    if command and not any(re.search("//[^/]*@", word) for word in command):
+        facts |= {"command": shlex.join(["lazyvol", *command]), "folder": os.getcwd()}
+    return facts
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The identity of a result, and its steps: the parameters of each by name, as text."""
+    """The identity of a result, and its steps: the parameters of each by name, as text.
+
+    ``facts`` describe the run, see `run_facts`.
+    """
 
     token: str
     steps: tuple[Mapping[str, str], ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self, **facts: str) -> bytes:
-        """Return the JSON document of the plan."""
+    def encode(self, **lease: str) -> bytes:
+        """Return the JSON document of the plan, with the facts of a lease."""
         steps = [dict(step) for step in self.steps[:MAX_STEPS]]
-        return json.dumps({"token": self.token, **facts, "steps": steps}, indent=2).encode()
+        content = {"token": self.token, **self.facts, **lease, "steps": steps}
+        return json.dumps(content, indent=2).encode()
+
+    @property
+    def limits(self) -> tuple[int, int | None] | None:
+        """Return the number of workers and the memory of the run; None if it has none."""
+        workers, memory = self.facts.get("workers", ""), self.facts.get("memory", "")
+        if not workers.isdecimal() or int(workers) < 1:
+            return None
+        return int(workers), int(memory) if memory.isdecimal() else None
 
     def difference(self, former: "RunPlan") -> str:
         """Return the first parameter that differs from a former plan, as text."""
@@ -46,7 +77,8 @@ def parse_plan(document: Mapping[str, Any]) -> RunPlan | None:
     token, steps = document.get("token"), document.get("steps")
     if not isinstance(token, str) or not isinstance(steps, list):
         return None
-    return RunPlan(token, tuple(step for step in steps if isinstance(step, dict)))
+    facts = {name: document[name] for name in FACTS if isinstance(document.get(name), str)}
+    return RunPlan(token, tuple(step for step in steps if isinstance(step, dict)), facts)
 
 
 def finished_plan(root: Mapping[str, Any]) -> str | None:
