@@ -26,6 +26,7 @@ from lazyvol.plan.budget import (
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.deploy import Cluster
 
 LOOPBACK = "127.0.0.1"
 SCHEMES = ("tcp://", "tls://")
@@ -52,7 +53,7 @@ SINGLE_THREADED = dict.fromkeys(
 
 
 def connect(
-    address: str | os.PathLike[str] | None = None,
+    address: "str | os.PathLike[str] | Cluster | None" = None,
     *,
     workers: int | None = None,
     threads: int | None = None,
@@ -69,8 +70,9 @@ def connect(
     Parameters
     ----------
     address
-        ``tcp://host:port`` or ``tls://host:port`` of a scheduler, or the path of its scheduler
-        file. The certificates for ``tls://`` are those of dask's configuration.
+        ``tcp://host:port`` or ``tls://host:port`` of a scheduler, the path of its scheduler file,
+        or a cluster object such as ``dask_jobqueue.SLURMCluster``, which is not closed with the
+        client. The certificates for ``tls://`` are those of dask's configuration.
     workers
         Number of processes to start, by default 1: kernels release the interpreter lock, so that
         threads of one process run in parallel and share memory.
@@ -118,6 +120,13 @@ def connect(
             f"{workers=}, {threads=} and {memory=} for {address}; set them where that cluster is "
             f"started"
         )
+    if hasattr(address, "scheduler_address"):
+        return _client_of(address)
+    if not isinstance(address, str | os.PathLike):
+        raise LabelError(
+            f"connect: address must be tcp://host:port, tls://host:port, a scheduler file or a "
+            f"cluster object, got {address!r}; for a local cluster pass workers="
+        )
     return _remote_client(os.fspath(address))
 
 
@@ -153,6 +162,18 @@ def _memory_share(memory: int, workers: int) -> int:
             f"{workers=}, that is {show_bytes(share)} each; give more memory or fewer workers"
         )
     return share
+
+
+def _client_of(cluster: "Cluster") -> "Client":
+    """Return a client of a cluster object, which also brings the certificates."""
+    from distributed import Client
+
+    try:
+        return Client(cluster)
+    except (OSError, ValueError, TypeError) as error:
+        raise ClusterError(
+            f"connect: cluster must run, got {cluster!r} ({str(error).splitlines()[0]}); start it"
+        ) from error
 
 
 def _remote_client(address: str) -> "Client":

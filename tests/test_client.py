@@ -141,3 +141,19 @@ def test_tasks_at_once_sets_dasks_threads():
         assert dask.config.get("num_workers") == 3
     with tasks_at_once(None):
         assert dask.config.get("num_workers", None) is None
+
+
+def test_a_cluster_object_is_connected_to_and_stays():
+    from distributed import LocalCluster
+
+    ports = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **ports) as cluster:
+        with connect(cluster) as connected:
+            assert connected.scheduler.address == cluster.scheduler_address
+            assert lv.stats.mean(lv.synthetic.noise((4, 3, 3, 3)), None).compute() < 1
+        assert cluster.status.name == "running"
+
+
+def test_what_is_no_address_is_refused():
+    with pytest.raises(LabelError, match=r"a cluster object, got 2; for a local cluster pass work"):
+        connect(2)

@@ -23,6 +23,7 @@ ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory.
 #: options of ``screen`` beside those of the operations
 SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
 PLOTS = "Pictures of volumes, scores, curves and trees."
+CLUSTER = "Recipes of clusters: SLURM, PBS, Kubernetes, SSH."
 #: commands whose modules are imported when they run: module and function by name
 DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
             "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip
@@ -42,6 +43,7 @@ def make_app() -> App:
     plain = {"info": jobs.info, "convert": jobs.convert, "verify": jobs.verify, "explain": explain}
     for name, job in plain.items():
         app.command(job, name=name, help=description(job))
+    app.command("lazyvol.cli.cluster:app", name="cluster", help=CLUSTER)
     add_topics(app, known)
     app.command("lazyvol.cli.plots:app", name="plots", group="Topics", help=PLOTS)
     return app

@@ -13,6 +13,8 @@ from lazyvol.errors import FormatError, LabelError
 from lazyvol.stack import STACK, as_stack, require_stack, spatial_dims
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lazyvol.explorer.page import Contents
     from lazyvol.explorer.server import ExplorerServer
 
@@ -124,6 +126,33 @@ class Explorer:
         from lazyvol.explorer.page import Page
 
         return Page(self.contents).layout
+
+    def figure(self, view: str = "values", *, sigma: float | None = None, **at: float) -> "Figure":
+        """Computes the linked planes of a view, and draws them: a picture that a notebook keeps.
+
+        Parameters
+        ----------
+        view
+            Name of the view, as on the page.
+        sigma
+            Sigma of a filter, a length; two voxels by default.
+        at
+            The point: positions along z, y and x, by default the middle, and indices along other
+            dims, by default 0, e.g. ``k=41``.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The planes across z, y and x; of an image one.
+
+        Raises
+        ------
+        LabelError
+            If there is no view or dim of that name, or a position is outside.
+        """
+        from lazyvol.explorer.picture import planes_figure
+
+        return planes_figure(self.contents.views, view, sigma, at)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         _require_panel()

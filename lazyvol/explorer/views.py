@@ -63,10 +63,11 @@ class Views:
         """Return the planes of a view; ``sigma``, a length, counts for filters alone."""
         key = (name, sigma if name in FILTERS else None)
         if key not in self._planes:
-            self._planes[key] = Planes(self._array(name, sigma))
+            self._planes[key] = Planes(self.shown(name, sigma))
         return self._planes[key]
 
-    def _array(self, name: str, sigma: float) -> xr.DataArray:
+    def shown(self, name: str, sigma: float) -> xr.DataArray:
+        """Return the lazy array of a view."""
         if name in self.results:
             return self.results[name]
         return FILTERS[name](self.array, sigma) if name in FILTERS else self.array

@@ -7,6 +7,7 @@ import xarray as xr
 from bokeh.events import Tap
 
 import lazyvol as lv
+from lazyvol.errors import LabelError
 from lazyvol.explorer.page import AVERAGE, VARIANCE, Page
 
 #: bokeh's own tables call what pandas 3.1 deprecates
@@ -152,3 +153,17 @@ def test_a_notebook_gets_the_page_and_a_terminal_one_line(page):
     assert repr(explorer).startswith("Explorer of 'stack': 6 x 7 x 9 x 11 (k, z, y, x)")
     bundle = explorer._repr_mimebundle_()
     assert any("html" in kind for kind in (bundle[0] if isinstance(bundle, tuple) else bundle))
+
+
+def test_a_picture_shows_the_planes_of_a_view():
+    stack = lv.as_stack(da.from_array(A, chunks=(2, 7, 9, 11)), voxel_size=2.0, unit="angstrom")
+    explorer = lv.explore(stack, lv.filters.gaussian(stack, 1.0).rename("smooth"))
+    planes = explorer.figure("smooth", k=2, z=4.0).axes
+    expected = lv.filters.gaussian(A[2], 0.5)
+    assert [ax.get_title() for ax in planes] == ["z = 4 Å", "y = 8 Å", "x = 10 Å"]
+    for ax, plane in zip(planes, (expected[2], expected[:, 4], expected[:, :, 5]), strict=True):
+        np.testing.assert_allclose(np.ma.getdata(ax.images[0].get_array()), plane, rtol=1e-5)
+    with pytest.raises(LabelError, match="view must be one of values, smooth, Gaussian"):
+        explorer.figure("smoth")
+    with pytest.raises(LabelError, match=r"dims must be of .* got j"):
+        explorer.figure(j=1)
