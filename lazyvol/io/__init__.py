@@ -33,6 +33,8 @@ __all__ = ["open", "particles", "save", "verify", "write_selection"]
 MAX_POSITIONS = 1 << 21
 #: bytes of an array, 8 million blocks
 MAX_BYTES = 1 << 50
+#: bytes of a coordinate that may be copied
+COPIED_BYTES = 1 << 16
 
 Option = TypeVar("Option")
 Chunks = str | int | Sequence[int] | Mapping[str, int]
@@ -104,7 +106,9 @@ def open(
     -------
     xarray.DataArray or xarray.Dataset
         (k, z, y, x) for stacks and (z, y, x) for volumes, with positions as coordinates. A saved
-        Dataset opens as a Dataset of lazy variables.
+        Dataset, also one of xarray, opens as a Dataset of lazy variables; ``path/name`` opens one
+        of them. Groups of zarr arrays that do not name their dims, or differ in lengths, are
+        refused with the names of the arrays.
 
     Raises
     ------
@@ -219,10 +223,13 @@ def _to_dataarray(
     lengths = dict(zip(opened.dims, opened.source.shape, strict=True))
     _check_size(opened, lengths)
     data = source_array(opened.source, _grid(opened, chunks))
-    array = xr.DataArray(data, dims=opened.dims, attrs=opened.attrs)
-    # assigned afterwards, because the constructor of xarray copies coordinates
     coords = coordinates(opened, lengths, voxel_size, unit, _lazy_coordinate)
-    array = array.assign_coords(coords)
+    # the constructor of xarray takes 1 ms less than the method, but copies coordinates
+    large = {n: c for n, c in coords.items() if c.nbytes > COPIED_BYTES}
+    small = {n: c for n, c in coords.items() if n not in large}
+    array = xr.DataArray(data, xr.Coordinates(small), opened.dims, attrs=opened.attrs)
+    if large:
+        array = array.assign_coords(large)
     array.name = opened.name  # without a name xarray takes that of the dask array
     return array
 

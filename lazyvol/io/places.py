@@ -22,7 +22,7 @@ from lazyvol.errors import (
 )
 from lazyvol.io import safe_folder
 from lazyvol.io.buffers import Bytes
-from lazyvol.io.safe_folder import JsonFile, LocalFile, SafeFolder, parse_json
+from lazyvol.io.safe_folder import ABSENT_FILE, JsonFile, LocalFile, SafeFolder, parse_json
 from lazyvol.io.store_objects import first_line, open_store
 from lazyvol.io.zarr.adapter import wait_for
 
@@ -122,6 +122,8 @@ class ZarrPlace:
     max_names: ClassVar[int] = 10_000
     #: the chunks of an object are fetched together and held
     reads_in_place: ClassVar[bool] = False
+    #: objects of an array whose sizes are taken when it is opened, each by a request
+    max_stamped: ClassVar[int] = 64
 
     root: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -277,7 +279,7 @@ class ZarrPlace:
         return "" if data is None else _digest(data)
 
     def versions(self, keys: Sequence[str]) -> list[str]:
-        """Return the sizes of objects, requested together, or "absent"."""
+        """Return the sizes of objects, requested together, or `ABSENT_FILE`."""
         names = [self.prefix + key for key in keys]
         return self._run(_sizes(self.connect(), names), keys[0] if keys else "")
 
@@ -407,7 +409,7 @@ async def _sizes(store: Any, names: Sequence[str]) -> list[str]:
         try:
             return str(await store.getsize(name))
         except FileNotFoundError:
-            return "absent"
+            return ABSENT_FILE
 
     return list(await asyncio.gather(*map(size, names)))
 

@@ -126,7 +126,7 @@ def probe(
     if is_place(source) or is_zarr(source):
         from lazyvol.io.zarr import reader  # importing zarr takes 0.3 s
 
-        store = reader.probe_any(
+        store = reader.probe(
             source, permissive=permissive, missing=missing, storage_options=storage_options
         )
         if dims is None or isinstance(store, DataSet):
@@ -231,7 +231,7 @@ def probe_folder(path: str, permissive: bool, dims: Sequence[str] | None = None)
     if not files and N5_FILE in names:
         from lazyvol.io.zarr import reader
 
-        return reader.probe(path)  # it refuses N5 stores by name
+        reader.load_root(reader.place_of_store(path, None))  # it refuses N5 stores by name
     if not files:
         known = ", ".join(suffix for group in STACKED for f in group for suffix in f.suffixes)
         raise SourceNotFoundError(f"{path}: the folder holds no zarr store and no file of {known}")

@@ -31,6 +31,8 @@ FLAGS = (
 )
 LINK = (errno.ELOOP, errno.EMLINK)
 ABSENT = (FileNotFoundError, NotADirectoryError)
+#: version of a file that does not exist
+ABSENT_FILE = "absent"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class LocalFile:
     handle: FileIO
     size: int | None
 
+    def version(self) -> str:
+        """Return the stamp of the file as it is now."""
+        return file_stamp(os.fstat(self.handle.fileno()))
+
     def __enter__(self) -> "LocalFile":
         return self
 
@@ -110,6 +116,8 @@ class SafeFolder:
     #: files are read when they are requested, and none is held in memory
     reads_in_place: ClassVar[bool] = True
     lists: ClassVar[bool] = True
+    #: files of an array whose stamps are taken when it is opened: 1.3 us each on a local disk
+    max_stamped: ClassVar[int] = 1024
 
     root: str
     _checked: set[str] = field(default_factory=set)
@@ -208,8 +216,8 @@ class SafeFolder:
             raise read_error(path, error) from error
 
     def versions(self, keys: Sequence[str]) -> list[str]:
-        """Return size and modification time of files, or "absent"."""
-        return [_size_and_time(self.path(key)) for key in keys]
+        """Return the stamps of files, which begin with their size, or "absent"."""
+        return [self.stamp(key) or ABSENT_FILE for key in keys]
 
     def _check(self, key: str) -> None:
         """Raise UnsafeSourceError if a folder is a link to a place outside the root."""
@@ -242,8 +250,8 @@ def read_error(path: str, error: OSError) -> LazyvolError:
 
 
 def file_stamp(info: os.stat_result) -> str:
-    """Return inode, modification time and size, which differ for a rewritten file."""
-    return f"{info.st_ino} {info.st_mtime_ns} {info.st_size}"
+    """Return size, modification time and inode, which differ for a rewritten file."""
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
 
 
 def _open_regular(path: str) -> FileIO:
@@ -252,14 +260,6 @@ def _open_regular(path: str) -> FileIO:
         handle.close()
         raise UnsafeSourceError(f"{path}: only regular files are read, this is a pipe or device")
     return handle
-
-
-def _size_and_time(path: str) -> str:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return "absent"
-    return f"{info.st_size} {info.st_mtime_ns}"
 
 
 def read_available(handle: FileIO, position: int, out: Bytes) -> int:

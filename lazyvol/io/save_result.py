@@ -30,6 +30,7 @@ from lazyvol.io.zarr.layout import LargeCoord, Variable
 from lazyvol.io.zarr.omero import write_omero
 from lazyvol.io.zarr.run_plan import RunPlan, run_facts
 from lazyvol.io.zarr.shard_shape import shard_grid
+from lazyvol.io.zarr.texts import SIZED, is_text
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
@@ -435,12 +436,16 @@ def _variable(array: xr.DataArray, *, separate_large: bool = True) -> Variable:
 
 
 def _large_coords(array: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return the coordinates of numbers or times that are too large for the metadata."""
-    return {
-        str(name): coord
-        for name, coord in array.coords.items()
-        if coord.nbytes > LARGE_COORD_BYTES and coord.dtype.kind in "biufmM" and name not in SPATIAL
-    }
+    """Return the coordinates of numbers, times or texts that are too large for the metadata."""
+    large = {}
+    for name, coord in array.coords.items():
+        itemsize = SIZED.itemsize if coord.dtype.kind in "OT" else coord.dtype.itemsize
+        if coord.size * itemsize > LARGE_COORD_BYTES and name not in SPATIAL:
+            if coord.dtype.kind in "biufmM":
+                large[str(name)] = coord
+            elif is_text(coord.variable.data):
+                large[str(name)] = coord.astype(object) if coord.dtype.kind == "T" else coord
+    return large
 
 
 def _large_coord_values(arrays: Iterable[xr.DataArray], budget: Budget) -> list[Any]:

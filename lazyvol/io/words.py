@@ -123,7 +123,7 @@ def format_column(values: Any, name: str) -> tuple[list[str], bool]:
 def _of_one_type(array: Array, name: str) -> Array:
     """Return Python objects as an array of their type; raise LabelError if they differ."""
     if array.dtype.kind == "T":
-        return array.astype(str)
+        return array.astype(object).astype(str)  # numpy refuses to find the length
     if array.dtype.kind != "O":
         return array
     values = array.tolist()

@@ -124,7 +124,7 @@ def _content(values: Array, checksum: Callable[[Any], int]) -> str:
     rows = np.atleast_1d(values)
     step = max(1, PART // max(1, rows[:1].nbytes))
     parts = (np.ascontiguousarray(rows[n : n + step]) for n in range(0, len(rows), step))
-    checksums = [checksum(part.view(np.uint8)) for part in parts if part.size]
+    checksums = [checksum(_bytes(part)) for part in parts if part.size]
     return str(tokenize(values.shape, values.dtype.str, checksums))
 
 
@@ -155,6 +155,13 @@ def _reduction(build: Any, output: str | None) -> Step:
         for name, value in named.items():
             step |= _parameters(name, value)
     return step if output is None else step | {"output": output}
+
+
+def _bytes(values: Array) -> Array:
+    """Return the bytes of an array; Python objects, which are texts, as their literals."""
+    if values.dtype.kind == "O":
+        return np.frombuffer(repr(values.tolist()).encode("utf-8", "surrogatepass"), np.uint8)
+    return values.view(np.uint8)
 
 
 def _describe(node: Recipe, content: str) -> Step:

@@ -57,6 +57,61 @@ def test_a_store_that_is_replaced_is_not_read(kind, change, tmp_path):
         np.testing.assert_array_equal(lv.open(path).values, new)
 
 
+@pytest.mark.parametrize("kind", ["v2", "v3", "shards"])
+@pytest.mark.parametrize("change", ["in place", "renamed", "removed", "added"])
+def test_any_file_of_a_foreign_store_that_changes_is_not_read(kind, change, tmp_path):
+    path, values = tmp_path / "a.zarr", np.concatenate([A] * 40)
+    STORES[kind](path, values)
+    file = path / ("14.0.0.0" if kind == "v2" else "c/14/0/0/0")
+    changed = 3 * 14 if kind == "shards" else 14
+    other = file.with_name("other")
+    other.write_bytes(file.read_bytes())
+    if change == "added":
+        file.unlink()
+        with pytest.warns(UserWarning, match="are absent"):
+            opened = lv.open(path)
+    else:
+        opened = lv.open(path)
+    travelled = pickle.loads(pickle.dumps(opened.data))
+    if change == "in place":
+        os.utime(file, ns=(1, 1))
+    elif change == "removed":
+        file.unlink()
+    else:
+        os.replace(other, file)
+    np.testing.assert_array_equal(opened[:changed], values[:changed])
+    for read in (opened.compute, travelled.compute, opened[changed].compute):
+        with pytest.raises(SourceChangedError, match="open the array again"):
+            read()
+
+
+def test_a_chunk_that_changes_while_it_is_read(tmp_path, monkeypatch):
+    STORES["v3"](tmp_path / "a.zarr", A)
+    opened = lv.open(tmp_path / "a.zarr")
+    read = lv.io.zarr.chunks.ChunkReader._read_chunk
+
+    def changed(self, stored, path, chunk, out):
+        os.truncate(path, 8)
+        read(self, stored, path, chunk, out)
+
+    monkeypatch.setattr(lv.io.zarr.chunks.ChunkReader, "_read_chunk", changed)
+    with pytest.raises(SourceChangedError, match=r"c/0/0/0/0: a chunk must not change"):
+        opened.compute()
+
+
+def test_every_file_of_a_foreign_store_is_part_of_its_name(tmp_path, monkeypatch):
+    STORES["v3"](tmp_path / "a.zarr", np.concatenate([A] * 40))
+    names = {lv.open(tmp_path / "a.zarr").data.name}
+    for k in (1, 17, 118):
+        os.utime(tmp_path / f"a.zarr/c/{k}/0/0/0", ns=(1, 1))
+        names.add(lv.open(tmp_path / "a.zarr").data.name)
+    assert len(names) == 4
+    monkeypatch.setattr("lazyvol.io.safe_folder.SafeFolder.max_stamped", 10)
+    opened = lv.open(tmp_path / "a.zarr")
+    os.utime(tmp_path / "a.zarr/c/1/0/0/0", ns=(2, 2))
+    assert opened.compute().shape == (120, 5, 6, 7)  # not among the ten
+
+
 def test_a_variable_of_a_set_that_is_replaced_is_not_read(tmp_path):
     def save(values):
         sets = lv.as_stack(values).to_dataset(name="a").assign(b=("k", np.arange(3.0)))

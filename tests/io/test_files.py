@@ -268,7 +268,7 @@ def test_zarr_stores_go_to_their_reader(tmp_path, monkeypatch, mark):
         calls.append((path, permissive))
         return "opened"
 
-    monkeypatch.setattr("lazyvol.io.zarr.reader.probe_any", zarr_probe)
+    monkeypatch.setattr("lazyvol.io.zarr.reader.probe", zarr_probe)
     assert probe(tmp_path, permissive=True) == "opened"
     assert calls == [(tmp_path, True)]
 

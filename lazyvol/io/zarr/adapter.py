@@ -43,6 +43,14 @@ def open_document(document: Mapping[str, Any]) -> Any:
         return zarr.Array.from_dict(StorePath(MemoryStore()), dict(document))
 
 
+def document_of(array: Any) -> dict[str, Any]:
+    """Return the metadata document of an array."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr warns of texts of equal length
+        document: dict[str, Any] = array.metadata.to_dict()
+    return document
+
+
 def decode_chunk(document: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     """Return the values of the only chunk of an array, from its stored bytes."""
     import zarr

@@ -6,16 +6,24 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lazyvol.errors import ChecksumError, LazyvolError, MissingChunkError, TruncatedError
+from lazyvol.errors import (
+    ChecksumError,
+    LazyvolError,
+    MissingChunkError,
+    SourceChangedError,
+    TruncatedError,
+)
 from lazyvol.io.buffers import Bytes, scratch
 from lazyvol.io.places import OpenObject, Place
-from lazyvol.io.safe_folder import read_error
+from lazyvol.io.safe_folder import ABSENT_FILE, LocalFile, read_error
 from lazyvol.io.zarr.adapter import decode_chunk
 from lazyvol.io.zarr.codecs import (
     DIRECT,
     Damaged,
     Short,
+    crc32c,
     decode,
     require_size,
     strip_checksum,
@@ -25,6 +33,9 @@ from lazyvol.io.zarr.manifest import Manifest, require_checksum
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
+
+#: number for each file of an array, in the shape of its grid
+Stamps = npt.NDArray[np.uint32]
 
 ABSENT = (1 << 64) - 1
 #: chunks of one file that are fetched together if it is not local
@@ -86,7 +97,7 @@ class ChunkReader:
 
     ``fill_missing`` allows absent chunks; ``option`` is the option of `open` that sets it. With a
     ``manifest``, every chunk must be the one that was written in its place; ``stamp`` is that of
-    the metadata of the array.
+    the metadata of the array, ``stamps`` are those of its files when it was opened.
     """
 
     place: Place
@@ -96,6 +107,7 @@ class ChunkReader:
     option: str = "permissive=True"
     manifest: Manifest | None = None
     stamp: str = ""
+    stamps: Stamps | None = None
 
     def read(self, region: Region, out: Array) -> None:
         """Fill ``out``, which has the shape of the region and the native dtype of the array."""
@@ -105,23 +117,37 @@ class ChunkReader:
 
     def _read_file(self, slices: Sequence[ChunkSlice], out: Array) -> None:
         """Read the requested chunks of one file."""
-        key = self.key + self.meta.key([part.index for part in slices])
+        position = tuple(part.index for part in slices)
+        key = self.key + self.meta.key(position)
         path = self.place.path(key)
         stored = self.place.open(key, self._first_part())
         if stored is None:
-            name = f"the file at {tuple(part.index for part in slices)} of the grid"
+            name = f"the file at {position} of the grid"
             self._fill_absent(name, path, result_view(out, slices))
+            self._require_stamp(position, ABSENT_FILE, path)
             return
         try:
             with stored:
-                for batch in batches(self._stored_chunks(stored, path, slices, out)):
-                    stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
-                    for chunk in batch:
-                        self._read_chunk(stored, path, chunk, out)
+                try:
+                    for batch in batches(self._stored_chunks(stored, path, slices, out)):
+                        stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
+                        for chunk in batch:
+                            self._read_chunk(stored, path, chunk, out)
+                finally:  # a changed file is the cause of other errors
+                    if isinstance(stored, LocalFile):
+                        self._require_stamp(position, stored.version(), path)
         except OSError as error:
             if isinstance(error, LazyvolError):
                 raise
             raise read_error(path, error) from error
+
+    def _require_stamp(self, position: tuple[int, ...], version: str, path: str) -> None:
+        """Raise SourceChangedError if a file is not the one that was there at opening."""
+        if self.stamps is not None and self.stamps[position] != stamp_of(version):
+            raise SourceChangedError(
+                f"{path}: a chunk must not change after the array was opened, this one was "
+                "rewritten, added or removed; open the array again"
+            )
 
     def _first_part(self) -> tuple[str, int]:
         """Return the part of a file that is read first: the whole file, or its index."""
@@ -177,7 +203,7 @@ class ChunkReader:
             fill = 0 if self.meta.fill is None else self.meta.fill
             raise MissingChunkError(
                 f"{path}: every chunk must be stored, {name} is absent; restore it, or read absent "
-                f"chunks as {fill} by {self.option}"
+                f"chunks as {fill!r} by {self.option}"
             )
         if self.meta.fill is None:
             raise undefined_fill_error(path, name)
@@ -235,9 +261,16 @@ class ChunkReader:
             values = decode_chunk(document, data)
         except Exception as error:  # codecs of other packages share no base class
             raise Damaged(f"zarr cannot decode it: {str(error)[:300]}") from error
+        if values.dtype.kind in "TU" and self.meta.native.kind == "O":
+            values = values.astype(object)
         if values.shape != self.meta.inner or values.dtype.name != self.meta.native.name:
             raise Damaged(f"it decodes to {values.dtype} of shape {values.shape}")
         return values
+
+
+def stamp_of(version: str) -> int:
+    """Return a number that differs for another version of a file."""
+    return crc32c(version.encode())
 
 
 def undefined_fill_error(path: str, name: str) -> MissingChunkError:

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
-from lazyvol.errors import FormatError, LossWarning
+from lazyvol.errors import FormatError, LossWarning, UnsafeSourceError
 from lazyvol.io.opened import Opened
 from lazyvol.io.zarr.labels import RECORD_KEY, Coord
 from lazyvol.io.zarr.nodes import Node, folder_above, load
+from lazyvol.io.zarr.texts import equal_lengths
 from lazyvol.plan import regions
 
 #: attribute that lists coordinates, separated by spaces
@@ -67,25 +68,26 @@ def coordinates_beside(
         node = load(group.place, f"{group.key}{name}/")
         if node is None or node.kind != "array" or not set(dims_in_file(node)) <= set(names):
             continue
+        own = dims_in_file(node)
         try:
             opened = open_array(node)
-        except FormatError as error:
+            if opened.source.shape == tuple(lengths[d] for d in own):
+                coords[renamed.get(name, name)] = _coord(tuple(renamed[d] for d in own), opened)
+        except (FormatError, UnsafeSourceError) as error:
             warnings.warn(
                 f"open: coordinate {name!r} is left out: {error}", LossWarning, stacklevel=2
             )
-            continue
-        own = dims_in_file(node)
-        if opened.source.shape != tuple(lengths[d] for d in own):
-            continue
-        coords[renamed.get(name, name)] = _coord(tuple(renamed[d] for d in own), opened)
     return coords
 
 
 def _coord(dims: tuple[str, ...], opened: Opened) -> Coord:
     source = opened.source
     is_small = prod(source.shape) * source.dtype.itemsize <= READ_BYTES
-    values = source.read(regions.whole(source.shape)) if is_small or len(dims) == 1 else source
-    return dims[0] if len(dims) == 1 else dims, values, dict(opened.attrs)
+    named: str | tuple[str, ...] = dims[0] if len(dims) == 1 else dims
+    if not is_small and len(dims) != 1:
+        return named, source, dict(opened.attrs)
+    values = source.read(regions.whole(source.shape))
+    return named, equal_lengths(values) if values.dtype.kind == "O" else values, dict(opened.attrs)
 
 
 def _group_of(array: Node) -> Node | None:

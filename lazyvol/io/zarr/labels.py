@@ -158,7 +158,7 @@ def _encode_array(values: np.ndarray) -> dict[str, Any]:
         plain = [_encode_object(v) for v in values.flat]
         return {"dtype": "|O", "shape": list(values.shape), "values": plain}
     if values.dtype.kind == "T":
-        values = values.astype(str)
+        values = values.astype(object).astype(str)  # numpy refuses to find the length
     if values.dtype.kind not in "biufUmM":
         raise LabelError(
             f"coords and arrays in attrs must hold numbers, text or times, got {values.dtype}; "

@@ -36,6 +36,7 @@ from lazyvol.io.zarr.metadata import DTYPES
 from lazyvol.io.zarr.pyramid import Factors, level_factors, level_grid
 from lazyvol.io.zarr.remote_run import RemoteRun
 from lazyvol.io.zarr.shard_shape import shard_grid
+from lazyvol.io.zarr.texts import SIZED, is_text, is_unicode
 from lazyvol.io.zarr.writer import Target, blosc_configuration
 from lazyvol.plan.regions import whole
 from lazyvol.stack import SPATIAL
@@ -97,7 +98,10 @@ class Variable:
 
 @dataclass(frozen=True)
 class LargeCoord:
-    """A coordinate that is stored as an array; times are stored as integers."""
+    """A coordinate that is stored as an array; times are stored as integers.
+
+    Texts have the dtype U or that of Python objects.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -193,7 +197,7 @@ def is_readable(name: str) -> bool:
 def readable_coords(
     variable: Variable,
 ) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any], Mapping[str, object]]]:
-    """Return the coordinates in memory that become arrays: of numbers and times."""
+    """Return the coordinates in memory that become arrays: of numbers, times and texts."""
     lengths = dict(zip(variable.dims, variable.shape, strict=True))
     known = {*variable.coords, *variable.large_coords, *variable.without_coords}
     regular = {d: lengths[d] for d in variable.dims if d in SPATIAL and d not in known}
@@ -201,8 +205,11 @@ def readable_coords(
     coords: dict[str, Any] = {d: (p.dims, p.values, p.attrs) for d, p in positions.items()}
     for name, (dims, values, *attrs) in variable.coords.items():
         array = np.asarray(values)
-        if array.dtype.kind in "biufmM" and array.dtype.name.partition("[")[0] in STORED:
-            coords[name] = ((dims,) if isinstance(dims, str) else dims, array, *(attrs or [{}]))
+        if is_text(array) and is_unicode(array):
+            array = array.astype(object)
+        elif array.dtype.name.partition("[")[0] not in STORED:
+            continue
+        coords[name] = ((dims,) if isinstance(dims, str) else dims, array, *(attrs or [{}]))
     return {name: coord for name, coord in coords.items() if is_readable(name)}
 
 
@@ -226,7 +233,8 @@ def layout_of(
     arrays with ``shared`` ones are in the group above.
     """
     dtype = np.dtype(variable.dtype)
-    if dtype.name not in DTYPES:
+    has_texts = plain and dtype.kind in "UO"
+    if dtype.name not in DTYPES and not has_texts:
         raise LabelError(
             f"{run.path}: a store must hold {', '.join(DTYPES)}, got {dtype}; convert it, "
             "complex numbers into two variables"
@@ -236,7 +244,8 @@ def layout_of(
     check_labels(labels, shape)
     factors = level_factors(variable.dims, shape, variable.voxel_size) if pyramid else []
     multiples = factors[-1] if factors else None
-    chunks, shards = shard_grid(shape, dtype, variable.blocks, max_bytes, multiples)
+    sized = SIZED if dtype.kind == "O" else dtype
+    chunks, shards = shard_grid(shape, sized, variable.blocks, max_bytes, multiples)
     image = None if plain else ome.image_of(labels, factors)
     if pyramid and image is None:
         raise LabelError(
@@ -250,8 +259,10 @@ def layout_of(
     array_key = f"{key}{ARRAY_FOLDER}/" if grouped else key
     beside_it = [layout.target.key[len(key) :].rstrip("/") for layout in coords]
     arrays = [ARRAY_FOLDER, *beside_it] if grouped else []
-    record = {RECORD_KEY: encode_record(labels, shape, dtype, run.token, arrays)}
-    target = Target(run, array_key, shape, dtype.name, chunks, shards)
+    in_memory = np.dtype(object) if has_texts else dtype
+    record = {RECORD_KEY: encode_record(labels, shape, in_memory, run.token, arrays)}
+    name = dtype.str if has_texts else dtype.name
+    target = Target(run, array_key, shape, name, chunks, shards)
     attributes = plain_attributes(variable.attrs)
     readable = {*readable_coords(variable), *filter(is_readable, variable.large_coords)}
     stored = (n for n in (*variable.coords, *variable.large_coords) if n in readable)
@@ -314,13 +325,14 @@ def group_document(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of an array."""
+    is_text = np.dtype(target.dtype).kind in "UO"
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(target.shape),
-        "data_type": target.dtype,
+        "data_type": "string" if is_text else target.dtype,
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": False if target.dtype == "bool" else 0,
+        "fill_value": "" if is_text else False if target.dtype == "bool" else 0,
         "attributes": dict(attributes),
         "dimension_names": list(dims),
         "storage_transformers": [],
@@ -331,8 +343,14 @@ def _array(target: Target, dims: Sequence[str], attributes: Mapping[str, Any]) -
 def _grid(target: Target) -> dict[str, Any]:
     """Return the fields of the metadata that depend on shards; scalars are not sharded."""
     little = {"name": "bytes", "configuration": {"endian": "little"}}
-    blosc = {"name": "blosc", "configuration": blosc_configuration(np.dtype(target.dtype))}
-    chain: list[dict[str, Any]] = [little, blosc, {"name": "crc32c"}]
+    stored = np.dtype(target.dtype)
+    is_text = stored.kind in "UO"
+    values = {"name": "vlen-utf8", "configuration": {}} if is_text else little
+    blosc = {
+        "name": "blosc",
+        "configuration": blosc_configuration(np.dtype(np.uint8) if is_text else stored),
+    }
+    chain: list[dict[str, Any]] = [values, blosc, {"name": "crc32c"}]
     shard = {
         "chunk_shape": list(target.chunks),
         "codecs": chain,

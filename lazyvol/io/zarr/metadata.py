@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
-from lazyvol.io.zarr.adapter import open_document
+from lazyvol.io.zarr.adapter import document_of, open_document
 from lazyvol.io.zarr.codecs import is_bounded
 
 #: a chunk is decoded whole, so it is the smallest memory of a read
@@ -18,6 +18,8 @@ MAX_CHUNK_BYTES = 8 << 30
 #: an index of 16 bytes per inner chunk is read for each touched shard
 MAX_INNER_CHUNKS = 1 << 22
 MAX_NDIM = 32
+#: bytes that a text of any length is expected to take at most, in a chunk of many
+TEXT_BYTES = 256
 DTYPES = (
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
     *("float16", "float32", "float64"),
@@ -47,6 +49,7 @@ class ArrayMeta:
     """Metadata of a zarr array.
 
     ``files`` is the shape of one file and ``inner`` that of a chunk; they differ for shards.
+    ``dtype`` is ``|O``, in memory Python objects, for texts of any length.
     ``fill`` is None if it is undefined. A chunk is decoded by ``stages`` in reverse order, and
     then by zarr as the only chunk of the array in the document ``rest``; without ``rest`` it
     holds the values, with the axes of the array in the order of ``axes``. File names consist of
@@ -55,7 +58,7 @@ class ArrayMeta:
 
     shape: tuple[int, ...]
     dtype: str
-    fill: int | float | bool | None
+    fill: int | float | bool | str | bytes | None
     files: tuple[int, ...]
     inner: tuple[int, ...]
     stages: tuple[str, ...]
@@ -72,7 +75,9 @@ class ArrayMeta:
 
     @cached_property
     def chunk_bytes(self) -> int:
-        """Return the bytes of a decoded chunk."""
+        """Return the bytes of a decoded chunk; of texts of any length a bound."""
+        if self.native.kind == "O":
+            return max(1 << 20, prod(self.inner) * TEXT_BYTES)
         return prod(self.inner) * self.native.itemsize
 
     @cached_property
@@ -116,25 +121,27 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
     Raises
     ------
     FormatError
-        zarr refuses the document, or its arrays do not consist of numbers in regular chunks.
+        zarr refuses the document, or its arrays do not consist of numbers or texts in regular
+        chunks.
     UnsafeSourceError
         The dtype is that of Python objects.
     LimitExceeded
         A chunk or an index would take too much memory.
     """
     array = _open(document, where)
-    content, chunks, shards = array.metadata.to_dict(), array.chunks, array.shards
+    content, chunks, shards = document_of(array), array.chunks, array.shards
     _check_defaults(document, content, where)
     shard = content["codecs"][0]["configuration"] if shards else None
     prefix, separator = _key_style(array.metadata, where)
     chain = _chain(content, shard)
     count = _codecs_of_zarr(chain, where)
-    layout = _layout(content, chain[:count], array.dtype)
-    dtype, axes = layout or (array.dtype.str, tuple(range(len(chunks))))
+    stored = np.dtype(object) if array.dtype.kind == "T" else array.dtype
+    layout = _layout(content, chain[:count], stored)
+    dtype, axes = layout or (stored.str, tuple(range(len(chunks))))
     meta = ArrayMeta(
         shape=array.shape,
         dtype=dtype,
-        fill=None if document.get("fill_value", 0) is None else array.fill_value.item(),
+        fill=_fill(document, array),
         files=shards or chunks,
         inner=chunks,
         stages=tuple(name.removeprefix("numcodecs.") for name, _ in chain[count:]),
@@ -149,7 +156,8 @@ def array_meta(document: Mapping[str, Any], where: str) -> ArrayMeta:
 
 def _open(document: Mapping[str, Any], where: str) -> Any:
     """Return the array of a document by zarr; raise if zarr or lazyvol cannot read it."""
-    if "|O" in repr(document.get("dtype")):
+    is_text = document.get("dtype") == "|O" and document.get("filters") == [{"id": "vlen-utf8"}]
+    if "|O" in repr(document.get("dtype")) and not is_text:
         raise UnsafeSourceError(
             f"{where}: dtype {short(document['dtype'])} holds Python objects, reading them would "
             "run code; rewrite it as numbers"
@@ -164,14 +172,29 @@ def _open(document: Mapping[str, Any], where: str) -> Any:
             f"{where}: zarr must be able to read the array, but: {type(error).__name__}: "
             f"{str(error)[:300]}"
         ) from error
-    if array.dtype.name not in DTYPES:
-        raise FormatError(
-            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {array.dtype}; rewrite it "
-            "as numbers"
-        )
+    if array.dtype.kind not in "UST":
+        require_numbers(array.dtype, where)
     if document.get("storage_transformers"):
         raise FormatError(f"{where}: storage_transformers must be empty")
     return array
+
+
+def require_numbers(dtype: np.dtype[Any], where: str) -> None:
+    """Raise FormatError if a dtype is none of those that voxels may have."""
+    if dtype.name not in DTYPES:
+        raise FormatError(
+            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {dtype}; rewrite it as "
+            "numbers"
+        )
+
+
+def _fill(document: Mapping[str, Any], array: Any) -> int | float | bool | str | bytes | None:
+    """Return the value of absent chunks; None if it is undefined, which no text is."""
+    is_undefined = document.get("fill_value", 0) is None
+    if array.dtype.kind in "UST":
+        fill: str | bytes = array.dtype.type("" if is_undefined else array.fill_value)
+        return fill
+    return None if is_undefined else array.fill_value.item()
 
 
 def _check_defaults(document: Mapping[str, Any], content: Mapping[str, Any], where: str) -> None:
@@ -208,6 +231,8 @@ def _layout(
     content: Mapping[str, Any], chain: Chain, dtype: np.dtype[Any]
 ) -> tuple[str, tuple[int, ...]] | None:
     """Return dtype and order of the axes of decoded bytes; None if they are not yet values."""
+    if dtype.kind == "O":
+        return None
     axes = tuple(range(len(content["shape"])))
     if content["zarr_format"] == 2:
         return None if chain else (dtype.str, axes[:: -1 if content["order"] == "F" else 1])

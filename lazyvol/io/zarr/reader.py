@@ -21,6 +21,7 @@ zarrs takes up to 1.7. Errors name the chunk that is absent, damaged or outside 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
@@ -53,10 +54,13 @@ from lazyvol.io.zarr.labels import (
     check_record,
     decode_record,
 )
+from lazyvol.io.zarr.manifest import NAME as MANIFEST
 from lazyvol.io.zarr.manifest import manifest_of
-from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
+from lazyvol.io.zarr.metadata import ArrayMeta, array_meta, require_numbers
 from lazyvol.io.zarr.nodes import Node, below, children, folder_above, load
-from lazyvol.io.zarr.source import ZarrSource, token
+from lazyvol.io.zarr.source import ZarrSource, file_versions, stamps_of, token
+from lazyvol.io.zarr.texts import TextSource, text_source
+from lazyvol.io.zarr.variables import open_variables
 from lazyvol.plan.recipes.base import Source
 
 #: folders above an array in which its image is looked for
@@ -71,12 +75,13 @@ def probe(
     permissive: bool = False,
     missing: str = "fill",
     storage_options: Mapping[str, Any] | None = None,
-) -> Opened:
-    """Return the array of a zarr store; metadata are read and checked, values are not read.
+) -> Opened | DataSet:
+    """Return what a zarr store holds; metadata are read and checked, values are not read.
 
-    An OME-Zarr image opens at level 0 (``path.zarr/1`` is another level), and a group with a
-    single array or image as that one. A group with several, such as a plate or a lazyvol data
-    set, is refused with their names.
+    An OME-Zarr image opens at level 0 (``path.zarr/1`` is another level), a plate as the stack of
+    its images, and a group with a single array or image as that one. A data set of lazyvol, and a
+    group of arrays that name their dims and agree in their lengths, opens as a data set. A group
+    of other arrays is refused with their names.
 
     Dims come from the lazyvol record, from the OME axes (time becomes ``k``), from dimension
     names, otherwise from the number of axes: (y, x), (z, y, x), (k, z, y, x),
@@ -103,7 +108,8 @@ def probe(
     MissingChunkError
         Chunks are absent and ``missing`` is ``"error"``, or no fill value is defined.
     FormatError
-        The folder is no zarr store, its metadata break the rules, or it holds several arrays.
+        The folder is no zarr store, its metadata break the rules, or it holds several arrays that
+        are no data set.
     UnsafeSourceError
         The dtype is that of Python objects, or a link leads outside the store.
     LimitExceeded
@@ -120,25 +126,8 @@ def probe(
     >>> opened.dims, opened.source.shape, float(total)
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
-    root = load_root(place_of_store(path, storage_options))
-    return _open_array(_single_member(root), permissive, missing, root)
-
-
-def probe_any(
-    path: Any,
-    *,
-    permissive: bool = False,
-    missing: str = "fill",
-    storage_options: Mapping[str, Any] | None = None,
-) -> Opened | DataSet:
-    """Return the lazyvol data set under ``path``, or its single array as `probe` does.
-
-    Raises
-    ------
-    FormatError
-        The record of the data set does not fit the folder, or as `probe` for an array.
-    """
     node = load_root(place_of_store(path, storage_options))
+    open_array = partial(_open_array, permissive=permissive, missing=missing)
     record = node.attributes.get(RECORD_KEY)
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
         check_record(record, node.path)
@@ -146,10 +135,11 @@ def probe_any(
     if node.kind == "group" and ome.is_plate(node.attributes):
         from lazyvol.io.zarr.plates import open_plate
 
-        return open_plate(
-            node, lambda image: _open_array(image, permissive, missing), _stem(node.path)
-        )
-    return _open_array(_single_member(node), permissive, missing, node)
+        return open_plate(node, open_array, _stem(node.path))
+    members = [node] if _is_single(node) else without_coordinates(node, _members(node))
+    if len(members) == 1:
+        return open_array(members[0], root=node)
+    return open_variables(node, members, open_array, user_attrs(node.attributes))
 
 
 def _open_dataset(node: Node, record: Mapping[str, Any], permissive: bool, missing: str) -> DataSet:
@@ -220,21 +210,6 @@ def _is_single(node: Node) -> bool:
     return node.kind == "array" or _image(node) is not None or _has_record(node)
 
 
-def _single_member(node: Node) -> Node:
-    """Return the only array or image that a node is or holds; raise FormatError for several."""
-    if _is_single(node):
-        return node
-    members = without_coordinates(node, _members(node))
-    if len(members) > 1:
-        names = ", ".join(m.key.rstrip("/") for m in members[:20])
-        more = f" and {len(members) - 20} more" if len(members) > 20 else ""
-        raise FormatError(
-            f"{node.path}: one array must be chosen, this group holds {names}{more}; open one, "
-            f"e.g. {os.path.join(node.path, members[0].key.rstrip('/'))}"
-        )
-    return members[0]
-
-
 def _members(node: Node) -> list[Node]:
     """Return the arrays and images in a group, including those of the wells of a plate."""
     members = list(_descend(node, depth=3))
@@ -257,15 +232,20 @@ def _descend(node: Node, depth: int) -> Iterator[Node]:
 
 
 def _open_array(
-    node: Node, permissive: bool, missing: str, root: Node | None = None,
+    node: Node,
+    permissive: bool,
+    missing: str,
+    root: Node | None = None,
     is_coordinate: bool = False,
-) -> Opened:  # fmt: skip
+) -> Opened:
     """Check the metadata of an array or image, count its absent chunks and find its labels.
 
-    A coordinate has neither an image nor coordinates of its own.
+    A coordinate may hold texts, and has neither an image nor coordinates of its own.
     """
     place, array = node.place, node if node.kind == "array" else _level(node)
     meta = array_meta(array.meta, array.path)
+    if not is_coordinate:
+        require_numbers(meta.native, array.path)
     image = None if is_coordinate else _image_of(node, array)
     holder = _record_holder(node, array, image)
     manifest = None if permissive else manifest_of(array, (root, node, holder), meta)
@@ -277,16 +257,21 @@ def _open_array(
     absent = absent_files(place, array.key, meta) if countable else None
     if absent:
         _check_absent(absent, array.path, meta, legal)
+    if manifest is None:
+        versions = file_versions(place, array.key, meta)
+    else:  # it changes with every chunk, and chunks are compared with it
+        versions = place.versions([array.key + MANIFEST])
     stored = ZarrSource(
         place=place,
         key=array.key,
         meta=meta,
-        token=token(place, (node, array), array.key, meta, legal),
+        token=token(place, (node, array), array.key, meta, legal, versions),
         document=array.document,
         stamp=array.stamps[0],
         fill_missing=legal,
         option="permissive=True" if is_complete else 'missing="fill"',
         manifest=manifest,
+        stamps=None if manifest else stamps_of(place, meta, versions),
     )
     source: Source = stored
     if holder is not None:
@@ -297,7 +282,8 @@ def _open_array(
     else:
         labels = _foreign_labels(array, image, meta, permissive, is_coordinate)
         packing = cf.zarr_packing(array, meta, is_image=_image(node) is not None)
-        source = cf.decode_source(stored, packing, array.path)
+        is_text = meta.native.kind in "USO"
+        source = text_source(stored) if is_text else cf.decode_source(stored, packing, array.path)
         attrs = cf.remaining_attributes(labels.attrs, packing)
         labels = replace(labels, attrs=attrs, name=labels.name or _stem(node.path))
     return Opened(
@@ -337,13 +323,15 @@ def _load_coord(node: Node, coord: Coord, permissive: bool) -> Coord:
     array = _referenced(node, values.path)
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = _open_array(array, permissive, "fill").source
+    source = _open_array(array, permissive, "fill", is_coordinate=True).source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
         )
     if values.dtype.kind in "mM":
         source = TimesSource(source, values.dtype.str)
+    if values.dtype.kind in "UO":
+        source = TextSource(source, values.dtype.str)
     return (dims, source, *rest)  # type: ignore[return-value]
 
 
@@ -387,7 +375,7 @@ def _foreign_labels(
             lambda coord: _open_array(coord, permissive, "fill", is_coordinate=True),
         )
     )  # fmt: skip
-    attrs = _user_attrs(array.attributes)
+    attrs = user_attrs(array.attributes)
     if coords:
         attrs.pop(LIST, None)
     return Labels(dims, coords=coords, attrs=attrs)
@@ -421,7 +409,7 @@ def _image_labels(node: Node, path: str, meta: ArrayMeta, permissive: bool) -> L
     return replace(
         labels,
         coords=ome.acquisition(node.attributes, path, labels.dims, meta.shape, node.path),
-        attrs=_user_attrs(node.attributes),
+        attrs=user_attrs(node.attributes),
         name=labels.name or _stem(node.path),
     )
 
@@ -446,6 +434,6 @@ def _parent_image(array: Node) -> tuple[Node, str] | None:
     return None
 
 
-def _user_attrs(attributes: Mapping[str, Any]) -> dict[str, object]:
+def user_attrs(attributes: Mapping[str, Any]) -> dict[str, object]:
     """Return the attributes that do not become labels."""
     return {key: value for key, value in attributes.items() if key not in LABEL_ATTRIBUTES}

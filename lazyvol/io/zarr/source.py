@@ -1,6 +1,6 @@
 """Source that reads regions of a zarr array."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import product
@@ -11,15 +11,20 @@ import numpy as np
 
 from lazyvol.errors import SourceChangedError
 from lazyvol.io.places import Place
-from lazyvol.io.zarr.chunks import FETCHED_BYTES, ChunkReader, chunk_slices, extra_decoder_bytes
+from lazyvol.io.zarr.chunks import (
+    FETCHED_BYTES,
+    ChunkReader,
+    Stamps,
+    chunk_slices,
+    extra_decoder_bytes,
+    stamp_of,
+)
 from lazyvol.io.zarr.manifest import Manifest
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, touched
 
-#: number of files whose modification time and size enter the token, evenly spread over the grid
-SAMPLED = 64
 #: memory of decoders and allocator besides the buffers, measured 0.2 to 1.7 MiB
 DECODER_BYTES = 2 << 20
 
@@ -32,7 +37,7 @@ class ZarrSource:
     ``place`` is read. ``chunks`` is the shape that is decoded at once, ``shards`` that of a
     file. ``document`` is the metadata file and ``stamp`` its stamp when it was opened.
     ``fill_missing`` reads absent chunks as the fill value; errors name ``option`` for that.
-    Chunks are compared with the ``manifest``.
+    Chunks are compared with the ``manifest``, or files with their ``stamps``.
     """
 
     place: Place
@@ -44,6 +49,7 @@ class ZarrSource:
     fill_missing: bool = False
     option: str = "permissive=True"
     manifest: Manifest | None = None
+    stamps: Stamps | None = None
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
@@ -67,12 +73,19 @@ class ZarrSource:
         UnsafeSourceError
             A chunk is outside the store.
         SourceChangedError
-            The metadata changed since the array was opened.
+            The metadata, or a file with a stamp, changed since the array was opened.
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
         place = self.place.fresh()
         reader = ChunkReader(
-            place, self.key, self.meta, self.fill_missing, self.option, self.manifest, self.stamp
+            place,
+            self.key,
+            self.meta,
+            self.fill_missing,
+            self.option,
+            self.manifest,
+            self.stamp,
+            self.stamps,
         )
         try:
             reader.read(region, out)
@@ -142,23 +155,42 @@ def _clipped(chunks: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]
     return tuple(max(1, min(c, n)) for c, n in zip(chunks, shape, strict=True))
 
 
-def token(folder: Place, nodes: Iterable[Node], key: str, meta: ArrayMeta, legal: bool) -> str:
-    """Return a hash of metadata and of modification times and sizes of metadata and chunks."""
-    digest = blake2b(repr((folder.path(key), legal, meta.fill)).encode(), digest_size=16)
+def file_versions(place: Place, key: str, meta: ArrayMeta) -> list[str]:
+    """Return the versions of the files of an array, evenly spread over the grid if it has many."""
+    grid = _grid(meta)
+    total, most = prod(grid), place.max_stamped
+    if total <= most:
+        files = [meta.key(index) for index in product(*map(range, grid))]
+    else:
+        numbers = (n * (total - 1) // (most - 1) for n in range(most))
+        files = [meta.key(np.unravel_index(n, grid)) for n in numbers]  # type: ignore[arg-type]
+    return place.versions([key + file for file in files])
+
+
+def stamps_of(place: Place, meta: ArrayMeta, versions: Sequence[str]) -> Stamps | None:
+    """Return a stamp of every file in the shape of the grid; None if not all are known."""
+    grid = _grid(meta)
+    if not place.reads_in_place or len(versions) != prod(grid):
+        return None
+    return np.array([*map(stamp_of, versions)], np.uint32).reshape(grid)
+
+
+def _grid(meta: ArrayMeta) -> tuple[int, ...]:
+    return tuple(-(-n // c) for n, c in zip(meta.shape, meta.files, strict=True))
+
+
+def token(
+    place: Place,
+    nodes: Iterable[Node],
+    key: str,
+    meta: ArrayMeta,
+    legal: bool,
+    versions: Sequence[str],
+) -> str:
+    """Return a hash of metadata, and of the versions of metadata and files."""
+    digest = blake2b(repr((place.path(key), legal, meta.fill)).encode(), digest_size=16)
     for node in nodes:
         for raw, stamp in zip(node.raw, node.stamps, strict=True):
             digest.update(raw + stamp.encode())
-    for version in folder.versions([key + file for file in _sampled_files(meta)]):
-        digest.update(version.encode())
+    digest.update("\n".join(versions).encode())
     return f"zarr-{digest.hexdigest()}"
-
-
-def _sampled_files(meta: ArrayMeta) -> Iterator[str]:
-    """Yield names of files, evenly spread over the grid."""
-    grid = [-(-n // c) for n, c in zip(meta.shape, meta.files, strict=True)]
-    total = prod(grid)
-    if total <= SAMPLED:
-        yield from (meta.key(index) for index in product(*map(range, grid)))
-        return
-    for number in range(SAMPLED):
-        yield meta.key(np.unravel_index(number * (total - 1) // (SAMPLED - 1), grid))  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from lazyvol.io.zarr.local_run import LocalRun, Tail
 from lazyvol.io.zarr.manifest import Manifest, Row
 from lazyvol.io.zarr.pyramid import Factors, level_values
 from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.texts import encode_texts
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
 
@@ -288,6 +289,12 @@ def _encode_shard(
 
 def _encode_chunk(values: Array, chunk: Sequence[int]) -> bytes:
     """Pad values with zeros to the shape of a chunk, compress them and append the checksum."""
+    if values.dtype.kind in "UO":
+        padded = np.full(chunk, "", object)
+        box: tuple[Any, ...] = (..., *(slice(0, n) for n in values.shape))
+        padded[box] = values
+        encoded = np.frombuffer(encode_texts(padded), np.uint8)
+        return _encode_chunk(encoded, encoded.shape)
     dtype = values.dtype.newbyteorder("<")
     if values.shape == tuple(chunk):
         padded = np.ascontiguousarray(values, dtype)
