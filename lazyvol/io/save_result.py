@@ -1,7 +1,7 @@
 """Save results: compute the values and write them with their labels, one task per shard."""
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -20,27 +20,29 @@ from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
 from lazyvol.io.places import ARCHIVES, is_place
-from lazyvol.io.positions import dims_given_by_spacing, spacing_and_origin
+from lazyvol.io.saved_labels import (
+    channel_names,
+    large_coords,
+    require_text,
+    shared_labels,
+    variable_of,
+)
 from lazyvol.io.single_files import EXPORTS, TIFF, blocks_of, suffix_of
 from lazyvol.io.star.tables import star_text
 from lazyvol.io.text_files import csv_text, write_text, written_last
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
-from lazyvol.io.zarr.layout import LargeCoord, Variable
 from lazyvol.io.zarr.omero import write_omero
 from lazyvol.io.zarr.run_plan import RunPlan, run_facts
 from lazyvol.io.zarr.shard_shape import shard_grid
-from lazyvol.io.zarr.texts import SIZED, is_text
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
 from lazyvol.plan.explain import explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_identity, write
-from lazyvol.stack import SPATIAL, require_stack, unit_of
+from lazyvol.stack import require_stack
 
-#: coordinates with more bytes are stored as arrays of their own
-LARGE_COORD_BYTES = 1 << 20
 #: memory of a task that writes a shard without a budget, unless the array's blocks take more
 FREE_TASK_BYTES = 4 * BLOCK
 
@@ -172,14 +174,14 @@ def save(
     refitted: dict[str, Any] = {}
     arrays = {name: _refit(a, budget, refitted) for name, a in _arrays(obj).items()}
     if suffix == ".zarr":
-        shared = _shared_labels(obj) if isinstance(obj, xr.Dataset) else None
+        shared = shared_labels(obj) if isinstance(obj, xr.Dataset) else None
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
         _store(arrays, target, shared, budget, run, sources, pyramid=pyramid, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, losses.of_dataset(obj), stacklevel=4)
         array = arrays[next(iter(arrays))]
         # only TIFF stores large coordinates
-        variable = _variable(array, separate_large=suffix not in TIFF)
+        variable = variable_of(array, separate_large=suffix not in TIFF)
         EXPORTS[suffix](array, variable, target, overwrite)
     else:
         raise LabelError(
@@ -268,7 +270,7 @@ def _store(
     """Write arrays as one store: a group with their shared labels, or a single array."""
     # a shard of a remote store is encoded in memory and sent as a whole
     copies = (3 if is_place(path) else 1) + pyramid
-    variables = {name: _variable(a) for name, a in arrays.items()}
+    variables = {name: variable_of(a) for name, a in arrays.items()}
     max_bytes = min((_shard_bytes(a, budget, copies) for a in arrays.values()), default=BLOCK)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
     values: list[Any] = [a.data for a in arrays.values()]
@@ -284,7 +286,7 @@ def _store(
     options: dict[str, Any] = {**run, "max_shard_bytes": max_bytes, "plan": plan}
     target: Target | TargetGroup
     if shared is not None:
-        target = create_group(path, variables, shared=_variable(shared), **options)
+        target = create_group(path, variables, shared=variable_of(shared), **options)
         targets = list(target.variables.values())
     else:
         target = create(path, next(iter(variables.values())), pyramid=pyramid, **options)
@@ -298,7 +300,7 @@ def _store(
             if hasattr(source, "check"):
                 source.check()
         if pyramid:
-            write_omero(targets[0], variables[""].dims, _channel_names(arrays[""]))
+            write_omero(targets[0], variables[""].dims, channel_names(arrays[""]))
         target.publish()
     finally:
         target.run.release()
@@ -327,17 +329,8 @@ def _divided_as_before(
 
 def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
     if isinstance(obj, xr.Dataset):
-        return {_require_text(name): require_stack(a) for name, a in obj.items()}
+        return {require_text(name): require_stack(a) for name, a in obj.items()}
     return {"": require_stack(obj)}
-
-
-def _shared_labels(data_set: xr.Dataset) -> xr.DataArray:
-    """Return an array of zeros with the attributes and coordinates that no variable has."""
-    of_variables = {name for array in data_set.values() for name in array.coords}
-    coords = {n: c.variable for n, c in data_set.coords.items() if n not in of_variables}
-    dims = tuple(dict.fromkeys(d for c in coords.values() for d in c.dims))
-    zeros = np.broadcast_to(np.int8(0), tuple(data_set.sizes[d] for d in dims))
-    return xr.DataArray(zeros, coords, dims, attrs=data_set.attrs)
 
 
 def _refit(array: xr.DataArray, budget: Budget, refitted: dict[str, Any]) -> xr.DataArray:
@@ -405,75 +398,12 @@ def _require_fit(array: xr.DataArray, target: Target, budget: Budget, copies: in
         )
 
 
-def _variable(array: xr.DataArray, *, separate_large: bool = True) -> Variable:
-    """Return the labels of an array in the form of files; large coordinates may be separate."""
-    sizes, origin = spacing_and_origin(array)
-    units = {unit_of(array, d) for d in sizes}
-    if len(units) > 1:
-        raise LabelError(
-            f"save: positions must be in one unit, got {sorted(units)}; convert the coordinates"
-        )
-    unit = units.pop() if units else "voxel"
-    regular = dims_given_by_spacing(array, sizes, unit, origin)
-    named = {_require_text(n): coord for n, coord in array.coords.items() if n not in regular}
-    large = _large_coords(array) if separate_large else {}
-    dims = tuple(_require_text(d) for d in array.dims)
-    return Variable(
-        shape=array.shape,
-        dtype=array.dtype,
-        dims=dims,
-        voxel_size=sizes,
-        unit=unit,
-        origin=origin,
-        coords={n: (_coord_dims(c), np.asarray(c.values), c.attrs) for n, c in named.items()
-                if n not in large},
-        attrs=dict(array.attrs),
-        name=None if array.name is None else _require_text(array.name),
-        without_coords=tuple(d for d in SPATIAL if d in dims and d not in array.coords),
-        large_coords={n: LargeCoord(c.shape, c.dtype, tuple(map(_require_text, c.dims)), c.attrs)
-                      for n, c in large.items()},
-    )  # fmt: skip
-
-
-def _large_coords(array: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return the coordinates of numbers, times or texts that are too large for the metadata."""
-    large = {}
-    for name, coord in array.coords.items():
-        itemsize = SIZED.itemsize if coord.dtype.kind in "OT" else coord.dtype.itemsize
-        if coord.size * itemsize > LARGE_COORD_BYTES and name not in SPATIAL:
-            if coord.dtype.kind in "biufmM":
-                large[str(name)] = coord
-            elif is_text(coord.variable.data):
-                large[str(name)] = coord.astype(object) if coord.dtype.kind == "T" else coord
-    return large
-
-
 def _large_coord_values(arrays: Iterable[xr.DataArray], budget: Budget) -> list[Any]:
     """Return the values of the large coordinates of arrays by name, times as integers."""
-    coords = {name: c for array in arrays for name, c in _large_coords(array).items()}
+    coords = {name: c for array in arrays for name, c in large_coords(array).items()}
     values = [coord.data for coord in coords.values()]
     numbers = [v.astype(np.int64) if v.dtype.kind in "mM" else v for v in values]
     return numbers if budget.memory is None else [refit(v, budget) for v in numbers]
-
-
-def _channel_names(array: xr.DataArray) -> list[str]:
-    """Return the names of the channels, or that of the array."""
-    if "channel" in array.coords and array.coords["channel"].dims == ("channel",):
-        return [str(name) for name in array.coords["channel"].values]
-    return [] if "channel" in array.dims else [str(array.name or "volume")]
-
-
-def _coord_dims(coord: xr.DataArray) -> str | tuple[str, ...]:
-    """Return the only dim of a coordinate, or the tuple of its dims."""
-    dims = tuple(_require_text(d) for d in coord.dims)
-    return dims[0] if len(dims) == 1 else dims
-
-
-def _require_text(name: Hashable) -> str:
-    """Return a name; raise LabelError if it is not text, the only type that files restore."""
-    if not isinstance(name, str):
-        raise LabelError(f"save: a name must be text, got {name!r}; rename it")
-    return name
 
 
 def _save_images(
@@ -488,7 +418,7 @@ def _save_images(
     """Write the particles of a stack to MRC files, then the list that names them."""
     array = _refit(stack, budget, {})
     at_once = _particles_at_once(array, budget)
-    files = particle_files.plan_files(array, _variable(array), path, at_once, overwrite)
+    files = particle_files.plan_files(array, variable_of(array), path, at_once, overwrite)
     refuse_own_input(files.target, sources)
     warn_of_losses(path, losses.of_particles(stack, files.variable))
     content = star_text(files.table(array).compute(), path)

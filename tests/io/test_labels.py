@@ -10,7 +10,7 @@ import zarr
 
 import lazyvol as lv
 from lazyvol import errors
-from lazyvol.io import save_result
+from lazyvol.io import saved_labels
 from lazyvol.plan.graph.lazy_array import recipe_of
 from lazyvol.stack import spacing
 
@@ -224,7 +224,7 @@ def test_dims_without_coordinates_stay_without(tmp_path):
 @pytest.mark.parametrize("chunks", [None, {"k": 1}, {"z": 3, "y": 2}])
 @pytest.mark.parametrize("dims", ["image", "turned"])
 def test_large_coordinates_are_arrays_of_their_own(chunks, dims, tmp_path, monkeypatch):
-    monkeypatch.setattr(save_result, "LARGE_COORD_BYTES", 100)
+    monkeypatch.setattr(saved_labels, "LARGE_COORD_BYTES", 100)
     big = {
         "weight": (("k", "z", "y", "x"), A * 2, {"units": "e", "n": (1, 2)}),
         "flag": (("z", "y", "x"), A[0] > 0),
@@ -257,7 +257,7 @@ def test_a_large_index_is_an_array_of_its_own(tmp_path):
 
 
 def test_a_large_coordinate_that_is_missing_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(save_result, "LARGE_COORD_BYTES", 100)
+    monkeypatch.setattr(saved_labels, "LARGE_COORD_BYTES", 100)
     lv.save(STACK.assign_coords(w=(("k", "z", "y", "x"), A)), tmp_path / "a.zarr")
     next((tmp_path / "a.zarr" / "w" / "c").rglob("*/0")).parent.rename(tmp_path / "gone")
     with pytest.raises(errors.MissingChunkError):

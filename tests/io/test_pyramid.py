@@ -66,7 +66,7 @@ def test_dask_and_tensorstore_read_a_store(tmp_path):
 
 
 def test_facts_of_many_particles_are_arrays(tmp_path, monkeypatch):
-    monkeypatch.setattr("lazyvol.io.save_result.LARGE_COORD_BYTES", 1000)
+    monkeypatch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", 1000)
     n, facts = 2000, {f"rlnFact{i}": RNG.random(2000) for i in range(5)}
     scores = xr.DataArray(RNG.random(n), dims="k", name="ncc")
     scores = scores.assign_coords({name: ("k", values) for name, values in facts.items()})

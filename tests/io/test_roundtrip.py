@@ -103,7 +103,7 @@ def test_tiff_holds_coordinates_of_any_dims_and_size(lazy, tmp_path):
     )  # fmt: skip
     stack = stack.assign_coords(drift=stack.drift.chunk(k=1)) if lazy else stack
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lazyvol.io.save_result.LARGE_COORD_BYTES", 100)
+        patch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", 100)
         lv.save(stack, tmp_path / "a.tif")
     xr.testing.assert_identical(lv.open(tmp_path / "a.tif").compute(), stack.compute())
 

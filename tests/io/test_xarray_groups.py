@@ -134,7 +134,7 @@ FACTS = {
 @pytest.mark.parametrize("limit", [1 << 20, 0])
 @pytest.mark.parametrize("data_set", [False, True])
 def test_texts_that_lazyvol_saves_return_and_open_in_xarray(tmp_path, monkeypatch, limit, data_set):
-    monkeypatch.setattr("lazyvol.io.save_result.LARGE_COORD_BYTES", limit)
+    monkeypatch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", limit)
     saved = stack().assign_coords(FACTS)
     path = tmp_path / "a.zarr"
     lv.save(saved.to_dataset() if data_set else saved, path)
@@ -157,7 +157,7 @@ def test_texts_with_lone_surrogates_return_in_lazyvol(tmp_path):
 
 
 def test_large_coordinates_of_other_objects_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("lazyvol.io.save_result.LARGE_COORD_BYTES", 0)
+    monkeypatch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", 0)
     objects = xr.DataArray(np.array(["a", *[{1}] * 5], object), dims="k")
     with pytest.raises(lv.errors.LabelError, match="must hold texts in Unicode"):
         lv.save(stack().assign_coords(name=objects.chunk()), tmp_path / "a.zarr")
