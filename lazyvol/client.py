@@ -14,7 +14,6 @@ import dask
 from dask.callbacks import Callback
 
 from lazyvol.errors import BudgetError, ClusterError, LabelError, SourceNotFoundError
-from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import (
     RUN_OVERHEAD,
     USABLE_FRACTION,
@@ -197,13 +196,6 @@ def _remote_client(address: str) -> "Client":
             f"connect: no scheduler answers at {address!r} ({str(error).splitlines()[0]}); check "
             f"the address, and for tls:// the certificates in dask's configuration"
         ) from error
-
-
-@contextmanager
-def tasks_at_once(workers: int | None) -> Iterator[None]:
-    """Context in which dask's local scheduler runs ``workers`` tasks at once, else one per core."""
-    with dask.config.set({} if workers is None else {"num_workers": workers}), single_blas_thread():
-        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 import lazyvol as lv
-from lazyvol.client import connect, progress_bar, tasks_at_once
+from lazyvol.client import connect, progress_bar
 from lazyvol.errors import ClusterError, LabelError, SourceNotFoundError
 from lazyvol.screening.run import screen
 from tests.plan.clusters import status_of
@@ -132,15 +132,6 @@ def test_no_progress_writes_nothing():
     with progress_bar("sum", shown=False, stream=stream):
         da.ones(3).sum().compute(scheduler="threads")
     assert stream.getvalue() == ""
-
-
-def test_tasks_at_once_sets_dasks_threads():
-    import dask
-
-    with tasks_at_once(3):
-        assert dask.config.get("num_workers") == 3
-    with tasks_at_once(None):
-        assert dask.config.get("num_workers", None) is None
 
 
 def test_a_cluster_object_is_connected_to_and_stays():

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from lazyvol.client import connect, tasks_at_once
+from lazyvol.client import connect
 from lazyvol.errors import OptionError
 from lazyvol.io import open as open_stack
+from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import limited
 
 RUN = Group("Run", sort_key=10)
@@ -118,7 +119,7 @@ def running(options: Running) -> Iterator[None]:
         raise OptionError(f"workers must be 1 or more, got {options.workers}")
     with ExitStack() as stack:
         stack.enter_context(limited(options.memory, options.workers))
-        stack.enter_context(tasks_at_once(options.workers))
+        stack.enter_context(single_blas_thread())
         if options.scheduler is not None:
             client = stack.enter_context(connect(options.scheduler))
             say(f"scheduler   {client.scheduler.address}")

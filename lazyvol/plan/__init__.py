@@ -94,8 +94,8 @@ Files
     run recipes: one region in one task, a result of numpy arrays, a result on disk
 ``checkpoints``
     states of tasks on disk, from which a killed run continues
-``budget``, ``halo_cost``, ``explain``
-    costs before anything runs
+``limits``, ``budget``, ``halo_cost``, ``explain``
+    the limits of a caller, and costs before anything runs
 ``regions``, ``blas_threads``
     integer arithmetic on boxes; one BLAS thread per task
 """

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from threading import Lock, local
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ import dask
 from dask import threaded
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController
+
+from lazyvol.plan.limits import local_threads
 
 
 class _BlasLimit:
@@ -91,7 +94,7 @@ def each_in_threads(function: Callable[[Item], None], items: Sequence[Item]) -> 
 
     Called from one of these threads it runs in that thread alone: all others may be waiting for it.
     """
-    threads = int(dask.config.get("num_workers", None) or CPU_COUNT)
+    threads = local_threads() or CPU_COUNT
     in_pool = hasattr(_thread, "in_pool")
     if in_pool or local_scheduler() == "synchronous" or min(threads, len(items)) < 2:
         for item in items:
@@ -100,7 +103,8 @@ def each_in_threads(function: Callable[[Item], None], items: Sequence[Item]) -> 
     pool = _pools.get(threads)
     if pool is None:
         pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, initializer=_mark_thread))
-    list(pool.map(function, items))
+    contexts = [copy_context() for _ in items]  # limits are those of the caller
+    list(pool.map(lambda context, item: context.run(function, item), contexts, items))
 
 
 def _mark_thread() -> None:

@@ -4,18 +4,18 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, inf
 from numbers import Integral
 from typing import Any
 
-import dask
-
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.evaluate import foreign_bytes, region_cost
 from lazyvol.plan.halo_cost import Halo, halo_of
+from lazyvol.plan.limits import current_limits, limits_set, local_threads
 from lazyvol.plan.recipes.base import Cost, Recipe, leaves
 from lazyvol.plan.recipes.leaves import Stored
 from lazyvol.plan.regions import Grid, Region
@@ -90,7 +90,7 @@ def default_workers() -> Workers:
             return _cluster(module.default_client().scheduler_info(n_workers=-1)["workers"])
         except ValueError:  # no client: dask's own threads
             pass
-    return Workers(int(dask.config.get("num_workers", None) or os.cpu_count() or 1))
+    return Workers(local_threads() or os.cpu_count() or 1)
 
 
 def _cluster(workers: Mapping[str, Mapping[str, Any]]) -> Workers:
@@ -116,11 +116,9 @@ class Budget:
     @classmethod
     def current(cls) -> "Budget":
         """Return the budget in force: that of ``limited``, else the cluster's or none."""
-        memory = dask.config.get("lazyvol.memory", None)
-        threads = dask.config.get("lazyvol.workers", None)
-        workers = default_workers()
-        amount = workers.memory if memory is None else parse_bytes(memory)
-        return cls(amount, int(threads or workers.threads), workers.processes)
+        asked, workers = current_limits(), default_workers()
+        amount = workers.memory if asked.memory is None else asked.memory
+        return cls(amount, asked.workers or workers.threads, workers.processes)
 
     @property
     def per_process(self) -> int | None:
@@ -145,10 +143,13 @@ class Budget:
         )
 
 
-def limited(memory: int | float | str | None = None, workers: int | None = None) -> dask.config.set:
+def limited(
+    memory: int | float | str | None = None, workers: int | None = None
+) -> AbstractContextManager[None]:
     """Context in which operations are cut to fit ``memory`` bytes with ``workers`` tasks.
 
-    ``workers`` also sets the number of dask's local threads; a cluster keeps its own.
+    It holds for the calling thread, or asynchronous task, alone. ``workers`` also sets the number
+    of dask's local threads; a cluster keeps its own.
     """
     amount = None if memory is None else parse_bytes(memory)
     is_whole = isinstance(workers, Integral) and not isinstance(workers, bool)
@@ -157,8 +158,7 @@ def limited(memory: int | float | str | None = None, workers: int | None = None)
             f"workers must be a whole number of 1 or more, got {workers!r}; leave it out for one "
             f"task per core"
         )
-    options: dict[str, int | None] = {"lazyvol.memory": amount, "lazyvol.workers": workers}
-    return dask.config.set(options | ({"num_workers": workers} if workers else {}))
+    return limits_set(amount, workers)
 
 
 def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from lazyvol.client import current_client, progress_bar, tasks_at_once
+from lazyvol.client import current_client, progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
 from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
+from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import budget_for, limited
 from lazyvol.plan.explain import Plan, explain
 from lazyvol.screening.lists import with_facts
@@ -141,7 +142,7 @@ def screen(
         "fdr": fdr, "templates": templates, "angles": angles, "second_class": second_class,
         "mask": mask, "wedge": wedge, "orientations": orientations,
     }  # fmt: skip
-    with limited(budget.memory, budget.workers), tasks_at_once(workers):
+    with limited(budget.memory, budget.workers), single_blas_thread():
         planned = plans(stack, **options)
         folder = None if out is None else results_folder(out, overwrite, particles)
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):

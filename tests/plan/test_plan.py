@@ -3,6 +3,7 @@
 import pickle
 import re
 from functools import partial
+from threading import Barrier, Thread
 
 import cloudpickle
 import dask
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.budget import limited, parse_bytes
+from lazyvol.plan.blas_threads import each_in_threads
+from lazyvol.plan.budget import Budget, limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.ragged import ragged
 from lazyvol.plan.recipes.stencil import MODES
@@ -382,6 +384,53 @@ def test_the_smallest_sufficient_budget_is_in_the_message():
 def test_a_limit_on_workers_limits_threads():
     with limited(workers=1):
         assert dask.config.get("num_workers") == 1
+
+
+def test_limits_are_those_of_a_thread():
+    """Two threads at once have their own budgets, and the caller's reach the threads of a run."""
+    inside, seen = Barrier(2, timeout=60), {}
+
+    def budget_of(memory: str, workers: int) -> None:
+        with limited(memory, workers):
+            inside.wait()
+            seen[memory] = Budget.current()
+            assert dask.config.get("num_workers") == 2  # dask's own: no more than either asks
+            with limited("3GiB"):
+                seen["inner"] = Budget.current().memory
+            inside.wait()
+
+    threads = [Thread(target=budget_of, args=args) for args in (("1GiB", 2), ("2GiB", 5))]
+    before = Budget.current()
+    with limited("4GiB", workers=7):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert Budget.current() == Budget(4 << 30, 7)
+        found = []
+        each_in_threads(lambda _: found.append(Budget.current().memory), range(8))
+        assert set(found) == {4 << 30}
+    assert (seen["1GiB"], seen["2GiB"]) == (Budget(1 << 30, 2), Budget(2 << 30, 5))
+    assert seen["inner"] == 3 << 30
+    assert Budget.current() == before
+    assert dask.config.get("num_workers", None) is None
+
+
+@pytest.mark.skipif(
+    not hasattr(dask.threaded, "ContextAwareThreadPoolExecutor"),
+    reason="older versions of dask do not pass contexts to threads",
+)
+def test_tasks_see_the_budget_of_their_computation():
+    def memory_of(block):
+        return np.full(block.shape, Budget.current().memory)
+
+    blocks = da.zeros(4, chunks=1).map_blocks(memory_of, dtype=np.int64)
+    with limited("1GiB", workers=2):
+        first = blocks.compute(scheduler="threads")
+    with limited("2GiB", workers=2):
+        second = blocks.compute(scheduler="threads")
+    assert set(first) == {1 << 30}
+    assert set(second) == {2 << 30}
 
 
 def test_plans_of_long_chains_are_quick_and_add_up_only_what_runs_at_once():
