@@ -1,19 +1,29 @@
 """Clusters: start one on this machine, or connect to an existing one; and progress bars."""
 
+import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import urlsplit
 
 import dask
 from dask.callbacks import Callback
 
-from lazyvol.errors import BudgetError, ClusterError, LabelError, SourceNotFoundError
+from lazyvol.errors import (
+    BudgetError,
+    ClusterError,
+    LabelError,
+    LazyvolError,
+    OptionError,
+    SourceNotFoundError,
+)
 from lazyvol.plan.budget import (
     RUN_OVERHEAD,
     USABLE_FRACTION,
@@ -22,6 +32,7 @@ from lazyvol.plan.budget import (
     parse_bytes,
     show_bytes,
 )
+from lazyvol.plan.clients import current_client
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,6 +55,9 @@ HEALTH = ["distributed.http.health"]
 #: shares of its memory limit at which a worker process spills, pauses and is restarted. Plans stay
 #: below them; at dask's default of 60 % it would spill states that fit
 MEMORY_LIMITS = {"target": False, "spill": 0.9, "pause": 0.93, "terminate": 0.95}
+#: tasks that a worker is sent for each thread. One more, dask's default, would be blamed for the
+#: death of a worker that was not running it
+SATURATION = 1.0
 
 #: each task is one thread: libraries that start their own would oversubscribe the cores
 SINGLE_THREADED = dict.fromkeys(
@@ -58,6 +72,7 @@ def connect(
     threads: int | None = None,
     memory: int | float | str | None = None,
     dashboard: bool = True,
+    insecure: bool = False,
 ) -> "Client":
     """A ``distributed.Client`` on which all lazy results are computed from now on.
 
@@ -65,6 +80,11 @@ def connect(
     dashboard's, listen on 127.0.0.1 alone, because a scheduler runs any code it is sent and the
     dashboard has no password. ``client.dashboard_link`` is the address of the dashboard; closing
     the client stops the cluster.
+
+    A task whose worker dies is run again, on this client by ``compute`` and on any client by
+    ``save``; one that ends five workers while it runs alone is given up. A run without workers ends
+    after 5 minutes. dask's settings ``lazyvol.worker-deaths`` and ``lazyvol.worker-timeout`` change
+    both numbers.
 
     Parameters
     ----------
@@ -84,6 +104,9 @@ def connect(
         disk or is restarted, as happens at 90 and 95 % of its share.
     dashboard
         If True, the local cluster serves its dashboard.
+    insecure
+        If True, accept a scheduler on another machine by ``tcp://``, although everyone on the
+        network can read the data and run code on its workers.
 
     Returns
     -------
@@ -94,12 +117,14 @@ def connect(
     ------
     LabelError
         If the address is of no known kind, or is combined with options of a local cluster.
+    OptionError
+        If the scheduler is on another machine, without TLS and ``insecure``.
     BudgetError
         If the share of a process is no larger than the process itself.
     SourceNotFoundError
         If the scheduler file does not exist.
     ClusterError
-        If no scheduler answers.
+        If no scheduler answers, or its workers have another version of lazyvol.
 
     References
     ----------
@@ -126,25 +151,26 @@ def connect(
             f"connect: address must be tcp://host:port, tls://host:port, a scheduler file or a "
             f"cluster object, got {address!r}; for a local cluster pass workers="
         )
-    return _remote_client(os.fspath(address))
+    return _remote_client(os.fspath(address), insecure)
 
 
 def _local_client(
     workers: int, threads: int | None, memory: int | float | str | None, dashboard: bool
 ) -> "Client":
-    from distributed import Client
+    from lazyvol.plan.on_cluster import ResilientClient
 
     limit = "auto" if memory is None else _memory_share(parse_bytes(memory), workers)
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     settings = {
         **{f"distributed.worker.memory.{name}": share for name, share in MEMORY_LIMITS.items()},
+        "distributed.scheduler.worker-saturation": SATURATION,
         "distributed.scheduler.http.routes": list(ROUTES if dashboard else HEALTH),
         "distributed.nanny.pre-spawn-environ": {
             **dask.config.get("distributed.nanny.pre-spawn-environ", {}), **SINGLE_THREADED,
         },
     }  # fmt: skip
     with dask.config.set(settings):
-        return Client(
+        return ResilientClient(
             n_workers=workers, threads_per_worker=threads, memory_limit=limit, host=LOOPBACK,
             dashboard_address=f"{LOOPBACK}:0", scheduler_kwargs={"dashboard": dashboard},
         )  # fmt: skip
@@ -165,18 +191,30 @@ def _memory_share(memory: int, workers: int) -> int:
 
 def _client_of(cluster: "Cluster") -> "Client":
     """Return a client of a cluster object, which also brings the certificates."""
-    from distributed import Client
-
     try:
-        return Client(cluster)
+        return _checked_client(cluster)
     except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, LazyvolError):
+            raise
         raise ClusterError(
             f"connect: cluster must run, got {cluster!r} ({str(error).splitlines()[0]}); start it"
         ) from error
 
 
-def _remote_client(address: str) -> "Client":
-    from distributed import Client
+def _checked_client(*arguments: Any, **options: Any) -> "Client":
+    """Return a client of a cluster whose processes have the lazyvol of this one."""
+    from lazyvol.plan.on_cluster import ResilientClient, require_same_version
+
+    client = ResilientClient(*arguments, **options)
+    try:
+        require_same_version(client)
+    except ClusterError:
+        client.close()
+        raise
+    return client
+
+
+def _remote_client(address: str, insecure: bool) -> "Client":
 
     is_url = address.startswith(SCHEMES)
     if not is_url and "://" in address:
@@ -184,18 +222,45 @@ def _remote_client(address: str) -> "Client":
             f"connect: address must be tcp://host:port, tls://host:port or a scheduler file, got "
             f"{address!r}; change its scheme"
         )
-    if not is_url and not Path(address).is_file():
-        raise SourceNotFoundError(
-            f"connect: no scheduler file at {address!r}; give tcp://host:port, or the file that "
-            f"dask scheduler --scheduler-file wrote"
+    url = address if is_url else _address_in(address)
+    if not insecure and not url.startswith("tls://") and not _is_this_machine(url):
+        raise OptionError(
+            f"connect: address of another machine must be tls://host:port, got {url!r}, where "
+            "everyone on the network can read the data and run code; start the scheduler with "
+            "certificates, or pass insecure=True in a network that you trust"
         )
     try:
-        return Client(address) if is_url else Client(scheduler_file=address)
+        return _checked_client(address) if is_url else _checked_client(scheduler_file=address)
     except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, LazyvolError):
+            raise
         raise ClusterError(
             f"connect: no scheduler answers at {address!r} ({str(error).splitlines()[0]}); check "
             f"the address, and for tls:// the certificates in dask's configuration"
         ) from error
+
+
+def _address_in(file: str) -> str:
+    """Return the address in a scheduler file; none if it has none."""
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(
+            f"connect: no scheduler file at {file!r}; give tcp://host:port, or the file that "
+            f"dask scheduler --scheduler-file wrote"
+        ) from error
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("address", "")) if isinstance(content, dict) else ""
+
+
+def _is_this_machine(url: str) -> bool:
+    """Return True if an address can be reached from this machine alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -291,15 +356,3 @@ def _task_counts(dask_scheduler: Any) -> tuple[int, int]:
     prefixes = list(dask_scheduler.task_prefixes.values())
     done = sum(p.state_counts["memory"] for p in prefixes)
     return done, sum(p.states[name] for p in prefixes for name in waiting)
-
-
-def current_client() -> "Client | None":
-    """Return the default ``distributed.Client``, if there is one."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None

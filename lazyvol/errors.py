@@ -58,7 +58,18 @@ class StoreError(LazyvolError, OSError):
 
 
 class ClusterError(LazyvolError, ConnectionError):
-    """No scheduler answers at an address, or it refuses the connection."""
+    """A cluster cannot be reached, lost its scheduler or workers, or cannot run a task."""
+
+
+class IncompleteError(LazyvolError, RuntimeError):
+    """Some parts of a result could not be computed; the others are stored.
+
+    ``failures`` are pairs of a part, its file and region as text, and the error of its task.
+    """
+
+    def __init__(self, message: str, failures: tuple[tuple[str, Exception], ...] = ()) -> None:
+        super().__init__(message)
+        self.failures = failures
 
 
 class LossWarning(UserWarning):

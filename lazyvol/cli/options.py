@@ -34,6 +34,11 @@ Dashboard = Annotated[
         negative="", help="Run on a local Dask cluster and print the address of its dashboard."
     ),
 ]
+Insecure = Annotated[
+    bool,
+    Parameter(negative="", help="Accept a scheduler on another machine by tcp://, where all in "
+                                "the network can run code."),
+]  # fmt: skip
 Overwrite = Annotated[bool, Parameter(negative="", help="Replace existing results.")]
 Progress = Annotated[
     bool | None,
@@ -67,6 +72,7 @@ class Running:
     workers: Workers = None
     scheduler: Scheduler = None
     dashboard: Dashboard = False
+    insecure: Insecure = False
 
 
 @Parameter(name="*", group=RUN)
@@ -121,7 +127,7 @@ def running(options: Running) -> Iterator[None]:
         stack.enter_context(limited(options.memory, options.workers))
         stack.enter_context(single_blas_thread())
         if options.scheduler is not None:
-            client = stack.enter_context(connect(options.scheduler))
+            client = stack.enter_context(connect(options.scheduler, insecure=options.insecure))
             say(f"scheduler   {client.scheduler.address}")
             say(f"dashboard   {client.dashboard_link}")
         elif options.dashboard:

@@ -11,7 +11,6 @@ import panel as pn
 import xarray as xr
 from bokeh.models import LinearColorMapper
 
-from lazyvol.client import current_client
 from lazyvol.errors import LazyvolError
 from lazyvol.explorer.averages import Average, refine
 from lazyvol.explorer.background import Latest
@@ -21,6 +20,7 @@ from lazyvol.explorer.particles import Particles
 from lazyvol.explorer.planes import REDUCTIONS, Planes, shown_on_screen
 from lazyvol.explorer.table import ParticleTable, text_pane
 from lazyvol.explorer.views import FILTERS, VALUES, Views
+from lazyvol.plan.clients import current_client
 from lazyvol.plots.canvas import colour_dim, contrast_limits
 from lazyvol.stack import STACK, spacing, spatial_dims, unit_of
 from lazyvol.summary import StackSummary, unit_symbol

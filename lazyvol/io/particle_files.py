@@ -108,6 +108,14 @@ class ParticleFiles:
             file.flush()
             os.fsync(file.fileno())
 
+    def has(self, region: Region) -> bool:
+        """Return False: a file in the folder may be incomplete."""
+        return False
+
+    def file_of(self, region: Region) -> str:
+        """Return the path of the first particle of a region, for messages."""
+        return f"{self.target}/{self.name(region[0].start)}"
+
     def missing(self) -> list[Index]:
         """Return the indices of all regions: a list of particles is not resumed."""
         return [index for index, _ in boxes(self.grid)]

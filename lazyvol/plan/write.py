@@ -9,7 +9,7 @@ from importlib.metadata import version
 from inspect import signature
 from itertools import islice
 from reprlib import Repr
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dask
 import dask.array as da
@@ -24,13 +24,19 @@ from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.budget import Budget
 from lazyvol.plan.checkpoints import StateStore, with_checkpoints
+from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import run_block
+from lazyvol.plan.failures import Failures
 from lazyvol.plan.graph.layers import required_blocks
 from lazyvol.plan.graph.lazy_array import LazyArray, as_lazy_array, recipe_of, refit
 from lazyvol.plan.recipes.base import Array, Recipe, cache_properties, topological_order
 from lazyvol.plan.recipes.leaves import BlockRefs, Foreign, InMemory, Stored
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.regions import Grid, Index, Region
+from lazyvol.plan.retries import retried
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
 WAVE = 10_000
@@ -44,8 +50,14 @@ class Sink(Protocol):
     def write(self, region: Region, block: Array) -> None:
         """Store one region of the grid, completely and durably, or raise."""
 
+    def has(self, region: Region) -> bool:
+        """Return True if a region is stored, completely and durably."""
+
     def missing(self) -> Iterable[Index]:
         """Return the indices of the regions that are not stored yet, completely."""
+
+    def file_of(self, region: Region) -> str:
+        """Return the name of the file that stores a region, for messages."""
 
 
 def write(
@@ -61,25 +73,36 @@ def write(
     Arrays in memory are written by this process, even with a client: a cluster would be sent all
     of the data. With ``resume``, regions that a sink has are neither computed nor written again.
     Reductions below keep their states in ``states``.
+
+    Raises
+    ------
+    IncompleteError
+        Some regions could not be computed; all others are stored.
     """
     missing = []
     for n, sink in enumerate(sinks):
         wanted = set(sink.missing()) if resume else None
         boxes = regions.boxes(sink.grid)
         missing += [(n, i, box) for i, box in boxes if wanted is None or i in wanted]
-    scheduler = None if any(isinstance(a, da.Array) for a in arrays) else local_scheduler()
     lazy_arrays = [
         as_lazy_array(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
     ]
+    is_lazy = any(isinstance(a, da.Array) for a in arrays)
+    client = computing_client() if is_lazy else None
     foreign = {name: array for lazy in lazy_arrays for name, array in lazy.foreign.items()}
     foreign = with_checkpoints(foreign, states)
     if len(missing) > WAVE:  # compute foreign arrays once, not once per wave
         foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
     jobs, recipes = iter(missing), [lazy.recipe for lazy in lazy_arrays]
+    failures = Failures(len(missing))
     with ProgressBar(dt=0.5, out=sys.stderr) if progress else nullcontext():
         while wave := list(islice(jobs, WAVE)):
-            tasks = _wave(wave, recipes, sinks, list(foreign.values()))
-            dask.compute(tasks, scheduler=scheduler)
+            tasks = _wave(wave, recipes, sinks, list(foreign.values()), failures)
+            if client is None:
+                dask.compute(tasks, scheduler=None if is_lazy else local_scheduler())
+            else:
+                _compute_on(client, tasks, sinks, failures)
+    failures.require_none()
 
 
 Step = dict[str, str]
@@ -203,6 +226,7 @@ def _wave(
     recipes: Sequence[Recipe],
     sinks: Sequence[Sink],
     foreign: Sequence[da.Array],
+    failures: Failures,
 ) -> Delayed:
     """Return one delayed value that depends on the write tasks of a wave.
 
@@ -214,15 +238,40 @@ def _wave(
     for n, index, region in jobs:
         refs, blocks = required_blocks((recipes[n], region))
         key = (name, n, *index)
-        tasks[key] = Task(key, _write_block, sinks[n], recipes[n], region, refs, blocks)
+        tasks[key] = Task(key, _write_block, failures, sinks[n], recipes[n], region, refs, blocks)
     tasks[name] = Task(name, len, List(*(TaskRef(key) for key in tasks)))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
     return Delayed(name, graph)
 
 
 def _write_block(
-    sink: Sink, recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[Array]
-) -> int:
-    block = run_block(recipe, region, refs, blocks)
-    sink.write(region, block)
-    return block.nbytes
+    failures: Failures | None,
+    sink: Sink,
+    recipe: Recipe,
+    region: Region,
+    refs: BlockRefs,
+    blocks: Sequence[Array],
+) -> None:
+    """Run one task. In another process it may be the second time, after a worker died."""
+    try:
+        if failures is None and retried(partial(sink.has, region)):
+            return
+        block = run_block(recipe, region, refs, blocks)
+        retried(partial(sink.write, region, block))
+    except Exception as error:
+        if failures is None:
+            raise
+        failures.note(sink.file_of(region), region, error)
+
+
+def _compute_on(client: "Client", wave: Delayed, sinks: Sequence[Sink], failures: Failures) -> None:
+    """Run the tasks of a wave on a cluster; none waits for, or is run again for, another."""
+    from lazyvol.plan.on_cluster import each_error
+
+    tasks = wave.dask.layers[wave.key]
+    regions_of = {key: task.args for key, task in tasks.items() if key != wave.key}
+    graph = wave.dask.cull(set(regions_of))
+    for key, error in each_error(client, graph, list(regions_of)):
+        if error is not None:
+            _, sink, _, region, *_ = regions_of[key]
+            failures.note(sink.file_of(region), region, error)

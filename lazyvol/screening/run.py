@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from lazyvol.client import current_client, progress_bar
+from lazyvol.client import progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
 from lazyvol.ops import scores, stats
@@ -19,6 +19,7 @@ from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import budget_for, limited
+from lazyvol.plan.clients import current_client
 from lazyvol.plan.explain import Plan, explain
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results

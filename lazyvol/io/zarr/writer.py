@@ -130,7 +130,10 @@ class Target:
         The row is None for a shard that is absent, cut, damaged at its end, of another plan, or in
         the place of another.
         """
-        every = self._shards_in(whole(self.shape))
+        return self._rows_in(whole(self.shape))
+
+    def _rows_in(self, region: Region) -> Iterator[tuple[tuple[int, ...], Row | None]]:
+        every = self._shards_in(region)
         length = manifest.tail_bytes(self.per_shard) if self.shape else SCALAR_BYTES
         while indices := list(islice(every, BATCH)):
             keys = [self.file(index) for index in indices]
@@ -145,6 +148,14 @@ class Target:
             return _scalar_row(data)
         row = manifest.sealed_row(data, self.run.token, key, self.per_shard)
         return row if row is not None and size in (None, row.length) else None
+
+    def has(self, region: Region) -> bool:
+        """Return True if the shards of a region are written, completely."""
+        return all(row is not None for _, row in self._rows_in(region))
+
+    def file_of(self, region: Region) -> str:
+        """Return the path of the first shard of a region, for messages."""
+        return f"{self.run.path}/{self.file(next(self._shards_in(region)))}"
 
     def missing(self) -> list[tuple[int, ...]]:
         """Return the grid positions of the shards that are not written yet, completely."""

@@ -6,7 +6,7 @@ A task receives the blocks of foreign arrays that it needs; the leaf assembles i
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from lazyvol.errors import LabelError, MissingChunkError
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array, Cost, Leaf, Recipe, Source
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.retries import retried
 from lazyvol.stack import filled_with_nan
 
 # blocks of foreign arrays that a task receives ---------------------------------------------------
@@ -139,7 +140,7 @@ class Stored(Leaf):
         return self.source.token
 
     def fetch(self, region: Region, blocks: InputBlocks, out: Array | None = None) -> Array:
-        return self.source.read(region, out)
+        return retried(partial(self.source.read, region, out))
 
     def cost(self, region: Region) -> Cost:
         return Cost(self.source.stored_bytes(region), self.source.peak_bytes(region))
