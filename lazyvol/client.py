@@ -98,7 +98,8 @@ def connect(
     address
         ``tcp://host:port`` or ``tls://host:port`` of a scheduler, the path of its scheduler file,
         or a cluster object such as ``dask_jobqueue.SLURMCluster``, which is not closed with the
-        client. The certificates for ``tls://`` are those of dask's configuration.
+        client and keeps its own security. The certificates for ``tls://`` are those of dask's
+        configuration.
     workers
         Number of processes to start, by default 1: kernels release the interpreter lock, so that
         threads of one process run in parallel and share memory.

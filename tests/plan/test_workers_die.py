@@ -1,0 +1,295 @@
+"""Runs on clusters whose workers, scheduler or tasks end at any moment."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import lazyvol as lv
+from lazyvol import errors
+from lazyvol.client import connect
+from lazyvol.io.zarr.writer import Target
+from lazyvol.plan import on_cluster
+from lazyvol.plan.verbs import blockwise
+from tests.paths import ROOT
+
+SHAPE = (12, 16, 16, 16)
+A = np.random.default_rng(5).normal(size=SHAPE).astype("f4")
+PORTS = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+
+
+@pytest.fixture(scope="module")
+def client():
+    with connect(workers=2, threads=1, memory="1200MiB", dashboard=False) as connected:
+        yield connected
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 20_000)  # a shard per volume
+    lv.save(lv.as_stack(A), tmp_path / "in.zarr")
+    return tmp_path
+
+
+def hashes(path: Path) -> dict[str, str]:
+    """Return the checksum of every file below a store."""
+    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(path)): hashlib.blake2b(p.read_bytes()).hexdigest() for p in files}
+
+
+def kill_one(client: Client) -> bool:
+    """Kill a worker that is connected; return False if there is none."""
+    known = client.cluster.scheduler.workers
+    pids = [n.pid for n in client.cluster.workers.values() if n.worker_address in known]
+    for pid in filter(None, pids):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
+
+
+class Killer(threading.Thread):
+    """Kills a worker after each two files that appear in a folder, and notes rewritten files."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.client, self.folder, self.kills = client, folder, 0
+        self.written: dict[str, int] = {}
+        self.rewritten: set[str] = set()
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        next_kill = 2
+        while not self.done.wait(0.005):
+            for path in self.folder.glob("*/store/**/c/**/*"):
+                self._note(path)
+            if len(self.written) >= next_kill and kill_one(self.client):
+                self.kills, next_kill = self.kills + 1, len(self.written) + 2
+
+    def _note(self, path: Path) -> None:
+        try:
+            number = path.stat().st_ino if path.is_file() else None
+        except FileNotFoundError:  # the store was published
+            return
+        name = path.name if number is None else str(path)
+        if number is not None and self.written.setdefault(name, number) != number:
+            self.rewritten.add(name)
+
+
+def killed(client: Client, path: Path) -> Killer:
+    killer = Killer(client, Path(f"{path}.lazyvol-tmp"))
+    killer.start()
+    return killer
+
+
+def test_a_run_whose_workers_are_killed_has_the_bits_of_another(client, folder):
+    result = lv.filters.gaussian(lv.open(folder / "in.zarr", chunks=1), 1.0)
+    lv.save(result, folder / "calm.zarr")
+    killer = killed(client, folder / "out.zarr")
+    lv.save(result, folder / "out.zarr")
+    killer.done.set()
+    killer.join()
+    assert killer.kills >= 1
+    assert not killer.rewritten
+    assert hashes(folder / "out.zarr") == hashes(folder / "calm.zarr")
+
+
+def ends_its_process(block, where):
+    if where.exists() and block.mean() > 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return block
+
+
+@pytest.fixture
+def deadly(folder):
+    """A stack one of whose volumes ends the process that computes it, while a file exists."""
+    values = np.zeros(SHAPE, "f4")
+    values[5] = 1
+    lv.save(lv.as_stack(values), folder / "deadly.zarr")
+    trigger = folder / "deadly"
+    trigger.touch()
+    stack = lv.open(folder / "deadly.zarr", chunks=1)
+    blocks = stack.data.map_blocks(ends_its_process, where=trigger, dtype="f4")
+    return stack.copy(data=blocks), trigger
+
+
+def test_a_task_that_ends_its_workers_fails_alone_and_the_run_can_be_resumed(
+    client, deadly, folder
+):
+    stack, trigger = deadly
+    with (
+        dask.config.set({on_cluster.DEATHS: 1}),
+        pytest.raises(errors.IncompleteError, match=r"1 failures.*ran alone") as caught,
+    ):
+        lv.save(stack, folder / "out.zarr")
+    ((part, cause),) = caught.value.failures
+    assert "c/5/0/0/0 (5:6, 0:16, 0:16, 0:16)" in part
+    assert isinstance(cause, errors.ClusterError)
+    trigger.unlink()
+    written = shards_written(folder)
+    assert len(written) == SHAPE[0] - 1
+    lv.save(stack, folder / "out.zarr", resume=True)
+    assert float(lv.open(folder / "out.zarr").sum()) == 16**3
+
+
+def shards_written(folder: Path) -> list[Path]:
+    return list(folder.glob("out.zarr.lazyvol-tmp/*/store/0/c/*/0/0/0"))
+
+
+def test_compute_raises_errors_of_lazyvol(client, deadly):
+    stack, trigger = deadly
+    with dask.config.set({on_cluster.DEATHS: 1}), pytest.raises(errors.ClusterError, match="alone"):
+        stack.compute()
+    trigger.unlink()
+    assert stack.sum().compute() == 16**3
+
+
+def fails_for_one(block):
+    if block.max() > 3.9:
+        raise ZeroDivisionError("no such voxel")
+    return block
+
+
+@pytest.mark.parametrize("where", ["threads", "cluster"])
+def test_a_failing_part_is_named_and_the_rest_is_written(where, client, folder):
+    values = np.zeros(SHAPE, "f4")
+    values[7] = 4
+    lv.save(lv.as_stack(values), folder / "four.zarr")
+    stack = lv.open(folder / "four.zarr", chunks=1)
+    result = blockwise(fails_for_one, stack, core=("z", "y", "x"), dtype="f4", title="fails")
+    scheduler = {"scheduler": "threads"} if where == "threads" else {}
+    with dask.config.set(scheduler), pytest.raises(errors.IncompleteError) as caught:
+        lv.save(result, folder / "out.zarr")
+    ((part, cause),) = caught.value.failures
+    assert "c/7/0/0/0" in part
+    assert isinstance(cause, ZeroDivisionError)
+    assert "1 failures" in str(caught.value)
+    assert "resume=True" in str(caught.value)
+    assert len(shards_written(folder)) == SHAPE[0] - 1
+    assert not (folder / "out.zarr").exists()
+
+
+def test_a_shard_that_is_durable_is_not_written_again(client, folder, monkeypatch):
+    """The task of a written shard runs again when its worker died before the scheduler knew."""
+
+    def refused(self):
+        raise errors.StoreError("refused")
+
+    monkeypatch.setattr("lazyvol.io.zarr.local_run.LocalRun.publish", refused)
+    inodes = []
+    for _ in range(2):
+        with pytest.raises(errors.StoreError, match="refused"):
+            lv.save(lv.open(folder / "in.zarr", chunks=1) * 2, folder / "out.zarr", resume=True)
+        inodes.append({p.parts[-4]: p.stat().st_ino for p in shards_written(folder)})
+        monkeypatch.setattr(Target, "missing", lambda self: [index for index, _ in self.rows()])
+    assert len(inodes[0]) == SHAPE[0]
+    assert inodes[0] == inodes[1]
+
+
+SCHEDULER = """
+import sys, threading
+import numpy as np
+import lazyvol as lv
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, host="127.0.0.1",
+                           dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0")
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+def slow(block):
+    time.sleep(0.3)
+    return block
+
+
+def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SCHEDULER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=env, text=True, **pipes) as process:
+        address = process.stdout.readline().strip()
+        stack = lv.open(folder / "in.zarr", chunks=1)
+        stack = stack.copy(data=stack.data.map_blocks(slow, dtype="f4"))
+        with dask.config.set({"distributed.comm.timeouts.connect": "2s"}), connect(address):
+            stop = threading.Thread(target=kill_after_a_shard, args=(process, folder))
+            stop.start()
+            with pytest.raises(errors.ClusterError, match="was lost"):
+                lv.save(stack, folder / "out.zarr")
+            stop.join()
+    lv.save(stack, folder / "out.zarr", resume=True)
+    np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
+
+
+def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
+    while not shards_written(folder):
+        time.sleep(0.01)
+    process.kill()
+
+
+def test_a_cluster_without_workers_ends_the_run(folder):
+    stack = lv.open(folder / "in.zarr", chunks=1) + 1
+    with (
+        LocalCluster(n_workers=0, processes=False, **PORTS) as cluster,
+        connect(cluster),
+        dask.config.set({on_cluster.TIMEOUT: "10ms"}),
+        pytest.raises(errors.ClusterError, match=r"must have workers, .* has had none"),
+    ):
+        lv.save(stack, folder / "out.zarr")
+    lv.save(stack, folder / "out.zarr", resume=True)
+
+
+def test_settings_that_are_no_numbers_are_refused(client, folder):
+    with dask.config.set({on_cluster.TIMEOUT: "soon"}), pytest.raises(errors.OptionError):
+        lv.open(folder / "in.zarr", chunks=1).mean().compute()
+
+
+def test_adaptive_clusters_and_retired_workers(folder):
+    stack = lv.open(folder / "in.zarr", chunks=1) * 3
+    with LocalCluster(n_workers=0, threads_per_worker=1, processes=False, **PORTS) as cluster:
+        cluster.adapt(minimum=0, maximum=2, interval="50ms")
+        with connect(cluster) as connected:
+            lv.save(stack, folder / "out.zarr")
+            np.testing.assert_array_equal(lv.open(folder / "out.zarr").compute(), A * 3)
+            cluster.adapt(minimum=1, maximum=1)
+            connected.wait_for_workers(1)
+            connected.retire_workers(list(connected.scheduler_info()["workers"]))
+            np.testing.assert_array_equal(stack.compute(), A * 3)
+
+
+def test_another_version_is_refused_before_work_starts(monkeypatch):
+    found = {
+        "client": {"packages": {"lazyvol": "1.0"}},
+        "scheduler": {"packages": {"lazyvol": "1.0"}},
+        "workers": {"tcp://10.0.0.1:1": {"packages": {"lazyvol": None}}},
+    }
+    monkeypatch.setattr(Client, "get_versions", lambda self, packages: found)
+    with (
+        LocalCluster(n_workers=1, processes=False, **PORTS) as cluster,
+        pytest.raises(errors.ClusterError, match=r"must have lazyvol 1\.0.*10\.0\.0\.1:1: None"),
+    ):
+        connect(cluster)
+
+
+def test_only_tls_leaves_the_machine(tmp_path):
+    for address in ("tcp://10.1.2.3:8786", "tcp://cluster.example:8786"):
+        with pytest.raises(errors.OptionError, match=r"must be tls://.*insecure=True"):
+            connect(address)
+    file = tmp_path / "scheduler.json"
+    file.write_text('{"address": "tcp://10.1.2.3:8786"}')
+    with pytest.raises(errors.OptionError, match=r"must be tls://"):
+        connect(file)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "10ms"}),
+        pytest.raises(errors.ClusterError, match="no scheduler answers"),
+    ):
+        connect("tcp://127.0.0.2:9", insecure=True)
