@@ -11,7 +11,7 @@ import xarray as xr
 
 #: topics whose operations take a stack first
 TOPICS = (
-    "clustering", "density", "derivatives", "filters", "intensity", "masks", "plots",
+    "clustering", "density", "derivatives", "filters", "intensity", "masks", "measure", "plots",
     "projections", "registration", "scores", "screening", "stats", "synthetic", "unmixing",
 )  # fmt: skip
 #: functions of ``lazyvol`` itself that take a stack first

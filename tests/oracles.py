@@ -32,6 +32,7 @@ from tests.rows.derivatives import DERIVATIVES
 from tests.rows.filters import FILTERS
 from tests.rows.intensity import LEVELS
 from tests.rows.masks import MASKS
+from tests.rows.measure import MEASURE
 from tests.rows.registration import REGISTRATION
 from tests.rows.scores import SCORES
 from tests.rows.synthetic import TEXTURES
@@ -279,7 +280,7 @@ SYNTHETIC = {
 #: row by name; the part of a name before ``/`` is its topic and function
 ORACLES: dict[str, Case] = {
     **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
-    **DENSITY, **LEVELS, **FILTERS, **MASKS,
+    **DENSITY, **LEVELS, **FILTERS, **MASKS, **MEASURE,
     **CLUSTERING, **UNMIXING, **WHITENING,
     **REGISTRATION,
 }  # fmt: skip

@@ -1,7 +1,9 @@
-"""Turn results into table columns along one dim; a second dim with text labels is spread."""
+"""Turn results into table columns along one dim; other dims with text labels are spread."""
 
 from collections.abc import Collection, Iterator
+from itertools import product
 
+import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
@@ -16,8 +18,9 @@ def table_columns(
 ) -> tuple[str, dict[str, xr.DataArray]]:
     """Return the dim of the rows and the columns along it, coordinates before variables.
 
-    An array with one dim more, which has text labels, becomes one column per label: ``shift``
-    over (k, axis) becomes ``shift_z``, ``shift_y``, ``shift_x``.
+    Other dims, which have text labels, become one column per label: ``shift`` over (k, axis)
+    becomes ``shift_z``, ``shift_y``, ``shift_x``. Of a contiguous ragged Dataset the rows are the
+    observations, each with the coordinates of its frame.
 
     Raises
     ------
@@ -44,9 +47,26 @@ def table_columns(
 
 def _as_dataset(array: xr.DataArray | xr.Dataset) -> xr.Dataset:
     if isinstance(array, xr.Dataset):
-        return array
+        return _observations(array)
     name = "value" if array.name is None or array.name in array.coords else array.name
     return array.to_dataset(name=name)
+
+
+def _observations(data_set: xr.Dataset) -> xr.Dataset:
+    """Return the rows of a contiguous ragged Dataset; any other Dataset as it is.
+
+    Rows that were selected or sorted no longer fit the sizes, and lose coordinates of frames.
+    """
+    sizes = next((a for a in data_set.values() if "sample_dimension" in a.attrs), None)
+    if sizes is None or sizes.ndim != 1:
+        return data_set
+    dim, frame = sizes.attrs["sample_dimension"], sizes.dims[0]
+    frames = {str(n): c for n, c in data_set.coords.items() if c.dims == (frame,)}
+    rows = data_set.drop_vars([n for n, v in data_set.variables.items() if frame in v.dims])
+    count = np.asarray(sizes.values, np.int64)
+    if count.sum() != rows.sizes.get(dim):
+        return rows
+    return rows.assign_coords({n: (dim, np.repeat(c.values, count)) for n, c in frames.items()})
 
 
 def _row_dim(rows: xr.Dataset, where: str) -> str:
@@ -73,15 +93,15 @@ def _spread(
     """Yield the columns of a variable or coordinate; a coordinate without the dim has none."""
     array = rows[name]
     others = [str(d) for d in array.dims if d != dim]
-    if dim in array.dims and not others:
-        yield name, array
-    elif dim in array.dims and len(others) == 1 and _has_text_labels(rows, others[0]):
-        for n, label in enumerate(rows[others[0]].values):
-            yield f"{name}_{label}", array.isel({others[0]: n})
+    if dim in array.dims and all(_has_text_labels(rows, d) for d in others):
+        labels = [[str(label) for label in rows[d].values] for d in others]
+        for index in product(*(range(len(n)) for n in labels)):
+            words = [name, *(n[i] for n, i in zip(labels, index, strict=True))]
+            yield "_".join(words), array.isel(dict(zip(others, index, strict=True)))
     elif name in rows.data_vars:
         raise LabelError(
-            f"{where}: a table must have values along one dim, {dim!r}, and at most one more with "
-            f"text labels, got {name!r} with dims {array.dims}; leave it out, or save a .zarr"
+            f"{where}: a table must have values along one dim, {dim!r}, and others with text "
+            f"labels alone, got {name!r} with dims {array.dims}; leave it out, or save a .zarr"
         )
 
 

@@ -73,7 +73,7 @@ def save(
     ----------
     obj
         DataArray or Dataset of any dims, lazy or in memory. Tables need values along one dim, and
-        at most one more dim with text labels.
+        other dims with text labels; of a ragged Dataset the rows are its observations.
     path
         Target file or folder; its suffix selects the format: ``.zarr``, ``.npy``, ``.mrc``,
         ``.map``, ``.mrcs``, ``.em``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff``, ``.csv`` or

@@ -62,6 +62,9 @@ def files(tmp_path_factory) -> Path:
     save(stack.isel(k=0, drop=True), folder / "volume.zarr")
     save(stack.isel(k=0, drop=True) > 0, folder / "mask.zarr")
     save(lv.masks.select(stack, stack.isel(k=0, drop=True) > 0), folder / "ragged.zarr")
+    labels = lv.masks.label(stack.isel(k=0, drop=True) > 0)
+    save(labels, folder / "labels.zarr")
+    save(lv.measure.table(labels, labels)["count"] > 2, folder / "kept.zarr")
     np.save(folder / "stack.npy", values())
     matrix = lv.clustering.distances(stack)
     save(matrix, folder / "matrix.zarr")
@@ -105,6 +108,8 @@ REST = {
     ("masks", "sum"): ["mask.zarr"],
     ("masks", "threshold"): ["--method", "0.5"],
     ("masks", "var"): ["mask.zarr", "--dim", "z,y"],
+    ("measure", "select"): ["kept.zarr"],
+    ("measure", "table"): ["labels.zarr", "--what", "count,median"],
     ("projections", "slab"): ["--dim", "z", "--start", "2", "--stop", "6"],
     ("registration", "align"): [
         "volume.zarr",
@@ -144,6 +149,7 @@ OTHERS = {
     ("density", "points"): "points.npy",
     ("masks", "frame"): "ragged.zarr",
     ("masks", "pad"): "ragged.zarr",
+    ("measure", "select"): "labels.zarr",
     **{("masks", name): "mask.zarr" for name in ("close", "dilate", "erode", "label", "open")},
 }
 

@@ -12,7 +12,7 @@ import lazyvol as lv
 from lazyvol.errors import LabelError, LazyvolError
 
 TOPICS = (
-    "clustering", "density", "derivatives", "filters", "intensity", "masks", "plots",
+    "clustering", "density", "derivatives", "filters", "intensity", "masks", "measure", "plots",
     "projections", "registration", "scores", "stats", "synthetic", "unmixing",
 )  # fmt: skip
 SHAPE = (4, 5, 6, 7)

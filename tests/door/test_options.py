@@ -20,6 +20,8 @@ F = V > 0.4
 DISTANCES = lv.clustering.distances(S)
 TREE = lv.clustering.linkage(DISTANCES)
 RAGGED = lv.masks.select(S, F)
+LABELS = lv.masks.label(F)
+KEPT = lv.measure.table(V, LABELS, what=("count",))["count"] > 1
 EACH = S.mean(("z", "y", "x"))
 SHAPE = (5, 5, 6)
 
@@ -44,6 +46,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
     **{f"masks.{n}": {"mask": F} for n in ("close", "dilate", "erode", "open", "label")},
     "masks.frame": {"ragged": RAGGED, "k": 0}, "masks.pad": {"ragged": RAGGED},
+    "measure.table": {"stack": S, "labels": LABELS},
+    "measure.select": {"labels": LABELS, "condition": KEPT},
     **{f"{t}.box": {"like": SHAPE, "size": 3.0} for t in ("masks", "synthetic")},
     **{f"{t}.sphere": {"like": SHAPE, "radius": 2.0} for t in ("masks", "synthetic")},
     **{f"{t}.cylinder": {"like": SHAPE, "radius": 2.0, "length": 3.0}

@@ -52,24 +52,35 @@ def update(
 
 
 @compiled
-def _count(x, valid, masked, edges, counts):  # type: ignore[no-untyped-def]
-    """Count as ``numpy.histogram``: the quotient may be one bin off, so compare with the edges."""
+def bin_of(v, edges):  # type: ignore[no-untyped-def]
+    """Return the bin of a value as ``numpy.histogram``, -1 for NaN and values outside.
+
+    The quotient may be one bin off, so the value is compared with the edges.
+    """
     bins = edges.size - 1
     first, last = edges[0], edges[bins]
+    if not (v >= first and v <= last):
+        return -1
     width = last - first
+    f = (v - first) / width * bins if width > 0 else 0.0
+    i = int(f) if f < bins else bins - 1
+    if v < edges[i]:
+        i -= 1
+    if i != bins - 1 and v >= edges[i + 1]:
+        i += 1
+    return i
+
+
+@compiled
+def _count(x, valid, masked, edges, counts):  # type: ignore[no-untyped-def]
     for a in range(x.shape[0]):
         for r in range(x.shape[1]):
             for j in range(x.shape[2]):
-                v = np.float64(x[a, r, j])
-                if not (v >= first and v <= last) or (masked and not valid[a, r, j]):
+                if masked and not valid[a, r, j]:
                     continue
-                f = (v - first) / width * bins if width > 0 else 0.0
-                i = int(f) if f < bins else bins - 1
-                if v < edges[i]:
-                    i -= 1
-                if i != bins - 1 and v >= edges[i + 1]:
-                    i += 1
-                counts[a, j, i] += 1
+                i = bin_of(np.float64(x[a, r, j]), edges)
+                if i >= 0:
+                    counts[a, j, i] += 1
 
 
 def combine(a: State, b: State) -> State:

@@ -1,0 +1,1 @@
+"""Objects of label volumes: their numbers, statistics, and shapes."""
