@@ -241,7 +241,7 @@ def threshold(
     per: Literal["stack", "particle"] = "stack",
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Mask of the values above a threshold: a number, or Otsu's [1]_.
+    """Mask of the values above a threshold: a number, or Otsu's.
 
     Otsu's threshold divides a histogram into the two classes with the largest variance between
     them. 8- and 16-bit integers have a bin for every value. A threshold of the stack takes one read
@@ -276,8 +276,8 @@ def threshold(
 
     References
     ----------
-    .. [1] N. Otsu, A threshold selection method from gray-level histograms, IEEE Trans. Syst. Man
-       Cybern. 9 (1), 62-66, 1979.
+    N. Otsu, A threshold selection method from gray-level histograms, IEEE Trans. Syst. Man
+    Cybern. 9 (1), 62-66, 1979.
 
     ``skimage.filters.threshold_otsu``, in float64.
 

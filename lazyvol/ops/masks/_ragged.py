@@ -26,7 +26,7 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
     """Ragged Dataset of the elements of every frame that a mask selects; empty frames stay.
 
     Boolean indexing of ``(frame, point, ...)`` by a mask loses the frames; this stores them as a
-    contiguous ragged array [1]_. Computes the number of elements of each frame, for a lazy mask in
+    contiguous ragged array. Computes the number of elements of each frame, for a lazy mask in
     one read of the mask alone. Everything else is lazy with exact chunk sizes, and reads only the
     frames behind the requested elements.
 
@@ -59,7 +59,7 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
 
     References
     ----------
-    .. [1] CF Conventions 1.11, section 9.3.3, "Contiguous ragged array representation".
+    CF Conventions 1.11, section 9.3.3, "Contiguous ragged array representation".
 
     Examples
     --------
