@@ -244,14 +244,26 @@ class ZarrPlace:
         self._run(_put(create, self.prefix + key, data), key, "write")
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects that exist."""
-        store = self.connect()
-        for key in keys:
-            self._run(store.delete(self.prefix + key), key, "remove")
+        """Remove objects that exist, at once."""
+        names = [self.prefix + key for key in keys]
+        self._run(_delete(self.connect(), names), keys[0] if keys else "", "remove")
 
     def clear(self) -> None:
         """Remove all objects of the place."""
         self._run(self.connect().delete_dir(self.prefix.rstrip("/")), "", "clear")
+
+    def copy_to(self, other: "ZarrPlace", key: str) -> None:
+        """Copy an object to a place in this store, in buckets without moving its bytes."""
+        self._run(_copy(self.connect(), self.prefix + key, other.prefix + key), key, "write")
+
+    def keys(self) -> list[str]:
+        """Return the keys of all objects."""
+        found = self._run(_list_keys(self.connect(), self.prefix), "")
+        return [key.removeprefix(self.prefix) for key in found]
+
+    def below(self, folder: str) -> "ZarrPlace":
+        """Return the place of a folder."""
+        return ZarrPlace(self.root, self.options, self.store, f"{self.prefix}{folder}/")
 
     def is_occupied(self) -> bool:
         """Return True if any object is stored."""
@@ -402,6 +414,25 @@ async def _put(put: Callable[..., Coroutine[Any, Any, None]], key: str, data: Bu
     from zarr.buffer.cpu import Buffer as ZarrBuffer
 
     await put(key, ZarrBuffer.from_array_like(np.frombuffer(data, np.uint8)))
+
+
+async def _copy(store: Any, key: str, new: str) -> None:
+    from zarr.buffer.cpu import buffer_prototype
+
+    if _packages(store.store if hasattr(store, "store") else store) & {"obstore"}:
+        from obstore import copy_async
+
+        await copy_async(store.store, key, new)
+    else:
+        await store.set(new, await store.get(key, buffer_prototype))
+
+
+async def _delete(store: Any, keys: Sequence[str]) -> None:
+    await asyncio.gather(*(store.delete(key) for key in keys))
+
+
+async def _list_keys(store: Any, prefix: str) -> list[str]:
+    return [key async for key in store.list_prefix(prefix)]
 
 
 async def _sizes(store: Any, names: Sequence[str]) -> list[str]:

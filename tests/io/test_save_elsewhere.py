@@ -118,6 +118,65 @@ def test_what_is_there_is_replaced_only_when_asked(bucket, url):
     assert not [key for key in keys(bucket, url) if key.startswith("0/c/4")]
 
 
+@pytest.mark.parametrize("kind", ["bucket", "memory"])
+def test_what_is_replaced_stays_until_the_new_store_is_complete(kind, bucket, url, monkeypatch):
+    target = url if kind == "bucket" else MemoryStore()
+    options = {"storage_options": bucket.options} if kind == "bucket" else {}
+    lv.save(stack(), target, **options)
+    put, found = remote_run.RemoteRun.put, []
+
+    def failing(self, key, fill):
+        found.append(lv.open(target, **options).values)
+        if key.startswith("0/c/3"):
+            raise errors.StoreError("interrupted")
+        put(self, key, fill)
+
+    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 2000)
+    new = lv.filters.gaussian(stack().chunk(k=1), 2.0)
+    with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        patch.setattr(remote_run.RemoteRun, "put", failing)
+        with pytest.raises(errors.StoreError, match="interrupted"):
+            lv.save(new, target, overwrite=True, **options)
+    assert len(found) > 3
+    np.testing.assert_array_equal(found[-1], stack())
+    np.testing.assert_array_equal(lv.open(target, **options), stack())
+    with pytest.raises(errors.TargetExistsError, match="something is stored here"):
+        lv.save(new, target, resume=True, **options)
+    lv.save(new, target, overwrite=True, resume=True, **options)
+    np.testing.assert_array_equal(lv.open(target, **options), new.compute())
+    assert lv.verify(target, **options).ok
+    if kind == "bucket":
+        assert not {key for key in keys(bucket, url) if "lazyvol-" in key and "manifest" not in key}
+
+
+def test_a_replacement_that_stops_while_it_is_published_resumes(bucket, url, monkeypatch):
+    options = {"storage_options": bucket.options}
+    lv.save(stack(), url, **options)
+    copy = lv.io.places.ZarrPlace.copy_to
+
+    def failing(self, other, key):
+        if key.startswith("0/"):
+            raise errors.StoreError("interrupted")
+        copy(self, other, key)
+
+    new = lv.filters.gaussian(stack().chunk(k=1), 2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(lv.io.places.ZarrPlace, "copy_to", failing)
+        with pytest.raises(errors.StoreError, match="interrupted"):
+            lv.save(new, url, overwrite=True, **options)
+    with pytest.raises(errors.SourceNotFoundError):
+        lv.open(url, **options)
+    written, put = [], remote_run.RemoteRun.put
+    monkeypatch.setattr(
+        remote_run.RemoteRun,
+        "put",
+        lambda self, key, fill: (written.append(key), put(self, key, fill)),
+    )
+    lv.save(new, url, resume=True, **options)
+    assert not [key for key in written if key.startswith("0/c/")]
+    np.testing.assert_array_equal(lv.open(url, **options), new.compute())
+
+
 def test_objects_that_are_no_store_are_kept(bucket, url):
     bucket.put(f"{url.removeprefix('s3://stack/')}/notes.txt", b"mine")
     with pytest.raises(errors.TargetExistsError, match="other than a zarr store"):

@@ -5,6 +5,10 @@ nothing can be opened, is written last; until then it has another name. An objec
 the run is created first, only if it does not exist: of two writers one is refused. The plan holds a
 lease that the run renews; a run whose lease ended, or whose process on this machine is dead, may be
 resumed or replaced. Every write asks first whether the plan is still that of its run.
+
+A store that is replaced stays as it is until the new one is complete in the folder ``lazyvol-tmp``
+below it. Then its root metadata is removed, the new objects are copied to their places (in buckets
+by the server), and the new root metadata is written: in between nothing is there, never a mixture.
 """
 
 import json
@@ -15,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from threading import Event, Thread
 from typing import Any, BinaryIO
@@ -22,6 +27,7 @@ from uuid import uuid4
 
 from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.places import ZarrPlace
+from lazyvol.io.safe_folder import ABSENT_FILE
 from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, Tail
 from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_leftover
 
@@ -29,6 +35,8 @@ from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_
 PLAN_KEY = "lazyvol-run.json"
 #: root metadata until the store is complete
 PENDING_ROOT = "lazyvol-root.json"
+#: folder of a store that replaces another, until it is complete
+WORK = "lazyvol-tmp"
 #: seconds after which a run that renews nothing counts as dead
 LEASE = 120.0
 
@@ -51,6 +59,13 @@ class RemoteRun:
     overwrite: bool = False
     resume: bool = False
     name: str = field(default_factory=lambda: uuid4().hex)
+    work: ZarrPlace = field(init=False)
+
+    def __post_init__(self) -> None:
+        pending = f"{WORK}/{PENDING_ROOT}"
+        stored = self.place.versions([pending, *(METADATA_FILES if self.overwrite else ())])
+        replaces = any(version != ABSENT_FILE for version in stored)
+        object.__setattr__(self, "work", self.place.below(WORK) if replaces else self.place)
 
     @property
     def path(self) -> str:
@@ -105,7 +120,10 @@ class RemoteRun:
         if resumes:
             self.place.put(PLAN_KEY, self._document(plan))
         else:
-            if left or self.overwrite:
+            if self.work is not self.place:
+                self.work.clear()
+                self.place.delete([PLAN_KEY])
+            elif left or self.overwrite:
                 self.discard()
             self.place.create(PLAN_KEY, self._document(plan))
         if self._stored_plan().get("run") != self.name:
@@ -141,13 +159,13 @@ class RemoteRun:
 
     def _check_replaceable(self, plan: Mapping[str, Any]) -> None:
         versions = self.place.versions(METADATA_FILES)
-        is_store = any(version != "absent" for version in versions)
+        is_store = any(version != ABSENT_FILE for version in versions)
         if is_store and not self.overwrite:
             raise TargetExistsError(
                 f"{self.path}: something is stored here; choose another name, or pass "
                 "overwrite=True to replace it"
             )
-        if not is_store and not plan and self.place.is_occupied():
+        if not is_store and not plan and self.work is self.place and self.place.is_occupied():
             raise TargetExistsError(
                 f"{self.path}: objects other than a zarr store are stored here; choose another "
                 "name, or remove them"
@@ -164,16 +182,16 @@ class RemoteRun:
     def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
         """Write the metadata of the node in folder ``key``; those of the root stay pending."""
         document = json.dumps(content, indent=2, allow_nan=False).encode()
-        self.place.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
+        self.work.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
 
     @property
     def written(self) -> ZarrPlace:
         """Return the place of the incomplete store."""
-        return self.place
+        return self.work
 
     def document(self, key: str) -> bytes:
         """Return the bytes of the metadata of a node; none if it has none."""
-        return self.place.whole(f"{key}{ROOT_KEY}" if key else PENDING_ROOT) or b""
+        return self.work.whole(f"{key}{ROOT_KEY}" if key else PENDING_ROOT) or b""
 
     def put(self, key: str, write: Callable[[BinaryIO], object]) -> None:
         """Write an object as a whole.
@@ -186,13 +204,13 @@ class RemoteRun:
         buffer = BytesIO()
         write(buffer)
         self._require_own()
-        self.place.put(key, buffer.getbuffer())
+        self.work.put(key, buffer.getbuffer())
 
     def tails(self, keys: Sequence[str], length: int) -> list[Tail | None]:
         """Return the ends of objects, some requested at once; None for absent ones."""
 
         def tail(key: str) -> Tail | None:
-            stored = self.place.open(key, ("tail", length))
+            stored = self.work.open(key, ("tail", length))
             return None if stored is None else (stored.edge(length, False).tobytes(), None)
 
         with ThreadPoolExecutor(REQUESTS) as threads:
@@ -201,18 +219,32 @@ class RemoteRun:
     def publish(self) -> None:
         """Write the root metadata, which makes the store complete, and remove the plan."""
         self._require_own()
-        root = self.place.whole(PENDING_ROOT)
+        root = self.work.whole(PENDING_ROOT)
         if root is None:
             raise StoreError(f"{self.path}: the root metadata were removed; run it again")
+        moved = self._replace() if self.work is not self.place else []
         self.place.put(ROOT_KEY, root)
         self._stop_renewing()
-        self.place.delete([PENDING_ROOT, PLAN_KEY])
+        self.work.delete(moved)
+        self.work.delete([PENDING_ROOT])
+        self.place.delete([PLAN_KEY])
+
+    def _replace(self) -> list[str]:
+        """Copy the objects of the complete store to the places of the former ones."""
+        new = [key for key in self.work.keys() if key != PENDING_ROOT]  # noqa: SIM118
+        kept = {*new, PLAN_KEY, *(f"{WORK}/{key}" for key in (*new, PENDING_ROOT))}
+        self.place.delete(METADATA_FILES)
+        self.place.delete([k for k in self.place.keys() if k not in kept])  # noqa: SIM118
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            list(threads.map(partial(self.work.copy_to, self.place), new))
+        return new
 
     def discard(self) -> None:
-        """Remove all objects, the root metadata first."""
+        """Remove all objects of the incomplete store, the root metadata first."""
         self._stop_renewing()
-        self.place.delete([ROOT_KEY])
-        self.place.clear()
+        self.work.delete([ROOT_KEY])
+        self.work.clear()
+        self.place.delete([PLAN_KEY])
 
     def release(self) -> None:
         """End the lease; what was written stays for a run that resumes."""
