@@ -203,7 +203,7 @@ def test_a_former_store_outlives_a_stop_while_it_is_replaced(tmp_path, monkeypat
         target.publish()
     assert not probe(path).source.read(whole(SHAPE)).any()
     monkeypatch.undo()
-    os.rename(path, target.run.former)  # as if it was killed between the two names
+    os.rename(path, target.run.replaced)  # as if it was killed between the two names
     target.run.release()
     with pytest.raises(errors.TargetExistsError, match="something is stored"):
         create(path, variable())
