@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
@@ -71,6 +72,8 @@ def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlac
         user, _, host = text.partition("://")[2].partition("/")[0].rpartition("@")
         if ":" in user:
             refuse_secrets({f"a password for {host}": ""}, "a URL")
+        signed = {f"a token in {n}": "" for n in parse_qs(urlsplit(text).query) if is_signature(n)}
+        refuse_secrets(signed, "a URL")
         if "://" not in text:
             if not os.path.isfile(text):
                 raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
@@ -96,6 +99,11 @@ def refuse_secrets(options: Mapping[str, Any], subject: str) -> None:
             f"open: {subject} must hold no secrets, got {', '.join(secrets)}; set them in "
             "the environment of every process, e.g. AWS_SECRET_ACCESS_KEY"
         )
+
+
+def is_signature(name: str) -> bool:
+    """Return True if a parameter of a URL signs it, so that its readers could use it again."""
+    return name.lower() == "sig" or any(word in name.lower() for word in (*SECRET, "signature"))
 
 
 def _settings(store: Any) -> Mapping[str, Any]:

@@ -38,6 +38,7 @@ from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
+from lazyvol.plan.clients import resilient_scheduler
 from lazyvol.plan.explain import explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_identity, write
@@ -421,7 +422,7 @@ def _save_images(
     files = particle_files.plan_files(array, variable_of(array), path, at_once, overwrite)
     refuse_own_input(files.target, sources)
     warn_of_losses(path, losses.of_particles(stack, files.variable))
-    content = star_text(files.table(array).compute(), path)
+    content = star_text(files.table(array).compute(scheduler=resilient_scheduler()), path)
     with written_last(path, content, overwrite), files.published():
         if files.form == ("y", "x"):
             files.write_stack(partial(blocks_of, array))
@@ -446,9 +447,12 @@ def _particles_at_once(array: xr.DataArray, budget: Budget) -> int:
 def _compute_table(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArray | xr.Dataset:
     """Compute the variables and coordinates of a table."""
     refitted: dict[str, Any] = {}
-    if isinstance(obj, xr.DataArray):
-        return _refit(obj, budget, refitted).compute()
-    return obj.assign({name: _refit(a, budget, refitted) for name, a in obj.items()}).compute()
+    table = (
+        _refit(obj, budget, refitted)
+        if isinstance(obj, xr.DataArray)
+        else obj.assign({name: _refit(a, budget, refitted) for name, a in obj.items()})
+    )
+    return table.compute(scheduler=resilient_scheduler())
 
 
 #: writers of tables by suffix

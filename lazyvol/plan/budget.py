@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
+from lazyvol.plan.clients import current_client
 from lazyvol.plan.evaluate import foreign_bytes, region_cost
 from lazyvol.plan.halo_cost import Halo, halo_of
 from lazyvol.plan.limits import current_limits, limits_set, local_threads
@@ -84,13 +84,13 @@ class Workers:
 
 def default_workers() -> Workers:
     """Return the workers of the current client, or this machine's threads if there is none."""
-    module = sys.modules.get("distributed")
-    if module is not None:
-        try:
-            return _cluster(module.default_client().scheduler_info(n_workers=-1)["workers"])
-        except ValueError:  # no client: dask's own threads
-            pass
-    return Workers(local_threads() or os.cpu_count() or 1)
+    client = current_client()
+    if client is None:
+        return Workers(local_threads() or os.cpu_count() or 1)
+    from lazyvol.plan.on_cluster import cluster_errors
+
+    with cluster_errors(client):
+        return _cluster(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _cluster(workers: Mapping[str, Mapping[str, Any]]) -> Workers:

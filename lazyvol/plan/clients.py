@@ -1,7 +1,9 @@
 """The client of a cluster on which lazy results are computed, if there is one."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dask
 
@@ -34,3 +36,13 @@ def computing_client() -> "Client | None":
     client = current_client() if chosen else scheduler
     usable = isinstance(client, Client) and not client.asynchronous and not in_task()
     return client if usable else None
+
+
+def resilient_scheduler() -> Callable[..., Any] | None:
+    """Return a scheduler for ``compute`` that outlives workers of any client; None for threads."""
+    client = computing_client()
+    if client is None:
+        return None
+    from lazyvol.plan.on_cluster import compute
+
+    return partial(compute, client)

@@ -26,11 +26,10 @@ from dask.core import flatten
 from dask.utils import parse_timedelta
 from distributed import Client, Future, as_completed
 from distributed.client import ClosedClientError
-from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.utils import thread_state
 
-from lazyvol.errors import ClusterError, OptionError
+from lazyvol.errors import ClusterError, LazyvolError, OptionError
 
 DEATHS, MOST_DEATHS = "lazyvol.worker-deaths", 5
 TIMEOUT, WORKER_TIMEOUT = "lazyvol.worker-timeout", "300s"
@@ -40,7 +39,6 @@ LOOK, ANSWER = 2.0, 30.0
 PACKAGE = "lazyvol"
 
 Key = Any
-_lost = (CancelledError, ClosedClientError, CommClosedError)
 #: clients whose workers have been asked for their version
 _checked: WeakSet[Client] = WeakSet()
 
@@ -258,7 +256,9 @@ def cluster_errors(client: Client) -> Iterator[None]:
     """Turn errors of a cluster inside the context into ClusterError."""
     try:
         yield
-    except (*_lost, TimeoutError) as error:
+    except LazyvolError:
+        raise
+    except (CancelledError, ClosedClientError, OSError) as error:
         raise _lost_error(client, str(error) or type(error).__name__) from error
     except (KilledWorker, NoValidWorkerError) as error:
         raise ClusterError(

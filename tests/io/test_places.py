@@ -166,6 +166,14 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
     assert "do-not-tell" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["sig", "X-Amz-Signature", "X-Amz-Security-Token"])
+def test_a_signed_url_is_refused_and_not_repeated(name):
+    """It would stand in the plan of a saved result, and in pickles."""
+    with pytest.raises(errors.OptionError, match=f"a token in {name}") as raised:
+        lv.open(f"https://host/a.zarr?{name}=do-not-tell")
+    assert "do-not-tell" not in str(raised.value)
+
+
 def test_options_of_a_store_are_refused_for_a_file(tmp_path):
     with pytest.raises(errors.OptionError, match="those of a URL"):
         lv.open(tmp_path / "a.mrc", storage_options={"endpoint": "x"})

@@ -152,6 +152,16 @@ def test_compute_raises_errors_of_lazyvol(client, deadly):
     assert stack.sum().compute() == 16**3
 
 
+def test_tables_are_computed_so_on_any_client(client, deadly, folder):
+    stack, _ = deadly
+    with (
+        Client(client.scheduler.address),
+        dask.config.set({on_cluster.DEATHS: 1}),
+        pytest.raises(errors.ClusterError, match="alone"),
+    ):
+        lv.save(stack.max(("z", "y", "x")).rename("largest"), folder / "table.csv")
+
+
 def fails_for_one(block):
     if block.max() > 3.9:
         raise ZeroDivisionError("no such voxel")
