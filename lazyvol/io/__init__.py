@@ -206,7 +206,7 @@ def _drop_repeated_lazy_coords(arrays: Mapping[str, xr.DataArray]) -> dict[str, 
     return kept
 
 
-def _for_dims(option: Option, labels: Labels | Opened) -> Option:
+def _for_dims(option: Option, labels: Labels) -> Option:
     """Restrict an option by dim to the dims of one array."""
     if not isinstance(option, Mapping):
         return option

@@ -8,20 +8,18 @@ that of the header.
 
 import os
 import struct
-from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyvol.errors import FormatError, LabelError, TruncatedError
-from lazyvol.io.atomic import PathLike, write_file
+from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import count_elements, order_axes
-from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
+from lazyvol.io.export import require_form
 from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
+from lazyvol.io.zarr.layout import Variable
 
 SUFFIXES = (".em",)
 HEADER_BYTES = 512
@@ -30,6 +28,7 @@ MACHINES = {0: ">", 1: "<", 2: ">", 3: ">", 4: ">", 5: ">", 6: "<"}
 #: machine that new files get for a byte order: PC and Mac
 PREFERRED_MACHINES = {"<": 6, ">": 5}
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
+FORMS = (("z", "y", "x"), ("y", "x"))
 DTYPES = tuple(np.dtype(code).name for code in TYPES.values())
 
 
@@ -101,56 +100,14 @@ def header(dtype: str, shape: tuple[int, int, int], template: bytes = bytes(HEAD
     return bytes((machine, *template[1:3], kind)) + lengths + template[16:HEADER_BYTES]
 
 
-def write_em(
-    path: PathLike,
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    blocks: Blocks,
-    *,
-    dims: Sequence[str],
-    overwrite: bool = False,
-) -> None:
-    """Write an EM file block by block, little-endian; it appears under its name when complete.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape, dtype
-        Shape and dtype of the whole array: int8, int16, int32, float32 or float64.
-    blocks
-        As for `write_npy`.
-    dims
-        Names of the axes: (z, y, x) or (y, x).
-    overwrite
-        Replace an existing file.
+def em_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
+    """Return the header of an EM file and the stored dtype.
 
     Raises
     ------
     LabelError
         EM has no type for the dtype or no form for the dims, or an axis has length 0.
-    TargetExistsError, StoreError
-        As for `write_npy`.
     """
-    stored = require_form(path, shape, dtype, dims)
-    z, y, x = (1, *shape)[-3:]
-
-    def write(file: BinaryIO) -> None:
-        file.write(header(f"<{stored.str[1:]}", (z, y, x)))
-        write_blocks(file, HEADER_BYTES, shape, stored, blocks)
-
-    write_file(path, overwrite, write)
-
-
-def require_form(
-    path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
-) -> np.dtype[Any]:
-    """Return the stored dtype of an array; raise LabelError if EM has no form for it."""
-    stored = require_dtype(path, dtype, DTYPES, "EM")
-    if tuple(dims) not in (("z", "y", "x"), ("y", "x")):
-        raise LabelError(
-            f"{path}: EM files must hold one volume (z, y, x) or image (y, x), got dims "
-            f"{tuple(dims)}; save stacks as .mrc, or each particle as a file of its own"
-        )
-    require_voxels(path, shape, "EM")
-    return stored
+    stored = require_form(path, variable, DTYPES, FORMS, "EM")
+    z, y, x = (1, *variable.shape)[-3:]
+    return header(f"<{stored.str[1:]}", (z, y, x)), stored

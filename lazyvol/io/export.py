@@ -1,22 +1,26 @@
-"""Write single files for other programs: NPY block by block, TIFF at once."""
+"""Write single files for other programs: arrays block by block, TIFF at once."""
 
+import gzip
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import nullcontext
+from io import BytesIO
 from itertools import product
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 import tifffile
 
 from lazyvol.errors import LabelError
-from lazyvol.io.atomic import PathLike, write_file
+from lazyvol.io.atomic import PathLike, new_file
 from lazyvol.io.axes import TIFF_AXES, parse_unit
-from lazyvol.io.zarr.labels import RECORD_KEY, Labels, encode_record
+from lazyvol.io.zarr.labels import RECORD_KEY, encode_record
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, whole
+from lazyvol.stack import STACK
 
 #: returns the blocks of an array, each with its region; together they cover it once
 Blocks = Callable[[], Iterable[tuple[Region, Array]]]
@@ -25,25 +29,47 @@ TIFF_DTYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
     *("float32", "float64"),
 )
+TIFF_FORMS = tuple(
+    (*lead, *space, "y", "x")
+    for lead in ((), (STACK,), ("channel",), (STACK, "channel"))
+    for space in ((), ("z",))
+)
 TIFF_UNITS = {"angstrom": "\u00c5", "nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm"}
 
 
-def write_npy(
+def npy_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
+    """Return the header of an NPY file and the stored dtype; raise LabelError for no numbers."""
+    stored = np.dtype(variable.dtype).newbyteorder("<")
+    if stored.kind not in "biufc":
+        raise LabelError(f"{path}: NPY files must hold numbers, got {stored}; convert it")
+    shape = tuple(map(int, variable.shape))
+    header = {"descr": stored.str, "fortran_order": False, "shape": shape}
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue(), stored
+
+
+def write_array(
     path: PathLike,
+    head: bytes,
+    stored: np.dtype[Any],
     shape: Sequence[int],
-    dtype: npt.DTypeLike,
     blocks: Blocks,
-    *,
     overwrite: bool = False,
 ) -> None:
-    """Write an NPY file block by block; it appears under its name when it is complete.
+    """Write a header and an array, block by block; the file appears when it is complete.
+
+    A name that ends in ``.gz`` makes a compressed file, whose blocks must come in the order of the
+    array and be whole along all axes behind the one that they divide.
 
     Parameters
     ----------
     path
         The file.
-    shape, dtype
-        Shape and dtype of the whole array.
+    head
+        Its bytes before the array.
+    stored, shape
+        Dtype and shape of the whole array.
     blocks
         Called once; returns pairs of a region and its values, in any order. Blocks that cover
         whole leading indices are written fastest.
@@ -53,31 +79,19 @@ def write_npy(
     Raises
     ------
     LabelError
-        The dtype is not numeric, or the blocks do not cover the array once.
+        The blocks do not cover the array once.
     TargetExistsError
         Something is stored under ``path``.
     StoreError
         The operating system refuses; ``path`` is unchanged.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> values = np.arange(24.0).reshape(2, 3, 4)
-    >>> with TemporaryDirectory() as folder:
-    ...     write_npy(f"{folder}/a.npy", (2, 3, 4), "float64", whole_array(values))
-    ...     bool((np.load(f"{folder}/a.npy") == values).all())
-    True
     """
-    stored = np.dtype(dtype).newbyteorder("<")
-    if stored.kind not in "biufc":
-        raise LabelError(f"{path}: NPY files must hold numbers, got {stored}; convert it")
-    header = {"descr": stored.str, "fortran_order": False, "shape": tuple(map(int, shape))}
-
-    def write(file: BinaryIO) -> None:
-        np.lib.format.write_array_header_1_0(file, header)
-        write_blocks(file, file.tell(), shape, stored, blocks)
-
-    write_file(path, overwrite, write)
+    packed = os.fspath(path).lower().endswith(".gz")
+    with (
+        new_file(path, overwrite) as file,
+        gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as target,
+    ):
+        target.write(head)
+        write_blocks(cast(BinaryIO, target), len(head), shape, stored, blocks)
 
 
 def whole_array(values: Array) -> Blocks:
@@ -115,89 +129,69 @@ def _write_block(
         file.write(np.ascontiguousarray(block[index]).reshape(-1).view(np.uint8).data)
 
 
-def require_dtype(
-    path: PathLike, dtype: npt.DTypeLike, names: Collection[str], format_name: str
-) -> np.dtype[Any]:
-    """Return the dtype, little-endian; raise LabelError if it is none of those of the format."""
-    stored = np.dtype(dtype).newbyteorder("<")
-    if stored.name not in names:
-        raise LabelError(
-            f"{path}: {format_name} files must hold {', '.join(names)}, got {stored.name}; convert "
-            "it, e.g. with astype('float32')"
-        )
-    return stored
-
-
-def require_voxels(path: PathLike, shape: Sequence[int], format_name: str) -> None:
-    """Raise LabelError for an array without elements."""
-    if 0 in shape:
-        raise LabelError(
-            f"{path}: {format_name} files must hold one voxel or more, got shape {tuple(shape)}; "
-            "save a .zarr"
-        )
-
-
-def write_tiff(
+def require_form(
     path: PathLike,
-    values: Array,
-    *,
-    dims: Sequence[str],
-    voxel_size: Mapping[str, float] | None = None,
-    unit: str = "micrometer",
-    labels: Labels | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write an OME-TIFF file, one page per plane; it appears under its name when complete.
-
-    The stack axis k becomes T, channel becomes C. An annotation holds the labels that OME cannot
-    hold. The array is in memory; save larger results as MRC or zarr.
-
-    Parameters
-    ----------
-    path
-        The file.
-    values
-        Array of 8- to 32-bit integers, float32 or float64.
-    dims
-        Names of the axes: k, channel, z, y, x in this order, at least y and x.
-    voxel_size, unit
-        Spacing by spatial dim, and its unit.
-    labels
-        All labels, which `lazyvol.open` restores.
-    overwrite
-        Replace an existing file.
+    variable: Variable,
+    dtypes: Collection[str],
+    forms: Collection[tuple[str, ...]],
+    format_name: str,
+) -> np.dtype[Any]:
+    """Return the stored dtype, little-endian.
 
     Raises
     ------
     LabelError
-        OME-TIFF cannot hold the dtype or the dims, an axis has length 0, or a label has no plain
-        value.
-    TargetExistsError, StoreError
-        As for `write_npy`.
+        The dtype or the dims are none of those of the format, or an axis has length 0.
     """
-    axes = "".join(TIFF_AXES.get(dim, "?") for dim in dims)
-    require_dtype(path, values.dtype, TIFF_DTYPES, "OME-TIFF")
-    in_order = axes == "".join(letter for letter in "TCZYX" if letter in axes)
-    if not in_order or not axes.endswith("YX") or len(axes) != values.ndim:
+    stored = np.dtype(variable.dtype).newbyteorder("<")
+    if variable.dims not in forms or len(variable.shape) != len(variable.dims):
+        known = ", ".join(f"({', '.join(form)})" for form in forms)
         raise LabelError(
-            f"{path}: OME-TIFF axes must be k, channel, z, y, x in this order, at least y and x, "
-            f"got {tuple(dims)}; transpose it, or save it as .zarr"
+            f"{path}: {format_name} files must hold the dims {known}, got {variable.dims}; "
+            "transpose it, or save it as .zarr"
         )
-    require_voxels(path, values.shape, "OME-TIFF")
-    metadata: dict[str, Any] = {"axes": axes}
-    if labels is not None:
-        content = json.dumps(encode_record(labels, values.shape, values.dtype))
-        metadata["CommentAnnotation"] = {"Namespace": RECORD_KEY, "Value": content}
-        if labels.name and labels.name.isprintable():
-            metadata["Name"] = labels.name
-    parsed = parse_unit(unit)
-    for dim, length in (voxel_size or {}).items():
-        if parsed and dim in dims and dim in "zyx" and length > 0:
+    if stored.name not in dtypes:
+        raise LabelError(
+            f"{path}: {format_name} files must hold {', '.join(dtypes)}, got {stored.name}; "
+            "convert it, e.g. with astype('float32')"
+        )
+    if 0 in variable.shape:
+        raise LabelError(
+            f"{path}: {format_name} files must hold one voxel or more, got shape {variable.shape}; "
+            "save a .zarr"
+        )
+    return stored
+
+
+def write_tiff(
+    path: PathLike, values: Array, variable: Variable, *, overwrite: bool = False
+) -> None:
+    """Write an OME-TIFF file, one page per plane; it appears under its name when it is complete.
+
+    The stack axis k becomes T, channel becomes C. An annotation holds the labels that OME cannot
+    hold. The array is in memory; save larger results as MRC or zarr.
+
+    Raises
+    ------
+    LabelError
+        OME-TIFF cannot hold the dtype or the dims (k, channel, z, y, x in this order, at least y
+        and x), an axis has length 0, or a label has no plain value.
+    TargetExistsError, StoreError
+        As for `write_array`.
+    """
+    require_form(path, variable, TIFF_DTYPES, TIFF_FORMS, "OME-TIFF")
+    content = json.dumps(encode_record(variable, values.shape, values.dtype))
+    metadata: dict[str, Any] = {
+        "axes": "".join(TIFF_AXES[dim] for dim in variable.dims),
+        "CommentAnnotation": {"Namespace": RECORD_KEY, "Value": content},
+    }
+    if variable.name and variable.name.isprintable():
+        metadata["Name"] = variable.name
+    parsed = parse_unit(variable.unit)
+    for dim, length in variable.voxel_size.items():
+        if parsed and length > 0:
             metadata[f"PhysicalSize{dim.upper()}"] = length * parsed[1]
             metadata[f"PhysicalSize{dim.upper()}Unit"] = TIFF_UNITS[parsed[0]]
-
-    def write(file: BinaryIO) -> None:
+    with new_file(path, overwrite) as file:
         named = tifffile.FileHandle(file, name=os.path.basename(path))  # the file may have no name
         tifffile.imwrite(named, values, ome=True, photometric="minisblack", metadata=metadata)
-
-    write_file(path, overwrite, write)

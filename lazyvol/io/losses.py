@@ -46,7 +46,7 @@ def of_npy(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
     return [*lost, *_coords_and_attrs(array, spec)]
 
 
-def of_mrc(array: xr.DataArray, spec: Variable) -> list[str]:
+def of_mrc(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
     """List the labels that an MRC header loses: it has lengths and labels of 80 characters."""
     lost = []
     if spec.voxel_size and parse_unit(spec.unit) is None:
@@ -56,16 +56,16 @@ def of_mrc(array: xr.DataArray, spec: Variable) -> list[str]:
     return [*lost, *_coords_and_attrs(array, spec)]
 
 
-def of_particles(stack: xr.DataArray, spec: Variable) -> list[str]:
+def of_particles(stack: xr.DataArray, spec: Variable, path: str) -> list[str]:
     """List the labels that MRC files of particles lose, and their list does not hold."""
     particle = stack.isel({STACK: slice(0, 0)}).drop_vars(
         [n for n, coord in stack.coords.items() if coord.dims == (STACK,)]
     )
     particle.attrs = {n: v for n, v in stack.attrs.items() if n not in (OPTICS, OTHER_BLOCKS)}
-    return of_mrc(particle, spec)
+    return of_mrc(particle, spec, path)
 
 
-def of_nifti(array: xr.DataArray, spec: Variable) -> list[str]:
+def of_nifti(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
     """List the labels that a NIfTI header loses: it has a length of every axis or of none."""
     spatial = {d for d in SPATIAL if d in spec.dims}
     lost = []
@@ -74,7 +74,7 @@ def of_nifti(array: xr.DataArray, spec: Variable) -> list[str]:
     return [*lost, *_coords_and_attrs(array, spec)]
 
 
-def of_em(array: xr.DataArray, spec: Variable) -> list[str]:
+def of_em(array: xr.DataArray, spec: Variable, path: str) -> list[str]:
     """List the labels that an EM file loses: its header has lengths alone."""
     lost = [f"voxel size and positions ({spec.unit})"] if spec.voxel_size else []
     return [*lost, *_coords_and_attrs(array, spec)]

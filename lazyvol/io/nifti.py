@@ -1,22 +1,18 @@
 """Read and write NIfTI files: nibabel parses and makes the header, regions are read here."""
 
-import gzip
 import os
 import struct
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazyvol.errors import FormatError, LabelError, TruncatedError
-from lazyvol.io.atomic import PathLike, write_file
+from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
 from lazyvol.io.decoding import DecodedSource
-from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
+from lazyvol.io.export import require_form
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
@@ -28,6 +24,7 @@ from lazyvol.io.flat_file import (
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library
 from lazyvol.io.repairs import Repairs
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
@@ -39,6 +36,7 @@ DTYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
     *("float32", "float64"),
 )
+FORMS = (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x"))
 #: the longest axis of a NIfTI-1 file
 LONGEST = 32767
 #: description in the header of our files, whose ``sform`` holds the origin
@@ -171,40 +169,12 @@ def origin_of(header: Any, spacing: Mapping[str, float]) -> dict[str, float]:
     return {d: float(f"{p:.7g}") for d, p in zip("xyz", last_column, strict=True) if d in spacing}
 
 
-def write_nifti(
-    path: PathLike,
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    blocks: Blocks,
-    *,
-    dims: Sequence[str],
-    voxel_size: Mapping[str, float] | None = None,
-    unit: str = "millimeter",
-    origin: Mapping[str, float] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write a NIfTI-1 file block by block; it appears under its name when it is complete.
+def nifti_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
+    """Return the header of a NIfTI file, up to the first voxel, and the stored dtype.
 
-    Lengths are written in millimetres if that is their unit and otherwise in micrometres, as
-    NIfTI knows no smaller unit; the origin is in ``sform``. Axes longer than 32,767 voxels make a
-    NIfTI-2 file. A name that ends in ``.gz`` makes a compressed file, whose blocks must come in
-    the order of the array and be whole along all axes behind the one that they divide.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape, dtype
-        Shape and dtype of the whole array: integers of 8 to 64 bits, float32 or float64.
-    blocks
-        As for `write_npy`.
-    dims
-        Names of the axes: (y, x), (z, y, x) or (k, z, y, x).
-    voxel_size, unit, origin
-        Spacing and position of the first voxel by spatial dim, and their unit. The spacing is
-        written if it is known along every spatial dim.
-    overwrite
-        Replace an existing file.
+    Lengths are in millimetres if that is their unit and otherwise in micrometres, as NIfTI knows
+    no smaller unit; they are written if known along every spatial dim. The origin is in ``sform``.
+    Axes longer than 32,767 voxels make a NIfTI-2 file.
 
     Raises
     ------
@@ -212,69 +182,37 @@ def write_nifti(
         NIfTI has no type for the dtype or no form for the dims, or an axis has length 0.
     FormatError
         nibabel is missing.
-    TargetExistsError, StoreError
-        As for `write_npy`.
 
     References
     ----------
     Cox et al., "A (sort of) new image data format standard: NIfTI-1", NeuroImage 22, e1440 (2004).
     """
-    stored = require_form(path, shape, dtype, dims)
-    header = new_header(path, shape, stored)
-    if set(voxel_size or {}) == {d for d in dims if d in "zyx"}:
-        set_lengths(header, dims, voxel_size or {}, unit, origin or {})
-    offset = int(header["vox_offset"])
-
-    def write(file: BinaryIO) -> None:
-        packed = os.fspath(path).lower().endswith(".gz")
-        with gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as target:
-            target.write(header.binaryblock + bytes(offset - len(header.binaryblock)))
-            write_blocks(cast(BinaryIO, target), offset, shape, stored, blocks)
-
-    write_file(path, overwrite, write)
-
-
-def require_form(
-    path: PathLike, shape: Sequence[int], dtype: npt.DTypeLike, dims: Sequence[str]
-) -> np.dtype[Any]:
-    """Return the stored dtype of an array; raise LabelError if NIfTI has no form for it."""
-    stored = require_dtype(path, dtype, DTYPES, "NIfTI")
-    if tuple(dims) not in (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x")):
-        raise LabelError(
-            f"{path}: NIfTI files must hold (z, y, x), (k, z, y, x) or (y, x), got dims "
-            f"{tuple(dims)}; transpose it, or save it as .zarr"
-        )
-    require_voxels(path, shape, "NIfTI")
-    return stored
-
-
-def new_header(path: PathLike, shape: Sequence[int], stored: np.dtype[Any]) -> Any:
-    """Return the header of an array of unknown spacing."""
-    nibabel = formats_library("nibabel", os.fspath(path))
-    kind = nibabel.Nifti1Header if max(shape) <= LONGEST else nibabel.Nifti2Header
+    stored = require_form(path, variable, DTYPES, FORMS, "NIfTI")
+    nibabel = formats_library("nibabel", path)
+    kind = nibabel.Nifti1Header if max(variable.shape) <= LONGEST else nibabel.Nifti2Header
     header = kind(endianness="<")
     header.set_data_dtype(stored)
-    header.set_data_shape(shape[::-1])
+    header.set_data_shape(variable.shape[::-1])
     header.set_slope_inter(1.0, 0.0)
     header["vox_offset"] = header.single_vox_offset
     header["descrip"] = OURS
-    return header
+    if set(variable.voxel_size) == {d for d in variable.dims if d in "zyx"}:
+        set_lengths(header, variable)
+    return header.binaryblock.ljust(int(header["vox_offset"]), b"\0"), stored
 
 
-def set_lengths(
-    header: Any, dims: Sequence[str], voxel_size: Mapping[str, float], unit: str,
-    origin: Mapping[str, float],
-) -> None:  # fmt: skip
+def set_lengths(header: Any, variable: Variable) -> None:
     """Write spacing and origin into a header, unless their unit is no length."""
-    parsed = parse_unit(unit)
+    parsed = parse_unit(variable.unit)
     if parsed is None:
         return
     target = "millimeter" if parsed[0] == "millimeter" else "micrometer"
     factor = convert_length(parsed[1], parsed[0], target)
-    header.set_zooms([factor * voxel_size.get(d, 1 / factor) for d in reversed(dims)])
+    sizes = {d: factor * length for d, length in variable.voxel_size.items()}
+    header.set_zooms([sizes.get(d, 1.0) for d in reversed(variable.dims)])
     header.set_xyzt_units("mm" if target == "millimeter" else "micron")
-    affine = np.diag([*(factor * voxel_size.get(d, 0.0) for d in "xyz"), 1.0])
-    affine[:3, 3] = [factor * origin.get(d, 0.0) for d in "xyz"]
+    affine = np.diag([*(sizes.get(d, 0.0) for d in "xyz"), 1.0])
+    affine[:3, 3] = [factor * variable.origin.get(d, 0.0) for d in "xyz"]
     header.set_sform(affine, "aligned")
 
 

@@ -1,7 +1,7 @@
 """The result of a format reader: a source that reads regions, and the labels of its array."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from lazyvol.errors import LabelError
 from lazyvol.io.zarr.absent import AbsentFiles
@@ -10,28 +10,14 @@ from lazyvol.plan.recipes.base import Source
 from lazyvol.stack import SPATIAL
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A probed array; none of its values is read yet.
+@dataclass(frozen=True, kw_only=True)
+class Opened(Labels):
+    """A probed array with its labels; none of its values is read yet.
 
     Attributes
     ----------
     source
         Reads regions of the array.
-    dims
-        Name of every axis.
-    voxel_size, origin
-        Spacing and position of the first voxel centre by spatial dim, in ``unit``. A dim that is
-        absent from ``voxel_size`` has an unknown spacing.
-    unit
-        Unit of the positions.
-    coords
-        ``(dims, values)`` or ``(dims, values, attrs)`` by name. Values are arrays in memory,
-        typically one per particle along ``k``; large coordinates of lazyvol stores are sources.
-    attrs, name
-        Attributes and name of the array.
-    without_coords
-        Spatial dims without positions.
     absent
         Number of chunks that are not stored, for zarr arrays.
     dims_error
@@ -39,14 +25,6 @@ class Opened:
     """
 
     source: Source
-    dims: tuple[str, ...]
-    voxel_size: Mapping[str, float] = field(default_factory=dict)
-    unit: str = "voxel"
-    origin: Mapping[str, float] = field(default_factory=dict)
-    coords: Coords = field(default_factory=dict)
-    attrs: Mapping[str, object] = field(default_factory=dict)
-    name: str | None = None
-    without_coords: tuple[str, ...] = ()
     absent: AbsentFiles | None = None
     dims_error: LabelError | None = None
 

@@ -22,8 +22,8 @@ import xarray as xr
 from lazyvol.errors import TargetExistsError
 from lazyvol.io.atomic import replace_folder, store_errors, sync_folder
 from lazyvol.io.axes import convert_length, parse_unit
-from lazyvol.io.export import Blocks, require_dtype, whole_array
-from lazyvol.io.mrc.writer import MODE_OF, Header, new_header, write_content
+from lazyvol.io.export import Blocks, whole_array
+from lazyvol.io.mrc.writer import Header, new_header, write_content
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.layout import Variable
@@ -94,11 +94,8 @@ class ParticleFiles:
         self._write_file(IMAGE_STACK, header, blocks)
 
     def _header(self, shape: Sequence[int], dims: Sequence[str]) -> Header:
-        v = self.variable
-        return new_header(
-            self.target, shape, v.dtype, dims=dims, voxel_size=v.voxel_size, unit=v.unit,
-            origin=v.origin, name=v.name,
-        )  # fmt: skip
+        variable = replace(self.variable, shape=tuple(shape), dims=tuple(dims))
+        return new_header(self.target, variable)
 
     def _write_file(self, name: str, header: Header, blocks: Blocks) -> None:
         """Write and sync a file of the folder, which nobody reads before it is complete."""
@@ -190,7 +187,7 @@ def plan_files(
         The folder of the particles exists and ``overwrite`` is False, or it holds other files.
     """
     require_increasing(variable, path)
-    require_dtype(path, stack.dtype, MODE_OF, "MRC")
+    new_header(path, replace(variable, shape=stack.shape[1:], dims=FORMS[variable.dims]))
     target = os.path.splitext(os.path.abspath(path))[0]
     require_our_folder(target, overwrite)
     here = Path.cwd() if Path(target).is_relative_to(Path.cwd()) else Path(target).parent

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.io.opened import Opened
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.recipes.base import Source
 from lazyvol.stack import SPATIAL, positions, spacing, unit_of
@@ -16,7 +15,7 @@ VoxelSize = float | Mapping[str, float] | None
 
 
 def coordinates(
-    opened: Labels | Opened,
+    opened: Labels,
     lengths: Mapping[str, int],
     voxel_size: VoxelSize,
     unit: str | None,

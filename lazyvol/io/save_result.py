@@ -421,7 +421,7 @@ def _save_images(
     at_once = _particles_at_once(array, budget)
     files = particle_files.plan_files(array, variable_of(array), path, at_once, overwrite)
     refuse_own_input(files.target, sources)
-    warn_of_losses(path, losses.of_particles(stack, files.variable))
+    warn_of_losses(path, losses.of_particles(stack, files.variable, path))
     content = star_text(files.table(array).compute(scheduler=resilient_scheduler()), path)
     with written_last(path, content, overwrite), files.published():
         if files.form == ("y", "x"):

@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.io import em, losses, nifti
+from lazyvol.io.atomic import new_file
 from lazyvol.io.compressed import SUFFIXES, unpacked_name
-from lazyvol.io.export import write_npy, write_tiff
+from lazyvol.io.export import npy_header, write_array, write_tiff
 from lazyvol.io.losses import warn_of_losses
-from lazyvol.io.mrc.writer import write_mrc
+from lazyvol.io.mrc.writer import new_header, write_content
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array
@@ -24,6 +26,9 @@ from lazyvol.plan.regions import Grid, Region
 from lazyvol.stack import STACK
 
 TIFF = (".tif", ".tiff")
+#: returns the bytes before the array and its stored dtype; raises LabelError
+NewHeader = Callable[[str, Variable], tuple[bytes, np.dtype[Any]]]
+Lost = Callable[[xr.DataArray, Variable, str], list[str]]
 
 
 def suffix_of(path: str) -> str:
@@ -63,9 +68,15 @@ def _slab(shape: Sequence[int], room: int) -> tuple[int, ...]:
     return (max(1, min(shape[0], room // max(1, inner))), *rest)
 
 
-def _npy(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
-    warn_of_losses(path, losses.of_npy(array, variable, path))
-    write_npy(path, array.shape, array.dtype, partial(blocks_of, array), overwrite=overwrite)
+def _blockwise(
+    array: xr.DataArray, variable: Variable, path: str, overwrite: bool, *, header: NewHeader,
+    lost: Lost,
+) -> None:  # fmt: skip
+    """Write a header and an array; warn of the labels that are lost."""
+    head, stored = header(path, variable)
+    warn_of_losses(path, lost(array, variable, path))
+    blocks = partial(blocks_of, array, slabs(array) if path.lower().endswith(".gz") else None)
+    write_array(path, head, stored, array.shape, blocks, overwrite)
 
 
 def _mrc(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
@@ -75,12 +86,10 @@ def _mrc(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) ->
             f"for {path}; save volumes as .mrc, or as .star with one file per particle"
         )
     require_increasing(variable, path)
-    warn_of_losses(path, losses.of_mrc(array, variable))
-    write_mrc(
-        path, array.shape, array.dtype, partial(blocks_of, array), dims=variable.dims,
-        voxel_size=variable.voxel_size, unit=variable.unit, origin=variable.origin,
-        name=variable.name, overwrite=overwrite,
-    )  # fmt: skip
+    header = new_header(path, variable)
+    warn_of_losses(path, losses.of_mrc(array, variable, path))
+    with new_file(path, overwrite) as file:
+        write_content(file, header, partial(blocks_of, array))
 
 
 def require_increasing(variable: Variable, path: str) -> None:
@@ -93,34 +102,20 @@ def require_increasing(variable: Variable, path: str) -> None:
         )
 
 
-def _em(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
-    em.require_form(path, array.shape, array.dtype, variable.dims)
-    warn_of_losses(path, losses.of_em(array, variable))
-    blocks = partial(blocks_of, array)
-    em.write_em(path, array.shape, array.dtype, blocks, dims=variable.dims, overwrite=overwrite)
-
-
-def _nifti(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
+def _nifti_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
     require_increasing(variable, path)
-    nifti.require_form(path, array.shape, array.dtype, variable.dims)
-    warn_of_losses(path, losses.of_nifti(array, variable))
-    grid = slabs(array) if path.lower().endswith(".gz") else None
-    nifti.write_nifti(
-        path, array.shape, array.dtype, partial(blocks_of, array, grid), dims=variable.dims,
-        voxel_size=variable.voxel_size, unit=variable.unit, origin=variable.origin,
-        overwrite=overwrite,
-    )  # fmt: skip
+    return nifti.nifti_header(path, variable)
 
 
 def _tiff(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
-    write_tiff(
-        path, array.values, dims=variable.dims, voxel_size=variable.voxel_size, unit=variable.unit,
-        labels=variable.labels(), overwrite=overwrite,
-    )  # fmt: skip
+    write_tiff(path, array.values, variable, overwrite=overwrite)
 
 
+NIFTI = partial(_blockwise, header=_nifti_header, lost=losses.of_nifti)
 #: writers of single arrays by suffix
 EXPORTS: Mapping[str, Callable[[xr.DataArray, Variable, str, bool], None]] = {
-    ".npy": _npy, ".mrc": _mrc, ".map": _mrc, ".mrcs": _mrc, ".em": _em, ".nii": _nifti,
-    ".nii.gz": _nifti, **dict.fromkeys(TIFF, _tiff),
+    ".npy": partial(_blockwise, header=npy_header, lost=losses.of_npy),
+    ".mrc": _mrc, ".map": _mrc, ".mrcs": _mrc,
+    ".em": partial(_blockwise, header=em.em_header, lost=losses.of_em),
+    ".nii": NIFTI, ".nii.gz": NIFTI, **dict.fromkeys(TIFF, _tiff),
 }  # fmt: skip

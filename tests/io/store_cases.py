@@ -15,7 +15,7 @@ SMALL = 2000
 
 
 def variable(shape=SHAPE, dtype="float32", dims=DIMS, **labels):
-    return Variable(shape, dtype, dims, **labels)
+    return Variable(shape=shape, dtype=dtype, dims=dims, **labels)
 
 
 def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):

@@ -11,13 +11,30 @@ from hypothesis import strategies as st
 
 from lazyvol import errors
 from lazyvol.io import mrc, npy, tiff
-from lazyvol.io.export import whole_array, write_npy, write_tiff
-from lazyvol.io.mrc.writer import write_mrc
+from lazyvol.io.atomic import new_file
+from lazyvol.io.export import npy_header, whole_array, write_array, write_tiff
+from lazyvol.io.mrc.writer import new_header, write_content
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.regions import boxes, uniform_chunks, whole
 from tests.io.zarr_cases import numbers
 
 SHAPE = (3, 5, 7, 11)
 DIMS = ("k", "z", "y", "x")
+
+
+def variable(values, dims=None, **labels):
+    dims = dims or tuple(f"dim_{n}" for n in range(values.ndim))
+    return Variable(dims, shape=values.shape, dtype=values.dtype, **labels)
+
+
+def write_npy(path, labels, blocks, **options):
+    write_array(path, *npy_header(f"{path}", labels), labels.shape, blocks, **options)
+
+
+def write_mrc(path, labels, blocks, overwrite=False):
+    header = new_header(path, labels)
+    with new_file(path, overwrite) as file:
+        write_content(file, header, blocks)
 
 
 def blocks_of(values, chunks):
@@ -29,7 +46,7 @@ def blocks_of(values, chunks):
 @pytest.mark.parametrize("dtype", ["bool", "u1", ">i2", "f2", "f8", "c8"])
 def test_npy_holds_every_number(dtype, tmp_path):
     values = numbers(SHAPE, dtype)
-    write_npy(tmp_path / "a.npy", SHAPE, values.dtype, whole_array(values))
+    write_npy(tmp_path / "a.npy", variable(values), whole_array(values))
     got = np.load(tmp_path / "a.npy", allow_pickle=False)
     assert got.dtype == values.dtype.newbyteorder("=")
     np.testing.assert_array_equal(got, values)
@@ -47,7 +64,7 @@ def test_any_blocks_make_the_same_file(data, tmp_path_factory):
     values = numbers(shape, "f4")
     path = tmp_path_factory.mktemp("blocks") / "a.npy"
     found = list(blocks_of(values, chunks)())
-    write_npy(path, shape, "f4", lambda: data.draw(st.permutations(found)))
+    write_npy(path, variable(values), lambda: data.draw(st.permutations(found)))
     np.testing.assert_array_equal(np.load(path), values)
 
 
@@ -67,10 +84,8 @@ def test_mrc_is_what_mrcfile_expects(dims, group, mz, dtype, tmp_path):
     path = tmp_path / "a.mrc"
     sizes = {d: 0.5 + i for i, d in enumerate("zyx") if d in dims}
     origin = {d: 10.0 * s for d, s in sizes.items()}
-    write_mrc(
-        path, shape, dtype, blocks_of(values, [2] * len(shape)), dims=dims,
-        voxel_size=sizes, unit="nanometer", origin=origin, name="density",
-    )  # fmt: skip
+    labels = {"voxel_size": sizes, "unit": "nanometer", "origin": origin, "name": "density"}
+    write_mrc(path, variable(values, dims, **labels), blocks_of(values, [2] * len(shape)))
     with mrcfile.open(path) as opened:
         # of float16, mrcfile computes the statistics it compares with in float16
         assert mrcfile.validate(path) or dtype == "f2"
@@ -89,8 +104,8 @@ def test_mrc_is_what_mrcfile_expects(dims, group, mz, dtype, tmp_path):
 
 def test_mrc_of_unknown_size_and_of_nan(tmp_path):
     values = np.full((2, 3, 4), np.nan, "f4")
-    options = {"dims": ("z", "y", "x"), "unit": "voxel", "voxel_size": {"x": 1.0}}
-    write_mrc(tmp_path / "a.mrc", (2, 3, 4), "f4", whole_array(values), **options)
+    unknown = variable(values, ("z", "y", "x"), unit="voxel", voxel_size={"x": 1.0})
+    write_mrc(tmp_path / "a.mrc", unknown, whole_array(values))
     assert mrc.probe(tmp_path / "a.mrc").voxel_size == {}
     with mrcfile.open(tmp_path / "a.mrc") as opened:
         assert float(opened.header.rms) == -1.0
@@ -103,7 +118,7 @@ def test_mrc_of_unknown_size_and_of_nan(tmp_path):
 def test_mrc_refuses_what_it_has_no_form_for(dims, dtype, tmp_path):
     values = numbers((2, 3, 4), dtype)
     with pytest.raises(errors.LabelError, match=r"astype|transpose"):
-        write_mrc(tmp_path / "a.mrc", (2, 3, 4), dtype, whole_array(values), dims=dims)
+        write_mrc(tmp_path / "a.mrc", variable(values, dims), whole_array(values))
     assert not list(tmp_path.iterdir())
 
 
@@ -114,7 +129,8 @@ def test_mrc_refuses_what_it_has_no_form_for(dims, dtype, tmp_path):
 def test_tiff_is_ome(dims, dtype, tmp_path):
     values = numbers((2, 3, 4, 5, 6)[-len(dims) :], dtype)
     sizes = {d: 0.5 + i for i, d in enumerate("zyx") if d in dims}
-    write_tiff(tmp_path / "a.tif", values, dims=dims, voxel_size=sizes, unit="angstrom")
+    labels = {"voxel_size": sizes, "unit": "angstrom"}
+    write_tiff(tmp_path / "a.tif", values, variable(values, dims, **labels))
     with tifffile.TiffFile(tmp_path / "a.tif") as opened:
         assert opened.is_ome
         np.testing.assert_array_equal(opened.asarray(), values)
@@ -134,8 +150,9 @@ def test_tiff_is_ome(dims, dtype, tmp_path):
     ],
 )
 def test_tiff_refuses_what_it_has_no_form_for(dims, dtype, tmp_path):
+    values = numbers((2, 3, 4), dtype)
     with pytest.raises(errors.LabelError, match=r"astype|transpose"):
-        write_tiff(tmp_path / "a.tif", numbers((2, 3, 4), dtype), dims=dims)
+        write_tiff(tmp_path / "a.tif", values, variable(values, dims))
     assert not list(tmp_path.iterdir())
 
 
@@ -145,13 +162,11 @@ NAMING = "os.link" if hasattr(os, "O_TMPFILE") else "os.replace"
 
 def writers():
     values = numbers((4, 3, 2), "f4")
-    dims = ("z", "y", "x")
+    labels, blocks = variable(values, ("z", "y", "x")), whole_array(values)
     return {
-        "npy": lambda path, **o: write_npy(path, (4, 3, 2), "f4", whole_array(values), **o),
-        "mrc": lambda path, **o: write_mrc(
-            path, (4, 3, 2), "f4", whole_array(values), dims=dims, **o
-        ),
-        "tif": lambda path, **o: write_tiff(path, values, dims=dims, **o),
+        "npy": lambda path, **o: write_npy(path, labels, blocks, **o),
+        "mrc": lambda path, **o: write_mrc(path, labels, blocks, **o),
+        "tif": lambda path, **o: write_tiff(path, values, labels, **o),
     }
 
 
@@ -189,12 +204,12 @@ def test_blocks_that_do_not_cover_leave_nothing(tmp_path):
     part = (slice(0, 2), slice(0, 3))
     for blocks in ([(part, values[:2])], [(part, values)], [(part, values[:2])] * 3):
         with pytest.raises(errors.LabelError):
-            write_npy(tmp_path / "a.npy", (4, 3), "f4", lambda blocks=blocks: blocks)
+            write_npy(tmp_path / "a.npy", variable(values), lambda blocks=blocks: blocks)
 
     def failing():
         yield part, values[:2]
         raise errors.MissingChunkError("chunk 5 is absent")
 
     with pytest.raises(errors.MissingChunkError, match="chunk 5"):
-        write_npy(tmp_path / "a.npy", (4, 3), "f4", failing)
+        write_npy(tmp_path / "a.npy", variable(values), failing)
     assert not list(tmp_path.iterdir())

@@ -277,7 +277,7 @@ def test_nifti_of_unknown_size_in_millimetres_and_long(tmp_path):
 @pytest.mark.parametrize(
     ("name", "dims", "dtype", "message"),
     [
-        ("a.em", ("k", "z", "y", "x"), "f4", r"one volume \(z, y, x\) or image"),
+        ("a.em", ("k", "z", "y", "x"), "f4", r"dims \(z, y, x\), \(y, x\), got"),
         ("a.em", ("z", "y", "x"), "u2", "int8, int16, int32, float32, float64, got uint16"),
         ("a.nii", ("k", "y", "x"), "f4", "NIfTI files must hold"),
         ("a.nii.gz", ("z", "y", "x"), "f2", "got float16"),

@@ -257,8 +257,8 @@ KILLED = """
 import sys, numpy as np
 from lazyvol.io.zarr.create import create
 from lazyvol.io.zarr.layout import Variable
-target = create(sys.argv[1], Variable((64, 16, 16, 16), "float32", ("k", "z", "y", "x")),
-                max_shard_bytes=70_000)
+variable = Variable(("k", "z", "y", "x"), shape=(64, 16, 16, 16), dtype="float32")
+target = create(sys.argv[1], variable, max_shard_bytes=70_000)
 print("ready", flush=True)
 while True:
     for k in range(0, 64, target.shards[0]):

@@ -1,20 +1,18 @@
 """Write MRC2014 files block by block."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import isfinite, prod, sqrt
 from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
-from lazyvol.errors import LabelError
-from lazyvol.io.atomic import PathLike, write_file
+from lazyvol.io.atomic import PathLike
 from lazyvol.io.axes import convert_length, parse_unit
-from lazyvol.io.export import Blocks, require_dtype, require_voxels, write_blocks
+from lazyvol.io.export import Blocks, require_form, write_blocks
 from lazyvol.io.mrc.header import LABEL_BYTES, LABEL_PREFIX, MODES
+from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 from lazyvol.stack import STACK
@@ -74,59 +72,6 @@ class _Statistics:
         return {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
 
 
-def write_mrc(
-    path: PathLike,
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    blocks: Blocks,
-    *,
-    dims: Sequence[str],
-    voxel_size: Mapping[str, float] | None = None,
-    unit: str = "angstrom",
-    origin: Mapping[str, float] | None = None,
-    name: str | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write an MRC2014 file block by block; it appears under its name when it is complete.
-
-    Volumes (z, y, x) get ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
-    stacks of images (k, y, x) ISPG 0. Lengths are written in angstrom, 0 if unknown. Labels in
-    the header hold the dims, the unit and the name for our reader.
-
-    Parameters
-    ----------
-    path
-        The file.
-    shape, dtype
-        Shape and dtype of the whole array: int8, int16, uint16, float16 or float32.
-    blocks
-        As for `write_npy`.
-    dims
-        Names of the axes.
-    voxel_size, unit, origin
-        Spacing and position of the first voxel by spatial dim, and their unit.
-    name
-        Name of the quantity; left out if it does not fit in a label.
-    overwrite
-        Replace an existing file.
-
-    Raises
-    ------
-    LabelError
-        MRC has no mode for the dtype or no space group for the dims, or an axis has length 0.
-    TargetExistsError, StoreError
-        As for `write_npy`.
-
-    References
-    ----------
-    Cheng et al., J. Struct. Biol. 192, 146 (2015): MRC2014.
-    """
-    header = new_header(
-        path, shape, dtype, dims=dims, voxel_size=voxel_size, unit=unit, origin=origin, name=name
-    )
-    write_file(path, overwrite, partial(write_content, header=header, blocks=blocks))
-
-
 def write_content(file: BinaryIO, header: Header, blocks: Blocks) -> None:
     """Write header and blocks, and the statistics of the values into the header."""
     statistics, final = _Statistics(), header.fields.copy()
@@ -144,30 +89,35 @@ def write_content(file: BinaryIO, header: Header, blocks: Blocks) -> None:
     file.write(final.tobytes())
 
 
-def new_header(
-    path: PathLike,
-    shape: Sequence[int],
-    dtype: npt.DTypeLike,
-    *,
-    dims: Sequence[str],
-    voxel_size: Mapping[str, float] | None,
-    unit: str,
-    origin: Mapping[str, float] | None,
-    name: str | None,
-) -> Header:
-    """Return the header of a file; arguments and errors are those of `write_mrc`."""
-    fields = _shape_fields(path, shape, dims)
-    stored = require_dtype(path, dtype, MODE_OF, "MRC")
+def new_header(path: PathLike, variable: Variable) -> Header:
+    """Return the header of an MRC2014 file without the statistics of its values.
+
+    Volumes (z, y, x) get ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
+    stacks of images (k, y, x) ISPG 0. Lengths are written in angstrom, 0 if unknown. Labels in
+    the header hold the dims, the unit and the name for our reader.
+
+    Raises
+    ------
+    LabelError
+        MRC has no mode for the dtype or no space group for the dims, or an axis has length 0.
+
+    References
+    ----------
+    Cheng et al., J. Struct. Biol. 192, 146 (2015): MRC2014.
+    """
+    stored = require_form(path, variable, MODE_OF, SPACE_GROUPS, "MRC")
+    fields = _shape_fields(variable.shape, variable.dims)
     fields["mode"] = MODE_OF[stored.name]
-    notes = {"dims": " ".join(dims), "unit": unit if parse_unit(unit) else "", "name": name or ""}
+    unit = variable.unit if parse_unit(variable.unit) else ""
+    notes = {"dims": " ".join(variable.dims), "unit": unit, "name": variable.name or ""}
     labels = [f"{LABEL_PREFIX} {k} {v}" for k, v in notes.items() if fits_label(v)]
     labels = [LABEL_PREFIX, *labels]
     fields["nlabl"], fields["label"][: len(labels)] = len(labels), [n.encode() for n in labels]
-    factor = _angstrom_per(unit)
+    factor = _angstrom_per(variable.unit)
     for axis, count in zip("xyz", (fields["mx"], fields["my"], fields["mz"]), strict=True):
-        fields["cella"][axis] = factor * (voxel_size or {}).get(axis, 0.0) * count
-        fields["origin"][axis] = factor * (origin or {}).get(axis, 0.0)
-    return Header(fields, tuple(shape), stored)
+        fields["cella"][axis] = factor * variable.voxel_size.get(axis, 0.0) * count
+        fields["origin"][axis] = factor * variable.origin.get(axis, 0.0)
+    return Header(fields, variable.shape, stored)
 
 
 def fits_label(text: str) -> bool:
@@ -182,14 +132,8 @@ def _angstrom_per(unit: str) -> float:
     return convert_length(parsed[1], parsed[0], "angstrom") if parsed else 0.0
 
 
-def _shape_fields(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> np.ndarray:
+def _shape_fields(shape: Sequence[int], dims: tuple[str, ...]) -> np.ndarray:
     """Return a header with all fields but mode, lengths, labels and statistics."""
-    if tuple(dims) not in SPACE_GROUPS or len(shape) != len(dims):
-        raise LabelError(
-            f"{path}: MRC files must hold (z, y, x), (k, z, y, x), (k, y, x) or (y, x), got dims "
-            f"{tuple(dims)}; transpose it, or save it as .zarr"
-        )
-    require_voxels(path, shape, "MRC")
     sections = prod(shape[:-2])
     per_volume = shape[-3] if "z" in dims else 1
     header = np.zeros((), HEADER_DTYPE.newbyteorder("<"))
@@ -197,6 +141,6 @@ def _shape_fields(path: PathLike, shape: Sequence[int], dims: Sequence[str]) -> 
     header["mx"], header["my"], header["mz"] = shape[-1], shape[-2], per_volume
     header["cellb"] = (90.0, 90.0, 90.0)
     header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["ispg"], header["nversion"] = SPACE_GROUPS[tuple(dims)], VERSION
+    header["ispg"], header["nversion"] = SPACE_GROUPS[dims], VERSION
     header["map"], header["machst"] = b"MAP ", (0x44, 0x44, 0, 0)
     return header

@@ -181,7 +181,15 @@ def _with_columns(stack: Opened, found: particle_lists.StarList) -> Opened:
         unit = "angstrom"
     attrs = {**stack.attrs, **found.attrs}
     coords = particle_lists.coordinates_on_k(columns, shift_unit)
-    return Opened(stack.source, dims, voxel_size, unit, stack.origin, coords, attrs, stack.name)
+    return replace(
+        stack,
+        dims=dims,
+        voxel_size=voxel_size,
+        unit=unit,
+        coords=coords,
+        attrs=attrs,
+        dims_error=None,
+    )
 
 
 def _sections_along_k(dims: tuple[str, ...]) -> tuple[str, ...]:

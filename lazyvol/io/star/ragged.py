@@ -112,4 +112,4 @@ def row_sizes(images: Sequence[Opened]) -> Opened:
     """Return the number of frames of every stack."""
     counts = np.array([opened.source.shape[0] for opened in images], np.int64)
     attrs = {"sample_dimension": "obs", "long_name": "frames of each k"}
-    return Opened(ValuesSource(counts), ("k",), attrs=attrs)
+    return Opened(source=ValuesSource(counts), dims=("k",), attrs=attrs)

@@ -15,6 +15,7 @@ at 0.8 and decompressed at 5.0 (zstd 1.08 : 1, 0.55 and 1.0), smooth data 1.15 :
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -79,7 +80,8 @@ def create(
     >>> from lazyvol.io.zarr.layout import Variable
     >>> from lazyvol.io.zarr.reader import probe
     >>> with TemporaryDirectory() as folder:
-    ...     variable = Variable((5, 7, 11), "float32", ("z", "y", "x"), {"z": 2.0}, "angstrom")
+    ...     labels = (("z", "y", "x"), {"z": 2.0}, "angstrom")
+    ...     variable = Variable(*labels, shape=(5, 7, 11), dtype="float32")
     ...     target = create(f"{folder}/ones.zarr", variable)
     ...     target.write((slice(0, 5), slice(0, 7), slice(0, 11)), np.ones((5, 7, 11), "float32"))
     ...     target.publish()
@@ -131,7 +133,8 @@ def create_group(
     labelled = [*variables.values(), *([] if shared is None else [shared])]
     coords = coord_layouts(run, "", labelled, max_shard_bytes)
     if shared is not None:
-        record["labels"] = encode_record(shared.labels(), shared.shape, np.dtype(shared.dtype))
+        with_references = replace(shared, coords=shared.all_coords())
+        record["labels"] = encode_record(with_references, shared.shape, np.dtype(shared.dtype))
     beside = [layout.target.key.rstrip("/") for layout in coords]
     record = with_checksum({**record, "plan": plan.token, "beside": beside})
     attributes = {} if shared is None else plain_attributes(shared.attrs)

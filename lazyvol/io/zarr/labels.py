@@ -49,7 +49,25 @@ Coords = Mapping[str, Coord]
 
 @dataclass(frozen=True)
 class Labels:
-    """Dims, spacing, coordinates and attributes of an array, as in `lazyvol.io.opened.Opened`."""
+    """Dims, spacing, coordinates and attributes of an array.
+
+    Attributes
+    ----------
+    dims
+        Name of every axis.
+    voxel_size, origin
+        Spacing and position of the first voxel centre by spatial dim, in ``unit``. A dim that is
+        absent from ``voxel_size`` has an unknown spacing.
+    unit
+        Unit of the positions.
+    coords
+        ``(dims, values)`` or ``(dims, values, attrs)`` by name. Values are arrays in memory,
+        typically one per particle along ``k``, or sources and references to stored arrays.
+    attrs, name
+        Attributes and name of the array.
+    without_coords
+        Spatial dims without positions.
+    """
 
     dims: tuple[str, ...]
     voxel_size: Mapping[str, float] = field(default_factory=dict)

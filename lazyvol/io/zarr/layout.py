@@ -57,43 +57,23 @@ TIME_UNITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Variable:
+@dataclass(frozen=True, kw_only=True)
+class Variable(Labels):
     """Shape, dtype and labels of an array that will be written.
 
-    ``blocks`` is the length along each axis of the blocks it will be written in.
-    ``without_coords`` are the spatial dims without positions. ``large_coords`` are coordinates too
-    large for the metadata; each becomes a target, in this order.
+    ``blocks`` is the length along each axis of the blocks it will be written in. ``large_coords``
+    are coordinates too large for the metadata; each becomes a target, in this order.
     """
 
     shape: tuple[int, ...]
     dtype: npt.DTypeLike
-    dims: tuple[str, ...]
-    voxel_size: Mapping[str, float] = field(default_factory=dict)
-    unit: str = "voxel"
-    origin: Mapping[str, float] = field(default_factory=dict)
-    coords: Coords = field(default_factory=dict)
-    attrs: Mapping[str, object] = field(default_factory=dict)
-    name: str | None = None
     blocks: tuple[int, ...] | None = None
-    without_coords: tuple[str, ...] = ()
     large_coords: Mapping[str, "LargeCoord"] = field(default_factory=dict)
 
-    def labels(self, shared: str = "") -> Labels:
-        """Return the labels, with references to the large coordinates below ``shared``."""
-        coords = dict(self.coords)
-        for name, coord in self.large_coords.items():
-            coords[name] = coord.reference(shared + coord_path(name))
-        return Labels(
-            dims=tuple(self.dims),
-            voxel_size=self.voxel_size,
-            unit=self.unit,
-            origin=self.origin,
-            coords=coords,
-            attrs=self.attrs,
-            name=self.name,
-            without_coords=self.without_coords,
-        )
+    def all_coords(self, shared: str = "") -> Coords:
+        """Return the coordinates, with references to the large ones below ``shared``."""
+        large = {n: c.reference(shared + coord_path(n)) for n, c in self.large_coords.items()}
+        return {**self.coords, **large}
 
 
 @dataclass(frozen=True)
@@ -118,7 +98,13 @@ class LargeCoord:
         """Return the array to write, with attributes by which xarray decodes it."""
         stored = np.dtype(np.int64) if self.dtype.kind in "mM" else self.dtype
         attrs = plain_attributes(self.attrs) | time_attributes(self.dtype)
-        return Variable(self.shape, stored, self.dims, attrs=attrs, without_coords=self.dims)
+        return Variable(
+            shape=self.shape,
+            dtype=stored,
+            dims=self.dims,
+            attrs=attrs,
+            without_coords=self.dims,
+        )
 
 
 @dataclass(frozen=True)
@@ -240,7 +226,7 @@ def layout_of(
             "complex numbers into two variables"
         )
     shape = tuple(int(n) for n in variable.shape)
-    labels = variable.labels("../" if shared else "")
+    labels = replace(variable, coords=variable.all_coords("../" if shared else ""))
     check_labels(labels, shape)
     factors = level_factors(variable.dims, shape, variable.voxel_size) if pyramid else []
     multiples = factors[-1] if factors else None

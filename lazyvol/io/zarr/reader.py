@@ -286,18 +286,7 @@ def _open_array(
         source = text_source(stored) if is_text else cf.decode_source(stored, packing, array.path)
         attrs = cf.remaining_attributes(labels.attrs, packing)
         labels = replace(labels, attrs=attrs, name=labels.name or _stem(node.path))
-    return Opened(
-        source=source,
-        dims=labels.dims,
-        voxel_size=labels.voxel_size,
-        unit=labels.unit,
-        origin=labels.origin,
-        coords=labels.coords,
-        attrs=labels.attrs,
-        name=labels.name,
-        without_coords=labels.without_coords,
-        absent=absent,
-    )
+    return Opened(**vars(labels), source=source, absent=absent)
 
 
 def _check_absent(absent: AbsentFiles, path: str, meta: ArrayMeta, legal: bool) -> None:
