@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=RUNS)
     args = parser.parse_args()
     dask.config.set(scheduler="threads", num_workers=2)
-    rows = [row for case in ((96, 100), (192, 5000)) for row in compare(*case, args.runs)]
+    rows = [row for case in ((96, 100), (160, 2000)) for row in compare(*case, args.runs)]
     print(table(["volume", "way", "CPU seconds", "times lazyvol"], rows))
 
 

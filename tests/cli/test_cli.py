@@ -103,6 +103,7 @@ REST = {
     ("masks", "mean"): ["mask.zarr"],
     ("masks", "open"): ["--size", "y=3,x=3"],
     ("masks", "pad"): ["--fill", "-1"],
+    ("masks", "propagate"): ["mask.zarr"],
     ("masks", "select"): ["mask.zarr"],
     ("masks", "sphere"): ["--radius", "4"],
     ("masks", "sum"): ["mask.zarr"],
@@ -150,7 +151,19 @@ OTHERS = {
     ("masks", "frame"): "ragged.zarr",
     ("masks", "pad"): "ragged.zarr",
     ("measure", "select"): "labels.zarr",
-    **{("masks", name): "mask.zarr" for name in ("close", "dilate", "erode", "label", "open")},
+    **{
+        ("masks", name): "mask.zarr"
+        for name in (
+            "close",
+            "dilate",
+            "erode",
+            "fill_holes",
+            "label",
+            "open",
+            "propagate",
+            "remove_small_objects",
+        )
+    },
 }
 
 

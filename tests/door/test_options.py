@@ -44,7 +44,10 @@ NEEDED: dict[str, dict[str, Any]] = {
        for n in ("maximum", "median", "minimum", "uniform")},
     "masks.apply": {"stack": S, "mask": F}, "masks.select": {"points": S, "mask": F},
     **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
-    **{f"masks.{n}": {"mask": F} for n in ("close", "dilate", "erode", "open", "label")},
+    **{f"masks.{n}": {"mask": F}
+       for n in ("close", "dilate", "erode", "fill_holes", "open", "label")},
+    "masks.propagate": {"seeds": F, "mask": F},
+    "masks.remove_small_objects": {"mask": F, "min_size": 2},
     "masks.frame": {"ragged": RAGGED, "k": 0}, "masks.pad": {"ragged": RAGGED},
     "measure.table": {"stack": S, "labels": LABELS},
     "measure.select": {"labels": LABELS, "condition": KEPT},

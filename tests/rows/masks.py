@@ -1,12 +1,14 @@
 """Rows of the masks topic, with oracles by numpy, scipy and scikit-image."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndi
 import xarray as xr
 from skimage.filters import threshold_otsu
+from skimage.morphology import remove_small_objects
 
 import lazyvol as lv
 from tests import formulas as by_numpy
@@ -160,6 +162,22 @@ FLAGS = {
     "masks.label/corners": of_flags(
         lambda m: lv.masks.label(m, connectivity=3),
         lambda v: ndi.label(v, np.ones((3, 3, 3)))[0], "int32",
+    ),
+    "masks.fill_holes": of_flags(
+        lambda m: lv.masks.fill_holes(~m), lambda v: ndi.binary_fill_holes(~v)
+    ),
+    "masks.remove_small_objects": replace(
+        of_flags(
+            lambda m: lv.masks.remove_small_objects(m, 4, connectivity=2),
+            lambda v: remove_small_objects(v, max_size=3, connectivity=2),
+        ),
+        also={"min_size": 4},
+    ),
+    "masks.propagate": Case(
+        lambda s: lv.masks.propagate(lv.masks.threshold(s, 2 * LEVEL), above(s)),
+        lambda a: np.stack([
+            ndi.binary_propagation(v > 2 * LEVEL, mask=v > LEVEL) for v in wide(a)
+        ]), power=None, dtype="bool",
     ),
     "masks.dilate": of_flags(lv.masks.dilate, ndi.binary_dilation),
     "masks.dilate/radius": of_flags(

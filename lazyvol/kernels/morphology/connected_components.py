@@ -49,7 +49,11 @@ def summarize_block(
     block: Array, region: Region, shape: tuple[int, ...], *, structure: Array
 ) -> BlockSummary:
     """Label the block at ``region`` of a volume of ``shape``; return its summary."""
-    labels, n = _label(block, structure)
+    return summarize_labels(*label_block(block, structure), region, shape)
+
+
+def summarize_labels(labels: Array, n: int, region: Region, shape: tuple[int, ...]) -> BlockSummary:
+    """Return the summary of ``n`` labels of the block at ``region`` of a volume of ``shape``."""
     indices = np.unravel_index(_first_indices(labels.ravel(), n), labels.shape)
     place = tuple(i + s.start for i, s in zip(indices, region, strict=True))
     first = np.ravel_multi_index(place, shape).astype(np.int64)
@@ -57,7 +61,7 @@ def summarize_block(
     return BlockSummary(first, faces)
 
 
-def _label(block: Array, structure: Array) -> tuple[Array, int]:
+def label_block(block: Array, structure: Array) -> tuple[Array, int]:
     """Label a block of one volume; return int32 labels and the number of components."""
     volume = np.ascontiguousarray(block.reshape(block.shape[-structure.ndim :]))
     labels = np.empty(volume.shape, np.int32)
@@ -78,7 +82,7 @@ def _first_indices(labels, n):  # type: ignore[no-untyped-def]
 
 def relabel_block(block: Array, numbers: Array, *, structure: Array) -> Array:
     """Label a block of one volume by the ``numbers`` of its components in the volume."""
-    labels, _ = _label(block, structure)
+    labels, _ = label_block(block, structure)
     return np.take(numbers, labels).reshape(block.shape)
 
 

@@ -298,8 +298,8 @@ def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     >>> lv.masks.label(lv.as_stack(np.array([[[1, 1, 0, 1, 0]]]) > 0)).values
     array([[[1, 1, 0, 2, 0]]], dtype=int32)
     """
-    dims = _volume_dims("label", mask)
-    structure = _neighbourhood("label", dims, connectivity)
+    dims = volume_dims("label", mask)
+    structure = neighbourhood("label", dims, connectivity)
     dtype = np.dtype(np.int32 if prod(mask.sizes[d] for d in dims) < 2**31 else np.int64)
     kernels = ConnectedKernels(
         whole=partial(connected_components.label_volumes, structure=structure, dtype=dtype),
@@ -332,7 +332,7 @@ def _apply(
     return result
 
 
-def _volume_dims(op: str, mask: xr.DataArray) -> tuple[str, ...]:
+def volume_dims(op: str, mask: xr.DataArray) -> tuple[str, ...]:
     """Return the spatial dims of a mask; raise LabelError if it has none or is not boolean."""
     dims = spatial_dims(require_mask(f"{op}: mask", mask))
     if not dims:
@@ -350,7 +350,7 @@ def _element(
     connectivity: int,
 ) -> Array:
     """Return the structuring element with the axes of the mask, 1 long along other dims."""
-    dims = _volume_dims(op, mask)
+    dims = volume_dims(op, mask)
     if radius is not None and size is not None:
         raise LabelError(
             f"{op}: radius must be None if size is given, got {radius=} and {size=}; pass one"
@@ -361,7 +361,7 @@ def _element(
     elif size is not None:
         element = _box(op, mask, dims, size)
     else:
-        element = _neighbourhood(op, dims, connectivity)
+        element = neighbourhood(op, dims, connectivity)
     own_order = element.transpose([dims.index(str(d)) for d in mask.dims if d in dims])
     lengths = iter(own_order.shape)
     return own_order.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
@@ -385,7 +385,7 @@ def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Arra
     return np.ones([min(sides.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
 
 
-def _neighbourhood(op: str, dims: tuple[str, ...], connectivity: int) -> Array:
+def neighbourhood(op: str, dims: tuple[str, ...], connectivity: int) -> Array:
     if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
         raise LabelError(f"{op}: connectivity must be 1, 2 or 3, got {connectivity!r}; pass 1")
     return connected_components.neighbourhood(len(dims), connectivity)
