@@ -13,6 +13,7 @@ from hypothesis import given
 import lazyvol as lv
 from lazyvol.plan.evaluate import is_dense
 from lazyvol.plan.graph.reading import join_blocks
+from lazyvol.plan.reductions import graph as fold_graph
 from lazyvol.plan.verbs import blockwise
 from tests.plan.test_plan import GRIDS, QUICK, SHAPE, A, opened
 
@@ -39,6 +40,14 @@ def test_a_lone_block_is_not_copied():
     assert join_blocks([[[[A]]]]) is A
     number = np.float64(3.0)
     assert join_blocks([number]) is number
+
+
+def test_the_block_of_a_fold_is_handed_out_without_a_copy(monkeypatch):
+    """A copy of each statistic took an eighth of the time of ``stats.describe``."""
+    blocks, pick = [], fold_graph._pick
+    monkeypatch.setattr(fold_graph, "_pick", lambda *a: blocks.append(pick(*a)) or blocks[-1])
+    (result,) = dask.compute(lv.stats.mean(lv.as_stack(da.from_array(A, chunks=(2, 5, 11, 13)))))
+    assert [result.data is block for block in blocks] == [True]
 
 
 def test_labelled_results_are_joined_as_arrays_are(monkeypatch):

@@ -151,11 +151,30 @@ def _repeat(flags, times, repeated):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _count_set(flags):  # type: ignore[no-untyped-def]
-    count = 0
-    for i in range(flags.size):
-        count += 1 if flags[i] else 0
-    return count
+def _rows_with_set_flags(flags, per_row, is_set):  # type: ignore[no-untyped-def]
+    """Mark the rows, of ``per_row`` flags each, that have a flag set.
+
+    Bytes are joined by ``|``, which takes vector registers: 0.07 ms for 2 million flags, 1.6 with
+    flags of one bit.
+    """
+    flag_bytes = flags.view(np.uint8)
+    for row in range(is_set.size):
+        last = UNSIGNED(min((row + 1) * per_row, flags.size))
+        joined = np.uint8(0)
+        for i in range(UNSIGNED(row * per_row), last):
+            joined = np.uint8(joined | flag_bytes[i])
+        is_set[row] = joined != 0
+
+
+@compiled
+def _next_run(is_set, first):  # type: ignore[no-untyped-def]
+    """Return the next run of marked rows from ``first`` on, of at most ``BATCH`` rows."""
+    while first < is_set.size and not is_set[first]:
+        first += 1
+    last = first
+    while last < min(is_set.size, first + BATCH) and is_set[last]:
+        last += 1
+    return first, last
 
 
 @compiled
@@ -167,25 +186,30 @@ def _accumulate_flat(  # type: ignore[no-untyped-def]
     times = after // flags.shape[2]
     values, flat_flags = x.reshape(-1), flags.reshape(-1)
     own = np.ones(BATCH * width, np.bool_)
+    is_set = np.ones(-(-total // width), np.bool_)
+    block_flags = flat_flags
     partial = (np.empty(width), np.empty(width), np.empty(width), np.empty(width))
     ends = (np.empty(width, x.dtype), np.empty(width, x.dtype))
     for a in range(x.shape[0]):
         for j in range(width):
             partial[0][j], partial[1][j], partial[2][j], partial[3][j] = 0.0, 0.0, 0.0, 0.0
             ends[0][j], ends[1][j] = neutral[0], neutral[1]
-        first_flag = a * total // times if flags.shape[0] > 1 else 0
-        for first in range(0, total, BATCH * width):
-            size = min(BATCH * width, total - first)
-            if masked:
-                at = first_flag + first // times
-                batch_flags = flat_flags[at : at + size // times]
-                if _count_set(batch_flags) == 0:
-                    continue
-                _repeat(batch_flags, times, own)
-            start = a * total + first
+        if masked and (a == 0 or flags.shape[0] > 1):
+            block_flags = flat_flags[a * total // times : (a + 1) * total // times]
+            _rows_with_set_flags(block_flags, width // times, is_set)
+        first_row, last_row = _next_run(is_set, 0)
+        while first_row < is_set.size:
+            first, last = first_row * width, min(last_row * width, total)
+            batch_flags = own[: last - first]
+            if masked and times > 1:
+                _repeat(block_flags[first // times : last // times], times, own)
+            elif masked:
+                batch_flags = block_flags[first:last]
             _add_rows(
-                values[start : start + size], own, partial, ends, wanted, wide, exact,
+                values[a * total + first : a * total + last], batch_flags, partial, ends, wanted,
+                wide, exact,
             )  # fmt: skip
+            first_row, last_row = _next_run(is_set, last_row)
         for i in range(0, width, after):
             for c in range(after):
                 j = i + c
@@ -210,24 +234,31 @@ def _add_spaced_rows(  # type: ignore[no-untyped-def]
     Without a mask four rows are added at a time: 6 GB/s of float32 against 2.5 for one by one,
     which load and store the sums for each row.
     """
-    simple = wanted[0] and not (masked or wide)
+    simple = not (masked or (wide and wanted[1]))
     in_fours = starts.size // 4 * 4 if simple else 0
     for i in range(0, in_fours, 4):
         a, b = _row(x, first + starts[i], n), _row(x, first + starts[i + 1], n)
         c, d = _row(x, first + starts[i + 2], n), _row(x, first + starts[i + 3], n)
-        if wanted[1]:
+        if wanted[0] and wanted[1]:
             _add_four_values_and_squares(a, b, c, d, *sums)
-        else:
+        elif wanted[0]:
             _add_four_values(a, b, c, d, *sums)
-    extremes_only = (False, False, wanted[2], wanted[3])
-    for i in range(starts.size):
+        elif wanted[1]:
+            _add_four_squares(a, b, c, d, *sums)
+        if wanted[2]:
+            _take_smallest_of_four(a, b, c, d, extremes[0])
+        if wanted[3]:
+            _take_largest_of_four(a, b, c, d, extremes[1])
+    for i in range(in_fours, starts.size):
         row, own = _row(x, first + starts[i], n), _row(flags, flag_starts[i], n)
-        if i >= in_fours and not (simple and wanted[1]):
+        if not (simple and wanted[0] and wanted[1]):
             _add_rows(row, own, sums, extremes, wanted, wide, False)
             continue
-        if i >= in_fours:
-            _add_values_and_squares(row, *sums)
-        _add_rows(row, own, sums, extremes, extremes_only, wide, False)
+        _add_values_and_squares(row, *sums)
+        if wanted[2]:
+            _take_smaller(row, own, extremes[0])
+        if wanted[3]:
+            _take_larger(row, own, extremes[1])
 
 
 @compiled
@@ -342,27 +373,44 @@ def _larger(value, high):  # type: ignore[no-untyped-def]
     return value if value > high or value != value else high
 
 
-def _four_row_kernel(squares: bool) -> Kernel:
-    """Return a kernel that adds four rows, and perhaps their squares, to the sums of columns."""
+@compiled
+def _take_smallest_of_four(a, b, c, d, low):  # type: ignore[no-untyped-def]
+    for j in range(a.size):
+        low[j] = _smaller(a[j], _smaller(b[j], _smaller(c[j], _smaller(d[j], low[j]))))
+
+
+@compiled
+def _take_largest_of_four(a, b, c, d, high):  # type: ignore[no-untyped-def]
+    for j in range(a.size):
+        high[j] = _larger(a[j], _larger(b[j], _larger(c[j], _larger(d[j], high[j]))))
+
+
+def _four_row_kernel(values: bool, squares: bool) -> Kernel:
+    """Return a kernel that adds four rows, their squares, or both to the sums of columns."""
 
     @compiled
     def add_four(a, b, c, d, high, low, high2, low2):  # type: ignore[no-untyped-def]
         for j in range(a.size):
-            s, rest, s2, rest2 = high[j], low[j], 0.0, 0.0
+            s, rest, s2, rest2 = 0.0, 0.0, 0.0, 0.0
+            if values:
+                s, rest = high[j], low[j]
             if squares:
                 s2, rest2 = high2[j], low2[j]
             for value in (a[j], b[j], c[j], d[j]):
                 v = np.float64(value)
-                s, error = two_sum(s, v)
-                rest += error
+                if values:
+                    s, error = two_sum(s, v)
+                    rest += error
                 if squares:
                     s2, error = two_sum(s2, v * v)
                     rest2 += error
-            high[j], low[j] = s, rest
+            if values:
+                high[j], low[j] = s, rest
             if squares:
                 high2[j], low2[j] = s2, rest2
 
     return add_four
 
 
-_add_four_values, _add_four_values_and_squares = _four_row_kernel(False), _four_row_kernel(True)
+_add_four_values, _add_four_squares = _four_row_kernel(True, False), _four_row_kernel(False, True)
+_add_four_values_and_squares = _four_row_kernel(True, True)

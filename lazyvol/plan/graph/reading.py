@@ -309,7 +309,7 @@ def _owns_blocks(layer: Any) -> bool:
     if isinstance(layer, BlockwiseLayer):
         function = layer.task.func
         return isinstance(function, np.ufunc) or function in OPERATORS
-    return isinstance(layer, RecipeLayer)
+    return has_recipe(layer)
 
 
 # computed blocks ----------------------------------------------------------------------------------
