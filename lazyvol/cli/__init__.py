@@ -1,4 +1,4 @@
-"""The command line: ``lazyvol demo | info | convert | verify | … | <topic> <operation>``."""
+"""The command line: ``lazyvol demo | convert | verify | resume | … | <topic> <operation>``."""
 
 import os
 import sys
@@ -15,13 +15,16 @@ from lazyvol.cli import jobs
 from lazyvol.cli.docs import description, docstring_of, shell_words
 from lazyvol.cli.operations import add_topics, operations, with_hyphens
 from lazyvol.cli.options import Resuming
+from lazyvol.cli.resume import resume_command
 from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
+from lazyvol.io.zarr.run_plan import COMMAND
 
-__all__ = ["main", "make_app"]
+__all__ = ["main", "make_app", "run"]
 
 ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
 #: options of ``screen`` beside those of the operations
 SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
+INTERRUPTED = 130
 PLOTS = "Pictures of volumes, scores, curves and trees."
 CLUSTER = "Recipes of clusters: SLURM, PBS, Kubernetes, SSH."
 #: commands whose modules are imported when they run: module and function by name
@@ -41,12 +44,28 @@ def make_app() -> App:
         app.command(f"{module}:{function}", name=name, help=text)
     explain = jobs.explain_command(app, known)
     plain = {"info": jobs.info, "convert": jobs.convert, "verify": jobs.verify, "explain": explain}
+    plain["resume"] = resume_command(lambda words: run_words(app, words))
     for name, job in plain.items():
         app.command(job, name=name, help=description(job))
     app.command("lazyvol.cli.cluster:app", name="cluster", help=CLUSTER)
     add_topics(app, known)
     app.command("lazyvol.cli.plots:app", name="plots", group="Topics", help=PLOTS)
     return app
+
+
+def run() -> None:
+    """Run the command line of this process, and end it.
+
+    After Ctrl-C it ends at once: tasks at work cannot be stopped, and may take minutes. They write
+    nothing that is not atomic.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(tokens: Sequence[str] | None = None) -> int:
@@ -60,8 +79,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         with losses_on_stderr():
-            words = with_hyphens(sys.argv[1:] if tokens is None else tokens)
-            make_app()(words, exit_on_error=False, print_error=False)
+            run_words(make_app(), sys.argv[1:] if tokens is None else tokens)
             sys.stdout.flush()
     except UnusedCliTokensError as error:
         return report_error(f"too many arguments: {' '.join(error.unused_tokens or ())}", 2)
@@ -74,14 +92,24 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit):  # rich, which prints help, exits on a broken pipe
         _discard_output()
         return 141
-    except KeyboardInterrupt:
-        sys.stderr.write("\nlazyvol: interrupted\n")
-        return 130
+    except KeyboardInterrupt as error:
+        sys.stderr.write("\n")
+        notes = [shell_words(note, option_names()) for note in getattr(error, "__notes__", ())]
+        return report_error("; ".join(["interrupted", *notes]), INTERRUPTED)
     except MemoryError:
         return report_error("MemoryError: out of memory; set a limit with --memory", 1)
     except Exception as error:  # a bug here or in a library: no traceback in a shell
         return report_error(f"{type(error).__name__}: {error}", 1)
     return 0
+
+
+def run_words(app: App, words: Sequence[str]) -> None:
+    """Run a command line, which the plan of what it writes records."""
+    token = COMMAND.set(tuple(words))
+    try:
+        app(with_hyphens(words), exit_on_error=False, print_error=False)
+    finally:
+        COMMAND.reset(token)
 
 
 def in_shell_words(error: Exception) -> str:

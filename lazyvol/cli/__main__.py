@@ -1,7 +1,5 @@
 """``python -m lazyvol.cli``."""
 
-import sys
+from lazyvol.cli import run
 
-from lazyvol.cli import main
-
-sys.exit(main())
+run()

@@ -47,7 +47,7 @@ Progress = Annotated[
 Resume = Annotated[
     bool,
     Parameter(negative="", help="Complete the output of an interrupted run of the same command "
-                                "(.zarr)."),
+                                "(.zarr, and the folder of a screening)."),
 ]  # fmt: skip
 Pyramid = Annotated[
     bool,
@@ -91,10 +91,17 @@ class Writing(Running):
 
 @Parameter(name="*", group=RUN)
 @dataclass(frozen=True)
-class Resuming(Writing):
-    """Options of a command that reads a file and writes results that can be resumed."""
+class Continuing(Writing):
+    """Options of a command that writes results that can be resumed."""
 
     resume: Resume = False
+
+
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True)
+class Resuming(Continuing):
+    """Options of a command that reads a file and writes results that can be resumed."""
+
     explain: Explain = False
     dims: Dims = None
     pyramid: Pyramid = False
@@ -109,7 +116,8 @@ class Drawing(Running):
     dims: Dims = None
 
 
-RUNNING, WRITING, RESUMING, DRAWING = Running(), Writing(), Resuming(), Drawing()
+RUNNING, WRITING, CONTINUING = Running(), Writing(), Continuing()
+RESUMING, DRAWING = Resuming(), Drawing()
 
 
 def open_first(path: str, dims: str | None) -> Any:

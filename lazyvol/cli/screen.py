@@ -11,7 +11,16 @@ import numpy as np
 import xarray as xr
 from cyclopts import Parameter
 
-from lazyvol.cli.options import WRITING, Dims, Running, Writing, open_first, running, say
+from lazyvol.cli.options import (
+    CONTINUING,
+    Continuing,
+    Dims,
+    Running,
+    Writing,
+    open_first,
+    running,
+    say,
+)
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.io import open as open_stack
 from lazyvol.io import particles as list_particles
@@ -103,7 +112,7 @@ def screen_stack(
     mask: str | None = None,
     templates: str | None = None,
     dims: Dims = None,
-    options: Writing = WRITING,
+    options: Continuing = CONTINUING,
 ) -> None:
     """Flag misaligned or foreign particles of a stack, and write scores and a report.
 
@@ -112,8 +121,8 @@ def screen_stack(
     Particles that an alternative explains better are flagged at a false discovery rate. The
     stack is read twice, in blocks, and the flagged particles once more. Writes report.html,
     scores.csv, the particle lists kept and flagged (.star, or the format of the input's list),
-    fsc.csv, and volumes as .mrc: average, variance and mask, and the average and half-set averages
-    without the flagged particles.
+    fsc.csv, volumes as .mrc: average, variance and mask, and the average and half-set averages
+    without the flagged particles, and run.json, which describes the run.
 
     Parameters
     ----------
@@ -147,12 +156,19 @@ def screen_stack(
         listed, fdr, angles, tuple(wedge or ("auto",)), orientations, second_class, mask, templates
     )
     with running(options):
-        result = screen_and_write(open_first(path, dims), out, path, screen_options, options)
+        stack = open_first(path, dims)
+        result = screen_and_write(stack, out, path, screen_options, options, resume=options.resume)
     print_result(result, out)
 
 
 def screen_and_write(
-    stack: xr.DataArray, out: Path, name: str, screen_options: ScreenOptions, options: Writing
+    stack: xr.DataArray,
+    out: Path,
+    name: str,
+    screen_options: ScreenOptions,
+    options: Writing,
+    *,
+    resume: bool = False,
 ) -> ScreenResult:
     """Print the plans of a screening, then run it and write its results."""
     command = ["lazyvol", "screen", name, "--out", str(out), *screen_options.tokens()]
@@ -161,7 +177,7 @@ def screen_and_write(
     print_plans(stack, options, opened)
     return screen(
         stack, out, particles=screen_options.particles, **opened, memory=options.memory,
-        workers=options.workers, overwrite=options.overwrite, progress=options.shown,
+        workers=options.workers, resume=resume, overwrite=options.overwrite, progress=options.shown,
         name=Path(name).name, command=shlex.join(command),
     )  # fmt: skip
 

@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import lru_cache, partial
-from math import inf, prod
+from math import prod
 from os import PathLike
 from typing import Any
 
@@ -33,7 +32,7 @@ from lazyvol.io.text_files import csv_text, write_text, written_last
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
 from lazyvol.io.zarr.omero import write_omero
-from lazyvol.io.zarr.run_plan import RunPlan, run_facts
+from lazyvol.io.zarr.run_plan import RunPlan, naming_remedy, run_facts
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
@@ -296,7 +295,8 @@ def _store(
         for array, written in zip(arrays.values(), targets, strict=True):
             _require_fit(array, written, budget, copies)
         sinks, states = [*targets, *target.large_coords], target.run.states
-        write(values, sinks, resume=run["resume"], progress=progress, states=states)
+        with naming_remedy(target.run.path):
+            write(values, sinks, resume=run["resume"], progress=progress, states=states)
         for source in sources:
             if hasattr(source, "check"):
                 source.check()
@@ -315,16 +315,10 @@ def _divided_as_before(
     Else the states that its tasks kept would be those of other tasks. If these would not fit the
     budget, arrays are returned as they are.
     """
-    limits = None if former is None or former.token != plan.token else former.limits
-    if limits in (None, plan.limits):
-        return values
-    workers, memory = limits
-    before = replace(budget, memory=memory, workers=workers)
-    if budget.per_task is not None and (before.per_task or inf) > budget.per_task:
-        return values
+    before = budget.as_before(former.limits if former and former.token == plan.token else None)
     with suppress(BudgetError):
         refitted: dict[str, Any] = {}
-        return [refit(v, before, refitted) for v in values]
+        return values if before == budget else [refit(v, before, refitted) for v in values]
     return values
 
 

@@ -142,6 +142,17 @@ class Budget:
             None if self.per_process is None else max(0, self.per_process - RUN_OVERHEAD) // running
         )
 
+    def as_before(self, limits: "tuple[int, int | None] | None") -> "Budget":
+        """Return the budget of an interrupted run, its workers and memory, if it fits this one.
+
+        Then the tasks of its reductions are the same, and continue from the states that they kept.
+        """
+        if limits is None:
+            return self
+        before = replace(self, workers=limits[0], memory=limits[1])
+        limit = self.per_task
+        return before if limit is None or (before.per_task or inf) <= limit else self
+
 
 def limited(
     memory: int | float | str | None = None, workers: int | None = None

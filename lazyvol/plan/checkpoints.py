@@ -13,8 +13,8 @@ the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.pa
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -201,19 +201,48 @@ def with_checkpoints(
     if store is None or not arrays:
         return dict(arrays)
     checkpoints, kept = Checkpoints(store), set(store.names())
-    return {name: _checkpointed(array, checkpoints, kept) for name, array in arrays.items()}
+    graphs = {name: _checkpointed(a.dask, checkpoints, kept) for name, a in arrays.items()}
+    return {
+        name: da.Array(graphs[name], a.name, a.chunks, meta=np.empty((0,) * a.ndim, a.dtype))
+        for name, a in arrays.items()
+    }
 
 
-def _checkpointed(array: da.Array, checkpoints: Checkpoints, kept: Collection[str]) -> da.Array:
+@contextmanager
+def keeping_states(store: StateStore | None) -> Iterator[None]:
+    """Context in which results of several stages, when computed, keep their states in a store."""
+    token = _STORE.set(store)
+    try:
+        yield
+    finally:
+        _STORE.reset(token)
+
+
+#: store of the states of what this thread computes
+_STORE: ContextVar[StateStore | None] = ContextVar("lazyvol states", default=None)
+
+
+def with_states(graph: Any) -> Any:
+    """Return a graph that is computed now, its tasks with the store of the context if it has one.
+
+    Its layers are no longer those of lazy arrays.
+    """
+    store = _STORE.get()
+    if store is None or not isinstance(graph, HighLevelGraph):
+        return graph
+    return _checkpointed(graph, Checkpoints(store), set(store.names()))
+
+
+def _checkpointed(
+    graph: HighLevelGraph, checkpoints: Checkpoints, kept: Collection[str]
+) -> HighLevelGraph:
     layers = {
         name: MaterializedLayer(_tasks(layer, checkpoints, kept), annotations=layer.annotations)
         if isinstance(layer, TaskLayer)
         else layer
-        for name, layer in array.dask.layers.items()
+        for name, layer in graph.layers.items()
     }
-    graph = HighLevelGraph(layers, array.dask.dependencies)
-    meta = np.empty((0,) * array.ndim, array.dtype)
-    return da.Array(graph, array.name, array.chunks, meta=meta)
+    return HighLevelGraph(layers, graph.dependencies)
 
 
 def _tasks(layer: TaskLayer, checkpoints: Checkpoints, kept: Collection[str]) -> dict[Any, Any]:

@@ -11,15 +11,17 @@ from lazyvol.errors import StoreError, TargetExistsError
 from lazyvol.io.axes import parse_unit
 from lazyvol.io.save_result import save
 from lazyvol.io.text_files import csv_text, write_text
+from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.screening.lists import NAMES, SUFFIXES, write_lists
 from lazyvol.screening.report import write_report
 from lazyvol.screening.result import ScreenResult
+from lazyvol.screening.results_run import RECORD, REPORT
 from lazyvol.stack import spacing, spatial_dims, unit_of
 
 VOLUMES = ("average", "variance", "mask", "kept_average", "kept_half1", "kept_half2")
 LISTS = tuple(f"{name}{suffix}" for name in NAMES for suffix in SUFFIXES)
 #: all files that a screening may write
-FILES = (*(f"{name}.mrc" for name in VOLUMES), "scores.csv", "fsc.csv", *LISTS, "report.html")
+FILES = (*(f"{name}.mrc" for name in VOLUMES), "scores.csv", "fsc.csv", *LISTS, RECORD, REPORT)
 
 
 def results_folder(
@@ -51,17 +53,23 @@ def results_folder(
     return folder
 
 
-def write_results(folder: Path, result: ScreenResult, *, overwrite: bool) -> ScreenResult:
-    """Write all files of a screening, the report last; return the result with their names."""
+def write_results(
+    folder: Path, result: ScreenResult, *, overwrite: bool, plan: RunPlan | None = None
+) -> ScreenResult:
+    """Write all files of a screening, the report last; return the result with their names.
+
+    ``plan`` is the record of its run.
+    """
     for name, volume in result.volumes.items():
         save(for_mrc(volume), folder / f"{name}.mrc", overwrite=overwrite)
     texts = {"scores.csv": csv_text(result.scores), "fsc.csv": csv_text(result.fsc)}
+    texts |= {} if plan is None else {RECORD: plan.encode().decode()}
     for name, text in texts.items():
         write_text(folder / name, text, overwrite=overwrite)
     lists = write_lists(folder, result.scores, result.particle_list, overwrite=overwrite)
-    write_report(folder / "report.html", result, overwrite=overwrite)
+    write_report(folder / REPORT, result, overwrite=overwrite)
     written = [folder / f"{name}.mrc" for name in result.volumes] + [folder / n for n in texts]
-    files = (*map(str, written), *lists, str(folder / "report.html"))
+    files = (*map(str, written), *lists, str(folder / REPORT))
     for path in (folder / name for name in FILES):
         if str(path) not in files:  # of an earlier run, which the report would contradict
             path.unlink(missing_ok=True)

@@ -18,13 +18,14 @@ from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.blas_threads import single_blas_thread
-from lazyvol.plan.budget import budget_for, limited
+from lazyvol.plan.budget import Budget, budget_for, limited
 from lazyvol.plan.clients import current_client
 from lazyvol.plan.explain import Plan, explain
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results
 from lazyvol.screening.record import StageTimes, peak_bytes, versions
 from lazyvol.screening.result import Flagging, HalfSets, Run, ScreenResult
+from lazyvol.screening.results_run import ResultsRun, plan_of, started
 from lazyvol.screening.thumbnails import thumbnails
 from lazyvol.screening.volumes import (
     half_averages,
@@ -57,6 +58,7 @@ def screen(
     orientations: Rotations | None = None,
     memory: int | float | str | None = None,
     workers: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: bool = False,
     name: str | None = None,
@@ -76,8 +78,9 @@ def screen(
     out
         Folder for the results, created if it is missing: ``report.html``, ``scores.csv`` with all
         particles, the particle lists ``kept`` and ``flagged`` (``.star``, or the format of
-        ``particles``), ``fsc.csv``, and volumes as ``.mrc``. Each file gets its name when it is
-        complete, the report last. None writes nothing; ``ScreenResult.save`` does so later.
+        ``particles``), ``fsc.csv``, volumes as ``.mrc``, and the record of the run, ``run.json``.
+        Each file gets its name when it is complete, the report last. None writes nothing;
+        ``ScreenResult.save`` does so later.
     particles
         List of the particles of the stack in its order: STAR, motive list (.em), Dynamo table
         (.tbl) or CSV. Its columns become facts of the particles, such as half-sets and tomograms,
@@ -101,6 +104,9 @@ def screen(
         Memory limit besides the interpreter, in bytes or as text such as ``"2GiB"``.
     workers
         Tasks that run at a time; by default one per core.
+    resume
+        Continue an interrupted run in ``out`` from the states that both reads kept there. It must
+        have had the same stack, options and versions.
     overwrite
         Replace the results of an earlier run in ``out``.
     progress
@@ -119,7 +125,8 @@ def screen(
         If the stack is not (k, z, y, x) with two or more particles, particles hold NaN voxels, or
         an option is out of range.
     TargetExistsError
-        If ``out`` holds results and ``overwrite`` is False.
+        If ``out`` holds results or an interrupted run, and neither ``overwrite`` nor ``resume`` is
+        set; if ``resume`` finds another run, or the complete results of this one.
     BudgetError
         If no partition fits ``memory``; nothing has been read then.
     StoreError
@@ -137,15 +144,44 @@ def screen(
     """
     stack = _require_volumes(stack)
     stack = stack if particles is None else with_facts(stack, particles)
-    times, started = StageTimes(), datetime.now().astimezone()
     budget = budget_for(memory, workers)
     options: dict[str, Any] = {
         "fdr": fdr, "templates": templates, "angles": angles, "second_class": second_class,
         "mask": mask, "wedge": wedge, "orientations": orientations,
     }  # fmt: skip
+    facts: dict[str, Any] = {
+        "particles": particles, "progress": progress, "name": name, "command": command
+    }  # fmt: skip
+    if out is None:
+        return _screened(stack, options, budget, **facts)
+    plan = plan_of(stack, options, particles, budget)
+    run = ResultsRun(os.path.abspath(out), plan.token, overwrite, resume)
+    left = run.left_to_resume()
+    if left is not None and left.token == plan.token:
+        budget = budget.as_before(left.limits)
+    with limited(budget.memory, budget.workers):
+        plans(stack, **options)  # raises BudgetError before anything is written
+    replaces = overwrite or left is not None  # what an interrupted run has written
+    folder = results_folder(out, replaces, particles)
+    with started(run, plan):
+        result = _screened(stack, options, budget, **facts)
+        return write_results(folder, result, overwrite=replaces, plan=plan)
+
+
+def _screened(
+    stack: xr.DataArray,
+    options: Mapping[str, Any],
+    budget: Budget,
+    *,
+    particles: str | os.PathLike[str] | None,
+    progress: bool,
+    name: str | None,
+    command: str,
+) -> ScreenResult:
+    """Compute the result of a screening."""
+    times, start = StageTimes(), datetime.now().astimezone()
     with limited(budget.memory, budget.workers), single_blas_thread():
         planned = plans(stack, **options)
-        folder = None if out is None else results_folder(out, overwrite, particles)
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):
             averages = _require_finite(stack, scores.halves(stack).compute())
         with times.stage(SCORES), progress_bar("scores", shown=progress):
@@ -155,24 +191,25 @@ def screen(
             halves = half_averages(averages, kept)
             curves = shell_correlations(halves)
             length = resolution(curves["all"])
-            under = _as_volume(mask, averages, length)
+            under = _as_volume(options["mask"], averages, length)
             volumes = averages[["average", "variance"]].assign(mask=under)
             volumes = volumes if kept is None else volumes.assign(kept)
+            templates = options["templates"]
             shown = thumbnails(stack, table, volumes, templates, length, budget.memory)
-    result = ScreenResult(
+    return ScreenResult(
         source=StackSummary.of(stack, name), scores=table, volumes=volumes,
         fsc=with_masked(curves, halves, under),
-        flagging=flagging(table, fdr, prod(averages["average"].shape)),
-        second_class=second_class and not (table["wedge"] == "unclear").any().item(),
+        flagging=flagging(table, options["fdr"], prod(averages["average"].shape)),
+        second_class=options["second_class"]
+        and not (table["wedge"] == "unclear").any().item(),
         half_sets=_half_set_sizes(stack, table["flagged"].values), thumbnails=shown,
         run=Run(
             planned, times.seconds(), peak_bytes(), budget.memory,
-            started.strftime("%Y-%m-%d %H:%M %Z"), command,
+            start.strftime("%Y-%m-%d %H:%M %Z"), command,
             on_cluster=current_client() is not None, versions=versions(),
         ),
         particle_list=None if particles is None else os.fspath(particles),
     )  # fmt: skip
-    return result if folder is None else write_results(folder, result, overwrite=overwrite)
 
 
 def plans(

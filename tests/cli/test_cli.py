@@ -43,7 +43,7 @@ from tests.sources import CountingSource
 SHAPE = (10, 5, 7, 11)
 #: files of a screening of a plain stack
 WRITTEN = {
-    "report.html", "scores.csv", "fsc.csv", "kept.star", "flagged.star", "average.mrc",
+    "report.html", "run.json", "scores.csv", "fsc.csv", "kept.star", "flagged.star", "average.mrc",
     "variance.mrc", "mask.mrc", "kept_average.mrc", "kept_half1.mrc", "kept_half2.mrc",
 }  # fmt: skip
 
@@ -563,7 +563,7 @@ def test_ctrl_c_ends_with_130_and_no_result(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert err.strip() == "lazyvol: interrupted"
+    assert err.strip().startswith("lazyvol: interrupted")
     assert not target.exists()
 
 

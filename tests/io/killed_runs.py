@@ -18,6 +18,7 @@ from lazyvol.io.zarr.local_run import LocalRun
 from lazyvol.plan import checkpoints
 from lazyvol.plan.reductions import graph
 from lazyvol.plan.reductions.fold import BoundFold
+from lazyvol.screening import output
 from tests.paths import ROOT
 
 SHAPE = (32, 8, 8, 8)
@@ -32,6 +33,11 @@ RESULTS = {
     "profile": lambda stack: lv.scores.profile(stack, stack.isel(k=0, drop=True)),
     "halves": lambda stack: lv.scores.halves(stack),
     "screen": lambda stack: lv.scores.screen(stack, angles=90.0, wedge=None),
+}
+#: steps after the last tile at which a child may die: function, and number of the call
+LAST_STEPS = {
+    "before the removal of states": (LocalRun, "discard", 1),
+    "before the second text": (output, "write_text", 2),
 }
 
 
@@ -68,13 +74,27 @@ class Counter:
     def __init__(self, last: int | None = None) -> None:
         self.calls, self.last = 0, last
 
-    def __call__(self, *args: object) -> None:
+    def __call__(self) -> None:
         self.calls += 1
         if self.last is not None and self.calls >= self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dying(function, last):
+    """Return a function that kills this process at call number ``last``."""
+    count = Counter(last)
+
+    def counted(*args, **options):
+        count()
+        return function(*args, **options)
+
+    return counted
+
+
 def save(name: str, folder: str, **options: bool) -> None:
+    if name == "screening":
+        lv.screening.screen(lv.open(f"{folder}/in.npy"), f"{folder}/out", angles=90.0, **options)
+        return
     lv.save(RESULTS[name](lv.open(f"{folder}/in.npy")), f"{folder}/out.zarr", **options)
 
 
@@ -108,8 +128,10 @@ def serve() -> None:
         name, folder, last, option = line.rstrip("\n").split("\t")
         child = os.fork()
         if not child:
-            if option == "killed when published":
-                option, LocalRun.discard = "", Counter(1)
+            if option in LAST_STEPS:
+                owner, function, calls = LAST_STEPS[option]
+                setattr(owner, function, dying(getattr(owner, function), calls))
+                option = ""
             with small_tasks(Counter(int(last))):
                 save(name, folder, **({option: True} if option else {}))
             os._exit(0)

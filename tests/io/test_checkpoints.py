@@ -56,7 +56,7 @@ def test_a_killed_reduction_repeats_the_tiles_in_work_alone(name, folder, server
 
 
 def test_a_kill_after_publication_leaves_nothing_that_stays(folder, server):
-    assert server.killed("var", folder, 10**6, "killed when published")
+    assert server.killed("var", folder, 10**6, "before the removal of states")
     assert len(list(folder.glob("out.zarr.lazyvol-tmp/*/plan.json"))) == 1
     count = Counter()
     with small_tasks(count):

@@ -85,9 +85,13 @@ class LocalRun:
         """Return the place of the replaced store, where names cannot be exchanged."""
         return f"{self.temporary}/former"
 
+    def finished(self) -> str | None:
+        """Return the token in the complete store under the final name; None if it has none."""
+        return finished_plan(json_of(self.path, ROOT_KEY))
+
     def is_finished(self) -> bool:
         """Return True if the store under the final name has the plan of this run."""
-        return finished_plan(_json(self.path, ROOT_KEY)) == self.token
+        return self.finished() == self.token
 
     def former(self) -> RunPlan | None:
         """Return the last plan of the runs that wrote this store and did not end; None if all did.
@@ -97,7 +101,7 @@ class LocalRun:
         left = [f"{left}/{PLAN_FILE}" for left in self._leftovers()]
         times = {path: os.stat(path).st_mtime_ns for path in left if os.path.isfile(path)}
         last = max(times, key=times.__getitem__, default="")
-        return parse_plan(_json(os.path.dirname(last), PLAN_FILE))
+        return parse_plan(json_of(os.path.dirname(last), PLAN_FILE))
 
     def clear(self) -> None:
         """Remove what dead runs left of a finished store; nothing if a run is at work."""
@@ -155,9 +159,9 @@ class LocalRun:
 
     def _clear_leftovers(self, plan: RunPlan) -> None:
         """Take over, remove or refuse what dead runs left."""
-        finished = finished_plan(_json(self.path, ROOT_KEY))
+        finished = self.finished()
         for left in self._leftovers():
-            former = parse_plan(_json(left, PLAN_FILE))
+            former = parse_plan(json_of(left, PLAN_FILE))
             # without a plan it had hardly begun, with that of the store it had published
             if former is not None and former.token != finished:
                 if self.resume and former.token == plan.token and not os.path.isdir(self.temporary):
@@ -249,7 +253,7 @@ class LocalRun:
         run_lock.release(self.folder, self.name)
 
 
-def _json(folder: str, name: str) -> Mapping[str, Any]:
+def json_of(folder: str, name: str) -> Mapping[str, Any]:
     """Return the content of a JSON file; nothing if it is absent or damaged."""
     try:
         with open(f"{folder}/{name}", "rb") as file:

@@ -81,10 +81,14 @@ class RemoteRun:
         """Return the path of the plan, which an interrupted run leaves, for messages."""
         return self.place.path(PLAN_KEY)
 
+    def finished(self) -> str | None:
+        """Return the token in the complete store; None if it has none."""
+        root = self.place.json(ROOT_KEY)
+        return None if root is None else finished_plan(root.content)
+
     def is_finished(self) -> bool:
         """Return True if a complete store with the plan of this run is there."""
-        root = self.place.json(ROOT_KEY)
-        return root is not None and finished_plan(root.content) == self.token
+        return self.finished() == self.token
 
     def former(self) -> RunPlan | None:
         """Return the plan of a run that wrote this store and did not end; None if there is none."""

@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,19 @@ def run_facts(workers: int, memory: int | None) -> dict[str, str]:
     if command and not any(re.search("//[^/]*@", word) for word in command):
         facts |= {"command": shlex.join(["lazyvol", *command]), "folder": os.getcwd()}
     return facts
+
+
+@contextmanager
+def naming_remedy(path: str) -> Iterator[None]:
+    """Context in which Ctrl-C says how the run that writes ``path`` is continued."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(
+            f"what {path} has so far is kept: continue by resume=True, or by: lazyvol resume "
+            f"{shlex.quote(path)}"
+        )
+        raise
 
 
 @dataclass(frozen=True)

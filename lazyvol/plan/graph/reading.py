@@ -30,6 +30,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import each_in_threads
+from lazyvol.plan.checkpoints import with_states
 from lazyvol.plan.evaluate import memory_order
 from lazyvol.plan.graph.elementwise import OPERATORS, ParsedArray, read_blockwise
 from lazyvol.plan.graph.indexing import read_selection
@@ -194,7 +195,7 @@ def optimize_graph(dsk: Any, keys: Any, **options: Any) -> Any:
     """Replace requested arrays by their recipes, then optimise the graph as dask does."""
     if isinstance(dsk, HighLevelGraph) and any(map(has_recipe, dsk.layers.values())):
         dsk = _with_recipes(dsk, set(flatten([keys])))
-    return optimization.optimize(dsk, keys, **options)
+    return optimization.optimize(with_states(dsk), keys, **options)
 
 
 def _with_recipes(graph: HighLevelGraph, keys: set[Any]) -> HighLevelGraph:
