@@ -145,7 +145,7 @@ class LocalRun:
         """Return the folders of other runs; all are dead, because this one has the lock."""
         try:
             names = sorted(os.listdir(self.folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [f"{self.folder}/{n}" for n in names if RUN_NAME.fullmatch(n) and n != self.name]
 
