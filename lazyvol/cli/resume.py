@@ -58,7 +58,7 @@ def interrupted(path: str) -> RunPlan | None:
     """
     from lazyvol.screening.results_run import ResultsRun  # commands import what they run
 
-    for run in (run_of(path, ""), ResultsRun(str(Path(path).resolve()), "")):
+    for run in (run_of(path, ""), ResultsRun(str(Path(path).resolve()), token="")):
         left, finished = run.former(), run.finished()
         if left is not None and left.token != finished:
             return left

@@ -17,7 +17,7 @@ from lazyvol.io.decoding import DecodedSource
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.plan.regions import Region, size
 
 #: attributes that define the packing
 FILL = "_FillValue"
@@ -132,12 +132,9 @@ class UnpackedSource(DecodedSource):
         words = repr((self.source.token, sorted(self.packing.items()), self.decoded_dtype))
         self.token = f"cf-{blake2b(words.encode(), digest_size=12).hexdigest()}"
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, decoded, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if out.size:
-            out[...] = unpack(self.source.read(region), self.packing)
-        return out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region, decoded, into ``out``."""
+        out[...] = unpack(self.source.read(region), self.packing)
 
     def peak_bytes(self, region: Region) -> int:
         """Return the bytes of two packed arrays, a mask and three results, or of the read."""

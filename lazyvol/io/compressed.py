@@ -6,18 +6,17 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BufferedIOBase, FileIO
 from pathlib import PurePath
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded, TruncatedError
-from lazyvol.io.flat_file import Layout, StoredFile, read_error, token
+from lazyvol.io.flat_file import FileSource, Layout, StoredFile, read_error, token
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.plan.regions import Region, size
 
 #: largest ratio of decoded to stored bytes: bzip2 makes 45,899,235 bytes from a block of 39
 MAX_RATIOS = {"gzip": 1032, "bzip2": 1_176_904}
@@ -126,21 +125,16 @@ CACHE = DecodedCache(CACHE_BYTES)
 
 
 @dataclass(eq=False)
-class CompressedSource:
+class CompressedSource(FileSource):
     """Array in a compressed file: reading any region decodes the whole file, once per process.
 
     A process keeps up to `CACHE_BYTES` of decoded arrays; a larger array is decoded again for
     every region. Bytes after the array are refused, unless ``allow_trailing`` is true.
     """
 
-    file: StoredFile
     codec: str
     layout: Layout
     allow_trailing: bool = False
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         check_promised_size(self.file, self.codec, self.layout.offset + self.layout.nbytes)
@@ -149,19 +143,11 @@ class CompressedSource:
         self.chunks = self.shape
         self.token = token(self.file, self.codec, self.layout, self.allow_trailing)
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if out.size:
-            self.file.check()  # the cache may hold the values of a file that changed since
-            whole = CACHE.get(self.token, self._decoded)
-            out[...] = whole.transpose(self.layout.order)[region]
-        return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.file.path,)
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
+        self.file.check()  # the cache may hold the values of a file that changed since
+        whole = CACHE.get(self.token, self._decoded)
+        out[...] = whole.transpose(self.layout.order)[region]
 
     def stored_bytes(self, region: Region) -> int:
         """Return the bytes of the whole compressed file."""

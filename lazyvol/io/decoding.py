@@ -1,24 +1,20 @@
 """Base of the sources that decode the values of another source."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from lazyvol.io.region_source import RegionSource
 from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.regions import Region
 
 
 @dataclass(eq=False)
-class DecodedSource:
-    """Values of ``source`` as another dtype, ``decoded_dtype``; subclasses add `read`."""
+class DecodedSource(RegionSource):
+    """Values of ``source`` as another dtype, ``decoded_dtype``; subclasses add `fill`."""
 
     source: Source
     decoded_dtype: str
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.shape, self.chunks = self.source.shape, self.source.chunks

@@ -3,19 +3,19 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from math import isclose
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lazyvol.errors import LabelError
 from lazyvol.io.opened import Opened
+from lazyvol.io.region_source import RegionSource
 from lazyvol.io.zarr.labels import Coord
 from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.plan.regions import Region, size
 from lazyvol.stack import SPATIAL
 
 #: relative; headers store spacings as float32, and programs round them
@@ -23,17 +23,13 @@ SPACING_TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
-class JoinedSource:
+class JoinedSource(RegionSource):
     """Sources of one dtype, the members, which are read one by one.
 
-    Subclasses set shape and chunks, and add `read` and `split`.
+    Subclasses set shape and chunks, and add `fill` and `split`.
     """
 
     members: tuple[Source, ...]
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.dtype = self.members[0].dtype
@@ -78,15 +74,13 @@ class StackedSource(JoinedSource):
         self.chunks = insert(first.chunks, self.axis, 1)
         self.token = f"stacked-{self.axis}-{self.token}"
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         for index, (member, part) in enumerate(self.split(region)):
             if self.in_place:
                 member.read(part, out[index])
             else:
                 out[(slice(None),) * self.axis + (index,)] = member.read(part)
-        return out
 
     def split(self, region: Region) -> Iterable[tuple[Source, Region]]:
         """Return the members in a region, and the region to read of each."""

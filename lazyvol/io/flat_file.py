@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from io import FileIO
 from itertools import product
@@ -21,6 +21,7 @@ from lazyvol.errors import (
     StoreError,
     TruncatedError,
 )
+from lazyvol.io.region_source import RegionSource
 from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, starts
@@ -265,15 +266,22 @@ def token(file: StoredFile, *facts: object) -> str:
 
 
 @dataclass(eq=False)
-class FlatFileSource:
-    """An uncompressed array in a file; a region takes few reads."""
+class FileSource(RegionSource):
+    """An array in a file."""
 
     file: StoredFile
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the file."""
+        return (self.file.path,)
+
+
+@dataclass(eq=False)
+class FlatFileSource(FileSource):
+    """An uncompressed array in a file; a region takes few reads."""
+
     layout: Layout
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.shape = self.layout.opened_order(self.layout.shape)
@@ -285,11 +293,8 @@ class FlatFileSource:
         """Pickle file and layout only: a stack holds thousands of sources."""
         return FlatFileSource, (self.file, self.layout)
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if not out.size:
-            return out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         box = self.layout.stored_region(region)
         values = np.empty(lengths(box), self.dtype) if self.layout.transposed else out
         raw = values.view(self.layout.dtype)
@@ -302,12 +307,6 @@ class FlatFileSource:
             raw.byteswap(inplace=True)
         if values is not out:
             out[...] = values.transpose(self.layout.order)
-        return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.file.path,)
 
     def stored_bytes(self, region: Region) -> int:
         """Return the bytes that are read, including the gaps between the rows of a box."""

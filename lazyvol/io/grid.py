@@ -1,23 +1,22 @@
 """Read equal arrays of one file as one array: pages of a TIFF file, data sets of an HDF5 file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any
 
 import numpy as np
 
-from lazyvol.io.flat_file import StoredFile, stored_region, token
+from lazyvol.io.flat_file import FileSource, stored_region, token
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Region, lengths, size, touched
+from lazyvol.plan.regions import Region, size, touched
 
 #: the index of a part along each axis of the grid, and the memory for a box of its values
 Part = tuple[tuple[int, ...], Array]
 
 
 @dataclass(eq=False)
-class GridSource:
+class GridSource(FileSource):
     """Equal arrays, the parts, along the axes of a grid; subclasses add `read_parts`.
 
     Stored axes are those of ``grid``, then those of a part. Axis ``i`` of the opened array is
@@ -25,7 +24,6 @@ class GridSource:
     in bytes that reading takes besides its result.
     """
 
-    file: StoredFile
     grid: tuple[int, ...]
     part_shape: tuple[int, ...]
     part_chunks: tuple[int, ...]
@@ -33,10 +31,6 @@ class GridSource:
     order: tuple[int, ...]
     part_bytes: int
     scratch: int
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         stored = self.grid + self.part_shape
@@ -50,19 +44,11 @@ class GridSource:
         """Read ``box`` of every part to the memory that comes with it."""
         raise NotImplementedError
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if out.size:
-            box = stored_region(region, self.order)
-            targets = out.transpose([self.order.index(axis) for axis in range(len(self.order))])
-            self.read_parts(self._parts(box[: len(self.grid)], targets), box[len(self.grid) :])
-        return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.file.path,)
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
+        box = stored_region(region, self.order)
+        targets = out.transpose([self.order.index(axis) for axis in range(len(self.order))])
+        self.read_parts(self._parts(box[: len(self.grid)], targets), box[len(self.grid) :])
 
     def stored_bytes(self, region: Region) -> int:
         """Return the number of touched chunks times their mean stored size."""

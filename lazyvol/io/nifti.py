@@ -26,7 +26,7 @@ from lazyvol.io.optional import formats_library
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region, lengths, size
+from lazyvol.plan.regions import Region, size
 
 SUFFIXES = (".nii",)
 HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
@@ -238,13 +238,11 @@ class ScaledSource(DecodedSource):
         super().__post_init__()
         self.token = f"{self.token}-{self.slope}-{self.intercept}"
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, scaled, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region, scaled, into ``out``."""
         with np.errstate(over="ignore", invalid="ignore"):
             np.multiply(self.source.read(region), self.slope, out=out)
             out += self.intercept
-        return out
 
     def peak_bytes(self, region: Region) -> int:
         """Return the peak memory of reading the unscaled data, or of scaling them."""

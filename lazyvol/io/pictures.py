@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from glob import escape
 from math import ceil, prod
 from pathlib import PurePath
@@ -14,11 +14,18 @@ import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded
 from lazyvol.io.axes import count_elements, order_axes
-from lazyvol.io.flat_file import StoredFile, check_dtype, stored_file, stored_region, token
+from lazyvol.io.flat_file import (
+    FileSource,
+    StoredFile,
+    check_dtype,
+    stored_file,
+    stored_region,
+    token,
+)
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library, library
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.regions import Region, lengths, size, touched
+from lazyvol.plan.regions import Region, size, touched
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 MOVIES = (".avi", ".mov", ".mp4")
@@ -108,18 +115,13 @@ def opened_frames(file: StoredFile, per_block: int) -> Iterator[Any]:
 
 
 @dataclass(eq=False)
-class PictureSource:
+class PictureSource(FileSource):
     """Frames of a picture or movie; those of a block are decoded together."""
 
-    file: StoredFile
     stored_shape: tuple[int, ...]
     stored_dtype: str
     order: tuple[int, ...]
     per_block: int
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         shape = self._kept(self.stored_shape)
@@ -133,21 +135,13 @@ class PictureSource:
         """Return values per stored axis without that of a single frame."""
         return values[len(values) - len(self.order) :]
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
-        if out.size:
-            box = stored_region(region, self.order)
-            single = (0,) * (len(self.stored_shape) - len(self.order))
-            with opened_frames(self.file, self.per_block) as frames:
-                block = frames[(*single, *box)].compute(scheduler="synchronous")
-                out[...] = block.transpose(self.order)
-        return out
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the file."""
-        return (self.file.path,)
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
+        box = stored_region(region, self.order)
+        single = (0,) * (len(self.stored_shape) - len(self.order))
+        with opened_frames(self.file, self.per_block) as frames:
+            block = frames[(*single, *box)].compute(scheduler="synchronous")
+            out[...] = block.transpose(self.order)
 
     def stored_bytes(self, region: Region) -> int:
         """Return the share of the frames that are decoded, of the bytes of the file."""

@@ -13,9 +13,6 @@ from lazyvol.plan.regions import Region
 class TimesSource(DecodedSource):
     """The 64-bit integers of a source as times."""
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        if out is None:
-            return self.source.read(region).view(self.dtype)
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         self.source.read(region, out.view(np.int64))
-        return out

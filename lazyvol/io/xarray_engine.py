@@ -1,6 +1,6 @@
 """The engine ``lazyvol`` of ``xarray.open_dataset``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import xarray as xr
@@ -41,23 +41,10 @@ class LazyvolBackend(BackendEntrypoint):
         filename_or_obj: Any,
         *,
         drop_variables: str | Iterable[str] | None = None,
-        voxel_size: float | Mapping[str, float] | None = None,
-        unit: str | None = None,
-        dims: str | Sequence[str] | None = None,
-        permissive: bool = False,
-        missing: str = "fill",
-        storage_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> xr.Dataset:
-        """Return the array or data set of a file, folder, URL or pattern as a Dataset."""
-        opened = open_stack(
-            filename_or_obj,
-            voxel_size=voxel_size,
-            unit=unit,
-            dims=dims,
-            permissive=permissive,
-            missing=missing,
-            storage_options=storage_options,
-        )
+        """Return a source of `lazyvol.open`, with its options, as a Dataset."""
+        opened = open_stack(filename_or_obj, **options)
         if isinstance(opened, xr.DataArray):
             opened = opened.to_dataset(name=opened.name or VALUES)
         dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or []

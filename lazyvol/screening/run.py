@@ -155,7 +155,7 @@ def screen(
     if out is None:
         return _screened(stack, options, budget, **facts)
     plan = plan_of(stack, options, particles, budget)
-    run = ResultsRun(os.path.abspath(out), plan.token, overwrite, resume)
+    run = ResultsRun(os.path.abspath(out), token=plan.token, overwrite=overwrite, resume=resume)
     left = run.left_to_resume()
     if left is not None and left.token == plan.token:
         budget = budget.as_before(left.limits)

@@ -159,7 +159,7 @@ def test_texts_with_lone_surrogates_return_in_lazyvol(tmp_path):
 def test_large_coordinates_of_other_objects_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", 0)
     objects = xr.DataArray(np.array(["a", *[{1}] * 5], object), dims="k")
-    with pytest.raises(lv.errors.LabelError, match="must hold texts in Unicode"):
+    with pytest.raises(lv.LazyvolError, match="must hold texts in Unicode"):
         lv.save(stack().assign_coords(name=objects.chunk()), tmp_path / "a.zarr")
     assert not (tmp_path / "a.zarr").exists()
 

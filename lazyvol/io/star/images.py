@@ -1,9 +1,8 @@
 """Open the images or volumes that a STAR file lists as a stack, with its columns along k."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,12 @@ from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import particle_lists
 from lazyvol.io.files import StackedSource, stack_files
 from lazyvol.io.opened import DataSet, Opened
+from lazyvol.io.region_source import RegionSource
 from lazyvol.io.star.project import find_file, nearest
 from lazyvol.io.star.ragged import concatenated, is_ragged, row_sizes
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region, lengths
+from lazyvol.plan.regions import Region
 from lazyvol.stack import SPATIAL
 
 SUFFIXES = (".star",)
@@ -25,15 +25,11 @@ OpenFile = Callable[[str, bool], Opened]
 
 
 @dataclass(eq=False)
-class Section:
+class Section(RegionSource):
     """One index along the first axis of a source."""
 
     source: Source
     index: int
-    shape: tuple[int, ...] = field(init=False)
-    dtype: np.dtype[Any] = field(init=False)
-    chunks: tuple[int, ...] = field(init=False)
-    token: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.shape, self.dtype = self.source.shape[1:], self.source.dtype
@@ -48,11 +44,9 @@ class Section:
         """Return the region of the source for a region of this section."""
         return (slice(self.index, self.index + 1), *region)
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         self.source.read(self._with_index(region), out[None])
-        return out
 
     @property
     def paths(self) -> tuple[str, ...]:

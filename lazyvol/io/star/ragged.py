@@ -9,6 +9,7 @@ import numpy as np
 from lazyvol.errors import LabelError
 from lazyvol.io.files import JoinedSource, check_alike
 from lazyvol.io.opened import Opened
+from lazyvol.io.region_source import RegionSource
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, lengths, size
 
@@ -28,15 +29,13 @@ class ConcatenatedSource(JoinedSource):
         self.chunks = first.chunks
         self.token = f"concatenated-{self.token}"
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         done = 0
         for member, member_region in self.split(region):
             count = lengths(member_region)[0]
             member.read(member_region, out[done : done + count])
             done += count
-        return out
 
     def split(self, region: Region) -> Iterator[tuple[Source, Region]]:
         """Yield the members in a region, and the region to read of each."""
@@ -49,7 +48,7 @@ class ConcatenatedSource(JoinedSource):
 
 
 @dataclass(eq=False)
-class ValuesSource:
+class ValuesSource(RegionSource):
     """A small array in memory."""
 
     values: Array
@@ -59,11 +58,9 @@ class ValuesSource:
         self.dtype = self.values.dtype
         self.token = blake2b(self.values.tobytes(), digest_size=12).hexdigest()
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None."""
-        out = np.empty(lengths(region), self.dtype) if out is None else out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``."""
         out[...] = self.values[region]
-        return out
 
     def stored_bytes(self, region: Region) -> int:
         """Return 0: nothing is stored."""

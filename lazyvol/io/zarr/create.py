@@ -166,5 +166,7 @@ def run_of(
 ) -> LocalRun | RemoteRun:
     """Return the run that writes a store into a folder, to a URL or into a store of zarr."""
     if is_place(path):
-        return RemoteRun(place_of(path, storage_options), token, overwrite, resume)
-    return LocalRun(os.path.abspath(path), token, overwrite, resume)
+        return RemoteRun(
+            place_of(path, storage_options), token=token, overwrite=overwrite, resume=resume
+        )
+    return LocalRun(os.path.abspath(path), token=token, overwrite=overwrite, resume=resume)

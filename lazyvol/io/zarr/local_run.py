@@ -13,9 +13,8 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 from lazyvol.errors import StoreError, TargetExistsError
 from lazyvol.io import run_lock
@@ -29,7 +28,15 @@ from lazyvol.io.atomic import (
 )
 from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.state_files import StateFolder
-from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_leftover
+from lazyvol.io.zarr.run_plan import (
+    Run,
+    RunPlan,
+    encode_metadata,
+    finished_plan,
+    occupied_error,
+    parse_plan,
+    refuse_leftover,
+)
 
 SUFFIX = ".lazyvol-tmp"
 RUN_NAME = re.compile("[0-9a-f]{32}")
@@ -42,18 +49,10 @@ METADATA_FILES = (ROOT_KEY, ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
-class LocalRun:
-    """A run that writes a store to the local file system. Small and picklable.
-
-    ``token`` identifies the result; ``resume`` continues an interrupted run of the same. ``name``
-    identifies the run.
-    """
+class LocalRun(Run):
+    """A run that writes a store to the local file system."""
 
     path: str
-    token: str
-    overwrite: bool = False
-    resume: bool = False
-    name: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def folder(self) -> str:
@@ -175,10 +174,7 @@ class LocalRun:
 
     def _check_replaceable(self) -> None:
         if not self.overwrite:
-            raise TargetExistsError(
-                f"{self.path}: something is stored here; choose another name, or pass "
-                "overwrite=True to replace it"
-            )
+            raise occupied_error(self.path)
         is_store = any(os.path.isfile(f"{self.path}/{name}") for name in METADATA_FILES)
         if os.path.islink(self.path) or not is_store:
             raise TargetExistsError(
@@ -188,8 +184,7 @@ class LocalRun:
 
     def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
         """Write ``zarr.json`` of the node in folder ``key``, "" or with a trailing slash."""
-        document = json.dumps(content, indent=2, allow_nan=False).encode()
-        self.put(f"{key}{ROOT_KEY}", lambda file: file.write(document))
+        self.put(f"{key}{ROOT_KEY}", lambda file: file.write(encode_metadata(content)))
 
     @property
     def written(self) -> SafeFolder:

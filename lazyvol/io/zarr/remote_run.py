@@ -11,7 +11,6 @@ below it. Then its root metadata is removed, the new objects are copied to their
 by the server), and the new root metadata is written: in between nothing is there, never a mixture.
 """
 
-import json
 import os
 import socket
 import time
@@ -23,13 +22,20 @@ from functools import partial
 from io import BytesIO
 from threading import Event, Thread
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.places import ZarrPlace
 from lazyvol.io.safe_folder import ABSENT_FILE
 from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, Tail
-from lazyvol.io.zarr.run_plan import RunPlan, finished_plan, parse_plan, refuse_leftover
+from lazyvol.io.zarr.run_plan import (
+    Run,
+    RunPlan,
+    encode_metadata,
+    finished_plan,
+    occupied_error,
+    parse_plan,
+    refuse_leftover,
+)
 
 #: object that identifies the run which writes a store
 PLAN_KEY = "lazyvol-run.json"
@@ -47,18 +53,10 @@ _RENEWALS: dict[str, Event] = {}
 
 
 @dataclass(frozen=True)
-class RemoteRun:
-    """A run that writes a store to a URL or into a store of zarr. Small and picklable.
-
-    ``token`` identifies the result; ``resume`` continues an interrupted run of the same. ``name``
-    identifies the run.
-    """
+class RemoteRun(Run):
+    """A run that writes a store to a URL or into a store of zarr."""
 
     place: ZarrPlace
-    token: str
-    overwrite: bool = False
-    resume: bool = False
-    name: str = field(default_factory=lambda: uuid4().hex)
     work: ZarrPlace = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +96,8 @@ class RemoteRun:
         """Remove what a dead run left of a finished store; nothing if it is at work."""
         left = self._stored_plan()
         if left and not is_alive(left):
+            if self.work is not self.place:
+                self.work.clear()
             self.place.delete([PENDING_ROOT, PLAN_KEY])
 
     def start(self, plan: RunPlan) -> None:
@@ -165,10 +165,7 @@ class RemoteRun:
         versions = self.place.versions(METADATA_FILES)
         is_store = any(version != ABSENT_FILE for version in versions)
         if is_store and not self.overwrite:
-            raise TargetExistsError(
-                f"{self.path}: something is stored here; choose another name, or pass "
-                "overwrite=True to replace it"
-            )
+            raise occupied_error(self.path)
         if not is_store and not plan and self.work is self.place and self.place.is_occupied():
             raise TargetExistsError(
                 f"{self.path}: objects other than a zarr store are stored here; choose another "
@@ -185,8 +182,7 @@ class RemoteRun:
 
     def write_metadata(self, key: str, content: Mapping[str, Any]) -> None:
         """Write the metadata of the node in folder ``key``; those of the root stay pending."""
-        document = json.dumps(content, indent=2, allow_nan=False).encode()
-        self.work.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, document)
+        self.work.put(f"{key}{ROOT_KEY}" if key else PENDING_ROOT, encode_metadata(content))
 
     @property
     def written(self) -> ZarrPlace:

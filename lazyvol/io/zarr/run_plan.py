@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 from lazyvol.errors import TargetExistsError
 from lazyvol.io.zarr.labels import RECORD_KEY
@@ -84,6 +85,33 @@ class RunPlan:
         if len(self.steps) != len(former.steps):
             return f"it had {len(former.steps)} steps, now there are {len(self.steps)}"
         return f"its plan was {former.token}, now it is {self.token}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that writes a store. Small and picklable.
+
+    ``token`` identifies the result; ``resume`` continues an interrupted run of the same. ``name``
+    identifies the run.
+    """
+
+    token: str
+    overwrite: bool = False
+    resume: bool = False
+    name: str = field(default_factory=lambda: uuid4().hex)
+
+
+def encode_metadata(content: Mapping[str, Any]) -> bytes:
+    """Return the document of an array or a group."""
+    return json.dumps(content, indent=2, allow_nan=False).encode()
+
+
+def occupied_error(path: str) -> TargetExistsError:
+    """Return the error for a store that must not be replaced."""
+    return TargetExistsError(
+        f"{path}: something is stored here; choose another name, or pass overwrite=True to replace "
+        "it"
+    )
 
 
 def parse_plan(document: Mapping[str, Any]) -> RunPlan | None:

@@ -28,19 +28,9 @@ LAST_CODE_POINT = 0x10FFFF
 class TextSource(DecodedSource):
     """The texts of a source, whose dtype is U, S, or that of Python objects."""
 
-    def read(self, region: Region, out: Array | None = None) -> Array:
-        """Copy one region, into ``out`` unless it is None.
-
-        Raises
-        ------
-        FormatError
-            The stored bytes are no text.
-        """
-        texts = self._decoded(self.source.read(region))
-        if out is None:
-            return texts.astype(self.dtype, copy=False)
-        out[...] = texts
-        return out
+    def fill(self, region: Region, out: Array) -> None:
+        """Copy one region into ``out``; raise FormatError if the stored bytes are no text."""
+        out[...] = self._decoded(self.source.read(region))
 
     def _decoded(self, values: Array) -> Array:
         """Return stored values as texts."""
