@@ -1,6 +1,5 @@
 """Runs on clusters whose workers, scheduler or tasks end at any moment."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from lazyvol.io.zarr.writer import Target
 from lazyvol.plan import on_cluster
 from lazyvol.plan.verbs import blockwise
 from tests.paths import ROOT
+from tests.plan.clusters import Killer, hashes
 
 SHAPE = (12, 16, 16, 16)
 A = np.random.default_rng(5).normal(size=SHAPE).astype("f4")
@@ -40,63 +40,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def hashes(path: Path) -> dict[str, str]:
-    """Return the checksum of every file below a store."""
-    files = [p for p in sorted(path.rglob("*")) if p.is_file()]
-    return {str(p.relative_to(path)): hashlib.blake2b(p.read_bytes()).hexdigest() for p in files}
-
-
-def kill_one(client: Client) -> bool:
-    """Kill a worker that is connected; return False if there is none."""
-    known = client.cluster.scheduler.workers
-    pids = [n.pid for n in client.cluster.workers.values() if n.worker_address in known]
-    for pid in filter(None, pids):
-        os.kill(pid, signal.SIGKILL)
-        return True
-    return False
-
-
-class Killer(threading.Thread):
-    """Kills a worker after each two files that appear in a folder, and notes rewritten files."""
-
-    def __init__(self, client: Client, folder: Path) -> None:
-        super().__init__(daemon=True)
-        self.client, self.folder, self.kills = client, folder, 0
-        self.written: dict[str, int] = {}
-        self.rewritten: set[str] = set()
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        next_kill = 2
-        while not self.done.wait(0.005):
-            for path in self.folder.glob("*/store/**/c/**/*"):
-                self._note(path)
-            if len(self.written) >= next_kill and kill_one(self.client):
-                self.kills, next_kill = self.kills + 1, len(self.written) + 2
-
-    def _note(self, path: Path) -> None:
-        try:
-            number = path.stat().st_ino if path.is_file() else None
-        except FileNotFoundError:  # the store was published
-            return
-        name = path.name if number is None else str(path)
-        if number is not None and self.written.setdefault(name, number) != number:
-            self.rewritten.add(name)
-
-
-def killed(client: Client, path: Path) -> Killer:
-    killer = Killer(client, Path(f"{path}.lazyvol-tmp"))
-    killer.start()
-    return killer
-
-
 def test_a_run_whose_workers_are_killed_has_the_bits_of_another(client, folder):
     result = lv.filters.gaussian(lv.open(folder / "in.zarr", chunks=1), 1.0)
     lv.save(result, folder / "calm.zarr")
-    killer = killed(client, folder / "out.zarr")
-    lv.save(result, folder / "out.zarr")
-    killer.done.set()
-    killer.join()
+    with Killer(client, folder / "out.zarr") as killer:
+        lv.save(result, folder / "out.zarr")
     assert killer.kills >= 1
     assert not killer.rewritten
     assert hashes(folder / "out.zarr") == hashes(folder / "calm.zarr")
