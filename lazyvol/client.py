@@ -11,14 +11,12 @@ from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from math import ceil
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import urlsplit
 
 import dask
 from dask.callbacks import Callback
 
-import lazyvol.ops
 from lazyvol.errors import (
     BudgetError,
     ClusterError,
@@ -62,9 +60,8 @@ MEMORY_LIMITS = {"target": False, "spill": 0.9, "pause": 0.93, "terminate": 0.95
 #: death of a worker that was not running it
 SATURATION = 1.0
 
-#: dask's setting for how processes start, and modules that tasks need beside the operations
+#: dask's setting for how processes start
 START_METHOD = "distributed.worker.multiprocessing-method"
-PRELOADED = ("numba", "lazyvol", "lazyvol.io.save_result", "lazyvol.plan.on_cluster")
 
 #: each task is one thread: libraries that start their own would oversubscribe the cores
 SINGLE_THREADED = dict.fromkeys(
@@ -196,8 +193,7 @@ def _fork_workers() -> None:
     from distributed.utils import get_mp_context
 
     dask.config.set({START_METHOD: "forkserver"})
-    topics = [f"{lazyvol.ops.__name__}.{m.name}" for m in iter_modules(lazyvol.ops.__path__)]
-    get_mp_context().set_forkserver_preload(["distributed", *PRELOADED, *topics])
+    get_mp_context().set_forkserver_preload(["distributed", "lazyvol.forked"])
 
 
 def _memory_share(memory: int, workers: int) -> int:

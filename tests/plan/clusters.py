@@ -54,7 +54,7 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         killed = (time.monotonic(), 0)
-        while not self.ended.wait(0.01):
+        while not self.ended.wait(0.01 if self.pause is None else 0.1):
             with suppress(FileNotFoundError):  # the store is published
                 for path in self.folder.glob("*/store/**/c/**/*"):
                     self._note(path)
