@@ -133,6 +133,15 @@ def open(
     StoreError
         The operating system or the store behind a URL refuses to read.
 
+    Notes
+    -----
+    Files must not change while they are in use: one that was rewritten, moved or removed after it
+    was opened raises SourceChangedError where it is read. Chunks of stores of lazyvol are compared
+    with the manifest. Of zarr stores of other programs in folders, all chunk files are compared if
+    there are at most 1,024; of larger ones, and elsewhere, the metadata alone. A save that resumes
+    recognizes its input by the same files, of larger stores by 1,024 of them, and elsewhere by the
+    sizes of 64.
+
     Examples
     --------
     >>> import numpy as np, tempfile, lazyvol as lv

@@ -79,7 +79,8 @@ def save(
         ``.map``, ``.mrcs``, ``.em``, ``.nii``, ``.nii.gz``, ``.tif``, ``.tiff``, ``.csv`` or
         ``.star``. A URL (``s3://``, ``gs://``,
         ``az://``, with ``lazyvol[remote]``) or a writable store object of zarr takes a zarr store,
-        whose root metadata is written last, so that an incomplete store cannot be opened.
+        whose root metadata is written last, so that an incomplete store cannot be opened; a store
+        that it replaces stays until then, and is absent while the new objects are copied.
     resume
         Continue an interrupted ``.zarr``: complete shards are kept, and reductions continue from
         their last states (on a local disk). The interrupted run must have had the same operation,
