@@ -19,7 +19,7 @@ from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import Budget, budget_for, limited
-from lazyvol.plan.clients import current_client
+from lazyvol.plan.clients import current_client, resilient_scheduler
 from lazyvol.plan.explain import Plan, explain
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results
@@ -183,7 +183,9 @@ def _screened(
     with limited(budget.memory, budget.workers), single_blas_thread():
         planned = plans(stack, **options)
         with times.stage(AVERAGES), progress_bar("averages", shown=progress):
-            averages = _require_finite(stack, scores.halves(stack).compute())
+            averages = _require_finite(
+                stack, scores.halves(stack).compute(scheduler=resilient_scheduler())
+            )
         with times.stage(SCORES), progress_bar("scores", shown=progress):
             table = scored(stack, averages["average"], options)
         with times.stage(FLAGGED), progress_bar("flagged and shown", shown=progress):
@@ -274,7 +276,7 @@ def scored(stack: xr.DataArray, average: xr.DataArray, options: Mapping[str, Any
     results = scores.screen(stack, average=average, **options)
     with warnings.catch_warnings():  # the result has unclear wedges in a column
         warnings.filterwarnings("ignore", "screen: the measured frequencies", RuntimeWarning)
-        computed = results.compute()
+        computed = results.compute(scheduler=resilient_scheduler())
     coded = {n: c for n, c in computed.items() if "flag_meanings" in c.attrs}
     named = {
         n: c.copy(data=np.array(str(c.attrs["flag_meanings"]).split())[c.values])
