@@ -24,10 +24,12 @@ REGULARITY = 1e-3
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Dims = str | Iterable[Hashable] | None
+#: numbers in an array with one axis
+Vector: TypeAlias = np.ndarray[tuple[int], np.dtype[Any]]
 #: lengths: one for all spatial dims of the stack, one for each in the order z, y, x, or by name
-Sigma: TypeAlias = float | Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
+Sigma: TypeAlias = float | Mapping[str, float] | Sequence[float] | Vector
 #: numbers of voxels, in these forms
-Size: TypeAlias = int | Mapping[str, int] | Sequence[int] | np.ndarray[Any, np.dtype[Any]]
+Size: TypeAlias = int | Mapping[str, int] | Sequence[int] | Vector
 
 
 def as_stack(

@@ -8,6 +8,7 @@ hold real numbers, unless the operation is declared to be right for complex ones
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
@@ -24,6 +25,11 @@ from lazyvol.same_grid import require_same_grid, require_same_labels
 from lazyvol.stack import Dims, is_masked, require_mask
 
 __all__ = ["operation"]
+
+#: start of a message that names its operation already: this one, or one that it calls
+OPERATION_NAME = re.compile(r"\w+: ")
+#: characters at the start and the end of a message that are kept
+HALF_MESSAGE = 280
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,10 +84,14 @@ def operation(function: Any = None, **declaration: Any) -> Any:
 
 def _checked(function: Any, declaration: Declaration) -> Any:
     checks = ArgumentChecks(function, declaration)
-    admit = checks.admit
+    admit, named, refusals = checks.admit, checks.named, (LabelError, OptionError)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return function(*(arguments := admit(args, kwargs))[0], **arguments[1])
+        try:
+            return function(*(arguments := admit(args, kwargs))[0], **arguments[1])
+        except refusals as error:
+            error.args = (named(str(error)),)
+            raise
 
     # doctest only finds examples of functions whose globals are those of the module
     wrapper = FunctionType(call.__code__, function.__globals__, closure=call.__closure__)
@@ -145,6 +155,15 @@ class ArgumentChecks:
             named=tuple(self.declaration.dims.get(name, ())),
             sibling=name in self.declaration.siblings,
         )
+
+    def named(self, message: str) -> str:
+        """Return the message of an error with the name of an operation at its start.
+
+        Messages that name long values are cut in their middle.
+        """
+        named = message if OPERATION_NAME.match(message) else f"{self.name}: {message}"
+        fits = len(named) <= 2 * HALF_MESSAGE
+        return named if fits else f"{named[:HALF_MESSAGE]} ... {named[-HALF_MESSAGE:]}"
 
     def admit(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -248,4 +267,4 @@ def _unmasked(
         return valid
     require_mask(subject, mask)
     require_same_grid(stack, mask)
-    return (mask & valid).transpose(*(d for d in stack.dims))
+    return (mask & valid).transpose(*stack.dims, ...)

@@ -147,7 +147,9 @@ def _is_array(value: Any) -> bool:
     """Return True for numpy arrays, and for dask arrays by their attributes."""
     if isinstance(value, np.ndarray):
         return True
-    return all(hasattr(value, n) for n in ("dask", "chunks", "dtype", "shape", "map_blocks"))
+    if not isinstance(getattr(value, "dtype", None), np.dtype):  # a Delayed has any attribute
+        return False
+    return all(hasattr(value, n) for n in ("dask", "chunks", "shape", "map_blocks"))
 
 
 def _holds_arrays(values: Sequence[Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 import xarray as xr
 
-from lazyvol.stack import filled_with_nan, is_masked
+from lazyvol.stack import Vector, filled_with_nan, is_masked
 
 #: returned by a rule for a value that breaks it
 REFUSED: Any = object()
@@ -55,11 +55,12 @@ def rule_of(hint: Any, *, finite: bool = True) -> Rule:
 
 
 def _union_members(kinds: Sequence[Any]) -> list[Any]:
-    """Return the members of nested unions, None last."""
+    """Return the members of nested unions, None last; arrays with one axis are sequences."""
     members: list[Any] = []
     for kind in kinds:
         nested = get_origin(kind) in (Union, UnionType)
         members += _union_members(get_args(kind)) if nested else [kind]
+    members = [m for m in members if m != Vector]
     return sorted(dict.fromkeys(members), key=lambda kind: kind is NoneType)
 
 
@@ -78,15 +79,14 @@ def _number(value: Any) -> Any:
     number = _as_python(value)
     if isinstance(number, bool) or not isinstance(number, Real):
         return REFUSED
-    return number if isinstance(number, int | float) else float(number)
+    if isinstance(number, int) and -MAX_WHOLE <= number < 2 * MAX_WHOLE:
+        return number
+    return float(number) if isinstance(number, float) or abs(number) < MAX_FLOAT else REFUSED
 
 
 def _finite(value: Any) -> Any:
     number = _number(value)
-    if number is REFUSED:
-        return REFUSED
-    fits = abs(number) < MAX_FLOAT if isinstance(number, int) else isfinite(number)
-    return number if fits else REFUSED
+    return number if number is not REFUSED and isfinite(number) else REFUSED
 
 
 def _whole(value: Any) -> Any:
@@ -116,8 +116,9 @@ def _none(value: Any) -> Any:
 
 def _array(value: Any) -> Any:
     """Admit numpy and dask arrays of numbers; masked values become NaN."""
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if not kind or kind not in "biufc" or isinstance(value, np.generic):
+    dtype = getattr(value, "dtype", None)
+    is_numeric = isinstance(dtype, np.dtype) and dtype.kind in "biufc"
+    if not is_numeric or isinstance(value, np.generic):
         return REFUSED
     return filled_with_nan(value, "an array") if is_masked(value) else value
 
@@ -253,9 +254,10 @@ def show_value(value: Any) -> str:
         return f"a DataArray with dims {tuple(map(str, value.dims))}"
     if isinstance(value, xr.Dataset):
         return f"a Dataset of {sorted(map(str, value.data_vars))}"
-    if getattr(value, "shape", ()) != ():
-        return f"an array of shape {tuple(value.shape)}"
-    text = repr(value)
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"an array of shape {shape}"
+    text = " ".join(repr(value).split())
     if len(text) <= MAX_CHARACTERS:
         return text
     return f"{text[:MAX_CHARACTERS]}... ({type(value).__name__})"

@@ -9,8 +9,11 @@ from typing import Any
 
 import xarray as xr
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.stack import Size, per_dim, spatial_dims
+
+#: voxels along a dim above which the unit of a length must be wrong
+MAX_VOXELS = 2**20
 
 
 def whole_number(op: str, param: str, value: Any, least: int = 1) -> int:
@@ -28,6 +31,15 @@ def lengths_in_voxels(op: str, stack: xr.DataArray, size: Size) -> dict[str, int
     """Return the lengths of a block or window by dim, for all spatial dims or those it names."""
     lengths = per_dim(size, spatial_dims(stack), "size", known=stack.dims)
     return {dim: whole_number(op, "size", length) for dim, length in lengths.items()}
+
+
+def require_window(op: str, name: str, voxels: float) -> None:
+    """Raise OptionError for windows that are longer than any volume."""
+    if not voxels <= MAX_VOXELS:
+        raise OptionError(
+            f"{op}: {name} must be {MAX_VOXELS} voxels or less along a dim, got {voxels:g}; give "
+            f"lengths in the unit of the coordinates and sizes in voxels"
+        )
 
 
 def require_voxels(subject: str, stack: xr.DataArray, dims: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from lazyvol.stack import (
     SPATIAL,
     STACK,
     Sigma,
+    Vector,
     as_stack,
     is_number,
     per_dim,
@@ -29,7 +30,7 @@ Like = xr.DataArray | Sequence[int]
 #: a dim, or components of a vector by dim
 Axis = str | Mapping[str, float]
 #: a position by dim, or along each spatial dim of the grid in the order z, y, x
-Place = Mapping[str, float] | Sequence[float] | np.ndarray[Any, np.dtype[Any]]
+Place = Mapping[str, float] | Sequence[float] | Vector
 
 
 def grid_of(like: Like, voxel_size: Sigma = 1.0, unit: str = "voxel") -> xr.DataArray:

@@ -133,8 +133,17 @@ def slicing_dim(array: xr.DataArray, dim: str | None) -> str | None:
     return choices[0]
 
 
+def require_positions(array: xr.DataArray, dim: str) -> None:
+    """Raise LabelError for an array of length 0 along ``dim``."""
+    if array.sizes[dim] == 0:
+        raise LabelError(
+            f"volume must have one voxel or more along {dim!r}, got 0; select a non-empty part"
+        )
+
+
 def nearest_index(array: xr.DataArray, dim: str, at: float | None) -> int:
     """Return the index nearest to a position along ``dim``, by default the middle, n // 2."""
+    require_positions(array, dim)
     if at is None:
         return array.sizes[dim] // 2
     low, high = sorted(dim_edges(array, dim))

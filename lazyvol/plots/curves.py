@@ -296,6 +296,8 @@ def fsc(
     dim = _only_dim(curve, None, "fsc: curve")
     curve = curve.isel({dim: _positions(curve, dim) > 0}).compute()
     frequencies = np.asarray(_positions(curve, dim), np.float64)
+    if not frequencies.size:
+        raise LabelError("fsc: curve must have a frequency above 0, got none; pass a whole curve")
     ax = style_curve(ax or new_axes(6.4, 3.4))
     ax.axhline(0, color=GREY, lw=0.8)
     for cutoff in cutoffs:

@@ -24,6 +24,7 @@ from lazyvol.plots.canvas import (
     position_text,
     reduced_along,
     require_colormap,
+    require_positions,
     rescaled_colours,
     slicing_dim,
 )
@@ -83,6 +84,7 @@ def slices(
     along = slicing_dim(volume, dim)
     if along is None:
         return _mosaic(volume.expand_dims("tile").compute(), [""], columns, cmap, limits, False, ax)
+    require_positions(volume, along)
     indices = np.unique(np.linspace(0, volume.sizes[along] - 1, max(1, n)).round().astype(int))
     planes = volume.isel({along: [int(i) for i in indices]}).transpose(along, ...).compute()
     captions = [position_text(volume, along, int(i)) for i in indices]

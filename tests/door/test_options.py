@@ -1,10 +1,18 @@
 """Wrong values of every option of every operation give a result or a LazyvolError."""
 
 import inspect
+import re
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
@@ -85,6 +93,33 @@ WRONG: dict[str, Any] = {
     "-1": -1, "1.5": 1.5, "1j": 1j, "array": np.array([1, 2]), "nothing": "", "bool": True,
     "words": {"z": "a"}, "mixed": [1, "a"], "ragged": [[1], [2, 3]],
     "inf": np.inf, "dataset": xr.Dataset(), "numbered": {1: 2}, "bytes": b"z",
+    "delayed": dask.delayed(2), "lazy": da.from_array(np.ones(3)), "1e-308": 1e-308,
+    "plane": np.ones((2, 3)), "labelled plane": xr.DataArray(np.ones((2, 3)), dims=("q", "r")),
+}  # fmt: skip
+#: more of them, for the campaign
+ODD: dict[str, Any] = {
+    "-inf": -np.inf, "0": 0, "nan nan nan": np.full(3, np.nan), "date": datetime(2020, 1, 1),
+    "date64": np.datetime64("2020-01-01"), "duration": np.timedelta64(3, "s"),
+    "no date": np.datetime64("NaT"), "2**63": 2**63, "-2**63-1": -(2**63) - 1, "2**70": 2**70,
+    "10**400": 10**400, "1e308": 1e308, "5e-324": 5e-324, "1e30": 1e30, "-0.0": -0.0,
+    "digits": "1", "point": "1.5", "word nan": "nan", "2 numbers": (1, 2), "3 numbers": (1, 1, 1),
+    "4 numbers": (1, 2, 3, 4), "lists": [[1, 2], [3, 4]], "set": {1, 2}, "buffer": bytearray(b"1"),
+    "0 axes": np.array(2.0), "nan of 0 axes": np.array(np.nan), "1 element": np.array([2.0]),
+    "float128": np.longdouble(1.5), "uint64": np.uint64(3), "flag": np.bool_(True),
+    "fraction": Fraction(3, 2), "decimal": Decimal("1.5"), "range": range(3),
+    "lazy number": da.from_array(np.array(2.0)), "z": {"z": 1}, "k": {"k": 1}, "q": {"q": 1},
+    "z None": {"z": None}, "z True": {"z": True}, "z digits": {"z": "1"}, "z nan": {"z": np.nan},
+    "z array": {"z": np.ones(2)}, "z 10**9": {"z": 10**9}, "z tuple": {"z": (1, 2)},
+    "two names": ("z", "y"), "z twice": ("z", "z"), "no name": (), "name k": "k",
+    "cube": np.ones((2, 2, 2)), "flags": np.array([True, False]), "names": np.array(["z", "y"]),
+    "objects": np.array([None, 1], object), "no numbers": np.array([]), "masked": np.ma.masked,
+    "masked array": np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]),
+    "dots": ..., "slice": slice(0, 2), "path": Path("x"), "series": pd.Series([1.0]),
+    "frame": pd.DataFrame({"a": [1.0]}), "NA": pd.NA, "index": pd.Index([1, 2]),
+    "record": np.zeros(2, [("a", "f4")]), "flags of 3": (True, True, True), "zeros": (0, 0, 0),
+    "long text": "a" * 10_000, "lines": "a\nb", "reversed": V.transpose("x", "y", "z"),
+    "whole volume": V.astype(int), "NaN volume": V * np.nan, "empty volume": V[:0],
+    "False volume": V > 9, "complex volume": V + 1j, "lazy volume": V.chunk(2),
 }  # fmt: skip
 
 
@@ -109,16 +144,31 @@ def needed(name: str) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OPS)
 def test_wrong_values_give_a_result_or_a_refusal(name):
+    OPS[name](**needed(name))
+    give_odd_values(name, WRONG)
+
+
+@pytest.mark.campaign
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OPS)
+def test_campaign_of_odd_values(name):
+    give_odd_values(name, ODD)
+
+
+def give_odd_values(name: str, values: dict[str, Any]) -> None:
+    """Fail unless each value of each option gives a result, or an error of one line that starts
+    with an operation."""
     base, op = needed(name), OPS[name]
-    op(**base)
     for option in inspect.signature(op).parameters:
         if option == "ax" and name.startswith("plots."):
             continue
-        for kind, value in WRONG.items():
+        for kind, value in values.items():
             try:
                 op(**{**base, option: value})
-            except LazyvolError:
-                continue
+            except LazyvolError as error:
+                message = str(error)
+                fits = re.match(r"\w+: ", message) and "\n" not in message and len(message) < 600
+                assert fits, f"{option}={kind}: {message!r}"
             except Exception as error:
                 pytest.fail(f"{option}={kind}: {error!r}")
 
@@ -178,6 +228,42 @@ def test_refusals_name_the_option_the_rule_and_the_value(call, message):
 )  # fmt: skip
 def test_numpy_scalars_equal_python_scalars(call, plain):
     xr.testing.assert_identical(call(), plain())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lv.filters.gaussian(V, (1.0, 2.0)), r"gaussian: sigma must .*got 2 values"),
+        (lambda: lv.filters.gaussian(V, {"q": 1.0}), "gaussian: sigma must name"),
+        (lambda: lv.filters.median(V, np.ones((2, 3), int)), "median: size .*shape .2, 3."),
+        (lambda: lv.registration.shift(S, {"q": 1.0}), "shift: shifts must name"),
+        (lambda: lv.density.local(V, 2**30), "local: size must be 1048576 voxels or less"),
+        (lambda: lv.derivatives.hessian(V, sigma=1e6), "hessian: sigma times truncate must be"),
+        (lambda: lv.derivatives.structure_tensor(V, sigma=1e300), "structure_tensor: sigma times"),
+        (lambda: lv.derivatives.vesselness(V, alpha=1e-200), "vesselness: alpha must be positive"),
+        (lambda: lv.registration.align(S, S[0], 90.0, finest=1e-9), "align: finest must be"),
+        (lambda: lv.synthetic.elastic(V, 1e9, 1.0), "elastic: alpha must displace by 64 voxels"),
+        (lambda: lv.plots.slices(V[:0]), "slices: volume must have one voxel or more along 'z'"),
+        (lambda: lv.stats.mean(S, "q" * 5000), r"mean: dim must .* \.\.\. .*'x'"),
+        (lambda: lv.masks.threshold(V, 10**400), "threshold: method must be"),
+    ],
+)
+def test_refusals_in_an_operation_name_it_too(call, message):
+    with pytest.raises((LabelError, OptionError), match=rf"^{message}") as refusal:
+        call()
+    assert len(str(refusal.value)) < 600
+
+
+def test_whole_numbers_beyond_64_bits_are_floats():
+    assert lv.masks.threshold(V, -(2**70)).all()
+    assert not lv.masks.threshold(V, 2**64).any()
+
+
+def test_narrow_gaussians_change_nothing():
+    xr.testing.assert_equal(lv.filters.gaussian(V, 1e-300), V)
+    xr.testing.assert_equal(
+        lv.density.points(np.ones((1, 3)), like=(0, 2, 2)), lv.as_stack(np.zeros((0, 2, 2)))
+    )
 
 
 def test_axes_of_matplotlib_are_options():

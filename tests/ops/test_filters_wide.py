@@ -196,8 +196,8 @@ REFUSED = [
     (lambda s: lv.filters.uniform(s, 3, fill=None), "fill must be a number, got None"),
     (lambda s: lv.filters.gaussian(s, 1.0, mode="constant", fill="0"), "fill must be a number"),
     (lambda s: lv.filters.median(s, 3, fill=None), "fill must be a number"),
-    (lambda s: lv.filters.gaussian(s, 1e9), "16777216 voxels or less"),
-    (lambda s: lv.filters.uniform(s, 2**25), "16777216 voxels or less"),
+    (lambda s: lv.filters.gaussian(s, 1e9), "1048576 voxels or less"),
+    (lambda s: lv.filters.uniform(s, 2**25), "1048576 voxels or less"),
 ]
 REFUSED_LABELS = [
     (lambda s: lv.filters.gaussian(s, np.nan), "sigma must be a finite number"),

@@ -165,6 +165,16 @@ def test_scale_and_offset_of_a_particle_do_not_matter():
     )
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-21, 1e21, 1e33])
+def test_values_of_any_size_give_equal_results(scale):
+    stack = lv.synthetic.particles((12, 12, 12), 20, sigma=1.0, tilted=0.1, radius=3).compute()
+    ball = lv.synthetic.sphere((12, 12, 12), radius=3.0).compute()
+    plain = lv.scores.screen(stack, templates=ball)
+    scaled = lv.scores.screen((stack * scale).astype(np.float32), templates=ball * scale)
+    for name in RESULTS - {"flagged"}:
+        np.testing.assert_allclose(scaled[name], plain[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
 def test_different_contrasts_are_not_flagged():
     rng = np.random.default_rng(1)
     contrast = rng.normal(1, 0.35, (240, 1, 1, 1))

@@ -1,6 +1,8 @@
 """Stacks hold plain dask arrays: operations work on whatever xarray and dask derive from them."""
 
+import gc
 import operator
+import weakref
 
 import cloudpickle
 import dask
@@ -435,3 +437,22 @@ def test_coordinates_may_have_other_chunks():
     result = lv.filters.uniform(stack.isel(k=slice(1, None)), {"x": 3}).chunk(k=3)
     middle = lv.stats.quantile(result, 0.5, "x")
     near(middle.values, np.quantile(of_three(A[1:]), 0.5, -1).astype("f4"))
+
+
+def test_a_graph_is_freed_with_its_last_array():
+    stack = lv.as_stack(da.from_array(A, chunks=2))
+    mean = lv.stats.mean(lv.filters.laplace(stack) + 1)
+    mean.compute()
+    graphs = (stack.data.dask, mean.data.dask)
+    layers = [weakref.ref(layer) for graph in graphs for layer in graph.layers.values()]
+    del stack, mean, graphs
+    gc.collect()
+    assert not any(layer() for layer in layers)
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_a_step_of_a_chain_has_as_many_inputs_at_any_height(steps):
+    stack = lv.as_stack(da.from_array(A, chunks=2))
+    for _ in range(steps):
+        stack = stack + 0.1 * lv.filters.laplace(stack)
+    assert len(as_lazy_array(stack.data).origin.arrays) == 2

@@ -22,6 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: weights of every axis of a block; None leaves an axis unchanged
 Weights = Sequence[Array | None]
 
+#: smallest square of a deviation: those below 1e-154 voxels have squares of 0
+TINY = float(np.finfo(np.float64).tiny)
 #: values after the last weighted axis (channels) up to which three axes are swept
 INTERLEAVED = 8
 
@@ -37,7 +39,7 @@ def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least:
     """
     radius = max(least, int(truncate * sigma + 0.5))
     x = np.arange(-radius, radius + 1, dtype=np.float64)
-    weights = np.exp(-0.5 / (sigma * sigma) * x**2)
+    weights = np.exp(-0.5 / max(sigma * sigma, TINY) * x**2)
     weights /= weights.sum()
     if order == 1:
         weights *= x / (x**2 @ weights)

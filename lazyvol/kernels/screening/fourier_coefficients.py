@@ -24,6 +24,8 @@ SPATIAL_AXES = (-3, -2, -1)
 TAPER = 1 / 16
 #: a standard deviation below this part of the mean is rounding of float32
 ROUNDING = 1e-6
+#: powers of two up to which fourth powers of spectra are float32 numbers, with room for sums
+LARGEST_POWER = 20
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,20 @@ def finish(state: State, *, band: Band, dtype: np.dtype[Any]) -> dict[str, Array
     values = state["spectrum"][..., at[:, 0], at[:, 1], at[:, 2]]
     values -= mean[..., None] * ones[tuple((band.index + np.array(band.max_index)).T)]
     values *= np.float32(np.sqrt(2 / prod(band.shape)))
-    power = np.square(np.abs(values)).sum(-1)
-    values[power <= band.size * np.square(ROUNDING * mean)] = 0  # constant boxes
+    power = np.square(np.abs(values), dtype=np.float64).sum(-1)
+    values[power <= band.size * np.square(ROUNDING * mean, dtype=np.float64)] = 0  # constant boxes
     return {"spectra": to_real(values).astype(dtype), "mean": state["sum"] / prod(band.shape)}
+
+
+def near_one(spectra: Array) -> Array:
+    """Return spectra times one power of two, if products of theirs in float32 would overflow or
+    vanish."""
+    finite = spectra[np.isfinite(spectra).all(-1)]
+    largest = max(float(finite.max(initial=0.0)), -float(finite.min(initial=0.0)))
+    power = int(np.frexp(largest)[1])
+    if abs(power) <= LARGEST_POWER:
+        return spectra
+    return np.asarray(spectra * np.float32(2.0 ** -max(power, -126)))
 
 
 def _spectrum_of_ones(band: Band) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from lazyvol.kernels.screening import misalignment, p_values, reference, wedge_search
-from lazyvol.kernels.screening.fourier_coefficients import Band, to_spectra, to_volumes
+from lazyvol.kernels.screening.fourier_coefficients import Band, near_one, to_spectra, to_volumes
 from lazyvol.kernels.screening.fourier_rotation import in_plane, rotations
 from lazyvol.kernels.screening.hypotheses import (
     CONSISTENT,
@@ -138,7 +138,7 @@ def screen_spectra(
     table[:, COLUMNS.index("wedge")] = wedge_search.NONE
     informative = _is_informative(spectra)
     if np.count_nonzero(informative) >= 2:
-        kept = spectra if informative.all() else spectra[informative]
+        kept = near_one(spectra if informative.all() else spectra[informative])
         of_kept = [w[informative] if len(w) > 1 else w for w in weights]
         kept, measured, code = _measured(kept, of_kept, evidence, band)
         searched = second_class and not (code == wedge_search.UNCLEAR).any()

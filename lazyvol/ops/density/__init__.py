@@ -18,7 +18,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import window_fill
 from lazyvol.kernels.reductions import block_mean as block_kernels
-from lazyvol.ops._checks import lengths_in_voxels
+from lazyvol.ops._checks import lengths_in_voxels, require_window
 from lazyvol.ops._grid import Like, spatial_grid
 from lazyvol.ops.density import _points
 from lazyvol.ops.filters import _windows
@@ -181,6 +181,7 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode = "valid") -> xr.DataAr
         raise LabelError(
             f"local: size must be above 1 along one to three dims, got {sizes}; leave dims out"
         )
+    require_window("local", "size", max(sizes.values()))
     valid, dtype = mode == "valid", float_of(array.dtype)
     window, boundary = tuple(sizes.get(str(d), 1) for d in array.dims), Boundary(mode)
     reach = [(n // 2, n // 2) for n in window]

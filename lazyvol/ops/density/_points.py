@@ -75,7 +75,8 @@ def _to_cells(positions: xr.DataArray, grid: xr.DataArray) -> xr.DataArray:
             )
     kernel = partial(
         kernels.to_cells, order=_columns(positions, dims), step=[spacing(grid, d) for d in dims],
-        first=[float(grid.coords[d][0]) if d in grid.coords else 0.0 for d in dims],
+        first=[float(grid.coords[d][0]) if grid.sizes[d] and d in grid.coords else 0.0
+               for d in dims],
     )  # fmt: skip
     return blockwise(
         kernel, positions, core=(AXIS,), out=tuple(map(str, positions.dims)),

@@ -523,9 +523,10 @@ def vesselness(
     array([0.   , 0.192])
     """
     for name, value in {"alpha": alpha, "beta": beta, "c": 1.0 if c is None else c}.items():
-        if not 0 < value < np.inf:
+        if not 1e-100 <= value <= 1e100:  # its square is a float too
             raise LabelError(
-                f"vesselness: {name} must be positive, got {value!r}; raise it above 0"
+                f"vesselness: {name} must be positive, from 1e-100 to 1e100, got {value!r}; the "
+                f"default of alpha and beta is 0.5"
             )
     several = () if sigma is None or np.ndim(sigma) == 0 else tuple(np.ravel(sigma).tolist())
     scales = several or (sigma,)

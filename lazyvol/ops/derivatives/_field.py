@@ -14,6 +14,7 @@ from lazyvol.kernels.arrays import kernel_float
 from lazyvol.kernels.derivatives import finite_differences, gaussian_derivatives
 from lazyvol.kernels.derivatives.outputs import DerivativeTask
 from lazyvol.kernels.filters import wide_windows
+from lazyvol.ops._checks import require_window
 from lazyvol.plan.recipes.stencil import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
@@ -67,7 +68,7 @@ class Field:
             _require_neighbours(op, volume, dims, mode)
             return cls(volume, dims, steps, None, mode, fill, truncate)
         require_boundary(op, fill, truncate)
-        voxels = sigma_in_voxels(op, volume, dims, sigma)
+        voxels = sigma_in_voxels(op, volume, dims, sigma, truncate)
         narrow = {d: round(s, 3) for d, s in zip(dims, voxels, strict=True) if s < SIGMA_MIN}
         if narrow:
             raise LabelError(
@@ -196,7 +197,7 @@ def derivative_dims(op: str, volume: xr.DataArray, dim: Dims) -> tuple[str, ...]
 
 
 def sigma_in_voxels(
-    op: str, volume: xr.DataArray, dims: Sequence[str], sigma: Sigma
+    op: str, volume: xr.DataArray, dims: Sequence[str], sigma: Sigma, truncate: float
 ) -> tuple[float, ...]:
     """Convert a scale in the unit of the coordinates to voxels along each dim."""
     lengths = per_dim(sigma, dims, f"{op}: sigma")
@@ -206,7 +207,9 @@ def sigma_in_voxels(
             f"{op}: sigma must be one positive length or one for each of {tuple(dims)}, got "
             f"{sigma!r}; the unit is {unit_of(volume, dims[0])}"
         )
-    return tuple(float(lengths[d]) / abs(spacing(volume, d)) for d in dims)
+    voxels = tuple(float(lengths[d]) / abs(spacing(volume, d)) for d in dims)
+    require_window(op, "sigma times truncate", max(voxels) * truncate)
+    return voxels
 
 
 def require_boundary(op: str, fill: float, truncate: float) -> None:

@@ -97,7 +97,7 @@ def tensor(
     )
     if sigma is None:
         raise LabelError(f"{op}: sigma must be the scale of the means, got None; pass a length")
-    outer = sigma_in_voxels(op, volume, field.dims, sigma)
+    outer = sigma_in_voxels(op, volume, field.dims, sigma, truncate)
     dtype = kernel_float(field.dtype)
     gradient = field.result(field.task(outputs.GRADIENT, dtype), "gradient", ("axis",))
     task = field.task(output)

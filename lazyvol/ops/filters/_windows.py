@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError, OptionError
+from lazyvol.errors import LabelError
 from lazyvol.kernels import arrays
 from lazyvol.kernels.arrays import DOUBLE
 from lazyvol.kernels.filters import correlate, sliding_window, wide_windows
@@ -21,7 +21,7 @@ from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters import separable as separable_kernels
 from lazyvol.kernels.filters.wide_windows import FilterPass, Reach, fold_weights
 from lazyvol.kernels.geometry.splines import BoundaryMode
-from lazyvol.ops._checks import lengths_in_voxels
+from lazyvol.ops._checks import lengths_in_voxels, require_window
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
     Sigma,
@@ -46,8 +46,6 @@ MIN_TRANSFORMED = 150
 #: bytes per voxel of a block for its transforms: spectra, a tile and its result, padded to lengths
 #: that transform fast
 TRANSFORM_BYTES = 48.0
-#: voxels along a dim above which the unit of a length must be wrong
-MAX_VOXELS = 2**24
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ def _conversion_bytes(dtype: np.dtype[Any]) -> float:
 def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
     """Return the voxels of a window along every axis, 1 where it has none."""
     sizes = lengths_in_voxels(op, stack, size)
-    _require_length(op, "size", max(sizes.values()))
+    require_window(op, "size", max(sizes.values()))
     return tuple(sizes.get(str(d), 1) for d in stack.dims)
 
 
@@ -183,15 +181,6 @@ def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
         require_one_unit(stack, deviations, f"{op}: stack")
     voxels = {d: float(s) / abs(spacing(stack, d)) for d, s in deviations.items()}
     return tuple(voxels.get(str(d), 0.0) for d in stack.dims)
-
-
-def _require_length(op: str, name: str, voxels: float) -> None:
-    """Raise OptionError for windows whose weights alone would take hundreds of MiB."""
-    if voxels > MAX_VOXELS:
-        raise OptionError(
-            f"{op}: {name} must be {MAX_VOXELS} voxels or less along a dim, got {voxels:g}; give "
-            f"lengths in the unit of the coordinates and sizes in voxels"
-        )
 
 
 def kernel_weights(
@@ -295,7 +284,7 @@ def gaussian(
     """Smooth with standard deviations in voxels."""
     if truncate <= 0:
         raise LabelError(f"gaussian: truncate must be above 0 standard deviations, got {truncate}")
-    _require_length("gaussian", "sigma times truncate", max(sigma) * float(truncate))
+    require_window("gaussian", "sigma times truncate", max(sigma) * float(truncate))
     taps = [separable_kernels.gaussian_weights(s, truncate) if s > 0 else np.ones(1) for s in sigma]
     reach = [(len(w) // 2, len(w) // 2) for w in taps]
     weights = [w if len(w) > 1 else None for w in taps]

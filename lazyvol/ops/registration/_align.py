@@ -39,6 +39,8 @@ from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import SPATIAL, STACK, dataset_of, float_of, require_stack, unit_of
 
+#: smallest step of rotations in degrees: each halving is a round of its own
+LEAST_STEP = 0.001
 #: number of best rotations kept at the coarse step, the next, and the one after
 KEEP = (6, 4, 2)
 #: dims of an image
@@ -246,9 +248,9 @@ def _rotations_to_try(
         )
     if finest is None:
         return grid, (0.0,)
-    if not 0 < finest <= 180:
+    if not LEAST_STEP <= finest <= 180:
         raise LabelError(
-            f"align: finest must be a step above 0 and up to 180 degrees, or None, got {finest}"
+            f"align: finest must be a step of {LEAST_STEP} to 180 degrees, or None, got {finest}"
         )
     return grid, _halving_steps(coarse, finest)
 

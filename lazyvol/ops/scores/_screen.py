@@ -335,7 +335,8 @@ def _template_spectra(templates: xr.DataArray | None, stack: xr.DataArray, band:
     state = fourier_coefficients.start(volumes.shape[:1], band=band)
     positions = [np.arange(n) for n in band.shape]
     fourier_coefficients.update(state, (1, 2, 3), volumes, *positions, band=band)
-    return fourier_coefficients.finish(state, band=band, dtype=np.dtype(np.float32))["spectra"]
+    spectra = fourier_coefficients.finish(state, band=band, dtype=np.dtype(np.float32))["spectra"]
+    return fourier_coefficients.near_one(spectra)
 
 
 def _coarse_mask(mask: xr.DataArray | None, stack: xr.DataArray, band: Band) -> Any:

@@ -11,6 +11,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.synthetic import elastic as elastic_kernel
 from lazyvol.kernels.synthetic import gaussian_field
+from lazyvol.ops._checks import require_window
 from lazyvol.ops._grid import (
     Like,
     checked_seed,
@@ -39,6 +40,9 @@ from lazyvol.stack import (
 CORRELATED, DISPLACEMENT = 3, 4
 #: standard deviations at which displacements are clipped: one voxel in 5e8 would move further
 MAX_SIGMAS = 6.0
+#: voxels by which any volume may be displaced; larger ones by twice their length: the blocks of a
+#: displacement have a halo as wide
+MIN_LIMIT = 64
 
 
 @operation
@@ -188,12 +192,19 @@ def elastic(
     dims = _deformed_dims(stack, dim)
     alphas = _voxels_by_dim("alpha", alpha, stack, dims)
     widths = _voxels_by_dim("sigma", sigma, stack, dims)
+    require_window("elastic", "sigma", max(widths.values()))
     dims = tuple(d for d in SPATIAL if d in dims)
     rest = sorted((str(d) for d in stack.dims if d not in dims), key=lambda d: (d != STACK, d))
     sigmas = tuple(widths.get(d, 0.0) for d in dims)
     noise_deviation = elastic_kernel.standard_deviation(sigmas)
     scales = [alphas.get(d, 0.0) for d in dims]
     bounds = tuple(s * min(1.0, MAX_SIGMAS * noise_deviation) for s in scales)
+    farthest = max(MIN_LIMIT, 2 * max(stack.sizes[d] for d in dims))
+    if not max(bounds) <= farthest:
+        raise LabelError(
+            f"elastic: alpha must displace by {farthest} voxels or less, got {max(bounds):g}; give "
+            f"it in the unit of the positions"
+        )
     dtype = float_of(stack.dtype)
     halo = tuple(elastic_kernel.margin(bound, order, dtype) for bound in bounds)
     kernel = partial(

@@ -4,6 +4,7 @@ Only plain ``dask.array.Array`` objects leave the plan. ``as_lazy_array`` reads 
 back from its graph; ``LazyArray`` describes it while a graph is planned.
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -137,12 +138,21 @@ def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") 
     array = dask_array(layer, foreign.values())
     step = recipe_step(title, recipe, grid, below)
     layer.lazy = LazyArray(recipe, grid, foreign, below, (*below, step), array)
-    recipe.__dict__[LAZY_ARRAY] = layer.lazy
+    recipe.__dict__[LAZY_ARRAY] = weakref.ref(layer.lazy)
     return layer.lazy
 
 
-#: attribute in which a recipe remembers its lazy array as long as it stays in this process
+#: attribute in which a recipe refers to its lazy array, which is in no task: a weak reference, as
+#: recipes are remembered as long as the layers of the array's graph live
 LAZY_ARRAY = "_lazy_array"
+
+
+def _lazy_array_of(recipe: Recipe) -> LazyArray | None:
+    """Return the lazy array that computes a recipe; None if there is none, or no longer."""
+    reference = recipe.__dict__.get(LAZY_ARRAY)
+    return None if reference is None else reference()
+
+
 #: dask's option for the function that optimises graphs of arrays
 OPTION = "array_optimize"
 
@@ -183,7 +193,11 @@ def as_lazy_array(array: da.Array) -> LazyArray:
     step = recipe_step("pointwise", parsed.recipe, parsed.grid, below)
     build = partial(_replace_inputs, parsed.recipe, parsed.grid, tuple(a.recipe for a in inputs))
     origin = Origin(build, tuple(inputs))
-    return LazyArray(parsed.recipe, parsed.grid, foreign, below, (*below, step), array, origin)
+    steps = (*below, step)
+    lazy = LazyArray(parsed.recipe, parsed.grid, foreign, below, steps, array, origin)
+    if _lazy_array_of(lazy.recipe) is None:
+        lazy.recipe.__dict__[LAZY_ARRAY] = weakref.ref(lazy)
+    return lazy
 
 
 def _foreign_array(array: da.Array) -> LazyArray:
@@ -198,11 +212,16 @@ def _foreign_array(array: da.Array) -> LazyArray:
 def _inputs(recipe: Recipe, foreign: Mapping[str, da.Array]) -> list[LazyArray]:
     """Return the lazy arrays and the foreign arrays below a recipe that was read from a graph."""
     inputs: list[LazyArray] = []
-    for node in steps_above(recipe, lambda node: LAZY_ARRAY in node.__dict__):
-        if LAZY_ARRAY in node.__dict__:
-            inputs.append(node.__dict__[LAZY_ARRAY])
+
+    def is_input(node: Recipe) -> bool:
+        lazy = _lazy_array_of(node)
+        if lazy is not None:
+            inputs.append(lazy)
         elif isinstance(node, Foreign):
             inputs.append(as_lazy_array(foreign[node.name]))
+        return lazy is not None
+
+    list(steps_above(recipe, is_input))
     return inputs
 
 

@@ -46,10 +46,8 @@ from lazyvol.plan.recipes.leaves import Foreign
 from lazyvol.plan.recipes.views import Selected
 from lazyvol.plan.regions import Grid
 
-#: parsed layers by name; a layer that was replaced under its name is read again
-_PARSED: dict[str, tuple[Any, ParsedArray | None]] = {}
-#: layers that are remembered
-REMEMBERED = 20_000
+#: parsed layers by object id, as long as the layers live; a parsed array does not refer to them
+_PARSED: dict[int, tuple[weakref.ref[Any], ParsedArray | None]] = {}
 
 
 def read_array(array: da.Array) -> ParsedArray | None:
@@ -78,8 +76,8 @@ def read_graph(graph: HighLevelGraph, name: str) -> ParsedArray | None:
     while stack:
         current = stack[-1]
         layer = layers.get(current)
-        if current in parsed or layer is None or _is_remembered(current, layer, parsed):
-            parsed.setdefault(current, None)
+        if current in parsed or layer is None or id(layer) in _PARSED:
+            parsed.setdefault(current, None if layer is None else _PARSED[id(layer)][1])
             stack.pop()
             continue
         inputs = _input_names(layer)
@@ -88,27 +86,18 @@ def read_graph(graph: HighLevelGraph, name: str) -> ParsedArray | None:
             stack += missing
             continue
         array = _read_layer(current, layer, {n: parsed[n] for n in inputs})
-        _remember(current, layer, array)
+        _remember(layer, array)
         parsed[current] = array
         stack.pop()
     return parsed[name]
 
 
-def _is_remembered(name: str, layer: Any, parsed: dict[str, ParsedArray | None]) -> bool:
-    """Copy the remembered array of a layer to ``parsed``; return False if there is none."""
-    known = _PARSED.get(name)
-    if known is None or known[0]() is not layer:
-        return False
-    parsed[name] = known[1]
-    return True
-
-
-def _remember(name: str, layer: Any, array: ParsedArray | None) -> None:
+def _remember(layer: Any, array: ParsedArray | None) -> None:
+    """Remember what a layer was read as until the layer is freed."""
     if array is not None:
         cache_properties(array.recipe)
-    if len(_PARSED) >= REMEMBERED:
-        _PARSED.clear()
-    _PARSED[name] = weakref.ref(layer), array
+    number = id(layer)
+    _PARSED[number] = weakref.ref(layer, lambda _: _PARSED.pop(number, None)), array
 
 
 def _input_names(layer: Any) -> list[str]:
