@@ -15,8 +15,8 @@ from lazyvol.stack import Vector, filled_with_nan, is_masked
 
 #: returned by a rule for a value that breaks it
 REFUSED: Any = object()
-#: bounds of Python integers that fit 64 bits, and a float64
-MAX_WHOLE, MAX_FLOAT = 2**63, 2**1023
+#: bound of Python integers that fit 64 bits
+MAX_WHOLE = 2**63
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ def _number(value: Any) -> Any:
         return REFUSED
     if isinstance(number, int) and -MAX_WHOLE <= number < 2 * MAX_WHOLE:
         return number
-    return float(number) if isinstance(number, float) or abs(number) < MAX_FLOAT else REFUSED
+    try:
+        return float(number)
+    except OverflowError:
+        return REFUSED
 
 
 def _finite(value: Any) -> Any:
