@@ -4,16 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lazyvol import accessor, errors
-from lazyvol.client import connect
 from lazyvol.errors import LazyvolError
-from lazyvol.io import open, save, verify
-from lazyvol.plan.budget import limited
-from lazyvol.plan.explain import explain
-from lazyvol.stack import as_stack
 
 if TYPE_CHECKING:
     from lazyvol import plots, screening
+    from lazyvol.client import connect
     from lazyvol.explorer import explore
+    from lazyvol.io import open, save, verify
     from lazyvol.ops import (
         clustering,
         density,
@@ -29,6 +26,9 @@ if TYPE_CHECKING:
         synthetic,
         unmixing,
     )
+    from lazyvol.plan.budget import limited
+    from lazyvol.plan.explain import explain
+    from lazyvol.stack import as_stack
 
 __version__ = "0.1.0"
 
@@ -64,16 +64,22 @@ __all__ = [
 
 accessor.register()
 
+#: modules of the public functions
+_MODULES = {
+    "as_stack": "stack", "connect": "client", "explain": "plan.explain", "explore": "explorer",
+    "limited": "plan.budget", "open": "io", "save": "io", "verify": "io",
+}  # fmt: skip
+
 
 def __getattr__(name: str) -> Any:
-    """Import a topic at its first use: all topics take 1 s, which workers and commands save."""
-    if name not in __all__:
-        raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
-    if name == "explore":
-        value: Any = import_module("lazyvol.explorer").explore
-    else:
-        outer = name in ("plots", "screening")
+    """Import what is public at its first use: all takes 2 s, which commands and workers save."""
+    if name in _MODULES:
+        value: Any = getattr(import_module(f"lazyvol.{_MODULES[name]}"), name)
+    elif name in __all__ or name == "io":
+        outer = name in ("io", "plots", "screening")
         value = import_module(f"lazyvol.{name}" if outer else f"lazyvol.ops.{name}")
+    else:
+        raise AttributeError(f"module 'lazyvol' has no attribute {name!r}")
     globals()[name] = value
     return value
 

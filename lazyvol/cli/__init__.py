@@ -6,50 +6,54 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 
-from lazyvol.cli import jobs
-from lazyvol.cli.docs import description, docstring_of, shell_words
-from lazyvol.cli.operations import add_topics, operations, with_hyphens
-from lazyvol.cli.options import Resuming
-from lazyvol.cli.resume import resume_command
+from lazyvol.cli.docs import docstring_of, headline, help_of, shell_words
+from lazyvol.cli.words import WORDS, topic_names, with_hyphens
 from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
-from lazyvol.io.zarr.run_plan import COMMAND
 
 __all__ = ["main", "make_app", "run"]
 
-ABOUT = "Labelled, lazy analysis of stacks of volumes that do not fit in memory."
+ABOUT = """Labelled, lazy analysis of stacks of volumes that do not fit in memory.
+
+lazyvol COMMAND --help describes a command, lazyvol TOPIC --help lists the operations of a topic.
+"""
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the work failed (files, memory, clusters); 2 the command is wrong; 130 "
+    "interrupted by Ctrl-C; 141 the reader of the output is gone."
+)
 #: options of ``screen`` beside those of the operations
 SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
 INTERRUPTED = 130
-PLOTS = "Pictures of volumes, scores, curves and trees."
-CLUSTER = "Recipes of clusters: SLURM, PBS, Kubernetes, SSH."
-#: commands whose modules are imported when they run: module and function by name
-DEFERRED = {"demo": ("lazyvol.cli.demo", "demo"), "screen": ("lazyvol.cli.screen", "screen_stack"),
-            "explore": ("lazyvol.cli.explore", "explore_stack")}  # fmt: skip
+#: commands by module and function; these are imported when a command is used, which takes 2 s
+COMMANDS = {
+    "demo": "demo:demo", "screen": "screen:screen_stack", "explore": "explore:explore_stack",
+    "info": "jobs:info", "convert": "jobs:convert", "verify": "jobs:verify",
+    "explain": "jobs:explain_plan", "resume": "resume:resume",
+    "completion": "completion:completion",
+}  # fmt: skip
 
 
 def make_app() -> App:
-    """Return the command line with all its commands."""
+    """Return the command line with all its commands, whose modules are not imported yet."""
     app = App(
-        name="lazyvol", help=ABOUT, version=_version, help_format="plaintext",
-        suppress_keyboard_interrupt=False, result_action="return_value",
+        name="lazyvol", help=ABOUT, help_epilogue=EXIT_CODES, version=_version,
+        help_format="plaintext", suppress_keyboard_interrupt=False, result_action="return_value",
     )  # fmt: skip
-    known = operations()
-    for name, (module, function) in DEFERRED.items():
-        text = description(docstring_of(module, function))
-        app.command(f"{module}:{function}", name=name, help=text)
-    explain = jobs.explain_command(app, known)
-    plain = {"info": jobs.info, "convert": jobs.convert, "verify": jobs.verify, "explain": explain}
-    plain["resume"] = resume_command(lambda words: run_words(app, words))
-    for name, job in plain.items():
-        app.command(job, name=name, help=description(job))
-    app.command("lazyvol.cli.cluster:app", name="cluster", help=CLUSTER)
-    add_topics(app, known)
-    app.command("lazyvol.cli.plots:app", name="plots", group="Topics", help=PLOTS)
+    for name, place in COMMANDS.items():
+        module, _, function = place.partition(":")
+        text = help_of(docstring_of(f"lazyvol.cli.{module}", function))
+        app.command(f"lazyvol.cli.{place}", name=name, help=text)
+    app.command("lazyvol.cli.cluster:app", name="cluster", help=headline("lazyvol.cli.cluster"))
+    for topic in topic_names():
+        text = headline(f"lazyvol.ops.{topic}")
+        app.command(f"lazyvol.cli.topics:{topic}", name=topic, group="Topics", help=text)
+    plots = headline("lazyvol.plots")
+    app.command("lazyvol.cli.plots:app", name="plots", group="Topics", help=plots)
     return app
 
 
@@ -105,16 +109,31 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 def run_words(app: App, words: Sequence[str]) -> None:
     """Run a command line, which the plan of what it writes records."""
-    token = COMMAND.set(tuple(words))
+    token = WORDS.set(tuple(words))
     try:
-        app(with_hyphens(words), exit_on_error=False, print_error=False)
+        words = with_hyphens(words)
+        require_command(words)
+        app(words, exit_on_error=False, print_error=False)
     finally:
-        COMMAND.reset(token)
+        WORDS.reset(token)
+
+
+def require_command(words: Sequence[str]) -> None:
+    """Raise OptionError for an unknown command; cyclopts would import every command to say so."""
+    known = [*COMMANDS, "cluster", "plots", *topic_names()]
+    if words and not words[0].startswith("-") and words[0] not in known:
+        near = get_close_matches(words[0], known, 1)
+        remedy = f"did you mean {near[0]}?" if near else "see lazyvol --help"
+        raise OptionError(
+            f"the command must be one of {', '.join(known)}, got {words[0]!r}; {remedy}"
+        )
 
 
 def in_shell_words(error: Exception) -> str:
     """Return the class and message of an error, parameters written as options."""
-    return f"{type(error).__name__}: {shell_words(str(error), option_names())}"
+    started = "lazyvol.cli.operations" in sys.modules  # otherwise no parameter is meant
+    text = shell_words(str(error), option_names()) if started else str(error)
+    return f"{type(error).__name__}: {text}"
 
 
 def report_error(message: str, code: int) -> int:
@@ -143,10 +162,17 @@ def losses_on_stderr() -> Iterator[None]:
 
 
 def option_names() -> set[str]:
-    """Return the parameter names of all options; ``stack`` is a file without an option."""
+    """Return the parameter names of all options; ``stack`` is a file without an option.
+
+    Only topics that are imported count: others have raised no error.
+    """
+    from lazyvol.cli.operations import operations_of
+    from lazyvol.cli.options import Resuming
+
     shared = {"out", *(f.name for f in fields(Resuming)), *SCREENING, "results", "overlay", "port"}
-    names = {a.name for operation in operations().values() for a in operation.arguments}
-    return (shared | names) - {"stack"}
+    modules = [sys.modules.get(f"lazyvol.ops.{topic}") for topic in topic_names()]
+    known = [operation for module in modules if module for operation in operations_of(module)]
+    return (shared | {a.name for operation in known for a in operation.arguments}) - {"stack"}
 
 
 def _discard_output() -> None:

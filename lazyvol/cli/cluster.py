@@ -1,11 +1,11 @@
-"""The commands ``cluster``: texts that start a cluster on a queue, on Kubernetes or by SSH."""
+"""Recipes of clusters: scripts and manifests for SLURM, PBS, Kubernetes and SSH."""
 
 from math import ceil
 from typing import Literal
 
 from cyclopts import App
 
-from lazyvol.cli.docs import description
+from lazyvol.cli.docs import help_of
 from lazyvol.cli.options import say
 from lazyvol.errors import OptionError
 from lazyvol.plan.budget import parse_bytes
@@ -210,6 +210,10 @@ def recipe(
         Time limit of a job.
     image
         Container image with lazyvol, for kubernetes.
+
+    Examples
+    --------
+    lazyvol cluster recipe slurm --workers 10 --memory 64GiB > job.sh
     """
     for name, number in {"workers": workers, "threads": threads, "hours": hours}.items():
         if number < 1:
@@ -227,4 +231,4 @@ def recipe(
 
 
 app = App(name="cluster", help_format="plaintext")
-app.command(recipe, name="recipe", help=description(recipe))
+app.command(recipe, name="recipe", help=help_of(recipe.__doc__ or ""))

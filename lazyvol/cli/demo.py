@@ -57,6 +57,10 @@ def demo(
         Folder for the particles and the results.
     size
         ``full``, or ``small``: 120 particles of 24 x 24 x 24 voxels.
+
+    Examples
+    --------
+    lazyvol demo --size small --out demo
     """
     start, simulation = time.monotonic(), SIZES[size]
     options = replace(options, memory=options.memory or simulation.memory)

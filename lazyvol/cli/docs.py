@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lazyvol.cli.words import command_name, option_of
+
 #: text of a parameter that is described at another function of the topic
 REFERENCE = re.compile(r"As for `{0,2}(\w+)`{0,2}\.")
 SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}$", re.MULTILINE)
@@ -21,17 +23,29 @@ def description(source: Callable[..., Any] | str) -> str:
     return "\n\n".join(_joined(p) for p in text.strip().split("\n\n"))
 
 
+def help_of(docstring: str) -> str:
+    """Return the help of a command: its description, and the shell line of its examples."""
+    sections = SECTION.split(inspect.cleandoc(docstring))
+    examples = dict(zip(sections[1::2], sections[2::2], strict=True)).get("Examples", "")
+    lines = [f"Example: {line}" for line in examples.split("\n") if line.startswith("lazyvol ")]
+    return "\n\n".join([description(docstring), *lines])
+
+
 def docstring_of(module: str, function: str) -> str:
     """Return the docstring of a function without importing its module."""
-    spec = find_spec(module)
-    source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
-    functions = (n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef))
+    functions = (n for n in _parsed(module).body if isinstance(n, ast.FunctionDef))
     return next((ast.get_docstring(f) or "" for f in functions if f.name == function), "")
 
 
-def headline(module: ModuleType) -> str:
-    """Return the first paragraph of a module's docstring."""
-    return _joined(inspect.cleandoc(module.__doc__ or "").split("\n\n")[0])
+def headline(module: str) -> str:
+    """Return the first paragraph of a module's docstring, without importing the module."""
+    return _joined((ast.get_docstring(_parsed(module)) or "").split("\n\n")[0])
+
+
+def _parsed(module: str) -> ast.Module:
+    """Return the syntax tree of a module."""
+    spec = find_spec(module)
+    return ast.parse(Path(spec.origin).read_text("utf-8") if spec and spec.origin else "")
 
 
 def parameter_texts(function: Callable[..., Any], module: ModuleType) -> dict[str, str]:
@@ -76,13 +90,8 @@ def shell_words(message: str, names: Collection[str]) -> str:
 
 def _help_command(match: re.Match[str]) -> str:
     """Return the command that shows the help of a topic's operation."""
-    topic, operation = (name.replace("_", "-") for name in match.groups())
+    topic, operation = map(command_name, match.groups())
     return f"; see lazyvol {topic} {operation} --help"
-
-
-def option_of(name: str) -> str:
-    """Return the option of a parameter, e.g. ``--max-shift``."""
-    return f"--{name.replace('_', '-')}"
 
 
 def _comma_list(text: str) -> str:

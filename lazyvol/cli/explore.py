@@ -39,6 +39,10 @@ def explore_stack(
         Port of the page; any that is free by default.
     browser
         Open the page in the browser.
+
+    Examples
+    --------
+    lazyvol explore particles.zarr variance.zarr --particles run.star
     """
     from lazyvol.explorer.server import serve
 

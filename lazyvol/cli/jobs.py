@@ -2,15 +2,17 @@
 
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from math import prod
 from typing import Annotated, Any
 
 import xarray as xr
 from cyclopts import App, Parameter
 
-from lazyvol.cli.operations import Operation, command_name
+from lazyvol.cli.operations import operations_of
 from lazyvol.cli.options import RESUMING, RUNNING, Dims, Resuming, Running, open_first, running, say
 from lazyvol.cli.results import require_format, write_result
+from lazyvol.cli.words import command_name, topic_names
 from lazyvol.errors import ChecksumError, LabelError
 from lazyvol.io import verify as verify_store
 from lazyvol.io.inputs import sources_of
@@ -29,6 +31,10 @@ def info(path: str, *, dims: Dims = None) -> None:
     ----------
     path
         File, folder or glob pattern.
+
+    Examples
+    --------
+    lazyvol info particles.mrc
     """
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
@@ -86,6 +92,10 @@ def convert(path: str, out: str, *, options: Resuming = RESUMING) -> None:
     out
         File to write: .zarr, .mrc, .mrcs, .em, .nii, .nii.gz, .tif or .npy; .star for a file per
         particle and their list.
+
+    Examples
+    --------
+    lazyvol convert particles.star particles.zarr --memory 2GiB
     """
     with running(options):
         require_format(out)
@@ -101,6 +111,10 @@ def verify(path: str) -> None:
     ----------
     path
         Folder, URL or archive of a zarr store.
+
+    Examples
+    --------
+    lazyvol verify particles.zarr
     """
     found = verify_store(path)
     say(str(found))
@@ -111,58 +125,58 @@ def verify(path: str) -> None:
         )
 
 
-def explain_command(app: App, operations: Mapping[tuple[str, str], Operation]) -> Any:
-    """Return the command ``explain``, which plans the other commands."""
+def explain_plan(
+    path: str,
+    topic: str,
+    /,
+    *rest: Annotated[str, LEADING],
+    dims: Dims = None,
+    options: Running = RUNNING,
+) -> None:
+    """Print the plan of an operation: reads, writes, tasks and memory. Nothing is computed.
 
-    def explain_plan(
-        path: str,
-        topic: str,
-        /,
-        *rest: Annotated[str, LEADING],
-        dims: Dims = None,
-        options: Running = RUNNING,
-    ) -> None:
-        """Print the plan of an operation: reads, writes, tasks and memory. Nothing is computed.
+    Parameters
+    ----------
+    path
+        File, folder or glob pattern.
+    topic
+        Topic of the operation, e.g. stats; or screen.
+    rest
+        Name of the operation, then its other inputs and options.
 
-        Parameters
-        ----------
-        path
-            File, folder or glob pattern.
-        topic
-            Topic of the operation, e.g. stats; or screen.
-        rest
-            Name of the operation, then its other inputs and options.
-        """
-        with running(options):
-            if topic == "screen":
-                from lazyvol.cli.screen import print_plans
+    Examples
+    --------
+    lazyvol explain particles.zarr filters gaussian --sigma 12 --memory 2GiB
+    """
+    with running(options):
+        if topic == "screen":
+            from lazyvol.cli.screen import print_plans
 
-                print_plans(open_first(path, dims), options)
-                return
-            dims_option = [] if dims is None else ["--dims", dims]
-            tokens = [topic, *rest[:1], path, *rest[1:], *dims_option]
-            result = lazy_result(app, operations, tokens)
-            say(str(explain(result, memory=options.memory, workers=options.workers)))
-
-    return explain_plan
+            print_plans(open_first(path, dims), options)
+            return
+        dims_option = [] if dims is None else ["--dims", dims]
+        result = lazy_result([topic, *rest[:1], path, *rest[1:], *dims_option])
+        say(str(explain(result, memory=options.memory, workers=options.workers)))
 
 
-def lazy_result(
-    app: App, operations: Mapping[tuple[str, str], Operation], tokens: list[str]
-) -> Any:
+def lazy_result(tokens: list[str]) -> Any:
     """Return the lazy result of a command line without its output."""
     topic, name, *rest = tokens
-    operation = operations.get((topic, name.replace("-", "_")))
+    found = (
+        {o.name: o for o in operations_of(import_module(f"lazyvol.ops.{topic}"))}
+        if topic in topic_names()
+        else {}
+    )
+    operation = found.get(name.replace("-", "_"))
     if not rest or operation is None:
-        names = [command_name(name) for topic_of, name in operations if topic_of == topic]
-        known = ", ".join(names or sorted({topic for topic, _ in operations}))
+        known = ", ".join(map(command_name, found)) or ", ".join(topic_names())
         raise LabelError(
             f"explain: an operation must be a topic and a name, got {' '.join(tokens[:2])!r}; "
             f"choose from {known}"
         )
+    app = App(result_action="return_value")
+    app.command(operation.command(), name=command_name(name))
     _, bound, _ = app.parse_args(
-        [topic, command_name(name), *rest, "--out", "nowhere"],
-        exit_on_error=False,
-        print_error=False,
+        [command_name(name), *rest, "--out", "nowhere"], exit_on_error=False, print_error=False
     )
     return operation.result(bound.arguments)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from types import ModuleType, UnionType
 from typing import (
     Annotated,
@@ -24,10 +23,11 @@ from typing import (
 import xarray as xr
 from cyclopts import App, Parameter
 
-import lazyvol.ops
-from lazyvol.cli.docs import description, headline, option_of, parameter_texts
+from lazyvol.cli.docs import description, headline, parameter_texts
+from lazyvol.cli.examples import shell_line
 from lazyvol.cli.options import RESUMING, open_first, running
 from lazyvol.cli.results import require_format, write_result
+from lazyvol.cli.words import command_name, option_of, topic_names
 from lazyvol.errors import LazyvolError, OptionError
 from lazyvol.io import open as open_stack
 
@@ -103,6 +103,8 @@ class Operation:
     arguments: tuple[Argument, ...]
     #: options of the run, by default
     options: ClassVar[Any] = RESUMING
+    #: an output file of an example
+    target: ClassVar[str] = "result.zarr"
     #: help of the output file
     output: ClassVar[str] = (
         "File for the result: .zarr, .mrc, .em, .nii, .tif, .npy; .csv for a table; or the URL of "
@@ -146,6 +148,11 @@ class Operation:
         words = ["lazyvol", self.topic, command_name(self.name), *inputs, "OUT", *options]
         return " ".join(words)
 
+    @property
+    def example(self) -> str:
+        """A shell line of an example."""
+        return shell_line(self.topic, self.function, self.arguments, self.target)
+
     def command(self) -> Callable[..., None]:
         """Return the function that the command line calls."""
 
@@ -186,42 +193,20 @@ def one_array(opened: Any, name: str, path: str) -> Any:
     return opened
 
 
-def command_name(name: str) -> str:
-    """Return the name of an operation as a word of the command line."""
-    return name.replace("_", "-")
-
-
-def with_hyphens(tokens: Sequence[str]) -> list[str]:
-    """Return a command line whose option names and operations have hyphens for underscores.
-
-    Examples
-    --------
-    >>> with_hyphens(["registration", "align", "my_stack.zarr", "o.zarr", "--max_shift=a_b"])
-    ['registration', 'align', 'my_stack.zarr', 'o.zarr', '--max-shift=a_b']
-    """
-    tokens = list(tokens)
-    for n, token in enumerate(tokens):
-        if token.startswith("--"):
-            option, equals, value = token.partition("=")
-            tokens[n] = command_name(option) + equals + value
-    names = {topic_name(module) for module in topics()} if len(tokens) > 1 else set()
-    if len(tokens) > 1 and tokens[0] in names:
-        tokens[1] = command_name(tokens[1])
-    return tokens
-
-
 def topics() -> Iterator[ModuleType]:
     """Yield the topic modules of public operations."""
-    for info in iter_modules(lazyvol.ops.__path__):
-        module = import_module(f"lazyvol.ops.{info.name}")
-        if hasattr(module, "__all__"):
-            yield module
+    return (import_module(f"lazyvol.ops.{name}") for name in topic_names())
 
 
 def operations() -> dict[tuple[str, str], Operation]:
     """Return every public operation by topic and name."""
-    every = (Operation.of(module, name) for module in topics() for name in module.__all__)
+    every = (operation for module in topics() for operation in operations_of(module))
     return {(operation.topic, operation.name): operation for operation in every}
+
+
+def operations_of(module: ModuleType) -> list[Operation]:
+    """Return the operations of a topic."""
+    return [Operation.of(module, name) for name in module.__all__]
 
 
 def topic_name(module: ModuleType) -> str:
@@ -229,18 +214,12 @@ def topic_name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-def add_topics(app: App, known: Mapping[tuple[str, str], Operation]) -> None:
-    """Add a command for each topic, with a command for each of its operations."""
-    for module in topics():
-        of_topic = (o for o in known.values() if o.topic == topic_name(module))
-        app.command(topic_app(module, of_topic, group="Topics"))
-
-
-def topic_app(module: ModuleType, operations: Iterable[Operation], **options: Any) -> App:
+def topic_app(module: ModuleType, operations: Iterable[Operation]) -> App:
     """Return the command of a topic, with a command for each of its operations."""
-    app = App(name=topic_name(module), help=headline(module), help_format="plaintext", **options)
+    text = headline(module.__name__)
+    app = App(name=topic_name(module), help=text, help_format="plaintext")
     for operation in operations:
-        text = description(operation.function)
+        text = f"{description(operation.function)}\n\nExample: {operation.example}"
         app.command(operation.command(), name=command_name(operation.name), help=text)
     return app
 

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from lazyvol.cli.words import WORDS
 from lazyvol.client import connect
 from lazyvol.errors import OptionError
 from lazyvol.io import open as open_stack
+from lazyvol.io.zarr.run_plan import COMMAND
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import limited
 
@@ -132,6 +134,7 @@ def running(options: Running) -> Iterator[None]:
     if options.workers is not None and options.workers < 1:
         raise OptionError(f"workers must be 1 or more, got {options.workers}")
     with ExitStack() as stack:
+        stack.callback(COMMAND.reset, COMMAND.set(WORDS.get()))
         stack.enter_context(limited(options.memory, options.workers))
         stack.enter_context(single_blas_thread())
         if options.scheduler is not None:

@@ -21,6 +21,7 @@ class Picture(Operation):
     """A plot as a command."""
 
     options: ClassVar[Any] = DRAWING
+    target: ClassVar[str] = "picture.png"
     output: ClassVar[str] = "File for the picture: .png, .svg or .pdf."
 
     @classmethod

@@ -1,7 +1,6 @@
 """The command ``resume``."""
 
 import shlex
-from collections.abc import Callable, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -11,41 +10,42 @@ from lazyvol.io.zarr.create import run_of
 from lazyvol.io.zarr.run_plan import RunPlan
 
 
-def resume_command(run: Callable[[Sequence[str]], object]) -> Callable[[str], None]:
-    """Return the command ``resume``; ``run`` runs a command line."""
+def resume(path: str) -> None:
+    """Continue an interrupted command from what it left: finished shards, kept states.
 
-    def resume(path: str) -> None:
-        """Continue an interrupted command from what it left: finished shards, kept states.
+    The command line, its folder and the versions are in the plan beside the unfinished result
+    (plan.json), with the parameters of every step. A path that is complete is left as it is.
 
-        The command line, its folder and the versions are in the plan beside the unfinished result
-        (plan.json), with the parameters of every step. A path that is complete is left as it is.
+    Parameters
+    ----------
+    path
+        Store (.zarr), or folder of a screening, that the command was writing.
 
-        Parameters
-        ----------
-        path
-            Store (.zarr), or folder of a screening, that the command was writing.
-        """
-        left = interrupted(path)
-        if left is None:
-            say(f"{path} is complete; there is nothing to resume")
-            return
-        command, folder = left.facts.get("command"), left.facts.get("folder", "")
-        if command is None:
-            raise OptionError(
-                f"resume: path must be that of an interrupted command, got {path}, which a Python "
-                f"program was writing ({_steps(left)}); run that program again, with resume=True"
-            )
-        if not Path(folder).is_dir():
-            raise SourceNotFoundError(
-                f"resume: the command was started in {folder}, which is gone; run it again "
-                f"elsewhere, with resume=True: {command}"
-            )
-        say(f"resuming    {command}")
-        words = shlex.split(command)[1:]
-        with chdir(folder):
-            run(words if "--resume" in words else [*words, "--resume"])
+    Examples
+    --------
+    lazyvol resume variance.zarr
+    """
+    from lazyvol.cli import make_app, run_words  # which imports this module when it runs
 
-    return resume
+    left = interrupted(path)
+    if left is None:
+        say(f"{path} is complete; there is nothing to resume")
+        return
+    command, folder = left.facts.get("command"), left.facts.get("folder", "")
+    if command is None:
+        raise OptionError(
+            f"resume: path must be that of an interrupted command, got {path}, which a Python "
+            f"program was writing ({_steps(left)}); run that program again, with resume=True"
+        )
+    if not Path(folder).is_dir():
+        raise SourceNotFoundError(
+            f"resume: the command was started in {folder}, which is gone; run it again "
+            f"elsewhere, with resume=True: {command}"
+        )
+    say(f"resuming    {command}")
+    words = shlex.split(command)[1:]
+    with chdir(folder):
+        run_words(make_app(), words if "--resume" in words else [*words, "--resume"])
 
 
 def interrupted(path: str) -> RunPlan | None:

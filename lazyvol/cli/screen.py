@@ -150,6 +150,10 @@ def screen_stack(
         File with a mask of the object, from 0 to 1; estimated from the data by default.
     templates
         File with volumes that misassigned particles may show.
+
+    Examples
+    --------
+    lazyvol screen subtomograms.mrc --out screened --particles run.star --wedge -60 60
     """
     listed = path if particles is None and path.lower().endswith(".star") else particles
     screen_options = ScreenOptions(

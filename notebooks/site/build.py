@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import lazyvol as lv
 from lazyvol.cli import main
-from lazyvol.cli.docs import description, headline
+from lazyvol.cli.docs import description
 from lazyvol.cli.operations import topics
 
 SITE = Path(__file__).resolve().parent
@@ -32,13 +32,13 @@ def pages() -> Iterator[tuple[str, str]]:
     for module in (*topics(), lv.plots, lv.screening):
         name = module.__name__.rpartition(".")[2]
         names.append(name)
-        yield f"api/{name}.md", topic_page(name, module.__name__, headline(module), module.__all__)
+        yield f"api/{name}.md", topic_page(name, module.__name__, module.__all__)
     yield "api/files_and_plans.md", functions_page()
     yield "api/index.md", index_page(["files_and_plans", *names])
     yield "recipes.md", recipes_page()
 
 
-def topic_page(title: str, module: str, text: str, names: list[str]) -> str:
+def topic_page(title: str, module: str, names: list[str]) -> str:
     """Return the reference of a topic: its docstring, and every public function."""
     listed = "\n".join(f"* [{n}](#{module}.{n}): {summary(module, n)}" for n in names)
     functions = "\n".join(directive(f"{module}.{n}") for n in names)

@@ -57,7 +57,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("stats var s.npy o.npy --ddof x", "--ddof"),
         ("stats var s.npy o.npy --ddof", "--ddof"),
         ("stats vr s.npy o.npy", 'Unknown command "vr". Did you mean "var"?'),
-        ("nothing", 'Unknown command "nothing"'),
+        ("nothing", "the command must be one of demo, screen,"),
         ("stats var s.npy out.zarr --dim q", "LabelError: var: --dim must name dims"),
         ("stats var s.npy out.zarr --memory lots", "--memory must be a number of bytes"),
         ("stats var s.npy out.zarr --workers 0", "--workers must be 1 or more, got 0"),
