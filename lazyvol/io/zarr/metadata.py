@@ -182,8 +182,9 @@ def _open(document: Mapping[str, Any], where: str) -> Any:
 def require_numbers(dtype: np.dtype[Any], where: str) -> None:
     """Raise FormatError if a dtype is none of those that voxels may have."""
     if dtype.name not in DTYPES:
+        found = "String" if dtype.kind == "O" else dtype
         raise FormatError(
-            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {dtype}; rewrite it as "
+            f"{where}: dtype must be one of {', '.join(DTYPES)}, found {found}; rewrite it as "
             "numbers"
         )
 
