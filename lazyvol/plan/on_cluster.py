@@ -24,7 +24,7 @@ from weakref import WeakSet
 import dask
 from dask.core import flatten
 from dask.utils import parse_timedelta
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 from distributed.client import ClosedClientError
 from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.utils import thread_state
@@ -191,6 +191,7 @@ class _Run:
         if self.client.status == "closed":
             raise _lost_error(self.client, "client closed")
         self.asked = now
+        _replace_lost_workers(self.client.cluster)
         if self._count_workers():
             self.seen = now
         if now - self.seen > self.timeout:
@@ -228,6 +229,16 @@ class _Run:
             deaths += error.allowed_failures + 1
             if error.task != task or deaths >= self.most_deaths:
                 self.given_up[task] = _killer(error.task, deaths)
+
+
+def _replace_lost_workers(cluster: Any) -> None:
+    """Start the workers again that a cluster of this machine has given up.
+
+    Its nannies restart them, but dask removes a nanny whose worker is just being restarted 15 s
+    after an earlier death: of two that die once a second none is left after a minute.
+    """
+    if isinstance(cluster, LocalCluster) and len(cluster.workers) < len(cluster.worker_spec):
+        cluster.scale(len(cluster.worker_spec))
 
 
 def _settings() -> tuple[int, float]:

@@ -194,6 +194,17 @@ def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
     process.kill()
 
 
+def test_workers_that_a_local_cluster_gave_up_are_started_again(folder):
+    """dask removes a nanny whose worker is away 15 s after an earlier death."""
+    stack = lv.open(folder / "in.zarr", chunks=1) - 1
+    with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster, connect(cluster):
+        (worker,) = cluster.workers.values()
+        cluster.sync(worker.close)
+        cluster.workers.clear()
+        lv.save(stack, folder / "out.zarr")
+    np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A - 1)
+
+
 def test_a_cluster_without_workers_ends_the_run(folder):
     stack = lv.open(folder / "in.zarr", chunks=1) + 1
     with (
