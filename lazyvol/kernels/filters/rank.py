@@ -7,7 +7,6 @@ voxel, vectorized over many voxels: 3^3 windows of float32 take 36 ns per voxel,
 """
 
 from collections.abc import Sequence
-from functools import reduce
 from math import prod
 from typing import Any
 
@@ -23,23 +22,21 @@ RUN = 512
 
 
 def select_rank(
-    block: Array, *, sizes: Sequence[int], rank: int, multiplicities: Sequence[Array] | None = None
+    block: Array, *, sizes: Sequence[int], rank: int, counts: Array | None = None
 ) -> Array:
     """Return value number ``rank``, ascending from 0, of every window; NaN where it has one.
 
-    ``multiplicities`` are whole numbers per axis: a value of the window counts as often as their
-    product at its position. By default every value counts once.
+    ``counts`` are whole numbers, of the shape of a window: a value counts as often as they say at
+    its position, and not at all where they are 0. By default every value counts once.
     """
     if block.ndim < 3:
-        lifted = None if multiplicities is None else (np.ones(1, np.int64), *multiplicities)
-        return np.asarray(
-            select_rank(block[None], sizes=(1, *sizes), rank=rank, multiplicities=lifted)[0]
-        )
+        lifted = None if counts is None else counts[None]
+        return np.asarray(select_rank(block[None], sizes=(1, *sizes), rank=rank, counts=lifted)[0])
     kept = tuple(max(0, n - s + 1) for n, s in zip(block.shape, sizes, strict=True))
     out = np.empty(kept, block.dtype)
     first = next((a for a, s in enumerate(sizes) if s > 1), block.ndim)
     first = min(first, block.ndim - 3)
-    inner = None if multiplicities is None else multiplicities[first:]
+    inner = np.ones(sizes[first:], np.int64) if counts is None else counts[(0,) * first]
     if out.size:
         for index in np.ndindex(kept[:first]):
             out[index] = _select_in_volume(block[index], kept[first:], sizes[first:], rank, inner)
@@ -47,30 +44,27 @@ def select_rank(
 
 
 def _select_in_volume(
-    volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int,
-    multiplicities: Sequence[Array] | None,
-) -> Array:  # fmt: skip
-    count = prod(sizes)
-    counts = np.empty(0)
-    if multiplicities is not None:
-        count = prod(int(m.sum()) for m in multiplicities)
-        counts = reduce(np.multiply.outer, multiplicities)
+    volume: Array, kept: Sequence[int], sizes: Sequence[int], rank: int, counts: Array
+) -> Array:
+    count = int(counts.sum())
+    used = np.flatnonzero(counts)
+    weights = counts.reshape(-1)[used] if counts.max() > 1 else np.empty(0)
     keys = _to_keys(volume, count)
     least = keys.min()
     keys -= least
     *lead, rows, columns = kept
     width = keys.shape[-1]
     high = min(rows, max(1, RUN // width))
-    offsets = _flat_indices(sizes, keys.shape).astype(np.uint64)
+    offsets = _flat_indices(sizes, keys.shape)[used].astype(np.uint64)
     starts = _flat_indices(lead, keys.shape[:-2]) * prod(keys.shape[-2:])
     selected = np.empty((len(starts), rows, columns), keys.dtype)
     _select_in_planes(
-        selected, keys.reshape(-1), starts, width, offsets, counts.reshape(-1).astype(keys.dtype),
+        selected, keys.reshape(-1), starts, width, offsets, weights.astype(keys.dtype),
         rank, int(keys.max()).bit_length(), np.empty(max(RUN, high * width), keys.dtype),
         *np.empty((2, RUN), keys.dtype), high,
     )  # fmt: skip
     selected += least
-    return _restore_nan(_from_keys(selected.reshape(kept), volume.dtype), volume, sizes)
+    return _restore_nan(_from_keys(selected.reshape(kept), volume.dtype), volume, sizes, counts)
 
 
 def _flat_indices(lengths: Sequence[int], shape: Sequence[int]) -> Array:
@@ -79,10 +73,16 @@ def _flat_indices(lengths: Sequence[int], shape: Sequence[int]) -> Array:
     return np.asarray(np.ravel_multi_index(tuple(index), tuple(shape)))
 
 
-def _restore_nan(selected: Array, volume: Array, sizes: Sequence[int]) -> Array:
+def _restore_nan(selected: Array, volume: Array, sizes: Sequence[int], counts: Array) -> Array:
     """Set NaN where a window has one."""
-    if volume.dtype.kind == "f" and np.isnan(volume).any():
-        selected[sliding_window.maximum(np.isnan(volume), sizes=sizes)] = np.nan
+    if volume.dtype.kind != "f" or not (is_nan := np.isnan(volume)).any():
+        return selected
+    if counts.all():
+        selected[sliding_window.maximum(is_nan, sizes=sizes)] = np.nan
+        return selected
+    for place in np.argwhere(counts):
+        span = zip(place.tolist(), selected.shape, strict=True)
+        selected[is_nan[tuple(slice(i, i + n) for i, n in span)]] = np.nan
     return selected
 
 

@@ -17,7 +17,6 @@ any dtype.
 """
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,7 +25,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import sliding_window
-from lazyvol.ops.filters import _bandpass, _windows
+from lazyvol.ops.filters import _bandpass, _footprints, _windows
 from lazyvol.ops.filters._windows import Boundary, Mode
 from lazyvol.stack import Dims, Sigma, Size, dims_of, spatial_dims
 
@@ -156,7 +155,13 @@ def uniform(
 
 @operation(unbounded=("fill",))
 def minimum(
-    stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Minimum of the window around every voxel.
 
@@ -168,6 +173,11 @@ def minimum(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -183,8 +193,9 @@ def minimum(
     Raises
     ------
     LabelError
-        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
-        dtype, or the stack is shorter than a window of ``mode="valid"``.
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
+        ``mode="valid"``.
     OptionError
         If an option has the wrong type, or ``size`` is above 2**24.
 
@@ -198,14 +209,20 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    sizes = _windows.windows("minimum", stack, size)
+    window = _footprints.window("minimum", stack, size, radius, footprint)
     boundary = Boundary(mode, fill)
-    return _windows.extremum("minimum", stack, sizes, boundary, sliding_window.minimum)
+    return window.extremum("minimum", stack, boundary, sliding_window.minimum, 0)
 
 
 @operation(unbounded=("fill",))
 def maximum(
-    stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Maximum of the window around every voxel.
 
@@ -217,6 +234,11 @@ def maximum(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -232,8 +254,9 @@ def maximum(
     Raises
     ------
     LabelError
-        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
-        dtype, or the stack is shorter than a window of ``mode="valid"``.
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
+        ``mode="valid"``.
     OptionError
         If an option has the wrong type, or ``size`` is above 2**24.
 
@@ -247,14 +270,20 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    sizes = _windows.windows("maximum", stack, size)
+    window = _footprints.window("maximum", stack, size, radius, footprint)
     boundary = Boundary(mode, fill)
-    return _windows.extremum("maximum", stack, sizes, boundary, sliding_window.maximum)
+    return window.extremum("maximum", stack, boundary, sliding_window.maximum, -1)
 
 
 @operation(unbounded=("fill",))
 def median(
-    stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Median of the window around every voxel; of an even number of values the upper one.
 
@@ -266,6 +295,11 @@ def median(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -281,8 +315,9 @@ def median(
     Raises
     ------
     LabelError
-        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
-        dtype, or the stack is shorter than a window of ``mode="valid"``.
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
+        ``mode="valid"``.
     OptionError
         If an option has the wrong type, or ``size`` is above 2**24.
 
@@ -296,13 +331,20 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    sizes = _windows.windows("median", stack, size)
-    return _windows.rank("median", stack, sizes, prod(sizes) // 2, Boundary(mode, fill))
+    window = _footprints.window("median", stack, size, radius, footprint)
+    return window.rank("median", stack, window.count // 2, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def percentile(
-    stack: xr.DataArray, q: float, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    q: float,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Percentile of the window around every voxel.
 
@@ -317,6 +359,11 @@ def percentile(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -332,8 +379,9 @@ def percentile(
     Raises
     ------
     LabelError
-        If ``q`` is not in [0, 100], ``size`` names a dim that the stack lacks or is not 1 or more,
-        ``fill`` does not suit the dtype, or the stack is shorter than a window of ``mode="valid"``.
+        If ``q`` is not in [0, 100], not one of ``size``, ``radius`` and ``footprint`` is given, one
+        of them has a wrong dim or value, ``fill`` does not suit the dtype, or the stack is shorter
+        than a window of ``mode="valid"``.
     OptionError
         If an option has the wrong type, or ``size`` is above 2**24.
 
@@ -347,16 +395,23 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    sizes = _windows.windows("percentile", stack, size)
+    window = _footprints.window("percentile", stack, size, radius, footprint)
     if not 0 <= q <= 100:
         raise LabelError(f"percentile: q must be in [0, 100], got {q}; it is a percentage")
-    number = min(prod(sizes) - 1, int(prod(sizes) * float(q) / 100.0))
-    return _windows.rank("percentile", stack, sizes, number, Boundary(mode, fill))
+    number = min(window.count - 1, int(window.count * float(q) / 100.0))
+    return window.rank("percentile", stack, number, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def rank(
-    stack: xr.DataArray, number: int, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    number: int,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Value of rank ``number`` in the window around every voxel.
 
@@ -370,6 +425,11 @@ def rank(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -385,9 +445,9 @@ def rank(
     Raises
     ------
     LabelError
-        If the window has no such rank, ``size`` names a dim that the stack lacks or is not 1 or
-        more, ``fill`` does not suit the dtype, or the stack is shorter than a window of
-        ``mode="valid"``.
+        If the window has no such rank, not one of ``size``, ``radius`` and ``footprint`` is given,
+        one of them has a wrong dim or value, ``fill`` does not suit the dtype, or the stack is
+        shorter than a window of ``mode="valid"``.
     OptionError
         If an option has the wrong type, or ``size`` is above 2**24.
 
@@ -401,14 +461,14 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    sizes = _windows.windows("rank", stack, size)
-    count = prod(sizes)
+    window = _footprints.window("rank", stack, size, radius, footprint)
+    count = window.count
     if not -count <= number < count:
         raise LabelError(
             f"rank: number must be in [{-count}, {count - 1}] for a window of {count} voxels, got "
             f"{number}; for a part of the window use percentile"
         )
-    return _windows.rank("rank", stack, sizes, number % count, Boundary(mode, fill))
+    return window.rank("rank", stack, number % count, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))

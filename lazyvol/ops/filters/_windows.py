@@ -6,7 +6,7 @@ weights. They run on blocks with a halo, or on blocks that are whole along a sho
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from math import prod
 from typing import Any, Literal, TypeAlias, cast
 
@@ -184,7 +184,7 @@ def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
 
 
 def kernel_weights(
-    op: str, stack: xr.DataArray, kernel: Any, *, flip: bool
+    op: str, stack: xr.DataArray, kernel: Any, *, flip: bool, option: str = "kernel"
 ) -> tuple[Array, tuple[Reach, ...]]:
     """Return correlation weights with every axis of a stack, and their reach.
 
@@ -192,12 +192,16 @@ def kernel_weights(
     scipy.ndimage.
     """
     dims = tuple(str(d) for d in stack.dims)
-    named = kernel if isinstance(kernel, xr.DataArray) else _named(op, stack, np.asarray(kernel))
-    kernel_dims = dims_of(stack, named.dims, subject=f"{op}: kernel")
+    named = (
+        kernel
+        if isinstance(kernel, xr.DataArray)
+        else _named(op, stack, np.asarray(kernel), option)
+    )
+    kernel_dims = dims_of(stack, named.dims, subject=f"{op}: {option}")
     values = np.asarray(named.transpose(*(d for d in dims if d in kernel_dims)).values)
     if values.dtype.kind not in "biuf" or values.size == 0 or not np.isfinite(values).all():
         raise LabelError(
-            f"{op}: kernel must hold finite weights, one or more, got dtype={values.dtype} and "
+            f"{op}: {option} must hold finite weights, one or more, got dtype={values.dtype} and "
             f"shape={values.shape}"
         )
     lengths = tuple(named.sizes.get(d, 1) for d in dims)
@@ -208,13 +212,13 @@ def kernel_weights(
     return weights, reach
 
 
-def _named(op: str, stack: xr.DataArray, kernel: Array) -> xr.DataArray:
+def _named(op: str, stack: xr.DataArray, kernel: Array, option: str) -> xr.DataArray:
     """Label an array of weights with the last of the spatial dims."""
     dims = spatial_dims(stack)
     if not 1 <= kernel.ndim <= len(dims):
         raise LabelError(
-            f"{op}: kernel must have 1 to {len(dims)} axes, for the last of the spatial dims "
-            f"{dims}, got shape={kernel.shape}; name its dims with xarray.DataArray(kernel, "
+            f"{op}: {option} must have 1 to {len(dims)} axes, for the last of the spatial dims "
+            f"{dims}, got shape={kernel.shape}; name its dims with xarray.DataArray({option}, "
             f"dims=...)"
         )
     return xr.DataArray(kernel, dims=dims[len(dims) - kernel.ndim :])
@@ -345,14 +349,37 @@ def _axis_window(
 def rank(
     op: str, stack: xr.DataArray, sizes: Sequence[int], number: int, boundary: Boundary
 ) -> xr.DataArray:
-    """Return value ``number``, ascending from 0, of windows."""
+    """Return value ``number``, ascending from 0, of windows that are boxes."""
     boundary.require(op, stack, _reach(sizes))
     multiplicities, reach = _multiplicities(stack, sizes, boundary)
-    folded = tuple(len(m) for m in multiplicities)
     counts = None
-    if folded != tuple(sizes):
-        counts = tuple(m.astype(np.int64) for m in multiplicities)
-    kernel = partial(rank_kernels.select_rank, sizes=folded, rank=number, multiplicities=counts)
+    if tuple(len(m) for m in multiplicities) != tuple(sizes):
+        counts = reduce(np.multiply.outer, multiplicities).astype(np.int64)
+    return _select_rank(op, stack, reach, counts, number, boundary)
+
+
+def rank_in_footprint(
+    op: str, stack: xr.DataArray, footprint: Array, number: int, boundary: Boundary
+) -> xr.DataArray:
+    """Return value ``number``, ascending from 0, of the voxels where a footprint is 1."""
+    reach = _reach(footprint.shape)
+    boundary.require(op, stack, reach)
+    counts = footprint
+    for axis, n in enumerate(stack.shape):
+        counts, reach[axis] = fold_weights(counts, reach[axis], n, boundary.mode, axis)
+    return _select_rank(op, stack, reach, counts, number, boundary)
+
+
+def _select_rank(
+    op: str,
+    stack: xr.DataArray,
+    reach: Sequence[Reach],
+    counts: Array | None,
+    number: int,
+    boundary: Boundary,
+) -> xr.DataArray:
+    sizes = tuple(sum(r) + 1 for r in reach)
+    kernel = partial(rank_kernels.select_rank, sizes=sizes, rank=number, counts=counts)
     scratch = 4.0 * max(2, stack.dtype.itemsize)
     return filter_blocks(op, kernel, stack, reach, boundary, stack.dtype, scratch)
 

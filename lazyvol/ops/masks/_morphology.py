@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, connected_components
+from lazyvol.ops._ball import ball
 from lazyvol.ops._checks import whole_number
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import stencil
@@ -18,8 +19,6 @@ from lazyvol.stack import (
     Size,
     per_dim,
     require_mask,
-    require_one_unit,
-    spacing,
     spatial_dims,
     with_units,
 )
@@ -357,7 +356,7 @@ def _element(
         )
     element: Array
     if radius is not None:
-        element = _ball(op, mask, dims, radius)
+        element = ball(f"{op}: mask", mask, dims, radius)
     elif size is not None:
         element = _box(op, mask, dims, size)
     else:
@@ -365,16 +364,6 @@ def _element(
     own_order = element.transpose([dims.index(str(d)) for d in mask.dims if d in dims])
     lengths = iter(own_order.shape)
     return own_order.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
-
-
-def _ball(op: str, mask: xr.DataArray, dims: tuple[str, ...], radius: float) -> Array:
-    if not (isfinite(radius) and radius >= 0):
-        raise LabelError(f"{op}: radius must be 0 or more, got {radius!r}; pass a length")
-    require_one_unit(mask, dims, f"{op}: mask")
-    steps = [abs(spacing(mask, d)) for d in dims]
-    lengths = [mask.sizes[d] for d in dims]
-    reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, lengths, strict=True)]
-    return binary.ball(reach, steps, radius)
 
 
 def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:

@@ -1,0 +1,29 @@
+"""Balls as windows and structuring elements of volumes whose voxels need not be cubes."""
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.kernels.morphology import binary
+from lazyvol.stack import require_one_unit, spacing
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def ball(subject: str, stack: xr.DataArray, dims: Sequence[str], radius: float) -> Array:
+    """Return the voxels within ``radius`` of a voxel, along ``dims``; ``subject`` is "op: param".
+
+    The ball reaches no further than a volume is long.
+    """
+    if not (isfinite(radius) and radius >= 0):
+        op = subject.partition(":")[0]
+        raise LabelError(f"{op}: radius must be 0 or more, got {radius!r}; pass a length")
+    require_one_unit(stack, dims, subject)
+    steps = [abs(spacing(stack, d)) for d in dims]
+    lengths = [stack.sizes[d] for d in dims]
+    reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, lengths, strict=True)]
+    return binary.ball(reach, steps, radius)

@@ -1,0 +1,88 @@
+"""Windows of rank filters: a box, a ball, or any footprint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lazyvol.errors import LabelError
+from lazyvol.ops._ball import ball
+from lazyvol.ops.filters import _windows
+from lazyvol.ops.filters._windows import Boundary
+from lazyvol.stack import Size, spatial_dims
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The lengths of a box, or a footprint with a stack's axes that is 1 where voxels count."""
+
+    sizes: tuple[int, ...]
+    footprint: Array | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of voxels that count."""
+        return prod(self.sizes) if self.footprint is None else int(self.footprint.sum())
+
+    def rank(self, op: str, stack: xr.DataArray, number: int, boundary: Boundary) -> xr.DataArray:
+        """Return value ``number``, ascending from 0, of every window."""
+        if self.footprint is None:
+            return _windows.rank(op, stack, self.sizes, number, boundary)
+        return _windows.rank_in_footprint(op, stack, self.footprint, number, boundary)
+
+    def extremum(
+        self,
+        op: str,
+        stack: xr.DataArray,
+        boundary: Boundary,
+        kernel: Callable[..., Array],
+        number: int,
+    ) -> xr.DataArray:
+        """Return the extreme of every window: by ``kernel`` of a box, else value ``number``."""
+        if self.footprint is None:
+            return _windows.extremum(op, stack, self.sizes, boundary, kernel)
+        return self.rank(op, stack, number % self.count, boundary)
+
+
+def window(
+    op: str, stack: xr.DataArray, size: Size | None, radius: float | None, footprint: Any
+) -> Window:
+    """Return the window of the one option that is given; raise LabelError unless there is one."""
+    options = {"size": size, "radius": radius, "footprint": footprint}
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        raise LabelError(
+            f"{op}: size must be given, or radius or footprint in its place, got "
+            f"{' and '.join(given) or 'none'}; pass one of them"
+        )
+    if size is not None:
+        return Window(_windows.windows(op, stack, size))
+    if radius is not None:
+        element = _ball(op, stack, radius)
+    else:
+        weights, _ = _windows.kernel_weights(op, stack, footprint, flip=False, option="footprint")
+        element = (weights != 0).astype(np.int64)
+    if not element.any():
+        raise LabelError(
+            f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
+            f"{np.shape(footprint)}; set one"
+        )
+    return Window(element.shape, element)
+
+
+def _ball(op: str, stack: xr.DataArray, radius: float) -> Array:
+    """Return a ball with the axes of a stack, 1 long along dims that are not spatial."""
+    dims = spatial_dims(stack)
+    if not dims:
+        raise LabelError(
+            f"{op}: stack must have some of the dims z, y, x for a radius, got {stack.dims}; "
+            f"rename them, or pass a size by dim"
+        )
+    element = xr.DataArray(ball(f"{op}: stack", stack, dims, radius), dims=dims)
+    own = element.transpose(*(d for d in stack.dims if d in dims))
+    return own.values.astype(np.int64).reshape([element.sizes.get(d, 1) for d in stack.dims])
