@@ -114,8 +114,7 @@ def _settings(store: Any) -> Mapping[str, Any]:
 
 
 #: words by which icechunk refuses keys other than those of zarr, and says that a node is absent
-KEYS_OF_ZARR = "invalid zarr key"
-ABSENT_IN_ICECHUNK = (KEYS_OF_ZARR, "node not found")
+ABSENT_IN_ICECHUNK = ("invalid zarr key", "node not found")
 
 
 @dataclass
@@ -151,6 +150,11 @@ class ZarrPlace:
                 f"{self.root}: the store refused to open it: {first_line(error)}; check the URL, "
                 "the options and the credentials"
             ) from error
+
+    @property
+    def is_icechunk(self) -> bool:
+        """Return True for a session of icechunk, which takes the keys of zarr alone."""
+        return "icechunk" in _packages(self.connect())
 
     def path(self, key: str) -> str:
         """Return the path of ``key`` for messages."""
@@ -219,7 +223,7 @@ class ZarrPlace:
 
         icechunk holds them in memory and fails for a range that ends beyond them.
         """
-        if "icechunk" in _packages(self.connect()):
+        if self.is_icechunk:
             return self._get(key, [None])[0]
         return self._head(key, safe_folder.MAX_JSON + 1)
 
@@ -309,12 +313,6 @@ class ZarrPlace:
         except (LazyvolError, FileNotFoundError):
             raise
         except Exception as error:  # libraries of stores share no base class
-            if verb == "write" and KEYS_OF_ZARR in str(error):
-                raise StoreError(
-                    f"save: the store must take any key, {key!r} is refused (icechunk has no place "
-                    "for the plan and the manifest of a run); save to a folder or a URL, or write "
-                    "with xarray's to_zarr"
-                ) from error
             raise StoreError(
                 f"{self.path(key)}: the store refused to {verb} it: {first_line(error)}; check "
                 "the URL, the network, and the credentials in the environment (a public bucket "

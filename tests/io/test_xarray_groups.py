@@ -222,6 +222,9 @@ def test_sessions_of_icechunk_open(tmp_path):
     repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path)))
     session = repository.writable_session("main")
     stack().to_dataset().to_zarr(session.store, consolidated=False)
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(lv.errors.StoreError, match="has no place for the plan"):
+            lv.save(stack(), session.store, **options)
     session.commit("first")
     opened = lv.open(repository.readonly_session("main").store)
     np.testing.assert_array_equal(opened.values, A)

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, StoreError
 from lazyvol.io.places import is_place, place_of
 from lazyvol.io.zarr.labels import (
     COORDINATES,
@@ -166,7 +166,12 @@ def run_of(
 ) -> LocalRun | RemoteRun:
     """Return the run that writes a store into a folder, to a URL or into a store of zarr."""
     if is_place(path):
-        return RemoteRun(
-            place_of(path, storage_options), token=token, overwrite=overwrite, resume=resume
-        )
+        place = place_of(path, storage_options)
+        if place.is_icechunk:
+            raise StoreError(
+                f"save: the store must take any key, got {path!r:.200}, which has no place for the "
+                "plan and the manifest of a run; save to a folder or a URL, or write with xarray's "
+                "to_zarr"
+            )
+        return RemoteRun(place, token=token, overwrite=overwrite, resume=resume)
     return LocalRun(os.path.abspath(path), token=token, overwrite=overwrite, resume=resume)
