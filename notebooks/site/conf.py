@@ -1,5 +1,7 @@
 """Configuration of Sphinx; ``build.py`` calls it."""
 
+import re
+
 project = "lazyvol"
 root_doc = "index"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -12,3 +14,13 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"  # parameters are described in words
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring, napoleon_google_docstring = True, False
+
+
+def setup(app):
+    """Write numbered references as text: myst does not resolve footnotes of docstrings."""
+    app.connect("autodoc-process-docstring", plain_references)
+
+
+def plain_references(app, what, name, obj, options, lines):
+    """Replace the marks of numbered references in the lines of a docstring."""
+    lines[:] = [re.sub(r"(?:\.\. )?\[(\d+)\]_?", r"[\1]", line) for line in lines]
