@@ -1,4 +1,4 @@
-"""Components that are filled, removed or reached, in blocks as in whole volumes."""
+"""Components and footprints: masks filled, cleaned, reached and shaped as in whole volumes."""
 
 import dask
 import dask.array as da
@@ -70,3 +70,24 @@ def test_what_is_no_mask_is_refused():
     ):
         with pytest.raises(LabelError, match=r"must be (boolean|a whole number)"):
             call()
+
+
+FOOTPRINT = np.random.default_rng(8).random((3, 5, 3)) > 0.6
+
+
+@pytest.mark.parametrize("name", ["dilate", "erode", "open", "close"])
+def test_any_footprint_shapes_as_in_scipy(name):
+    oracle = {"dilate": ndi.binary_dilation, "erode": ndi.binary_erosion,
+              "open": ndi.binary_opening, "close": ndi.binary_closing}[name]  # fmt: skip
+    mask = lv.as_stack(da.from_array(NOISE > 0.05, chunks=(1, 5, 17, 7)))
+    got = getattr(lv.masks, name)(mask, footprint=FOOTPRINT, iterations=2)
+    expected = [oracle(v, FOOTPRINT, iterations=2) for v in NOISE > 0.05]
+    np.testing.assert_array_equal(got, np.stack(expected))
+
+
+@pytest.mark.parametrize("footprint", [np.ones((2, 3, 3)), np.zeros((3, 3, 3))])
+def test_footprints_without_a_centre_or_a_voxel_are_refused(footprint):
+    with pytest.raises(LabelError, match="dilate: footprint must have odd lengths"):
+        lv.masks.dilate(lv.as_stack(NOISE > 0), footprint=footprint)
+    with pytest.raises(LabelError, match="size must be None if another"):
+        lv.masks.dilate(lv.as_stack(NOISE > 0), footprint=footprint, size=3)

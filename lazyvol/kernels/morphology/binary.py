@@ -64,7 +64,7 @@ def _repeated(
 
 
 def _dilate(block: Array, element: Array, border: bool) -> Array:
-    return _combine_neighbours(block, element, border, any_set=True)
+    return _combine_neighbours(block, np.flip(element), border, any_set=True)
 
 
 def _erode(block: Array, element: Array, border: bool) -> Array:
@@ -72,7 +72,7 @@ def _erode(block: Array, element: Array, border: bool) -> Array:
 
 
 def _combine_neighbours(block: Array, element: Array, border: bool, *, any_set: bool) -> Array:
-    """Return whether any (or all) flags under a symmetric element are set.
+    """Return whether any (or all) flags under an element of odd lengths are set.
 
     A box is applied as a line along one axis after the other. Mvoxel/s of 128^3 on one core, and
     of ``scipy.ndimage.binary_dilation``: 7 neighbours 1600 and 84, a ball of radius 3 440 and 17,

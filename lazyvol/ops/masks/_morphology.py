@@ -1,9 +1,9 @@
 """Binary morphology and connected components of masks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -13,6 +13,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, connected_components
 from lazyvol.ops._ball import ball
 from lazyvol.ops._checks import whole_number
+from lazyvol.ops.filters._windows import kernel_weights
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import (
@@ -24,6 +25,7 @@ from lazyvol.stack import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Weights: TypeAlias = xr.DataArray | Array | Sequence[Any]
 #: passes over a mask, each of which reaches as far as the element
 PASSES = {"dilate": 1, "erode": 1, "open": 2, "close": 2}
 
@@ -34,6 +36,7 @@ def dilate(
     *,
     radius: float | None = None,
     size: Size | None = None,
+    footprint: Weights | None = None,
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
@@ -50,9 +53,12 @@ def dilate(
     size
         Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
         by dim (1 for dims not named).
+    footprint
+        Any structuring element, along the last of the spatial dims or the named dims of a
+        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
     connectivity
-        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
-        also an edge (2), also a corner (3).
+        Without a radius, a size and a footprint the element is a voxel and its neighbours that
+        share a face (1), also an edge (2), also a corner (3).
     iterations
         Number of times, 1 or more.
     border
@@ -66,8 +72,8 @@ def dilate(
     Raises
     ------
     LabelError
-        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
-        option is out of range.
+        If the mask is not boolean or has none of z, y, x, more than one of radius,
+        size and footprint are given, or an option is out of range.
     OptionError
         If an option has a wrong type.
 
@@ -82,7 +88,7 @@ def dilate(
     >>> lv.masks.dilate(row).values
     array([[[False,  True,  True,  True, False]]])
     """
-    element = _element("dilate", mask, radius, size, connectivity)
+    element = _element("dilate", mask, radius, size, footprint, connectivity)
     return _apply("dilate", binary.dilation, mask, element, iterations, border)
 
 
@@ -92,6 +98,7 @@ def erode(
     *,
     radius: float | None = None,
     size: Size | None = None,
+    footprint: Weights | None = None,
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
@@ -108,9 +115,12 @@ def erode(
     size
         Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
         by dim (1 for dims not named).
+    footprint
+        Any structuring element, along the last of the spatial dims or the named dims of a
+        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
     connectivity
-        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
-        also an edge (2), also a corner (3).
+        Without a radius, a size and a footprint the element is a voxel and its neighbours that
+        share a face (1), also an edge (2), also a corner (3).
     iterations
         Number of times, 1 or more.
     border
@@ -124,8 +134,8 @@ def erode(
     Raises
     ------
     LabelError
-        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
-        option is out of range.
+        If the mask is not boolean or has none of z, y, x, more than one of radius,
+        size and footprint are given, or an option is out of range.
     OptionError
         If an option has a wrong type.
 
@@ -139,7 +149,7 @@ def erode(
     >>> lv.masks.erode(lv.as_stack(np.ones((1, 1, 4), bool)), size={"x": 3}).values
     array([[[False,  True,  True, False]]])
     """
-    element = _element("erode", mask, radius, size, connectivity)
+    element = _element("erode", mask, radius, size, footprint, connectivity)
     return _apply("erode", binary.erosion, mask, element, iterations, border)
 
 
@@ -149,6 +159,7 @@ def open(
     *,
     radius: float | None = None,
     size: Size | None = None,
+    footprint: Weights | None = None,
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
@@ -165,9 +176,12 @@ def open(
     size
         Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
         by dim (1 for dims not named).
+    footprint
+        Any structuring element, along the last of the spatial dims or the named dims of a
+        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
     connectivity
-        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
-        also an edge (2), also a corner (3).
+        Without a radius, a size and a footprint the element is a voxel and its neighbours that
+        share a face (1), also an edge (2), also a corner (3).
     iterations
         Number of times, 1 or more.
     border
@@ -181,8 +195,8 @@ def open(
     Raises
     ------
     LabelError
-        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
-        option is out of range.
+        If the mask is not boolean or has none of z, y, x, more than one of radius,
+        size and footprint are given, or an option is out of range.
     OptionError
         If an option has a wrong type.
 
@@ -197,7 +211,7 @@ def open(
     >>> lv.masks.open(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 0, 0, 1, 1, 1, 0]]])
     """
-    element = _element("open", mask, radius, size, connectivity)
+    element = _element("open", mask, radius, size, footprint, connectivity)
     return _apply("open", binary.opening, mask, element, iterations, border)
 
 
@@ -207,6 +221,7 @@ def close(
     *,
     radius: float | None = None,
     size: Size | None = None,
+    footprint: Weights | None = None,
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
@@ -223,9 +238,12 @@ def close(
     size
         Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
         by dim (1 for dims not named).
+    footprint
+        Any structuring element, along the last of the spatial dims or the named dims of a
+        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
     connectivity
-        Without a radius and a size the element is a voxel and its neighbours that share a face (1),
-        also an edge (2), also a corner (3).
+        Without a radius, a size and a footprint the element is a voxel and its neighbours that
+        share a face (1), also an edge (2), also a corner (3).
     iterations
         Number of times, 1 or more.
     border
@@ -239,8 +257,8 @@ def close(
     Raises
     ------
     LabelError
-        If the mask is not boolean or has none of z, y, x, both a radius and a size are given, or an
-        option is out of range.
+        If the mask is not boolean or has none of z, y, x, more than one of radius,
+        size and footprint are given, or an option is out of range.
     OptionError
         If an option has a wrong type.
 
@@ -255,7 +273,7 @@ def close(
     >>> lv.masks.close(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 1, 1, 1, 1, 1, 0, 0]]])
     """
-    element = _element("close", mask, radius, size, connectivity)
+    element = _element("close", mask, radius, size, footprint, connectivity)
     return _apply("close", binary.closing, mask, element, iterations, border)
 
 
@@ -346,14 +364,20 @@ def _element(
     mask: xr.DataArray,
     radius: float | None,
     size: Size | None,
+    footprint: Any,
     connectivity: int,
 ) -> Array:
     """Return the structuring element with the axes of the mask, 1 long along other dims."""
     dims = volume_dims(op, mask)
-    if radius is not None and size is not None:
+    options = {"radius": radius, "size": size, "footprint": footprint}
+    given = [f"{name}={value!r:.40}" for name, value in options.items() if value is not None]
+    if len(given) > 1:
         raise LabelError(
-            f"{op}: radius must be None if size is given, got {radius=} and {size=}; pass one"
+            f"{op}: {given[0].partition('=')[0]} must be None if another element is given, got "
+            f"{' and '.join(given)}; pass one"
         )
+    if footprint is not None:
+        return _any_element(op, mask, footprint)
     element: Array
     if radius is not None:
         element = ball(f"{op}: mask", mask, dims, radius)
@@ -364,6 +388,17 @@ def _element(
     own_order = element.transpose([dims.index(str(d)) for d in mask.dims if d in dims])
     lengths = iter(own_order.shape)
     return own_order.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
+
+
+def _any_element(op: str, mask: xr.DataArray, footprint: Any) -> Array:
+    """Return a footprint with the axes of the mask; raise LabelError if it has no centre."""
+    weights, _ = kernel_weights(op, mask, footprint, flip=False, option="footprint")
+    if any(n % 2 == 0 for n in weights.shape) or not weights.any():
+        raise LabelError(
+            f"{op}: footprint must have odd lengths and a voxel that is not 0, got shape "
+            f"{np.shape(footprint)}; surround it with zeros"
+        )
+    return np.asarray(weights != 0)
 
 
 def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:
