@@ -2,9 +2,10 @@
 
 The first plain array of a call gets the labels of ``as_stack``. A mask or another array gets those
 of the first stack, if it has the shape of that stack, of its last dims or of one volume. Masked
-values of a ``numpy.ma`` array are left out if the operation has a ``mask`` option, else they become
-NaN. Options are checked against the types in the signature, and numbers must be finite. Stacks must
-hold real numbers, unless the operation is declared to be right for complex ones.
+values of a ``numpy.ma`` array become NaN, and masked integers float64; they are left out if the
+operation has a ``mask`` option. Options are checked against the types in the signature, and numbers
+must be finite. Stacks must hold real numbers, unless the operation is declared to be right for
+complex ones.
 """
 
 import inspect
@@ -188,10 +189,16 @@ class ArgumentChecks:
             if name != self.first_array and value is not parameter.default:
                 arguments[name] = self._value(parameter, value, stack)
         if masked is not None and stack is not None:
-            option = str(self.declaration.counts)
-            subject = f"{self.name}: {option}"
-            arguments[option] = _unmasked(subject, stack, masked, arguments.get(option))
+            self._add_mask(arguments, stack, masked)
         return arguments
+
+    def _add_mask(self, arguments: dict[str, Any], stack: xr.DataArray, masked: Any) -> None:
+        """Join the mask of a ``numpy.ma`` stack and the one that was given, if any."""
+        option = str(self.declaration.counts)
+        mask = arguments.get(option)
+        if "dim" in self.parameters and self.parameters[option].default is inspect.Parameter.empty:
+            arguments.setdefault("dim", mask.dims)  # the mask that was given says what to reduce
+        arguments[option] = _unmasked(f"{self.name}: {option}", stack, masked, mask)
 
     def _first(self, parameter: Parameter, value: Any) -> tuple[Any, Any]:
         """Return the first stack, and its ``numpy.ma`` mask if an option can leave that out."""

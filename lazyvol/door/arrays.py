@@ -183,7 +183,13 @@ def _with_remedy(value: Any) -> str:
 
 
 def split_masked(value: Any) -> tuple[Any, Any]:
-    """Return the values and the mask of a masked array, labelled or plain."""
+    """Return the values and the mask of a masked array, labelled or plain.
+
+    Hidden values become NaN where the type has one: an operation may use a value outside the mask
+    of its own particle, as an average of all particles does.
+    """
     if isinstance(value, xr.DataArray):
-        return value.copy(data=data_of(value.data)), mask_of(value.data)
-    return data_of(value), mask_of(value)
+        values, masked = split_masked(value.data)
+        return value.copy(data=values), masked
+    visible = data_of(value) if value.dtype == bool else filled_with_nan(value, "stack")
+    return visible, mask_of(value)

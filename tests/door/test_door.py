@@ -124,6 +124,24 @@ def test_masked_voxels_are_nan_without_a_mask_option():
         lv.masks.dilate(np.ma.masked_array(FLAGS, FLAGS), radius=1.0)
 
 
+@pytest.mark.parametrize("name", ["mean", "sum", "var"])
+def test_a_mask_says_what_to_reduce_of_a_masked_stack(name):
+    masked = np.ma.masked_array(A, A > 0.5)
+    result = getattr(lv.masks, name)(masked, FLAGS)
+    expected = getattr(np.ma.masked_array(A, masked.mask | ~FLAGS), name)((1, 2, 3))
+    assert result.dims == ("k",)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-12)
+
+
+def test_an_average_of_values_that_are_masked_in_some_particles_is_nan():
+    masked = np.ma.masked_array(A, np.broadcast_to(FLAGS, A.shape))
+    plain = lv.scores.ncc(A, mask=~FLAGS)
+    np.testing.assert_allclose(lv.scores.ncc(masked).values, plain.values, rtol=1e-12)
+    own = masked.mask.copy()
+    own[1] |= ~FLAGS & (np.arange(SHAPE[3]) == 0)
+    assert np.isnan(lv.scores.ncc(np.ma.masked_array(A, own)).values).any()
+
+
 def test_axis_numbers_are_refused_with_dim_names():
     message = r"mean: dim must name dims of the stack, got 0; .*'z', 'y', 'x'\), axis 0 is 'k'"
     with pytest.raises(LabelError, match=message):

@@ -141,6 +141,16 @@ def needed(name: str) -> dict[str, Any]:
     return NEEDED.get(name) or own
 
 
+def needed_stack(name: str) -> Any:
+    """Return the stack or volume of real numbers that an operation takes first, else None."""
+    first = next(iter(needed(name).values()))
+    return (
+        first
+        if isinstance(first, xr.DataArray) and first.ndim > 2 and first.dtype != bool
+        else None
+    )
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", OPS)
 def test_wrong_values_give_a_result_or_a_refusal(name):
@@ -153,6 +163,36 @@ def test_wrong_values_give_a_result_or_a_refusal(name):
 @pytest.mark.parametrize("name", OPS)
 def test_campaign_of_odd_values(name):
     give_odd_values(name, ODD)
+
+
+HIDDEN = np.random.default_rng(1).random(S.shape) > 0.8
+HIDDEN[:, 2, 2, 2] = False
+#: operations on stacks or volumes of real numbers
+ON_NUMBERS = [n for n in OPS if n.partition(".")[0] != "plots" and needed_stack(n) is not None]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ON_NUMBERS)
+def test_values_under_a_numpy_mask_have_no_influence(name):
+    stack = needed_stack(name)
+    first = next(iter(needed(name)))
+    others = {n: v for n, v in needed(name).items() if n != first}
+    hidden = HIDDEN[(0,) * (4 - stack.ndim)]
+    results = []
+    for junk in (0.0, 1e6):
+        masked = np.ma.masked_array(np.where(hidden, junk, stack.values), hidden)
+        try:
+            results.append(dask.compute(OPS[name](**{first: masked}, **others))[0])
+        except LabelError as error:
+            results.append(str(error))
+    if isinstance(results[0], str):
+        assert "mask" in results[0] or "finite" in results[0] or "NaN" in results[0]
+        assert results[0] == results[1]
+    elif isinstance(results[0], dict):
+        for key in results[0]:
+            xr.testing.assert_equal(results[0][key], results[1][key])
+    else:
+        xr.testing.assert_equal(results[0], results[1])
 
 
 def give_odd_values(name: str, values: dict[str, Any]) -> None:

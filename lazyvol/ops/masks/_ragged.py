@@ -92,7 +92,7 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
 def _frame_dim(points: xr.DataArray, mask: xr.DataArray, frame: str | None) -> str:
     """Return the dim of the frames; raise LabelError if mask, points or dim do not fit."""
     require_mask_dims("select", points, require_mask("select: mask", mask))
-    dim = frame or (STACK if STACK in points.dims else str(points.dims[0]))
+    dim = frame or (STACK if STACK in points.dims else next(map(str, points.dims), ""))
     if dim not in points.dims:
         raise LabelError(
             f"select: frame must name a dim of points, got frame={dim!r}; points have {points.dims}"
