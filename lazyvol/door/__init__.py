@@ -196,7 +196,8 @@ class ArgumentChecks:
         """Join the mask of a ``numpy.ma`` stack and the one that was given, if any."""
         option = str(self.declaration.counts)
         mask = arguments.get(option)
-        if "dim" in self.parameters and self.parameters[option].default is inspect.Parameter.empty:
+        is_required = self.parameters[option].default is inspect.Parameter.empty
+        if mask is not None and is_required and "dim" in self.parameters:
             arguments.setdefault("dim", mask.dims)  # the mask that was given says what to reduce
         arguments[option] = _unmasked(f"{self.name}: {option}", stack, masked, mask)
 
