@@ -7,7 +7,7 @@ merged in theirs, so that the bits are those of a run that was never killed.
 
 A state is kept when it costs at most ``SHARE`` of the time that it saves: the seconds of its task
 since the last one was kept and, for a merged state, those of the states below that were not kept.
-So a run takes 2 % longer at most, and repeats 50 times the time that one state takes to be written,
+So a run takes 1 to 2 % longer, and repeats 100 times the time that one state takes to be written,
 or ``INTERVAL``, whichever is longer, per worker. The states of a fold take at most one eighth of
 the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.partition`).
 """
@@ -32,7 +32,7 @@ from lazyvol.plan.recipes.base import Array
 #: seconds between two states of a task
 INTERVAL = 10.0
 #: fraction of the time of a run that its checkpoints may take
-SHARE = 0.02
+SHARE = 0.01
 #: seconds to write a state, and per byte of it, until some were measured
 LATENCY, PER_BYTE = 1e-3, 1e-9
 #: end of the name of the state of a task that has not finished

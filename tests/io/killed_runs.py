@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +33,7 @@ RESULTS = {
     "ncc": lambda stack: lv.scores.ncc(stack),
     "profile": lambda stack: lv.scores.profile(stack, stack.isel(k=0, drop=True)),
     "halves": lambda stack: lv.scores.halves(stack),
+    "filtered": lambda stack: lv.filters.gaussian(stack, 1.0) - lv.stats.mean(stack, "k"),
     "screen": lambda stack: lv.scores.screen(stack, angles=90.0, wedge=None),
 }
 #: steps after the last tile at which a child may die: function, and number of the call
@@ -69,13 +71,17 @@ def small_tasks(at_update=lambda: None, workers=2):
 
 
 class Counter:
-    """Counts calls, and kills this process before call number ``last``."""
+    """Counts calls, also in a file, and kills this process before call number ``last``."""
 
-    def __init__(self, last: int | None = None) -> None:
+    def __init__(self, last: int | None = None, path: str | None = None) -> None:
         self.calls, self.last = 0, last
+        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+        self.file = None if path is None else os.open(path, flags)
 
     def __call__(self) -> None:
         self.calls += 1
+        if self.file is not None:
+            os.write(self.file, b".")
         if self.last is not None and self.calls >= self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -113,9 +119,12 @@ class ForkServer:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
 
-    def killed(self, name: str, folder: Path, last: int, option: str = "") -> bool:
-        """Save a result in a child that dies before its tile number ``last``; False if it ends."""
-        self._process.stdin.write(f"{name}\t{folder}\t{last}\t{option}\n")
+    def killed(
+        self, name: str, folder: Path, last: int, option: str = "", seconds: float = 0.0
+    ) -> bool:
+        """Save a result in a child that dies before its tile number ``last``, or after ``seconds``
+        if they are not 0. Return False if it ends before."""
+        self._process.stdin.write(f"{name}\t{folder}\t{last}\t{option}\t{seconds}\n")
         self._process.stdin.flush()
         return self._process.stdout.readline() == "killed\n"
 
@@ -125,16 +134,19 @@ class ForkServer:
 
 def serve() -> None:
     for line in sys.stdin:
-        name, folder, last, option = line.rstrip("\n").split("\t")
+        name, folder, last, option, seconds = line.rstrip("\n").split("\t")
         child = os.fork()
         if not child:
             if option in LAST_STEPS:
                 owner, function, calls = LAST_STEPS[option]
                 setattr(owner, function, dying(getattr(owner, function), calls))
                 option = ""
-            with small_tasks(Counter(int(last))):
+            with small_tasks(Counter(int(last), f"{folder}/tiles")):
                 save(name, folder, **({option: True} if option else {}))
             os._exit(0)
+        if float(seconds):
+            time.sleep(float(seconds))
+            os.kill(child, signal.SIGKILL)
         killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
         os.write(1, b"killed\n" if killed else b"ended\n")
 

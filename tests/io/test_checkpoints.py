@@ -1,5 +1,9 @@
 """Reductions that are killed continue from their checkpoints, to the same bits."""
 
+import shutil
+import time
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -7,10 +11,20 @@ import lazyvol as lv
 from lazyvol import errors
 from lazyvol.io.state_files import StateFolder
 from lazyvol.plan import checkpoints
-from tests.io.killed_runs import SHAPE, Counter, ForkServer, save, small_tasks, write_input
+from tests.io.killed_runs import (
+    RESULTS,
+    SHAPE,
+    Counter,
+    ForkServer,
+    save,
+    small_tasks,
+    write_input,
+)
 
 #: tiles that are in work when a run of two threads is killed
 IN_WORK = 2
+#: runs of each result in the campaign; each is killed one to three times
+TRIALS = 15
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +66,7 @@ def test_a_killed_reduction_repeats_the_tiles_in_work_alone(name, folder, server
         save(name, str(folder), resume=True, overwrite=True)
     assert tiles - last < count.calls <= tiles - last + 1 + IN_WORK
     assert files(folder / "out.zarr") == expected
-    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr"]
+    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr", "tiles"]
 
 
 def test_a_kill_after_publication_leaves_nothing_that_stays(folder, server):
@@ -62,7 +76,7 @@ def test_a_kill_after_publication_leaves_nothing_that_stays(folder, server):
     with small_tasks(count):
         save("var", str(folder), resume=True)
     assert not count.calls
-    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr"]
+    assert sorted(p.name for p in folder.iterdir()) == ["in.npy", "out.zarr", "tiles"]
 
 
 def test_a_resumed_reduction_names_the_parameter_that_differs(folder, server):
@@ -123,13 +137,60 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
         clock[0] += seconds
         return {"m": np.zeros(nbytes, np.uint8)}
 
-    million = 10**6  # written in 2 ms, which may be 2 % of 0.1 s
-    states = [checkpoints.run_checkpointed(kept, n, work, 0.09, million) for n in "ab"]
+    million = 10**6  # written in 2 ms, which may be 1 % of 0.2 s
+    states = [checkpoints.run_checkpointed(kept, n, work, 0.18, million) for n in "ab"]
     assert not store
     checkpoints.run_checkpointed(kept, "ab", work, 0.0, million, states)
     assert list(store) == ["ab"]
     assert checkpoints.run_checkpointed(kept, "ab", None) is store["ab"]
-    checkpoints.run_checkpointed(kept, "c", work, 0.2, million)
+    checkpoints.run_checkpointed(kept, "c", work, 0.4, million)
     assert list(store) == ["ab", "c"]
     checkpoints.run_checkpointed(kept, "d", work, 0.0, million, [store["ab"], store["c"]])
     assert list(store) == ["ab", "c"]
+
+
+def results(folder):
+    """The bytes of what was saved, without the records of time."""
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for p in (*folder.rglob("out/*"), *folder.rglob("out.zarr/**/*"))
+        if p.is_file() and p.name not in ("report.html", "run.json")
+    }
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", [*RESULTS, "screening"])
+def test_campaign_of_kills(name, tmp_path, server):
+    """Kill runs before a random tile or at a random moment, and resumed ones too."""
+    random, count = np.random.default_rng(sum(map(ord, name))), Counter()
+    write_input(tmp_path)
+    with small_tasks(count):
+        save(name, str(tmp_path))
+        tiles, start = count.calls, time.monotonic()
+        save(name, str(tmp_path), overwrite=True)
+    expected, seconds = results(tmp_path), time.monotonic() - start
+    kills = repeated = 0
+    for trial in range(TRIALS):
+        for left in tmp_path.glob("out*"):
+            shutil.rmtree(left)
+        (tmp_path / "tiles").unlink(missing_ok=True)
+        killed = 0
+        for _ in range(1 + trial % 3):
+            at_tile = int(random.integers(1, tiles + 1)), 0.0
+            at_moment = 10**6, float(random.uniform(0.01, seconds))
+            last, moment = at_tile if trial % 2 else at_moment
+            killed += server.killed(name, tmp_path, last, "resume", moment)
+        count = Counter(path=f"{tmp_path}/tiles")
+        with small_tasks(count), suppress(errors.TargetExistsError):
+            save(name, str(tmp_path), resume=True)
+        kills += killed
+        extra = (tmp_path / "tiles").stat().st_size - tiles
+        repeated += extra
+        assert extra <= IN_WORK * killed
+        assert results(tmp_path) == expected
+        count.calls = 0
+        with small_tasks(count), suppress(errors.TargetExistsError):
+            save(name, str(tmp_path), resume=True)
+        assert not count.calls
+        assert not list(tmp_path.rglob("*.lazyvol-tmp"))
+    print(f"{name}: {kills} kills of {TRIALS} runs of {tiles} tiles, {repeated} tiles repeated")

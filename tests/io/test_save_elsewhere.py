@@ -1,5 +1,7 @@
 """Results saved to buckets and zarr stores: complete or absent, resumable, one writer."""
 
+import re
+
 import dask
 import numpy as np
 import pytest
@@ -65,6 +67,28 @@ def test_a_store_of_zarr_takes_a_result():
     store = MemoryStore()
     lv.save(stack(), store)
     xr.testing.assert_identical(lv.open(store).compute(), stack())
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
+def test_a_stop_after_publication_leaves_nothing_that_stays(options, bucket, url, monkeypatch):
+    lv.save(stack() + 1, url, storage_options=bucket.options)
+
+    def stopped(self):
+        raise errors.StoreError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_run.RemoteRun, "_stop_renewing", stopped)
+        with pytest.raises(errors.StoreError, match="stopped"):
+            lv.save(stack(), url, overwrite=True, storage_options=bucket.options)
+    remote_run._RENEWALS.popitem()[1].set()
+    plan = bucket.store.get(f"{url.removeprefix('s3://stack/')}/{remote_run.PLAN_KEY}").bytes()
+    ended = re.sub(rb'"until": "\d+"', b'"until": "0"', bytes(plan))
+    bucket.store.put(f"{url.removeprefix('s3://stack/')}/{remote_run.PLAN_KEY}", ended)
+    lv.save(stack(), url, resume=True, storage_options=bucket.options, **options)
+    left = keys(bucket, url)
+    assert not [k for k in left if k.startswith(remote_run.WORK)]
+    assert not {remote_run.PLAN_KEY, remote_run.PENDING_ROOT} & left
+    np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), stack())
 
 
 def interrupted(bucket, url, shards, array, monkeypatch, **options):
