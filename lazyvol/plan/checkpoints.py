@@ -34,7 +34,7 @@ INTERVAL = 10.0
 #: fraction of the time of a run that its checkpoints may take
 SHARE = 0.01
 #: seconds to write a state, and per byte of it, until some were measured
-LATENCY, PER_BYTE = 1e-3, 1e-9
+LATENCY, PER_BYTE = 1e-3, 2e-9
 #: end of the name of the state of a task that has not finished
 UNFINISHED = "-unfinished"
 

@@ -137,8 +137,8 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
         clock[0] += seconds
         return {"m": np.zeros(nbytes, np.uint8)}
 
-    million = 10**6  # written in 2 ms, which may be 1 % of 0.2 s
-    states = [checkpoints.run_checkpointed(kept, n, work, 0.18, million) for n in "ab"]
+    million = 10**6  # written in 3 ms, which may be 1 % of 0.3 s
+    states = [checkpoints.run_checkpointed(kept, n, work, 0.27, million) for n in "ab"]
     assert not store
     checkpoints.run_checkpointed(kept, "ab", work, 0.0, million, states)
     assert list(store) == ["ab"]
