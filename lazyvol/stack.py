@@ -88,7 +88,16 @@ def as_stack(
             f"is not known"
         )
     coords = positions(dict(zip(names, np.shape(values), strict=True)), sizes, unit)
-    return xr.DataArray(values, coords, names, name=name)
+    return data_array(values, coords, names, name)
+
+
+def data_array(
+    data: Any, coords: Any, dims: Sequence[str], name: Hashable = None, attrs: Any = None
+) -> xr.DataArray:
+    """Return a labelled array; without a name xarray names it after the layer of its graph."""
+    array = xr.DataArray(data, coords, dims, attrs=attrs)
+    array.name = name
+    return array
 
 
 def require_no_colours(shape: Sequence[int], subject: str) -> None:

@@ -11,6 +11,7 @@ from lazyvol.door.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.stack import (
     as_stack,
+    data_array,
     data_of,
     default_dims,
     filled_with_nan,
@@ -50,7 +51,7 @@ class ArrayParameter:
         dims = self._dims_beside(first, plain.shape)
         plain = filled_with_nan(plain, self.subject)
         if dims is not None and first is not None:
-            return self.readable(xr.DataArray(plain, _coords_of(plain.shape, dims, first), dims))
+            return self.readable(data_array(plain, _coords_of(plain.shape, dims, first), dims))
         names = default_dims(plain.shape, self.subject) if dims is None else dims
         return self.readable(as_stack(plain, dims=names))
 

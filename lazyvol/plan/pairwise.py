@@ -33,6 +33,7 @@ from lazyvol.plan.recipes.views import transposed
 from lazyvol.plan.reductions.partition import FOREIGN_TASK, SMALL
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.verbs import defer_or_compute, operands
+from lazyvol.stack import data_array
 
 #: bytes that a task may hold without a budget: rows of 64^3 float32 for 450 volumes
 HOLD = 512 * 2**20
@@ -226,7 +227,7 @@ def pairs(
     coords: dict[Any, Any] = {
         n: c.variable for n, c in stack.coords.items() if set(c.dims) <= {dim}
     }
-    return xr.DataArray(data, coords, names, name=stack.name, attrs=stack.attrs)
+    return data_array(data, coords, names, stack.name, stack.attrs)
 
 
 def _pairs(

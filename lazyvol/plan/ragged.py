@@ -34,7 +34,7 @@ from lazyvol.plan.verbs import (
     lengths_of,
     operands,
 )
-from lazyvol.stack import require_stack
+from lazyvol.stack import data_array, require_stack
 
 #: bytes of a frame above which it is counted and read line by line, and of lines read at once
 TILE = 64 * 2**20
@@ -356,7 +356,7 @@ def padded(
     dims = (str(row_size.dims[0]), dim, *(str(d) for d in values.dims[1:]))
     coords = {n: c.variable for n, c in values.coords.items() if values.dims[0] not in c.dims}
     coords |= {n: c.variable for n, c in row_size.coords.items()}
-    return xr.DataArray(data, coords, dims, name=values.name, attrs=values.attrs)
+    return data_array(data, coords, dims, values.name, values.attrs)
 
 
 def _padded(kernel: PadKernel, sizes: Array, fill: Any, title: str, array: Any) -> BlockedRecipe:

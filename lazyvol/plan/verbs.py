@@ -36,7 +36,7 @@ from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.reductions.graph import fold_graph, fold_in_memory
 from lazyvol.plan.regions import Grid, Region
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import require_stack
+from lazyvol.stack import data_array, require_stack
 
 Kernel = Callable[..., Array]
 Depth = Mapping[str, int | tuple[int, int]]
@@ -366,4 +366,4 @@ def labelled(
     }
     indexes = {name: index for name, index in like.xindexes.items() if name in kept}
     coords = xr.Coordinates({**kept, **new.variables}, {**indexes, **new.xindexes})
-    return xr.DataArray(data, coords, dims, name=like.name, attrs=like.attrs)
+    return data_array(data, coords, dims, like.name, like.attrs)

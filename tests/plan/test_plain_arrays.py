@@ -456,3 +456,13 @@ def test_a_step_of_a_chain_has_as_many_inputs_at_any_height(steps):
     for _ in range(steps):
         stack = stack + 0.1 * lv.filters.laplace(stack)
     assert len(as_lazy_array(stack.data).origin.arrays) == 2
+
+
+def test_a_stack_without_a_name_stays_without():
+    lazy = da.from_array(A, chunks=2)
+    stack = lv.as_stack(A).chunk(k=2)
+    results = (
+        lv.as_stack(lazy), lv.stats.mean(lazy), lv.filters.laplace(stack), lv.scores.ncc(stack),
+        lv.clustering.distances(stack), lv.density.block_mean(stack, 1),
+    )  # fmt: skip
+    assert [r.name for r in results] == [None] * len(results)
