@@ -185,7 +185,7 @@ def _local_client(
 def _fork_workers() -> None:
     """Let worker processes be forked from one that has imported the libraries, where possible.
 
-    A worker that died is back in a tenth of the time: it need not import them again.
+    A worker that died is back in a fifth of the time: it need not import them again.
     """
     own = dask.config.get(START_METHOD, "spawn")
     if own != "spawn" or "forkserver" not in multiprocessing.get_all_start_methods():
