@@ -475,12 +475,15 @@ class Failing(CountingSource):
         raise TruncatedError("particles.mrc ends early")
 
 
-def test_a_failing_read_leaves_no_results(tmp_path):
+def test_a_failing_read_leaves_states_alone(tmp_path):
     grid = (regions.uniform_chunks(SHAPE[0], 2), *((n,) for n in SHAPE[1:]))
     stack = lv.as_stack(source_array(Failing(values(), SHAPE, "failing"), grid))
     with pytest.raises(TruncatedError):
         screen(stack, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    left = [p.name for p in (tmp_path / "out").iterdir()]
+    assert left == [".lazyvol-tmp"]  # the states from which the run can continue
+    screen(lv.as_stack(values()), tmp_path / "out", overwrite=True)
+    assert ".lazyvol-tmp" not in [p.name for p in (tmp_path / "out").iterdir()]
 
 
 def test_progress_goes_to_stderr_on_request(files, tmp_path, capsys):
