@@ -83,7 +83,7 @@ def shell_words(message: str, names: Collection[str]) -> str:
     )
     text = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: option_of(m[1]), text)
     text = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help_command, text)
-    text = re.sub(rf"^((?:[\w.]+: )?)({known})(?= (?:must|is|are|gives|names)\b)",
+    text = re.sub(rf"^((?:[^\s:]+: ){{0,2}})({known})(?= (?:must|is|are|gives|names)\b)",
                   lambda m: m[1] + option_of(m[2]), text)  # fmt: skip
     return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_comma_list(m[2])}", text)
 

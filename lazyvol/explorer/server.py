@@ -55,15 +55,18 @@ def serve_in_thread(contents: Contents, *, port: int, open_browser: bool) -> Exp
     outcome: list[Any] = []
 
     def run() -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
         try:
             outcome.append(ExplorerServer(contents, port))
         except Exception as error:
             outcome.append(error)
+            loop.close()
             return
         finally:
             ready.set()
         outcome[0].run()
+        loop.close()
 
     threading.Thread(target=run, name="lazyvol-explorer-server", daemon=True).start()
     ready.wait()

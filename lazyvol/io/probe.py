@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -150,7 +150,10 @@ def probe(
 
 def _paths(sources: Any) -> list[str]:
     """Return a list of paths; raise LabelError for anything else."""
-    paths = list(sources) if isinstance(sources, Iterable) else [sources]
+    try:
+        paths = list(sources)
+    except TypeError:
+        paths = [sources]
     if not all(isinstance(path, str | os.PathLike) for path in paths):
         raise LabelError(
             f"open: source must be a path, a URL, a zarr store or a list of paths, got a "

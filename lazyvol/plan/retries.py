@@ -35,8 +35,10 @@ def retried(action: Callable[[], Result]) -> Result:
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Return True if an error, or one that caused it, may pass."""
-    while error is not None:
+    """Return True if an error, or one that caused it, may pass; causes may form a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, OSError) and error.errno in TRANSIENT:
             return True
         if isinstance(error, TimeoutError | ConnectionError) or _is_of_object_store(error):

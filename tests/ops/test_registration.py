@@ -373,7 +373,10 @@ def test_other_dims_are_kept():
         (lambda s: REGISTRATION.align(s.rename(k="n"), s.isel(k=0)), "stack must have the dims"),
         (lambda s: REGISTRATION.align(s.isel(y=0), s.isel(k=0)), "stack must have the dims"),
         (lambda s: REGISTRATION.align(s, s.isel(k=0), 0.5), "from 1 to 180 degrees"),
-        (lambda s: REGISTRATION.align(s, s.isel(k=0), finest=0.0), "finest must be a step above 0"),
+        (
+            lambda s: REGISTRATION.align(s, s.isel(k=0), finest=0.0),
+            "finest must be a step of 0.001",
+        ),
         (
             lambda s: REGISTRATION.align(s, s.isel(k=0), resolution=1.0),
             "from two voxels",

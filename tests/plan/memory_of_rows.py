@@ -21,8 +21,8 @@ from tests.cases import UNIT, VOXEL
 from tests.oracles import ORACLES
 
 SMALL = (3, 12, 13, 14)
-#: 62 MiB of float32 in one block: large compared with the overhead of every run
-LARGE = (32, 80, 79, 81)
+#: 39 MiB of float32 in one block: large compared with the overhead of every run
+LARGE = (20, 80, 79, 81)
 
 
 def stack_of(shape: tuple[int, ...]) -> xr.DataArray:

@@ -182,8 +182,8 @@ class BoundFold:
                 continue
             inside = regions.relative(column, box)
             place: Any = (*(inside[a] for a in self.kept), ...)
-            state = self._walk(column, blocks, log, number, outputs)
-            for name, values in finish_fold(self.fold, state).items():
+            finished = finish_fold(self.fold, self._walk(column, blocks, log, number, outputs))
+            for name, values in finished.items():
                 outputs[name][place] = values
         return outputs
 
