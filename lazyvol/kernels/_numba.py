@@ -5,6 +5,8 @@ the GIL so that dask's threads run in parallel, and are cached on disk. They are
 numba's own threads abort the process under dask.
 """
 
+import os
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
@@ -15,6 +17,21 @@ Kernel: TypeAlias = Callable[..., Any]
 
 #: non-empty after the warning that kernels cannot be cached
 _warned: set[str] = set()
+
+
+class _FileNames:
+    """Names of cache files that no other process chooses.
+
+    numba counts the files of a kernel. Two processes that compile it for different types at once
+    choose one name, and each type then loads the machine code of either: wrong values, silently.
+    """
+
+    def __init__(self, kernel: str) -> None:
+        self.kernel = kernel
+
+    def format(self, number: int) -> str:
+        """Return the name of file ``number`` of this process."""
+        return f"{self.kernel}.{os.getpid()}-{time.time_ns()}-{number}.nbc"
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -43,7 +60,10 @@ def compiled_products(function: Kernel) -> Kernel:
 def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
     """Compile ``function`` with an on-disk cache, or without one where no folder is writable."""
     try:
-        return cast(Kernel, numba.njit(nogil=True, cache=True, fastmath=fastmath)(function))
+        kernel = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
+        files = kernel._cache._cache_file
+        files._data_name_pattern = _FileNames(files._index_name.removesuffix(".nbi"))
+        return cast(Kernel, kernel)
     except RuntimeError as error:  # numba has no writable cache folder
         if not _warned:
             _warned.add(str(error))

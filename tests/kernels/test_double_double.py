@@ -1,5 +1,6 @@
 """Sums do not depend on chunks and threads, and are correctly rounded."""
 
+import os
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import lazyvol as lv
 from lazyvol.kernels.arrays import as_three_axes, read_only, strided_rows, trailing_size
+from lazyvol.kernels.reductions import double_double
 from tests.strategies import FEW, MORE, chunk_lengths, chunked, chunkings, labelled
 
 RNG = np.random.default_rng(23)
@@ -229,3 +231,11 @@ def test_strided_rows_are_those_of_three_axes(layout):
             found = laid.values[start : start + laid.length]
             np.testing.assert_array_equal(found, expected[a, b])
         assert trailing_size(block.shape, axes) == laid.length
+
+
+def test_two_processes_never_choose_one_cache_file():
+    """numba's own names are counted: two types compiled at once shared a file, and its code."""
+    files = double_double.two_sum._cache._cache_file
+    first, second = files._data_name(1), files._data_name(1)
+    assert first != second
+    assert str(os.getpid()) in first
