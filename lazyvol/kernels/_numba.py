@@ -61,8 +61,9 @@ def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
     """Compile ``function`` with an on-disk cache, or without one where no folder is writable."""
     try:
         kernel = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
-        files = kernel._cache._cache_file
-        files._data_name_pattern = _FileNames(files._index_name.removesuffix(".nbi"))
+        if not numba.config.DISABLE_JIT:  # with it the kernel is the function itself
+            files = kernel._cache._cache_file
+            files._data_name_pattern = _FileNames(files._index_name.removesuffix(".nbi"))
         return cast(Kernel, kernel)
     except RuntimeError as error:  # numba has no writable cache folder
         if not _warned:

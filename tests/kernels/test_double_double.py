@@ -1,6 +1,8 @@
 """Sums do not depend on chunks and threads, and are correctly rounded."""
 
 import os
+import subprocess
+import sys
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -239,3 +241,12 @@ def test_two_processes_never_choose_one_cache_file():
     first, second = files._data_name(1), files._data_name(1)
     assert first != second
     assert str(os.getpid()) in first
+
+
+def test_kernels_run_in_python_where_numba_is_switched_off():
+    code = (
+        "from lazyvol.kernels.reductions.double_double import two_sum; print(two_sum(1.0, 1e-20))"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert output == "(1.0, 1e-20)\n"
