@@ -88,11 +88,8 @@ class StoredFile:
 
     def head(self, count: int) -> bytes:
         """Return the first ``count`` bytes, fewer if the file is shorter."""
-        try:
-            with self.open() as handle:
-                return handle.read(count)
-        except OSError as error:
-            raise read_error(self.path, error) from error
+        with read_errors(self.path), self.open() as handle:
+            return handle.read(count)
 
 
 def stored_file(path: str | os.PathLike[str]) -> StoredFile:
@@ -107,10 +104,19 @@ def stored_file(path: str | os.PathLike[str]) -> StoredFile:
     return StoredFile(os.path.abspath(name), info.st_size, info.st_mtime_ns, info.st_ino)
 
 
-def read_error(path: str, error: Exception) -> Exception:
-    """Return the lazyvol error for an error of the operating system; pass lazyvol errors on."""
-    if isinstance(error, LazyvolError):
-        return error
+@contextmanager
+def read_errors(path: str) -> Iterator[None]:
+    """Turn errors of the operating system into lazyvol errors; those of lazyvol pass unchanged."""
+    try:
+        yield
+    except LazyvolError:
+        raise
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def read_error(path: str, error: Exception) -> LazyvolError:
+    """Return the lazyvol error for an error of the operating system."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError)):
         return SourceNotFoundError(f"{path}: no such file; check the path")
     return StoreError(f"{path}: the operating system refused to read it: {error}")
@@ -298,11 +304,9 @@ class FlatFileSource(FileSource):
         box = self.layout.stored_region(region)
         values = np.empty(lengths(box), self.dtype) if self.layout.transposed else out
         raw = values.view(self.layout.dtype)
-        try:
-            with self.file.open() as handle, self.file.unchanged():
-                read_box(handle, self.layout, box, raw, self.file.path)
-        except OSError as error:
-            raise read_error(self.file.path, error) from error
+        path = self.file.path
+        with read_errors(path), self.file.open() as handle, self.file.unchanged():
+            read_box(handle, self.layout, box, raw, path)
         if not raw.dtype.isnative:
             raw.byteswap(inplace=True)
         if values is not out:

@@ -23,7 +23,7 @@ import numpy as np
 from gemmi import cif
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded
-from lazyvol.io.flat_file import read_error, stored_file
+from lazyvol.io.flat_file import stored_file
 from lazyvol.io.words import format_column, is_text, parse_column, text_array
 from lazyvol.plan.recipes.base import Array
 
@@ -120,8 +120,6 @@ def text_of(where: str) -> str:
         return file.head(file.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: it must be text in UTF-8, but: {error}") from error
-    except OSError as error:
-        raise read_error(where, error) from error
 
 
 def _block(block: Any, where: str, escaped: bool) -> Block:
