@@ -1,4 +1,4 @@
-"""What tasks need, loaded once by the process that workers of local clusters are forked from."""
+"""Load the modules of all tasks once, in the process that workers of local clusters fork from."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -28,7 +28,7 @@ Facts = Callable[[Array, Array, int, tuple[tuple[bool, bool], ...]], Array]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which components to keep: those of ``voxels(code)`` whose fact ``is_kept(fact)`` admits.
+    """The components that are kept: those of ``voxels(code)`` whose fact ``is_kept(fact)`` admits.
 
     ``result(code, kept)`` returns the mask from a block and the voxels of its kept components.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled
+from lazyvol.kernels._numba import Kernel, compiled
 from lazyvol.kernels.arrays import read_only
 from lazyvol.kernels.objects.numbers import find_runs, wide_labels
 from lazyvol.kernels.reductions import moments
@@ -192,33 +192,26 @@ def _extend(runs, x, start, stop):  # type: ignore[no-untyped-def]
         start[s, 2], stop[s, 2] = min(start[s, 2], x + begin), max(stop[s, 2], x + end)
 
 
-@compiled
-def _add_values(runs, rows, sums, rests):  # type: ignore[no-untyped-def]
-    """Add the values that are not NaN, in double-double."""
-    for r in range(len(runs)):
-        s, row, begin, stop = runs[r, 0], runs[r, 1], runs[r, 4], runs[r, 5]
-        high, low = sums[s], rests[s]
-        for i in range(begin, stop):
-            v = rows[row, i]
-            if v == v:
-                high, e = two_sum(high, v)
-                low += e
-        sums[s], rests[s] = high, low
+def _sum_kernel(squares: bool) -> Kernel:
+    """Return a kernel that adds the values that are not NaN, or their squares, in double-double."""
+
+    @compiled
+    def add(runs, rows, sums, rests):  # type: ignore[no-untyped-def]
+        for r in range(len(runs)):
+            s, row, begin, stop = runs[r, 0], runs[r, 1], runs[r, 4], runs[r, 5]
+            high, low = sums[s], rests[s]
+            for i in range(begin, stop):
+                v = rows[row, i]
+                if v == v:
+                    p, q = two_product(v, v) if squares else (v, 0.0)
+                    high, e = two_sum(high, p)
+                    low += e + q
+            sums[s], rests[s] = high, low
+
+    return add
 
 
-@compiled
-def _add_squares(runs, rows, sums, rests):  # type: ignore[no-untyped-def]
-    """Add the squares of the values that are not NaN, in double-double."""
-    for r in range(len(runs)):
-        s, row, begin, stop = runs[r, 0], runs[r, 1], runs[r, 4], runs[r, 5]
-        high, low = sums[s], rests[s]
-        for i in range(begin, stop):
-            v = rows[row, i]
-            if v == v:
-                p, q = two_product(v, v)
-                high, e = two_sum(high, p)
-                low += e + q
-        sums[s], rests[s] = high, low
+_add_values, _add_squares = _sum_kernel(False), _sum_kernel(True)
 
 
 @compiled

@@ -86,7 +86,7 @@ def gaussian(
         not above 0, ``fill`` does not suit the dtype, or the stack is shorter than a window of
         ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or the Gaussian reaches beyond 2**24 voxels.
+        If an option has the wrong type, or the Gaussian reaches beyond 2**20 voxels.
 
     References
     ----------
@@ -136,7 +136,7 @@ def uniform(
         If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
         dtype, or the stack is shorter than a window of ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
@@ -197,7 +197,7 @@ def minimum(
         or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
         ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
@@ -258,7 +258,7 @@ def maximum(
         or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
         ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
@@ -319,7 +319,7 @@ def median(
         or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
         ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
@@ -383,7 +383,7 @@ def percentile(
         of them has a wrong dim or value, ``fill`` does not suit the dtype, or the stack is shorter
         than a window of ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
@@ -449,7 +449,7 @@ def rank(
         one of them has a wrong dim or value, ``fill`` does not suit the dtype, or the stack is
         shorter than a window of ``mode="valid"``.
     OptionError
-        If an option has the wrong type, or ``size`` is above 2**24.
+        If an option has the wrong type, or ``size`` is above 2**20.
 
     References
     ----------
