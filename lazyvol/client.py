@@ -149,8 +149,8 @@ def connect(
             f"{workers=}, {threads=} and {memory=} for {address}; set them where that cluster is "
             f"started"
         )
-    if hasattr(address, "scheduler_address"):
-        return _client_of(address)
+    if hasattr(address, "scheduler_address"):  # it also brings the certificates
+        return _checked_client(f"cluster must run, got {address!r}", "start it", address)
     if not isinstance(address, str | os.PathLike):
         raise LabelError(
             f"connect: address must be tcp://host:port, tls://host:port, a scheduler file or a "
@@ -209,33 +209,29 @@ def _memory_share(memory: int, workers: int) -> int:
     return share
 
 
-def _client_of(cluster: "Cluster") -> "Client":
-    """Return a client of a cluster object, which also brings the certificates."""
-    try:
-        return _checked_client(cluster)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, LazyvolError):
-            raise
-        raise ClusterError(
-            f"connect: cluster must run, got {cluster!r} ({str(error).splitlines()[0]}); start it"
-        ) from error
+def _checked_client(rule: str, remedy: str, *arguments: Any, **options: Any) -> "Client":
+    """Return a client of a cluster whose processes have the lazyvol of this one.
 
-
-def _checked_client(*arguments: Any, **options: Any) -> "Client":
-    """Return a client of a cluster whose processes have the lazyvol of this one."""
+    ``rule`` and ``remedy`` are those of the ClusterError if the cluster cannot be reached.
+    """
     from lazyvol.plan.on_cluster import ResilientClient, require_same_version
 
-    client = ResilientClient(*arguments, **options)
     try:
-        require_same_version(client)
-    except ClusterError:
-        client.close()
+        client = ResilientClient(*arguments, **options)
+        try:
+            require_same_version(client)
+        except ClusterError:
+            client.close()
+            raise
+    except LazyvolError:
         raise
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClusterError(f"connect: {rule} ({reason}); {remedy}") from error
     return client
 
 
 def _remote_client(address: str, insecure: bool) -> "Client":
-
     is_url = address.startswith(SCHEMES)
     if not is_url and "://" in address:
         raise LabelError(
@@ -249,15 +245,11 @@ def _remote_client(address: str, insecure: bool) -> "Client":
             "everyone on the network can read the data and run code; start the scheduler with "
             "certificates, or pass insecure=True in a network that you trust"
         )
-    try:
-        return _checked_client(address) if is_url else _checked_client(scheduler_file=address)
-    except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, LazyvolError):
-            raise
-        raise ClusterError(
-            f"connect: no scheduler answers at {address!r} ({str(error).splitlines()[0]}); check "
-            f"the address, and for tls:// the certificates in dask's configuration"
-        ) from error
+    return _checked_client(
+        f"no scheduler answers at {address!r}",
+        "check the address, and for tls:// the certificates in dask's configuration",
+        **({"address": address} if is_url else {"scheduler_file": address}),
+    )
 
 
 def _address_in(file: str) -> str:
