@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lazyvol.client import connect
     from lazyvol.explorer import explore
     from lazyvol.io import open, save, verify
+    from lazyvol.napari_layers import to_napari
     from lazyvol.ops import (
         clustering,
         density,
@@ -57,6 +58,7 @@ __all__ = [
     "screening",
     "stats",
     "synthetic",
+    "to_napari",
     "unmixing",
     "verify",
 ]
@@ -67,7 +69,8 @@ accessor.register()
 #: modules of the public functions
 _MODULES = {
     "as_stack": "stack", "connect": "client", "explain": "plan.explain", "explore": "explorer",
-    "limited": "plan.budget", "open": "io", "save": "io", "verify": "io",
+    "limited": "plan.budget", "open": "io", "save": "io", "to_napari": "napari_layers",
+    "verify": "io",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ TOPICS = (
     "projections", "registration", "scores", "screening", "stats", "synthetic", "unmixing",
 )  # fmt: skip
 #: functions of ``lazyvol`` itself that take a stack first
-FUNCTIONS = ("explain", "explore", "save")
+FUNCTIONS = ("explain", "explore", "save", "to_napari")
 
 
 class Accessor:

@@ -63,12 +63,12 @@ def multiscale(attributes: Mapping[str, Any], where: str) -> Mapping[str, Any] |
 
 def level_path(image: Mapping[str, Any], where: str) -> str:
     """Return the folder of level 0, the full resolution."""
-    return str(_datasets(image, where)[0]["path"])
+    return level_paths(image, where)[0]
 
 
-def has_level(image: Mapping[str, Any], path: str, where: str) -> bool:
-    """Return True if a level of the image is stored under ``path``."""
-    return any(dataset["path"] == path for dataset in _datasets(image, where))
+def level_paths(image: Mapping[str, Any], where: str) -> list[str]:
+    """Return the folders of all levels, the full resolution first."""
+    return [dataset["path"] for dataset in _datasets(image, where)]
 
 
 def _datasets(image: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:

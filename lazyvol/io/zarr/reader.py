@@ -127,7 +127,7 @@ def probe(
     (('k', 'z', 'y', 'x'), (3, 5, 7, 11), 125.0)
     """
     node = load_root(place_of_store(path, storage_options))
-    open_array = partial(_open_array, permissive=permissive, missing=missing)
+    open_member = partial(open_array, permissive=permissive, missing=missing)
     record = node.attributes.get(RECORD_KEY)
     if node.kind == "group" and isinstance(record, dict) and record.get("kind") == DATASET_KIND:
         check_record(record, node.path)
@@ -135,11 +135,11 @@ def probe(
     if node.kind == "group" and ome.is_plate(node.attributes):
         from lazyvol.io.zarr.plates import open_plate
 
-        return open_plate(node, open_array, _stem(node.path))
+        return open_plate(node, open_member, _stem(node.path))
     members = [node] if _is_single(node) else without_coordinates(node, _members(node))
     if len(members) == 1:
-        return open_array(members[0], root=node)
-    return open_variables(node, members, open_array, user_attrs(node.attributes))
+        return open_member(members[0], root=node)
+    return open_variables(node, members, open_member, user_attrs(node.attributes))
 
 
 def _open_dataset(node: Node, record: Mapping[str, Any], permissive: bool, missing: str) -> DataSet:
@@ -154,7 +154,7 @@ def _open_dataset(node: Node, record: Mapping[str, Any], permissive: bool, missi
             f"{absent}; restore the missing variables"
         )
     variables = {
-        name: _open_array(member, permissive, missing)
+        name: open_array(member, permissive, missing)
         for name, member in members.items()
         if member is not None
     }
@@ -231,7 +231,7 @@ def _descend(node: Node, depth: int) -> Iterator[Node]:
             yield from _descend(child, depth - 1)
 
 
-def _open_array(
+def open_array(
     node: Node,
     permissive: bool,
     missing: str,
@@ -312,7 +312,7 @@ def _load_coord(node: Node, coord: Coord, permissive: bool) -> Coord:
     array = _referenced(node, values.path)
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = _open_array(array, permissive, "fill", is_coordinate=True).source
+    source = open_array(array, permissive, "fill", is_coordinate=True).source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
@@ -361,7 +361,7 @@ def _foreign_labels(
     coords = (
         {} if is_coordinate else coordinates_beside(
             array, dims, meta.shape,
-            lambda coord: _open_array(coord, permissive, "fill", is_coordinate=True),
+            lambda coord: open_array(coord, permissive, "fill", is_coordinate=True),
         )
     )  # fmt: skip
     attrs = user_attrs(array.attributes)
@@ -377,7 +377,7 @@ def _image_of(node: Node, array: Node) -> tuple[Node, str] | None:
     """
     if _image(node) is not None:
         return node, array.key[len(node.key) : -1]
-    return None if _has_record(array) or _has_record(node) else _parent_image(array)
+    return None if _has_record(array) or _has_record(node) else parent_image(array)
 
 
 def _record_holder(node: Node, array: Node, image: tuple[Node, str] | None) -> Node | None:
@@ -403,7 +403,7 @@ def _image_labels(node: Node, path: str, meta: ArrayMeta, permissive: bool) -> L
     )
 
 
-def _parent_image(array: Node) -> tuple[Node, str] | None:
+def parent_image(array: Node) -> tuple[Node, str] | None:
     """Return the group whose image has the array as a level, and the path of that level."""
     place, key, name = array.place, array.key, ""
     for _ in range(MAX_PARENTS):
@@ -416,7 +416,7 @@ def _parent_image(array: Node) -> tuple[Node, str] | None:
         if parent is None or parent.kind == "array":
             continue
         image = _image(parent)
-        if image is not None and ome.has_level(image, name, parent.path):
+        if image is not None and name in ome.level_paths(image, parent.path):
             return parent, name
         if _has_record(parent) and name == ARRAY_FOLDER:
             return parent, name
