@@ -187,7 +187,8 @@ def local(array: xr.DataArray, size: Size, *, mode: Mode = "valid") -> xr.DataAr
     reach = [(n // 2, n // 2) for n in window]
     # counts are int32
     if not valid and (prod(window) >= 2**31 or boundary.is_wide(array, reach)):
-        shares = _windows.uniform("local", array != 0, window, boundary).astype(dtype)
+        centred = _windows.placed("local", array, window)
+        shares = _windows.uniform("local", array != 0, centred, boundary).astype(dtype)
     else:
         kernel = window_fill.fill_valid if valid else window_fill.fill_same
         shares = stencil(

@@ -105,7 +105,12 @@ def gaussian(
 
 @operation(unbounded=("fill",))
 def uniform(
-    stack: xr.DataArray, size: Size, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    size: Size,
+    *,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Mean of the window around every voxel; the time hardly depends on the size.
 
@@ -117,6 +122,10 @@ def uniform(
         Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
         or a mapping from dims to numbers. A window of even size has one voxel more before its
         centre than after it.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -149,8 +158,8 @@ def uniform(
     >>> lv.filters.uniform(volume, {"x": 3}).values
     array([[[1., 3., 3., 2., 3., 6.]]])
     """
-    sizes = _windows.windows("uniform", stack, size)
-    return _windows.uniform("uniform", stack, sizes, Boundary(mode, fill))
+    reach = _windows.windows("uniform", stack, size, origin)
+    return _windows.uniform("uniform", stack, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
@@ -160,6 +169,7 @@ def minimum(
     *,
     radius: float | None = None,
     footprint: Weights | None = None,
+    origin: Size = 0,
     mode: Mode = "reflect",
     fill: float = 0.0,
 ) -> xr.DataArray:
@@ -178,6 +188,10 @@ def minimum(
     footprint
         Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
         voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -209,7 +223,7 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    window = _footprints.window("minimum", stack, size, radius, footprint)
+    window = _footprints.window("minimum", stack, size, radius, footprint, origin)
     boundary = Boundary(mode, fill)
     return window.extremum("minimum", stack, boundary, sliding_window.minimum, 0)
 
@@ -221,6 +235,7 @@ def maximum(
     *,
     radius: float | None = None,
     footprint: Weights | None = None,
+    origin: Size = 0,
     mode: Mode = "reflect",
     fill: float = 0.0,
 ) -> xr.DataArray:
@@ -239,6 +254,10 @@ def maximum(
     footprint
         Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
         voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -270,7 +289,7 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    window = _footprints.window("maximum", stack, size, radius, footprint)
+    window = _footprints.window("maximum", stack, size, radius, footprint, origin)
     boundary = Boundary(mode, fill)
     return window.extremum("maximum", stack, boundary, sliding_window.maximum, -1)
 
@@ -282,6 +301,7 @@ def median(
     *,
     radius: float | None = None,
     footprint: Weights | None = None,
+    origin: Size = 0,
     mode: Mode = "reflect",
     fill: float = 0.0,
 ) -> xr.DataArray:
@@ -300,6 +320,10 @@ def median(
     footprint
         Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
         voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -331,7 +355,7 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    window = _footprints.window("median", stack, size, radius, footprint)
+    window = _footprints.window("median", stack, size, radius, footprint, origin)
     return window.rank("median", stack, window.count // 2, Boundary(mode, fill))
 
 
@@ -343,6 +367,7 @@ def percentile(
     *,
     radius: float | None = None,
     footprint: Weights | None = None,
+    origin: Size = 0,
     mode: Mode = "reflect",
     fill: float = 0.0,
 ) -> xr.DataArray:
@@ -364,6 +389,10 @@ def percentile(
     footprint
         Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
         voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -395,7 +424,7 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    window = _footprints.window("percentile", stack, size, radius, footprint)
+    window = _footprints.window("percentile", stack, size, radius, footprint, origin)
     if not 0 <= q <= 100:
         raise LabelError(f"percentile: q must be in [0, 100], got {q}; it is a percentage")
     number = min(window.count - 1, int(window.count * float(q) / 100.0))
@@ -410,6 +439,7 @@ def rank(
     *,
     radius: float | None = None,
     footprint: Weights | None = None,
+    origin: Size = 0,
     mode: Mode = "reflect",
     fill: float = 0.0,
 ) -> xr.DataArray:
@@ -430,6 +460,10 @@ def rank(
     footprint
         Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
         voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the window, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -461,7 +495,7 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    window = _footprints.window("rank", stack, size, radius, footprint)
+    window = _footprints.window("rank", stack, size, radius, footprint, origin)
     count = window.count
     if not -count <= number < count:
         raise LabelError(
@@ -473,7 +507,12 @@ def rank(
 
 @operation(unbounded=("fill",))
 def convolve(
-    stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    kernel: Weights,
+    *,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Convolution with a kernel: weighted sum around every voxel, with the kernel flipped.
 
@@ -487,6 +526,10 @@ def convolve(
     kernel
         Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
         Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
+    origin
+        Voxels by which the kernel is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the kernel, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -518,13 +561,18 @@ def convolve(
     >>> lv.filters.convolve(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 1., 2., 4., 0.]]])
     """
-    weights, reach = _windows.kernel_weights("convolve", stack, kernel, flip=True)
+    weights, reach = _windows.kernel_weights("convolve", stack, kernel, flip=True, origin=origin)
     return _windows.weighted("convolve", stack, weights, reach, Boundary(mode, fill))
 
 
 @operation(unbounded=("fill",))
 def correlate(
-    stack: xr.DataArray, kernel: Weights, *, mode: Mode = "reflect", fill: float = 0.0
+    stack: xr.DataArray,
+    kernel: Weights,
+    *,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
 ) -> xr.DataArray:
     """Correlation with a kernel: weighted sum around every voxel.
 
@@ -535,6 +583,10 @@ def correlate(
     kernel
         Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
         Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
+    origin
+        Voxels by which the kernel is moved towards lower positions, as in ``scipy.ndimage``: one
+        number for all dims of the kernel, one for each in the order z, y, x, or a mapping from
+        dims to numbers.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -566,7 +618,7 @@ def correlate(
     >>> lv.filters.correlate(volume, [1.0, 2.0, 4.0]).values
     array([[[0., 4., 2., 1., 0.]]])
     """
-    weights, reach = _windows.kernel_weights("correlate", stack, kernel, flip=False)
+    weights, reach = _windows.kernel_weights("correlate", stack, kernel, flip=False, origin=origin)
     return _windows.weighted("correlate", stack, weights, reach, Boundary(mode, fill))
 
 

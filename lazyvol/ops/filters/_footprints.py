@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.filters.wide_windows import Reach
 from lazyvol.ops._ball import ball
 from lazyvol.ops.filters import _windows
 from lazyvol.ops.filters._windows import Boundary
@@ -19,21 +20,23 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The lengths of a box, or a footprint with a stack's axes that is 1 where voxels count."""
+    """The reach of a box, or of a footprint with a stack's axes that is 1 where voxels count."""
 
-    sizes: tuple[int, ...]
+    reach: list[Reach]
     footprint: Array | None = None
 
     @property
     def count(self) -> int:
         """Number of voxels that count."""
-        return prod(self.sizes) if self.footprint is None else int(self.footprint.sum())
+        if self.footprint is None:
+            return prod(before + 1 + after for before, after in self.reach)
+        return int(self.footprint.sum())
 
     def rank(self, op: str, stack: xr.DataArray, number: int, boundary: Boundary) -> xr.DataArray:
         """Return value ``number``, ascending from 0, of every window."""
         if self.footprint is None:
-            return _windows.rank(op, stack, self.sizes, number, boundary)
-        return _windows.rank_in_footprint(op, stack, self.footprint, number, boundary)
+            return _windows.rank(op, stack, self.reach, number, boundary)
+        return _windows.rank_in_footprint(op, stack, self.footprint, self.reach, number, boundary)
 
     def extremum(
         self,
@@ -45,12 +48,17 @@ class Window:
     ) -> xr.DataArray:
         """Return the extreme of every window: by ``kernel`` of a box, else value ``number``."""
         if self.footprint is None:
-            return _windows.extremum(op, stack, self.sizes, boundary, kernel)
+            return _windows.extremum(op, stack, self.reach, boundary, kernel)
         return self.rank(op, stack, number % self.count, boundary)
 
 
 def window(
-    op: str, stack: xr.DataArray, size: Size | None, radius: float | None, footprint: Any
+    op: str,
+    stack: xr.DataArray,
+    size: Size | None,
+    radius: float | None,
+    footprint: Any,
+    origin: Size,
 ) -> Window:
     """Return the window of the one option that is given; raise LabelError unless there is one."""
     options = {"size": size, "radius": radius, "footprint": footprint}
@@ -61,7 +69,7 @@ def window(
             f"{' and '.join(given) or 'none'}; pass one of them"
         )
     if size is not None:
-        return Window(_windows.windows(op, stack, size))
+        return Window(_windows.windows(op, stack, size, origin))
     if radius is not None:
         element = _ball(op, stack, radius)
     else:
@@ -72,7 +80,7 @@ def window(
             f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
             f"{np.shape(footprint)}; set one"
         )
-    return Window(element.shape, element)
+    return Window(_windows.placed(op, stack, element.shape, origin), element)
 
 
 def _ball(op: str, stack: xr.DataArray, radius: float) -> Array:

@@ -161,11 +161,30 @@ def _conversion_bytes(dtype: np.dtype[Any]) -> float:
 # filters ------------------------------------------------------------------------------------------
 
 
-def windows(op: str, stack: xr.DataArray, size: Size) -> tuple[int, ...]:
-    """Return the voxels of a window along every axis, 1 where it has none."""
+def windows(op: str, stack: xr.DataArray, size: Size, origin: Size = 0) -> list[Reach]:
+    """Return the reach of a window along every axis, (0, 0) where it has none."""
     sizes = lengths_in_voxels(op, stack, size)
     require_window(op, "size", max(sizes.values()))
-    return tuple(sizes.get(str(d), 1) for d in stack.dims)
+    return placed(op, stack, [sizes.get(str(d), 1) for d in stack.dims], origin)
+
+
+def placed(op: str, stack: xr.DataArray, lengths: Sequence[int], origin: Size = 0) -> list[Reach]:
+    """Return the reach of windows whose centre n // 2 is moved ``origin`` voxels onwards."""
+    by_dim = {str(d): n for d, n in zip(stack.dims, lengths, strict=True)}
+    long = tuple(d for d, n in by_dim.items() if n > 1)
+    moved: dict[str, Any] = (
+        per_dim(origin, spatial_dims(stack), "origin", known=stack.dims)
+        if is_by_dim(origin)
+        else dict.fromkeys(long, origin)
+    )
+    outside = {d: o for d, o in moved.items() if not -(by_dim[d] // 2) <= o <= (by_dim[d] - 1) // 2}
+    if outside:
+        raise LabelError(
+            f"{op}: origin must be from -(n // 2) to (n - 1) // 2 for windows of n voxels, got "
+            f"{outside} for n={ {d: by_dim[d] for d in outside} }; the window holds its voxel"
+        )
+    shifts = [moved.get(d, 0) for d in by_dim]
+    return [(n // 2 + o, n - 1 - n // 2 - o) for n, o in zip(lengths, shifts, strict=True)]
 
 
 def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
@@ -184,12 +203,18 @@ def scales(op: str, stack: xr.DataArray, sigma: Sigma) -> tuple[float, ...]:
 
 
 def kernel_weights(
-    op: str, stack: xr.DataArray, kernel: Any, *, flip: bool, option: str = "kernel"
-) -> tuple[Array, tuple[Reach, ...]]:
+    op: str,
+    stack: xr.DataArray,
+    kernel: Any,
+    *,
+    flip: bool,
+    origin: Size = 0,
+    option: str = "kernel",
+) -> tuple[Array, list[Reach]]:
     """Return correlation weights with every axis of a stack, and their reach.
 
-    ``flip`` them for a convolution. The centre of an even length n is its element n // 2, as in
-    scipy.ndimage.
+    ``flip`` them for a convolution. The centre of an even length n is its element n // 2, moved by
+    ``origin``, as in scipy.ndimage.
     """
     dims = tuple(str(d) for d in stack.dims)
     named = (
@@ -205,10 +230,10 @@ def kernel_weights(
             f"shape={values.shape}"
         )
     lengths = tuple(named.sizes.get(d, 1) for d in dims)
-    reach = tuple((n // 2, n - 1 - n // 2) for n in lengths)
+    reach = placed(op, stack, lengths, origin)
     weights = values.astype(np.float64).reshape(lengths)
     if flip:
-        return np.flip(weights).copy(), tuple((after, before) for before, after in reach)
+        return np.flip(weights).copy(), [(after, before) for before, after in reach]
     return weights, reach
 
 
@@ -295,45 +320,49 @@ def gaussian(
     return separable("gaussian", stack, weights, reach, boundary)
 
 
-def uniform(op: str, stack: xr.DataArray, sizes: Sequence[int], boundary: Boundary) -> xr.DataArray:
+def uniform(
+    op: str, stack: xr.DataArray, reach: Sequence[Reach], boundary: Boundary
+) -> xr.DataArray:
     """Average windows; along axes with a shorter period than the window as weighted sums."""
-    boundary.require(op, stack, _reach(sizes))
-    dtype = float_of(stack.dtype)
-    multiplicities, folded_reach = _multiplicities(stack, sizes, boundary)
+    boundary.require(op, stack, reach)
+    dtype, sizes = float_of(stack.dtype), _lengths(reach)
+    multiplicities, folded_reach = _multiplicities(stack, reach, boundary)
     taps = [
         None if len(m) == n else m / n for m, n in zip(multiplicities, sizes, strict=True)
     ]  # None where every voxel counts once
     if any(t is not None for t in taps):
-        unweighted_sizes = [n if t is None else 1 for t, n in zip(taps, sizes, strict=True)]
-        reach = [(0, 0) if t is None else r for t, r in zip(taps, folded_reach, strict=True)]
-        if max(unweighted_sizes) == 1:
-            return separable(op, stack, taps, reach, boundary, dtype)
-        sums = separable(op, stack, taps, reach, boundary, DOUBLE)
-        return uniform(op, sums, unweighted_sizes, boundary).astype(dtype)
-    if boundary.is_wide(stack, _reach(sizes)):
+        unweighted = [r if t is None else (0, 0) for t, r in zip(taps, reach, strict=True)]
+        weighted_reach = [
+            (0, 0) if t is None else r for t, r in zip(taps, folded_reach, strict=True)
+        ]
+        if not any(map(any, unweighted)):
+            return separable(op, stack, taps, weighted_reach, boundary, dtype)
+        sums = separable(op, stack, taps, weighted_reach, boundary, DOUBLE)
+        return uniform(op, sums, unweighted, boundary).astype(dtype)
+    if boundary.is_wide(stack, reach):
         kernels = partial(_axis_window, sliding_window.mean, sizes, dtype=DOUBLE)
-        return filter_axis_by_axis(op, kernels, stack, _reach(sizes), boundary, dtype)
-    kernel = partial(sliding_window.mean, sizes=tuple(sizes), dtype=dtype)
-    return filter_blocks(op, kernel, stack, _reach(sizes), boundary, dtype, 8.0, accepts_out=True)
+        return filter_axis_by_axis(op, kernels, stack, reach, boundary, dtype)
+    kernel = partial(sliding_window.mean, sizes=sizes, dtype=dtype)
+    return filter_blocks(op, kernel, stack, reach, boundary, dtype, 8.0, accepts_out=True)
 
 
 def extremum(
     op: str,
     stack: xr.DataArray,
-    sizes: Sequence[int],
+    reach: Sequence[Reach],
     boundary: Boundary,
     kernel: Callable[..., Array],
 ) -> xr.DataArray:
     """Return the minimum or maximum of windows, by ``kernel``."""
-    boundary.require(op, stack, _reach(sizes))
-    multiplicities, reach = _multiplicities(stack, sizes, boundary)
+    boundary.require(op, stack, reach)
+    multiplicities, folded_reach = _multiplicities(stack, reach, boundary)
     folded = tuple(len(m) for m in multiplicities)
-    if boundary.is_wide(stack, reach):
+    if boundary.is_wide(stack, folded_reach):
         kernels = partial(_axis_window, kernel, folded)
-        return filter_axis_by_axis(op, kernels, stack, reach, boundary, stack.dtype)
+        return filter_axis_by_axis(op, kernels, stack, folded_reach, boundary, stack.dtype)
     scratch = float(max(4, stack.dtype.itemsize))
     return filter_blocks(
-        op, partial(kernel, sizes=folded), stack, reach, boundary, stack.dtype, scratch,
+        op, partial(kernel, sizes=folded), stack, folded_reach, boundary, stack.dtype, scratch,
         accepts_out=True,
     )  # fmt: skip
 
@@ -347,27 +376,31 @@ def _axis_window(
 
 
 def rank(
-    op: str, stack: xr.DataArray, sizes: Sequence[int], number: int, boundary: Boundary
+    op: str, stack: xr.DataArray, reach: Sequence[Reach], number: int, boundary: Boundary
 ) -> xr.DataArray:
     """Return value ``number``, ascending from 0, of windows that are boxes."""
-    boundary.require(op, stack, _reach(sizes))
-    multiplicities, reach = _multiplicities(stack, sizes, boundary)
+    boundary.require(op, stack, reach)
+    multiplicities, folded_reach = _multiplicities(stack, reach, boundary)
     counts = None
-    if tuple(len(m) for m in multiplicities) != tuple(sizes):
+    if tuple(len(m) for m in multiplicities) != _lengths(reach):
         counts = reduce(np.multiply.outer, multiplicities).astype(np.int64)
-    return _select_rank(op, stack, reach, counts, number, boundary)
+    return _select_rank(op, stack, folded_reach, counts, number, boundary)
 
 
 def rank_in_footprint(
-    op: str, stack: xr.DataArray, footprint: Array, number: int, boundary: Boundary
+    op: str,
+    stack: xr.DataArray,
+    footprint: Array,
+    reach: Sequence[Reach],
+    number: int,
+    boundary: Boundary,
 ) -> xr.DataArray:
     """Return value ``number``, ascending from 0, of the voxels where a footprint is 1."""
-    reach = _reach(footprint.shape)
     boundary.require(op, stack, reach)
-    counts = footprint
+    counts, folded_reach = footprint, list(reach)
     for axis, n in enumerate(stack.shape):
-        counts, reach[axis] = fold_weights(counts, reach[axis], n, boundary.mode, axis)
-    return _select_rank(op, stack, reach, counts, number, boundary)
+        counts, folded_reach[axis] = fold_weights(counts, reach[axis], n, boundary.mode, axis)
+    return _select_rank(op, stack, folded_reach, counts, number, boundary)
 
 
 def _select_rank(
@@ -378,20 +411,20 @@ def _select_rank(
     number: int,
     boundary: Boundary,
 ) -> xr.DataArray:
-    sizes = tuple(sum(r) + 1 for r in reach)
-    kernel = partial(rank_kernels.select_rank, sizes=sizes, rank=number, counts=counts)
+    kernel = partial(rank_kernels.select_rank, sizes=_lengths(reach), rank=number, counts=counts)
     scratch = 4.0 * max(2, stack.dtype.itemsize)
     return filter_blocks(op, kernel, stack, reach, boundary, stack.dtype, scratch)
 
 
 def _multiplicities(
-    stack: xr.DataArray, sizes: Sequence[int], boundary: Boundary
+    stack: xr.DataArray, reach: Sequence[Reach], boundary: Boundary
 ) -> tuple[list[Array], list[Reach]]:
     """Return the multiplicity of voxels by distance in a window, per axis, and the reach."""
-    axes = zip(map(np.ones, sizes), _reach(sizes), stack.shape, strict=True)
+    axes = zip(map(np.ones, _lengths(reach)), reach, stack.shape, strict=True)
     folded = [fold_weights(w, r, n, boundary.mode) for w, r, n in axes]
     return [w for w, _ in folded], [r for _, r in folded]
 
 
-def _reach(sizes: Sequence[int]) -> list[Reach]:
-    return [(n // 2, n - 1 - n // 2) for n in sizes]
+def _lengths(reach: Sequence[Reach]) -> tuple[int, ...]:
+    """Return the voxels of a window along every axis."""
+    return tuple(before + 1 + after for before, after in reach)
