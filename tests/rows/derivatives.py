@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -54,17 +55,18 @@ def derived(
 
 
 def moment_weights(sigma: float, truncate: float, order: int) -> Array:
-    """Return a sampled Gaussian times the parabola whose moments are those of the derivative.
+    """Return a sampled Gaussian times the polynomial whose moments are those of the derivative.
 
-    The sum of weights times x**k is k! for k equal to the order, else 0, for k from 0 to 2.
+    The sum of weights times x**k is k! for k equal to the order, else 0, for k up to the order.
     """
     radius = max(1, int(truncate * sigma + 0.5))
     x = np.arange(-radius, radius + 1.0)
     gauss = np.exp(-(x**2) / (2 * sigma**2))
     if order == 0:
         return gauss / gauss.sum()
-    powers = (x / sigma) ** np.arange(3)[:, None]
-    wanted = np.eye(3)[order] * [1, 1, 2] / sigma**order
+    highest = max(2, order)
+    powers = (x / sigma) ** np.arange(highest + 1)[:, None]
+    wanted = np.eye(highest + 1)[order] * factorial(order) / sigma**order
     return gauss * (np.linalg.solve(powers * gauss @ powers.T, wanted) @ powers)
 
 

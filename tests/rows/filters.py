@@ -8,7 +8,8 @@ import xarray as xr
 from scipy import ndimage as ndi
 
 import lazyvol as lv
-from tests.cases import VOXEL, Array, Case, wide
+from tests.cases import VOXEL, Array, Case, each, wide
+from tests.rows.derivatives import derived
 
 #: 5 by 4 by 3 weights that are not separable
 KERNEL = np.random.default_rng(3).normal(1.0, 1.0, (5, 4, 3))
@@ -59,6 +60,13 @@ def smoothstep(f: Array, middle: float, width: float) -> Array:
     inside = abs(f - middle) < width / 2
     step[inside] = (1 + np.sin(np.pi * (f[inside] - middle) / width)) / 2
     return step
+
+
+def gaussian_parts(a: Array, sigma: Any, order: int, **border: Any) -> list[Array]:
+    """Return the derivative of an order along each axis of a Gaussian that smooths all of them."""
+    scale = (0.0, *(np.broadcast_to(sigma, 3) / VOXEL))
+    orders = [[order if n == axis else 0 for n in range(4)] for axis in range(4) if scale[axis]]
+    return [derived(a, scale, one, **border) for one in orders]
 
 
 def over_channels(stack: xr.DataArray) -> xr.DataArray:
@@ -157,6 +165,39 @@ KERNELS = {
     ),
 }  # fmt: skip
 
+EDGES = {
+    "filters.sobel": Case(
+        lambda s: lv.filters.sobel(s, "y", mode="wrap"), volumes(ndi.sobel, 1, mode="wrap"),
+        also={"dim": "y"},
+    ),
+    "filters.sobel/norm": Case(
+        lambda s: lv.filters.sobel(s, "spatial"), volumes(ndi.generic_gradient_magnitude, ndi.sobel)
+    ),
+    "filters.prewitt": Case(
+        lambda s: lv.filters.prewitt(s, ("y", "x"), smooth=()),
+        each(lambda v: np.stack(
+            [ndi.generic_gradient_magnitude(plane, ndi.prewitt) for plane in v]
+        )),
+        also={"dim": "x"},
+    ),
+    "filters.gaussian_derivative": Case(
+        lambda s: lv.filters.gaussian_derivative(s, 3.0, {"y": 1, "x": 2}, mode="mirror"),
+        lambda a: derived(a, (0, *(3 / d for d in VOXEL)), (0, 0, 1, 2), mode="mirror"),
+        also={"sigma": 2.0, "order": 1},
+    ),
+    "filters.gaussian_laplace": Case(
+        lambda s: lv.filters.gaussian_laplace(s, 3.0), lambda a: sum(gaussian_parts(a, 3.0, 2)),
+        also={"sigma": 2.0},
+    ),
+    "filters.gaussian_gradient_magnitude": Case(
+        lambda s: lv.filters.gaussian_gradient_magnitude(s, {"z": 3.0, "x": 2.0}, mode="nearest"),
+        lambda a: np.sqrt(sum(
+            p**2 for p in gaussian_parts(a, (3.0, 0.0, 2.0), 1, mode="nearest")
+        )),
+        also={"sigma": 2.0},
+    ),
+}  # fmt: skip
+
 BANDS = {
     "filters.bandpass": Case(
         lambda s: lv.filters.bandpass(s, 7.0, 15.0), volumes(in_band(7.0, 15.0, 2.0))
@@ -170,4 +211,4 @@ BANDS = {
     ),
 }
 
-FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **BANDS}
+FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **EDGES, **BANDS}

@@ -8,7 +8,7 @@ with a step between the taps.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import fsum, prod
+from math import factorial, fsum, prod
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ INTERLEAVED = 8
 
 
 def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least: int = 0) -> Array:
-    """Return weights of a Gaussian or its first or second derivative, ``sigma`` in voxels.
+    """Return weights of a Gaussian or a derivative of it of any order, ``sigma`` in voxels.
 
     They reach ``int(truncate * sigma + 0.5)`` voxels to each side, and at least ``least``. Order 0
     is that of ``scipy.ndimage.gaussian_filter1d``. Derivatives are the sampled Gaussian times the
@@ -41,12 +41,23 @@ def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least:
     x = np.arange(-radius, radius + 1, dtype=np.float64)
     weights = np.exp(-0.5 / max(sigma * sigma, TINY) * x**2)
     weights /= weights.sum()
-    if order == 1:
-        weights *= x / (x**2 @ weights)
-    elif order == 2:
-        second, fourth = x**2 @ weights, x**4 @ weights
-        weights *= 2.0 * (x**2 - second) / (fourth - second**2)
-        weights[radius] -= fsum(weights)
+    return _differentiated(weights, x, order) if order else weights
+
+
+def _differentiated(gaussian: Array, x: Array, order: int) -> Array:
+    """Return a Gaussian times the polynomial for which x**n sums to order! at n = order, else 0.
+
+    The polynomial has the parity of the order, and monomials of x in deviations: with x in voxels
+    the equations of order 4 would lose digits.
+    """
+    deviation = np.sqrt(x**2 @ gaussian)
+    monomials = [(x / deviation) ** power for power in range(order % 2, order + 1, 2)]
+    moments = [[(a * b) @ gaussian for b in monomials] for a in monomials]
+    wanted = [0.0] * (len(monomials) - 1) + [factorial(order) / deviation**order]
+    coefficients = np.linalg.solve(moments, wanted)
+    weights = gaussian * sum(c * m for c, m in zip(coefficients, monomials, strict=True))
+    if order % 2 == 0:
+        weights[len(x) // 2] -= fsum(weights)
     return np.asarray(weights, np.float64)
 
 

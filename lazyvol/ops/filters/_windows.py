@@ -307,19 +307,6 @@ def _axis_correlation(
     return partial(separable_kernels.along, weights=taps, axis=axis, dtype=DOUBLE), taps.sum()
 
 
-def gaussian(
-    stack: xr.DataArray, sigma: Sequence[float], truncate: float, boundary: Boundary
-) -> xr.DataArray:
-    """Smooth with standard deviations in voxels."""
-    if truncate <= 0:
-        raise LabelError(f"gaussian: truncate must be above 0 standard deviations, got {truncate}")
-    require_window("gaussian", "sigma times truncate", max(sigma) * float(truncate))
-    taps = [separable_kernels.gaussian_weights(s, truncate) if s > 0 else np.ones(1) for s in sigma]
-    reach = [(len(w) // 2, len(w) // 2) for w in taps]
-    weights = [w if len(w) > 1 else None for w in taps]
-    return separable("gaussian", stack, weights, reach, boundary)
-
-
 def uniform(
     op: str, stack: xr.DataArray, reach: Sequence[Reach], boundary: Boundary
 ) -> xr.DataArray:
