@@ -8,6 +8,7 @@ from lazyvol.errors import LazyvolError
 
 if TYPE_CHECKING:
     from lazyvol import plots, screening
+    from lazyvol.cli.resume import resume
     from lazyvol.client import connect
     from lazyvol.explorer import explore
     from lazyvol.io import open, save, verify
@@ -53,6 +54,7 @@ __all__ = [
     "plots",
     "projections",
     "registration",
+    "resume",
     "save",
     "scores",
     "screening",
@@ -69,8 +71,8 @@ accessor.register()
 #: modules of the public functions
 _MODULES = {
     "as_stack": "stack", "connect": "client", "explain": "plan.explain", "explore": "explorer",
-    "limited": "plan.budget", "open": "io", "save": "io", "to_napari": "napari_layers",
-    "verify": "io",
+    "limited": "plan.budget", "open": "io", "resume": "cli.resume", "save": "io",
+    "to_napari": "napari_layers", "verify": "io",
 }  # fmt: skip
 
 

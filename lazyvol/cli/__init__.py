@@ -33,7 +33,7 @@ INTERRUPTED = 130
 COMMANDS = {
     "demo": "demo:demo", "screen": "screen:screen_stack", "explore": "explore:explore_stack",
     "info": "jobs:info", "convert": "jobs:convert", "verify": "jobs:verify",
-    "explain": "jobs:explain_plan", "resume": "resume:resume",
+    "explain": "jobs:explain_plan", "resume": "resume:resume_command",
     "completion": "completion:completion",
 }  # fmt: skip
 

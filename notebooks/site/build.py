@@ -22,7 +22,7 @@ from lazyvol.cli.operations import topics
 SITE = Path(__file__).resolve().parent
 LESSONS = SITE.parent
 #: functions of lazyvol itself, by what they are for
-FIRST = ("open", "save", "verify", "as_stack", "explain", "limited", "connect", "explore")
+FIRST = ("open", "save", "resume", "verify", "as_stack", "explain", "limited", "connect", "explore")
 RECIPES = ("slurm", "pbs", "kubernetes", "ssh")
 
 

@@ -66,6 +66,29 @@ def test_a_screening_is_resumed_by_its_folder(folder, monkeypatch, capsys):
     assert not (folder / "out" / local_run.SUFFIX).exists()
 
 
+def test_a_program_resumes_a_command_by_its_path(folder, monkeypatch, capsys):
+    interrupted(monkeypatch, ["stats", "var", "in.npy", "out.zarr"])
+    monkeypatch.chdir("/")
+    path = folder / "out.zarr"
+    (folder / "in.npy").rename(folder / "moved.npy")
+    with pytest.raises(errors.SourceNotFoundError, match=r"inputs of lazyvol stats var .*in\.npy"):
+        lv.resume(path)
+    np.save(folder / "in.npy", np.zeros((20, 8, 8, 8)))
+    with pytest.raises(errors.TargetExistsError, match="version of input was"):
+        lv.resume(path)
+    (folder / "moved.npy").rename(folder / "in.npy")
+    (plan,) = folder.glob("out.zarr.lazyvol-tmp/*/plan.json")
+    content = plan.read_text()
+    plan.write_text(content.replace("stats var", "stats var --odd"))
+    with pytest.raises(errors.OptionError, match=r"command must be one .* got lazyvol stats var --odd"):
+        lv.resume(path)
+    plan.write_text(content)
+    assert lv.resume(path)
+    assert not lv.resume(path)
+    np.testing.assert_array_equal(lv.open(path), lv.stats.var(lv.open(folder / "in.npy")))
+    assert os.getcwd() == "/"
+
+
 def test_an_input_that_differs_is_named(folder, monkeypatch, capsys):
     interrupted(monkeypatch, ["stats", "var", "in.npy", "out.zarr"])
     np.save("in.npy", np.zeros((20, 8, 8, 8)))
