@@ -1,25 +1,31 @@
-"""Files of the states of tasks: named arrays and a checksum, in the folder of a run.
+"""Files and objects of the states of tasks: named arrays and a checksum, beside the shards of a run.
 
-They are written without waiting for the disk, because they may be lost: a file that is cut or
+Files are written without waiting for the disk, because they may be lost: a state that is cut or
 damaged counts as absent, and its task starts again.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
 from google_crc32c import extend
 
+from lazyvol.errors import LazyvolError
 from lazyvol.io.atomic import store_errors, temporary_name
+from lazyvol.io.places import ZarrPlace
 from lazyvol.plan.recipes.base import Array
 
 #: bytes that are read at once to check a file
 PIECE = 1 << 20
 CHECKSUM_BYTES = 4
+#: folder of the objects of states
+OBJECTS = "lazyvol-states"
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,16 @@ class StateFolder:
             return set()
 
     def read(self, name: str) -> dict[str, Array] | None:
-        """Return a state; None if it is absent, and after its removal if it is damaged."""
+        """Return a state; None if none can be read, and after its removal if it is damaged."""
         path = f"{self.folder}/{name}"
         try:
             with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size - CHECKSUM_BYTES
-                checksum = 0
-                for start in range(0, size, PIECE):
-                    checksum = extend(checksum, file.read(min(PIECE, size - start)))
-                if size > 0 and file.read() == checksum.to_bytes(CHECKSUM_BYTES):
-                    file.seek(0)
-                    return _decode(file)
-        except FileNotFoundError:
+                state = _decode(file, os.fstat(file.fileno()).st_size)
+        except OSError:
             return None
-        self.remove(name)
-        return None
+        if state is None:
+            self.remove(name)
+        return state
 
     def write(self, name: str, state: Mapping[str, Array]) -> None:
         """Write a state atomically, in place of an earlier one.
@@ -65,11 +66,7 @@ class StateFolder:
         with store_errors(self.folder):
             try:
                 with open(temporary, "xb") as file:
-                    summed = _Summed(file)
-                    summed.write(json.dumps(list(state)).encode() + b"\n")
-                    for values in state.values():
-                        np.lib.format.write_array(summed, values, allow_pickle=False)
-                    file.write(summed.checksum.to_bytes(CHECKSUM_BYTES))
+                    _encode(state, file)
                 os.replace(temporary, f"{self.folder}/{name}")
             except BaseException:
                 with suppress(OSError):
@@ -80,6 +77,50 @@ class StateFolder:
         """Remove a state, if it is there."""
         with suppress(OSError):
             os.unlink(f"{self.folder}/{name}")
+
+
+@dataclass(frozen=True)
+class StateObjects:
+    """The objects of states of a run that writes to an object store. Small and picklable.
+
+    ``put`` writes an object of the run as a whole, and refuses when the run has ended.
+    """
+
+    place: ZarrPlace
+    put: Callable[[str, Callable[[BinaryIO], object]], None]
+
+    def names(self) -> set[str]:
+        """Return the names of all states."""
+        return set(self.place.below(OBJECTS).keys())
+
+    def read(self, name: str) -> dict[str, Array] | None:
+        """Return a state; None if it is absent, and after its removal if it is damaged."""
+        data = self.place.whole(f"{OBJECTS}/{name}")
+        if data is None:
+            return None
+        state = _decode(BytesIO(data), len(data))
+        if state is None:
+            self.remove(name)
+        return state
+
+    def write(self, name: str, state: Mapping[str, Array]) -> None:
+        """Write a state as a whole, in place of an earlier one.
+
+        Raises
+        ------
+        StoreError
+            The store refuses, or the run was published, discarded or taken over.
+        """
+        self.put(f"{OBJECTS}/{name}", partial(_encode, state))
+
+    def remove(self, name: str) -> None:
+        """Remove a state, if it is there."""
+        with suppress(LazyvolError):
+            self.place.delete([f"{OBJECTS}/{name}"])
+
+    def clear(self) -> None:
+        """Remove all states."""
+        self.place.below(OBJECTS).clear()
 
 
 class _Summed:
@@ -93,8 +134,22 @@ class _Summed:
         self.checksum = extend(self.checksum, data)
 
 
-def _decode(file: BinaryIO) -> dict[str, Array]:
-    """Return the arrays of a file whose checksum is right."""
+def _encode(state: Mapping[str, Array], file: BinaryIO) -> None:
+    summed = _Summed(file)
+    summed.write(json.dumps(list(state)).encode() + b"\n")
+    for values in state.values():
+        np.lib.format.write_array(summed, values, allow_pickle=False)
+    file.write(summed.checksum.to_bytes(CHECKSUM_BYTES))
+
+
+def _decode(file: BinaryIO, size: int) -> dict[str, Array] | None:
+    """Return the arrays of a file of ``size`` bytes; None if its checksum is wrong."""
+    size, checksum = size - CHECKSUM_BYTES, 0
+    for start in range(0, size, PIECE):
+        checksum = extend(checksum, file.read(min(PIECE, size - start)))
+    if size <= 0 or file.read() != checksum.to_bytes(CHECKSUM_BYTES):
+        return None
+    file.seek(0)
     names = json.loads(file.readline())
     read: Any = np.lib.format.read_array
     return {name: read(file, allow_pickle=False) for name in names}

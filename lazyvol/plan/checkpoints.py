@@ -13,10 +13,12 @@ the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.pa
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import dask.array as da
@@ -28,13 +30,15 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from lazyvol.errors import StoreError
 from lazyvol.plan.graph.layers import TaskLayer
 from lazyvol.plan.recipes.base import Array
+from lazyvol.plan.retries import retried
 
 #: seconds between two states of a task
 INTERVAL = 10.0
 #: fraction of the time of a run that its checkpoints may take
 SHARE = 0.01
-#: seconds to write a state, and per byte of it, until some were measured
-LATENCY, PER_BYTE = 1e-3, 2e-9
+#: seconds to write a state, and per byte of it, until some were measured: a slow disk or a bucket.
+#: On a fast disk the first states are kept later than they could be, on no disk too often
+LATENCY, PER_BYTE = 1e-2, 1e-8
 #: end of the name of the state of a task that has not finished
 UNFINISHED = "-unfinished"
 
@@ -72,7 +76,8 @@ class _WriteSpeed:
         self.factor = (self.factor + seconds / (LATENCY + PER_BYTE * nbytes)) / 2
 
 
-_SPEED = _WriteSpeed()
+#: by kind of store
+_SPEEDS: defaultdict[type, _WriteSpeed] = defaultdict(_WriteSpeed)
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,20 @@ class Checkpoints:
     interval: float = field(default_factory=lambda: INTERVAL)
     share: float = field(default_factory=lambda: SHARE)
 
+    def read(self, name: str) -> dict[str, Array] | None:
+        """Return a state; None if it is absent or damaged."""
+        return retried(partial(self.store.read, name))
+
     def keep(self, name: str, state: States, unsaved: float) -> bool:
         """Write a state if that is worth its time; return False if it is not, or fails."""
         nbytes = sum(a.nbytes for a in state.values())
-        if _SPEED.seconds(nbytes) > self.share * unsaved:
+        speed = _SPEEDS[type(self.store)]
+        if speed.seconds(nbytes) > self.share * unsaved:
             return False
         start = time.monotonic()
         with suppress(StoreError):  # a full disk stops the run when a shard is written
             self.store.write(name, state)
-            _SPEED.measured(nbytes, time.monotonic() - start)
+            speed.measured(nbytes, time.monotonic() - start)
             return True
         return False
 
@@ -102,7 +112,7 @@ class TaskLog:
     def __init__(self, checkpoints: Checkpoints | None, name: str, unsaved: float = 0.0) -> None:
         self._checkpoints, self._name = checkpoints, name
         self._since = time.monotonic() - unsaved
-        kept = None if checkpoints is None else checkpoints.store.read(name + UNFINISHED)
+        kept = None if checkpoints is None else checkpoints.read(name + UNFINISHED)
         self._kept = kept or {}
         position = self._kept.pop("position", np.zeros(2, np.int64))
         #: the column that the kept state belongs to, and the tiles of it that are done
@@ -158,7 +168,7 @@ def task_log() -> TaskLog:
 
 def run_checkpointed(checkpoints: Checkpoints, name: str, function: Any, *arguments: Any) -> Any:
     """Return ``function(*arguments)``, or the result that the run or an earlier one kept."""
-    kept = checkpoints.store.read(name)
+    kept = checkpoints.read(name)
     if kept is not None:
         return kept.get("", kept)
     log = TaskLog(checkpoints, name, sum(_unsaved_seconds(arguments)))
@@ -179,7 +189,7 @@ def _unsaved_seconds(arguments: Sequence[Any]) -> Iterable[float]:
 
 def _kept_result(checkpoints: Checkpoints, name: str) -> Any:
     """Return the kept result of a task whose inputs are not computed."""
-    kept = checkpoints.store.read(name)
+    kept = checkpoints.read(name)
     if kept is None:
         raise StoreError(
             "save: the kept state of a reduction was damaged, and has been removed; run it again "

@@ -2,14 +2,19 @@
 
 import shutil
 import time
+from collections import defaultdict
 from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore
 
 import lazyvol as lv
 from lazyvol import errors
-from lazyvol.io.state_files import StateFolder
+from lazyvol.io.places import ZarrPlace
+from lazyvol.io.state_files import OBJECTS, StateFolder, StateObjects
 from lazyvol.plan import checkpoints
 from tests.io.killed_runs import (
     RESULTS,
@@ -89,25 +94,60 @@ def test_a_resumed_reduction_names_the_parameter_that_differs(folder, server):
         save("var", str(folder), resume=True)
 
 
-def test_a_damaged_state_counts_as_absent(tmp_path):
-    for name in ("states", "partial"):
-        (tmp_path / name).mkdir()
-    folder = StateFolder(str(tmp_path / "states"), str(tmp_path / "partial"))
+class Folder(StateFolder):
+    """States in files, whose bytes can be changed."""
+
+    def __init__(self, path):
+        for name in ("states", "partial"):
+            (path / name).mkdir()
+        super().__init__(str(path / "states"), str(path / "partial"))
+
+    def bytes_of(self, name):
+        return Path(self.folder, name).read_bytes()
+
+    def set_bytes(self, name, data):
+        Path(self.folder, name).write_bytes(data)
+
+
+class Objects(StateObjects):
+    """States in objects, whose bytes can be changed."""
+
+    def __init__(self, path):
+        place = ZarrPlace("memory", store=MemoryStore())
+
+        def put(key, write):
+            buffer = BytesIO()
+            write(buffer)
+            place.put(key, buffer.getvalue())
+
+        super().__init__(place, put)
+
+    def bytes_of(self, name):
+        return self.place.whole(f"{OBJECTS}/{name}")
+
+    def set_bytes(self, name, data):
+        self.place.put(f"{OBJECTS}/{name}", data)
+
+
+@pytest.mark.parametrize("kind", [Folder, Objects])
+def test_a_damaged_state_counts_as_absent(kind, tmp_path):
+    store = kind(tmp_path)
     state = {"mean": np.arange(6.0).reshape(2, 3), "count": np.array(7), "0 m2": np.zeros((0, 2))}
-    folder.write("a", state)
-    for name, values in folder.read("a").items():
+    store.write("a", state)
+    for name, values in store.read("a").items():
         np.testing.assert_array_equal(values, state[name], strict=True)
-    whole = (tmp_path / "states/a").read_bytes()
+    whole = store.bytes_of("a")
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 4
-    for damaged in (b"", whole[:3], whole[:-1], whole + b"0", bytes(flipped)):
-        (tmp_path / "states/a").write_bytes(damaged)
-        assert folder.names() == {"a"}
-        assert folder.read("a") is None
-        assert folder.names() == set()
+    for damaged in (b"0", whole[:3], whole[:-1], whole + b"0", bytes(flipped)):
+        store.set_bytes("a", damaged)
+        assert store.names() == {"a"}
+        assert store.read("a") is None
+        assert store.names() == set()
     with pytest.raises(ValueError, match="Object arrays"):
-        folder.write("b", {"objects": np.array([None])})
-    assert not list((tmp_path / "partial").iterdir())
+        store.write("b", {"objects": np.array([None])})
+    assert store.names() == set()
+    assert not list(tmp_path.glob("partial/*"))
 
 
 class Noted(dict):
@@ -129,7 +169,7 @@ class Noted(dict):
 def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "_SPEED", checkpoints._WriteSpeed())
+    monkeypatch.setattr(checkpoints, "_SPEEDS", defaultdict(checkpoints._WriteSpeed))
     store = Noted()
     kept = checkpoints.Checkpoints(store)
 
@@ -137,13 +177,13 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
         clock[0] += seconds
         return {"m": np.zeros(nbytes, np.uint8)}
 
-    million = 10**6  # written in 3 ms, which may be 1 % of 0.3 s
-    states = [checkpoints.run_checkpointed(kept, n, work, 0.27, million) for n in "ab"]
+    million = 10**6  # written in 20 ms, which may be 1 % of 2 s
+    states = [checkpoints.run_checkpointed(kept, n, work, 1.8, million) for n in "ab"]
     assert not store
     checkpoints.run_checkpointed(kept, "ab", work, 0.0, million, states)
     assert list(store) == ["ab"]
     assert checkpoints.run_checkpointed(kept, "ab", None) is store["ab"]
-    checkpoints.run_checkpointed(kept, "c", work, 0.4, million)
+    checkpoints.run_checkpointed(kept, "c", work, 2.2, million)
     assert list(store) == ["ab", "c"]
     checkpoints.run_checkpointed(kept, "d", work, 0.0, million, [store["ab"], store["c"]])
     assert list(store) == ["ab", "c"]

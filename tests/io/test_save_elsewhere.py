@@ -10,8 +10,10 @@ from zarr.storage import MemoryStore
 
 import lazyvol as lv
 from lazyvol import errors
+from lazyvol.io.state_files import OBJECTS
 from lazyvol.io.zarr import remote_run
 from tests.io.buckets import bucket_server
+from tests.io.killed_runs import Counter, small_tasks
 from tests.io.zarr_cases import SHAPE, numbers
 
 
@@ -80,7 +82,7 @@ def test_a_stop_after_publication_leaves_nothing_that_stays(options, bucket, url
         patch.setattr(remote_run.RemoteRun, "_stop_renewing", stopped)
         with pytest.raises(errors.StoreError, match="stopped"):
             lv.save(stack(), url, overwrite=True, storage_options=bucket.options)
-    remote_run._RENEWALS.popitem()[1].set()
+    remote_run._AT_WORK.popitem()[1].set()
     plan = bucket.store.get(f"{url.removeprefix('s3://stack/')}/{remote_run.PLAN_KEY}").bytes()
     ended = re.sub(rb'"until": "\d+"', b'"until": "0"', bytes(plan))
     bucket.store.put(f"{url.removeprefix('s3://stack/')}/{remote_run.PLAN_KEY}", ended)
@@ -130,6 +132,24 @@ def test_nothing_opens_until_all_is_there_and_a_stopped_run_resumes(bucket, url,
     shards = {key for key in shards if key.startswith("0/c/")}
     assert len([key for key in written if key.startswith("0/c/")]) == len(shards) - 3
     np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), array.compute())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_reduction_continues_from_its_states(replaced, bucket, url, monkeypatch):
+    options = {"storage_options": bucket.options, "overwrite": replaced}
+    if replaced:
+        lv.save(stack(), url, **options)
+    result, count = lv.stats.var(stack().chunk(k=1), "k"), Counter()
+    with small_tasks(count):
+        interrupted(bucket, url, 0, result, monkeypatch, overwrite=replaced)
+        assert count.calls
+        states = [key for key in keys(bucket, url) if OBJECTS in key]
+        assert all(key.startswith("lazyvol-tmp/") == replaced for key in states)
+        count.calls = 0
+        lv.save(result, url, resume=True, **options)
+    assert not count.calls
+    assert not [key for key in keys(bucket, url) if "lazyvol-" in key and "manifest" not in key]
+    np.testing.assert_array_equal(lv.open(url, storage_options=bucket.options), result)
 
 
 def test_what_is_there_is_replaced_only_when_asked(bucket, url):

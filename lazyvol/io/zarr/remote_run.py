@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.places import ZarrPlace
 from lazyvol.io.safe_folder import ABSENT_FILE
+from lazyvol.io.state_files import StateObjects
 from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, Tail
 from lazyvol.io.zarr.run_plan import (
     Run,
@@ -48,8 +49,8 @@ LEASE = 120.0
 
 #: objects whose ends are requested at once
 REQUESTS = 32
-#: events that stop the renewal of leases, by run
-_RENEWALS: dict[str, Event] = {}
+#: runs at work in this process, with the events that stop the renewal of their leases
+_AT_WORK: dict[str, Event] = {}
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class RemoteRun(Run):
         return self.place.path("")
 
     @property
-    def states(self) -> None:
-        """Return None: a reduction that is saved to an object store keeps no states."""
+    def states(self) -> StateObjects:
+        """Return the objects of the states of unfinished reductions."""
+        return StateObjects(self.work, self.put)
 
     @property
     def temporary(self) -> str:
@@ -121,18 +123,25 @@ class RemoteRun(Run):
                 self.temporary, self.path, former, plan,
                 resume=self.resume, overwrite=self.overwrite,
             )  # fmt: skip
-        if resumes:
-            self.place.put(PLAN_KEY, self._document(plan))
-        else:
-            if self.work is not self.place:
-                self.work.clear()
-                self.place.delete([PLAN_KEY])
-            elif left or self.overwrite:
-                self.discard()
-            self.place.create(PLAN_KEY, self._document(plan))
-        if self._stored_plan().get("run") != self.name:
-            raise self._live_error()
+        if not resumes:
+            self._clear(left)
+        _AT_WORK[self.name] = Event()
+        try:
+            (self.place.put if resumes else self.place.create)(PLAN_KEY, self._document(plan))
+            if self._stored_plan().get("run") != self.name:
+                raise self._live_error()
+        except BaseException:
+            self.release()
+            raise
         self._renew(plan)
+
+    def _clear(self, left: Mapping[str, Any]) -> None:
+        """Remove what a run left, and a store that may be replaced at once."""
+        if self.work is not self.place:
+            self.work.clear()
+            self.place.delete([PLAN_KEY])
+        elif left or self.overwrite:
+            self.discard()
 
     def _document(self, plan: RunPlan) -> bytes:
         until = f"{time.time() + LEASE:.0f}"
@@ -150,7 +159,7 @@ class RemoteRun(Run):
 
     def _renew(self, plan: RunPlan) -> None:
         """Renew the lease until the run ends; stop if another run took over."""
-        stop = _RENEWALS[self.name] = Event()
+        stop = _AT_WORK[self.name]
 
         def renew() -> None:
             while not stop.wait(LEASE / 4):
@@ -222,6 +231,7 @@ class RemoteRun(Run):
         root = self.work.whole(PENDING_ROOT)
         if root is None:
             raise StoreError(f"{self.path}: the root metadata were removed; run it again")
+        self.states.clear()
         moved = self._replace() if self.work is not self.place else []
         self.place.put(ROOT_KEY, root)
         self._stop_renewing()
@@ -255,7 +265,7 @@ class RemoteRun(Run):
                 self.place.put(PLAN_KEY, plan.encode(run=self.name, until="0"))
 
     def _stop_renewing(self) -> None:
-        stop = _RENEWALS.pop(self.name, None)
+        stop = _AT_WORK.pop(self.name, None)
         if stop is not None:
             stop.set()
 
@@ -266,7 +276,9 @@ def is_alive(plan: Mapping[str, Any]) -> bool:
         until = float(plan.get("until", 0))
     except (TypeError, ValueError):
         return False
-    return until > time.time() and not _is_dead(str(plan.get("process", "")))
+    process = str(plan.get("process", ""))
+    ended = process == this_process() and plan.get("run") not in _AT_WORK
+    return until > time.time() and not ended and not _is_dead(process)
 
 
 def this_process() -> str:
