@@ -1,4 +1,4 @@
-"""Files and objects of the states of tasks: named arrays and a checksum, beside the shards of a run.
+"""Files and objects of the states of tasks: named arrays and a checksum, beside shards of a run.
 
 Files are written without waiting for the disk, because they may be lost: a state that is cut or
 damaged counts as absent, and its task starts again.

@@ -1,4 +1,4 @@
-"""Each call to a disk or an object store fails once: the same bits, or one error that can resume."""
+"""Each call to a disk or an object store fails once: the same bits, or an error, then a resume."""
 
 import builtins
 import errno
@@ -21,6 +21,8 @@ from tests.io.killed_runs import small_tasks
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
 #: calls of the operating system
 CALLS = ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (builtins, "open"))
+#: every call fails in the campaign
+STEPS = (pytest.param(1, marks=pytest.mark.campaign), 4)
 SHAPE = (16, 4, 4, 4)
 
 
@@ -88,16 +90,16 @@ def result(tmp_path, monkeypatch):
         yield lv.stats.var(lv.open(tmp_path / "in.npy"), "k")
 
 
-def check_every_fault(faults, save, content, clear):
-    """Save with each call failing in turn; the content is that of an undisturbed run."""
+def check_faults(step, faults, save, content, clear):
+    """Save with each ``step``-th call failing; the content is that of an undisturbed run."""
     faults.set(None)
     save()
     calls, expected = faults.calls, content()
     clear()
     assert calls > 30
     errors = 0
-    for last in range(1, calls + 1):
-        faults.set(last, CODES[last % len(CODES)])
+    for n, last in enumerate(range(1, calls + 1, step)):
+        faults.set(last, CODES[n % len(CODES)])
         try:
             save()
         except StoreError:
@@ -110,7 +112,8 @@ def check_every_fault(faults, save, content, clear):
     assert 0 < errors < calls
 
 
-def test_a_disk(result, tmp_path):
+@pytest.mark.parametrize("step", STEPS)
+def test_a_disk(step, result, tmp_path):
     path, faults = tmp_path / "out.zarr", Faults()
 
     def content():
@@ -121,14 +124,15 @@ def test_a_disk(result, tmp_path):
         shutil.rmtree(path)
 
     with failing_calls(faults, path):
-        check_every_fault(faults, partial(lv.save, result, path), content, clear)
+        check_faults(step, faults, partial(lv.save, result, path), content, clear)
 
 
-def test_an_object_store(result):
+@pytest.mark.parametrize("step", STEPS)
+def test_an_object_store(step, result):
     store = FailingStore()
 
     def content():
         return {key: value.to_bytes() for key, value in store._store_dict.items()}
 
     clear = store._store_dict.clear
-    check_every_fault(store.faults, partial(lv.save, result, store), content, clear)
+    check_faults(step, store.faults, partial(lv.save, result, store), content, clear)

@@ -22,12 +22,13 @@ from lazyvol.errors import (
 from lazyvol.io.flat_file import StoredFile, read_error, strides
 from lazyvol.io.grid import GridSource, Part
 from lazyvol.io.optional import library
+from lazyvol.io.tiff.lzw import check_lzw
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
-NONE, DEFLATE = 1, (8, 32946)
+NONE, LZW, DEFLATE = 1, 5, (8, 32946)
 CODECS = {
-    **{NONE: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"},
+    **{NONE: "none", LZW: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"},
     **{34926: "zstd", 50000: "zstd"},
 }
 #: largest ratio of decoded to stored bytes: deflate reaches 1032, LZW 1365
@@ -142,6 +143,8 @@ def check_segments(page: Any, file: StoredFile, number: int) -> int:
 
 def decode_page(page: Any, file: StoredFile) -> Array:
     """Return the values of a page; deflate is decoded here, with a limit on its size."""
+    if page.compression == LZW:
+        check_lzw_segments(page, file)
     if page.compression not in DEFLATE:
         return np.asarray(page.asarray(maxworkers=1))
     page.compression = NONE
@@ -156,6 +159,18 @@ def decode_page(page: Any, file: StoredFile) -> Array:
         view = out[s, d : d + box[0], h : h + box[1], w : w + box[2]]
         view[...] = segment[: view.shape[0], : view.shape[1], : view.shape[2]]
     return out.reshape(page.shape)
+
+
+def check_lzw_segments(page: Any, file: StoredFile) -> None:
+    """Raise if the decoder could not bear a segment of a page."""
+    handle = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        handle.seek(offset)
+        data = handle.read(count)
+        if page.fillorder == 2:  # the bits of each byte are reversed
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+            data = np.packbits(bits).tobytes()
+        check_lzw(data, file.path)
 
 
 def inflate(data: bytes, limit: int, where: str) -> bytes:

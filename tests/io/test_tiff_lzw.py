@@ -1,0 +1,56 @@
+"""LZW segments of TIFF files that would end the process in the decoder are refused before."""
+
+import numpy as np
+import pytest
+import tifffile
+
+import lazyvol as lv
+from lazyvol.errors import FormatError, LimitExceeded
+from lazyvol.io.tiff.lzw import CLEAR, END, check_lzw
+
+imagecodecs = pytest.importorskip("imagecodecs")
+
+
+def packed(codes, *, old=False):
+    """Return codes of 9 bits as bytes, the highest bits first, in old files the lowest."""
+    bits = "".join(f"{code:09b}"[:: -1 if old else 1] for code in codes)
+    order = "little" if old else "big"
+    return np.packbits([bit == "1" for bit in bits], bitorder=order).tobytes()
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_code_after_a_clear_code_must_be_a_byte(old):
+    sound = packed([CLEAR, 65, 66, 258, CLEAR, CLEAR, 67, END, 300], old=old)
+    check_lzw(sound, "a.tif")
+    assert imagecodecs.lzw_decode(sound, out=5) == b"ABABC"
+    for codes in ([CLEAR, 300, 65], [CLEAR, 65, 66, CLEAR, 258, 66, END]):
+        with pytest.raises(FormatError, match=r"a\.tif: an LZW segment must begin anew"):
+            check_lzw(packed(codes, old=old), "a.tif")
+
+
+@pytest.mark.parametrize("values", [4, 256])
+def test_streams_of_the_encoder_pass_with_longer_codes(values):
+    """Random bytes of few values fill the table late; codes have all lengths up to 12 bits."""
+    data = np.random.default_rng(values).integers(0, values, 40_000).astype("u1").tobytes()
+    stream = imagecodecs.lzw_encode(data)
+    for cut in (len(stream), -3, 3000):
+        check_lzw(stream[:cut], "a.tif")
+
+
+def test_clear_codes_without_end_are_refused():
+    with pytest.raises(LimitExceeded, match="CLEAR code per 128 bytes"):
+        check_lzw(packed([CLEAR] * 1000), "a.tif")
+
+
+def test_a_file_is_checked_before_it_is_decoded(tmp_path):
+    values = np.arange(60, dtype="u1").reshape(2, 5, 6)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, compression="lzw", photometric="minisblack")
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        start, count = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]
+    np.testing.assert_array_equal(lv.open(path), values)
+    content[start : start + count] = packed([CLEAR, 400]).ljust(count, b"\0")
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match="must begin anew with a byte, got code 400 at bit 9"):
+        lv.open(path).compute()
