@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         scores,
         stats,
         synthetic,
+        transform,
         unmixing,
     )
     from lazyvol.plan.budget import limited
@@ -61,6 +62,7 @@ __all__ = [
     "stats",
     "synthetic",
     "to_napari",
+    "transform",
     "unmixing",
     "verify",
 ]

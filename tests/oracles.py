@@ -36,6 +36,7 @@ from tests.rows.measure import MEASURE
 from tests.rows.registration import REGISTRATION
 from tests.rows.scores import SCORES
 from tests.rows.synthetic import TEXTURES
+from tests.rows.transform import TRANSFORM
 from tests.rows.unmixing import UNMIXING, WHITENING
 
 __all__ = ["DTYPES", "ORACLES", "UNIT", "VOLUME", "VOXEL", "Case", "function_of", "required"]
@@ -280,7 +281,7 @@ SYNTHETIC = {
 #: row by name; the part of a name before ``/`` is its topic and function
 ORACLES: dict[str, Case] = {
     **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
-    **DENSITY, **LEVELS, **FILTERS, **MASKS, **MEASURE,
+    **DENSITY, **TRANSFORM, **LEVELS, **FILTERS, **MASKS, **MEASURE,
     **CLUSTERING, **UNMIXING, **WHITENING,
     **REGISTRATION,
 }  # fmt: skip

@@ -21,9 +21,10 @@ source
 foreign array
     A dask array that lazyvol did not build; dask computes its blocks and passes them to our tasks.
 verb
-    One of five functions from stacks and a kernel to a result: ``blockwise`` (each block alone),
+    One of six functions from stacks and a kernel to a result: ``blockwise`` (each block alone),
     ``stencil`` (each block with a halo), ``fold`` (streaming reduction), ``generate`` (values from
-    position alone) and ``ragged`` (unequal lengths with known sizes).
+    position alone), ``ragged`` (unequal lengths with known sizes) and ``resample`` (each block from
+    a box elsewhere in the stack).
 halo
     The margin that a stencil needs around its block, in voxels before and after each axis.
 state
@@ -80,8 +81,9 @@ Files
 -----
 ``verbs``
     ``blockwise``, ``stencil``, ``fold``, ``generate``; arrays, dims and labels of stacks
-``ragged``, ``pairwise``, ``connected_blocks``
-    one verb each with its recipe: ragged rows, matrices of pairs, blocks with facts about others
+``ragged``, ``resampled``, ``pairwise``, ``connected_blocks``
+    one verb each with its recipe: ragged rows, blocks from boxes elsewhere, matrices of pairs,
+    blocks with facts about others
 ``recipes/``
     ``base`` (Recipe, Source), ``leaves`` (with the blocks of foreign arrays that a task receives),
     ``blockwise``, ``stencil`` (with the borders of arrays), ``views`` (transposed, selected)

@@ -70,6 +70,8 @@ def files(tmp_path_factory) -> Path:
     save(matrix, folder / "matrix.zarr")
     save(lv.clustering.linkage(matrix), folder / "tree.zarr")
     save(xr.DataArray(np.eye(11) + 0.1, dims=("x", "channel")), folder / "mixing.zarr")
+    save(xr.DataArray(np.eye(3), dims=("axis", "axis_other")), folder / "affine.zarr")
+    save(xr.DataArray(np.ones((3, 5)), dims=("axis", "point")), folder / "positions.zarr")
     np.save(folder / "points.npy", np.random.default_rng(1).uniform(0, 5, (20, 3)))
     return folder
 
@@ -137,6 +139,8 @@ REST = {
     ("synthetic", "cylinder"): ["--radius", "3", "--length", "6", "--axis", "z=1,x=0.5"],
     ("synthetic", "particles"): ["--n", "4", "--sigma", "1", "--tilt", "20,30"],
     ("synthetic", "sphere"): ["--radius", "3", "--centre", "z=4"],
+    ("transform", "affine"): ["affine.zarr", "--offset", "2"],
+    ("transform", "map_coordinates"): ["positions.zarr"],
     ("unmixing", "mix"): ["mixing.zarr"],
     ("unmixing", "unmix"): ["mixing.zarr"],
 }

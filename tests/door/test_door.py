@@ -13,7 +13,7 @@ from lazyvol.errors import LabelError, LazyvolError
 
 TOPICS = (
     "clustering", "density", "derivatives", "filters", "intensity", "masks", "measure", "plots",
-    "projections", "registration", "scores", "stats", "synthetic", "unmixing",
+    "projections", "registration", "scores", "stats", "synthetic", "transform", "unmixing",
 )  # fmt: skip
 SHAPE = (4, 5, 6, 7)
 A = np.random.default_rng(3).normal(size=SHAPE)

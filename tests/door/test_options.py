@@ -83,6 +83,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "synthetic.membrane": {"like": SHAPE, "thickness": 1.0},
     "synthetic.noise": {"like": SHAPE}, "synthetic.wedge": {"like": SHAPE},
     "synthetic.particles": {"template": SHAPE, "n": 2, "radius": 2.0, "length": 4.0, "sigma": 1.0},
+    "transform.affine": {"stack": S, "matrix": np.eye(3)},
+    "transform.map_coordinates": {"stack": S, "coordinates": np.ones((3, 4))},
     "unmixing.mix": {"image": V, "matrix": np.eye(6)},
     "unmixing.unmix": {"mixed": V, "matrix": np.eye(6)},
 }  # fmt: skip

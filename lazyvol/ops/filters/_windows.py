@@ -57,11 +57,8 @@ class Boundary:
 
     def require(self, op: str, stack: xr.DataArray, reach: Sequence[Reach]) -> None:
         """Raise LabelError if ``fill`` or the length of an axis does not suit the mode."""
-        if self.mode == "constant" and not _holds(stack.dtype, self.fill):
-            raise LabelError(
-                f"{op}: fill must be a value of dtype {stack.dtype}, got {self.fill}; convert the "
-                f"stack first, e.g. with .astype('float32')"
-            )
+        if self.mode == "constant":
+            require_held(op, stack.dtype, self.fill)
         window = {str(d): sum(r) + 1 for d, r in zip(stack.dims, reach, strict=True)}
         short = {d: stack.sizes[d] for d, n in window.items() if stack.sizes[d] < n}
         if self.mode == "valid" and short:
@@ -74,6 +71,15 @@ class Boundary:
     def is_wide(self, stack: xr.DataArray, reach: Sequence[Reach]) -> bool:
         """Return True if volumes padded along all axes at once would take too much memory."""
         return self.mode != "valid" and wide_windows.is_wide(stack.shape, reach)
+
+
+def require_held(op: str, dtype: np.dtype[Any], fill: float) -> None:
+    """Raise LabelError unless a dtype holds the value beyond the border."""
+    if not _holds(dtype, fill):
+        raise LabelError(
+            f"{op}: fill must be a value of dtype {dtype}, got {fill}; convert the stack first, "
+            f"e.g. with .astype('float32')"
+        )
 
 
 def _holds(dtype: np.dtype[Any], value: float) -> bool:

@@ -1,0 +1,254 @@
+"""Volumes at other positions, by B-splines of any order, box by box.
+
+``scipy.ndimage.map_coordinates`` evaluates the splines. A box of a volume gives the values of the
+whole one: what a false end of the box changes in the coefficients of the spline decays by a factor
+``POLES[order]`` per voxel, and the box extends until that is below the rounding of the result.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, floor, log, prod
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import scipy.ndimage as ndi
+
+from lazyvol.kernels.arrays import each_particle
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Region = tuple[slice, ...]
+Mode: TypeAlias = Literal[
+    "reflect", "mirror", "nearest", "constant", "wrap", "grid-constant", "grid-wrap"
+]
+
+#: largest pole of the prefilter of each order (Unser, IEEE Signal Processing Magazine 16(6), 1999)
+POLES = {2: 0.171573, 3: 0.267950, 4: 0.361341, 5: 0.430576}
+#: voxels by which scipy extends a volume in these modes before the prefilter
+EXTENDED = {"nearest": 12, "grid-constant": 12}
+#: modes in which a box that reaches a border must hold the opposite one
+PERIODIC = ("wrap", "grid-wrap")
+#: rounding, in voxels, that may push a position over the border
+ROUNDING = 1e-9
+#: positions that are evaluated at once
+BATCH = 2**16
+#: voxels from the volume beyond which positions are not evaluated
+FARTHEST = 2.0**31
+
+
+@dataclass(frozen=True)
+class Spline:
+    """The interpolation: its order from 0 to 5, and the volume beyond its border as in scipy."""
+
+    order: int
+    mode: Mode
+    fill: float
+
+    @property
+    def extension(self) -> int:
+        """Voxels by which a box is extended before the prefilter."""
+        return EXTENDED.get(self.mode, 0) if self.order > 1 else 0
+
+    def reach(self, dtype: np.dtype[Any]) -> int:
+        """Voxels on each side of a position that a value of a float dtype depends on."""
+        near = self.order // 2 + 1
+        if self.order < 2:
+            return near
+        return near + ceil(log(np.finfo(dtype).eps / 8) / log(POLES[self.order]))
+
+    def span(self, low: float, high: float, n: int, reach: int) -> slice:
+        """Return the voxels of an axis of ``n`` that values at positions low to high depend on."""
+        first, last = floor(low) - reach, ceil(high) + reach
+        if self.mode in PERIODIC:
+            return slice(first, last + 1) if first >= 0 and last < n else slice(0, n)
+        if self.mode in ("reflect", "mirror"):
+            if low < 1 - n or high > 2 * n - 2:
+                return slice(0, n)
+            last = max(last, reach - floor(low))
+            first = min(first, 2 * (n - 1) - ceil(high) - reach)
+        else:
+            first = min(first, n - 1 - reach)
+            last = max(last, reach)
+        return slice(max(0, first), min(n, last + 1))
+
+    def coefficients(self, volume: Array) -> Array:
+        """Return the samples or, from order 2, the coefficients of a volume, extended."""
+        if volume.dtype == np.float16:  # which scipy does not read
+            volume = volume.astype(np.float32)
+        if self.order < 2:
+            return volume
+        if self.extension:
+            constant = {"constant_values": self.fill} if self.mode == "grid-constant" else {}
+            kind: Any = "constant" if constant else "edge"
+            volume = np.pad(volume, self.extension, kind, **constant)
+        return np.asarray(ndi.spline_filter(volume, self.order, np.float64, self.mode))
+
+    def evaluate(self, coefficients: Array, positions: Array) -> Array:
+        """Return the values at positions (axis, ...) in voxels of the volume."""
+        dtype = coefficients.dtype if self.order == 0 else np.float64
+        if self.extension:
+            positions += self.extension
+        elif self.mode == "constant":
+            snap_to_border(positions, coefficients.shape)
+        return np.asarray(
+            ndi.map_coordinates(
+                coefficients, positions, dtype, self.order, self.mode, self.fill, prefilter=False
+            )
+        )
+
+
+def snap_to_border(positions: Array, shape: Sequence[int]) -> None:
+    """Move positions that are beyond the border by rounding onto it, in place.
+
+    scipy gives them the constant, so that it loses the last plane of some scaled volumes.
+    """
+    for p, n in zip(positions, shape, strict=True):
+        for border, outside in ((0, p < 0), (n - 1, p > n - 1)):
+            p[outside & (np.abs(p - border) <= ROUNDING)] = border
+
+
+@dataclass(frozen=True)
+class AffineSampling:
+    """Voxel i of the result has the value at ``matrix @ i + offset`` of a volume of ``shape``.
+
+    These refer to ``axes`` of the stack in this order; the result has the same axes.
+    """
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    offset: tuple[float, ...]
+    spline: Spline
+    dtype: np.dtype[Any]
+
+    @cached_property
+    def reach(self) -> int:
+        return self.spline.reach(self.dtype)
+
+    def source(self, region: Region) -> Region:
+        """Return the box of the stack that a region of the result depends on."""
+        spans = [region[a] for a in self.axes]
+        source = list(region)
+        for axis, n, row, start in zip(
+            self.axes, self.shape, self.matrix, self.offset, strict=True
+        ):
+            ends = [(m * s.start, m * (s.stop - 1)) for m, s in zip(row, spans, strict=True)]
+            low, high = start + sum(map(min, ends)), start + sum(map(max, ends))
+            source[axis] = self.spline.span(low, high, n, self.reach)
+        return tuple(source)
+
+    def working_bytes(self, region: Region) -> int:
+        """Return the bytes of the coefficients of one volume, and of a batch of positions."""
+        lengths = [s.stop - s.start for a, s in enumerate(self.source(region)) if a in self.axes]
+        plane = prod(region[a].stop - region[a].start for a in self.axes[1:])
+        return spline_bytes(self.spline, lengths) + batch_bytes(len(self.axes), plane)
+
+    def sample(self, block: Array, region: Region) -> Array:
+        """Return a region of the result from the values of its source."""
+        out = np.empty([s.stop - s.start for s in region], self.dtype)
+        volumes, results = axes_last(block, self.axes), axes_last(out, self.axes)
+        starts = [self.source(region)[a].start for a in self.axes]
+        spans = [region[a] for a in self.axes]
+        for index in np.ndindex(volumes.shape[: -len(self.axes)]):
+            sample_affine(
+                volumes[index], starts, self.matrix, self.offset, self.spline, spans, results[index]
+            )
+        return out
+
+
+def sample_particles(
+    block: Array, *numbers: Array, axes: Sequence[int], shape: Sequence[int], spline: Spline,
+    dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """Return every particle on a grid of ``shape`` along ``axes``, under a map of its own.
+
+    ``numbers`` are, row by row, the elements of its matrix and offset.
+    """
+    n = len(axes)
+    lengths = [shape[axes.index(a)] if a in axes else m for a, m in enumerate(block.shape)]
+    out = np.empty(lengths, dtype)
+    volumes, results = axes_last(block, axes), axes_last(out, axes)
+    spans = [slice(0, m) for m in shape]
+    for index, *values in each_particle(volumes.shape[:-n], *numbers, axes=axes):
+        rows = np.reshape(values, (n, n + 1))
+        matrix, offset = rows[:, :n].tolist(), rows[:, n].tolist()
+        sample_affine(volumes[index], (0,) * n, matrix, offset, spline, spans, results[index])
+    return out
+
+
+def sample_affine(
+    volume: Array, starts: Sequence[int], matrix: Sequence[Sequence[float]],
+    offset: Sequence[float], spline: Spline, spans: Sequence[slice], out: Array,
+) -> None:  # fmt: skip
+    """Write the values of voxels in ``spans`` to ``out``; the volume begins at ``starts``."""
+    coefficients = spline.coefficients(volume)
+    for rows, positions in affine_positions(matrix, offset, spans):
+        for p, start in zip(positions, starts, strict=True):
+            p -= start
+        out[rows] = spline.evaluate(coefficients, positions)
+
+
+def sample_points(
+    block: Array, points: Array, *, axes: Sequence[int], origin: Sequence[float],
+    step: Sequence[float], spline: Spline, dtype: np.dtype[Any],
+) -> Array:  # fmt: skip
+    """Return the values of every volume at points (axis, ...): the other axes, then those of the
+    points.
+
+    Voxel i is at ``origin + i * step``. Points that are not finite give NaN.
+    """
+    volumes = axes_last(block, axes)
+    lead = volumes.shape[: -len(axes)]
+    out = np.empty((*lead, prod(points.shape[1:])), dtype)
+    flat = points.reshape(len(axes), -1)
+    for index in np.ndindex(lead):
+        coefficients = spline.coefficients(volumes[index])
+        for first in range(0, flat.shape[1], BATCH):
+            batch = slice(first, first + BATCH)
+            positions = (flat[:, batch] - np.reshape(origin, (-1, 1))) / np.reshape(step, (-1, 1))
+            is_far = ~(np.abs(positions).max(0) <= FARTHEST)
+            positions[:, is_far] = 0
+            values = spline.evaluate(coefficients, positions)
+            values[is_far] = np.nan if values.dtype.kind == "f" else spline.fill
+            out[index][batch] = values
+    return out.reshape(*lead, *points.shape[1:])
+
+
+def axes_last(block: Array, axes: Sequence[int]) -> Array:
+    """Return a view of a block with ``axes`` as the last ones."""
+    return np.moveaxis(block, axes, range(-len(axes), 0))
+
+
+def spline_bytes(spline: Spline, lengths: Sequence[int]) -> int:
+    """Return the bytes of the coefficients of a volume, and of what they are made from."""
+    voxels = prod(n + 2 * spline.extension for n in lengths)
+    if spline.order < 2:
+        return 4 * voxels
+    return (16 if spline.extension else 8) * voxels
+
+
+def batch_bytes(ndim: int, plane: int = 0) -> int:
+    """Return the bytes of the positions of a batch, a plane at least, and of their values."""
+    return max(BATCH, plane) * 8 * (ndim + 4)
+
+
+def affine_positions(
+    matrix: Sequence[Sequence[float]], offset: Sequence[float], spans: Sequence[slice]
+) -> Iterator[tuple[slice, Array]]:
+    """Yield rows of a region along its first axis, and the positions (axis, ...) of their voxels.
+
+    A voxel has the same position, to the last bit, in any region.
+    """
+    lengths = [s.stop - s.start for s in spans]
+    step = max(1, BATCH // max(1, prod(lengths[1:])))
+    index = [np.arange(s.start, s.stop, dtype=np.float64) for s in spans]
+    for first in range(0, lengths[0], step):
+        rows = slice(first, min(first + step, lengths[0]))
+        grids = np.meshgrid(index[0][rows], *index[1:], indexing="ij", sparse=True)
+        positions = np.empty((len(spans), rows.stop - rows.start, *lengths[1:]))
+        for p, coefficients, start in zip(positions, matrix, offset, strict=True):
+            p[...] = start
+            for m, grid in zip(coefficients, grids, strict=True):
+                if m:
+                    p += m * grid
+        yield rows, positions
