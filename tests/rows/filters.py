@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import xarray as xr
 from scipy import ndimage as ndi
+from skimage.filters import threshold_local
 
 import lazyvol as lv
 from tests.cases import VOXEL, Array, Case, each, wide
@@ -60,6 +62,12 @@ def smoothstep(f: Array, middle: float, width: float) -> Array:
     inside = abs(f - middle) < width / 2
     step[inside] = (1 + np.sin(np.pi * (f[inside] - middle) / width)) / 2
     return step
+
+
+@numba.njit
+def spread(values: Array) -> float:
+    """Return the largest minus the smallest value."""
+    return values.max() - values.min()
 
 
 def gaussian_parts(a: Array, sigma: Any, order: int, **border: Any) -> list[Array]:
@@ -198,6 +206,26 @@ EDGES = {
     ),
 }  # fmt: skip
 
+OWN = {
+    "filters.generic": Case(
+        lambda s: lv.filters.generic(s, spread, {"z": 2, "y": 3}, mode="mirror"),
+        volumes(ndi.generic_filter, np.ptp, (2, 3, 1), mode="mirror"),
+        also={"function": "numpy:ptp", "size": 3},
+    ),
+    "filters.threshold_local": Case(
+        lambda s: lv.filters.threshold_local(s, (5, 3, 7), offset=0.25, mode="nearest"),
+        volumes(threshold_local, (5, 3, 7), offset=0.25, mode="nearest"), also={"size": 3},
+    ),
+    "filters.threshold_local/mean": Case(
+        lambda s: lv.filters.threshold_local(s, 3, method="mean", offset=-1.0),
+        volumes(threshold_local, 3, method="mean", offset=-1.0),
+    ),
+    "filters.threshold_local/median": Case(
+        lambda s: lv.filters.threshold_local(s, 3, method="median", mode="wrap"),
+        volumes(threshold_local, 3, method="median", mode="wrap"), ulps=0,
+    ),
+}  # fmt: skip
+
 BANDS = {
     "filters.bandpass": Case(
         lambda s: lv.filters.bandpass(s, 7.0, 15.0), volumes(in_band(7.0, 15.0, 2.0))
@@ -211,4 +239,4 @@ BANDS = {
     ),
 }
 
-FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **EDGES, **BANDS}
+FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **EDGES, **OWN, **BANDS}

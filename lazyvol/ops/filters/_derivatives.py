@@ -85,10 +85,13 @@ def gaussian_derivative(
 
 
 def gaussian(
-    op: str, stack: xr.DataArray, sigma: Sigma, truncate: float, boundary: Boundary
+    op: str,
+    stack: xr.DataArray,
+    deviations: Sequence[float],
+    boundary: Boundary,
+    truncate: float = 4.0,
 ) -> xr.DataArray:
-    """Return a stack smoothed by a Gaussian."""
-    deviations = _windows.scales(op, stack, sigma)
+    """Return a stack smoothed by a Gaussian with standard deviations in voxels by axis."""
     weights, reach = _gaussians(op, deviations, [[0] * stack.ndim], truncate)
     return _windows.separable(op, stack, weights[0], reach, boundary)
 
