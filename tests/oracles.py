@@ -125,6 +125,10 @@ STATS = {
     "stats.quantile/volumes": Case(
         lambda s: lv.stats.quantile(s, 0.9, VOLUME), lambda a: quantiles(a, 0.9, (1, 2, 3)), ("k",)
     ),
+    "stats.quantile/method": Case(
+        lambda s: lv.stats.quantile(s, 0.3, method="averaged_inverted_cdf"),
+        lambda a: np.quantile(wide(a), 0.3, 0, method="averaged_inverted_cdf"), VOLUME,
+    ),
     "stats.quantile/mask": Case(
         lambda s: lv.stats.quantile(s, 0.25, None, mask=masked(s)),
         lambda a: np.nanquantile(omitted(a), 0.25), (),

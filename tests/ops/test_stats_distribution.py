@@ -2,7 +2,7 @@
 
 import warnings
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import dask
 import dask.array as da
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.reductions import quantiles
+from lazyvol.ops.stats._quantile import Method
 from lazyvol.plan.budget import limited
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.reductions import partition
@@ -194,6 +195,31 @@ def test_the_quantile_of_no_values_is_nan(dim):
     found = lv.stats.quantile(stack, 0.5, dim)
     assert np.isnan(found).all()
     assert found.shape == {"k": (2, 3, 5), VOLUME: (0,), None: ()}[dim]
+
+
+METHODS = pytest.mark.parametrize("method", get_args(Method))
+
+
+@METHODS
+def test_positions_are_those_of_numpy(method):
+    """The quantiles of 0, 1, 2, ... are their positions."""
+    q = tuple(np.unique([*np.linspace(0, 1, 21), *np.arange(1, 8) / 8, 1 / 3, 0.999]))
+    found = quantiles.Quantiles(q, method).positions(np.arange(1, 25))
+    for n, positions in enumerate(found, 1):
+        expected = np.quantile(np.arange(float(n)), q, method=method)
+        np.testing.assert_allclose(positions, expected, rtol=1e-14, atol=1e-14)
+
+
+@METHODS
+def test_methods_of_both_ways_are_those_of_numpy(method):
+    rows = np.random.default_rng(7).normal(size=(10, 1, 1, 4)).astype(np.float16)
+    rows[rows > 1.2] = np.nan
+    options = {"method": method, "skipna": True}
+    expected = np.nanquantile(rows.astype(np.float64), 0.3, 0, method=method).astype(np.float16)
+    np.testing.assert_array_equal(lv.stats.quantile(lv.as_stack(rows), 0.3, **options), expected)
+    columns = lv.as_stack(rows.transpose(3, 1, 2, 0))
+    ordered = lv.stats.quantile(columns, 0.3, VOLUME, **options)
+    np.testing.assert_array_equal(ordered, expected[0, 0])
 
 
 def test_several_quantiles_add_a_last_dim_with_a_coordinate():

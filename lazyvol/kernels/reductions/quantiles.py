@@ -27,6 +27,51 @@ SORTED_TOGETHER = 2**20
 COLUMNS = 2048
 
 
+#: constants (alpha, beta) of Hyndman and Fan by the names of ``numpy.quantile``
+CONTINUOUS = {
+    "interpolated_inverted_cdf": (0.0, 1.0),
+    "hazen": (0.5, 0.5),
+    "weibull": (0.0, 0.0),
+    "median_unbiased": (1 / 3, 1 / 3),
+    "normal_unbiased": (3 / 8, 3 / 8),
+}
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Probabilities, and a method of ``numpy.quantile`` that finds their places among values."""
+
+    q: tuple[float, ...]
+    method: str = "linear"
+
+    def positions(self, n: Array) -> Array:
+        """Return positions among ``n`` sorted values, (kept, quantile), 0 if n is 0.
+
+        A quantile lies between the values on either side, at the fraction of its position.
+        """
+        count, q = n.astype(np.float64)[:, None], np.asarray(self.q)
+        last = np.maximum(count - 1, 0)
+        return np.asarray(np.clip(_positions(count, last * q, q, self.method), 0, last))
+
+
+def _positions(count: Array, linear: Array, q: Array, method: str) -> Array:
+    if method in CONTINUOUS:
+        alpha, beta = CONTINUOUS[method]
+        return np.asarray(count * q + (alpha + q * (1 - alpha - beta)) - 1)
+    inverse = count * q - 1  # where the distribution function reaches q
+    if method == "inverted_cdf":
+        return np.asarray(np.ceil(inverse))
+    if method == "averaged_inverted_cdf":
+        return np.where(inverse % 1 == 0, inverse + 0.5, np.ceil(inverse))
+    if method == "closest_observation":
+        below = np.floor(inverse - 0.5)  # halfway between two, the one of even number from 1 on
+        return np.where((inverse - 0.5 == below) & (below % 2 == 1), below, below + 1)
+    if method == "midpoint":
+        return np.asarray((np.floor(linear) + np.ceil(linear)) / 2)
+    rounded = {"lower": np.floor, "higher": np.ceil, "nearest": np.rint}.get(method)
+    return linear if rounded is None else np.asarray(rounded(linear))
+
+
 @dataclass(frozen=True)
 class Digit:
     """``width`` bits of a key of ``bits`` bits, above the lowest ``shift`` bits."""
@@ -202,7 +247,7 @@ def finish(
     state: State,
     *,
     digit: Digit,
-    q: Sequence[float],
+    quantiles: Quantiles,
     skipna: bool,
     data: np.dtype[Any],
     scalar: bool,
@@ -214,48 +259,45 @@ def finish(
     results: State = {}
     for at in range(0, max(1, m), FINISHED_TOGETHER):
         part = {name: a[at : at + FINISHED_TOGETHER] for name, a in flat.items()}
-        for name, values in _finish(part, digit, np.asarray(q, np.float64), skipna, data).items():
+        for name, values in _finish(part, digit, quantiles, skipna, data).items():
             whole = results.setdefault(name, np.empty((m, *values.shape[1:]), values.dtype))
             whole[at : at + FINISHED_TOGETHER] = values
-    tail = () if scalar else (len(q),)
+    tail = () if scalar else (len(quantiles.q),)
     return {
         name: a.reshape((*shape, *(tail if name == "quantile" else ())))
         for name, a in results.items()
     }
 
 
-def _finish(state: State, digit: Digit, q: Array, skipna: bool, data: np.dtype[Any]) -> State:
+def _finish(
+    state: State, digit: Digit, quantiles: Quantiles, skipna: bool, data: np.dtype[Any]
+) -> State:
     """Append the digit at each rank; return the next prefixes and ranks, or the quantiles."""
     n = state.get("n")
     if digit.is_first:
-        n, prefix, rank = _first_ranks(state, q, skipna, data)
+        n, prefix, rank = _first_ranks(state, quantiles, skipna, data)
     else:
         prefix, rank = state["prefix"].copy(), state["rank"].copy()
     above = state.get("above", np.full_like(prefix, np.iinfo(prefix.dtype).max))
     upper = _descend(state["counts"], np.uint64(digit.width), prefix, rank, above)
     if digit.is_last and n is not None:
         low, high = values_of(prefix, data), values_of(upper, data)
-        return {"quantile": interpolated(low, high, n, q)}
+        return {"quantile": interpolated(low, high, n, quantiles)}
     results = {} if n is None else {"n": n}
-    for i in range(len(q)):
+    for i in range(len(quantiles.q)):
         results |= {f"prefix_{i}": prefix[:, i], f"rank_{i}": rank[:, i]}
     return results
 
 
 def _first_ranks(
-    state: State, q: Array, skipna: bool, data: np.dtype[Any]
+    state: State, quantiles: Quantiles, skipna: bool, data: np.dtype[Any]
 ) -> tuple[Array, Array, Array]:
     """Return the number of values, 0 where the result is NaN, and the first prefixes and ranks."""
     counts = state["counts"]
     n = counts[:, 0].sum(-1).astype(counts.dtype)
     n[state["nan"] & (not skipna)] = 0
-    rank = np.floor(positions(n, q)).astype(counts.dtype)
+    rank = np.floor(quantiles.positions(n)).astype(counts.dtype)
     return n, np.zeros(rank.shape, key_dtype(data)), rank
-
-
-def positions(n: Array, q: Array) -> Array:
-    """Return positions of quantiles among ``n`` sorted values, (kept, quantile); 0 if n is 0."""
-    return np.maximum(n.astype(np.int64) - 1, 0)[:, None] * q
 
 
 @compiled
@@ -289,13 +331,13 @@ def values_of(keys: Array, dtype: np.dtype[Any]) -> Array:
     return np.asarray(bits.view(dtype), np.float64)
 
 
-def interpolated(low: Array, high: Array, n: Array, q: Array) -> Array:
+def interpolated(low: Array, high: Array, n: Array, quantiles: Quantiles) -> Array:
     """Interpolate linearly between the neighbours of each position, (kept, quantile), as numpy.
 
     A position at a value gives it, and equal neighbours are not interpolated: numpy returns NaN
     there next to an infinity. NaN where ``n`` is 0.
     """
-    at = positions(n, q)
+    at = quantiles.positions(n)
     t = at - np.floor(at)
     with np.errstate(invalid="ignore", over="ignore"):
         step = high - low
@@ -309,7 +351,7 @@ def sorted_quantiles(
     mask: Array | None = None,
     *,
     axes: Sequence[int],
-    q: Sequence[float],
+    quantiles: Quantiles,
     skipna: bool,
     scalar: bool,
 ) -> Array:
@@ -318,14 +360,13 @@ def sorted_quantiles(
     shape = tuple(block.shape[a] for a in kept)
     rows = _rows(block, kept, axes)
     inside = None if mask is None else _rows(np.broadcast_to(mask, block.shape), kept, axes)
-    probabilities = np.asarray(q, np.float64)
-    values = np.full((rows.shape[0], len(q)), np.nan)
+    values = np.full((rows.shape[0], len(quantiles.q)), np.nan)
     step = max(1, SORTED_TOGETHER // max(1, rows.shape[1]))
     for at in range(0, rows.shape[0] if rows.shape[1] else 0, step):
         part = slice(at, at + step)
         flags = None if inside is None else inside[part]
-        values[part] = _sorted(rows[part], flags, probabilities, skipna)
-    return values.reshape(shape if scalar else (*shape, len(q)))
+        values[part] = _sorted(rows[part], flags, quantiles, skipna)
+    return values.reshape(shape if scalar else (*shape, len(quantiles.q)))
 
 
 def _rows(block: Array, kept: Sequence[int], axes: Sequence[int]) -> Array:
@@ -335,7 +376,7 @@ def _rows(block: Array, kept: Sequence[int], axes: Sequence[int]) -> Array:
     return transposed.reshape(m, int(np.prod(transposed.shape[len(kept) :])))
 
 
-def _sorted(rows: Array, inside: Array | None, q: Array, skipna: bool) -> Array:
+def _sorted(rows: Array, inside: Array | None, quantiles: Quantiles, skipna: bool) -> Array:
     """Return quantiles of each row; values outside the mask become NaN and sort to the end."""
     values = rows.astype(rows.dtype if rows.dtype.kind == "f" else np.float64)
     is_nan = np.zeros(len(values), bool)
@@ -344,11 +385,11 @@ def _sorted(rows: Array, inside: Array | None, q: Array, skipna: bool) -> Array:
     if inside is not None:
         values[~inside] = np.nan
     n = values.shape[1] - np.isnan(values).sum(1)
-    low = np.floor(positions(n, q)).astype(np.int64)
+    low = np.floor(quantiles.positions(n)).astype(np.int64)
     high = np.minimum(low + 1, np.maximum(n - 1, 0)[:, None])
     if (n == n[0]).all():  # five times faster than sorting
         values.partition(np.unique([low[0], high[0]]), axis=1)
     else:
         values.sort(axis=1)
     left, right = (np.take_along_axis(values, i, 1).astype(np.float64) for i in (low, high))
-    return interpolated(left, right, np.where(is_nan, 0, n), q)
+    return interpolated(left, right, np.where(is_nan, 0, n), quantiles)

@@ -19,6 +19,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.reductions import moments
 from lazyvol.ops.stats import _histogram, _quantile
+from lazyvol.ops.stats._quantile import Method
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
 from lazyvol.stack import (
@@ -429,10 +430,11 @@ def quantile(
     q: float | Iterable[float],
     dim: Dims = "k",
     *,
+    method: Method = "linear",
     skipna: bool = False,
     mask: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Quantiles over ``dim``, exact, interpolated linearly in float64.
+    """Quantiles over ``dim``, exact, interpolated in float64.
 
     Over dims that each block holds whole, e.g. z, y, x of every particle, the data are read once
     and sorted. Otherwise they are read once for each digit of the values' bits (float32 along k:
@@ -445,6 +447,12 @@ def quantile(
         As for ``mean``.
     q
         One number or several, each from 0 to 1.
+    method
+        Place of a quantile among the sorted values, by the names of ``numpy.quantile``: between the
+        two next to it (``"linear"``), or one of them (``"lower"``, ``"higher"``, ``"nearest"``) or
+        their mean (``"midpoint"``); or as an estimate for a population: ``"inverted_cdf"``,
+        ``"averaged_inverted_cdf"``, ``"closest_observation"``, ``"interpolated_inverted_cdf"``,
+        ``"hazen"``, ``"weibull"``, ``"median_unbiased"``, ``"normal_unbiased"``.
 
     Returns
     -------
@@ -460,7 +468,8 @@ def quantile(
 
     References
     ----------
-    ``numpy.quantile`` and ``numpy.nanquantile``, method "linear".
+    ``numpy.quantile`` and ``numpy.nanquantile``. R. J. Hyndman, Y. Fan, "Sample quantiles in
+    statistical packages", The American Statistician 50, 1996.
 
     Examples
     --------
@@ -470,8 +479,10 @@ def quantile(
     3.0
     >>> lv.stats.quantile(stack, (0.0, 0.25, 1.0)).values.ravel()
     array([1.  , 1.75, 8.  ])
+    >>> lv.stats.quantile(stack, 0.3, method="higher").item()
+    2.0
     """
-    return _quantile.quantile(_operands("quantile", stack, mask), q, dim, skipna)
+    return _quantile.quantile(_operands("quantile", stack, mask), q, dim, method, skipna)
 
 
 @operation

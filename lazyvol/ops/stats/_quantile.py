@@ -3,18 +3,24 @@
 from collections.abc import Iterable, Sequence
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.kernels.reductions import quantiles
-from lazyvol.kernels.reductions.quantiles import Digit
+from lazyvol.kernels.reductions import quantiles as kernels
+from lazyvol.kernels.reductions.quantiles import Digit, Quantiles
 from lazyvol.ops.stats._scratch import layout_scratch
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import STACK, Dims, dims_of, float_of
+
+Method: TypeAlias = Literal[
+    "linear", "lower", "higher", "midpoint", "nearest", "inverted_cdf", "averaged_inverted_cdf",
+    "closest_observation", "interpolated_inverted_cdf", "hazen", "weibull", "median_unbiased",
+    "normal_unbiased",
+]  # fmt: skip
 
 #: bytes of counts that a task may hold: they determine the width of a digit
 COUNT_BYTES = 64 * 2**20
@@ -26,14 +32,19 @@ SORTED_BYTES = 128 * 2**20
 
 
 def quantile(
-    operands: tuple[xr.DataArray, ...], q: float | Iterable[float], dim: Dims, skipna: bool
+    operands: tuple[xr.DataArray, ...],
+    q: float | Iterable[float],
+    dim: Dims,
+    method: Method,
+    skipna: bool,
 ) -> xr.DataArray:
     """Return quantiles of a stack over ``dim``; ``operands`` are the stack and perhaps a mask."""
     stack = operands[0]
     dims = dims_of(stack, dim, subject="quantile: dim")
     probabilities, scalar = _probabilities(q)
-    method = _sorted if _is_sortable(stack, dims) else _selected
-    result = method(operands, dims, probabilities, scalar, skipna)
+    quantiles = Quantiles(probabilities, method)
+    verb = _sorted if _is_sortable(stack, dims) else _selected
+    result = verb(operands, dims, quantiles, scalar, skipna)
     return result if scalar else result.assign_coords(quantile=("quantile", list(probabilities)))
 
 
@@ -55,7 +66,7 @@ def _is_sortable(stack: xr.DataArray, dims: Sequence[str]) -> bool:
 def _sorted(
     operands: tuple[xr.DataArray, ...],
     dims: tuple[str, ...],
-    q: tuple[float, ...],
+    quantiles: Quantiles,
     scalar: bool,
     skipna: bool,
 ) -> xr.DataArray:
@@ -64,13 +75,13 @@ def _sorted(
     order = [str(d) for d in stack.dims]
     dtype = float_of(stack.dtype)
     kernel = partial(
-        quantiles.sorted_quantiles, axes=tuple(order.index(d) for d in dims), q=q, skipna=skipna,
-        scalar=scalar,
+        kernels.sorted_quantiles, axes=tuple(order.index(d) for d in dims), quantiles=quantiles,
+        skipna=skipna, scalar=scalar,
     )  # fmt: skip
     kept = tuple(d for d in order if d not in dims)
     return blockwise(
         kernel, *operands, core=dims, out=kept if scalar else (*kept, "quantile"),
-        sizes=None if scalar else {"quantile": len(q)}, dtype=dtype,
+        sizes=None if scalar else {"quantile": len(quantiles.q)}, dtype=dtype,
         scratch=2.0 * dtype.itemsize + 3, title="quantile",
     )  # fmt: skip
 
@@ -78,7 +89,7 @@ def _sorted(
 def _selected(
     operands: tuple[xr.DataArray, ...],
     dims: tuple[str, ...],
-    q: tuple[float, ...],
+    quantiles: Quantiles,
     scalar: bool,
     skipna: bool,
 ) -> xr.DataArray:
@@ -86,10 +97,11 @@ def _selected(
     stack = operands[0]
     outputs: dict[str, xr.DataArray] = {}
     value_count: tuple[xr.DataArray, ...] = ()
-    for n, digit in enumerate(_digits(stack, dims, len(q))):
-        prefixes = [outputs[f"{part}_{i}"] for i in range(len(q)) for part in ("prefix", "rank")
+    ranks = len(quantiles.q)
+    for n, digit in enumerate(_digits(stack, dims, ranks)):
+        prefixes = [outputs[f"{part}_{i}"] for i in range(ranks) for part in ("prefix", "rank")
                     if not digit.is_first]  # fmt: skip
-        spec = _digit_fold(stack, dims, digit, q, scalar, skipna, len(operands) > 1)
+        spec = _digit_fold(stack, dims, digit, quantiles, scalar, skipna, len(operands) > 1)
         counts = value_count if digit.is_last else ()
         title = f"quantile-{n + 1}"
         outputs = fold(spec, *operands, *prefixes, *counts, dims=dims, title=title)
@@ -102,37 +114,39 @@ def _digits(stack: xr.DataArray, dims: Sequence[str], ranks: int) -> list[Digit]
     """Return the widest digits whose counts fit ``COUNT_BYTES`` and are no more than the values."""
     n = prod(stack.sizes[d] for d in dims)
     kept = stack.size // max(1, n)
-    item = max(1, kept * ranks * quantiles.count_dtype(n).itemsize)
+    item = max(1, kept * ranks * kernels.count_dtype(n).itemsize)
     fewest, most = DIGIT_BITS
     bits = min(max(1, COUNT_BYTES // item), max(1, n)).bit_length() - 1
-    return list(quantiles.digits(8 * stack.dtype.itemsize, min(most, max(fewest, bits))))
+    return list(kernels.digits(8 * stack.dtype.itemsize, min(most, max(fewest, bits))))
 
 
 def _digit_fold(
     stack: xr.DataArray,
     dims: Sequence[str],
     digit: Digit,
-    q: tuple[float, ...],
+    quantiles: Quantiles,
     scalar: bool,
     skipna: bool,
     masked: bool,
 ) -> Fold:
     """Return the fold that counts one digit of the values and finds the next prefixes."""
-    key = quantiles.key_dtype(stack.dtype)
-    count = quantiles.count_dtype(prod(stack.sizes[d] for d in dims))
-    outputs = _outputs(digit, len(q), scalar, key, count, float_of(stack.dtype))
+    key = kernels.key_dtype(stack.dtype)
+    count = kernels.count_dtype(prod(stack.sizes[d] for d in dims))
+    ranks = len(quantiles.q)
+    outputs = _outputs(digit, ranks, scalar, key, count, float_of(stack.dtype))
     return Fold(
-        start=partial(quantiles.start, digit=digit, ranks=len(q), key=key, count=count),
-        update=partial(quantiles.update, digit=digit, masked=masked),
-        combine=quantiles.combine,
+        start=partial(kernels.start, digit=digit, ranks=ranks, key=key, count=count),
+        update=partial(kernels.update, digit=digit, masked=masked),
+        combine=kernels.combine,
         finish=partial(
-            quantiles.finish, digit=digit, q=q, skipna=skipna, data=stack.dtype, scalar=scalar
+            kernels.finish, digit=digit, quantiles=quantiles, skipna=skipna, data=stack.dtype,
+            scalar=scalar,
         ),
         outputs=outputs,
-        state_bytes=quantiles.state_bytes(digit, len(q), key, count),
+        state_bytes=kernels.state_bytes(digit, ranks, key, count),
         finish_bytes=sum(prod(o.sizes) * o.dtype.itemsize for o in outputs.values()),
         scratch=layout_scratch(stack, dims, masked),
-    )
+    )  # fmt: skip
 
 
 def _outputs(
