@@ -36,6 +36,10 @@ PALETTES = {
 }
 #: pixels along the longest edge of a plane
 EDGE = 420
+#: least pixels along that edge where the page is fitted to the window
+LEAST_EDGE = 240
+#: pixels beside and below a plane: axes, their labels, and tools
+MARGIN = 72
 #: pixels along the shortest edge of a plane: a thin slab is drawn wider than it is
 SHORTEST = 60
 #: rows and columns of the planes across each dim: x is shared by two planes, and so is y
@@ -74,9 +78,8 @@ class PlaneFigure:
         self.rows, self.columns, self._moved = rows, columns, moved
         left, right = sorted(dim_edges(array, columns))
         bottom, top = sorted(dim_edges(array, rows))
+        self._spans = (right - left, top - bottom)
         self.model = figure(
-            frame_width=max(SHORTEST, round((right - left) * scale)),
-            frame_height=max(SHORTEST, round((top - bottom) * scale)),
             x_range=(left, right), y_range=(bottom, top), x_axis_label=axis_label(array, columns),
             y_axis_label=axis_label(array, rows), tools="pan,wheel_zoom,box_zoom,reset,save",
             active_scroll="wheel_zoom", toolbar_location="above", name=f"plane-{normal}",
@@ -99,6 +102,12 @@ class PlaneFigure:
             self.model.add_layout(line)
         self.model.add_layout(_scale_bar(self.model.x_range, unit_of(array, columns)))
         self.model.on_event(Tap, self._tapped)
+        self.resize(scale)
+
+    def resize(self, scale: float) -> None:
+        """Draw the plane with other pixels per unit of length."""
+        width, height = (max(SHORTEST, round(span * scale)) for span in self._spans)
+        self.model.update(frame_width=width, frame_height=height)
 
     def show(self, plane: xr.DataArray, limits: tuple[float, float]) -> None:
         """Show a plane; colours are scaled from ``limits``, those of bytes from 0 to 255."""
@@ -149,8 +158,28 @@ class PlaneFigure:
 
 def pixels_per_unit(array: xr.DataArray) -> float:
     """Return the scale at which the longest edge of all planes has ``EDGE`` pixels."""
-    spans = [abs(high - low) for low, high in (dim_edges(array, d) for d in spatial_dims(array))]
-    return EDGE / max(spans)
+    return EDGE / max(_spans(array).values())
+
+
+def pixels_to_fit(array: xr.DataArray, width: int, height: int, beside: int) -> float:
+    """Return the scale at which all planes fit into a part of the page.
+
+    The planes across z and y are ``beside`` pixels or more away from the right edge.
+    """
+    spans = _spans(array)
+    x, y, z = (spans.get(d, 0.0) for d in ("x", "y", "z"))
+    columns = 1 + (z > 0)
+    scale = (width - columns * MARGIN) / (x + z)
+    if z:
+        scale = min(scale, (width - beside - MARGIN) / x)
+    scale = min(scale, (height - columns * MARGIN) / (y + z))
+    return max(scale, LEAST_EDGE / max(x, y, z))
+
+
+def _spans(array: xr.DataArray) -> dict[str, float]:
+    """Return the length of each spatial dim, from the edge of its first voxel to the last."""
+    edges = ((d, dim_edges(array, d)) for d in spatial_dims(array))
+    return {d: abs(high - low) for d, (low, high) in edges}
 
 
 def _scale_bar(x_range: Any, unit: str) -> ScaleBar:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,15 +10,16 @@ import panel as pn
 import xarray as xr
 from bokeh.models import LinearColorMapper
 
-from lazyvol.errors import LazyvolError
+from lazyvol.explorer.activity import Activity, Work
 from lazyvol.explorer.averages import Average, refine
 from lazyvol.explorer.background import Latest
-from lazyvol.explorer.figures import PALETTES, PlaneFigure, pixels_per_unit
-from lazyvol.explorer.keyboard import Keyboard
+from lazyvol.explorer.figures import MARGIN, PALETTES, PlaneFigure, pixels_per_unit, pixels_to_fit
 from lazyvol.explorer.particles import Particles
-from lazyvol.explorer.planes import REDUCTIONS, Planes, shown_on_screen
-from lazyvol.explorer.table import ParticleTable, text_pane
+from lazyvol.explorer.planes import REDUCTIONS, Compute, Planes, shown_on_screen
+from lazyvol.explorer.table import WIDTH as TABLE_WIDTH
+from lazyvol.explorer.table import ParticleTable, show_text, text_pane
 from lazyvol.explorer.views import FILTERS, VALUES, Views
+from lazyvol.explorer.window import Window
 from lazyvol.plan.clients import current_client
 from lazyvol.plots.canvas import colour_dim, contrast_limits
 from lazyvol.stack import STACK, spacing, spatial_dims, unit_of
@@ -29,8 +29,10 @@ from lazyvol.summary import StackSummary, unit_symbol
 AVERAGE, VARIANCE = "average so far", "variance so far"
 #: the percentiles of the values on the screen between which contrast runs
 PERCENTILES = (1.0, 99.0)
-#: pixels of the widgets
-WIDTH = 290
+#: pixels of the widgets, and beside them
+WIDTH, SIDES = 290, 24
+#: seconds after which planes that are still computed give way to others
+PATIENCE = 1.0
 
 #: a point, and the planes of the view and of the overlay through it, by the dim they are across
 Shown: TypeAlias = tuple[dict[str, int], dict[str, xr.DataArray], dict[str, xr.DataArray | None]]
@@ -59,12 +61,13 @@ class Page:
         self.worker = Latest()
         self._document = pn.state.curdoc
         self._quiet = False
-        self._stopped = False
         self._averager = Latest()
+        self._work: Work | None = None
         self.mapper = LinearColorMapper(palette=PALETTES["grey"], low=0.0, high=1.0)
         self._make_widgets()
         self.table = None if contents.particles is None else ParticleTable(
-            contents.particles, lambda: self.index[STACK], lambda k: self.move({STACK: k})
+            contents.particles, lambda: self.index[STACK], lambda k: self.move({STACK: k}),
+            dark=self._is_dark,
         )  # fmt: skip
         self.figures = {
             normal: PlaneFigure(
@@ -73,8 +76,11 @@ class Page:
             for normal in contents.views.planes(VALUES, 0.0).normals
         }
         self._make_panes()
+        if self._is_served and self._is_dark:
+            self._document.theme = "dark_minimal"
         self._watch()
-        self.refresh()
+        if not self._is_served:  # else when the window tells its size: earlier changes are lost
+            self.refresh()
 
     # widgets --------------------------------------------------------------------------------
 
@@ -107,22 +113,22 @@ class Page:
         self.overlay = pn.widgets.Checkbox(
             label="mask or labels", value=True, visible=self.contents.overlay is not None
         )
-        self.start = pn.widgets.Button(label="Average", color="primary", width=95)
-        self.stop = pn.widgets.Button(label="Stop", disabled=True, width=95)
-        self.progress = pn.indicators.Progress(value=0, max=100, width=WIDTH, visible=False)
-        self.status = text_pane("")
-        self.keyboard = Keyboard(self.press)
+        self.start = pn.widgets.Button(
+            label="Average", color="primary", width=95, visible=self._has_particles
+        )
+        self.averaged = text_pane("")
+        self.activity = Activity(self._on_page, WIDTH)
+        self.window = Window(self.press, self.resize, alone=self._is_served)
 
     def _make_panes(self) -> None:
         self.panes = [pn.pane.Bokeh(f.model, margin=4) for f in self.figures.values()]
-        averaging = [pn.Row(self.start, self.stop), self.progress] if self._has_particles else []
         controls = pn.Column(
             text_pane(self.contents.title, "20px"),
             text_pane(self._facts()),
             *self.sliders.values(), self.view, self.sigma, pn.Row(self.reduction, self.thickness),
-            self.palette, self.contrast, self.follow, self.overlay, *averaging, self.status,
-            text_pane(HELP, "11px"), *self._dashboard(),
-            self.keyboard, width=WIDTH + 24,
+            self.palette, self.contrast, self.follow, self.overlay,
+            pn.Row(self.start, self.activity.button), self.averaged, self.activity.layout,
+            text_pane(HELP, "11px"), *self._dashboard(), self.window, width=WIDTH + SIDES,
         )  # fmt: skip
         self.layout = pn.Row(controls, self._quadrants())
 
@@ -133,6 +139,15 @@ class Page:
             return pn.Column(*self.panes, *table)
         across = dict(zip(self.figures, self.panes, strict=True))
         return pn.GridBox(across["z"], across["x"], across["y"], *table, ncols=2)
+
+    @property
+    def _is_served(self) -> bool:
+        """True on a page of a server, False in a notebook."""
+        return self._document is not None and self._document.session_context is not None
+
+    @property
+    def _is_dark(self) -> bool:
+        return bool(pn.config.theme == "dark")
 
     @property
     def _has_particles(self) -> bool:
@@ -159,7 +174,6 @@ class Page:
         self.contrast.param.watch(self._contrasted, "value")
         self.follow.param.watch(lambda _: self.refresh(), "value")
         self.start.on_click(lambda _: self.average())
-        self.stop.on_click(lambda _: self._stop_averaging())
 
     # actions --------------------------------------------------------------------------------
 
@@ -176,11 +190,23 @@ class Page:
         self._quiet = False
         self.refresh()
 
+    def resize(self, width: int, height: int) -> None:
+        """Fit the planes, and the table beside them, into a window; show the planes."""
+        beside = 0 if self.table is None else TABLE_WIDTH + SIDES
+        room = width - WIDTH - SIDES - 16
+        scale = pixels_to_fit(self.array, room, height - SIDES, beside)
+        for plane in self.figures.values():
+            plane.resize(scale)
+        if self.table is not None and len(self.figures) == 3:
+            left = self.figures["y"].model
+            self.table.resize(room - left.frame_width - MARGIN, left.frame_height + MARGIN)
+        self.refresh()
+
     def press(self, key: str, shift: bool = False) -> None:
         """Act on a key, as listed on the page."""
         along = {"ArrowUp": "z", "ArrowDown": "z", "PageUp": STACK, "PageDown": STACK}
         dim = along.get(key, self.active)
-        dim = dim if dim in self.sliders else self.active
+        dim = self.active = dim if dim in self.sliders else self.active
         n, step = self.array.sizes[dim], 10 if shift else 1
         steps = {"ArrowRight": step, "ArrowUp": step, "PageDown": step}
         steps |= {"ArrowLeft": -step, "ArrowDown": -step, "PageUp": -step}
@@ -196,41 +222,30 @@ class Page:
     def average(self) -> None:
         """Average all particles that are not flagged; both views are refined after every block."""
         flagged = [] if self.table is None else self.table.particles.flagged
-        self._stopped = False
-        self.start.disabled, self.stop.disabled, self.progress.visible = True, False, True
+        self.start.disabled = True
         self._averager.submit(partial(self._run_average, flagged))
 
     def _run_average(self, flagged: list[int]) -> None:
-        try:
+        with self.activity.running("the average of particles") as work:
             for average in refine(self.array, flagged):
                 self._on_page(partial(self._show_average, average))
-                if self._stopped:
-                    break
-        except LazyvolError as error:
-            self._on_page(partial(self._say, str(error)))
-        self._on_page(self._averaged)
+                work.tell(average.count, average.total)
+        self._on_page(lambda: self.start.param.update(disabled=False))
 
     def _show_average(self, average: Average) -> None:
         views = self.contents.views
         views.add(AVERAGE, average.mean)
         views.add(VARIANCE, average.variance)
-        self.progress.value = round(100 * average.count / max(1, average.total))
-        self._say(f"{average.count} of {average.total} particles averaged")
+        show_text(self.averaged, f"{average.count} of {average.total} particles averaged")
         if AVERAGE not in self.view.options:
             self.view.options = views.names
             self.view.value = AVERAGE
         if self.view.value in (AVERAGE, VARIANCE):
             self.refresh()
 
-    def _averaged(self) -> None:
-        self.start.disabled, self.stop.disabled, self.progress.visible = False, True, False
-
-    def _stop_averaging(self) -> None:
-        self._stopped = True
-
     def close(self) -> None:
         """End the threads of the page."""
-        self._stopped = True
+        self.activity.stop()
         self.worker.close()
         self._averager.close()
 
@@ -265,32 +280,32 @@ class Page:
         """Compute and show the planes through the current point."""
         self.sigma.disabled = self.view.value not in FILTERS
         self.thickness.disabled = self.reduction.value == "slice"
-        compute = partial(
+        if self._work is not None and self._work.seconds > PATIENCE:
+            self._work.stopped = True
+        planes = partial(
             self._planes, self.view.value, float(self.sigma.value or self.sigma.start), self.index,
             int(self.thickness.value or 1), self.reduction.value, bool(self.overlay.value),
         )  # fmt: skip
-        self.worker.submit(partial(self._compute_and_show, compute))
+        self.worker.submit(partial(self._compute_and_show, self.view.value, planes))
 
-    def _compute_and_show(self, compute: Callable[[], Any]) -> None:
-        try:
-            shown = compute()
-        except (LazyvolError, OSError, MemoryError) as error:
-            self._on_page(partial(self._say, f"{type(error).__name__}: {error}"))
-            return
-        self._on_page(partial(self._show, *shown))
+    def _compute_and_show(self, view: str, planes: Callable[[Compute], Shown]) -> None:
+        with self.activity.running(view) as self._work:
+            shown = planes(self._work.compute)
+            self._on_page(partial(self._show, *shown))
 
     def _planes(
         self, view: str, sigma: float, index: dict[str, int], thickness: int, reduction: str,
-        with_overlay: bool,
+        with_overlay: bool, compute: Compute,
     ) -> Shown:  # fmt: skip
         planes = self.contents.views.planes(view, sigma)
         shown = {
-            normal: shown_on_screen(planes.plane(normal, index, thickness, reduction))
+            normal: shown_on_screen(planes.plane(normal, index, thickness, reduction, compute))
             for normal in self.figures
         }
         overlay: dict[str, xr.DataArray | None] = dict.fromkeys(self.figures)
         if with_overlay and self.contents.overlay is not None:
-            overlay = {n: self.contents.overlay.plane(n, index) for n in self.figures}
+            read = partial(self.contents.overlay.plane, compute=compute)
+            overlay = {n: read(n, index) for n in self.figures}
         return index, shown, overlay
 
     def _show(
@@ -304,8 +319,6 @@ class Page:
             plane_figure.show(planes[normal], (self.mapper.low, self.mapper.high))
             plane_figure.show_overlay(overlay[normal])
             plane_figure.show_point(index)
-        if self.status.object and not self.progress.visible:
-            self.status.object = ""
         self._push()
 
     def _set_contrast(self, limits: tuple[float, float]) -> None:
@@ -320,19 +333,16 @@ class Page:
         )  # fmt: skip
         self._quiet = False
 
-    def _say(self, text: str) -> None:
-        self.status.object = escape(text)
-
     def _on_page(self, action: Callable[[], None]) -> None:
         """Run an action in the thread of the page."""
-        if self._document is not None and self._document.session_context is not None:
+        if self._is_served:
             self._document.add_next_tick_callback(action)
         else:
             action()
 
     def _push(self) -> None:
         """Send changed figures to a notebook; a server sends them by itself."""
-        if self._document is None or self._document.session_context is None:
+        if not self._is_served:
             pn.io.push_notebook(*self.panes)
 
 

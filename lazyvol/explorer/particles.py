@@ -45,13 +45,10 @@ class Particles:
                 f"explore: particles must have one row per particle, got sizes "
                 f"{dict(table.sizes)} for {count} particles; select the rows of this stack"
             )
-        columns = {
-            str(name): coord.variable
-            for name, coord in stack.coords.items()
-            if coord.dims == (STACK,) and name != STACK
-        }
-        if table is not None:
-            columns |= _columns(table)
+        columns = {} if table is None else _columns(table)
+        for name, coord in stack.coords.items():
+            if coord.dims == (STACK,) and name != STACK:
+                columns.setdefault(str(name), coord.variable)
         flags = columns.pop(FLAG, None)
         self.flags = np.zeros(count, bool) if flags is None else np.asarray(flags.values, bool)
         self.table = xr.Dataset(

@@ -6,11 +6,11 @@ chunks as fit into ``SLAB_BYTES``.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,8 @@ MEMORY = 512 << 20
 #: voxels along the edges of a plane on the screen; larger planes are averaged in blocks
 SCREEN = 1024
 
+#: computes a lazy array
+Compute: TypeAlias = Callable[[xr.DataArray], xr.DataArray]
 #: how the slices of a thick plane are combined
 REDUCTIONS = {"slice": None, "mean": np.nanmean, "max": np.nanmax}
 
@@ -53,28 +55,29 @@ class Planes:
         return self.dims if len(self.dims) == 3 else ("z",)
 
     def plane(
-        self, normal: str, index: Mapping[str, int], thickness: int = 1, reduction: str = "slice"
-    ) -> xr.DataArray:
+        self, normal: str, index: Mapping[str, int], thickness: int = 1, reduction: str = "slice",
+        compute: Compute = xr.DataArray.compute,
+    ) -> xr.DataArray:  # fmt: skip
         """Return the plane across ``normal`` through the voxel ``index``, in memory.
 
         ``thickness`` slices around it are combined by ``reduction``. Dims that the array has and
-        ``index`` lacks stay.
+        ``index`` lacks stay. Slabs are computed by ``compute``.
         """
         if normal not in self.dims:
-            return self._slab(index, None)
+            return self._slab(index, None, compute)
         n, centre = self.array.sizes[normal], index[normal]
         reduce = REDUCTIONS[reduction]
         if reduce is None or thickness <= 1:
-            slab = self._slab(index, normal)
+            slab = self._slab(index, normal, compute)
             return slab.isel({normal: centre - slab.attrs["first"]}, drop=True)
         first = max(0, min(centre - thickness // 2, n - thickness))
         slices = [
-            self.plane(normal, {**index, normal: i}).astype(np.float32, copy=False)
+            self.plane(normal, {**index, normal: i}, compute=compute).astype(np.float32, copy=False)
             for i in range(first, min(n, first + thickness))
         ]
         return slices[0].copy(data=reduce(np.stack([s.values for s in slices]), axis=0))
 
-    def _slab(self, index: Mapping[str, int], normal: str | None) -> xr.DataArray:
+    def _slab(self, index: Mapping[str, int], normal: str | None, compute: Compute) -> xr.DataArray:
         """Return the remembered slab that contains a plane; its ``first`` slice is an attribute."""
         others = {d: i for d, i in index.items() if d in self.array.dims and d not in self.dims}
         volume = self.array.isel(others, drop=True)
@@ -88,7 +91,7 @@ class Planes:
                 self._slabs.move_to_end(key)
                 return self._slabs[key]
         part = volume if whole or normal is None else volume.isel({normal: span})
-        slab = part.compute().assign_attrs(first=span.start)
+        slab = compute(part).assign_attrs(first=span.start)
         self._remember(key, slab)
         return slab
 

@@ -10,15 +10,22 @@ import panel as pn
 
 from lazyvol.explorer.particles import FLAG, FORMATS, PARTICLE, Particles
 
-#: pixels of the table
-WIDTH, HEIGHT = 450, 400
+#: least pixels and rows of the table, pixels of one row and of all above and below the rows
+WIDTH, ROWS, ROW, AROUND = 450, 8, 29, 155
 #: style of text that is shown as it is, names with markup included
 TEXT = {"font-family": "sans-serif", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
 
 
 def text_pane(text: str, size: str = "13px") -> Any:
-    """Return a pane of plain text: Panel's own shows markup in it as markup."""
-    return pn.pane.Str(escape(text), styles=TEXT | {"font-size": size})
+    """Return a pane of plain text: names with markup stay as they are."""
+    return pn.pane.HTML(
+        escape(text), styles=TEXT | {"font-size": size}, sizing_mode="stretch_width"
+    )
+
+
+def show_text(pane: Any, text: str) -> None:
+    """Show another text in a pane of plain text."""
+    pane.object = escape(text)
 
 
 class ParticleTable:
@@ -32,16 +39,19 @@ class ParticleTable:
         Returns the index of the particle that is shown.
     show
         Called with the index of a particle whose row is clicked.
+    dark
+        Show light text on dark ground.
     """
 
     def __init__(
-        self, particles: Particles, current: Callable[[], int], show: Callable[[int], None]
-    ) -> None:
+        self, particles: Particles, current: Callable[[], int], show: Callable[[int], None],
+        *, dark: bool = False,
+    ) -> None:  # fmt: skip
         self.particles, self._current, self._show = particles, current, show
         frame = particles.frame()
         self.rows = pn.widgets.Tabulator(
             frame, titles={name: escape(name) for name in frame}, disabled=True, show_index=False,
-            pagination="remote", page_size=12, selectable=1, width=WIDTH, height=HEIGHT,
+            pagination="remote", selectable=1, theme="midnight" if dark else "simple",
             formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
         )  # fmt: skip
         self.rows.on_click(self._clicked)
@@ -56,13 +66,19 @@ class ParticleTable:
             for suffix in FORMATS
         ]  # fmt: skip
         self.layout = pn.Column(pn.Row(flag, *downloads), self.count, self.rows)
+        self.resize(0, 0)
+
+    def resize(self, width: int, height: int) -> None:
+        """Fill a part of the page with the table and all that is above."""
+        rows = max(ROWS, (height - AROUND) // ROW)
+        self.rows.param.update(width=max(WIDTH, width), page_size=rows)
 
     def toggle_flag(self) -> None:
         """Flag the particle that is shown, or lift its flag."""
         k = self._current()
         self.particles.set_flags([k], not self.particles.flags[k])
         self.rows.patch({FLAG: [(k, bool(self.particles.flags[k]))]}, as_index=False)
-        self.count.object = self._count_text()
+        show_text(self.count, self._count_text())
 
     def _clicked(self, event: Any) -> None:
         self._show(int(self.rows.value[PARTICLE].iloc[event.row]))

@@ -28,6 +28,26 @@ SHOWN = """(() => {
   visit(document.body);
   return texts.join('|');
 })()"""
+#: the first element on the screen with a text that a selector picks, in any component
+FIND = """((selector, text) => { const visit = (node) => {
+  for (const e of node.querySelectorAll(selector)) {
+    if (e.isConnected && e.checkVisibility() && e.textContent.trim() === text) return e;
+  }
+  for (const e of node.querySelectorAll('*')) {
+    const found = e.shadowRoot && visit(e.shadowRoot);
+    if (found) return found;
+  }
+  return null;
+}; return visit(document) })"""
+#: the pixels of all figures
+PIXELS = """(() => {
+  const canvases = [], visit = (node) => {
+    canvases.push(...node.querySelectorAll('canvas'));
+    for (const e of node.querySelectorAll('*')) if (e.shadowRoot) visit(e.shadowRoot);
+  };
+  visit(document);
+  return canvases.map((c) => c.toDataURL()).join();
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +61,7 @@ def page(tmp_path_factory) -> Iterator[Browser]:
     try:
         browser.open(server.url, width=1280, height=1000)
         browser.wait(f"{SHOWN}.includes('shape: 6') && {SHOWN}.includes('score')")
+        browser.wait(f"{FIND}('.lazyvol-keys', '')")  # it hears keys
         yield browser
     finally:
         browser.close()
@@ -65,16 +86,30 @@ def test_keys_step_along_z(page):
     page.wait(f"{SHOWN}.includes('z: |3|')")
 
 
+def test_the_planes_change_with_the_point_and_the_contrast(page):
+    shown = {page.run(PIXELS)}
+    for key, text in (("Home", "z: |0|"), ("]", "contrast"), ("End", "z: |6|"), ("[", "contrast")):
+        page.press(key)
+        page.wait(f"{SHOWN}.includes('{text}')")
+        before, waits = len(shown), 0
+        while len(shown) == before and waits < 600:
+            shown.add(page.run(PIXELS))
+            waits += 1
+        assert len(shown) == before + 1, key
+
+
+def test_a_click_on_a_row_shows_the_particle_and_the_table_is_exported(page):
+    page.run(f"{FIND}('.tabulator-cell', '4').click()")
+    page.wait(f"{SHOWN}.includes('k: |4|')")
+    page.press("PageUp")
+    page.wait(f"{SHOWN}.includes('k: |3|')")
+    page.run(f"{FIND}('a', 'Export .csv').click()")
+    assert page.downloaded("particles.csv").count("\n") == 7
+
+
 def test_f_flags_the_particle_and_averages_leave_it_out(page):
     page.press("f")
     page.wait(f"{SHOWN}.includes('1 of 6 flagged')")
-    page.run(
-        """(() => { const visit = (node) => {
-          for (const b of node.querySelectorAll('button')) {
-            if (b.textContent.trim() === 'Average') b.click();
-          }
-          for (const e of node.querySelectorAll('*')) if (e.shadowRoot) visit(e.shadowRoot);
-        }; visit(document) })()"""
-    )
+    page.run(f"{FIND}('button', 'Average').click()")
     page.wait(f"{SHOWN}.includes('average so far')")
     assert [p for p in page.problems if "WebGL" not in p] == []

@@ -1,5 +1,8 @@
 """The page of the explorer: what its figures hold after sliders, keys, clicks and averages."""
 
+import threading
+import time
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -134,7 +137,7 @@ def test_a_fault_of_the_data_is_told_on_the_page(page):
     page.view.options = page.contents.views.names
     page.view.value = "broken"
     settle(page)
-    assert page.status.object == "ChecksumError: chunk 3 is damaged"
+    assert page.activity.message.object == "ChecksumError: chunk 3 is damaged"
 
 
 def test_images_and_colours_have_one_figure():
@@ -167,3 +170,43 @@ def test_a_picture_shows_the_planes_of_a_view():
         explorer.figure("smoth")
     with pytest.raises(LabelError, match=r"dims must be of .* got j"):
         explorer.figure(j=1)
+
+
+def test_slow_results_show_their_progress_until_they_are_stopped(page):
+    proceed, ran = threading.Event(), []
+
+    def slow(block):
+        ran.append(1)
+        if len(ran) > 1:
+            proceed.wait(60)
+        return block
+
+    lazy = page.array.data.rechunk((1, 1, 9, 11))
+    values = lazy.map_blocks(slow, dtype=np.float32, meta=np.empty((0,) * 4, "f4"))
+    page.contents.views.add("<slow>", page.array.copy(data=values))
+    page.view.options = page.contents.views.names
+    before = image(page, "z")
+    page.view.value = "<slow>"
+    until = time.monotonic() + 60
+    while not page.activity.bar.visible and time.monotonic() < until:
+        time.sleep(0.02)
+    assert page.activity.caption.object.startswith("computing &lt;slow&gt; … ")
+    assert 0 < page.activity.bar.value < 100
+    page.activity.button.clicks += 1
+    assert page._work.stopped
+    proceed.set()
+    settle(page)
+    assert image(page, "z") is before
+    assert (page.activity.bar.visible, page.activity.caption.object) == (False, "")
+    assert page.activity.button.disabled
+
+
+def test_a_window_is_filled(page):
+    page.resize(1920, 1080)
+    large = {normal: figure.model.frame_width for normal, figure in page.figures.items()}
+    assert large["z"] == large["y"]
+    page.resize(1280, 1080)
+    assert page.figures["z"].model.frame_width < large["z"]
+    assert 1280 - 290 - large["x"] < page.table.rows.width + large["z"] < 1280
+    page.resize(200, 200)
+    assert page.figures["z"].model.frame_width == 240

@@ -125,7 +125,7 @@ def test_particles_are_flagged_and_exported(tmp_path):
     particles.set_flags([1], False)
     assert particles.flagged == [3]
     frame = particles.frame()
-    assert list(frame.columns) == ["particle", "flagged", "tomogram", "score"]
+    assert list(frame.columns) == ["particle", "flagged", "score", "tomogram"]
     exported = pd.read_csv(io.BytesIO(particles.export(".csv")))
     assert exported.score.tolist() == [0, 1, 2, 3, 4]
     assert exported.flagged.tolist() == [0, 0, 0, 1, 0]
