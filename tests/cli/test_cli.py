@@ -91,7 +91,20 @@ REST = {
     ("filters", "convolve"): ["volume.zarr"],
     ("filters", "correlate"): ["volume.zarr", "--mode", "wrap"],
     ("filters", "gaussian"): ["--sigma", "z=3,y=2"],
-    ("filters", "maximum"): ["--size", "3"],
+    **{
+        ("filters", name): ["--size", "3"]
+        for name in (
+            "black_tophat",
+            "grey_closing",
+            "grey_dilation",
+            "grey_erosion",
+            "grey_opening",
+            "maximum",
+            "morphological_gradient",
+            "morphological_laplace",
+            "white_tophat",
+        )
+    },
     ("filters", "median"): ["--size", "z=3,x=2", "--mode", "nearest"],
     ("filters", "minimum"): ["--size", "3"],
     ("filters", "percentile"): ["--q", "40", "--size", "3"],

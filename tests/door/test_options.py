@@ -49,7 +49,9 @@ NEEDED: dict[str, dict[str, Any]] = {
     "filters.percentile": {"stack": V, "q": 50.0, "size": 3},
     "filters.rank": {"stack": V, "number": 1, "size": 3},
     **{f"filters.{n}": {"stack": V, "size": 3}
-       for n in ("maximum", "median", "minimum", "uniform")},
+       for n in ("maximum", "median", "minimum", "uniform", "grey_erosion", "grey_dilation",
+                 "grey_opening", "grey_closing", "white_tophat", "black_tophat",
+                 "morphological_gradient", "morphological_laplace")},
     "masks.apply": {"stack": S, "mask": F}, "masks.select": {"points": S, "mask": F},
     **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
     **{f"masks.{n}": {"mask": F}

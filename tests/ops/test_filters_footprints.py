@@ -83,3 +83,26 @@ def test_nan_is_where_the_footprint_meets_one():
 def test_windows_that_make_no_sense_are_refused(options, message):
     with pytest.raises(LabelError, match=f"median: .*{message}"):
         lv.filters.median(chunked(VALUES), **options)
+
+
+GREY = ["grey_erosion", "grey_dilation", "grey_opening", "grey_closing", "white_tophat",
+        "black_tophat", "morphological_gradient", "morphological_laplace"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "element", [{"footprint": EVEN, "origin": (0, 1, -1)}, {"size": (2, 3, 4)}]
+)
+@pytest.mark.parametrize("name", GREY)
+def test_grey_morphology_is_that_of_scipy(name, element):
+    """Dilations mirror the element, which shows for elements of even lengths."""
+    got = getattr(lv.filters, name)(chunked(VALUES), **element, mode="nearest")
+    oracle = getattr(ndi, name)
+    expected = np.stack([oracle(v, **element, mode="nearest") for v in VALUES])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    assert got.dtype == VALUES.dtype
+
+
+def test_differences_of_grey_morphology_do_not_overflow():
+    bytes_of = np.array([[[0, 255, 0, 255, 255, 255]]], np.uint8)
+    found = lv.filters.morphological_laplace(bytes_of, 3)
+    np.testing.assert_array_equal(found, [[[255, -255, 255, -255, 0, 0]]])

@@ -72,22 +72,53 @@ def test_what_is_no_mask_is_refused():
             call()
 
 
-FOOTPRINT = np.random.default_rng(8).random((3, 5, 3)) > 0.6
+RNG = np.random.default_rng(8)
+FOOTPRINT = RNG.random((3, 5, 3)) > 0.6
+EVEN = RNG.random((2, 4, 3)) > 0.4
+ORACLES = {"dilate": ndi.binary_dilation, "erode": ndi.binary_erosion,
+           "open": ndi.binary_opening, "close": ndi.binary_closing}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dilate", "erode", "open", "close"])
-def test_any_footprint_shapes_as_in_scipy(name):
-    oracle = {"dilate": ndi.binary_dilation, "erode": ndi.binary_erosion,
-              "open": ndi.binary_opening, "close": ndi.binary_closing}[name]  # fmt: skip
+@pytest.mark.parametrize(
+    ("footprint", "origin"),
+    [
+        (FOOTPRINT, (0, 0, 0)),
+        (EVEN, (0, 0, 0)),
+        (EVEN, (-1, 1, 1)),
+        (np.ones((2, 3, 4)), (0, 1, -2)),
+    ],
+)
+@pytest.mark.parametrize("name", ORACLES)
+def test_any_footprint_shapes_as_in_scipy(name, footprint, origin):
     mask = lv.as_stack(da.from_array(NOISE > 0.05, chunks=(1, 5, 17, 7)))
-    got = getattr(lv.masks, name)(mask, footprint=FOOTPRINT, iterations=2)
-    expected = [oracle(v, FOOTPRINT, iterations=2) for v in NOISE > 0.05]
+    got = getattr(lv.masks, name)(mask, footprint=footprint, iterations=2, origin=origin)
+    expected = [ORACLES[name](v, footprint, iterations=2, origin=origin) for v in NOISE > 0.05]
     np.testing.assert_array_equal(got, np.stack(expected))
 
 
-@pytest.mark.parametrize("footprint", [np.ones((2, 3, 3)), np.zeros((3, 3, 3))])
-def test_footprints_without_a_centre_or_a_voxel_are_refused(footprint):
-    with pytest.raises(LabelError, match="dilate: footprint must have odd lengths"):
+@pytest.mark.parametrize("iterations", [2, 0])
+@pytest.mark.parametrize("name", ["dilate", "erode"])
+def test_voxels_outside_a_mask_keep_their_value(name, iterations):
+    flags, within = NOISE > 0.15, RNG.random(NOISE.shape[1:]) > 0.4
+    if name == "erode":
+        flags = ~flags
+    mask = lv.as_stack(da.from_array(flags, chunks=(1, 5, 17, 7)))
+    got = getattr(lv.masks, name)(mask, within=lv.as_stack(within), iterations=iterations)
+    expected = [ORACLES[name](v, mask=within, iterations=iterations) for v in flags]
+    np.testing.assert_array_equal(got, np.stack(expected))
+    assert (got != flags).any()
+
+
+def test_elements_without_a_voxel_or_a_centre_are_refused():
+    footprint = np.zeros((3, 3, 3))
+    with pytest.raises(LabelError, match="dilate: footprint must have a voxel that is not 0"):
         lv.masks.dilate(lv.as_stack(NOISE > 0), footprint=footprint)
     with pytest.raises(LabelError, match="size must be None if another"):
         lv.masks.dilate(lv.as_stack(NOISE > 0), footprint=footprint, size=3)
+    footprint[0, 0, 0] = 1
+    with pytest.raises(LabelError, match="must have its centre set for iterations=0"):
+        lv.masks.dilate(lv.as_stack(NOISE > 0), footprint=footprint, iterations=0)
+    with pytest.raises(LabelError, match="open: iterations must be a whole number of 1 or more"):
+        lv.masks.open(lv.as_stack(NOISE > 0), iterations=0)
+    with pytest.raises(LabelError, match=r"open: origin must be from -\(n // 2\) to"):
+        lv.masks.open(lv.as_stack(NOISE > 0), footprint=footprint, origin={"y": 2})

@@ -239,4 +239,24 @@ BANDS = {
     ),
 }
 
-FILTERS = {**GAUSSIAN, **WINDOWS, **KERNELS, **EDGES, **OWN, **BANDS}
+#: an element by scipy of voxels along y and x
+FLAT = {"size": (1, 3, 5), "mode": "mirror"}
+
+
+def grey(name: str, dtype: str = "same") -> Case:
+    """Return the row of an operation of grey morphology."""
+    return Case(
+        lambda s: getattr(lv.filters, name)(s, {"y": 3, "x": 5}, mode="mirror"),
+        volumes(getattr(ndi, name), **FLAT), dtype=dtype, ulps=0 if dtype == "same" else 4,
+    )  # fmt: skip
+
+
+GREY = {
+    **{f"filters.{n}": grey(n)
+       for n in ("grey_erosion", "grey_dilation", "grey_opening", "grey_closing")},
+    **{f"filters.{n}": grey(n, "float")
+       for n in ("white_tophat", "black_tophat", "morphological_gradient",
+                 "morphological_laplace")},
+}  # fmt: skip
+
+FILTERS = {**GREY, **GAUSSIAN, **WINDOWS, **KERNELS, **EDGES, **OWN, **BANDS}

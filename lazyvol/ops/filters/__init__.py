@@ -13,12 +13,12 @@ Results are those of ``scipy.ndimage`` to rounding, for any chunks and any windo
 Gaussians have more exact weights (see ``gaussian_derivative``).
 
 A voxel is NaN if its window holds a NaN, and no other voxel is. Averages and weighted sums are
-computed in float64 and keep float dtypes, others become float64; minimum, maximum and ranks keep
-any dtype.
+computed in float64 and keep float dtypes, others become float64; minimum, maximum, ranks
+and the grey morphology made of them keep any dtype.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -35,11 +35,22 @@ from lazyvol.ops.filters import (
     _windows,
 )
 from lazyvol.ops.filters._generic import Function
-from lazyvol.ops.filters._windows import Boundary, Mode
+from lazyvol.ops.filters._grey import (
+    black_tophat,
+    grey_closing,
+    grey_dilation,
+    grey_erosion,
+    grey_opening,
+    morphological_gradient,
+    morphological_laplace,
+    white_tophat,
+)
+from lazyvol.ops.filters._windows import Boundary, Mode, Weights
 from lazyvol.stack import ALL_SPATIAL, Dims, Sigma, Size, dims_of, spatial_dims
 
 __all__ = [
     "bandpass",
+    "black_tophat",
     "convolve",
     "correlate",
     "gaussian",
@@ -47,19 +58,24 @@ __all__ = [
     "gaussian_gradient_magnitude",
     "gaussian_laplace",
     "generic",
+    "grey_closing",
+    "grey_dilation",
+    "grey_erosion",
+    "grey_opening",
     "laplace",
     "maximum",
     "median",
     "minimum",
+    "morphological_gradient",
+    "morphological_laplace",
     "percentile",
     "prewitt",
     "rank",
     "sobel",
     "threshold_local",
     "uniform",
+    "white_tophat",
 ]
-
-Weights: TypeAlias = xr.DataArray | np.ndarray[Any, np.dtype[Any]] | Sequence[Any]
 
 
 @operation(unbounded=("fill",))

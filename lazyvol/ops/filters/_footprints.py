@@ -32,6 +32,11 @@ class Window:
             return prod(before + 1 + after for before, after in self.reach)
         return int(self.footprint.sum())
 
+    def mirrored(self) -> "Window":
+        """Return the window mirrored at its centre."""
+        reach = [(after, before) for before, after in self.reach]
+        return Window(reach, None if self.footprint is None else np.flip(self.footprint))
+
     def rank(self, op: str, stack: xr.DataArray, number: int, boundary: Boundary) -> xr.DataArray:
         """Return value ``number``, ascending from 0, of every window."""
         if self.footprint is None:

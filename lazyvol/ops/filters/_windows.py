@@ -38,6 +38,7 @@ from lazyvol.stack import (
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap", "valid"]
+Weights: TypeAlias = xr.DataArray | Array | Sequence[Any]
 
 #: bytes per voxel of whole volumes in float64 with one axis padded threefold
 WHOLE = 8.0 * 5

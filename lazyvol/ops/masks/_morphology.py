@@ -1,21 +1,22 @@
 """Binary morphology and connected components of masks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels.morphology import binary, connected_components
+from lazyvol.kernels.morphology import binary, components_kept, connected_components
 from lazyvol.ops._ball import ball
 from lazyvol.ops._checks import whole_number
-from lazyvol.ops.filters._windows import kernel_weights
+from lazyvol.ops.filters._windows import Weights, kernel_weights, placed
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
-from lazyvol.plan.verbs import stencil
+from lazyvol.plan.verbs import blockwise, stencil
+from lazyvol.same_grid import require_mask_dims
 from lazyvol.stack import (
     Size,
     per_dim,
@@ -25,9 +26,10 @@ from lazyvol.stack import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Weights: TypeAlias = xr.DataArray | Array | Sequence[Any]
 #: passes over a mask, each of which reaches as far as the element
 PASSES = {"dilate": 1, "erode": 1, "open": 2, "close": 2}
+#: operations that may be repeated until nothing changes
+CHANGES = ("dilate", "erode")
 
 
 @operation
@@ -40,6 +42,8 @@ def dilate(
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
+    origin: Size = 0,
+    within: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Mask in which every voxel is set that a structuring element reaches from a set one.
 
@@ -51,18 +55,23 @@ def dilate(
         Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
         not be cubes.
     size
-        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
-        by dim (1 for dims not named).
+        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
+        for dims not named).
     footprint
         Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
+        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
     connectivity
         Without a radius, a size and a footprint the element is a voxel and its neighbours that
         share a face (1), also an edge (2), also a corner (3).
     iterations
-        Number of times, 1 or more.
+        Number of times; 0 until nothing changes, which needs whole volumes in a task.
     border
         Value beyond the border of the array.
+    origin
+        Voxels by which the centre of the element is moved towards its end: one number for all dims
+        of the element, one for each in the order z, y, x, or a mapping by dim.
+    within
+        Boolean, over dims of the mask: the voxels that may be set; others keep their value.
 
     Returns
     -------
@@ -88,8 +97,8 @@ def dilate(
     >>> lv.masks.dilate(row).values
     array([[[False,  True,  True,  True, False]]])
     """
-    element = _element("dilate", mask, radius, size, footprint, connectivity)
-    return _apply("dilate", binary.dilation, mask, element, iterations, border)
+    element = _element("dilate", mask, radius, size, footprint, connectivity, origin)
+    return _apply("dilate", binary.dilation, mask, element, iterations, border, within)
 
 
 @operation
@@ -102,6 +111,8 @@ def erode(
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
+    origin: Size = 0,
+    within: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Mask of the voxels at which the structuring element covers only set ones.
 
@@ -113,18 +124,23 @@ def erode(
         Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
         not be cubes.
     size
-        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
-        by dim (1 for dims not named).
+        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
+        for dims not named).
     footprint
         Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
+        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
     connectivity
         Without a radius, a size and a footprint the element is a voxel and its neighbours that
         share a face (1), also an edge (2), also a corner (3).
     iterations
-        Number of times, 1 or more.
+        Number of times; 0 until nothing changes, which needs whole volumes in a task.
     border
         Value beyond the border of the array.
+    origin
+        Voxels by which the centre of the element is moved towards its end: one number for all dims
+        of the element, one for each in the order z, y, x, or a mapping by dim.
+    within
+        Boolean, over dims of the mask: the voxels that may be cleared; others keep their value.
 
     Returns
     -------
@@ -149,8 +165,8 @@ def erode(
     >>> lv.masks.erode(lv.as_stack(np.ones((1, 1, 4), bool)), size={"x": 3}).values
     array([[[False,  True,  True, False]]])
     """
-    element = _element("erode", mask, radius, size, footprint, connectivity)
-    return _apply("erode", binary.erosion, mask, element, iterations, border)
+    element = _element("erode", mask, radius, size, footprint, connectivity, origin)
+    return _apply("erode", binary.erosion, mask, element, iterations, border, within)
 
 
 @operation
@@ -163,6 +179,7 @@ def open(
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
+    origin: Size = 0,
 ) -> xr.DataArray:
     """Mask without parts smaller than the structuring element: eroded, then dilated.
 
@@ -174,11 +191,11 @@ def open(
         Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
         not be cubes.
     size
-        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
-        by dim (1 for dims not named).
+        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
+        for dims not named).
     footprint
         Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
+        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
     connectivity
         Without a radius, a size and a footprint the element is a voxel and its neighbours that
         share a face (1), also an edge (2), also a corner (3).
@@ -186,6 +203,9 @@ def open(
         Number of times, 1 or more.
     border
         Value beyond the border of the array.
+    origin
+        Voxels by which the centre of the element is moved towards its end: one number for all dims
+        of the element, one for each in the order z, y, x, or a mapping by dim.
 
     Returns
     -------
@@ -211,7 +231,7 @@ def open(
     >>> lv.masks.open(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 0, 0, 1, 1, 1, 0]]])
     """
-    element = _element("open", mask, radius, size, footprint, connectivity)
+    element = _element("open", mask, radius, size, footprint, connectivity, origin)
     return _apply("open", binary.opening, mask, element, iterations, border)
 
 
@@ -225,6 +245,7 @@ def close(
     connectivity: int = 1,
     iterations: int = 1,
     border: bool = False,
+    origin: Size = 0,
 ) -> xr.DataArray:
     """Mask without gaps smaller than the structuring element: dilated, then eroded.
 
@@ -236,11 +257,11 @@ def close(
         Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
         not be cubes.
     size
-        Lengths of a box as the structuring element, odd numbers of voxels: one number, or a mapping
-        by dim (1 for dims not named).
+        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
+        for dims not named).
     footprint
         Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray, of odd lengths: the voxels where it is not 0, seen from its centre.
+        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
     connectivity
         Without a radius, a size and a footprint the element is a voxel and its neighbours that
         share a face (1), also an edge (2), also a corner (3).
@@ -248,6 +269,9 @@ def close(
         Number of times, 1 or more.
     border
         Value beyond the border of the array.
+    origin
+        Voxels by which the centre of the element is moved towards its end: one number for all dims
+        of the element, one for each in the order z, y, x, or a mapping by dim.
 
     Returns
     -------
@@ -273,7 +297,7 @@ def close(
     >>> lv.masks.close(row, size={"x": 3}).values.astype(int)
     array([[[0, 0, 1, 1, 1, 1, 1, 0, 0]]])
     """
-    element = _element("close", mask, radius, size, footprint, connectivity)
+    element = _element("close", mask, radius, size, footprint, connectivity, origin)
     return _apply("close", binary.closing, mask, element, iterations, border)
 
 
@@ -338,13 +362,42 @@ def _apply(
     element: Array,
     iterations: int,
     border: bool,
+    within: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Apply a kernel of morphology to every volume."""
-    times = whole_number(op, "iterations", iterations)
+    times = whole_number(op, "iterations", iterations, 0 if op in CHANGES else 1)
+    if within is not None:
+        require_mask_dims(op, mask, require_mask(f"{op}: within", within))
+        mask = blockwise(
+            components_kept.seed_code, mask, within, dtype=np.dtype(np.uint8), scratch=3.0,
+            title="within",
+        )  # fmt: skip
+    if times == 0:
+        return _until_stable(op, mask, element, border)
     bound = partial(kernel, element=element, iterations=times, border=bool(border))
     reach = (PASSES[op] * times * (n // 2) for n in element.shape)
     depth = dict(zip(map(str, mask.dims), reach, strict=True))
-    result = stencil(bound, mask, depth=depth, mode="clip", scratch=2.0 + PASSES[op], title=op)
+    result = stencil(
+        bound, mask, depth=depth, mode="clip", dtype=np.dtype(bool), scratch=4.0 + PASSES[op],
+        title=op,
+    )  # fmt: skip
+    result.attrs = {**with_units(mask, 0)}
+    return result
+
+
+def _until_stable(op: str, mask: xr.DataArray, element: Array, border: bool) -> xr.DataArray:
+    """Dilate or erode whole volumes until nothing changes."""
+    if not element[tuple(n // 2 for n in element.shape)]:
+        raise LabelError(
+            f"{op}: footprint must have its centre set for iterations=0, got an element without "
+            f"it; set it, or give a number of iterations"
+        )
+    dims = spatial_dims(mask)
+    kernel = partial(
+        binary.until_stable, axes=tuple(mask.dims.index(d) for d in dims), element=element,
+        border=bool(border), dilates=op == "dilate",
+    )  # fmt: skip
+    result = blockwise(kernel, mask, core=dims, dtype=np.dtype(bool), scratch=6.0, title=op)
     result.attrs = {**with_units(mask, 0)}
     return result
 
@@ -360,6 +413,20 @@ def volume_dims(op: str, mask: xr.DataArray) -> tuple[str, ...]:
 
 
 def _element(
+    op: str,
+    mask: xr.DataArray,
+    radius: float | None,
+    size: Size | None,
+    footprint: Any,
+    connectivity: int,
+    origin: Size,
+) -> Array:
+    """Return the element with the axes of the mask, of odd lengths about its centre."""
+    element = _own_element(op, mask, radius, size, footprint, connectivity)
+    return binary.centred(element, placed(op, mask, element.shape, origin))
+
+
+def _own_element(
     op: str,
     mask: xr.DataArray,
     radius: float | None,
@@ -391,20 +458,18 @@ def _element(
 
 
 def _any_element(op: str, mask: xr.DataArray, footprint: Any) -> Array:
-    """Return a footprint with the axes of the mask; raise LabelError if it has no centre."""
+    """Return a footprint with the axes of the mask; raise LabelError if it is empty."""
     weights, _ = kernel_weights(op, mask, footprint, flip=False, option="footprint")
-    if any(n % 2 == 0 for n in weights.shape) or not weights.any():
+    if not weights.any():
         raise LabelError(
-            f"{op}: footprint must have odd lengths and a voxel that is not 0, got shape "
-            f"{np.shape(footprint)}; surround it with zeros"
+            f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
+            f"{np.shape(footprint)}; set one"
         )
     return np.asarray(weights != 0)
 
 
 def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:
     sides = {d: whole_number(op, "size", n) for d, n in per_dim(size, dims, f"{op}: size").items()}
-    if any(n % 2 == 0 for n in sides.values()):
-        raise LabelError(f"{op}: size must be odd along {dims}, got {size!r}; add 1 to even ones")
     # an element of twice the volume's length covers the whole volume from any voxel
     return np.ones([min(sides.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
 

@@ -1,0 +1,554 @@
+"""Grey morphology: flat structuring elements on stacks of numbers.
+
+All are compositions of ``minimum`` and ``maximum`` filters, and run as one task per block.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import xarray as xr
+
+from lazyvol.door import operation
+from lazyvol.kernels.filters import sliding_window
+from lazyvol.ops.filters import _footprints
+from lazyvol.ops.filters._footprints import Window
+from lazyvol.ops.filters._windows import Boundary, Weights
+from lazyvol.stack import Size, float_of
+
+Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
+
+
+@dataclass(frozen=True, eq=False)
+class Element:
+    """A structuring element of an operation, and the stack beyond its border."""
+
+    op: str
+    window: Window
+    boundary: Boundary
+
+    def eroded(self, stack: xr.DataArray) -> xr.DataArray:
+        """Return the minimum over the element."""
+        return self.window.extremum(self.op, stack, self.boundary, sliding_window.minimum, 0)
+
+    def dilated(self, stack: xr.DataArray) -> xr.DataArray:
+        """Return the maximum over the mirrored element."""
+        mirrored = self.window.mirrored()
+        return mirrored.extremum(self.op, stack, self.boundary, sliding_window.maximum, -1)
+
+
+def _element(
+    op: str,
+    stack: xr.DataArray,
+    size: Size | None,
+    radius: float | None,
+    footprint: Any,
+    origin: Size,
+    mode: Mode,
+    fill: float,
+) -> Element:
+    window = _footprints.window(op, stack, size, radius, footprint, origin)
+    return Element(op, window, Boundary(mode, fill))
+
+
+def _difference(stack: xr.DataArray, a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
+    """Return ``a - b`` in the float dtype of a stack, with its labels."""
+    dtype = float_of(stack.dtype)
+    difference = a.astype(dtype) - b.astype(dtype)
+    return difference.rename(stack.name).assign_attrs(stack.attrs)
+
+
+@operation(unbounded=("fill",))
+def grey_erosion(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Minimum over a structuring element around every voxel.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.grey_erosion``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.grey_erosion(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
+    array([[[3, 3, 3, 6, 7, 8]]])
+    """
+    element = _element("grey_erosion", stack, size, radius, footprint, origin, mode, fill)
+    return element.eroded(stack)
+
+
+@operation(unbounded=("fill",))
+def grey_dilation(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Maximum over a structuring element, mirrored at its centre, around every voxel.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.grey_dilation``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.grey_dilation(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
+    array([[[5, 6, 6, 6, 2, 2]]])
+    """
+    element = _element("grey_dilation", stack, size, radius, footprint, origin, mode, fill)
+    return element.dilated(stack)
+
+
+@operation(unbounded=("fill",))
+def grey_opening(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Stack without bright parts smaller than the structuring element: eroded, then dilated.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.grey_opening``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.grey_opening(lv.as_stack(np.array([[[1, 9, 1, 5, 5, 5]]])), 3).values
+    array([[[1, 1, 1, 5, 5, 5]]])
+    """
+    element = _element("grey_opening", stack, size, radius, footprint, origin, mode, fill)
+    return element.dilated(element.eroded(stack))
+
+
+@operation(unbounded=("fill",))
+def grey_closing(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Stack without dark parts smaller than the structuring element: dilated, then eroded.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates, unit and dtype.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.grey_closing``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.grey_closing(lv.as_stack(np.array([[[9, 1, 9, 5, 5, 5]]])), 3).values
+    array([[[9, 9, 9, 5, 5, 5]]])
+    """
+    element = _element("grey_closing", stack, size, radius, footprint, origin, mode, fill)
+    return element.eroded(element.dilated(stack))
+
+
+@operation(unbounded=("fill",))
+def white_tophat(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Bright parts smaller than the structuring element: the stack minus its opening.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; floats keep their dtype, others become float64.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.white_tophat``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.white_tophat(lv.as_stack(np.array([[[1, 9, 1, 5, 5, 5]]])), 3).values
+    array([[[0., 8., 0., 0., 0., 0.]]])
+    """
+    element = _element("white_tophat", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, stack, element.dilated(element.eroded(stack)))
+
+
+@operation(unbounded=("fill",))
+def black_tophat(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Dark parts smaller than the structuring element: the closing of the stack minus it.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; floats keep their dtype, others become float64.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.black_tophat``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.black_tophat(lv.as_stack(np.array([[[9, 1, 9, 5, 5, 5]]])), 3).values
+    array([[[0., 8., 0., 0., 0., 0.]]])
+    """
+    element = _element("black_tophat", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, element.eroded(element.dilated(stack)), stack)
+
+
+@operation(unbounded=("fill",))
+def morphological_gradient(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Edges: the dilation of the stack minus its erosion.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; floats keep their dtype, others become float64.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.morphological_gradient``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.morphological_gradient(lv.as_stack(np.array([[[1, 1, 1, 5, 5, 5]]])), 3).values
+    array([[[0., 0., 4., 4., 0., 0.]]])
+    """
+    element = _element("morphological_gradient", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, element.dilated(stack), element.eroded(stack))
+
+
+@operation(unbounded=("fill",))
+def morphological_laplace(
+    stack: xr.DataArray,
+    size: Size | None = None,
+    *,
+    radius: float | None = None,
+    footprint: Weights | None = None,
+    origin: Size = 0,
+    mode: Mode = "reflect",
+    fill: float = 0.0,
+) -> xr.DataArray:
+    """Edges with their sides: the dilation and the erosion of the stack, minus it twice.
+
+    Parameters
+    ----------
+    stack
+        Stack or volume of real numbers, any dims.
+    size
+        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
+        or a mapping from dims to numbers. A window of even size has one voxel more before its
+        centre than after it.
+    radius
+        Radius of a ball as the window instead, in the unit of the coordinates.
+    footprint
+        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
+        voxels count where it is not 0. The centre of an even length n is its element n // 2.
+    origin
+        Voxels by which the centre of the window is moved towards its end: one number for all dims
+        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
+    mode
+        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
+        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
+    fill
+        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+
+    Returns
+    -------
+    xarray.DataArray
+        Same dims, coordinates and unit; floats keep their dtype, others become float64.
+
+    Raises
+    ------
+    LabelError
+        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
+        or value, or ``fill`` does not suit the dtype.
+    OptionError
+        If an option has the wrong type, or ``size`` is above 2**20.
+
+    References
+    ----------
+    The counterpart of ``scipy.ndimage.morphological_laplace``; of masks see ``masks``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> lv.filters.morphological_laplace(lv.as_stack(np.array([[[1, 1, 1, 5, 5, 5]]])), 3).values
+    array([[[ 0.,  0.,  4., -4.,  0.,  0.]]])
+    """
+    element = _element("morphological_laplace", stack, size, radius, footprint, origin, mode, fill)
+    outer = _difference(stack, element.dilated(stack), stack)
+    return _difference(stack, outer, _difference(stack, stack, element.eroded(stack)))
