@@ -216,7 +216,8 @@ def recipe_step(title: str, recipe: Recipe, grid: Grid, parents: Iterable[Step])
     """Return the step that computes every block of ``grid`` from a recipe, one task each."""
     tokens = tuple(p.token for p in parents)
     cost, halo = partial(_recipe_cost, recipe, grid), partial(halo_of, recipe, grid)
-    return Step(f"{recipe.token}-{grid}", title, regions.count(grid), tokens, cost, halo)
+    token = f"{recipe.token}-{regions.run_lengths(grid)}"
+    return Step(token, title, regions.count(grid), tokens, cost, halo)
 
 
 def _recipe_cost(recipe: Recipe, grid: Grid) -> StepCost:
@@ -252,12 +253,12 @@ def sampled_cost(recipe: Recipe, grid: Grid) -> tuple[int, int]:
 
 def _every(grid: Grid, stride: int, total: int) -> Iterator[Region]:
     """Yield every block number ``stride`` of a grid, in C order."""
-    axes = [regions.chunk_slices(chunks) for chunks in grid]
+    axes = [regions.edges(chunks) for chunks in grid]
     for number in range(0, total, stride):
         box, quotient = [], number
-        for spans in reversed(axes):
-            quotient, index = divmod(quotient, len(spans))
-            box.append(spans[index])
+        for edges in reversed(axes):
+            quotient, index = divmod(quotient, len(edges) - 1)
+            box.append(slice(edges[index], edges[index + 1]))
         yield tuple(reversed(box))
 
 

@@ -244,7 +244,7 @@ def _tables(
 ) -> LazyArray:
     """Return a table for every block: blocks are inspected, the facts of a volume are combined."""
     cache_properties(volumes)
-    name = f"lazyvol-{title}-tables-" + tokenize(kernels, volumes.token, grid)
+    name = f"lazyvol-{title}-tables-" + tokenize(kernels, volumes.token, regions.run_lengths(grid))
     tasks: dict[Any, Any] = {}
     blocks_of: dict[Index, list[Index]] = {}
     for index, box in regions.boxes(grid):

@@ -6,7 +6,7 @@ of chunk lengths per axis, as dask writes them: ``((4, 4, 2), (7,))``.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise, product
+from itertools import accumulate, groupby, pairwise, product
 from math import prod
 from typing import TypeAlias
 
@@ -109,15 +109,31 @@ def chunk_slices(chunks: Sequence[int]) -> list[slice]:
 
 
 def boxes(grid: Grid) -> Iterator[tuple[Index, Region]]:
-    """Yield index and region of every block of a grid, in C order."""
-    axes = [list(enumerate(chunk_slices(chunks))) for chunks in grid]
-    for block in product(*axes):
-        yield tuple(i for i, _ in block), tuple(s for _, s in block)
+    """Yield index and region of every block of a grid, in C order.
+
+    The first axis, which may have millions of blocks, is never held as a list.
+    """
+    if not grid:
+        yield (), ()
+        return
+    inner = [list(enumerate(chunk_slices(chunks))) for chunks in grid[1:]]
+    for first, (start, stop) in enumerate(pairwise(accumulate(grid[0], initial=0))):
+        for block in product(*inner):
+            yield (first, *(i for i, _ in block)), (slice(start, stop), *(s for _, s in block))
 
 
 def count(grid: Grid) -> int:
     """Return the number of blocks in a grid."""
     return prod(len(chunks) for chunks in grid)
+
+
+def run_lengths(grid: Grid) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Return the runs of equal chunks along each axis as (length, number): a grid in a few words.
+
+    >>> run_lengths(((4, 4, 4, 2), (7,)))
+    (((4, 3), (2, 1)), ((7, 1),))
+    """
+    return tuple(tuple((n, len(list(run))) for n, run in groupby(chunks)) for chunks in grid)
 
 
 def tiles(region: Region, shape: Sequence[int], multiples: Sequence[int]) -> Iterator[Region]:

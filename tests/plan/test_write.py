@@ -1,0 +1,92 @@
+"""Writing in waves: plans of many shards, and several saves at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+
+import lazyvol as lv
+from lazyvol import errors
+from lazyvol.plan import on_cluster, regions
+from lazyvol.plan import write as plan_write
+
+
+class FullDisk:
+    """A sink of many blocks, none of which can be stored."""
+
+    grid = (regions.uniform_chunks(200_000, 1), (4,), (4,), (4,))
+
+    def has(self, region):
+        return False
+
+    def missing(self):
+        return (index for index, _ in regions.boxes(self.grid))
+
+    def file_of(self, region):
+        return "a file"
+
+    def write(self, region, block):
+        raise errors.StoreError("the disk is full")
+
+
+def test_a_plan_of_many_shards_is_made_wave_by_wave(monkeypatch):
+    drawn = []
+
+    def noted(grid, _boxes=regions.boxes):
+        for box in _boxes(grid):
+            drawn.append(box)
+            yield box
+
+    monkeypatch.setattr(regions, "boxes", noted)
+    monkeypatch.setattr(plan_write, "WAVE", 1000)
+    result = lv.filters.gaussian(lv.synthetic.noise((200_000, 4, 4, 4)), 1.0)
+    with pytest.raises(errors.StoreError, match="disk is full"):
+        plan_write.write([result.data], [FullDisk()])
+    assert len(drawn) == 1000
+
+
+submitted = threading.Event()
+
+
+def waits(block):
+    submitted.wait(60)
+    return block
+
+
+def test_saves_of_one_result_to_several_paths_at_once_have_tasks_of_their_own(
+    tmp_path, monkeypatch
+):
+    values = np.random.default_rng(0).normal(size=(4, 5, 6, 7))
+    blocks = da.from_array(values, chunks=(2, 5, 6, 7)).map_blocks(waits, meta=values[:0])
+    result = lv.filters.gaussian(lv.as_stack(blocks), 1.0)
+    paths, waves = [tmp_path / f"{n}.zarr" for n in range(4)], []
+
+    def noted(*arguments, _submit=on_cluster._Run._submit):
+        waves.append(_submit(*arguments))
+        if len(waves) == len(paths):  # no task ends before all are submitted
+            submitted.set()
+        return waves[-1]
+
+    monkeypatch.setattr(on_cluster._Run, "_submit", noted)
+    with (
+        Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None),
+        ThreadPoolExecutor(len(paths)) as pool,
+    ):
+        list(pool.map(lambda path: lv.save(result, path), paths))
+    for path in paths:
+        np.testing.assert_array_equal(lv.open(path), lv.filters.gaussian(lv.as_stack(values), 1.0))
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (5, 3), (4, 1, 6, 2)])
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_boxes_cover_a_grid_in_c_order(shape, chunk):
+    grid = tuple(regions.uniform_chunks(n, chunk) for n in shape)
+    numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    blocks = np.empty([len(chunks) for chunks in grid], object)
+    for index, box in regions.boxes(grid):
+        blocks[index] = numbers[box]
+    assert [index for index, _ in regions.boxes(grid)] == list(np.ndindex(blocks.shape))
+    np.testing.assert_array_equal(np.block(blocks.tolist()), numbers)
