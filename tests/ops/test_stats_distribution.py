@@ -21,7 +21,7 @@ from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.reductions import partition
 from tests.oracles import DTYPES, UNIT, VOLUME, VOXEL
 from tests.sources import OnesSource
-from tests.strategies import MORE, chunked, chunkings, labelled, masks, stored
+from tests.strategies import FEW, MORE, chunked, chunkings, labelled, masks, stored
 
 #: small, since every element is checked on its own
 SHAPE = (11, 2, 3, 5)
@@ -297,17 +297,22 @@ def test_counts_do_not_overflow_their_integers():
 # histograms ------------------------------------------------------------------------------------
 
 
-def counted(a: np.ndarray, bins: int, ends: Any, dim: Any, valid: np.ndarray) -> np.ndarray:
+def counted(
+    a: np.ndarray, bins: Any, ends: Any, dim: Any, valid: np.ndarray, weights: Any = None
+) -> np.ndarray:
     axes = axes_of(dim)
     kept = tuple(n for n in range(a.ndim) if n not in axes)
     shape = tuple(a.shape[n] for n in kept)
-    rows, where = (
+    heavy = np.ones(a.shape, np.int64) if weights is None else weights
+    rows, where, heaviness = (
         x.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
-        for x in (a.astype(np.float64), valid)
+        for x in (a.astype(np.float64), valid, heavy)
     )
-    pairs = zip(rows, where, strict=True)
-    found = [np.histogram(r[w & np.isfinite(r)], bins, ends)[0] for r, w in pairs]
-    return np.array(found).reshape((*shape, bins))
+    found = []
+    for row, inside, weight in zip(rows, where, heaviness, strict=True):
+        used = inside & np.isfinite(row)
+        found.append(np.histogram(row[used], bins, ends, weights=weight[used])[0])
+    return np.array(found).reshape((*shape, -1))
 
 
 @given(
@@ -335,6 +340,36 @@ def test_values_on_edges_are_counted_as_by_numpy(bins, low, width, seed):
     array = np.random.default_rng(seed).permutation(near).reshape(3, 1, 1, -1)
     found = lv.stats.histogram(labelled(array), bins=bins, range=(low, low + width))
     np.testing.assert_array_equal(found.counts, np.histogram(array, bins, (low, low + width))[0])
+
+
+@given(awkward(("float64", "int16")), chunkings(SHAPE), REDUCED, masks(SHAPE) | st.none())
+@FEW
+def test_edges_and_weights_equal_numpys(array, grid, dim, mask):
+    weights = np.random.default_rng(3).normal(size=SHAPE[1:])
+    edges = (-2.0, -1.0, 0.0, 0.5, 2.5, 3.0, 400.0)
+    stack, heavy = chunked(array, grid), lv.as_stack(weights, voxel_size=VOXEL, unit=UNIT)
+    options = {"bins": edges, "dim": dim, "mask": mask}
+    valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
+    found = computed(lv.stats.histogram(stack, **options))
+    np.testing.assert_array_equal(found.counts, counted(array, edges, None, dim, valid))
+    np.testing.assert_array_equal(found.edges, edges)
+    sums = computed(lv.stats.histogram(stack, **options, weights=heavy)).counts
+    everywhere = np.broadcast_to(weights, SHAPE)
+    expected = counted(array, edges, None, dim, valid, everywhere)
+    np.testing.assert_allclose(sums, expected, rtol=1e-12, atol=1e-12)
+    plain = computed(lv.stats.histogram(labelled(array), **options, weights=heavy)).counts
+    np.testing.assert_array_equal(sums, plain)
+
+
+def test_sums_have_the_type_and_unit_of_the_weights():
+    stack = lv.as_stack(np.array([0.5, 1.5, 1.5, 9.0]).reshape(4, 1, 1, 1))
+    heavy = lv.as_stack(np.float32([1, 1e8, 1, 7]).reshape(4, 1, 1, 1)).assign_attrs(units="kg")
+    found = lv.stats.histogram(stack, bins=2, range=(0, 2), weights=heavy).counts
+    assert (found.dtype, found.attrs["units"]) == (np.float32, "kg")
+    assert found.values.tolist() == [1.0, np.float32(1e8 + 1)]
+    large = stack.copy(data=np.array([1, np.inf, 2, 3]).reshape(4, 1, 1, 1))
+    found = lv.stats.histogram(stack.chunk(k=1), bins=2, range=(0, 2), weights=large).counts
+    assert found.values.tolist() == [1.0, np.inf]
 
 
 def test_infinities_and_nan_are_outside_any_range():
@@ -391,6 +426,9 @@ def test_probabilities_lie_between_0_and_1(q):
     [
         ({"bins": 0}, "bins must be a whole number of 1 or more"),
         ({"bins": 2.5}, "a whole number"),
+        ({"bins": (1.0,)}, "two or more rising edges"),
+        ({"bins": (0.0, 2.0, 2.0)}, "two or more rising edges"),
+        ({"bins": (0.0, 2.0), "range": (0.0, 2.0)}, "range must be None where bins are edges"),
         ({"range": (0.0, np.inf)}, "finite numbers"),
         ({"range": (2.0, 1.0)}, "range must be finite"),
         ({"range": (2.0,)}, "2 finite numbers"),

@@ -96,9 +96,8 @@ def equalize_particles(
         valid = counted(values, flags, exclude=exclude)
         bounds = _extent(values, valid) if extent is None else extent
         state = histogram.start((), bins=bins)
-        whole = tuple(range(values.ndim))
-        histogram.update(state, whole, values, valid, masked=True, limits=bounds)
-        edges = histogram.bin_edges(*bounds, bins)
+        whole, edges = tuple(range(values.ndim)), histogram.bin_edges(*bounds, bins)
+        histogram.update(state, whole, values, valid, masked=True, edges=edges)
         equalized = _cumulative_share(values, state["counts"], edges, limits, dtype)
         out[place] = _with_uncounted(equalized, values, flags, exclude, dtype)
     return out

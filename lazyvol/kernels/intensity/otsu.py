@@ -68,7 +68,7 @@ def _threshold(
         limits = float(extent["low"]), float(extent["high"])
         if limits[0] > limits[1]:
             return np.array(np.nan)
-    counted = histogram.start((), bins=bins)
+    counted, edges = histogram.start((), bins=bins), histogram.bin_edges(*limits, bins)
     others = () if mask is None else (mask,)
-    histogram.update(counted, axes, values, *others, masked=mask is not None, limits=limits)
-    return otsu(counted["counts"], histogram.bin_edges(*limits, bins))
+    histogram.update(counted, axes, values, *others, masked=mask is not None, edges=edges)
+    return otsu(counted["counts"], edges)

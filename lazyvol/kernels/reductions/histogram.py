@@ -1,4 +1,7 @@
-"""Histograms with bins of equal width, as ``numpy.histogram``, and the extent of the values."""
+"""Histograms of values or of their weights, as ``numpy.histogram``, and the extent of the values.
+
+Sums of weights are in double-double arithmetic (see ``double_double``).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +10,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import as_three_axes, numba_compatible, read_only
+from lazyvol.kernels.reductions.double_double import merge, two_sum
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -39,16 +43,56 @@ def update(
     block: Array,
     *others: Array,
     masked: bool,
-    limits: tuple[float, float] | None,
+    edges: Array | None,
+    even: bool = True,
 ) -> None:
-    """Count a block; ``others`` are a mask if ``masked``, and both limits if they are None."""
+    """Count a block; ``others`` are a mask if ``masked``, and both limits if ``edges`` is None.
+
+    ``even`` edges are those of ``bin_edges``.
+    """
     counts = state["counts"]
-    low, high = limits if limits is not None else (float(end.item()) for end in others[-2:])
+    bounds = _edges(edges, others, counts.shape[-1])
     values = read_only(as_three_axes(numba_compatible(block), axes))
     valid = full_mask(others[0] if masked else None, block.shape, axes)
-    bins = counts.shape[-1]
-    edges = bin_edges(low, high, bins)
-    _count(values, valid, masked, edges, counts.reshape(values.shape[0], values.shape[2], bins))
+    rows = counts.reshape(values.shape[0], values.shape[2], -1)
+    _count(values, valid, masked, bounds, even, rows)
+
+
+def _edges(edges: Array | None, others: Sequence[Array], bins: int) -> Array:
+    """Return the edges that are given, or those between the limits at the end of ``others``."""
+    if edges is not None:
+        return edges
+    low, high = (float(end.item()) for end in others[-2:])
+    return bin_edges(low, high, bins)
+
+
+def start_sums(shape: tuple[int, ...], *, bins: int) -> State:
+    """Return a state with empty bins for sums of weights."""
+    return {"high": np.zeros((*shape, bins)), "low": np.zeros((*shape, bins))}
+
+
+def update_sums(
+    state: State,
+    axes: Sequence[int],
+    block: Array,
+    *others: Array,
+    masked: bool,
+    edges: Array | None,
+    even: bool = True,
+) -> None:
+    """Add the weights of a block; ``others`` are as in ``update``, with the weights after the mask.
+
+    Values and weights become float64, so that one compiled function serves all types.
+    """
+    high, low = state["high"], state["low"]
+    bounds = _edges(edges, others, high.shape[-1])
+    values, weights = (
+        read_only(as_three_axes(np.broadcast_to(a, block.shape).astype(np.float64), axes))
+        for a in (block, others[int(masked)])
+    )
+    valid = full_mask(others[0] if masked else None, block.shape, axes)
+    rows = (values.shape[0], values.shape[2], -1)
+    _add(values, valid, masked, weights, bounds, even, high.reshape(rows), low.reshape(rows))
 
 
 @compiled
@@ -72,15 +116,45 @@ def bin_of(v, edges):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _count(x, valid, masked, edges, counts):  # type: ignore[no-untyped-def]
+def _bin_between(v, edges):  # type: ignore[no-untyped-def]
+    """Return the bin of a value between edges of any distances, -1 for NaN and values outside."""
+    low, high = 0, edges.size - 1
+    if not (v >= edges[low] and v <= edges[high]):
+        return -1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if v >= edges[middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def _count(x, valid, masked, edges, even, counts):  # type: ignore[no-untyped-def]
     for a in range(x.shape[0]):
         for r in range(x.shape[1]):
             for j in range(x.shape[2]):
                 if masked and not valid[a, r, j]:
                     continue
-                i = bin_of(np.float64(x[a, r, j]), edges)
+                v = np.float64(x[a, r, j])
+                i = bin_of(v, edges) if even else _bin_between(v, edges)
                 if i >= 0:
                     counts[a, j, i] += 1
+
+
+@compiled
+def _add(x, valid, masked, weights, edges, even, high, low):  # type: ignore[no-untyped-def]
+    for a in range(x.shape[0]):
+        for r in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                if masked and not valid[a, r, j]:
+                    continue
+                i = bin_of(x[a, r, j], edges) if even else _bin_between(x[a, r, j], edges)
+                if i >= 0:
+                    s, e = two_sum(high[a, j, i], weights[a, r, j])
+                    high[a, j, i] = s
+                    low[a, j, i] += e
 
 
 def combine(a: State, b: State) -> State:
@@ -89,9 +163,21 @@ def combine(a: State, b: State) -> State:
     return a
 
 
+def combine_sums(a: State, b: State) -> State:
+    """Add the sums of ``b`` to ``a``."""
+    merge(*(state[part].reshape(-1) for state in (a, b) for part in ("high", "low")))
+    return a
+
+
 def finish(state: State) -> State:
     """Return the counts."""
     return state
+
+
+def finish_sums(state: State) -> State:
+    """Return the rounded sums; an infinite one has no rest."""
+    high = state["high"]
+    return {"counts": np.add(high, state["low"], out=high.copy(), where=np.isfinite(high))}
 
 
 def start_extent(shape: tuple[int, ...]) -> State:

@@ -489,12 +489,13 @@ def quantile(
 def histogram(
     stack: xr.DataArray,
     *,
-    bins: int = 256,
+    bins: int | Sequence[float] = 256,
     range: tuple[float, float] | None = None,
     dim: Dims = None,
     mask: xr.DataArray | None = None,
+    weights: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Counts of values in bins of equal width over ``dim``.
+    """Counts of values, or sums of their weights, in bins over ``dim``.
 
     NaN and values outside the range are not counted; the last bin includes its right edge.
 
@@ -503,24 +504,28 @@ def histogram(
     stack, mask
         As for ``mean``.
     bins
-        Number of bins, 1 or more.
+        Number of bins of equal width, 1 or more, or their rising edges in the stack's unit.
     range
         First and last edge in the stack's unit. By default the smallest and the largest finite
         value of the whole stack, which takes a second read.
     dim
         Dim or dims to count over; None, the default, counts over all of them.
+    weights
+        Weight of every voxel, over any dims of the stack: bins hold sums of weights.
 
     Returns
     -------
     xarray.Dataset
         ``counts`` (kept dims, ``bin``), int64, and ``edges`` (``edge``), float64, which all kept
-        elements share. ``bin`` has a coordinate, the centres, where ``range`` is given.
+        elements share. ``bin`` has a coordinate, the centres, where ``range`` or edges are given.
+        Sums have the weights' float dtype and unit, and do not depend on chunks.
 
     Raises
     ------
     LabelError
-        If ``bins`` is less than 1, ``range`` is not finite and rising or too narrow for the bins,
-        ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If ``bins`` is less than 1 or edges do not rise, ``range`` is not finite and rising, too
+        narrow for the bins or given besides edges, ``dim`` is not there, or the mask or the weights
+        do not fit the stack.
 
     References
     ----------
@@ -533,8 +538,11 @@ def histogram(
     >>> found = lv.stats.histogram(stack, bins=4)
     >>> found.counts.values, found.edges.values
     (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
+    >>> lv.stats.histogram(stack, bins=(0, 1, 4), weights=stack).counts.values
+    array([0. , 6.5])
     """
-    return _histogram.histogram(_operands("histogram", stack, mask), bins, range, dim)
+    operands = _operands("histogram", stack, mask)
+    return _histogram.histogram(operands, weights, bins, range, dim)
 
 
 #: parts of the kernel's state that a statistic needs, its name in the kernel, power of its unit

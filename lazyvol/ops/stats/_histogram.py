@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,40 +13,75 @@ from lazyvol.ops._checks import require_new_dim, whole_number
 from lazyvol.ops.stats._scratch import layout_scratch
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import Dims, dataset_of, dims_of, with_units
+from lazyvol.stack import (
+    Dims,
+    dataset_of,
+    dims_of,
+    float_of,
+    reduces_split_axes,
+    with_units,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 FLOAT64 = np.dtype(np.float64)
+#: bytes per voxel of values and weights in float64
+SUMMED = 16.0
 
 
 def histogram(
-    operands: tuple[xr.DataArray, ...], bins: int, limits: tuple[float, float] | None, dim: Dims
+    operands: tuple[xr.DataArray, ...],
+    weights: xr.DataArray | None,
+    bins: int | Sequence[float],
+    limits: tuple[float, float] | None,
+    dim: Dims,
 ) -> xr.Dataset:
-    """Return counts over ``dim`` and edges; ``operands`` are the stack and perhaps a mask.
+    """Return counts, or sums of weights, over ``dim``, and edges.
 
-    Without ``limits`` bins lie between the smallest and the largest finite value of the stack.
+    ``operands`` are the stack and perhaps a mask. Without edges or ``limits`` bins lie between the
+    smallest and the largest finite value of the stack.
     """
     stack = operands[0]
     dims = dims_of(stack, dim, subject="histogram: dim")
     for new in ("bin", "edge"):
         require_new_dim(stack, new, "histogram")
-    bins = whole_number("histogram", "bins", bins)
-    masked = len(operands) > 1
-    if limits is None:
-        extent = _extent(operands, bins)
-        spec = _counting(stack, dims, bins, None, masked)
-        ends = (extent["low"], extent["high"])
-        counts = fold(spec, *operands, *ends, dims=dims, title="histogram")["counts"]
-        counts.attrs = with_units(stack, 0)
-        return dataset_of({"counts": counts, "edges": extent["edges"]})
-    limits = bin_limits("histogram", limits, bins)
-    spec = _counting(stack, dims, bins, limits, masked)
-    counts = fold(spec, *operands, dims=dims, title="histogram")["counts"]
-    counts.attrs = with_units(stack, 0)
-    edges = kernels.bin_edges(*limits, bins)
-    unit = {name: value for name, value in stack.attrs.items() if name == "units"}
-    centres = ("bin", (edges[1:] + edges[:-1]) / 2, unit)
-    labelled = xr.DataArray(edges, dims="edge", attrs=stack.attrs)
-    return dataset_of({"counts": counts.assign_coords(bin=centres), "edges": labelled})
+    edges, number = _edges(bins, limits)
+    ends: tuple[xr.DataArray, ...] = ()
+    if edges is None:
+        extent = _extent(operands, number)
+        ends, labelled = (extent["low"], extent["high"]), extent["edges"]
+    else:
+        labelled = xr.DataArray(edges, dims="edge", attrs=stack.attrs)
+    spec = _counting(stack, weights, dims, number, edges, isinstance(bins, int), len(operands) > 1)
+    weighed = () if weights is None else (weights,)
+    counts = fold(spec, *operands, *weighed, *ends, dims=dims, title="histogram")["counts"]
+    counts.attrs = with_units(stack, 0) if weights is None else dict(weights.attrs)
+    if edges is not None:
+        unit = {name: value for name, value in stack.attrs.items() if name == "units"}
+        counts = counts.assign_coords(bin=("bin", (edges[1:] + edges[:-1]) / 2, unit))
+    return dataset_of({"counts": counts, "edges": labelled})
+
+
+def _edges(
+    bins: int | Sequence[float], limits: tuple[float, float] | None
+) -> tuple[Array | None, int]:
+    """Return the edges, None if they depend on the values, and the number of bins."""
+    if isinstance(bins, int):
+        number = whole_number("histogram", "bins", bins)
+        if limits is None:
+            return None, number
+        return kernels.bin_edges(*bin_limits("histogram", limits, number), number), number
+    edges = np.asarray(bins, np.float64)
+    if len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise LabelError(
+            f"histogram: bins must be a number, or two or more rising edges, got {bins!r}; sort "
+            f"them, each once"
+        )
+    if limits is not None:
+        raise LabelError(
+            f"histogram: range must be None where bins are edges, got {limits}; leave it out"
+        )
+    return edges, len(edges) - 1
 
 
 def bin_limits(op: str, limits: Sequence[float], bins: int) -> tuple[float, float]:
@@ -87,18 +123,33 @@ def _extent(operands: tuple[xr.DataArray, ...], bins: int) -> dict[str, xr.DataA
 
 def _counting(
     stack: xr.DataArray,
+    weights: xr.DataArray | None,
     dims: Sequence[str],
     bins: int,
-    limits: tuple[float, float] | None,
+    edges: Array | None,
+    even: bool,
     masked: bool,
 ) -> Fold:
-    """Return the fold that counts; limits that are not given are its last operands."""
+    """Return the fold that counts or adds weights; edges that are not given follow from limits."""
+    options: dict[str, Any] = {"masked": masked, "edges": edges, "even": even}
+    scratch = layout_scratch(stack, dims, masked)
+    if weights is None:
+        return Fold(
+            start=partial(kernels.start, bins=bins),
+            update=partial(kernels.update, **options),
+            combine=kernels.combine,
+            finish=kernels.finish,
+            outputs={"counts": Output(np.dtype(np.int64), ("bin",), (bins,))},
+            state_bytes=8 * bins,
+            scratch=scratch,
+        )
     return Fold(
-        start=partial(kernels.start, bins=bins),
-        update=partial(kernels.update, masked=masked, limits=limits),
-        combine=kernels.combine,
-        finish=kernels.finish,
-        outputs={"counts": Output(np.dtype(np.int64), ("bin",), (bins,))},
-        state_bytes=8 * bins,
-        scratch=layout_scratch(stack, dims, masked),
+        start=partial(kernels.start_sums, bins=bins),
+        update=partial(kernels.update_sums, **options),
+        combine=kernels.combine_sums,
+        finish=kernels.finish_sums,
+        outputs={"counts": Output(float_of(weights.dtype), ("bin",), (bins,))},
+        state_bytes=16 * bins,
+        finish_bytes=8 * bins,
+        scratch=scratch + SUMMED * (1 + reduces_split_axes(stack, dims)),
     )
