@@ -1,4 +1,4 @@
-"""Balls as windows and structuring elements of volumes whose voxels need not be cubes."""
+"""Balls and neighbourhoods as windows and structuring elements; voxels need not be cubes."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.kernels.morphology import binary
+from lazyvol.kernels.morphology import binary, connected_components
+from lazyvol.ops._checks import whole_number
 from lazyvol.stack import require_one_unit, spacing
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,3 +28,10 @@ def ball(subject: str, stack: xr.DataArray, dims: Sequence[str], radius: float) 
     lengths = [stack.sizes[d] for d in dims]
     reach = [min(int(radius / s * (1 + 1e-9)), n) for s, n in zip(steps, lengths, strict=True)]
     return binary.ball(reach, steps, radius)
+
+
+def neighbourhood(op: str, dims: Sequence[str], connectivity: int) -> Array:
+    """Return a voxel and the neighbours that it is connected to, along ``dims``."""
+    if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
+        raise LabelError(f"{op}: connectivity must be 1, 2 or 3, got {connectivity!r}; pass 1")
+    return connected_components.neighbourhood(len(dims), connectivity)

@@ -109,6 +109,7 @@ REST = {
     ("filters", "minimum"): ["--size", "3"],
     ("filters", "percentile"): ["--q", "40", "--size", "3"],
     ("filters", "rank"): ["--number", "2", "--size", "3"],
+    ("filters", "reconstruct"): ["stack.zarr"],
     ("filters", "uniform"): ["--size", "y=4"],
     ("masks", "apply"): ["mask.zarr", "--fill", "mean"],
     ("masks", "box"): ["--size", "z=4,x=6", "--soft", "2"],
@@ -173,6 +174,7 @@ OTHERS = {
         for name in (
             "close",
             "dilate",
+            "distance_transform",
             "erode",
             "fill_holes",
             "label",

@@ -56,6 +56,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
     **{f"masks.{n}": {"mask": F}
        for n in ("close", "dilate", "erode", "fill_holes", "open", "label")},
+    "masks.distance_transform": {"mask": F},
+    "filters.reconstruct": {"seed": S - 0.1, "mask": S},
     "masks.propagate": {"seeds": F, "mask": F},
     "masks.remove_small_objects": {"mask": F, "min_size": 2},
     "masks.frame": {"ragged": RAGGED, "k": 0}, "masks.pad": {"ragged": RAGGED},

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage as ndi
 from skimage.filters import threshold_local
+from skimage.morphology import reconstruction
 
 import lazyvol as lv
 from tests.cases import VOXEL, Array, Case, each, wide
@@ -251,7 +252,19 @@ def grey(name: str, dtype: str = "same") -> Case:
     )  # fmt: skip
 
 
+def lowered(s: xr.DataArray) -> xr.DataArray:
+    """Return a stack with its mean planes subtracted from it, in its own dtype."""
+    return (s // 2).astype(s.dtype) if s.dtype.kind in "ui" else s - abs(s) / 2
+
+
 GREY = {
+    "filters.reconstruct": Case(
+        lambda s: lv.filters.reconstruct(lowered(s), s, connectivity=2),
+        lambda a: np.stack([
+            reconstruction(v - (abs(v) / 2 if a.dtype.kind == "f" else v - v // 2), v,
+                           footprint=ndi.generate_binary_structure(3, 2)) for v in wide(a)
+        ]), dtype="same",
+    ),
     **{f"filters.{n}": grey(n)
        for n in ("grey_erosion", "grey_dilation", "grey_opening", "grey_closing")},
     **{f"filters.{n}": grey(n, "float")

@@ -179,6 +179,20 @@ FLAGS = {
             ndi.binary_propagation(v > 2 * LEVEL, mask=v > LEVEL) for v in wide(a)
         ]), power=None, dtype="bool",
     ),
+    "masks.distance_transform": replace(
+        of_flags(
+            lambda m: lv.masks.distance_transform(m),
+            lambda v: ndi.distance_transform_edt(v, VOXEL), "float64",
+        ),
+        power=UNIT, ulps=4,
+    ),
+    "masks.distance_transform/limit": replace(
+        of_flags(
+            lambda m: lv.masks.distance_transform(m, limit=4.0),
+            lambda v: np.minimum(ndi.distance_transform_edt(v, VOXEL), 4.0), "float64",
+        ),
+        power=UNIT, ulps=4,
+    ),
     "masks.dilate": of_flags(lv.masks.dilate, ndi.binary_dilation),
     "masks.dilate/radius": of_flags(
         lambda m: lv.masks.dilate(m, radius=4.6),

@@ -43,6 +43,7 @@ from lazyvol.ops.filters._grey import (
     grey_opening,
     morphological_gradient,
     morphological_laplace,
+    reconstruct,
     white_tophat,
 )
 from lazyvol.ops.filters._windows import Boundary, Mode, Weights
@@ -71,6 +72,7 @@ __all__ = [
     "percentile",
     "prewitt",
     "rank",
+    "reconstruct",
     "sobel",
     "threshold_local",
     "uniform",

@@ -17,6 +17,7 @@ from lazyvol.ops import stats
 from lazyvol.ops._checks import whole_number
 from lazyvol.ops._grid import Axis, Like, Place
 from lazyvol.ops.masks._components import fill_holes, propagate, remove_small_objects
+from lazyvol.ops.masks._distances import distance_transform
 from lazyvol.ops.masks._morphology import close, dilate, erode, label, open
 from lazyvol.ops.masks._ragged import can_represent, frame, pad, select
 from lazyvol.ops.synthetic import _solids
@@ -33,9 +34,9 @@ from lazyvol.stack import (
 )
 
 __all__ = [
-    "apply", "box", "close", "cylinder", "dilate", "erode", "fill_holes", "frame", "label",
-    "mean", "open", "pad", "propagate", "remove_small_objects", "select", "sphere", "sum",
-    "threshold", "var",
+    "apply", "box", "close", "cylinder", "dilate", "distance_transform", "erode", "fill_holes",
+    "frame", "label", "mean", "open", "pad", "propagate", "remove_small_objects", "select",
+    "sphere", "sum", "threshold", "var",
 ]  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.kernels.morphology import components_kept
 from lazyvol.kernels.morphology.components_kept import Choice
+from lazyvol.ops._ball import neighbourhood
 from lazyvol.ops._checks import whole_number
-from lazyvol.ops.masks._morphology import neighbourhood, volume_dims
+from lazyvol.ops.masks._morphology import volume_dims
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_mask_dims

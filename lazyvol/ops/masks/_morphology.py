@@ -11,7 +11,7 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, components_kept, connected_components
-from lazyvol.ops._ball import ball
+from lazyvol.ops._ball import ball, neighbourhood
 from lazyvol.ops._checks import whole_number
 from lazyvol.ops.filters._windows import Weights, kernel_weights, placed
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
@@ -472,9 +472,3 @@ def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Arra
     sides = {d: whole_number(op, "size", n) for d, n in per_dim(size, dims, f"{op}: size").items()}
     # an element of twice the volume's length covers the whole volume from any voxel
     return np.ones([min(sides.get(d, 1), 2 * mask.sizes[d] + 1) for d in dims], bool)
-
-
-def neighbourhood(op: str, dims: tuple[str, ...], connectivity: int) -> Array:
-    if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:
-        raise LabelError(f"{op}: connectivity must be 1, 2 or 3, got {connectivity!r}; pass 1")
-    return connected_components.neighbourhood(len(dims), connectivity)
