@@ -13,6 +13,10 @@ class OptionError(LazyvolError, ValueError):
     """The value of an option is outside the range that the operation accepts."""
 
 
+class RangeError(LazyvolError, ArithmeticError):
+    """Values are so large or small that float64 cannot hold the squares that a result needs."""
+
+
 class FormatError(LazyvolError, ValueError):
     """The content of a file violates its format, or no reader supports it."""
 

@@ -18,7 +18,7 @@ INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.stack": ("lazyvol.errors",),
     "lazyvol.same_grid": ("lazyvol.stack", "lazyvol.errors"),
     "lazyvol.door": ("lazyvol.door", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.errors"),
-    "lazyvol.kernels": ("lazyvol.kernels",),
+    "lazyvol.kernels": ("lazyvol.kernels", "lazyvol.errors"),
     "lazyvol.plan": ("lazyvol.plan", "lazyvol.same_grid", "lazyvol.stack", "lazyvol.errors"),
     "lazyvol.ops": (
         "lazyvol.ops", "lazyvol.door", "lazyvol.plan", "lazyvol.kernels", "lazyvol.same_grid",

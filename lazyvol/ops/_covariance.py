@@ -85,7 +85,7 @@ def _sums_of_products(
         start=covariance.start_products,
         update=covariance.update_products,
         combine=covariance.combine,
-        finish=covariance.finish,
+        finish=covariance.finish_products,
         outputs={"gram": Output(FLOAT64, ("_feature",), (p,)), "sums": Output(FLOAT64)},
         state_bytes=8 * (p + 1),
         finish_bytes=8 * (p + 1),

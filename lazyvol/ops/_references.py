@@ -33,7 +33,7 @@ def average_or(
             f"for the dims {stack.dims}; pass a volume"
         )
     spec = statistics_fold(
-        ("mean",), stack.dtype, stack.sizes[STACK], result=dtype or float_of(stack.dtype)
+        op, ("mean",), stack.dtype, stack.sizes[STACK], result=dtype or float_of(stack.dtype)
     )
     return fold(spec, stack, dims=(STACK,), title="average")["mean"]
 

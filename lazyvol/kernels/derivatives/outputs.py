@@ -239,7 +239,7 @@ def _write_from_eigenvalues(
     else:
         vesselness.shape_factor(s, n, planar, options[0], options[1], options[2])
         for i in range(n):
-            s[STRIDE + i] = np.sqrt(s[STRIDE + i])
+            s[STRIDE + i] = np.sqrt(s[STRIDE + i]) * s[3 * STRIDE + i]
         first, count = (1, 1) if output == NORM else (0, 2)
         _write_rows(s, n, first, count, out, start, component_step)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.derivatives.eigenvalues import STRIDE
+from lazyvol.kernels.derivatives.eigenvalues import STRIDE, safe_scale
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,12 +43,14 @@ def vesselness(s: Array, n: int, planar: bool, sign: float, a: float, b: float, 
     """Replace the first row by V, of 1 / 2 alpha^2, 1 / 2 beta^2 and 1 / 2 c^2."""
     shape_factor(s, n, planar, sign, a, b)
     for i in range(n):
-        s[i] = s[i] * one_minus_exp(s[STRIDE + i] * c)
+        unscale = s[3 * STRIDE + i]
+        s[i] = s[i] * one_minus_exp(s[STRIDE + i] * unscale * c * unscale)
 
 
 @compiled
 def shape_factor(s: Array, n: int, planar: bool, sign: float, a: float, b: float) -> None:
-    """Replace the first row by the factors of V without c, the second by S^2."""
+    """Replace the first row by the factors of V without c, the second by S^2 of values that are
+    scaled, so that it does not vanish or overflow, and the fourth by the inverse of the scale."""
     if planar:
         _shape_factor_2d(s, n, sign, b)
     else:
@@ -66,6 +68,8 @@ def _shape_factor_3d(s: Array, n: int, sign: float, a: float, b: float) -> None:
         blobness = np.divide(roundness * roundness, flatness)
         factor = one_minus_exp(flatness * flatness * a) * (1.0 - one_minus_exp(blobness * b))
         s[i] = 0.0 if no_ridge else factor
+        scale, s[3 * STRIDE + i] = safe_scale(max(abs(high), abs(low)))
+        high, mid, low = high * scale, mid * scale, low * scale
         s[STRIDE + i] = high * high + mid * mid + low * low
 
 
@@ -78,6 +82,8 @@ def _shape_factor_2d(s: Array, n: int, sign: float, b: float) -> None:
         blobness = np.divide(m1, m0)
         factor = 1.0 - one_minus_exp(blobness * blobness * b)
         s[i] = 0.0 if no_ridge else factor
+        scale, s[3 * STRIDE + i] = safe_scale(max(abs(high), abs(low)))
+        high, low = high * scale, low * scale
         s[STRIDE + i] = high * high + low * low
 
 

@@ -22,7 +22,12 @@ Scaling = Callable[[Statistics], tuple[Array, Array]]
 #: parts of a state of ``moments`` that each statistic needs
 PARTS: Mapping[str, tuple[str, ...]] = {
     "low": ("low",), "high": ("high",), "mean": ("sum",), "var": ("sum", "square"),
-    "norm": ("square",), "count": (),
+    "std": ("sum", "square"), "norm": ("square",), "count": (),
+}  # fmt: skip
+#: operation that takes some statistics, for the messages of errors
+USERS = {
+    ("norm", "count"): "unit_norm", ("mean", "std", "count"): "standardize",
+    ("mean", "var"): "contrast_normalise",
 }  # fmt: skip
 
 
@@ -52,7 +57,7 @@ def standardize(
     block: Array, mask: Array | None = None, *, axes: Sequence[int], dtype: np.dtype[Any]
 ) -> Array:
     """Subtract the mean and divide by the standard deviation, at least 1/sqrt(n)."""
-    return _scaled(block, mask, axes, ("mean", "var", "count"), _standard, None, dtype)
+    return _scaled(block, mask, axes, ("mean", "std", "count"), _standard, None, dtype)
 
 
 def contrast_normalise(
@@ -80,7 +85,7 @@ def _mean(statistics: Statistics) -> tuple[Array, Array]:
 
 def _standard(statistics: Statistics) -> tuple[Array, Array]:
     least = 1.0 / np.sqrt(np.maximum(statistics["count"], 1))
-    return statistics["mean"], np.maximum(np.sqrt(statistics["var"]), least)
+    return statistics["mean"], np.maximum(statistics["std"], least)
 
 
 def _contrast(
@@ -93,7 +98,7 @@ def _scaled(
     block: Array,
     mask: Array | None,
     axes: Sequence[int],
-    names: Sequence[str],
+    names: tuple[str, ...],
     scaling: Scaling,
     limits: tuple[float, float] | None,
     dtype: np.dtype[Any],
@@ -123,7 +128,7 @@ def _order_with_adjacent(ndim: int, axes: Sequence[int]) -> list[int] | None:
     return [a for a in range(ndim) if a not in axes] + sorted(axes)
 
 
-def _statistics(values: Array, flags: Array | None, names: Sequence[str]) -> Statistics:
+def _statistics(values: Array, flags: Array | None, names: tuple[str, ...]) -> Statistics:
     """Return statistics of (voxel, particle) in float64.
 
     Ignoring NaN costs a copy of the particle, so statistics are taken again only if one is NaN.
@@ -136,11 +141,12 @@ def _statistics(values: Array, flags: Array | None, names: Sequence[str]) -> Sta
 
 
 def _moments(
-    values: Array, flags: Array | None, names: Sequence[str], *, skipna: bool
+    values: Array, flags: Array | None, names: tuple[str, ...], *, skipna: bool
 ) -> Statistics:
     parts = {p: None for name in names for p in PARTS[name]} | ({"count": None} if skipna else {})
+    parts |= {"faint": None} if values.dtype == np.float64 and "square" in parts else {}
     state = moments.start(values.shape[1:], parts=tuple(parts), dtype=values.dtype)
-    moments.update(state, (0,), values, flags, skipna=skipna)
+    moments.update(state, (0,), values, flags, skipna=skipna, op=USERS.get(names, "stack"))
     want = {name: np.dtype(np.float64) for name in names}
     return moments.finish(state, want=want, n=values.shape[0])
 

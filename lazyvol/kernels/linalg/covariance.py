@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
+from lazyvol.errors import RangeError
 from lazyvol.kernels.arrays import as_three_axes
+from lazyvol.kernels.magnitude import LEAST
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -45,6 +47,18 @@ def combine(a: State, b: State) -> State:
     for name in a:
         a[name] += b[name]
     return a
+
+
+def finish_products(state: State) -> State:
+    """Return the sums unchanged; raise RangeError if the products have left float64."""
+    sums = state["sums"].reshape(-1)
+    power = float(np.trace(state["gram"].reshape(sums.size, -1)))
+    if np.isfinite(sums).all() and (power == np.inf or (power < LEAST**2 and sums.any())):
+        raise RangeError(
+            f"covariance: values must differ by 1e-140 to 1e150, so that float64 holds their "
+            f"products, got a sum of squares of {power:.3g}; divide the stack by its largest value"
+        )
+    return state
 
 
 def finish(state: State) -> State:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
+from lazyvol.kernels.magnitude import largest, require_squares
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -30,14 +31,16 @@ CANCELLATION = {2: 1e-6, 4: 1e-6, 8: 0.02}
 #: rows of the result that are finished at a time, to bound the temporary memory
 SLAB_ROWS = 64
 #: arrays of a state that have one entry or row per row of the result
-PER_ROW = ("square", "row_sum", "row_norm", "row_shift")
+PER_ROW = ("square", "row_sum", "row_norm", "row_shift", "row_largest")
+#: metrics that do not depend on the scale of a volume
+SCALE_FREE = ("cosine", "ncc")
 
 
 def start(rows: int, columns: int) -> State:
     """Return the empty state of all pairs of ``rows`` and ``columns``."""
     state = {"square": np.zeros((rows, columns)), "voxels": np.zeros(())}
     for side, n in (("row", rows), ("column", columns)):
-        state |= {f"{side}_{part}": np.zeros(n) for part in ("sum", "norm", "shift")}
+        state |= {f"{side}_{part}": np.zeros(n) for part in ("sum", "norm", "shift", "largest")}
     return state
 
 
@@ -94,6 +97,9 @@ def _add_stretch(
 ) -> None:
     """Add the sums over one run of voxels."""
     raw, shifts = (x, y), (state["row_shift"], state["column_shift"][place])
+    if fresh:
+        _raise_to(state["row_largest"], x)
+    _raise_to(state["column_largest"][place], y)
     x, y = x - shifts[0][:, None], y - shifts[1][:, None]
     row_norm, column_norm = np.einsum("iv,iv->i", x, x), np.einsum("jv,jv->j", y, y)
     if fresh:
@@ -107,6 +113,12 @@ def _add_stretch(
     _add_squared_differences(
         state["square"][:, place], product, *raw, *shifts, row_norm, column_norm, cancellation
     )
+
+
+def _raise_to(tops: Array, volumes: Array) -> None:
+    """Raise the largest magnitudes to those of some voxels of each volume, or to infinity."""
+    ends = (volumes.max(axis=1, initial=0.0), -volumes.min(axis=1, initial=0.0))
+    np.maximum(tops, np.maximum(*ends), out=tops)
 
 
 # numpy takes 5 times as long, and 40 times if all pairs are nearly equal (256 x 256 x 1024)
@@ -133,7 +145,9 @@ def _squared_difference(x, y, shift):  # type: ignore[no-untyped-def]
 
 
 def finish(state: State, *, metric: str, dtype: np.dtype[Any]) -> Array:
-    """Return the distances (row, column) in ``dtype``."""
+    """Return the distances (row, column) in ``dtype``; raise RangeError if squares are lost."""
+    for top in _tops(state, metric):
+        require_squares("distances", top)
     distances = np.empty(state["square"].shape, dtype)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         for top in range(0, len(distances), SLAB_ROWS):
@@ -141,6 +155,14 @@ def finish(state: State, *, metric: str, dtype: np.dtype[Any]) -> Array:
             part = {name: a[slab] if name in PER_ROW else a for name, a in state.items()}
             distances[slab] = FINISHES[metric](part)
     return distances
+
+
+def _tops(state: State, metric: str) -> list[float]:
+    """Return the largest magnitudes that decide whether squares are numbers: of each volume if a
+    volume is divided by its own length, else of all."""
+    tops = np.concatenate([state["row_largest"], state["column_largest"]])
+    tops = tops[np.isfinite(tops)]
+    return [float(t) for t in np.unique(tops)] if metric in SCALE_FREE else [largest(tops)]
 
 
 def _squared(state: State) -> Array:

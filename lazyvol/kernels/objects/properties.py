@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.magnitude import LEAST, require_squares
 from lazyvol.kernels.reductions import moments
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,6 +41,8 @@ def finish(
     statistics = {n: dtype for n, dtype in want.items() if n in STATISTICS}
     if statistics:
         sums = {n: state[n] for n in (*moments.PARTS, "count") if n in state}
+        if "std" in statistics:
+            _require_squares(state)
         results |= moments.finish(sums, want=statistics, n=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         for name in (n for n in want if n not in STATISTICS):
@@ -49,6 +52,14 @@ def finish(
         values = results[name]
         results[name] = np.where(_with_axes(incomplete, values.ndim), np.nan, values)
     return results
+
+
+def _require_squares(state: State) -> None:
+    """Raise RangeError if the squares of an object's values have left the range of float64."""
+    sums, squares = state["sum"], state["square"]
+    lost = np.isfinite(sums) & (sums != 0) & ~((squares > LEAST**2) & (squares < np.inf))
+    if lost.any():
+        require_squares("table", abs(float(sums[lost][0])))
 
 
 def _exact(values: Array, dtype: np.dtype[Any]) -> Array:

@@ -1,18 +1,28 @@
 """Co-moments of two arrays in one read, and the scores that follow from them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
 from lazyvol.kernels.arrays import as_three_axes
+from lazyvol.kernels.magnitude import LEAST, MOST
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
 #: means, centred second moments, mean squared difference and cross-entropy sums
 PARTS = ("n", "x", "y", "xx", "yy", "xy", "difference", "entropy")
+#: exponents of the powers of two that divided x, y and both before they were squared; 0 for
+#: values whose squares float64 holds
+POWERS = ("x_power", "y_power", "power")
+#: power of each scale in the parts of a state
+SCALED: Mapping[str, tuple[str, ...]] = {
+    "x": ("x_power",), "y": ("y_power",), "xx": ("x_power", "x_power"),
+    "yy": ("y_power", "y_power"), "xy": ("x_power", "y_power"), "difference": ("power", "power"),
+}  # fmt: skip
 #: smallest distance of a probability from 0 and 1 in its logarithm
 CLIP = 1e-7
 #: below this, products have lost digits to underflow
@@ -21,7 +31,8 @@ SMALLEST = 1e-290
 
 def start(shape: tuple[int, ...]) -> State:
     """Return an empty state."""
-    return {part: np.zeros(shape) for part in PARTS}
+    powers = {part: np.zeros(shape, np.int16) for part in POWERS}
+    return {part: np.zeros(shape) for part in PARTS} | powers
 
 
 def update(
@@ -47,12 +58,69 @@ def update(
         weight = _rows(mask, x, order, len(axes))
     kept_shape = tuple(x.shape[a] for a in kept)
     row_numbers = [_row_numbers(b, kept, kept_shape) for b in (y, mask)]
-    moments = np.zeros((len(PARTS), rows[0].shape[0]))
-    x_weight, y_weight = (1 / (others - 1), others / (others - 1)) if others > 1 else (0.0, 1.0)
-    _comoments(*rows, weight, *row_numbers, mask is not None, x_weight, y_weight, entropy, moments)
-    block_state = {part: moments[n].reshape(state[part].shape) for n, part in enumerate(PARTS)}
-    for part, values in combine(state, block_state).items():
+    weights = (1 / (others - 1), others / (others - 1)) if others > 1 else (0.0, 1.0)
+    compute = partial(
+        _moments, w_row=row_numbers[1], masked=mask is not None, weight=weight, weights=weights,
+        entropy=entropy,
+    )  # fmt: skip
+    block_state = compute(*rows, y_row=row_numbers[0])
+    if np.float64 in (rows[0].dtype, rows[1].dtype) and not _in_range(block_state):
+        each = partial(compute, y_row=np.arange(len(rows[0])))
+        reference, flags = rows[1][row_numbers[0]], weight[row_numbers[1]]
+        _scale_rows(block_state, each, rows[0], reference, flags, others > 0)
+    shaped = {part: values.reshape(state[part].shape) for part, values in block_state.items()}
+    for part, values in combine(state, shaped).items():
         state[part][...] = values
+
+
+def _moments(
+    x: Array, y: Array, weight: Array, y_row: Array, w_row: Array, masked: bool,
+    weights: tuple[float, float], entropy: bool,
+) -> State:  # fmt: skip
+    """Return the co-moments of rows."""
+    moments = np.zeros((len(PARTS), x.shape[0]))
+    _comoments(x, y, weight, y_row, w_row, masked, *weights, entropy, moments)
+    powers = {part: np.zeros(x.shape[0], np.int16) for part in POWERS}
+    return dict(zip(PARTS, moments, strict=True)) | powers
+
+
+def _in_range(state: State) -> bool:
+    """Return True if no sum of squares has lost digits to the range of float64."""
+    sums = (state["xx"], state["yy"], state["difference"])
+    return all(bool(((s > LEAST**2) & (s < MOST**2)).all()) for s in sums)
+
+
+def _scale_rows(
+    state: State, compute: Callable[..., State], x: Array, y: Array, flags: Array, together: bool
+) -> None:
+    """Replace moments that have left the range of float64 by those of rows near 1.
+
+    Both arrays are scaled by one number for their difference, and for all parts if ``together``.
+    """
+    powers, has_values = zip(*(_powers(rows, flags) for rows in (x, y)), strict=True)
+    if not any(p.any() for p in powers):
+        return
+    both = np.where(has_values[0] & has_values[1], np.maximum(*powers), powers[0] + powers[1])
+    state["x_power"][:], state["y_power"][:] = (both, both) if together else powers
+    state["power"][:] = both
+    for part, (first, second) in {
+        "difference": (both, both), "rest": (state["x_power"], state["y_power"])
+    }.items():  # fmt: skip
+        found = compute(_divided(x, first), _divided(y, second))
+        state |= {n: found[n] for n in SCALED if (n == "difference") == (part == "difference")}
+
+
+def _divided(rows: Array, powers: Array) -> Array:
+    return np.ldexp(np.asarray(rows, np.float64), -powers[:, None])
+
+
+def _powers(rows: Array, flags: Array) -> tuple[Array, Array]:
+    """Return the exponent of each row's largest value, 0 if float64 holds its square; and where
+    there is a value that is neither 0 nor infinite."""
+    tops = np.abs(rows).max(axis=1, initial=0.0, where=np.isfinite(rows) & flags)
+    powers = np.frexp(tops)[1].astype(np.int16)
+    usual = (tops == 0) | ((tops > LEAST) & (tops < MOST))
+    return np.where(usual, np.int16(0), powers), tops > 0
 
 
 def _rows(block: Array, like: Array, order: Sequence[int], reduced: int) -> Array:
@@ -156,6 +224,7 @@ def _entropy(v, u, m, masked, x_weight, y_weight):  # type: ignore[no-untyped-de
 
 def combine(a: State, b: State) -> State:
     """Merge two states (Chan, Golub and LeVeque 1983, for pairs)."""
+    a, b = _aligned(a, b)
     n = a["n"] + b["n"]
     share = np.divide(b["n"], n, out=np.zeros_like(n), where=n > 0)
     dx, dy = b["x"] - a["x"], b["y"] - a["y"]
@@ -169,7 +238,26 @@ def combine(a: State, b: State) -> State:
         "xy": a["xy"] + b["xy"] + dx * dy * cross,
         "difference": a["difference"] + b["difference"],
         "entropy": a["entropy"] + b["entropy"],
-    }
+    } | {part: a[part] for part in POWERS}
+
+
+def _aligned(a: State, b: State) -> tuple[State, State]:
+    """Return two states with the same powers, the larger ones of those that belong to values."""
+    if not any(s[power].any() for s in (a, b) for power in POWERS):
+        return a, b
+    a, b = dict(a), dict(b)
+    owners = {"x_power": ("x", "xx"), "y_power": ("y", "yy"), "power": ("difference",)}
+    for power, parts in owners.items():
+        blank = [np.all([s[part] == 0 for part in parts], axis=0) for s in (a, b)]
+        larger = np.maximum(a[power], b[power])
+        common = np.where(blank[0], b[power], np.where(blank[1], a[power], larger))
+        for state in (a, b):
+            steps = state[power] - common
+            for part, scales in SCALED.items():
+                if power in scales:
+                    state[part] = np.ldexp(state[part], scales.count(power) * steps)
+            state[power] = common
+    return a, b
 
 
 def finish(state: State, *, want: Mapping[str, np.dtype[Any]]) -> dict[str, Array]:
@@ -188,8 +276,11 @@ def interval(state: State, *, z: float, dtype: np.dtype[Any]) -> dict[str, Array
 
 
 def _mse(s: State) -> Array:
-    mean: Array = s["difference"] / s["n"]
-    return mean
+    return np.asarray(np.ldexp(s["difference"] / s["n"], 2 * s["power"]))
+
+
+def _rmse(s: State) -> Array:
+    return np.asarray(np.ldexp(np.sqrt(s["difference"] / s["n"]), s["power"]))
 
 
 def _ncc(s: State) -> Array:
@@ -217,7 +308,7 @@ def _root_of_product(a: Array, b: Array) -> Array:
 
 SCORES = {
     "mse": _mse,
-    "rmse": lambda s: np.sqrt(_mse(s)),
+    "rmse": _rmse,
     "ncc": _ncc,
     "cosine": _cosine,
     "bce": lambda s: s["entropy"] / s["n"],

@@ -1,13 +1,15 @@
 """Sums, sums of squares, extremes and counts of blocks, and the statistics that follow."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import kept_as_two_axes, mask_as_three_axes
+from lazyvol.kernels.arrays import as_three_axes, kept_as_two_axes, mask_as_three_axes
+from lazyvol.kernels.magnitude import has_faint, largest, require_squares
 from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
 
@@ -17,15 +19,26 @@ State = dict[str, Array]
 #: dtypes whose squares are exact in float64
 NARROW = ("float16", "float32", "int8", "uint8", "int16", "uint16", "bool")
 
+#: sums of squares of float64 below ``FAINT_SQUARE`` have lost digits. They are kept for values
+#: times ``UP`` instead, which must all be below ``FAINT``
+FAINT, FAINT_SQUARE, UP, DOWN = 2.0**-400, 2.0**-900, 2.0**600, 2.0**-600
+SQUARES = ("square", "square_rest")
+
 
 def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any]) -> State:
-    """Return an empty state; ``parts`` are among sum, square, low, high and count."""
+    """Return an empty state; ``parts`` are among sum, square, low, high, count and faint.
+
+    ``faint`` marks sums of squares of values times ``UP``: roots of sums of squares of float64
+    values need it, since the squares may vanish.
+    """
     state: State = {}
     for part in parts:
         if part in ("low", "high"):
             state[part] = np.full(shape, _neutral(part, dtype), dtype)
         elif part == "count":
             state[part] = np.zeros(shape, np.int64)
+        elif part == "faint":
+            state[part] = np.zeros(shape, bool)
         else:
             state[part], state[f"{part}_rest"] = np.zeros(shape), np.zeros(shape)
     return state
@@ -48,12 +61,17 @@ def update(
     *,
     skipna: bool = False,
     absolute: bool = False,
+    op: str = "norm",
 ) -> None:
-    """Add a block, reduced over ``axes``, where ``mask`` is True and, with ``skipna``, not NaN."""
+    """Add a block, reduced over ``axes``, where ``mask`` is True and, with ``skipna``, not NaN.
+
+    Raise RangeError, as ``op``, if the state has the part ``faint`` and squares exceed float64.
+    """
     if absolute:  # in float64, since the smallest integer of a type has no positive counterpart
         block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
+    add = partial(_add_faint, op=op) if "faint" in state else _accumulate
     if "count" not in state:
-        _accumulate(state, axes, block)
+        add(state, axes, block)
         return
     has_nan = skipna and block.dtype.kind == "f"
     valid = np.ones((1,) * block.ndim, bool) if mask is None else mask
@@ -63,7 +81,45 @@ def update(
     counts = kept_as_two_axes(state["count"], axes)
     counts += _count(flags, prod(block.shape[a] for a in axes))
     counted = flags if has_nan or mask is not None else None
-    _accumulate({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
+    add({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
+
+
+def _add_faint(
+    state: State, axes: Sequence[int], block: Array, flags: Array | None = None, *, op: str
+) -> None:
+    """Add a block to all parts of the state, and to sums of squares that float64 cannot hold."""
+    scaled = _split(state)
+    _accumulate(state, axes, block, flags)
+    lost = not state["square"].min(initial=np.inf) >= FAINT_SQUARE
+    if lost and has_faint(block.reshape(-1), FAINT):
+        with np.errstate(over="ignore"):
+            _accumulate(scaled, axes, block * UP, flags)
+    _join(state, scaled)
+    if np.isposinf(state["square"]).any():
+        values = as_three_axes(block, axes)
+        top = largest(values if flags is None else np.where(flags, values, 0.0))
+        require_squares(op, top, least=0.0)
+
+
+def _split(state: State) -> State:
+    """Return sums of squares of values times ``UP``, 0 where none is kept.
+
+    The sums of squares of values alone remain in the state.
+    """
+    faint = state["faint"]
+    scaled = {name: np.where(faint, state[name], 0.0) for name in SQUARES}
+    if faint.any():
+        for name in SQUARES:
+            state[name][faint] = state[name][faint] * DOWN * DOWN
+    return scaled
+
+
+def _join(state: State, scaled: State) -> None:
+    """Replace sums of squares that have lost digits by those of values times ``UP``."""
+    faint = (state["square"] < FAINT_SQUARE) & (scaled["square"] > 0)
+    for name in SQUARES:
+        np.copyto(state[name], scaled[name], where=faint)
+    state["faint"][...] = faint
 
 
 def _count(flags: Array, reduced: int) -> Array:
@@ -114,6 +170,9 @@ PARTS = ("sum", "sum_rest", "square", "square_rest")
 
 def combine(a: State, b: State) -> State:
     """Merge state ``b`` into ``a``."""
+    scaled = [_split(s) for s in (a, b)] if "faint" in a else []
+    if scaled:
+        merge(*(np.ravel(s[name]) for s in scaled for name in SQUARES))
     for part in [n for n in a if f"{n}_rest" in a]:
         rest = f"{part}_rest"
         merge(*(np.ravel(x) for x in (a[part], a[rest], b[part], b[rest])))
@@ -123,6 +182,8 @@ def combine(a: State, b: State) -> State:
         np.maximum(a["high"], b["high"], out=a["high"])
     if "count" in a:
         a["count"] += b["count"]
+    if scaled:
+        _join(a, scaled[0])
     return a
 
 
@@ -136,6 +197,7 @@ def finish(
     shape = next(iter(state.values())).shape
     count = np.ravel(state["count"]) if "count" in state else np.full(1, n, np.int64)
     flat = {name: np.ravel(a) for name, a in state.items()}
+    faint = flat.pop("faint", np.zeros(1, bool))
     results: dict[str, Array] = {}
     for name, dtype in want.items():
         if name in ("low", "high"):
@@ -146,7 +208,12 @@ def finish(
             single = dtype.kind == "f" and dtype.itemsize == 4  # compiled code has no float16
             out = np.empty(int(np.prod(shape)), np.float32 if single else np.float64)
             rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
+            power = POWERS.get(name, 0) if faint.any() else 0
+            if power:
+                rows[:2] = [np.where(faint, row * UP, row) if row.size else row for row in rows[:2]]
             _statistic(out, *rows, count, ddof, STATISTICS.index(name))
+            for _ in range(power):
+                np.multiply(out, DOWN, out=out, where=faint)
             results[name] = out
     return {name: a.reshape(shape) for name, a in results.items()}
 
@@ -167,6 +234,8 @@ def finish_halves(
 
 
 STATISTICS = ("sum", "mean", "square", "norm", "var", "std")
+#: power of the values in the statistics of their squares
+POWERS = {"square": 2, "norm": 1, "var": 2, "std": 1}
 
 
 def _extremes(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:

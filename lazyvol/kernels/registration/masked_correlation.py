@@ -14,11 +14,11 @@ import scipy.fft
 
 from lazyvol.kernels.arrays import particle_volumes
 from lazyvol.kernels.geometry.affine import as_transform_float
+from lazyvol.kernels.magnitude import exponent
 from lazyvol.kernels.registration.phase_correlation import (
     ShiftSearch,
     State,
     centred,
-    exponent,
     shift_lengths,
 )
 

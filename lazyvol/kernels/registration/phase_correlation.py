@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.errors import RangeError
 from lazyvol.kernels.arrays import particle_volumes
+from lazyvol.kernels.magnitude import exponent
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = Mapping[str, Array]
 
 DOUBLE = np.dtype(np.complex128)
-#: largest power of two that float64 holds together with its inverse, with room for sums
-MAX_EXPONENT = 1000
+#: largest power of two that float64 holds with its inverse after sums over a volume
+MAX_EXPONENT = 980
+#: largest power of two that float64 holds together with its inverse
+MAX_NORMAL = 1000
 #: the same for float32
-MAX_EXPONENT_SINGLE = 120
+MAX_EXPONENT_SINGLE = 105
 #: relative rounding by which a shift may exceed the limit
 ROUNDING = 1 + 1e-9
 
@@ -55,12 +59,6 @@ def centred(volume: Array) -> Array:
     return values
 
 
-def exponent(values: Array) -> int:
-    """Return the exponent e for which max(abs(values)) / 2**e is in [1/2, 1); 0 without one."""
-    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
-    return int(np.frexp(largest)[1]) if 0 < largest < np.inf else 0
-
-
 def half_spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
     """Return the half spectrum of every mean-free volume, in an array of the block's shape."""
     dtype = np.dtype(np.complex64 if single else np.complex128)
@@ -68,8 +66,19 @@ def half_spectra(block: Array, *, axes: Sequence[int], single: bool) -> Array:
     source, target = particle_volumes(block, axes), particle_volumes(out, axes)
     for index in np.ndindex(source.shape[:-3]):
         half, power = scaled_spectrum(source[index], single)
+        _require_exponent(power, MAX_EXPONENT_SINGLE if single else MAX_EXPONENT)
         np.multiply(half, _power_of_two(power, dtype), out=target[index][..., : half.shape[-1]])
     return out
+
+
+def _require_exponent(power: int, largest: int) -> None:
+    """Raise RangeError for a reference whose spectrum is outside the range of its float type."""
+    if abs(power) > largest:
+        raise RangeError(
+            f"shifts: reference must vary by 0 or between {2.0**-largest:.0e} and "
+            f"{2.0**largest:.0e}, so that its float type holds the spectrum, got about "
+            f"{2.0**power:.0e}; divide stack and reference by that"
+        )
 
 
 def scaled_spectrum(volume: Array, single: bool) -> tuple[Array, int]:
@@ -79,7 +88,7 @@ def scaled_spectrum(volume: Array, single: bool) -> tuple[Array, int]:
     spectra overflow for values of 1e14 and more.
     """
     values = centred(volume)
-    power = max(-MAX_EXPONENT, min(exponent(values), MAX_EXPONENT))
+    power = max(-MAX_NORMAL, min(exponent(values), MAX_NORMAL))
     values *= 2.0**-power
     values = values.astype(np.float32 if single else np.float64, copy=False)
     return np.asarray(scipy.fft.rfftn(values, workers=1, overwrite_x=True)), power

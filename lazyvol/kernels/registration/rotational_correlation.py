@@ -15,9 +15,9 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.magnitude import exponent
 from lazyvol.kernels.registration.phase_correlation import (
     centred,
-    exponent,
     shift_lengths,
     shift_ranges,
 )

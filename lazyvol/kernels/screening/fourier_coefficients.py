@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.errors import RangeError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
@@ -26,6 +28,8 @@ TAPER = 1 / 16
 ROUNDING = 1e-6
 #: powers of two up to which fourth powers of spectra are float32 numbers, with room for sums
 LARGEST_POWER = 20
+#: smallest spectrum of float32 numbers with all their digits
+LEAST_SPECTRUM = 2.0**-110
 
 
 @dataclass(frozen=True)
@@ -158,10 +162,11 @@ def update(state: State, axes: Sequence[int], block: Array, *positions: Array, b
     ]
     waves_x = np.ascontiguousarray(waves[2][:, band.max_index[2] :]).view(np.float32)
     spectra = state["spectrum"].reshape(-1, *state["spectrum"].shape[-3:])
-    for n, volume in enumerate(volumes):  # one at a time: intermediates stay in the cache
-        transformed = (volume.astype(np.float32) @ waves_x).view(np.complex64)
-        transformed = np.matmul(waves[1].T, transformed)
-        spectra[n] += np.tensordot(waves[0], transformed, (0, 0))
+    with np.errstate(over="ignore", invalid="ignore"):  # ``finish`` finds what overflows
+        for n, volume in enumerate(volumes):  # one at a time: intermediates stay in the cache
+            transformed = (volume.astype(np.float32) @ waves_x).view(np.complex64)
+            transformed = np.matmul(waves[1].T, transformed)
+            spectra[n] += np.tensordot(waves[0], transformed, (0, 0))
     state["sum"] += volumes.sum((1, 2, 3), np.float64).reshape(state["sum"].shape)
 
 
@@ -178,7 +183,11 @@ def combine(a: State, b: State) -> State:
 
 
 def finish(state: State, *, band: Band, dtype: np.dtype[Any]) -> dict[str, Array]:
-    """Return the spectra of the boxes without their tapered means, and the means."""
+    """Return the spectra of the boxes without their tapered means, and the means.
+
+    Raise RangeError for boxes of finite values that float32 cannot transform.
+    """
+    _require_float32(state)
     at = band.index + np.array(band.max_index)
     at[:, 2] -= band.max_index[2]  # of each pair the one with x >= 0 was kept
     ones = _spectrum_of_ones(band)
@@ -190,6 +199,20 @@ def finish(state: State, *, band: Band, dtype: np.dtype[Any]) -> dict[str, Array
     power = np.square(np.abs(values), dtype=np.float64).sum(-1)
     values[power <= band.size * np.square(ROUNDING * mean, dtype=np.float64)] = 0  # constant boxes
     return {"spectra": to_real(values).astype(dtype), "mean": state["sum"] / prod(band.shape)}
+
+
+def _require_float32(state: State) -> None:
+    """Raise RangeError if finite sums belong to spectra that have vanished or overflowed."""
+    sums, spectra = state["sum"], state["spectrum"]
+    tops = np.abs(spectra).max((-3, -2, -1))
+    lost = np.isfinite(sums) & (sums != 0) & ~((tops >= LEAST_SPECTRUM) & (tops < np.inf))
+    if lost.any():
+        mean = float(sums[lost][0])
+        raise RangeError(
+            f"screen: values must be between about 1e-36 and 1e33 in magnitude, which float32 can "
+            f"transform, got a particle whose voxels add up to {mean:.3g}; divide the stack by "
+            f"its standard deviation"
+        )
 
 
 def near_one(spectra: Array) -> Array:

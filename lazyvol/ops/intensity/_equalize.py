@@ -111,8 +111,8 @@ def gaussian_stretch(
     operands = _operands("gaussian_stretch", stack, mask)
     flags = _counted(operands, exclude) if exclude else mask
     spec = stats.statistics_fold(
-        ("mean", "std"), stack.dtype, prod(stack.sizes[d] for d in dims), counted=True,
-        skipna=True, result=np.dtype(np.float64),
+        "gaussian_stretch", ("mean", "std"), stack.dtype, prod(stack.sizes[d] for d in dims),
+        counted=True, skipna=True, result=np.dtype(np.float64),
     )  # fmt: skip
     counted = (stack,) if flags is None else (stack, flags)
     moments = fold(spec, *counted, dims=dims, title="mean-std")

@@ -93,7 +93,7 @@ def comoments_fold(
         combine=comoments.combine,
         finish=finish,
         outputs=dict.fromkeys(names, Output(dtype)),
-        state_bytes=BYTES_PER_PART * len(comoments.PARTS),
+        state_bytes=BYTES_PER_PART * (len(comoments.PARTS) + 1),
         finish_bytes=8 * (len(comoments.PARTS) + len(names)),
     )
 

@@ -334,8 +334,8 @@ def norm(
     dim
         Dim or dims to reduce, the spatial ones by default; None reduces all of them.
     ord
-        1, 2 or infinity. For order 2, float64 values must be 0 or between about 1e-140 and 1e150
-        in size, as in numpy: other squares leave the range of the type.
+        1, 2 or infinity. For order 2, magnitudes of float64 values must be at most 1e154, whose
+        squares are in the range of the type; small ones of any size count.
 
     Returns
     -------
@@ -596,7 +596,7 @@ def _statistics(
     if {"min", "max"} & set(names) and not absolute:
         _require_extremes(op, stack, dims, n)
     spec = statistics_fold(
-        names, stack.dtype, n, ddof=free,
+        op, names, stack.dtype, n, ddof=free,
         counted=skipna or mask is not None or "count" in names, skipna=skipna, absolute=absolute,
     )  # fmt: skip
     if reduces_split_axes(stack, dims):
@@ -632,6 +632,7 @@ def _require_extremes(op: str, stack: xr.DataArray, dims: Iterable[str], n: int)
 
 
 def statistics_fold(
+    op: str,
     names: tuple[str, ...],
     dtype: np.dtype[Any],
     n: int,
@@ -642,23 +643,25 @@ def statistics_fold(
     absolute: bool = False,
     result: np.dtype[Any] | None = None,
 ) -> Fold:
-    """Return the fold of some statistics of ``n`` values of ``dtype`` each.
+    """Return the fold of some statistics of ``n`` values of ``dtype`` each, for an operation.
 
     ``counted`` counts the values that are reduced, where they may be fewer than ``n``; ``result``
     is the type of results that do not keep ``dtype``, by default its float type.
     """
+    held = float_of(dtype) if absolute else dtype
     parts = {part: None for name in names for part in STATISTICS[name][0]}
     parts |= {"count": None} if counted else {}
+    parts |= {"faint": None} if held == np.float64 and {"std", "norm"} & set(names) else {}
     floats = float_of(dtype) if result is None else result
-    held = float_of(dtype) if absolute else dtype
     dtypes = {STATISTICS[name][1]: _result_dtype(name, held, floats) for name in names}
     finish: Callable[[moments.State], dict[str, Any]] = partial(
         moments.finish, want=dtypes, n=n, ddof=ddof
     )
-    item = {"sum": 16, "square": 16, "count": 8, "low": held.itemsize, "high": held.itemsize}
+    item = {"sum": 16, "square": 16, "count": 8, "faint": 1}
+    item |= dict.fromkeys(("low", "high"), held.itemsize)
     return Fold(
         start=partial(moments.start, parts=tuple(parts), dtype=held),
-        update=partial(moments.update, skipna=skipna, absolute=absolute),
+        update=partial(moments.update, skipna=skipna, absolute=absolute, op=op),
         combine=moments.combine,
         finish=finish,
         outputs={name: Output(dtype) for name, dtype in dtypes.items()},

@@ -1,0 +1,47 @@
+"""Magnitudes whose squares float64 cannot hold, and powers of two that bring values near 1."""
+
+from typing import Any
+
+import numpy as np
+
+from lazyvol.errors import RangeError
+from lazyvol.kernels._numba import compiled
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: sums of squares of values between these are far from the smallest and largest float64
+LEAST, MOST = 2.0**-480, 2.0**480
+
+
+def largest(values: Array) -> float:
+    """Return the largest magnitude of the finite values, 0 without any."""
+    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    if np.isfinite(top):
+        return top
+    return float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
+
+
+def exponent(values: Array) -> int:
+    """Return the exponent e for which max(abs(values)) / 2**e is in [1/2, 1); 0 without one."""
+    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    return int(np.frexp(top)[1]) if 0 < top < np.inf else 0
+
+
+def require_squares(op: str, top: float, least: float = LEAST) -> None:
+    """Raise RangeError if ``top``, the largest magnitude of the values, has no usable square."""
+    if not top or least <= top <= MOST:
+        return
+    rule = f"at most {MOST:.0e}" if top > MOST else f"0 or at least {least:.0e}"
+    raise RangeError(
+        f"{op}: values must be {rule} in magnitude, whose squares float64 can hold, got "
+        f"{top:.3g}; divide the stack by {top:.0e}, or leave missing values out by mask="
+    )
+
+
+@compiled
+def has_faint(values: Array, limit: float) -> bool:
+    """Return True if a value other than 0 is smaller than ``limit``."""
+    for v in values:  # noqa: SIM110 (numba compiles no generators)
+        if v != 0.0 and abs(v) < limit:
+            return True
+    return False

@@ -1,0 +1,137 @@
+"""Values whose squares leave the range of float64: a result is right, or refused with the cure."""
+
+import dask.array as da
+import numpy as np
+import pytest
+
+import lazyvol as lv
+from lazyvol.errors import RangeError
+
+RNG = np.random.default_rng(5)
+A = RNG.standard_normal((5, 3, 4, 7)) + 0.5
+B = RNG.standard_normal((3, 4, 7)) + 0.3
+MASK = RNG.random((3, 4, 7)) > 0.3
+CHUNKS = (2, 3, 4, 3)
+LABELS = lv.as_stack(1 + (A[0] > 0.5))
+
+
+def stack_of(values):
+    return lv.as_stack(da.from_array(values, chunks=CHUNKS))
+
+
+def wide(values):
+    """Return values in the widest float of the platform, whose exponents hold all squares."""
+    if np.finfo(np.longdouble).maxexp < 4 * np.finfo(np.float64).maxexp:
+        pytest.skip("long doubles are no wider than float64 here")
+    return np.asarray(values, np.longdouble)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-155])
+@pytest.mark.parametrize("dim", ["k", ("z", "y", "x"), None])
+def test_roots_of_sums_of_small_squares_are_exact(scale, dim):
+    values, axes = wide(A * scale), {"k": 0, None: None}.get(dim, (1, 2, 3))
+    for mask in (None, MASK | (np.arange(5) < 2)[:, None, None, None]):
+        where = True if mask is None else mask
+        given = None if mask is None else lv.as_stack(mask)
+        expected = {
+            "std": values.std(axes, where=where),
+            "norm": np.sqrt((values**2).sum(axes, where=where)),
+        }
+        for name, right in expected.items():
+            got = getattr(lv.stats, name)(stack_of(A * scale), dim, mask=given)
+            np.testing.assert_allclose(got, right.astype(float), rtol=1e-11, err_msg=name)
+
+
+def test_voxels_of_all_sizes_in_one_stack_are_exact():
+    """The tails of Gaussians: a voxel is exact, whatever the others of its block are."""
+    tails = A * np.exp(-np.abs(RNG.standard_normal(A.shape[1:])) * 300)
+    np.testing.assert_allclose(
+        lv.stats.std(stack_of(tails)), wide(tails).std(0).astype(float), rtol=1e-11
+    )
+    growing = A * np.array([1e-250, 1e-180, 1e-120, 1.0, 1e-300])[:, None, None, None]
+    for order in (growing, growing[::-1]):
+        np.testing.assert_allclose(lv.stats.std(stack_of(order)), order.std(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "op", [lv.intensity.unit_norm, lv.intensity.gaussian_stretch, lv.derivatives.vesselness]
+)
+@pytest.mark.parametrize("scale", [2.0**-900, 2.0**-540])
+def test_results_without_a_unit_do_not_depend_on_the_scale(op, scale):
+    np.testing.assert_allclose(op(stack_of(A * scale)), op(stack_of(A)), rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(1e-300, 1e-300), (1e-200, 1.0), (1e200, 1e-200), (1e200, 1e200), (1e-155, 1e-150)]
+)
+@pytest.mark.parametrize("against", ["volume", "average"])
+def test_scores_of_any_scale_are_exact(x, y, against):
+    a, b = wide(A * x).reshape(5, -1), wide(B * y).reshape(1, -1)
+    for mask in (None, MASK):
+        kept = slice(None) if mask is None else MASK.ravel()
+        p, q = a[:, kept], b[:, kept] if against == "volume" else (a.sum(0) - a)[:, kept] / 4
+        p0, q0 = p - p.mean(1, keepdims=True), q - q.mean(1, keepdims=True)
+        mse = ((p - q) ** 2).mean(1)
+        expected = {
+            "rmse": np.sqrt(mse),
+            "ncc": (p0 * q0).sum(1) / np.sqrt((p0**2).sum(1) * (q0**2).sum(1)),
+            "cosine": (p * q).sum(1) / np.sqrt((p**2).sum(1) * (q**2).sum(1)),
+        }
+        given = None if mask is None else lv.as_stack(mask)
+        reference = lv.as_stack(B * y) if against == "volume" else "average"
+        got = lv.scores.compare(stack_of(A * x), reference, metrics=tuple(expected), mask=given)
+        for name, right in expected.items():
+            np.testing.assert_allclose(got[name], right.astype(float), rtol=1e-10, err_msg=name)
+
+
+def test_blank_parts_of_a_particle_have_no_scale():
+    padded = np.where(np.arange(7) < 3, 0.0, A)
+    got = lv.scores.ncc(stack_of(padded * 1e-200), lv.as_stack(B))
+    np.testing.assert_allclose(got, lv.scores.ncc(stack_of(padded), lv.as_stack(B)), rtol=1e-11)
+
+
+REFUSED = {
+    "std": lv.stats.std,
+    "norm": lv.stats.norm,
+    "describe": lv.stats.describe,
+    "unit_norm": lv.intensity.unit_norm,
+    "standardize": lv.intensity.standardize,
+    "contrast_normalise": lv.intensity.contrast_normalise,
+    "gaussian_stretch": lv.intensity.gaussian_stretch,
+    "table": lambda s: lv.measure.table(s.isel(k=0), LABELS, what=("std",)),
+    **{m: lambda s, m=m: lv.clustering.distances(s, metric=m) for m in ("euclidean", "ncc")},
+    "components": lambda s: lv.clustering.components(s, 2),
+    "components of few voxels": lambda s: lv.clustering.components(s[:, 0, 0, :3], 2),
+    "whiten": lv.intensity.whiten,
+    "whitening of channels": lambda s: lv.intensity.whitening(s, over=("k", "y", "x")),
+    "screen": lv.scores.screen,
+}
+EXACT_IF_SMALL = tuple(REFUSED)[:7]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_values_whose_squares_are_no_numbers_are_refused(name):
+    values = np.tile(A, (3, 2, 2, 1)) if name == "screen" else A
+    for scale in (1e200, *(() if name in EXACT_IF_SMALL else (1e-200,))):
+        with pytest.raises(RangeError, match=r"^\w+: values must .*; divide the stack by"):
+            REFUSED[name](lv.as_stack(values * scale)).compute()
+
+
+def test_references_that_a_spectrum_cannot_hold_are_refused():
+    particle = np.zeros((2, 8, 8, 8), np.float32)
+    particle[:, 3:5, 2:4, 3:6] = 1e37
+    with pytest.raises(RangeError, match=r"^shifts: reference must .*; divide stack and"):
+        lv.registration.shifts(lv.as_stack(particle), lv.as_stack(particle[0]))
+
+
+def test_infinite_and_missing_values_are_no_matter_of_range():
+    values = A.copy()
+    values[0, 0, 0, :2] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        got, right = lv.stats.norm(lv.as_stack(values), "k"), np.sqrt((values**2).sum(0))
+    np.testing.assert_allclose(got, right)
+    marked = np.where(np.isfinite(values), values, 1e300)
+    inside = lv.as_stack(np.isfinite(values))
+    np.testing.assert_allclose(
+        lv.stats.std(lv.as_stack(marked), "k", mask=inside), values.std(0, where=inside.values)
+    )
