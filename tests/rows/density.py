@@ -1,6 +1,6 @@
 """Rows of the density topic, with numpy and scipy as oracles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -30,13 +30,13 @@ def lengths(size: Any, dims: Sequence[str] = STACKED) -> tuple[int, ...]:
     return tuple(every.get(d, 1) for d in dims)
 
 
-def block_means(a: Array, size: Any) -> Array:
-    """Return the mean of every block; a last block may be smaller."""
+def block_means(a: Array, size: Any, reduce: Callable[..., Array] = np.nanmean) -> Array:
+    """Return the mean, or another number, of every block; a last block may be smaller."""
     sizes = lengths(size)
     ends = [(0, -n % s) for n, s in zip(a.shape, sizes, strict=True)]
     padded = np.pad(wide(a), ends, constant_values=np.nan)
     cut = [m for n, s in zip(padded.shape, sizes, strict=True) for m in (n // s, s)]
-    return np.nanmean(padded.reshape(cut), axis=tuple(range(1, 2 * a.ndim, 2)))
+    return reduce(padded.reshape(cut), axis=tuple(range(1, 2 * a.ndim, 2)))
 
 
 def trimmed(a: Array, size: Any) -> Array:
@@ -121,6 +121,23 @@ DENSITY = {
     "density.block_mean/keep": Case(
         lambda s: lv.density.block_mean(s, {"z": 3, "y": 7}, partial="keep"),
         lambda a: block_means(a, {"z": 3, "y": 7}), moved=("z", "y"),
+    ),
+    "density.block_reduce": Case(
+        lambda s: lv.density.block_reduce(s, SIZES, "max", partial="keep"),
+        lambda a: block_means(a, SIZES, np.nanmax), moved=VOLUME, dtype="same", ulps=0,
+        also={"size": 1, "reduce": "max"},
+    ),
+    "density.block_reduce/min": Case(
+        lambda s: lv.density.block_reduce(s, 2, "min", partial="trim"),
+        lambda a: block_means(trimmed(a, 2), 2, np.nanmin), moved=VOLUME, dtype="same", ulps=0,
+    ),
+    "density.block_reduce/sum": Case(
+        lambda s: lv.density.block_reduce(s, {"z": 3, "x": 2}, "sum", partial="keep"),
+        lambda a: block_means(a, {"z": 3, "x": 2}, np.nansum), moved=("z", "x"),
+    ),
+    "density.block_reduce/median": Case(
+        lambda s: lv.density.block_reduce(s, 3, "median", partial="keep"),
+        lambda a: block_means(a, 3, np.nanmedian), moved=VOLUME,
     ),
     "density.local": Case(
         lambda s: lv.density.local(holed(s), SIZES),

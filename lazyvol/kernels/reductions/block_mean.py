@@ -50,8 +50,8 @@ def _reduce_blocks(
     shape = tuple(-(-n // f) for n, f in zip(block.shape, sizes, strict=True))
     result = np.empty(shape, wide) if out is None or out.dtype != wide else out
     if result.size:
-        for spans in product(*map(_spans, block.shape, sizes)):
-            target, source, size = zip(*spans, strict=True)
+        for parts in product(*map(spans, block.shape, sizes)):
+            target, source, size = zip(*parts, strict=True)
             part = result[target]
             if part.flags.c_contiguous:
                 _reduce_whole_blocks(values[source], size, counting, part)
@@ -62,7 +62,7 @@ def _reduce_blocks(
     return result.astype(dtype, copy=False)
 
 
-def _spans(length: int, size: int) -> list[tuple[slice, slice, int]]:
+def spans(length: int, size: int) -> list[tuple[slice, slice, int]]:
     """Return spans of an axis with blocks of one size: in the result, in the array, the size."""
     full, rest = divmod(length, size)
     spans = [(slice(0, full), slice(0, full * size), size)] if full else []

@@ -1,4 +1,4 @@
-"""Densities: share of nonzero voxels in blocks and windows, block means, histograms of points.
+"""Densities: share of nonzero voxels in blocks and windows, blocks reduced, histograms of points.
 
 Sizes are in voxels: one number for all spatial dims of the array, one for each in the order z, y,
 x, or a mapping from dims to numbers; dims that are not named are not reduced. A voxel counts as
@@ -6,7 +6,7 @@ full if it is not 0; NaN is full, as in ``numpy.count_nonzero``. To count voxels
 ``array > level``. Shares are in [0, 1] and have no unit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial as bound
 from math import prod
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import window_fill
 from lazyvol.kernels.reductions import block_mean as block_kernels
+from lazyvol.kernels.reductions import block_reduce as reduce_kernels
 from lazyvol.ops._checks import lengths_in_voxels, require_window
 from lazyvol.ops._grid import Like, spatial_grid
 from lazyvol.ops.density import _points
@@ -26,7 +27,7 @@ from lazyvol.ops.filters._windows import Boundary, Mode
 from lazyvol.plan.verbs import stencil
 from lazyvol.stack import Size, data_array, float_of, with_units
 
-__all__ = ["block_mean", "blocks", "local", "points"]
+__all__ = ["block_mean", "block_reduce", "blocks", "local", "points"]
 
 Partial = Literal["error", "trim", "keep"]
 Method = Literal["nearest", "linear"]
@@ -77,7 +78,8 @@ def blocks(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr
     >>> density.x.values
     array([1., 5.])
     """
-    shares = _reduce_blocks("blocks", block_kernels.block_fill, array, size, partial, "density")
+    kernel = bound(block_kernels.block_fill, dtype=float_of(array.dtype))
+    shares = _reduce_blocks("blocks", kernel, array, size, partial, accepts_out=True)
     shares.attrs = {**with_units(array, 0)}
     return shares
 
@@ -124,8 +126,66 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
     >>> lv.density.block_mean(volume, {"x": 4}, partial="trim").x.values
     array([1.5, 5.5])
     """
-    kernel = block_kernels.block_mean
-    return _reduce_blocks("block_mean", kernel, array, size, partial, "block_mean")
+    kernel = bound(block_kernels.block_mean, dtype=float_of(array.dtype))
+    return _reduce_blocks("block_mean", kernel, array, size, partial, accepts_out=True)
+
+
+@operation
+def block_reduce(
+    array: xr.DataArray,
+    size: Size,
+    reduce: Literal["max", "min", "sum", "median"],
+    *,
+    partial: Partial = "error",
+) -> xr.DataArray:
+    """Maximum, minimum, sum or median of every block of ``size``; for means see ``block_mean``.
+
+    Parameters
+    ----------
+    array
+        Stack or volume of real numbers or booleans, any dims.
+    size
+        Voxels of a block along the spatial dims: one number, one for each in the order z, y, x, or
+        a mapping from dims to numbers.
+    reduce
+        ``"max"``, ``"min"``, ``"sum"`` or ``"median"``.
+    partial
+        What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
+        rest, ``"keep"`` makes it a smaller block. (``scikit-image`` fills it up with zeros.)
+
+    Returns
+    -------
+    xarray.DataArray
+        One value per block, at the block's centre, in the array's unit; NaN where a block holds a
+        NaN. Extremes keep the dtype; sums (in float64) and medians keep that of floats, others
+        become float64.
+
+    Raises
+    ------
+    LabelError
+        If ``size`` names a dim that the array lacks, is not 1 or more, or does not divide a length
+        with ``partial="error"``.
+    OptionError
+        If an option has the wrong type.
+
+    References
+    ----------
+    The counterpart of ``skimage.measure.block_reduce`` with ``numpy.max``, ``min``, ``sum`` or
+    ``median``.
+
+    Examples
+    --------
+    >>> import numpy as np, lazyvol as lv
+    >>> volume = lv.as_stack(np.arange(10).reshape(1, 1, 10) % 4)
+    >>> lv.density.block_reduce(volume, {"x": 4}, "max", partial="keep").values
+    array([[[3, 3, 1]]])
+    >>> lv.density.block_reduce(volume, {"x": 5}, "median").values
+    array([[[1., 1.]]])
+    """
+    dtype = array.dtype if reduce in ("max", "min") else float_of(array.dtype)
+    kernel = bound(reduce_kernels.block_reduce, reduce=reduce, dtype=dtype)
+    joined = 16.0 if reduce == "median" else float(dtype.itemsize)
+    return _reduce_blocks("block_reduce", kernel, array, size, partial, scratch=joined)
 
 
 @operation
@@ -266,13 +326,15 @@ def points(
 
 def _reduce_blocks(
     op: str,
-    kernel: Callable[..., Any],
+    kernel: bound[Any],
     array: xr.DataArray,
     size: Size,
     partial: Partial,
-    title: str,
+    *,
+    scratch: float = 0.0,
+    accepts_out: bool = False,
 ) -> xr.DataArray:
-    """Reduce blocks by ``kernel``, labelled with their centres."""
+    """Reduce blocks by ``kernel``, bound to its dtype, labelled with their centres."""
     sizes = lengths_in_voxels(op, array, size)
     remainders = {d: array.sizes[d] % n for d, n in sizes.items() if array.sizes[d] % n}
     if remainders and partial == "error":
@@ -283,12 +345,11 @@ def _reduce_blocks(
         )
     if partial == "trim":
         array = array.isel({d: slice(0, array.sizes[d] - n) for d, n in remainders.items()})
-    dtype = float_of(array.dtype)
     dims = tuple(str(d) for d in array.dims)
     result = stencil(
-        bound(kernel, sizes=tuple(sizes.get(d, 1) for d in dims), dtype=dtype), array,
-        depth={}, step=sizes, dtype=dtype, scratch=_copy_bytes(array.dtype), accepts_out=True,
-        title=title,
+        bound(kernel, sizes=tuple(sizes.get(d, 1) for d in dims)), array,
+        depth={}, step=sizes, dtype=kernel.keywords["dtype"], accepts_out=accepts_out,
+        scratch=scratch + _copy_bytes(array.dtype), title=op,
     )  # fmt: skip
     return _at_block_centres(result, array, sizes)
 
