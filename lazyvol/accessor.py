@@ -11,9 +11,9 @@ import xarray as xr
 
 #: topics whose operations take a stack first
 TOPICS = (
-    "clustering", "density", "derivatives", "filters", "intensity", "masks", "measure", "plots",
-    "projections", "registration", "scores", "screening", "stats", "synthetic", "transform",
-    "unmixing",
+    "clustering", "density", "derivatives", "filters", "fourier", "intensity", "masks", "measure",
+    "plots", "projections", "registration", "scores", "screening", "stats", "synthetic",
+    "transform", "unmixing",
 )  # fmt: skip
 #: functions of ``lazyvol`` itself that take a stack first
 FUNCTIONS = ("explain", "explore", "save", "to_napari")

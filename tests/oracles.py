@@ -31,6 +31,7 @@ from tests.rows.clustering import CLUSTERING
 from tests.rows.density import DENSITY
 from tests.rows.derivatives import DERIVATIVES
 from tests.rows.filters import FILTERS
+from tests.rows.fourier import FOURIER
 from tests.rows.intensity import LEVELS
 from tests.rows.masks import MASKS
 from tests.rows.measure import MEASURE
@@ -305,7 +306,7 @@ SYNTHETIC = {
 #: row by name; the part of a name before ``/`` is its topic and function
 ORACLES: dict[str, Case] = {
     **STATS, **PROJECTIONS, **INTENSITY, **SYNTHETIC, **TEXTURES, **SCORES, **DERIVATIVES,
-    **DENSITY, **TRANSFORM, **LEVELS, **FILTERS, **MASKS, **MEASURE,
+    **DENSITY, **TRANSFORM, **FOURIER, **LEVELS, **FILTERS, **MASKS, **MEASURE,
     **CLUSTERING, **UNMIXING, **WHITENING,
     **REGISTRATION,
 }  # fmt: skip

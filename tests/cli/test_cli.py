@@ -111,6 +111,7 @@ REST = {
     ("filters", "rank"): ["--number", "2", "--size", "3"],
     ("filters", "reconstruct"): ["stack.zarr"],
     ("filters", "uniform"): ["--size", "y=4"],
+    ("fourier", "shift"): ["1,0,2"],
     ("masks", "apply"): ["mask.zarr", "--fill", "mean"],
     ("masks", "box"): ["--size", "z=4,x=6", "--soft", "2"],
     ("masks", "cylinder"): ["--radius", "3", "--length", "6"],

@@ -12,8 +12,8 @@ import lazyvol as lv
 from lazyvol.errors import LabelError, LazyvolError
 
 TOPICS = (
-    "clustering", "density", "derivatives", "filters", "intensity", "masks", "measure", "plots",
-    "projections", "registration", "scores", "stats", "synthetic", "transform", "unmixing",
+    "clustering", "density", "derivatives", "filters", "fourier", "intensity", "masks", "measure",
+    "plots", "projections", "registration", "scores", "stats", "synthetic", "transform", "unmixing",
 )  # fmt: skip
 SHAPE = (4, 5, 6, 7)
 A = np.random.default_rng(3).normal(size=SHAPE)

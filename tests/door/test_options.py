@@ -52,6 +52,7 @@ NEEDED: dict[str, dict[str, Any]] = {
        for n in ("maximum", "median", "minimum", "uniform", "grey_erosion", "grey_dilation",
                  "grey_opening", "grey_closing", "white_tophat", "black_tophat",
                  "morphological_gradient", "morphological_laplace")},
+    "fourier.shift": {"stack": S, "shifts": (0, 1, 0)},
     "masks.apply": {"stack": S, "mask": F}, "masks.select": {"points": S, "mask": F},
     **{f"masks.{n}": {"array": S, "mask": F} for n in ("mean", "sum", "var")},
     **{f"masks.{n}": {"mask": F}
