@@ -1,4 +1,4 @@
-"""LZW segments of TIFF files that would end the process in the decoder are refused before."""
+"""LZW and JPEG segments of TIFF files that their decoders could not bear are refused before."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import tifffile
 
 import lazyvol as lv
 from lazyvol.errors import FormatError, LimitExceeded
+from lazyvol.io.tiff.jpeg import check_jpeg
 from lazyvol.io.tiff.lzw import CLEAR, END, check_lzw
 
 imagecodecs = pytest.importorskip("imagecodecs")
@@ -53,4 +54,35 @@ def test_a_file_is_checked_before_it_is_decoded(tmp_path):
     content[start : start + count] = packed([CLEAR, 400]).ljust(count, b"\0")
     path.write_bytes(content)
     with pytest.raises(FormatError, match="must begin anew with a byte, got code 400 at bit 9"):
+        lv.open(path).compute()
+
+
+def frame(height, width, components=1, marker=0xC0):
+    size = height.to_bytes(2), width.to_bytes(2)
+    return bytes([0xFF, marker, 0, 11, 8]) + b"".join(size) + bytes([components, 0, 0, 0])
+
+
+def test_a_jpeg_frame_may_not_be_larger_than_its_segment():
+    start, scan = b"\xff\xd8", b"\xff\xda\x00\x04ab"
+    check_jpeg(start + frame(8, 8) + scan + frame(9, 9), 64, "a.tif")
+    tables = b"\xff\xe1\x00\x12" + frame(99, 99).ljust(
+        16, b"0"
+    )  # a picture in the facts
+    check_jpeg(start + tables + frame(8, 8) + scan, 64, "a.tif")
+    for cut in (b"", start, start[:1], start + b"\xff\xc0", start + frame(9, 9)[:6]):
+        check_jpeg(cut, 64, "a.tif")
+    for stream in (frame(9, 9), b"?\xff\xff" + frame(9, 9), frame(8, 8, 3), frame(9, 9, 1, 0xC2)):
+        with pytest.raises(LimitExceeded, match=r"a\.tif: a JPEG segment may decode to 64 bytes"):
+            check_jpeg(start + stream + scan, 64, "a.tif")
+
+
+def test_a_file_whose_jpeg_declares_more_pixels_is_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    values = np.full((16, 16), 7, "u1")
+    tifffile.imwrite(path, values, compression="jpeg", photometric="minisblack")
+    np.testing.assert_array_equal(lv.open(path), values)
+    content = path.read_bytes()
+    assert content.count(frame(16, 16)[:9]) == 1
+    path.write_bytes(content.replace(frame(16, 16)[:9], frame(65000, 65000)[:9]))
+    with pytest.raises(LimitExceeded, match="it declares 65000 x 65000 pixels"):
         lv.open(path).compute()
