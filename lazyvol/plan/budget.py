@@ -269,7 +269,8 @@ def fit_to_budget(recipe: Recipe, grid: Grid, budget: Budget) -> Grid:
         running = max(1, min(budget.tasks_per_process, regions.count(grid)))
         if running * peak + RUN_OVERHEAD <= budget.per_process:
             break
-        finer = _finer(grid, recipe.preferred_chunk) or _finer(grid, recipe.minimum_region)
+        finer = _finer(recipe, grid, recipe.preferred_chunk)
+        finer = finer or _finer(recipe, grid, recipe.minimum_region)
         if finer is None:
             raise BudgetError(
                 f"memory must be at least "
@@ -286,14 +287,32 @@ def show_tasks(number: int) -> str:
     return "1 task at once" if number == 1 else f"{number} tasks at once"
 
 
-def _finer(grid: Grid, multiples: Sequence[int]) -> Grid | None:
-    """Halve the blocks along the first axis where they are longer than its ``multiples``."""
+#: a later axis is halved only if that saves this fraction of the memory of a task: what the later
+#: axes hold is stored together
+SAVED = 0.05
+
+
+def _finer(recipe: Recipe, grid: Grid, multiples: Sequence[int]) -> Grid | None:
+    """Halve the blocks along the axis that saves most memory, of those longer than ``multiples``.
+
+    Halving the first axis alone would leave slabs thinner than their halos: a Gaussian filter of
+    256^3 voxels in a third of the memory that whole volumes need would read its input 400 times
+    instead of 12 times.
+    """
+    finer = list(_halved(grid, multiples))
+    middles = [tuple(regions.chunk_slices(c)[len(c) // 2] for c in g) for g in finer]
+    peaks = [_task_cost(recipe, box).peak for box in middles]
+    enough = (1 + SAVED) * min(peaks, default=0)
+    return next((g for g, peak in zip(finer, peaks, strict=True) if peak <= enough), None)
+
+
+def _halved(grid: Grid, multiples: Sequence[int]) -> Iterator[Grid]:
+    """Yield the grid with blocks of half the length along each axis that allows it."""
     for axis, (chunks, multiple) in enumerate(zip(grid, multiples, strict=True)):
         longest = max(chunks, default=0)
         if longest > max(1, multiple):
             half = max(multiple, longest // 2 // multiple * multiple)
-            return (*grid[:axis], regions.uniform_chunks(sum(chunks), half), *grid[axis + 1 :])
-    return None
+            yield (*grid[:axis], regions.uniform_chunks(sum(chunks), half), *grid[axis + 1 :])
 
 
 def stored_bytes(recipe: Recipe) -> int:
