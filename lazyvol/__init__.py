@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lazyvol.cli.resume import resume
     from lazyvol.client import connect
     from lazyvol.explorer import explore
-    from lazyvol.io import open, save, verify
+    from lazyvol.io import explain, open, save, verify
     from lazyvol.napari_layers import to_napari
     from lazyvol.ops import (
         clustering,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         unmixing,
     )
     from lazyvol.plan.budget import limited
-    from lazyvol.plan.explain import explain
     from lazyvol.stack import as_stack
 
 __version__ = "0.1.0"
@@ -74,7 +73,7 @@ accessor.register()
 
 #: modules of the public functions
 _MODULES = {
-    "as_stack": "stack", "connect": "client", "explain": "plan.explain", "explore": "explorer",
+    "as_stack": "stack", "connect": "client", "explain": "io", "explore": "explorer",
     "limited": "plan.budget", "open": "io", "resume": "cli.resume", "save": "io",
     "to_napari": "napari_layers", "verify": "io",
 }  # fmt: skip

@@ -29,8 +29,8 @@ INNER: dict[str, tuple[str, ...]] = {
         "lazyvol.plan.blas_threads", "lazyvol.stack", "lazyvol.errors",
     ),
 }  # fmt: skip
-#: modules of io that may import all of plan: open and save; readers may not
-DOORS = ("lazyvol.io", "lazyvol.io.save_result")
+#: modules of io that may import all of plan: open, save and explain; readers may not
+DOORS = ("lazyvol.io", "lazyvol.io.save_plan", "lazyvol.io.save_result")
 #: which packages each layer may import, beside the standard library
 OUTSIDE: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),

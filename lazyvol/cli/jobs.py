@@ -16,8 +16,8 @@ from lazyvol.cli.words import command_name, topic_names
 from lazyvol.errors import ChecksumError, LabelError
 from lazyvol.io import verify as verify_store
 from lazyvol.io.inputs import sources_of
+from lazyvol.io.save_plan import explain
 from lazyvol.plan.budget import show_bytes
-from lazyvol.plan.explain import explain
 from lazyvol.stack import STACK
 from lazyvol.summary import StackSummary
 
@@ -135,6 +135,8 @@ def explain_plan(
 ) -> None:
     """Print the plan of an operation: reads, writes, tasks and memory. Nothing is computed.
 
+    The plan is that of a result saved as .zarr.
+
     Parameters
     ----------
     path
@@ -156,7 +158,7 @@ def explain_plan(
             return
         dims_option = [] if dims is None else ["--dims", dims]
         result = lazy_result([topic, *rest[:1], path, *rest[1:], *dims_option])
-        say(str(explain(result, memory=options.memory, workers=options.workers)))
+        say(str(explain(result, "result.zarr", memory=options.memory, workers=options.workers)))
 
 
 def lazy_result(tokens: list[str]) -> Any:

@@ -8,9 +8,9 @@ from lazyvol.cli.options import Resuming, say
 from lazyvol.client import progress_bar
 from lazyvol.errors import OptionError
 from lazyvol.io.particle_files import is_image_stack
+from lazyvol.io.save_plan import explain
 from lazyvol.io.save_result import TABLES, save
 from lazyvol.io.single_files import EXPORTS, suffix_of
-from lazyvol.plan.explain import explain
 
 
 def require_format(out: str, usage: str = "") -> None:
@@ -25,7 +25,7 @@ def write_result(result: Any, out: str, options: Resuming, column: str = "value"
 
     With ``--explain`` only the plan is printed.
     """
-    say(str(explain(result, memory=options.memory, workers=options.workers)))
+    say(str(explain(result, out, memory=options.memory, workers=options.workers)))
     if options.explain:
         return
     with progress_bar("computing", shown=options.shown):

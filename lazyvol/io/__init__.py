@@ -17,6 +17,7 @@ from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.particle_lists import particles
 from lazyvol.io.positions import coordinates
 from lazyvol.io.probe import probe
+from lazyvol.io.save_plan import explain
 from lazyvol.io.save_result import save
 from lazyvol.io.selections import write_selection
 from lazyvol.io.zarr.labels import Labels
@@ -27,7 +28,7 @@ from lazyvol.plan.recipes.base import Source
 from lazyvol.plan.regions import Grid, block_grid, uniform_chunks
 from lazyvol.stack import SPATIAL
 
-__all__ = ["open", "particles", "save", "verify", "write_selection"]
+__all__ = ["explain", "open", "particles", "save", "verify", "write_selection"]
 
 #: positions along a spatial axis, 16 MiB of coordinates; longer axes are not of volumes
 MAX_POSITIONS = 1 << 21

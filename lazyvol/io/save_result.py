@@ -19,10 +19,10 @@ from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
 from lazyvol.io.places import ARCHIVES, is_place
+from lazyvol.io.save_plan import copies_of, explain, largest_shard, refitted, refitted_arrays
 from lazyvol.io.saved_labels import (
     channel_names,
     large_coords,
-    require_text,
     shared_labels,
     variable_of,
 )
@@ -33,18 +33,12 @@ from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
 from lazyvol.io.zarr.omero import write_omero
 from lazyvol.io.zarr.run_plan import RunPlan, naming_remedy, run_facts
-from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
 from lazyvol.plan.clients import resilient_scheduler
-from lazyvol.plan.explain import explain
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_identity, write
-from lazyvol.stack import require_stack
-
-#: memory of a task that writes a shard without a budget, unless the array's blocks take more
-FREE_TASK_BYTES = 4 * BLOCK
 
 
 @operation(unchecked=("obj", "path"))
@@ -155,7 +149,7 @@ def save(
     sources = _sources(obj)
     refuse_own_input(target, sources)
     if budget.memory is not None:
-        explain(obj, memory=memory)  # raises BudgetError before anything is written
+        explain(obj, path, memory=memory)  # raises BudgetError before anything is written
     if pyramid and (suffix != ".zarr" or isinstance(obj, xr.Dataset)):
         raise LabelError(
             f"save: pyramid=True takes one array and a .zarr store, got {target!r}; save the "
@@ -172,8 +166,7 @@ def save(
         warn_of_losses(target, rows.lost_labels(obj, columns, kept), stacklevel=4)
         write_text(target, TABLES[suffix](_compute_table(obj, budget), target), overwrite=overwrite)
         return
-    refitted: dict[str, Any] = {}
-    arrays = {name: _refit(a, budget, refitted) for name, a in _arrays(obj).items()}
+    arrays = refitted_arrays(obj, budget)
     if suffix == ".zarr":
         shared = shared_labels(obj) if isinstance(obj, xr.Dataset) else None
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
@@ -269,10 +262,9 @@ def _store(
     progress: bool,
 ) -> None:
     """Write arrays as one store: a group with their shared labels, or a single array."""
-    # a shard of a remote store is encoded in memory and sent as a whole
-    copies = (3 if is_place(path) else 1) + pyramid
+    copies = copies_of(path, pyramid=pyramid)
     variables = {name: variable_of(a) for name, a in arrays.items()}
-    max_bytes = min((_shard_bytes(a, budget, copies) for a in arrays.values()), default=BLOCK)
+    max_bytes = largest_shard(arrays.values(), budget, copies)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
     values: list[Any] = [a.data for a in arrays.values()]
     values += _large_coord_values(labelled, budget)
@@ -318,64 +310,9 @@ def _divided_as_before(
     """
     before = budget.as_before(former.limits if former and former.token == plan.token else None)
     with suppress(BudgetError):
-        refitted: dict[str, Any] = {}
-        return values if before == budget else [refit(v, before, refitted) for v in values]
+        built: dict[str, Any] = {}
+        return values if before == budget else [refit(v, before, built) for v in values]
     return values
-
-
-def _arrays(obj: xr.DataArray | xr.Dataset) -> dict[str, xr.DataArray]:
-    if isinstance(obj, xr.Dataset):
-        return {require_text(name): require_stack(a) for name, a in obj.items()}
-    return {"": require_stack(obj)}
-
-
-def _refit(array: xr.DataArray, budget: Budget, refitted: dict[str, Any]) -> xr.DataArray:
-    """Divide the tasks of an array so that they fit into the budget."""
-    if budget.memory is None:
-        return array
-    return array.copy(data=refit(array.data, budget, refitted))
-
-
-def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int = 1) -> int:
-    """Return the bytes of a shard, halved until the task that writes one fits its budget.
-
-    A small shard may need much input: one of block means over 32^3 voxels reads 32,768 times its
-    own bytes. Without a budget a task takes no more than those of the array's own blocks, or
-    ``FREE_TASK_BYTES``.
-
-    Raises
-    ------
-    BudgetError
-        Not even a shard of one element fits.
-    """
-    recipe, size = recipe_of(array.data), array.dtype.itemsize
-    free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
-    shard_bytes = BLOCK
-    while True:
-        _, shards = shard_grid(array.shape, array.dtype, None, shard_bytes)
-        grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
-        needed = sampled_cost(recipe, grid)[1] + copies * min(shard_bytes, prod(shards) * size)
-        limit = budget.per_task_of(regions.count(grid))
-        limit = free if limit is None else limit
-        if needed <= limit:
-            return shard_bytes
-        if prod(shards) == 1 or shard_bytes <= size:
-            break
-        shard_bytes //= 2
-    if budget.memory is None:
-        return BLOCK
-    raise BudgetError(
-        f"save: memory must be at least "
-        f"{ceil_mib(budget.memory + (needed - limit) * budget.workers)} for a result of shape "
-        f"{array.shape}, got {show_bytes(budget.memory)}; raise memory or use fewer workers"
-    )
-
-
-def _block_bytes(array: xr.DataArray) -> int:
-    """Return the peak memory of a task for one of the array's own blocks."""
-    if array.chunks is None:
-        return 0
-    return sampled_cost(recipe_of(array.data), array.chunks)[1]
 
 
 def _require_fit(array: xr.DataArray, target: Target, budget: Budget, copies: int) -> None:
@@ -412,7 +349,7 @@ def _save_images(
     progress: bool,
 ) -> None:
     """Write the particles of a stack to MRC files, then the list that names them."""
-    array = _refit(stack, budget, {})
+    array = refitted(stack, budget, {})
     at_once = _particles_at_once(array, budget)
     files = particle_files.plan_files(array, variable_of(array), path, at_once, overwrite)
     refuse_own_input(files.target, sources)
@@ -441,11 +378,11 @@ def _particles_at_once(array: xr.DataArray, budget: Budget) -> int:
 
 def _compute_table(obj: xr.DataArray | xr.Dataset, budget: Budget) -> xr.DataArray | xr.Dataset:
     """Compute the variables and coordinates of a table."""
-    refitted: dict[str, Any] = {}
+    built: dict[str, Any] = {}
     table = (
-        _refit(obj, budget, refitted)
+        refitted(obj, budget, built)
         if isinstance(obj, xr.DataArray)
-        else obj.assign({name: _refit(a, budget, refitted) for name, a in obj.items()})
+        else obj.assign({name: refitted(a, budget, built) for name, a in obj.items()})
     )
     return table.compute(scheduler=resilient_scheduler())
 

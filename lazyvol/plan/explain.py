@@ -23,18 +23,25 @@ from lazyvol.plan.budget import (
 from lazyvol.plan.graph.lazy_array import as_lazy_array, refit
 from lazyvol.plan.halo_cost import Halo
 
+#: reads of an input above which a step is refused under a memory limit: its blocks are then much
+#: smaller than their halos, or than the strips of a matrix of distances should be
+MOST_READS = 256
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One step of a plan: its tasks, the bytes it reads, and the peak memory of one task."""
+    """One step of a plan: its tasks, the bytes it reads, and the peak memory of one task.
+
+    ``bytes_stored`` are those of its stored inputs, each counted once.
+    """
 
     title: str
     tasks: int
     bytes_read: int
     task_bytes: int
     halo: Halo | None = None
+    bytes_stored: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,13 +139,29 @@ def explain(
     if budget.memory is not None or workers is not None:
         arrays = [refit(a, budget, refitted) for a in arrays]
     plan = plan_of(arrays, budget)
-    if budget.memory is not None and plan.peak_bytes > budget.memory:
+    require_fit(plan)
+    return plan
+
+
+def require_fit(plan: Plan) -> None:
+    """Raise BudgetError if a plan with a memory limit exceeds it, or reads far too much to fit."""
+    if plan.memory is None:
+        return
+    if plan.peak_bytes > plan.memory:
         raise BudgetError(
             f"memory must be at least {ceil_mib(plan.peak_bytes)} with "
-            f"{show_tasks(plan.workers)}, got memory={show_bytes(budget.memory)}; "
+            f"{show_tasks(plan.workers)}, got memory={show_bytes(plan.memory)}; "
             "raise memory or use fewer workers"
         )
-    return plan
+    for row in plan.rows:
+        if row.bytes_read > MOST_READS * row.bytes_stored > 0:
+            raise BudgetError(
+                f"memory must let a step read its input at most {MOST_READS} times, got "
+                f"memory={show_bytes(plan.memory)}, by which {row.title} reads "
+                f"{show_bytes(row.bytes_read)} of {show_bytes(row.bytes_stored)} in {row.tasks} "
+                "tasks; raise memory, use fewer workers, or save the result of an earlier step and "
+                "continue from the file"
+            )
 
 
 def lazy_arrays(obj: Any) -> list[da.Array]:
@@ -160,20 +183,28 @@ def lazy_arrays(obj: Any) -> list[da.Array]:
 def plan_of(arrays: Iterable[da.Array], budget: Budget) -> Plan:
     """Return the plan of arrays with their current blocks; its rows are in the order they run."""
     arrays = list(arrays)
-    steps = list({s.token: s for a in arrays for s in as_lazy_array(a).steps}.values())
+    steps = [s for a in arrays for s in as_lazy_array(a).steps]
+    return plan_of_steps(steps, sum(prod(a.shape) * a.dtype.itemsize for a in arrays), budget)
+
+
+def plan_of_steps(steps: Iterable[Step], bytes_written: int, budget: Budget) -> Plan:
+    """Return the plan of steps in the order they run, some of them named several times."""
+    steps = list({s.token: s for s in steps}.values())
     costs = {s.token: s.cost() for s in steps}
     return Plan(
-        rows=tuple(
-            Row(s.title, s.tasks, costs[s.token].read, costs[s.token].peak, s.halo()) for s in steps
-        ),
+        rows=tuple(_row(s, costs[s.token]) for s in steps),
         tasks=sum(s.tasks for s in steps),
         passes=_passes(steps, costs),
         bytes_read=sum(c.read for c in costs.values()),
-        bytes_written=sum(prod(a.shape) * a.dtype.itemsize for a in arrays),
+        bytes_written=bytes_written,
         peak_bytes=_peak(steps, costs, budget),
         workers=budget.workers,
         memory=budget.memory,
     )
+
+
+def _row(step: Step, cost: StepCost) -> Row:
+    return Row(step.title, step.tasks, cost.read, cost.peak, step.halo(), cost.stored)
 
 
 def _peak(steps: list[Step], costs: Mapping[str, StepCost], budget: Budget) -> int:

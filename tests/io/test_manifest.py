@@ -41,7 +41,7 @@ def data_set(seed: int = 0) -> xr.Dataset:
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr("lazyvol.io.zarr.shard_shape.SPACE_EDGE", 6)
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 5000)
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 5000)
     monkeypatch.setattr("lazyvol.io.saved_labels.LARGE_COORD_BYTES", 32)
 
 

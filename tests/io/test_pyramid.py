@@ -124,7 +124,7 @@ def test_only_axes_that_are_as_fine_are_halved():
 def test_a_pyramid_is_written_with_its_metadata(lazy, tmp_path, monkeypatch):
     monkeypatch.setattr("lazyvol.io.zarr.pyramid.COARSEST", 8)
     monkeypatch.setattr("lazyvol.io.zarr.shard_shape.EDGES", {3: (8, 8, 8)})
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 9000)
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 9000)
     values = RNG.normal(size=(21, 34, 37)).astype("f4")
     volume = lv.as_stack(values, voxel_size=(4.0, 2.0, 2.0), unit="nanometer", name="map")
     volume = volume.assign_coords({d: volume[d] + 10 for d in "zyx"})

@@ -27,9 +27,9 @@ import os, sys, time
 import lazyvol as lv
 from lazyvol.io.zarr import shard_shape
 from lazyvol.io.zarr.writer import Target
-import lazyvol.io.save_result
+import lazyvol.io.save_plan
 source, target, sigma, delay, options = sys.argv[1:6]
-lazyvol.io.save_result.BLOCK = 40_000
+lazyvol.io.save_plan.BLOCK = 40_000
 written = Target._write_shard
 def slow(self, index, values):
     if self.key != "0/":  # a coordinate
@@ -60,7 +60,7 @@ def filtered(folder: Path, sigma: float):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     np.save(tmp_path / "in.npy", A)
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 40_000)
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 40_000)
     return tmp_path
 
 

@@ -111,7 +111,7 @@ def interrupted(bucket, url, shards, array, monkeypatch, **options):
 
 
 def test_nothing_opens_until_all_is_there_and_a_stopped_run_resumes(bucket, url, monkeypatch):
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 2000)
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 2000)
     array = lv.filters.gaussian(stack().chunk(k=1), 2.0)
     interrupted(bucket, url, 3, array, monkeypatch)
     with pytest.raises(errors.SourceNotFoundError):
@@ -175,7 +175,7 @@ def test_what_is_replaced_stays_until_the_new_store_is_complete(kind, bucket, ur
             raise errors.StoreError("interrupted")
         put(self, key, fill)
 
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 2000)
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 2000)
     new = lv.filters.gaussian(stack().chunk(k=1), 2.0)
     with monkeypatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr(remote_run.RemoteRun, "put", failing)

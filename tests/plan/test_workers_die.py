@@ -35,7 +35,7 @@ def client():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("lazyvol.io.save_result.BLOCK", 20_000)  # a shard per volume
+    monkeypatch.setattr("lazyvol.io.save_plan.BLOCK", 20_000)  # a shard per volume
     lv.save(lv.as_stack(A), tmp_path / "in.zarr")
     return tmp_path
 

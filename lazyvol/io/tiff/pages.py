@@ -22,13 +22,14 @@ from lazyvol.errors import (
 from lazyvol.io.flat_file import StoredFile, read_error, strides
 from lazyvol.io.grid import GridSource, Part
 from lazyvol.io.optional import library
+from lazyvol.io.tiff.jpeg import check_jpeg
 from lazyvol.io.tiff.lzw import check_lzw
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 
-NONE, LZW, DEFLATE = 1, 5, (8, 32946)
+NONE, LZW, JPEG, DEFLATE = 1, 5, 7, (8, 32946)
 CODECS = {
-    **{NONE: "none", LZW: "LZW", 7: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"},
+    **{NONE: "none", LZW: "LZW", JPEG: "JPEG", 8: "deflate", 32773: "packbits", 32946: "deflate"},
     **{34926: "zstd", 50000: "zstd"},
 }
 #: largest ratio of decoded to stored bytes: deflate reaches 1032, LZW 1365
@@ -106,7 +107,7 @@ def check_page(page: Any, file: StoredFile, number: int) -> int:
         raise LimitExceeded(
             f"{where} may decode to {MAX_RATIO} times its {stored} bytes, it declares {page.nbytes}"
         )
-    if segment_bytes(page) > max(SEGMENT_BYTES, SEGMENT_PAGES * page.nbytes):
+    if segment_bytes(page) > most_segment_bytes(page):
         raise LimitExceeded(
             f"{where} of {page.nbytes} bytes must have smaller tiles, it declares tiles of "
             f"{segment_bytes(page)} bytes"
@@ -121,6 +122,11 @@ def check_page(page: Any, file: StoredFile, number: int) -> int:
 def segment_bytes(page: Any) -> int:
     """Return the decoded bytes of a strip or tile; tiles may be larger than their page."""
     return int(prod(page.chunks) * page.dtype.itemsize)
+
+
+def most_segment_bytes(page: Any) -> int:
+    """Return the bytes that a strip or tile may decode to."""
+    return int(max(SEGMENT_BYTES, SEGMENT_PAGES * page.nbytes))
 
 
 def check_segments(page: Any, file: StoredFile, number: int) -> int:
@@ -143,8 +149,8 @@ def check_segments(page: Any, file: StoredFile, number: int) -> int:
 
 def decode_page(page: Any, file: StoredFile) -> Array:
     """Return the values of a page; deflate is decoded here, with a limit on its size."""
-    if page.compression == LZW:
-        check_lzw_segments(page, file)
+    if page.compression in (LZW, JPEG):
+        check_streams(page, file)
     if page.compression not in DEFLATE:
         return np.asarray(page.asarray(maxworkers=1))
     page.compression = NONE
@@ -161,8 +167,8 @@ def decode_page(page: Any, file: StoredFile) -> Array:
     return out.reshape(page.shape)
 
 
-def check_lzw_segments(page: Any, file: StoredFile) -> None:
-    """Raise if the decoder could not bear a segment of a page."""
+def check_streams(page: Any, file: StoredFile) -> None:
+    """Raise if the decoder of LZW or JPEG could not bear a segment of a page."""
     handle = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         handle.seek(offset)
@@ -170,7 +176,10 @@ def check_lzw_segments(page: Any, file: StoredFile) -> None:
         if page.fillorder == 2:  # the bits of each byte are reversed
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             data = np.packbits(bits).tobytes()
-        check_lzw(data, file.path)
+        if page.compression == LZW:
+            check_lzw(data, file.path)
+        else:
+            check_jpeg(data, most_segment_bytes(page), file.path)
 
 
 def inflate(data: bytes, limit: int, where: str) -> bytes:

@@ -1,0 +1,192 @@
+"""Shards of a result, and the plan of saving it: the grid of shards is what a save computes."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import xarray as xr
+
+from lazyvol.errors import BudgetError, LabelError
+from lazyvol.io.places import is_place
+from lazyvol.io.saved_labels import require_text
+from lazyvol.io.single_files import suffix_of
+from lazyvol.io.zarr.shard_shape import shard_grid
+from lazyvol.plan import regions
+from lazyvol.plan.budget import (
+    BLOCK,
+    Budget,
+    Step,
+    StepCost,
+    budget_for,
+    ceil_mib,
+    recipe_step,
+    sampled_cost,
+    show_bytes,
+)
+from lazyvol.plan.explain import Plan, plan_of_steps, require_fit
+from lazyvol.plan.explain import explain as explain_arrays
+from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of, refit
+from lazyvol.plan.regions import Grid
+from lazyvol.stack import require_stack
+
+#: memory of a task that writes a shard without a budget, unless the array's blocks take more
+FREE_TASK_BYTES = 4 * BLOCK
+
+
+def explain(
+    obj: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    memory: int | float | str | None = None,
+    workers: int | None = None,
+) -> Plan:
+    """Plan of a lazy result: passes, bytes, tasks and peak memory. Nothing is computed.
+
+    Parameters
+    ----------
+    obj
+        A DataArray, a Dataset, a dask array, or a list or dict of them.
+    path
+        Where ``lazyvol.save`` will write it: a ``.zarr`` is computed shard by shard, not in the
+        blocks of the array, and a task holds its shard. By default the plan is that of ``compute``;
+        for other suffixes too, as they are written block by block. Nothing is written.
+    memory
+        Bytes that the run may use, or text like ``"2GiB"``; blocks are made small enough to fit.
+        By default the memory of the cluster's workers, or no limit.
+    workers
+        Tasks that run at once; this machine's threads by default.
+
+    Returns
+    -------
+    Plan
+        Its figures are attributes; ``print`` shows them with one line per step.
+
+    Raises
+    ------
+    BudgetError
+        If no blocks fit ``memory``; the message names the smallest amount that suffices. Also if a
+        step would read its input more than 256 times: with so little memory its blocks are much
+        smaller than their halos.
+    LabelError
+        If ``obj`` is none of these, or ``memory`` is not a number of bytes.
+
+    Examples
+    --------
+    >>> import dask.array as da, lazyvol as lv
+    >>> stack = lv.as_stack(da.zeros((64, 16, 16, 16), chunks=(8, 16, 16, 16)))
+    >>> plan = lv.explain(lv.stats.mean(stack), workers=2)
+    >>> plan.bytes_written, plan.peak_bytes < 2**27
+    (32768, True)
+    >>> lv.explain(stack * 2, "double.zarr").tasks  # 1 MiB is one shard
+    9
+    """
+    if path is None or not (is_place(path) or suffix_of(os.fspath(path)) == ".zarr"):
+        return explain_arrays(obj, memory=memory, workers=workers)
+    if not isinstance(obj, xr.DataArray | xr.Dataset):
+        raise LabelError(
+            f"explain: obj must be a DataArray or a Dataset with path=, got {type(obj).__name__}; "
+            "label it by as_stack, or leave path out"
+        )
+    plan = _plan(refitted_arrays(obj, budget := budget_for(memory, workers)), path, budget)
+    require_fit(plan)
+    return plan
+
+
+def _plan(arrays: Mapping[str, xr.DataArray], path: Any, budget: Budget) -> Plan:
+    """Return the plan of writing arrays to a store: their last steps compute shards."""
+    copies = copies_of(path)
+    shard_bytes = largest_shard(arrays.values(), budget, copies)
+    lazy = [array for array in arrays.values() if array.chunks is not None]
+    steps = [step for array in lazy for step in _steps(array, shard_bytes, copies)]
+    return plan_of_steps(steps, sum(array.nbytes for array in lazy), budget)
+
+
+def _steps(array: xr.DataArray, shard_bytes: int, copies: int) -> list[Step]:
+    """Return the steps before an array, and that which computes its shards and writes them."""
+    lazy = as_lazy_array(array.data)
+    own = [step.title for step in lazy.steps if step not in lazy.below]
+    grid, task_bytes = _shards(array, shard_bytes)
+    step = recipe_step(own[-1] if own else "write", lazy.recipe, grid, lazy.below)
+
+    def cost() -> StepCost:
+        computed = step.cost()
+        return replace(computed, peak=computed.peak + copies * task_bytes)
+
+    return [*lazy.below, replace(step, cost=cost)]
+
+
+def copies_of(path: Any, *, pyramid: bool = False) -> int:
+    """Return how many copies of a shard a task holds besides its values.
+
+    A shard of a remote store is encoded in memory and sent as a whole.
+    """
+    return (3 if is_place(path) else 1) + pyramid
+
+
+def refitted_arrays(obj: xr.DataArray | xr.Dataset, budget: Budget) -> dict[str, xr.DataArray]:
+    """Return the arrays of a result by name, their tasks divided so that they fit the budget."""
+    built: dict[str, Any] = {}
+    arrays: Mapping[Any, Any] = obj if isinstance(obj, xr.Dataset) else {"": obj}
+    return {require_text(n): refitted(require_stack(a), budget, built) for n, a in arrays.items()}
+
+
+def refitted(array: xr.DataArray, budget: Budget, built: dict[str, Any]) -> xr.DataArray:
+    """Divide the tasks of an array so that they fit the budget; ``built`` are earlier results."""
+    if budget.memory is None:
+        return array
+    return array.copy(data=refit(array.data, budget, built))
+
+
+def largest_shard(arrays: Iterable[xr.DataArray], budget: Budget, copies: int) -> int:
+    """Return the bytes of a shard for which the tasks that write arrays fit the budget."""
+    return min((_shard_bytes(a, budget, copies) for a in arrays), default=BLOCK)
+
+
+def _shards(array: xr.DataArray, shard_bytes: int) -> tuple[Grid, int]:
+    """Return the grid of the shards of an array, and the bytes of one."""
+    _, shards = shard_grid(array.shape, array.dtype, None, shard_bytes)
+    grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
+    return grid, min(shard_bytes, prod(shards) * array.dtype.itemsize)
+
+
+def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
+    """Return the bytes of a shard, halved until the task that writes one fits its budget.
+
+    A small shard may need much input: one of block means over 32^3 voxels reads 32,768 times its
+    own bytes. Without a budget a task takes no more than those of the array's own blocks, or
+    ``FREE_TASK_BYTES``.
+
+    Raises
+    ------
+    BudgetError
+        Not even a shard of one element fits.
+    """
+    recipe, size = recipe_of(array.data), array.dtype.itemsize
+    free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
+    shard_bytes = BLOCK
+    while True:
+        grid, task_bytes = _shards(array, shard_bytes)
+        needed = sampled_cost(recipe, grid)[1] + copies * task_bytes
+        limit = budget.per_task_of(regions.count(grid))
+        limit = free if limit is None else limit
+        if needed <= limit:
+            return shard_bytes
+        if task_bytes <= size or shard_bytes <= size:
+            break
+        shard_bytes //= 2
+    if budget.memory is None:
+        return BLOCK
+    raise BudgetError(
+        f"save: memory must be at least "
+        f"{ceil_mib(budget.memory + (needed - limit) * budget.workers)} for a result of shape "
+        f"{array.shape}, got {show_bytes(budget.memory)}; raise memory or use fewer workers"
+    )
+
+
+def _block_bytes(array: xr.DataArray) -> int:
+    """Return the peak memory of a task for one of the array's own blocks."""
+    if array.chunks is None:
+        return 0
+    return sampled_cost(recipe_of(array.data), array.chunks)[1]
