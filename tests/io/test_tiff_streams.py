@@ -65,9 +65,7 @@ def frame(height, width, components=1, marker=0xC0):
 def test_a_jpeg_frame_may_not_be_larger_than_its_segment():
     start, scan = b"\xff\xd8", b"\xff\xda\x00\x04ab"
     check_jpeg(start + frame(8, 8) + scan + frame(9, 9), 64, "a.tif")
-    tables = b"\xff\xe1\x00\x12" + frame(99, 99).ljust(
-        16, b"0"
-    )  # a picture in the facts
+    tables = b"\xff\xe1\x00\x12" + frame(99, 99).ljust(16, b"0")  # a picture in the facts
     check_jpeg(start + tables + frame(8, 8) + scan, 64, "a.tif")
     for cut in (b"", start, start[:1], start + b"\xff\xc0", start + frame(9, 9)[:6]):
         check_jpeg(cut, 64, "a.tif")

@@ -188,6 +188,26 @@ def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
 
 
+def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
+    stack = lv.open(folder / "in.zarr", chunks=1)
+    stack = stack.copy(data=stack.data.map_blocks(slow, dtype="f4"))
+    with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
+        client = connect(cluster)
+        stop = threading.Thread(target=close_after_a_shard, args=(client, folder))
+        stop.start()
+        with pytest.raises(errors.ClusterError, match="was lost"):
+            lv.save(stack, folder / "out.zarr")
+        stop.join()
+    lv.save(stack, folder / "out.zarr", resume=True)
+    np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
+
+
+def close_after_a_shard(client: Client, folder: Path) -> None:
+    while not shards_written(folder):
+        time.sleep(0.01)
+    client.close()
+
+
 def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
     while not shards_written(folder):
         time.sleep(0.01)
