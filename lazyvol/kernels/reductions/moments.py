@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
-from lazyvol.kernels.arrays import as_three_axes, kept_as_two_axes, mask_as_three_axes
+from lazyvol.kernels.arrays import (
+    as_three_axes,
+    kept_as_two_axes,
+    mask_as_three_axes,
+    numba_compatible,
+)
 from lazyvol.kernels.magnitude import has_faint, largest, require_squares
 from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
@@ -148,24 +153,22 @@ def _accumulate(
     """Add a block to all parts of the state but the count; ``flags`` have three axes."""
     if not block.size:
         return
-    values = block.astype(np.float32) if block.dtype == np.float16 else block
-    missing = np.zeros((1, 1))
-    sums = tuple(kept_as_two_axes(state[n], axes) if n in state else missing for n in PARTS)
-    low, high = (
-        kept_as_two_axes(state[n].astype(values.dtype, copy=False), axes)
-        if n in state else missing.astype(values.dtype)
-        for n in ("low", "high")
-    )  # fmt: skip
-    wanted = ("sum" in state, "square" in state, "low" in state, "high" in state)
-    neutral = np.array([_neutral(n, values.dtype) for n in ("low", "high")], values.dtype)
-    wide = str(block.dtype) not in NARROW
-    accumulate(values, axes, flags, sums, (low, high), wanted, wide, neutral)
-    for n, extreme in (("low", low), ("high", high)):
-        if n in state and extreme.dtype != state[n].dtype:  # float16
-            state[n][...] = extreme.reshape(state[n].shape)
+    values = numba_compatible(block)
+    parts: dict[str, tuple[Array, ...]] = {
+        p: tuple(kept_as_two_axes(state[n], axes) for n in (p, f"{p}_rest"))
+        for p in ("sum", "square") if p in state
+    }  # fmt: skip
+    extremes = {p: numba_compatible(state[p]) for p in ("low", "high") if p in state}
+    for p, extreme in extremes.items():
+        parts[p] = (kept_as_two_axes(extreme, axes),)
+    accumulate(values, axes, flags, parts, wide=str(block.dtype) not in NARROW)
+    for p, extreme in extremes.items():
+        if extreme.dtype != state[p].dtype:  # float16, of which compiled code has a copy
+            state[p][...] = extreme.astype(state[p].dtype)
 
 
-PARTS = ("sum", "sum_rest", "square", "square_rest")
+SUMS = ("sum", "sum_rest")
+PARTS = (*SUMS, "square", "square_rest")
 
 
 def combine(a: State, b: State) -> State:
@@ -207,11 +210,12 @@ def finish(
         else:
             single = dtype.kind == "f" and dtype.itemsize == 4  # compiled code has no float16
             out = np.empty(int(np.prod(shape)), np.float32 if single else np.float64)
-            rows = [flat[p] if p in flat else out[:0].astype(np.float64) for p in PARTS]
             power = POWERS.get(name, 0) if faint.any() else 0
-            if power:
-                rows[:2] = [np.where(faint, row * UP, row) if row.size else row for row in rows[:2]]
-            _statistic(out, *rows, count, ddof, STATISTICS.index(name))
+            scaled = {
+                part: np.where(faint, flat[part] * UP, flat[part])
+                for part in SUMS if power and part in flat
+            }  # fmt: skip
+            _statistic(out, flat | scaled, name, count, ddof)
             for _ in range(power):
                 np.multiply(out, DOWN, out=out, where=faint)
             results[name] = out
@@ -233,7 +237,6 @@ def finish_halves(
     return averages | {"average": overall["mean"], "variance": overall["var"]}
 
 
-STATISTICS = ("sum", "mean", "square", "norm", "var", "std")
 #: power of the values in the statistics of their squares
 POWERS = {"square": 2, "norm": 1, "var": 2, "std": 1}
 
@@ -245,18 +248,16 @@ def _extremes(values: Array, count: Array, dtype: np.dtype[Any]) -> Array:
     return np.where(count > 0, values, np.nan).astype(dtype)
 
 
-@compiled
-def _statistic(out, s, sr, q, qr, count, ddof, which):  # type: ignore[no-untyped-def]
-    if which == 0:
-        _sums(out, s, sr)
-    elif which == 1:
-        _means(out, s, sr, count)
-    elif which == 2:
-        _sums(out, q, qr)
-    elif which == 3:
-        _roots(out, q, qr)
+def _statistic(out: Array, state: State, name: str, count: Array, ddof: int) -> None:
+    """Compute a statistic of the flat sums of a state, with the one loop that it needs."""
+    part = "sum" if name in ("sum", "mean") else "square"
+    sums = (state[part], state[f"{part}_rest"])
+    if name in ("var", "std"):
+        _variances(out, state["sum"], state["sum_rest"], *sums, count, ddof, name == "std")
+    elif name == "mean":
+        _means(out, *sums, count)
     else:
-        _variances(out, s, sr, q, qr, count, ddof, which == 5)
+        (_roots if name == "norm" else _sums)(out, *sums)
 
 
 @compiled
