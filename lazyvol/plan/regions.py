@@ -6,7 +6,7 @@ of chunk lengths per axis, as dask writes them: ``((4, 4, 2), (7,))``.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby, pairwise, product
+from itertools import accumulate, groupby, pairwise, product, zip_longest
 from math import prod
 from typing import TypeAlias
 
@@ -96,6 +96,21 @@ def block_grid(shape: Sequence[int], multiples: Sequence[int], item: int, target
         fits = round_down(max(1, room // max(1, others)), max(1, multiples[a]), shape[a])
         chunks[a] = max(chunks[a], fits)
     return tuple(uniform_chunks(n, c) for n, c in zip(shape, chunks, strict=True))
+
+
+def merged(grid: Grid, most: int, elements: int) -> Grid:
+    """Merge neighbouring blocks in pairs, until there are at most ``most``.
+
+    Blocks of more than ``elements`` are not made.
+
+    >>> merged(((1,) * 5, (3, 3)), 4, 100)
+    ((4, 1), (3, 3))
+    """
+    while count(grid) > most and 2 * prod(map(max, grid)) <= elements:
+        axis = max(range(len(grid)), key=lambda a: len(grid[a]))
+        pairs = zip_longest(grid[axis][::2], grid[axis][1::2], fillvalue=0)
+        grid = (*grid[:axis], tuple(map(sum, pairs)), *grid[axis + 1 :])
+    return grid
 
 
 def edges(chunks: Sequence[int]) -> tuple[int, ...]:

@@ -216,6 +216,15 @@ def test_stencils_on_foreign_arrays_cost_one_task_per_block():
     )  # one per block for the foreign array and for the stencil
 
 
+def test_very_many_small_foreign_blocks_are_merged(monkeypatch):
+    monkeypatch.setattr("lazyvol.plan.graph.lazy_array.MANY_BLOCKS", 100)
+    values = np.random.default_rng(0).normal(size=(7, 11, 13))
+    stack = lv.as_stack(da.from_array(values, chunks=(1, 2, 3)))
+    result = lv.filters.gaussian(stack, 1.0)
+    assert 20 < len(result.__dask_graph__().layers[result.data.name]) <= 100
+    np.testing.assert_allclose(result, ndi.gaussian_filter(values, 1.0), atol=1e-12)
+
+
 def test_valid_keeps_voxels_with_a_complete_halo():
     stack = opened("valid")
     lazy = stencil(
