@@ -5,6 +5,7 @@ clusters are taken from the notebooks, the docstrings and the command line. A wa
 and so is a link to a page or heading that is not there.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,15 +15,21 @@ from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from cyclopts import App
+
 import lazyvol as lv
-from lazyvol.cli import main
-from lazyvol.cli.docs import description
+from lazyvol.cli import COMMANDS, EXIT_CODES, main, make_app
+from lazyvol.cli.docs import description, headline
 from lazyvol.cli.operations import topics
 
 SITE = Path(__file__).resolve().parent
 LESSONS = SITE.parent
 #: functions of lazyvol itself, by what they are for
-FIRST = ("open", "save", "resume", "verify", "as_stack", "explain", "limited", "connect", "explore")
+FIRST = (
+    "open", "save", "resume", "verify", "as_stack", "explain", "limited", "connect", "explore",
+    "to_napari",
+)  # fmt: skip
+RUN_OPTIONS = "And the [options of every operation](index.md#options-of-every-operation).\n"
 RECIPES = ("slurm", "pbs", "kubernetes", "ssh")
 
 
@@ -36,6 +43,11 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "api/files_and_plans.md", functions_page()
     yield "api/index.md", index_page(["files_and_plans", *names])
     yield "recipes.md", recipes_page()
+    app = make_app()
+    groups = [*(module.__name__.rpartition(".")[2] for module in topics()), "plots"]
+    for name in groups:
+        yield f"commands/{name}.md", commands_of(app, name)
+    yield "commands/index.md", commands_page(app, groups)
 
 
 def topic_page(title: str, module: str, names: list[str]) -> str:
@@ -77,6 +89,39 @@ def recipes_page() -> str:
         language = "yaml" if kind == "kubernetes" else "bash"
         parts.append(f"## {kind}\n\n```{language}\n{printed('cluster', 'recipe', kind)}```\n")
     return "\n".join(parts)
+
+
+def commands_of(app: App, topic: str) -> str:
+    """Return the commands of a topic; options of every command stand on one page."""
+    text = reference_of(app[topic], f"lazyvol {topic}")
+    about, _, rest = text.partition("## Table of Contents")
+    commands = rest.partition("**Commands**:")[2]
+    return about + re.sub(r"\*\*Run\*\*:\n.*?(?=\n#|\Z)", RUN_OPTIONS, commands, flags=re.DOTALL)
+
+
+def reference_of(app: App, usage: str, **options: int) -> str:
+    """Return the reference of a command, its example as code."""
+    text = app.generate_docs(usage_name=usage, **options)
+    return re.sub(r"^Example: (.*)$", r"```sh\n\1\n```", text, flags=re.MULTILINE)
+
+
+def commands_page(app: App, groups: list[str]) -> str:
+    """Return the commands that are no operations, and the options of every operation."""
+    parts = ["# Commands\n", *(f"* [lazyvol {g} …]({g}.md): {about(g)}" for g in groups), ""]
+    for name in (*COMMANDS, "cluster"):
+        usage = f"lazyvol {name}"
+        text = reference_of(app[name], usage, heading_level=2)
+        parts.append(text.replace(f"## {name}", f"## {usage}", 1))
+    example = app["stats"]["var"].generate_docs()
+    shared = example.partition("**Run**:\n")[2]
+    parts += ["## Options of every operation\n", shared, f"{EXIT_CODES}\n"]
+    listed = "\n".join(groups)
+    return "\n".join(parts) + f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+
+
+def about(group: str) -> str:
+    """Return what the operations of a topic are."""
+    return headline("lazyvol.plots" if group == "plots" else f"lazyvol.ops.{group}")
 
 
 def printed(*words: str) -> str:
