@@ -41,6 +41,20 @@ def test_parts_of_a_large_volume_are_those_of_the_whole(order, mode):
         np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=2e-12, err_msg=first)
 
 
+@pytest.mark.parametrize("mode", ["constant", "nearest", "reflect", "mirror", "grid-wrap"])
+@pytest.mark.parametrize("order", [1, 3])
+def test_parts_of_large_volumes_by_compiled_code_are_those_of_scipy(order, mode):
+    values = RNG.normal(size=(120, 14, 15)).astype(np.float32)
+    matrix = np.array([[0.93, 0.05, 0.0], [-0.02, 1.1, 0.1], [0.0, 0.0, 0.9]])
+    offset = (-10.3, -1.0, 1.2)
+    expected = ndi.affine_transform(values, matrix, offset, None, None, order, mode, 2.5)
+    stack = lv.as_stack(da.from_array(values, chunks=(40, 14, 15)))
+    found = lv.transform.affine(stack, matrix, offset, order=order, mode=mode, fill=2.5)
+    for first in (0, 10, 50, 110):
+        part = slice(first, first + 5)
+        np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=3e-6, err_msg=first)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_halo_of_splines_is_as_wide_as_the_rounding_of_the_result(dtype):
     step = np.repeat([0.0, 1e3, 0.0], 133).astype(dtype)

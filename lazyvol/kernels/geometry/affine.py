@@ -171,9 +171,26 @@ def sample_affine(
     """Evaluate the spline of a volume at ``matrix @ i + offset`` for each of its voxels i."""
     coefficients, margin = spline
     out = np.empty([n - 2 * margin for n in coefficients.shape], dtype)
+    sample_into(out, spline, matrix, offset, order, mode, fill)
+    return out
+
+
+def sample_into(
+    out: Array,
+    spline: tuple[Array, int],
+    matrix: Array,
+    offset: Array,
+    order: int,
+    mode: BoundaryMode,
+    fill: float,
+) -> None:
+    """Write the spline of a volume at ``matrix @ i + offset`` to each voxel i of ``out``.
+
+    ``out`` is C-contiguous, of float32 or float64 and of any shape.
+    """
+    coefficients, margin = spline
     sample = _sample_cubic if order == 3 else _sample_linear
     sample(out, coefficients, margin, matrix, offset, MODE_CODES[mode], fill)
-    return out
 
 
 @compiled
@@ -207,13 +224,17 @@ def _sample_linear(
     out: Array, spline: Array, margin: int, m: Array, b: Array, mode: int, fill: float
 ) -> None:
     """Evaluate at ``m @ i + b`` for every voxel i of ``out``, by trilinear interpolation."""
-    nz, ny, nx = out.shape
-    for z in range(nz):
-        for y in range(ny):
+    nz, ny, nx = (
+        spline.shape[0] - 2 * margin,
+        spline.shape[1] - 2 * margin,
+        spline.shape[2] - 2 * margin,
+    )
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
             pz0 = m[0, 0] * z + m[0, 1] * y + b[0]
             py0 = m[1, 0] * z + m[1, 1] * y + b[1]
             px0 = m[2, 0] * z + m[2, 1] * y + b[2]
-            for x in range(nx):
+            for x in range(out.shape[2]):
                 pz, py, px = pz0 + m[0, 2] * x, py0 + m[1, 2] * x, px0 + m[2, 2] * x
                 if mode:
                     pz = _wrap_position(pz, nz, margin, mode)
@@ -240,13 +261,17 @@ def _sample_cubic(
     out: Array, spline: Array, margin: int, m: Array, b: Array, mode: int, fill: float
 ) -> None:
     """Evaluate at ``m @ i + b`` for every voxel i of ``out``, by cubic B-splines."""
-    nz, ny, nx = out.shape
-    for z in range(nz):
-        for y in range(ny):
+    nz, ny, nx = (
+        spline.shape[0] - 2 * margin,
+        spline.shape[1] - 2 * margin,
+        spline.shape[2] - 2 * margin,
+    )
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
             pz0 = m[0, 0] * z + m[0, 1] * y + b[0]
             py0 = m[1, 0] * z + m[1, 1] * y + b[1]
             px0 = m[2, 0] * z + m[2, 1] * y + b[2]
-            for x in range(nx):
+            for x in range(out.shape[2]):
                 pz, py, px = pz0 + m[0, 2] * x, py0 + m[1, 2] * x, px0 + m[2, 2] * x
                 if mode:
                     pz = _wrap_position(pz, nz, margin, mode)

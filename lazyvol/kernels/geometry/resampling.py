@@ -1,6 +1,7 @@
 """Volumes at other positions, by B-splines of any order, box by box.
 
-``scipy.ndimage.map_coordinates`` evaluates the splines. A box of a volume gives the values of the
+Linear and cubic affine maps of volumes are compiled; ``scipy.ndimage.map_coordinates`` evaluates
+all others. A box of a volume gives the values of the
 whole one: what a false end of the box changes in the coefficients of the spline decays by a factor
 ``POLES[order]`` per voxel, and the box extends until that is below the rounding of the result.
 """
@@ -15,6 +16,8 @@ import numpy as np
 import scipy.ndimage as ndi
 
 from lazyvol.kernels.arrays import each_particle
+from lazyvol.kernels.geometry.affine import PADDING, ROUNDING, sample_into, spline_of
+from lazyvol.kernels.geometry.splines import NEAREST_PADDING, BoundaryMode
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Region = tuple[slice, ...]
@@ -28,8 +31,11 @@ POLES = {2: 0.171573, 3: 0.267950, 4: 0.361341, 5: 0.430576}
 EXTENDED = {"nearest": 12, "grid-constant": 12}
 #: modes in which a box that reaches a border must hold the opposite one
 PERIODIC = ("wrap", "grid-wrap")
-#: rounding, in voxels, that may push a position over the border
-ROUNDING = 1e-9
+#: modes of compiled code, by their names in scipy's transforms
+COMPILED: dict[str, BoundaryMode] = {
+    "constant": "constant", "nearest": "nearest", "mirror": "mirror", "reflect": "reflect",
+    "grid-wrap": "wrap",
+}  # fmt: skip
 #: positions that are evaluated at once
 BATCH = 2**16
 #: voxels from the volume beyond which positions are not evaluated
@@ -43,6 +49,10 @@ class Spline:
     order: int
     mode: Mode
     fill: float
+
+    def is_compiled(self, ndim: int) -> bool:
+        """Return True if affine maps of volumes have compiled code: 5 to 20 times as fast."""
+        return ndim == 3 and self.order in (1, 3) and self.mode in COMPILED
 
     @property
     def extension(self) -> int:
@@ -82,6 +92,12 @@ class Spline:
             kind: Any = "constant" if constant else "edge"
             volume = np.pad(volume, self.extension, kind, **constant)
         return np.asarray(ndi.spline_filter(volume, self.order, np.float64, self.mode))
+
+    def batch_bytes(self, shape: Sequence[int]) -> int:
+        """Return the bytes of the values of a volume of ``shape`` and of their positions."""
+        if self.is_compiled(len(shape)):
+            return 8 * prod(shape)
+        return batch_bytes(len(shape), prod(shape[1:]))
 
     def evaluate(self, coefficients: Array, positions: Array) -> Array:
         """Return the values at positions (axis, ...) in voxels of the volume."""
@@ -140,8 +156,8 @@ class AffineSampling:
     def working_bytes(self, region: Region) -> int:
         """Return the bytes of the coefficients of one volume, and of a batch of positions."""
         lengths = [s.stop - s.start for a, s in enumerate(self.source(region)) if a in self.axes]
-        plane = prod(region[a].stop - region[a].start for a in self.axes[1:])
-        return spline_bytes(self.spline, lengths) + batch_bytes(len(self.axes), plane)
+        shape = [region[a].stop - region[a].start for a in self.axes]
+        return spline_bytes(self.spline, lengths) + self.spline.batch_bytes(shape)
 
     def sample(self, block: Array, region: Region) -> Array:
         """Return a region of the result from the values of its source."""
@@ -181,11 +197,33 @@ def sample_affine(
     offset: Sequence[float], spline: Spline, spans: Sequence[slice], out: Array,
 ) -> None:  # fmt: skip
     """Write the values of voxels in ``spans`` to ``out``; the volume begins at ``starts``."""
+    if spline.is_compiled(volume.ndim):
+        _sample_compiled(volume, starts, matrix, offset, spline, spans, out)
+        return
     coefficients = spline.coefficients(volume)
     for rows, positions in affine_positions(matrix, offset, spans):
         for p, start in zip(positions, starts, strict=True):
             p -= start
         out[rows] = spline.evaluate(coefficients, positions)
+
+
+def _sample_compiled(
+    volume: Array, starts: Sequence[int], matrix: Sequence[Sequence[float]],
+    offset: Sequence[float], spline: Spline, spans: Sequence[slice], out: Array,
+) -> None:  # fmt: skip
+    """Write the values of voxels in ``spans`` to ``out`` by compiled code.
+
+    Positions are rounded differently in every region: by 1e-13 of a voxel.
+    """
+    mode = COMPILED[spline.mode]
+    rows, first = np.array(matrix), np.array([s.start for s in spans], np.float64)
+    shift = np.array(offset) + rows @ first - np.array(starts, np.float64)
+    is_direct = out.flags.c_contiguous and out.dtype in (np.float32, np.float64)
+    target = out if is_direct else np.empty(out.shape, np.promote_types(out.dtype, np.float32))
+    coefficients = spline_of(volume, spline.order, mode)
+    sample_into(target, coefficients, rows, shift, spline.order, mode, spline.fill)
+    if target is not out:
+        out[...] = target
 
 
 def sample_points(
@@ -214,6 +252,11 @@ def sample_points(
     return out.reshape(*lead, *points.shape[1:])
 
 
+def batch_bytes(ndim: int, points: int = BATCH) -> int:
+    """Return the bytes of a batch of positions, or of more ``points``, and of their values."""
+    return max(BATCH, points) * 8 * (ndim + 4)
+
+
 def axes_last(block: Array, axes: Sequence[int]) -> Array:
     """Return a view of a block with ``axes`` as the last ones."""
     return np.moveaxis(block, axes, range(-len(axes), 0))
@@ -221,15 +264,14 @@ def axes_last(block: Array, axes: Sequence[int]) -> Array:
 
 def spline_bytes(spline: Spline, lengths: Sequence[int]) -> int:
     """Return the bytes of the coefficients of a volume, and of what they are made from."""
+    if spline.is_compiled(len(lengths)):
+        margin = PADDING + (NEAREST_PADDING if spline.extension else 0)
+        padded = prod(n + 2 * margin for n in lengths)
+        return 8 * padded * (1 if spline.order == 1 else 2)
     voxels = prod(n + 2 * spline.extension for n in lengths)
     if spline.order < 2:
         return 4 * voxels
     return (16 if spline.extension else 8) * voxels
-
-
-def batch_bytes(ndim: int, plane: int = 0) -> int:
-    """Return the bytes of the positions of a batch, a plane at least, and of their values."""
-    return max(BATCH, plane) * 8 * (ndim + 4)
 
 
 def affine_positions(

@@ -190,7 +190,8 @@ def map_coordinates(
     plain = stack.drop_vars([n for n, c in stack.coords.items() if set(c.dims) & set(dims)])
     values = blockwise(
         kernel, plain, tables=(points,), core=dims, out=(*lead, *lengths), sizes=lengths,
-        dtype=dtype, scratch=_scratch(stack, dims, spline), title="map_coordinates",
+        dtype=dtype, title="map_coordinates",
+        scratch=_scratch(stack, dims, spline, resampling.batch_bytes(len(dims))),
     )  # fmt: skip
     own = {n: c for n, c in points.coords.items() if n != _grids.AXIS and _grids.AXIS not in c.dims}
     return values.assign_coords(own)
@@ -407,14 +408,13 @@ def _each_resampled(
     )  # fmt: skip
     values = blockwise(
         kernel, stack, *numbers, core=dims, out=[str(d) for d in stack.dims], sizes=lengths,
-        dtype=dtype, scratch=_scratch(stack, dims, spline), title="affine",
+        dtype=dtype, title="affine",
+        scratch=_scratch(stack, dims, spline, spline.batch_bytes(list(lengths.values()))),
     )  # fmt: skip
     return on_grid(stack, grid).copy(data=values.data) if grid else values
 
 
-def _scratch(stack: xr.DataArray, dims: Sequence[str], spline: Spline) -> float:
+def _scratch(stack: xr.DataArray, dims: Sequence[str], spline: Spline, batch: int) -> float:
     """Return bytes per voxel of whole volumes for coefficients and a batch of positions."""
     lengths = [stack.sizes[d] for d in dims]
-    voxels = prod(lengths)
-    batch = resampling.batch_bytes(len(dims))
-    return (resampling.spline_bytes(spline, lengths) + batch) / voxels
+    return (resampling.spline_bytes(spline, lengths) + batch) / prod(lengths)
