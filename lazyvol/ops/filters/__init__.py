@@ -859,7 +859,7 @@ def gaussian_derivative(
     Derivatives are per voxel, as in scipy: ``derivatives.gradient`` and ``derivatives.hessian`` are
     per length. The weights sum to exactly the derivatives of constants, ramps and parabolas; those
     of scipy do not, because ``truncate`` cuts them off: at 4 they differ by up to 8e-3 of the
-    largest weight, at 8 by 3e-12.
+    largest weight, at 8 by 3e-12 (widths of 1.5 voxels or more).
 
     Parameters
     ----------
@@ -925,7 +925,8 @@ def gaussian_laplace(
 
     Derivatives are per voxel, as in scipy: ``derivatives.laplacian`` is per length. The weights sum
     to exactly the derivatives of constants, ramps and parabolas; those of scipy do not, because
-    ``truncate`` cuts them off: at 4 they differ by up to 8e-3 of the largest weight, at 8 by 3e-12.
+    ``truncate`` cuts them off: at 4 they differ by up to 8e-3 of the largest weight, at 8 by 3e-12
+    (widths of 1.5 voxels or more).
 
     Parameters
     ----------
