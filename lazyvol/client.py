@@ -276,12 +276,17 @@ def _is_this_machine(url: str) -> bool:
 
 
 @contextmanager
-def progress_bar(label: str, *, shown: bool = True, stream: TextIO | None = None) -> Iterator[None]:
-    """Context that shows the progress of computations on ``stream``, by default standard error."""
+def progress_bar(
+    label: str, *, nbytes: int = 0, shown: bool = True, stream: TextIO | None = None
+) -> Iterator[None]:
+    """Context that shows the progress of computations on ``stream``, by default standard error.
+
+    The line shows the rate of reading if ``nbytes``, the bytes that are read in all, are known.
+    """
     if not shown:
         yield
         return
-    bar = _Bar(label, stream or sys.stderr)
+    bar = _Bar(label, nbytes, stream or sys.stderr)
     client = current_client()
     watcher: Any = _LocalTasks(bar) if client is None else _cluster_tasks(client, bar)
     try:
@@ -294,38 +299,39 @@ def progress_bar(label: str, *, shown: bool = True, stream: TextIO | None = None
 
 
 class _Bar:
-    """A progress bar on one line: label, bar, share, seconds."""
+    """A progress line: label, bar, share, rate of reading, and the time that is left."""
 
-    WIDTH = 28
-    #: seconds between two updates
-    PAUSE = 0.2
+    def __init__(self, label: str, nbytes: int, stream: TextIO) -> None:
+        from rich import progress  # it takes 0.1 s, which a command without progress saves
+        from rich.console import Console
 
-    def __init__(self, label: str, stream: TextIO) -> None:
-        self._label, self._stream = label, stream
-        self._start = self._drawn = time.monotonic()
-        self._share = 0.0
+        self._nbytes, self._share, self._start = nbytes, 0.0, time.monotonic()
+        self._line = progress.Progress(
+            progress.TextColumn("{task.description:<12}"), progress.BarColumn(28),
+            progress.TaskProgressColumn(), progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[time]}"), redirect_stdout=False,
+            redirect_stderr=False, refresh_per_second=4,
+            console=Console(file=stream, force_jupyter=False),
+        )  # fmt: skip
+        self._task = self._line.add_task(label, total=1.0, rate="", time="left")
+        self._line.start()
 
     def show(self, done: int, total: int) -> None:
-        """Update the share of finished tasks, at most once per ``PAUSE``."""
-        now = time.monotonic()
+        """Update the share of finished tasks."""
+        from rich.filesize import decimal
+
         self._share = max(self._share, done / total if total else 0.0)
-        if now - self._drawn >= self.PAUSE:
-            self._drawn = now
-            self._draw()
+        seconds = time.monotonic() - self._start
+        read = self._share * self._nbytes
+        rate = f"{decimal(round(read / seconds))}/s" if read and seconds else ""
+        self._line.update(self._task, completed=self._share, rate=rate)
 
     def stop(self, *, complete: bool) -> None:
         """Draw for the last time and end the line."""
-        self._share = 1.0 if complete else self._share
-        self._draw()
-        self._stream.write("\n")
-        self._stream.flush()
-
-    def _draw(self) -> None:
-        full = round(self._share * self.WIDTH)
-        bar = "█" * full + "░" * (self.WIDTH - full)
-        seconds = time.monotonic() - self._start
-        self._stream.write(f"\r{self._label:<12} {bar} {self._share:>4.0%} {seconds:6.1f} s")
-        self._stream.flush()
+        self.show(int(complete), 1)
+        self._line.update(self._task, time="in all" if complete else "")
+        self._line.stop()
 
 
 class _LocalTasks(Callback):  # type: ignore[misc]

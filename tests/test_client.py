@@ -61,7 +61,7 @@ def test_lazy_results_are_computed_on_the_client(client):
         average = lv.stats.mean(stack).compute()
     np.testing.assert_allclose(average, values.mean(0))
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.task_prefixes)) > 0
-    assert stream.getvalue().rstrip().endswith("s")
+    assert stream.getvalue().rstrip().endswith("in all")
     assert "100%" in stream.getvalue()
 
 

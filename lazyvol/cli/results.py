@@ -25,10 +25,11 @@ def write_result(result: Any, out: str, options: Resuming, column: str = "value"
 
     With ``--explain`` only the plan is printed.
     """
-    say(str(explain(result, out, memory=options.memory, workers=options.workers)))
+    plan = explain(result, out, memory=options.memory, workers=options.workers)
+    say(str(plan))
     if options.explain:
         return
-    with progress_bar("computing", shown=options.shown):
+    with progress_bar("computing", nbytes=plan.bytes_read, shown=options.shown):
         saved = result
         is_table = suffix_of(out) in TABLES and not is_image_stack(result)
         if is_table and isinstance(result, xr.DataArray):

@@ -4,11 +4,13 @@ import csv
 import importlib
 import os
 import pkgutil
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.screening import screen
 from lazyvol.summary import TIMES
 from tests.oracles import required
-from tests.paths import DATA
+from tests.paths import DATA, ROOT
 from tests.plan.clusters import status_of
 from tests.sources import CountingSource
 
@@ -575,6 +577,22 @@ def test_the_command_runs_as_a_process(files):
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
     assert "float32" in out
+
+
+def test_a_terminal_shows_progress(files, tmp_path):
+    primary, terminal = pty.openpty()
+    words = ["stats", "mean", str(files / "stack.zarr"), str(tmp_path / "mean.npy")]
+    process = subprocess.Popen([sys.executable, "-m", "lazyvol.cli", *words], stderr=terminal,
+                               stdout=subprocess.DEVNULL, cwd=ROOT)  # fmt: skip
+    os.close(terminal)
+    text = b""
+    with suppress(OSError):  # the other end is closed
+        while part := os.read(primary, 4096):
+            text += part
+    os.close(primary)
+    assert process.wait(60) == 0
+    line = re.sub(r"\x1b\[[0-9;?]*\w", "", text.decode())
+    assert re.search(r"100% [\d.]+ .?B/s 0:00:\d\d in all\s*$", line), line
 
 
 def test_ctrl_c_ends_with_130_and_no_result(tmp_path):
