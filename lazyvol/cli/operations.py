@@ -1,12 +1,12 @@
 """Commands generated from public operations: name, options and help are those of the function."""
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType, UnionType
 from typing import (
     Annotated,
@@ -253,9 +253,9 @@ def _number(text: str) -> int | float | str:
 
 def _opened(text: str, positional: bool, opener: Callable[[str], Any]) -> Any:
     """Return an opened file, a shape such as ``64x64x64``, numbers, or an option's word."""
-    if not Path(text).exists() and not SHAPE.fullmatch(text) and _is_numeric(value := parse(text)):
+    if not os.path.exists(text) and not SHAPE.fullmatch(text) and _is_numeric(value := parse(text)):
         return value
-    if Path(text).exists() or (not SHAPE.fullmatch(text) and (positional or "." in text)):
+    if os.path.exists(text) or (not SHAPE.fullmatch(text) and (positional or "." in text)):
         return opener(text)
     if SHAPE.fullmatch(text):
         return tuple(int(n) for n in re.split("[x,]", text))

@@ -1,5 +1,6 @@
 """Continue interrupted commands: the command ``resume`` and the function ``lazyvol.resume``."""
 
+import os
 import shlex
 from contextlib import chdir
 from os import PathLike
@@ -83,7 +84,7 @@ def resume(path: str | PathLike[str]) -> bool:
             f"resume: path must be that of an interrupted command, got {path}, which a "
             f"Python program was writing ({_steps(left)}); run that program again, with resume=True"
         )
-    if not Path(folder).is_dir():
+    if not os.path.isdir(folder):
         raise SourceNotFoundError(
             f"resume: the command was started in {folder}, which is gone; run it again "
             f"elsewhere, with resume=True: {command}"

@@ -210,6 +210,8 @@ def refuse_own_input(path: Any, sources: Iterable[Any]) -> None:
     if is_place(path):
         _refuse_own_url(str(path).rstrip("/"), sources)
         return
+    if "\0" in str(path):
+        raise OptionError(f"save: path must not hold a null character, got {str(path)!r:.200}")
     target = os.path.realpath(path)
     realpath = lru_cache(os.path.realpath)  # a stack has thousands of files in few folders
     for file in _stored_paths(sources):

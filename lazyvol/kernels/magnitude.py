@@ -11,6 +11,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: sums of squares of values between these are far from the smallest and largest float64
 LEAST, MOST = 2.0**-480, 2.0**480
+#: whole numbers up to this are exact in float64
+MOST_EXACT = 2**53
+#: ratio of magnitude and range of whole numbers above which their rounding matters
+NARROW = 2**20
 
 
 def largest(values: Array) -> float:
@@ -36,6 +40,28 @@ def require_squares(op: str, top: float, least: float = LEAST) -> None:
         f"{op}: values must be {rule} in magnitude, whose squares float64 can hold, got "
         f"{top:.3g}; divide the stack by {top:.0e}, or leave missing values out by mask="
     )
+
+
+def require_exact(
+    op: str, values: Array, flags: Array | None = None, *, narrow: bool = True
+) -> None:
+    """Raise RangeError for 64-bit integers that count and that differ by less than float64 shows.
+
+    Without ``narrow`` for all that float64 rounds, whatever they differ by.
+    """
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return
+    counted = values if flags is None else values[np.broadcast_to(flags, values.shape)]
+    if not counted.size:
+        return
+    low, high = int(counted.min()), int(counted.max())
+    top = max(high, -low)
+    spread = 1 if not narrow else high - low
+    if top > MOST_EXACT and 0 < spread * (NARROW if narrow else 1) < top:
+        raise RangeError(
+            f"{op}: whole numbers must be at most 2**53 in magnitude, which float64 holds exactly, "
+            f"got {high if high == top else low}; subtract an offset from the stack first"
+        )
 
 
 @compiled

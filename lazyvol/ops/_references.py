@@ -22,7 +22,7 @@ def average_or(
     stack's float type.
     """
     if not isinstance(reference, str):
-        return reference
+        return require_numbers(op, param, reference, stack)
     if reference != "average":
         raise LabelError(
             f"{op}: {param} must be 'average', a volume or a stack, got {reference!r}; pass one"
@@ -36,6 +36,21 @@ def average_or(
         op, ("mean",), stack.dtype, stack.sizes[STACK], result=dtype or float_of(stack.dtype)
     )
     return fold(spec, stack, dims=(STACK,), title="average")["mean"]
+
+
+def require_numbers(
+    op: str, param: str, reference: xr.DataArray, stack: xr.DataArray
+) -> xr.DataArray:
+    """Return ``reference``; raise LabelError for a mask beside a stack of numbers.
+
+    A mask in the place of a volume is nearly always an argument in the wrong place.
+    """
+    if reference.dtype == bool and stack.dtype != bool:
+        raise LabelError(
+            f"{op}: {param} must hold numbers as the stack does, got dtype=bool; pass a mask as "
+            f"mask=, or binary values as {param}.astype(float)"
+        )
+    return reference
 
 
 def particles_besides(op: str, stack: xr.DataArray, reference: xr.DataArray) -> int:

@@ -99,6 +99,7 @@ def test_a_wrong_command_ends_with_2(tokens, message, folder, capsys):
         ("info nowhere.mrc", "SourceNotFoundError: nowhere.mrc: no such file"),
         ("stats var nowhere.mrc out.zarr", "SourceNotFoundError"),
         ("masks apply s.npy nowhere.mrc out.npy", "SourceNotFoundError"),
+        (f"stats var {'n' * 400} out.zarr", "SourceNotFoundError"),
         ("info text.mrc", "TruncatedError"),
         ("convert s.npy s.npy", "path must not be that of an input of the result"),
         ("convert s.npy s.zarr", "pass --overwrite"),

@@ -124,6 +124,61 @@ def test_references_that_a_spectrum_cannot_hold_are_refused():
         lv.registration.shifts(lv.as_stack(particle), lv.as_stack(particle[0]))
 
 
+@pytest.mark.parametrize("first", [2**53, 2**62, -(2**53) - 8, -(2**63)])
+def test_large_whole_numbers_are_compared_exactly(first):
+    values = np.arange(8, dtype=np.int64).reshape(2, 2, 2) + np.int64(first)
+    for level in (first + 3, first + 4):
+        got = lv.masks.threshold(lv.as_stack(values), level)
+        np.testing.assert_array_equal(got, values > np.int64(level))
+    stack = lv.as_stack(values)
+    assert lv.masks.threshold(stack, -1e30).all()
+    assert not lv.masks.threshold(stack, np.inf).any()
+
+
+def test_thresholds_outside_the_type_of_integers():
+    unsigned = lv.as_stack(np.array([[[0, 2**63, 2**64 - 1]]], np.uint64))
+    found = [lv.masks.threshold(unsigned, level).values.ravel() for level in (-1, 2**63, 2**64)]
+    np.testing.assert_array_equal(found, [[True] * 3, [False, False, True], [False] * 3])
+    small = lv.as_stack(np.array([[[0, 1, 255]]], np.uint8))
+    assert [int(lv.masks.threshold(small, v).sum()) for v in (-0.5, 0.5, 254.9, 300)] == [
+        3,
+        2,
+        1,
+        0,
+    ]
+
+
+ROUNDED = {
+    "std": lambda s: lv.stats.std(s, None),
+    "center": lv.intensity.center,
+    "rescale": lv.intensity.rescale,
+    "standardize": lv.intensity.standardize,
+    "gaussian_stretch": lv.intensity.gaussian_stretch,
+    "display": lv.intensity.display,
+    "equalise": lv.intensity.equalise,
+    "otsu": lv.masks.threshold,
+    "rmse": lambda s: lv.scores.rmse(s, against=s[0]),
+    "distances": lv.clustering.distances,
+    "table": lambda s: lv.measure.table(s[0], LABELS, what=("min", "median")),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_whole_numbers_that_float64_rounds_are_refused(name):
+    steps = RNG.integers(0, 100, A.shape)
+    assert ROUNDED[name](lv.as_stack(steps + 2**50)) is not None
+    with pytest.raises(RangeError, match=r"^\w+: whole numbers must .*; subtract an offset"):
+        ROUNDED[name](lv.as_stack(steps + 2**60)).compute()
+
+
+def test_whole_numbers_outside_a_mask_are_not_rounded():
+    values = RNG.integers(0, 9, A.shape)
+    values[:, 0, 0, 0] = np.iinfo(np.int64).min
+    inside = values >= 0
+    got = lv.stats.std(lv.as_stack(values), None, mask=lv.as_stack(inside))
+    np.testing.assert_allclose(got, values.std(where=inside))
+
+
 def test_infinite_and_missing_values_are_no_matter_of_range():
     values = A.copy()
     values[0, 0, 0, :2] = np.inf, np.nan

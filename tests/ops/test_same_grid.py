@@ -139,3 +139,50 @@ def test_channels_must_be_in_the_same_order():
     image = image.assign_coords(channel=list("abcde"))
     with pytest.raises(LabelError, match="labels 'channel'"):
         lv.scores.mse(image, image.isel(channel=[4, 3, 2, 1, 0]), dim=("y", "x"))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, m: lv.scores.ncc(s, m),
+        lambda s, m: lv.scores.compare(s, m, metrics=("mse", "cosine")),
+        lambda s, m: lv.scores.correlation(s, m),
+        lambda s, m: lv.scores.profile(s, m),
+        lambda s, m: lv.scores.screen(s, average=m),
+        lambda s, m: lv.registration.shifts(s, m),
+        lambda s, m: lv.registration.align(s, m, 30.0),
+    ],
+)
+def test_masks_in_the_place_of_volumes_are_refused(call):
+    with pytest.raises(LabelError, match="must hold numbers as the stack does, got dtype=bool"):
+        call(stack(), flags())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s, m: lv.scores.correlation(s, s[0], mask=m),
+        lambda s, m: lv.scores.profile(s, mask=m),
+        lambda s, m: lv.scores.ncc(s, mask=m),
+        lambda s, m: lv.registration.align(s, s[0], 30.0, mask=2 * m).ncc.values,
+        lambda s, m: lv.registration.align(s, s[0], 30.0, mask=m * np.nan).ncc.values,
+    ],
+)
+def test_numbers_in_the_place_of_masks_are_refused(call):
+    with pytest.raises(LabelError, match=r"^\w+: mask must be (boolean|from 0 to 1), got"):
+        call(stack(), flags().astype(float))
+
+
+def test_binary_outcomes_are_what_probabilities_are_compared_with():
+    chance = stack().copy(data=np.clip(A / 8 + 0.5, 0.01, 0.99))
+    chance.attrs.clear()
+    expected = -np.where(FLAGS, np.log(chance), np.log1p(-chance)).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(lv.scores.bce(chance, flags()), expected)
+
+
+def test_differences_of_values_in_different_units_are_refused():
+    volts, millivolts = (stack().assign_attrs(units=unit) for unit in ("V", "mV"))
+    for op in (lv.scores.mse, lv.scores.rmse):
+        with pytest.raises(LabelError, match="values in the stack's unit 'V', got 'mV'"):
+            op(volts, millivolts)
+    np.testing.assert_allclose(lv.scores.ncc(volts, millivolts), 1.0)

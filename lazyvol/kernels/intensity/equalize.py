@@ -11,6 +11,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import numba_compatible, read_only
+from lazyvol.kernels.magnitude import require_exact
 from lazyvol.kernels.reductions import histogram
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -50,6 +51,7 @@ def counted(block: Array, mask: Array | None = None, *, exclude: Sequence[float]
 
 def display(block: Array, low: Array, high: Array) -> Array:
     """Return grey levels: 0 up to ``low``, 255 from ``high``, linear in between; NaN is 0."""
+    require_exact("display", block)
     out = np.empty(block.shape, np.uint8)
     for place, lowest in _each_element(low):
         values = _flattened(block[place])

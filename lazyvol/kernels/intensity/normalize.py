@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.magnitude import require_exact
 from lazyvol.kernels.reductions import moments
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -27,7 +28,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 #: operation that takes some statistics, for the messages of errors
 USERS = {
     ("norm", "count"): "unit_norm", ("mean", "std", "count"): "standardize",
-    ("mean", "var"): "contrast_normalise",
+    ("mean", "var"): "contrast_normalise", ("low", "high"): "rescale", ("mean",): "center",
 }  # fmt: skip
 
 
@@ -116,6 +117,8 @@ def _scaled(
     for index in np.ndindex(block.shape[:first]):
         values = block[index].reshape(shape)
         counted = None if flags is None else flags[index].reshape(shape)
+        if names != ("norm", "count"):
+            require_exact(USERS[names], values, counted)
         offset, divisor = scaling(_statistics(values, counted, names))
         _scale_into(out[index].reshape(shape), values, offset, divisor, limits)
     return out
@@ -146,7 +149,7 @@ def _moments(
     parts = {p: None for name in names for p in PARTS[name]} | ({"count": None} if skipna else {})
     parts |= {"faint": None} if values.dtype == np.float64 and "square" in parts else {}
     state = moments.start(values.shape[1:], parts=tuple(parts), dtype=values.dtype)
-    moments.update(state, (0,), values, flags, skipna=skipna, op=USERS.get(names, "stack"))
+    moments.update(state, (0,), values, flags, skipna=skipna, op=USERS[names])
     want = {name: np.dtype(np.float64) for name in names}
     return moments.finish(state, want=want, n=values.shape[0])
 

@@ -1,6 +1,7 @@
 """Otsu's threshold of a histogram or of every particle, and masks of values above it."""
 
 from collections.abc import Sequence
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,14 @@ def otsu(counts: Array, edges: Array) -> Array:
 
 
 def above(block: Array, threshold: Array) -> Array:
-    """Return True for values above a threshold, False for NaN."""
-    return np.greater(block, threshold.astype(np.float64))
+    """Return True for values above a threshold of one value, False for NaN.
+
+    Integers are compared with the whole part of the threshold, exactly.
+    """
+    level = threshold.item()
+    is_finite = level - level == 0
+    whole = is_finite and block.dtype.kind in "iu"
+    return np.greater(block, floor(level) if whole else np.float64(level))
 
 
 def above_otsu(

@@ -9,7 +9,7 @@ from scipy.linalg.blas import dsyrk
 
 from lazyvol.errors import RangeError
 from lazyvol.kernels.arrays import as_three_axes
-from lazyvol.kernels.magnitude import LEAST
+from lazyvol.kernels.magnitude import LEAST, require_exact
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -33,6 +33,7 @@ def update_products(state: State, axes: Sequence[int], block: Array, shift: Arra
     feature_axes = [a for a in range(block.ndim) if a not in axes]
     transposed = block.transpose([*axes, *feature_axes])
     samples = transposed.reshape(prod(transposed.shape[: len(axes)]), -1)
+    require_exact("covariance", samples)
     origin = np.asarray(shift, np.float64).reshape(1, -1)
     gram = state["gram"].reshape(samples.shape[1], samples.shape[1])
     step = max(1, SLAB_VALUES // max(1, samples.shape[1]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
-from lazyvol.kernels.magnitude import largest, require_squares
+from lazyvol.kernels.magnitude import largest, require_exact, require_squares
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -67,6 +67,7 @@ def update(
     for offset in range(0, rows.shape[1], step):
         stretch = slice(offset, offset + step)
         selected = None if flags is None else flags[stretch]
+        require_exact("distances", columns[:, stretch], selected)
         x, y = _as_float64(rows[:, stretch], selected), _as_float64(columns[:, stretch], selected)
         if first and offset == 0:
             _choose_shifts(state, place, x, y, SHIFTS.get(metric), fresh)

@@ -15,6 +15,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import Kernel, compiled
 from lazyvol.kernels.arrays import read_only
+from lazyvol.kernels.magnitude import require_exact
 from lazyvol.kernels.objects.numbers import find_runs, wide_labels
 from lazyvol.kernels.reductions import moments
 from lazyvol.kernels.reductions.double_double import merge, two_product, two_sum
@@ -102,6 +103,8 @@ def update(state: State, axes: Sequence[int], *blocks: Array, tally: Tally, meas
     lengths = (*(1,) * (3 - len(axes)), *(p.size for p in positions))
     numbers = wide_labels(labels).reshape(-1, *lengths)
     values = np.zeros((0, lengths[-1])) if not measured else blocks[0]
+    if measured and values.dtype.kind in "iu":
+        require_exact("table", values, labels > 0, narrow=False)
     rows = read_only(np.ascontiguousarray(values, np.float64).reshape(-1, lengths[-1]))
     objects = _by_object(state, len(frames), tally.most)
     runs = np.empty((max(RUNS, lengths[-1]), 6), np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
 from lazyvol.kernels.arrays import as_three_axes
-from lazyvol.kernels.magnitude import LEAST, MOST
+from lazyvol.kernels.magnitude import LEAST, MOST, require_exact
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -52,6 +52,8 @@ def update(
     """
     kept = [a for a in range(x.ndim) if a not in axes]
     order = (*kept, *axes)
+    for values in (x, y):
+        require_exact("scores", np.broadcast_to(values, x.shape), mask)
     rows = [_rows(b, x, order, len(axes)) for b in (x, y)]
     weight = np.ones((1, rows[0].shape[1]), bool)
     if mask is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.arrays import as_three_axes, numba_compatible, read_only
+from lazyvol.kernels.magnitude import require_exact
 from lazyvol.kernels.reductions.double_double import merge, two_sum
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -189,6 +190,7 @@ def update_extent(
     state: State, axes: Sequence[int], block: Array, mask: Array | None = None
 ) -> None:
     """Take the finite values of a whole block into the extent."""
+    require_exact("histogram", block, mask)
     values = read_only(as_three_axes(numba_compatible(block), axes))
     valid = full_mask(mask, block.shape, axes)
     low, high = _extent(values.ravel(), valid.ravel(), mask is not None)

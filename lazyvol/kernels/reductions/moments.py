@@ -14,7 +14,7 @@ from lazyvol.kernels.arrays import (
     mask_as_three_axes,
     numba_compatible,
 )
-from lazyvol.kernels.magnitude import has_faint, largest, require_squares
+from lazyvol.kernels.magnitude import has_faint, largest, require_exact, require_squares
 from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
 
@@ -70,10 +70,13 @@ def update(
 ) -> None:
     """Add a block, reduced over ``axes``, where ``mask`` is True and, with ``skipna``, not NaN.
 
-    Raise RangeError, as ``op``, if the state has the part ``faint`` and squares exceed float64.
+    Raise RangeError, as ``op``, if the state has the part ``faint`` and squares exceed float64, or
+    if float64 rounds whole numbers by more than a small part of their deviations.
     """
     if absolute:  # in float64, since the smallest integer of a type has no positive counterpart
         block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
+    if "sum" in state and "square" in state:
+        require_exact(op, block, mask)
     add = partial(_add_faint, op=op) if "faint" in state else _accumulate
     if "count" not in state:
         add(state, axes, block)

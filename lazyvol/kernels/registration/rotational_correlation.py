@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.errors import LabelError
 from lazyvol.kernels._numba import compiled
 from lazyvol.kernels.magnitude import exponent
 from lazyvol.kernels.registration.phase_correlation import (
@@ -176,6 +177,11 @@ def apply_mask(volume: Array, mask: Array) -> Array:
     NaN has weight 0. Without a soft edge the mean under the mask is subtracted: a step at the mask
     is an edge in the result.
     """
+    if not (mask.min(initial=0.0) >= 0 and mask.max(initial=0.0) <= 1):
+        raise LabelError(
+            f"align: mask must be from 0 to 1, got values from {mask.min():g} to {mask.max():g}; "
+            f"scale it with intensity.rescale"
+        )
     weight = np.where(np.isnan(volume), 0.0, np.asarray(mask, np.float64))
     values = np.nan_to_num(np.asarray(volume, np.float64))
     edge = weight * (1 - weight)

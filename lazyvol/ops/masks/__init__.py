@@ -5,6 +5,7 @@ but the counts of a lazy mask in ``select``.
 """
 
 from functools import partial
+from math import floor, isfinite
 from typing import Any, Literal
 
 import numpy as np
@@ -298,7 +299,7 @@ def threshold(
             f"threshold: stack must hold real numbers, got dtype={stack.dtype}; use it as a mask"
         )
     if method != "otsu":
-        return _above(stack, float(method))
+        return _above(stack, xr.DataArray(_level(stack.dtype, method)))
     if mask is not None:
         require_mask_dims("threshold", stack, require_mask("threshold: mask", mask))
     number, ends = _bins_and_range(stack.dtype, bins)
@@ -312,6 +313,15 @@ def threshold(
     return _above(stack, level)
 
 
+def _level(dtype: np.dtype[Any], level: float) -> Any:
+    """Return a threshold as a number of 64 bits; for integers its whole part, exactly."""
+    if dtype.kind == "f" or not isfinite(level):
+        return np.float64(level)
+    info = np.iinfo(dtype)
+    whole = max(int(info.min) - 1, min(floor(level), int(info.max)))
+    return np.float64(-np.inf) if whole < info.min else np.array(whole, dtype)
+
+
 def _bins_and_range(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] | None]:
     """Return the number of bins and their range: one bin for each 8- or 16-bit integer."""
     if dtype.kind == "f" or dtype.itemsize > 2:
@@ -320,10 +330,9 @@ def _bins_and_range(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, 
     return int(info.max) - int(info.min) + 1, (info.min - 0.5, info.max + 0.5)
 
 
-def _above(stack: xr.DataArray, level: float | xr.DataArray) -> xr.DataArray:
+def _above(stack: xr.DataArray, level: xr.DataArray) -> xr.DataArray:
     """Return the mask of values above a level."""
-    levels = level if isinstance(level, xr.DataArray) else xr.DataArray(np.float64(level))
-    mask = blockwise(otsu.above, stack, levels, dtype=np.dtype(bool), title="threshold")
+    mask = blockwise(otsu.above, stack, level, dtype=np.dtype(bool), title="threshold")
     mask.attrs = {**with_units(stack, 0)}
     return mask
 

@@ -61,6 +61,11 @@ def comparison(
     op = metrics[0] if len(metrics) == 1 else "compare"
     if leave_one_out is None:
         leave_one_out = isinstance(against, str)
+    if not isinstance(against, str):
+        if "bce" in metrics and against.dtype == bool:  # what a probability should have been
+            against = against.astype(np.float64)
+        if set(UNIT_POWERS) & set(metrics):
+            _require_equal_units(op, stack, against)
     # in float64 for stacks of any type: (n average - x) subtracts nearly equal sums
     reference = average_or(op, "against", against, stack, np.dtype(np.float64))
     others = particles_besides(op, stack, reference) if leave_one_out else 0
@@ -76,6 +81,16 @@ def comparison(
     if set(dims) != set(stack.dims[-len(dims) :]):  # blocks are copied to another axis order
         spec = replace(spec, scratch=2.0 * stack.dtype.itemsize)
     return Comparison(tuple(metrics), spec, (stack, reference, *masks), dims)
+
+
+def _require_equal_units(op: str, stack: xr.DataArray, against: xr.DataArray) -> None:
+    """Raise LabelError for values in different units, which have no difference."""
+    units = [array.attrs.get("units") for array in (stack, against)]
+    if None not in units and units[0] != units[1]:
+        raise LabelError(
+            f"{op}: against must have values in the stack's unit {units[0]!r}, got {units[1]!r}; "
+            f"convert them and set attrs['units']"
+        )
 
 
 def comoments_fold(

@@ -13,6 +13,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import comoments
 from lazyvol.kernels.synthetic import particles
 from lazyvol.ops._grid import checked_seed, non_negative
+from lazyvol.ops._references import require_numbers
 from lazyvol.ops.scores._comparison import (
     comoments_fold,
     compared_dims,
@@ -28,6 +29,7 @@ from lazyvol.stack import (
     dataset_of,
     dims_of,
     float_of,
+    require_mask,
     require_stack,
     spatial_dims,
 )
@@ -97,7 +99,8 @@ def correlation(
     dtype = float_of(a.dtype)
     z = float(scipy.special.ndtri((1 + confidence) / 2))
     spec = comoments_fold(partial(comoments.interval, z=z, dtype=dtype), names, dtype)
-    operands = (a, require_stack(b)) if mask is None else (a, require_stack(b), mask)
+    masks = () if mask is None else (require_mask("correlation: mask", mask),)
+    operands = (a, require_numbers("correlation", "b", require_stack(b), a), *masks)
     outputs = fold(spec, *operands, dims=dims, title="correlation")
     return dataset_of({n: with_score_attrs(outputs[n], n, a) for n in names}).assign_attrs(
         confidence=confidence
