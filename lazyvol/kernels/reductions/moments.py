@@ -96,9 +96,12 @@ def _add_faint(
     state: State, axes: Sequence[int], block: Array, flags: Array | None = None, *, op: str
 ) -> None:
     """Add a block to all parts of the state, and to sums of squares that float64 cannot hold."""
-    scaled = _split(state)
+    scaled = _split(state) if state["faint"].any() else None
     _accumulate(state, axes, block, flags)
     lost = not state["square"].min(initial=np.inf) >= FAINT_SQUARE
+    if scaled is None and not lost and state["square"].max(initial=0.0) < np.inf:
+        return
+    scaled = scaled or {name: np.zeros_like(state[name]) for name in SQUARES}
     if lost and has_faint(block.reshape(-1), FAINT):
         with np.errstate(over="ignore"):
             _accumulate(scaled, axes, block * UP, flags)

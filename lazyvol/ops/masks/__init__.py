@@ -225,7 +225,7 @@ def apply(
         )
     levels: tuple[xr.DataArray, ...] = ()
     if isinstance(fill, str):
-        inside = mask if mask.dtype == bool else _above(mask, 0.0)
+        inside = mask if mask.dtype == bool else _above(mask, xr.DataArray(0.0))
         levels = (stats.mean(stack, spatial_dims(stack) or tuple(mask.dims), mask=inside),)
         number, keeps_dtype = 0.0, False
     else:
