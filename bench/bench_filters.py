@@ -13,6 +13,7 @@ from functools import partial
 import dask
 import dask.array as da
 import dask_image.ndfilters as theirs
+import numba
 import numpy as np
 import scipy.ndimage as ndi
 import scipy.signal
@@ -22,6 +23,12 @@ import lazyvol as lv
 
 KERNEL = np.random.default_rng(1).normal(size=(7, 7, 7)).astype(np.float32)
 LARGE = np.random.default_rng(2).normal(size=(15, 15, 15)).astype(np.float32)
+
+
+@numba.njit
+def spread(values: np.ndarray) -> float:
+    """Return the largest minus the smallest value."""
+    return values.max() - values.min()
 
 
 def ways(array: np.ndarray) -> dict[str, dict[str, tuple[Way, int]]]:
@@ -77,6 +84,26 @@ def ways(array: np.ndarray) -> dict[str, dict[str, tuple[Way, int]]]:
             "lazyvol": ours(lv.filters.laplace),
             "scipy": single(ndi.laplace),
             "dask-image": peer(partial(theirs.laplace)),
+        },
+        "sobel": {
+            "lazyvol": ours(lambda s: lv.filters.sobel(s, "x")),
+            "scipy": single(ndi.sobel),
+        },
+        "sobel, norm": {
+            "lazyvol": ours(lambda s: lv.filters.sobel(s, "spatial")),
+            "scipy": single(lambda v: ndi.generic_gradient_magnitude(v, ndi.sobel)),
+        },
+        "gradient magnitude, sigma 2": {
+            "lazyvol": ours(lambda s: lv.filters.gaussian_gradient_magnitude(s, 2.0)),
+            "scipy": single(lambda v: ndi.gaussian_gradient_magnitude(v, 2.0)),
+        },
+        "laplacian of Gaussian, sigma 2": {
+            "lazyvol": ours(lambda s: lv.filters.gaussian_laplace(s, 2.0)),
+            "scipy": single(lambda v: ndi.gaussian_laplace(v, 2.0)),
+        },
+        "generic 3^3, numba": {
+            "lazyvol": ours(lambda s: lv.filters.generic(s, spread, 3), 4),
+            "scipy": single(lambda v: ndi.generic_filter(v, spread, 3), 1),
         },
     }
 
