@@ -6,7 +6,6 @@ float64.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,16 +64,6 @@ def histograms(a: Array) -> dict[str, Array]:
     """Return counts of every particle in common bins."""
     ends = (float(a.min()), float(a.max()))
     return {"counts": np.stack([np.histogram(v, 12, ends)[0] for v in wide(a)])}
-
-
-def counted(a: Array, edges: tuple[float, ...]) -> Array:
-    """Return counts along k between edges; the last bin has both of its."""
-    last = len(edges) - 2
-    bins = [
-        (wide(a) >= low) & ((wide(a) < high) | ((n == last) & (wide(a) == high)))
-        for n, (low, high) in enumerate(pairwise(edges))
-    ]
-    return np.stack(bins, -1).sum(0)
 
 
 STATS = {
@@ -152,11 +141,6 @@ STATS = {
     "stats.histogram/range": Case(
         lambda s: lv.stats.histogram(s, bins=9, range=(-2.0, 4.0))[["counts"]],
         lambda a: {"counts": np.histogram(wide(a), 9, (-2, 4))[0]}, ("bin",), power=None,
-        dtype="int64",
-    ),
-    "stats.histogram/edges": Case(
-        lambda s: lv.stats.histogram(s, bins=(-3.0, 0.0, 0.5, 7.0), dim="k")[["counts"]],
-        lambda a: {"counts": counted(a, (-3.0, 0.0, 0.5, 7.0))}, (*VOLUME, "bin"), power=None,
         dtype="int64",
     ),
     "stats.histogram/weights": Case(

@@ -127,10 +127,6 @@ DENSITY = {
         lambda a: block_means(a, SIZES, np.nanmax), moved=VOLUME, dtype="same", ulps=0,
         also={"size": 1, "reduce": "max"},
     ),
-    "density.block_reduce/min": Case(
-        lambda s: lv.density.block_reduce(s, 2, "min", partial="trim"),
-        lambda a: block_means(trimmed(a, 2), 2, np.nanmin), moved=VOLUME, dtype="same", ulps=0,
-    ),
     "density.block_reduce/sum": Case(
         lambda s: lv.density.block_reduce(s, {"z": 3, "x": 2}, "sum", partial="keep"),
         lambda a: block_means(a, {"z": 3, "x": 2}, np.nansum), moved=("z", "x"),

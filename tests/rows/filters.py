@@ -179,9 +179,6 @@ EDGES = {
         lambda s: lv.filters.sobel(s, "y", mode="wrap"), volumes(ndi.sobel, 1, mode="wrap"),
         also={"dim": "y"},
     ),
-    "filters.sobel/norm": Case(
-        lambda s: lv.filters.sobel(s, "spatial"), volumes(ndi.generic_gradient_magnitude, ndi.sobel)
-    ),
     "filters.prewitt": Case(
         lambda s: lv.filters.prewitt(s, ("y", "x"), smooth=()),
         each(lambda v: np.stack(
@@ -216,10 +213,6 @@ OWN = {
     "filters.threshold_local": Case(
         lambda s: lv.filters.threshold_local(s, (5, 3, 7), offset=0.25, mode="nearest"),
         volumes(threshold_local, (5, 3, 7), offset=0.25, mode="nearest"), also={"size": 3},
-    ),
-    "filters.threshold_local/mean": Case(
-        lambda s: lv.filters.threshold_local(s, 3, method="mean", offset=-1.0),
-        volumes(threshold_local, 3, method="mean", offset=-1.0),
     ),
     "filters.threshold_local/median": Case(
         lambda s: lv.filters.threshold_local(s, 3, method="median", mode="wrap"),
