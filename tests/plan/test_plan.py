@@ -21,6 +21,7 @@ from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import each_in_threads
 from lazyvol.plan.budget import Budget, limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
+from lazyvol.plan.halo_cost import halo_widths
 from lazyvol.plan.ragged import ragged
 from lazyvol.plan.recipes.stencil import MODES
 from lazyvol.plan.verbs import blockwise, computed_once, generate, stencil
@@ -329,6 +330,17 @@ def test_plans_fit_a_budget():
     tight = lv.explain(lv.stats.var(stack), workers=2, memory=wide.peak_bytes * 2 // 3)
     assert tight.peak_bytes <= wide.peak_bytes * 2 // 3
     assert lv.explain(stack * 2, workers=2, memory="140MiB").peak_bytes <= 140 * 2**20
+
+
+def test_blocks_with_halos_are_cut_along_all_axes():
+    """Slabs of the first axis alone would be thinner than their halos."""
+    values = np.broadcast_to(np.float32(1), (16, 128, 128, 128))
+    smooth = lv.filters.gaussian(opened("halos", chunks=(1, 128, 128, 128), values=values), 6.0)
+    assert halo_widths(recipe_of(smooth.data)) == (0, 16, 24, 32)
+    filtered = lv.explain(smooth, memory="150MiB", workers=2)
+    assert filtered.bytes_read < 12 * values.nbytes
+    variance = lv.explain(lv.stats.var(smooth, "k"), memory="300MiB", workers=2)
+    assert variance.bytes_read < 4 * values.nbytes
 
 
 def test_a_reduction_that_is_computed_once_is_refitted():

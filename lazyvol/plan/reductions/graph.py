@@ -34,6 +34,7 @@ from lazyvol.plan.graph.lazy_array import (
     result_array,
     steps_below,
 )
+from lazyvol.plan.halo_cost import halo_widths
 from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_properties, leaves
 from lazyvol.plan.recipes.leaves import (
     BlockRefs,
@@ -169,6 +170,7 @@ def _fold_size(
         holds_all=holds_all,
         tile_limit=IN_MEMORY_TILE if is_local else TILE,
         segment_lengths=largest.segment_lengths,
+        halo=halo_widths(largest),
     )
 
 

@@ -36,7 +36,8 @@ class FoldSize:
 
     A task that ``holds_all`` has all of its data in memory at once (blocks of a foreign graph).
     ``segment_lengths`` limit a tile along each axis: a tile of an array in memory that crosses
-    segments would be copied (0: no limit).
+    segments would be copied (0: no limit). ``halo`` are the voxels along each axis that a block of
+    the data needs besides its own.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class FoldSize:
     tile_limit: int = TILE
     state_limit: int = STATE
     segment_lengths: tuple[int, ...] = ()
+    halo: tuple[int, ...] = ()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -99,6 +101,10 @@ def _kept_block(size: FoldSize, multiples: Sequence[int]) -> dict[int, int]:
     """Return the length of a task's block along each kept axis: as long as its state allows."""
     room = max(1, size.state_limit // max(1, size.state_bytes))
     block = {a: min(multiples[a], size.shape[a]) for a in size.kept}
+    while any(size.halo) and prod(block.values()) > room:  # slabs would be thinner than their halo
+        longer = (a for a in size.kept if block[a] > 1)
+        axis = min(longer, key=lambda a: _growth(block[a], size.halo[a]))
+        block[axis] = ceil(block[axis] / 2)
     for a in size.kept:  # a stored chunk larger than the state is read more than once
         excess = ceil(prod(block.values()) / room)
         block[a] = max(1, block[a] // excess)
@@ -107,6 +113,11 @@ def _kept_block(size: FoldSize, multiples: Sequence[int]) -> dict[int, int]:
         fits = max(1, room // max(1, others))
         block[a] = max(block[a], regions.round_down(fits, multiples[a], size.shape[a]))
     return block
+
+
+def _growth(length: int, halo: int) -> float:
+    """Return by how much an axis of a block in halves, with their halos, exceeds the block."""
+    return 2 * (length / 2 + halo) / (length + halo)
 
 
 def _split(size: FoldSize, multiples: Sequence[int], chunks: list[int]) -> None:
@@ -125,12 +136,18 @@ def _split(size: FoldSize, multiples: Sequence[int], chunks: list[int]) -> None:
 
 
 def _tile(size: FoldSize, multiples: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
-    """Return the tile of a task: grown from the stored chunk, along the reduced axes first."""
+    """Return the tile of a task: grown from the stored chunk, along the reduced axes first.
+
+    Its halo counts against the limit.
+    """
+    halo = size.halo or (0,) * len(chunks)
     tile = [min(m, c) for m, c in zip(multiples, chunks, strict=True)]
     room = max(1, size.tile_limit // size.item_bytes)
     for a in (*sorted(size.reduced, reverse=True), *reversed(size.kept)):
-        others = prod(tile) // max(1, tile[a])
-        fits = regions.round_down(max(1, room // max(1, others)), multiples[a], chunks[a])
+        grown = [min(t + h, n) for t, h, n in zip(tile, halo, size.shape, strict=True)]
+        fits = room // max(1, prod(grown[:a] + grown[a + 1 :]))
+        fits = max(1, fits if fits >= size.shape[a] else fits - halo[a])
+        fits = regions.round_down(fits, multiples[a], chunks[a])
         limit = size.segment_lengths[a] if size.segment_lengths else 0
         tile[a] = max(tile[a], min(fits, limit or fits))
     return tuple(max(1, t) for t in tile)
