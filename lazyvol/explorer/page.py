@@ -118,7 +118,11 @@ class Page:
         )
         self.averaged = text_pane("")
         self.activity = Activity(self._on_page, WIDTH)
-        self.window = Window(self.press, self.resize, alone=self._is_served)
+        self.window = Window(
+            lambda key, shift: self._on_page(partial(self.press, key, shift)),
+            lambda width, height: self._on_page(partial(self.resize, width, height)),
+            alone=self._is_served,
+        )
 
     def _make_panes(self) -> None:
         self.panes = [pn.pane.Bokeh(f.model, margin=4) for f in self.figures.values()]
@@ -257,13 +261,13 @@ class Page:
             self.refresh()
 
     def _coloured(self, event: Any) -> None:
-        self.mapper.palette = PALETTES[event.new]
+        self._on_page(lambda: self.mapper.update(palette=PALETTES[event.new]))
         self._push()
 
     def _contrasted(self, event: Any) -> None:
         if not self._quiet:
             self.follow.value = False
-            self._set_contrast(event.new)
+            self._on_page(partial(self._set_contrast, event.new))
             self._push()
 
     def _scale_contrast(self, factor: float) -> None:
@@ -334,7 +338,7 @@ class Page:
         self._quiet = False
 
     def _on_page(self, action: Callable[[], None]) -> None:
-        """Run an action in the thread of the page."""
+        """Run an action that changes figures: in the thread of the page, which holds its lock."""
         if self._is_served:
             self._document.add_next_tick_callback(action)
         else:

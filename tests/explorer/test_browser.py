@@ -1,5 +1,6 @@
 """The explorer in a browser: no errors or foreign requests; keys, the table, and averages."""
 
+import logging
 from collections.abc import Iterator
 
 import dask.array as da
@@ -52,7 +53,10 @@ PIXELS = """(() => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Browser]:
-    """A page with a stack and a table whose texts hold markup."""
+    """A page with a stack and a table whose texts hold markup; its server reports no error."""
+    reports, faults = logging.Handler(), []
+    reports.emit = lambda record: faults.append(record.getMessage())
+    logging.getLogger("tornado.application").addHandler(reports)
     browser = Browser(tmp_path_factory.mktemp("browser"))
     stack = lv.as_stack(da.from_array(A, chunks=(2, 7, 9, 11)), voxel_size=2.0, unit="angstrom")
     scores = ("k", np.arange(6.0))
@@ -66,6 +70,8 @@ def page(tmp_path_factory) -> Iterator[Browser]:
     finally:
         browser.close()
         server.stop()
+        logging.getLogger("tornado.application").removeHandler(reports)
+    assert faults == []
 
 
 def test_there_are_no_errors_and_no_foreign_requests(page):
