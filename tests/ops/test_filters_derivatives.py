@@ -8,6 +8,7 @@ from skimage import filters as skimage
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
+from tests.rows.derivatives import derived
 from tests.rows.filters import close
 
 VALUES = np.random.default_rng(12).normal(size=(2, 9, 11, 13))
@@ -123,3 +124,17 @@ def test_short_axes_and_halves():
 def test_invalid_arguments_are_refused(call, message):
     with pytest.raises(LabelError, match=message):
         call(stack())
+
+
+@pytest.mark.parametrize("mode", ["reflect", "nearest", "wrap", "constant"])
+def test_gaussians_far_beyond_short_axes(mode):
+    """Volumes whose halo would take too much memory are padded along one axis at a time."""
+    cubes = np.random.default_rng(3).normal(size=(2, 15, 16, 17))
+    border = {"mode": mode} if mode != "constant" else {"mode": mode, "cval": 0.0}
+    for name, order in (("gaussian_laplace", 2), ("gaussian_gradient_magnitude", 1)):
+        found = getattr(lv.filters, name)(lv.as_stack(cubes), 24.0, mode=mode).values
+        orders = [[order if n == axis else 0 for n in range(4)] for axis in AXES]
+        parts = [derived(cubes, (0.0, 24.0, 24.0, 24.0), one, **border) for one in orders]
+        expected = sum(parts) if order == 2 else np.sqrt(sum(p**2 for p in parts))
+        scale = max(abs(p).max() for p in parts)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * scale)
