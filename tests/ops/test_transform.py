@@ -60,8 +60,10 @@ def test_the_halo_of_splines_is_as_wide_as_the_rounding_of_the_result(dtype):
     step = np.repeat([0.0, 1e3, 0.0], 133).astype(dtype)
     found = lv.transform.affine(profile(step), [1.0], 0.5, order=5, mode="mirror")
     expected = ndi.shift(step.astype(np.float64), -0.5, order=5, mode="mirror")
-    parts = np.concatenate([found[n : n + 3].values for n in range(0, 396, 3)])
-    np.testing.assert_allclose(parts, expected[:396], rtol=0, atol=4e3 * np.finfo(dtype).eps)
+    for n in (0, 60, 87, 99, 110, 120, 129, 135, 150, 170, 260, 270, 300):  # before, on, after it
+        part = slice(n, n + 3)
+        atol = 4e3 * np.finfo(dtype).eps
+        np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=atol)
 
 
 def test_a_block_reads_the_box_that_it_comes_from():
@@ -111,7 +113,7 @@ def test_a_stack_is_resampled_on_the_grid_of_another():
 @pytest.mark.parametrize("n", [3, 7, 10, 23])
 def test_scaled_volumes_keep_their_border(n):
     """scipy's rounding puts the last voxel of some results outside."""
-    for m in range(2, 60):
+    for m in range(2, 60, 3):
         found = lv.transform.zoom(lv.as_stack(np.ones(n), dims=("x",)), m / n)
         assert found.sizes["x"] == m
         assert (found == 1).all(), m
