@@ -110,13 +110,12 @@ def test_a_stack_is_resampled_on_the_grid_of_another():
     assert found.x.attrs["units"] == "nm"
 
 
-@pytest.mark.parametrize("n", [3, 7, 10, 23])
-def test_scaled_volumes_keep_their_border(n):
-    """scipy's rounding puts the last voxel of some results outside."""
-    for m in range(2, 60, 3):
-        found = lv.transform.zoom(lv.as_stack(np.ones(n), dims=("x",)), m / n)
-        assert found.sizes["x"] == m
-        assert (found == 1).all(), m
+@pytest.mark.parametrize(("n", "m"), [(8, 26), (12, 86), (15, 26), (10, 4)])
+def test_scaled_volumes_keep_their_border(n, m):
+    """Rounding puts the last voxel of the first three beyond it."""
+    found = lv.transform.zoom(lv.as_stack(np.ones(n), dims=("x",)), m / n)
+    assert found.sizes["x"] == m
+    assert (found == 1).all()
 
 
 def test_positions_of_scaled_volumes_cover_the_same_extent():

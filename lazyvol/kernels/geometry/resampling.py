@@ -37,7 +37,7 @@ COMPILED: dict[str, BoundaryMode] = {
     "grid-wrap": "wrap",
 }  # fmt: skip
 #: positions that are evaluated at once
-BATCH = 2**16
+BATCH = 2**14
 #: voxels from the volume beyond which positions are not evaluated
 FARTHEST = 2.0**31
 
@@ -51,7 +51,7 @@ class Spline:
     fill: float
 
     def is_compiled(self, ndim: int) -> bool:
-        """Return True if affine maps of volumes have compiled code: 5 to 20 times as fast."""
+        """Return True if affine maps of volumes have compiled code: 2 to 4 times as fast."""
         return ndim == 3 and self.order in (1, 3) and self.mode in COMPILED
 
     @property
@@ -119,8 +119,10 @@ def snap_to_border(positions: Array, shape: Sequence[int]) -> None:
     scipy gives them the constant, so that it loses the last plane of some scaled volumes.
     """
     for p, n in zip(positions, shape, strict=True):
-        for border, outside in ((0, p < 0), (n - 1, p > n - 1)):
-            p[outside & (np.abs(p - border) <= ROUNDING)] = border
+        for border, low, high in ((0, -ROUNDING, 0), (n - 1, n - 1, n - 1 + ROUNDING)):
+            is_close = (p >= low) & (p <= high)
+            if is_close.any():
+                p[is_close] = border
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,13 @@ def cubic_weights(t: float) -> tuple[float, float, float, float]:
 
 def padded(volume: Array, margin: int, mode: BoundaryMode) -> Array:
     """Pad a volume by ``margin`` voxels on every side; float64, C-contiguous."""
-    shape = [n + 2 * margin for n in volume.shape]
-    z, y, x = (boundary_indices(np.arange(-margin, n + margin), n, mode) for n in volume.shape)
-    out = np.empty(shape, np.float64)
-    for plane, index in zip(out, z, strict=True):  # indexing copies: one plane, not the volume
-        plane[...] = volume[index][np.ix_(y, x)]
+    out = np.empty([n + 2 * margin for n in volume.shape], np.float64)
+    out[tuple(slice(margin, margin + n) for n in volume.shape)] = volume
+    for axis, n in enumerate(volume.shape):  # corners are filled by the last axis
+        source = margin + boundary_indices(np.arange(-margin, n + margin), n, mode)
+        lead: Any = (slice(None),) * axis
+        for places in (slice(0, margin), slice(margin + n, None)):
+            out[(*lead, places)] = out[(*lead, source[places])]
     return out
 
 

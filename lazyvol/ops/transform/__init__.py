@@ -10,6 +10,8 @@ beyond the outermost voxel centres), ``"grid-constant"`` (``fill``, interpolated
 ``"mirror"``, ``"reflect"``, ``"grid-wrap"`` (periodic) and ``"wrap"`` (periodic with the first and
 last voxel at one place).
 
+Rotations of particles about their centre, and shifts, are in ``registration``.
+
 Each block reads the box of the volume that it comes from. Coefficients of splines of order 2 and
 more depend on the whole volume: the box extends by the 14 to 45 voxels beyond which they do so by
 less than the rounding of the result (order 3: 14 for float32, 31 for float64).
