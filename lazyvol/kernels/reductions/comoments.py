@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled, compiled_sums
-from lazyvol.kernels.arrays import as_three_axes
+from lazyvol.kernels.arrays import as_three_axes, numba_compatible, read_only
 from lazyvol.kernels.magnitude import LEAST, MOST, require_exact
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -55,33 +55,37 @@ def update(
     for values in (x, y):
         require_exact("scores", np.broadcast_to(values, x.shape), mask)
     rows = [_rows(b, x, order, len(axes)) for b in (x, y)]
-    weight = np.ones((1, rows[0].shape[1]), bool)
-    if mask is not None:
-        weight = _rows(mask, x, order, len(axes))
+    flags = np.ones((1, 1), bool) if mask is None else _rows(mask, x, order, len(axes))
     kept_shape = tuple(x.shape[a] for a in kept)
     row_numbers = [_row_numbers(b, kept, kept_shape) for b in (y, mask)]
     weights = (1 / (others - 1), others / (others - 1)) if others > 1 else (0.0, 1.0)
     compute = partial(
-        _moments, w_row=row_numbers[1], masked=mask is not None, weight=weight, weights=weights,
-        entropy=entropy,
-    )  # fmt: skip
+        _moments, flags=flags, flag_row=row_numbers[1], weights=weights, entropy=entropy
+    )
     block_state = compute(*rows, y_row=row_numbers[0])
     if np.float64 in (rows[0].dtype, rows[1].dtype) and not _in_range(block_state):
         each = partial(compute, y_row=np.arange(len(rows[0])))
-        reference, flags = rows[1][row_numbers[0]], weight[row_numbers[1]]
-        _scale_rows(block_state, each, rows[0], reference, flags, others > 0)
+        reference, own = rows[1][row_numbers[0]], flags[row_numbers[1]]
+        _scale_rows(block_state, each, rows[0], reference, own, others > 0)
     shaped = {part: values.reshape(state[part].shape) for part, values in block_state.items()}
     for part, values in combine(state, shaped).items():
         state[part][...] = values
 
 
 def _moments(
-    x: Array, y: Array, weight: Array, y_row: Array, w_row: Array, masked: bool,
+    x: Array, y: Array, y_row: Array, flags: Array, flag_row: Array,
     weights: tuple[float, float], entropy: bool,
 ) -> State:  # fmt: skip
-    """Return the co-moments of rows."""
+    """Return the co-moments of rows; flags of shape (1, 1) are set."""
+    x, y, flags = (read_only(rows) for rows in (numba_compatible(x), numba_compatible(y), flags))
     moments = np.zeros((len(PARTS), x.shape[0]))
-    _comoments(x, y, weight, y_row, w_row, masked, *weights, entropy, moments)
+    if flags.size == 1 and flags.all():
+        _comoments(x, y, y_row, *weights, moments)
+    else:
+        _flagged_comoments(x, y, y_row, flags, flag_row, *weights, moments)
+    if entropy:
+        own = np.broadcast_to(flags, (len(flags), x.shape[1]))
+        _entropies(x, y, y_row, np.ascontiguousarray(own), flag_row, *weights, moments[-1])
     powers = {part: np.zeros(x.shape[0], np.int16) for part in POWERS}
     return dict(zip(PARTS, moments, strict=True)) | powers
 
@@ -127,7 +131,6 @@ def _powers(rows: Array, flags: Array) -> tuple[Array, Array]:
 
 def _rows(block: Array, like: Array, order: Sequence[int], reduced: int) -> Array:
     """Return a block as (kept, reduced) elements, repeated along reduced axes of length 1."""
-    block = block.astype(np.float32) if block.dtype == np.float16 else block
     kept, axes = order[: len(order) - reduced], order[len(order) - reduced :]
     shape = [block.shape[a] if a in kept else like.shape[a] for a in range(block.ndim)]
     transposed = np.broadcast_to(block, shape).transpose(order)
@@ -143,31 +146,50 @@ def _row_numbers(block: Array | None, kept: Sequence[int], shape: tuple[int, ...
     return np.ascontiguousarray(np.broadcast_to(numbers, shape)).reshape(-1)
 
 
-@compiled
-def _comoments(x, y, w, y_row, w_row, masked, x_weight, y_weight, entropy, out):  # type: ignore[no-untyped-def]
-    """Compute means and centred moments of each row from sums about its first voxel that counts.
+# The first voxel that counts is subtracted from each row, which limits cancellation to the ratio of
+# a deviation to the spread, for any offset.
 
-    The shift limits cancellation to the ratio of a deviation to the spread, for any offset.
-    """
+
+@compiled
+def _comoments(x, y, y_row, x_weight, y_weight, out):  # type: ignore[no-untyped-def]
+    """Compute means and centred moments of each row."""
     for a in range(x.shape[0]):
-        v, u, m = x[a], y[y_row[a]], w[w_row[a]]
-        first = _first(m) if masked else 0
-        x0 = np.float64(v[first]) if np.isfinite(v[first]) else 0.0
-        y0 = np.float64(u[first]) if np.isfinite(u[first]) else 0.0
-        n = float(v.size)
-        if masked:
-            n, sx, sy, xx, yy, xy, dd = _masked_sums(v, u, m, x0, y0, x_weight, y_weight)
-        else:
-            sx, sy, xx, yy, xy, dd = _sums(v, u, x0, y0, x_weight, y_weight)
-        out[0, a] = n
-        if n > 0:
-            out[1, a], out[2, a] = x0 + sx / n, y0 + sy / n
-            out[3, a] = xx - sx * sx / n
-            out[4, a] = yy - sy * sy / n
-            out[5, a] = xy - sx * sy / n
-            out[6, a] = dd
-        if entropy:
-            out[7, a] = _entropy(v, u, m, masked, x_weight, y_weight)
+        v, u = x[a], y[y_row[a]]
+        x0, y0 = _finite(v[0]), _finite(u[0])
+        _store(out, a, x0, y0, float(v.size), *_sums(v, u, x0, y0, x_weight, y_weight))
+
+
+@compiled
+def _flagged_comoments(x, y, y_row, flags, flag_row, x_weight, y_weight, out):  # type: ignore[no-untyped-def]
+    """Compute means and centred moments of the values of each row whose flags are set."""
+    for a in range(x.shape[0]):
+        v, u, m = x[a], y[y_row[a]], flags[flag_row[a]]
+        first = _first(m)
+        x0, y0 = _finite(v[first]), _finite(u[first])
+        _store(out, a, x0, y0, *_masked_sums(v, u, m, x0, y0, x_weight, y_weight))
+
+
+@compiled
+def _entropies(x, y, y_row, flags, flag_row, x_weight, y_weight, out):  # type: ignore[no-untyped-def]
+    """Compute the binary cross-entropy of each row, summed where its flags are set."""
+    for a in range(x.shape[0]):
+        out[a] = _entropy(x[a], y[y_row[a]], flags[flag_row[a]], x_weight, y_weight)
+
+
+@compiled
+def _finite(value):  # type: ignore[no-untyped-def]
+    return np.float64(value) if np.isfinite(value) else 0.0
+
+
+@compiled
+def _store(out, a, x0, y0, n, sx, sy, xx, yy, xy, dd):  # type: ignore[no-untyped-def]
+    out[0, a] = n
+    if n > 0:
+        out[1, a], out[2, a] = x0 + sx / n, y0 + sy / n
+        out[3, a] = xx - sx * sx / n
+        out[4, a] = yy - sy * sy / n
+        out[5, a] = xy - sx * sy / n
+        out[6, a] = dd
 
 
 @compiled
@@ -213,10 +235,10 @@ def _masked_sums(v, u, m, x0, y0, x_weight, y_weight):  # type: ignore[no-untype
 
 
 @compiled
-def _entropy(v, u, m, masked, x_weight, y_weight):  # type: ignore[no-untyped-def]
+def _entropy(v, u, m, x_weight, y_weight):  # type: ignore[no-untyped-def]
     total = 0.0
     for j in range(v.size):
-        if not masked or m[j]:
+        if m[j]:
             raw = np.float64(v[j])
             q = min(max(y_weight * np.float64(u[j]) - x_weight * raw, 0.0), 1.0)
             p = min(max(raw, CLIP), 1.0 - CLIP)
