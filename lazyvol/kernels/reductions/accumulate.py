@@ -109,7 +109,7 @@ def _row_tiles(
     """Yield tiles of (kept, reduced, columns) for one loop or ``several``."""
     kept, reduced, length = shape
     budget = (TILE if several else LONE_TILE) // item
-    columns = min(length, max(row_loops.COLUMNS, budget // max(1, reduced))) if several else length
+    columns = min(length, max(row_loops.COLUMNS, budget // max(1, reduced)))
     rows = min(reduced, ROWS, max(4, budget // columns // 4 * 4))
     together = max(1, min(budget // (columns * rows), ROWS // rows)) if columns == length else 1
     yield from product(_spans(kept, together), _spans(reduced, rows), _spans(length, columns))
@@ -133,10 +133,11 @@ def _accumulate_stretches(
     flags = None if mask is None else _flag_rows(mask, size // after)
     times = 1 if mask is None else after // mask.shape[2]
     budget = (TILE if len(loops) > 1 or times > 1 else LONE_TILE) // values.itemsize
+    memory = np.empty(budget if times > 1 else 0, np.uint8)  # once: new memory costs page faults
     step = max(1, budget // width) * width
     for stretch in _spans(size, step):
         for kept in _spans(before, max(1, budget // min(size, step))):
-            own = () if flags is None else (_repeated(flags, kept, stretch, times),)
+            own = () if flags is None else (_repeated(flags, kept, stretch, times, memory),)
             for loop, results in loops:
                 loop(values[kept, stretch], width, *own, *(r[kept] for r in results))
 
@@ -174,17 +175,17 @@ def _flag_rows(mask: Array, reduced: int) -> Array:
     return arrays.read_only(mask.reshape(mask.shape[0], -1).view(np.uint8))
 
 
-def _repeated(flags: Array, kept: slice, stretch: slice, times: int) -> Array:
-    """Return the flags of a tile of values, of which each has ``times``."""
+def _repeated(flags: Array, kept: slice, stretch: slice, times: int, memory: Array) -> Array:
+    """Return the flags of a tile of values, each ``times`` times, in ``memory``."""
     part = flags[
         kept if len(flags) > 1 else slice(1), stretch.start // times : stretch.stop // times
     ]
     if times == 1:
         return part
-    repeated = np.empty((len(part), part.shape[1] * times), np.uint8)
+    repeated = memory[: part.size * times]
     repeat = _repeater(times if times <= FEW_TIMES else 0)
-    repeat(part.reshape(-1), times, repeated.reshape(-1))
-    return arrays.read_only(repeated)
+    repeat(part.reshape(-1), times, repeated)
+    return arrays.read_only(repeated.reshape(len(part), -1))
 
 
 @cache

@@ -125,7 +125,8 @@ def sums_of_flagged_rows(squares: bool, wide: bool) -> Kernel:
                         v, left_over = _term(x[p + j], squares, wide)
                         s, error = two_sum(total[j], v)
                         total[j] = s if flags[f + j] else total[j]
-                        error += left_over
+                        if wide:  # to add 0 would take as long
+                            error += left_over
                         rest[j] += error if flags[f + j] else 0.0
 
     return add
@@ -231,7 +232,8 @@ def sums_of_flagged_stretches(squares: bool, wide: bool, exact: bool) -> Kernel:
                     else:
                         s, error = two_sum(total[j], v)
                         total[j] = s if own[first + j] else total[j]
-                        error += left_over
+                        if wide:  # to add 0 would take as long
+                            error += left_over
                         rest[j] += error if own[first + j] else 0.0
             _merge_columns(total, rest, high[a], low[a])
 
@@ -249,9 +251,19 @@ def _merge_columns(total, rest, high, low):  # type: ignore[no-untyped-def]
 
 @compiled
 def _any_set(flags, first, n):  # type: ignore[no-untyped-def]
-    """Return True if one of ``n`` flags, as bytes, is set; to join them takes vector registers."""
+    """Return True if one of ``n`` flags, as bytes, is set.
+
+    They are joined in groups of 64, which takes vector registers, up to the first that is set.
+    """
+    in_groups = n - n % UNSIGNED(64)
+    for group in range(UNSIGNED(0), in_groups, UNSIGNED(64)):
+        joined = np.uint8(0)
+        for j in range(UNSIGNED(64)):
+            joined = np.uint8(joined | flags[first + group + j])
+        if joined:
+            return True
     joined = np.uint8(0)
-    for j in range(n):
+    for j in range(in_groups, n):
         joined = np.uint8(joined | flags[first + j])
     return joined != 0
 
