@@ -73,7 +73,7 @@ def update(
 
 
 def _moments(
-    x: Array, y: Array, y_row: Array, flags: Array, flag_row: Array,
+    x: Array, y: Array, *, y_row: Array, flags: Array, flag_row: Array,
     weights: tuple[float, float], entropy: bool,
 ) -> State:  # fmt: skip
     """Return the co-moments of rows; flags of shape (1, 1) are set."""
