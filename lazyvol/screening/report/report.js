@@ -110,6 +110,8 @@ const ROW = 28; // height of a row in px, as in report.css
 const grid = byId("grid"), view = byId("view");
 const tableColumns = ["k", "keep", ...[...columns.keys()].filter((name) => name !== "k")];
 
+const numeric = new Set(tableColumns.filter(
+  (name) => name !== "keep" && valuesOf(name).some((v) => typeof v === "number")));
 const isText = (name) => name !== "keep" && valuesOf(name).some((v) => typeof v === "string");
 
 function width(name) {
@@ -122,7 +124,6 @@ function width(name) {
 function drawHeader() {
   const head = make("tr");
   for (const name of tableColumns) {
-    const isNumber = name !== "keep" && valuesOf(name).some((v) => typeof v === "number");
     const button = make("button", { type: "button", textContent: name });
     button.addEventListener("click", () => {
       state.down = state.sort === name ? !state.down : !isText(name);
@@ -130,7 +131,7 @@ function drawHeader() {
       drawHeader();
       refresh();
     });
-    const cell = make("th", { scope: "col", className: isNumber ? "number" : "" }, button);
+    const cell = make("th", { scope: "col", className: numeric.has(name) ? "number" : "" }, button);
     if (name === state.sort) cell.ariaSort = state.down ? "descending" : "ascending";
     head.append(cell);
   }
@@ -140,9 +141,8 @@ function drawHeader() {
 function row(particle, index) {
   const cells = tableColumns.map((name) => {
     const value = name === "keep" ? state.kept[particle] : valuesOf(name)[particle];
-    const cell = make("td", { textContent: shown(name, value), title: String(value) });
-    if (typeof value === "number") cell.className = "number";
-    return cell;
+    const className = numeric.has(name) ? "number" : "";
+    return make("td", { className, textContent: shown(name, value), title: String(value ?? "") });
   });
   const line = make("tr", { id: `row${index}` }, ...cells);
   line.ariaRowIndex = index + 2;
