@@ -28,7 +28,7 @@ NOTHING_WRONG: dict[str, dict[str, Any]] = {
     "noise through 0.7 voxels, linear": {"sigma": 0.7, "colour": 0.7, "order": 1},
     "noise through 1 voxel, linear": {"sigma": 0.7, "colour": 1.0, "order": 1},
 }  # fmt: skip
-WRONG = ("rotated", "shifted", "flipped", "noise", "gold", "species")
+WRONG = ("rotated", "shifted", "flipped", "noise", "gold", "neighbour", "membrane", "species")
 
 
 def options(particles: subtomograms.Particles, told: bool) -> dict[str, Any]:

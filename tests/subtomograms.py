@@ -98,6 +98,13 @@ def particles(
             place = np.stack(np.indices((box,) * 3), -1) - box // 2
             bead = place - rng.uniform(-box / 4, box / 4, 3)
             signal += 12 * sigma * ((bead**2).sum(-1) < 2.5**2)
+        if bad[k] and wrong == "neighbour":
+            beside = rng.uniform(0.45, 0.65) * box * _direction(rng)
+            signal += gaussians(box, Rotation.random(random_state=k).as_matrix(), beside)
+        if bad[k] and wrong == "membrane":
+            place = np.stack(np.indices((box,) * 3), -1) - box // 2
+            distance = place @ _direction(rng) - rng.uniform(0.25, 0.4) * box
+            signal += np.exp(-(distance**2) / 2 / 1.5**2)
         noise = rng.normal(size=signal.shape)
         if colour:
             noise = ndi.gaussian_filter(noise, colour)

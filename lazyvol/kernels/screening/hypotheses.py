@@ -1,15 +1,17 @@
-"""Hypotheses about a particle: the reference, noise alone, rotations, templates, a second class.
+"""Hypotheses about a particle: the reference, noise alone, poses, templates, a second class.
 
 All are whitened spectra at the selected frequencies; every cross-validation fold has its own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import pi
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, logsumexp
 
-from lazyvol.kernels.screening.fourier_coefficients import Band
+from lazyvol.kernels.screening.fourier_coefficients import Band, to_complex, to_real
 from lazyvol.kernels.screening.fourier_rotation import RotatedSpectra
 from lazyvol.kernels.screening.measured import Measured
 from lazyvol.kernels.screening.misalignment import derivatives
@@ -19,7 +21,9 @@ from lazyvol.kernels.screening.products import Products, fold_products, frequenc
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: kinds of hypotheses by code; templates are numbered from ``TEMPLATE``
-CONSISTENT, EMPTY, ROTATED, SECOND_CLASS, TEMPLATE = range(5)
+CONSISTENT, EMPTY, ROTATED, SHIFTED, SECOND_CLASS, EXTRA, UNLIKE, TEMPLATE = range(8)
+#: spacing and largest length of the grid of shifts, as parts of the shortest side of the box
+SHIFT_SPACING, LARGEST_SHIFT = 0.1, 0.3
 #: correlation from which two references count as one
 EQUIVALENT = 0.9
 #: expected power of the difference between two classes, as a part of the signal power
@@ -29,43 +33,88 @@ CLASS_DIFFERENCE = 0.5
 START_FRACTION, ROUNDS, LEAST_GAIN = 0.15, 15, 5.0
 #: variances of a gradual difference between particles, relative to that between two classes
 VARIATIONS = tuple(np.geomspace(1e-3, 1.0, 13))
-#: rotations whose spectra are in memory at a time, for all folds
-ROTATION_BATCH = 16
+#: poses whose spectra are in memory at a time, for all folds
+POSE_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Rotations (pose, 3, 3) and shifts (pose, 3), in voxels, of the reference."""
+
+    rotation: Array
+    shift: Array
+
+    @classmethod
+    def grid(cls, rotations: Array, band: Band) -> "Poses":
+        """Return the pose of the reference itself, rotations alone, and shifts alone."""
+        reach = int(LARGEST_SHIFT / SHIFT_SPACING + 1e-9)
+        steps = [[0] if band.planar else range(-reach, reach + 1)] + 2 * [range(-reach, reach + 1)]
+        cells = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
+        square = (cells**2).sum(1)
+        shifts = cells[(square > 0) & (square <= reach**2)] * SHIFT_SPACING * band.shortest_side
+        shifts = shifts / np.abs(band.spacing)
+        turned, moved = len(rotations), len(shifts)
+        return cls(
+            np.concatenate([np.eye(3)[None], rotations, np.tile(np.eye(3), (moved, 1, 1))]),
+            np.concatenate([np.zeros((1 + turned, 3)), shifts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rotation)
+
+    def __getitem__(self, chosen: Array | slice) -> "Poses":
+        return Poses(self.rotation[chosen], self.shift[chosen])
+
+    @property
+    def kind(self) -> Array:
+        """Code of the hypothesis of each pose, the first of which is the reference itself."""
+        kind = np.where(self.shift.any(1), SHIFTED, ROTATED)
+        kind[0] = CONSISTENT
+        return kind
+
+    def spectra(self, rotated: RotatedSpectra, selected: Array, band: Band) -> Iterator[Array]:
+        """Yield the spectra (volume, number) of volumes in each pose."""
+        frequency = 2 * pi * band.frequency[selected] * np.abs(band.spacing)
+        for rotation, shift in zip(self.rotation, self.shift, strict=True):
+            spectra = rotated.at(rotation)
+            if shift.any():
+                phase = np.exp(-1j * (frequency @ shift)).astype(np.complex64)
+                spectra = to_real(to_complex(spectra) * phase)
+            yield spectra
 
 
 @dataclass
 class Hypotheses:
-    """``kind`` codes, ``rotation`` (3, 3) and spectrum of each hypothesis, from all particles.
+    """``kind`` codes, pose and spectrum of each hypothesis, from all particles.
 
     ``references`` are the spectra of the reference itself for every fold, and ``derivatives`` those
-    by small misalignments (``misalignment``).
+    by small misalignments (``misalignment``); ``reference`` is that of all particles.
     """
 
     kind: Array
-    rotation: Array
+    poses: Poses
     spectra: Array
     references: Array
     derivatives: Array
+    reference: RotatedSpectra
 
 
-def distinct_rotations(
-    half_maps: Array, rotations: Array, whitening: Array, selected: Array, band: Band
-) -> Array:
-    """Return the rotations under which the reference differs from itself and from each other.
+def distinct_poses(
+    half_maps: Array, poses: Poses, whitening: Array, selected: Array, band: Band
+) -> Poses:
+    """Return the poses, the first included, in which the reference differs from all others.
 
     Comparing two half-set references keeps their noise from making symmetric views differ.
     """
     rotated = RotatedSpectra(half_maps, band, selected, whitening)
-    candidates = np.concatenate([np.eye(3)[None], rotations])
-    spectra = np.empty((2, len(candidates), len(whitening)), np.float32)
-    for n, rotation in enumerate(candidates):
-        spectra[:, n] = rotated.at(rotation)
-    chosen: Array = rotations[distinct(spectra[0] @ spectra[1].T)]
-    return chosen
+    spectra = np.empty((2, len(poses), len(whitening)), np.float32)
+    for n, views in enumerate(poses.spectra(rotated, selected, band)):
+        spectra[:, n] = views
+    return poses[np.r_[0, 1 + distinct(spectra[0] @ spectra[1].T)]]
 
 
 def compare(
-    data: Array, volumes: Array, rotations: Array, templates: Array,
+    data: Array, volumes: Array, poses: Poses, templates: Array,
     whitening: Array, selected: Array, measured: Measured, band: Band,
 ) -> tuple[Hypotheses, Products]:  # fmt: skip
     """Return the hypotheses and their products with the particles.
@@ -74,31 +123,28 @@ def compare(
     are whitened spectra, ``measured`` are the weights of the selected frequencies.
     """
     rotated = RotatedSpectra(volumes, band, selected, whitening)
-    matrices = np.concatenate([np.eye(3)[None], rotations])
-    kind = np.r_[
-        CONSISTENT, EMPTY, np.full(len(rotations), ROTATED), TEMPLATE + np.arange(len(templates))
-    ]
-    rotation = np.tile(np.eye(3), (len(kind), 1, 1))
-    rotation[2 : 2 + len(rotations)] = rotations
+    kind = np.r_[poses.kind, EMPTY, TEMPLATE + np.arange(len(templates))]
     unrotated = rotated.at(np.eye(3))
     references, tangents = unrotated[1:], derivatives(rotated, unrotated, selected, band)
     empty = np.zeros((1, len(whitening)), np.float32)
     spectra, parts = [], []
-    for first in range(0, len(matrices), ROTATION_BATCH):
-        batch = matrices[first : first + ROTATION_BATCH]
-        views = np.stack([rotated.at(m) for m in batch], axis=1)
+    for first in range(0, len(poses), POSE_BATCH):
+        batch = poses[slice(first, first + POSE_BATCH)]
+        views = np.stack([*batch.spectra(rotated, selected, band)], axis=1)
         spectra.append(views[0])
         parts.append(Products.of(data, measured, views[1:], references))
     fixed = np.concatenate([empty, templates])
     everywhere = np.broadcast_to(fixed, (len(references), *fixed.shape))
     of_fixed = Products.of(data, measured, everywhere, references)
-    products, known = Products.joined(parts), np.concatenate(spectra)
-    order = np.r_[0, len(matrices), 1 : len(matrices), len(matrices) + 1 : len(kind)]
-    all_spectra = np.concatenate([known, fixed])[order]
-    return (
-        Hypotheses(kind, rotation, all_spectra, references, tangents[1:]),
-        Products.joined([products, of_fixed]).ordered(order),
+    hypotheses = Hypotheses(
+        kind,
+        poses,
+        np.concatenate([*spectra, fixed]),
+        references,
+        tangents[1:],
+        RotatedSpectra(volumes[:1], band, selected, whitening),
     )
+    return hypotheses, Products.joined([*parts, of_fixed])
 
 
 def distinct(cross: Array) -> Array:

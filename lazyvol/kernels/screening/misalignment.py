@@ -6,7 +6,7 @@ particle that this explains is consistent, even if a large rotation resembles it
 reference itself.
 """
 
-from itertools import combinations_with_replacement, product
+from itertools import product
 from math import pi
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from lazyvol.kernels.screening.fourier_coefficients import Band, to_complex, to_real
 from lazyvol.kernels.screening.fourier_rotation import RotatedSpectra
 from lazyvol.kernels.screening.measured import Measured
-from lazyvol.kernels.screening.products import fold_products, frequency_products
+from lazyvol.kernels.screening.products import fold_products, frequency_products, overlaps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,11 +52,7 @@ def allowance(
     have the largest likelihood among these.
     """
     n, count = len(data), directions.shape[1]
-    pairs = np.array(list(combinations_with_replacement(range(count), 2)))
-    first, second = directions[:, pairs[:, 0]], directions[:, pairs[:, 1]]
-    overlap = np.zeros((n, count, count))
-    energies = measured.energies(frequency_products(first, second), n)
-    overlap[:, pairs[:, 0], pairs[:, 1]] = overlap[:, pairs[:, 1], pairs[:, 0]] = energies
+    overlap = overlaps(measured, directions, n)
     expected = measured.energies(frequency_products(directions, references[:, None]), n)
     strength = contrast[:, None]
     slope = strength * (fold_products(data, directions) - strength * expected)

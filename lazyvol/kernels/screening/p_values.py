@@ -15,12 +15,14 @@ from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.kernels.screening.measured import batches
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.reference import tapered
+from lazyvol.kernels.screening.residual import evidence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: simulated noise that particles share, and draws of each: fewer of many particles
 POOL, DRAWS, LEAST_DRAWS, ALL_DRAWS = 16_384, 2_000, 250, 4_000_000
-#: weight of the variances that the noise spectrum predicts against observed ones, in particles
+#: weight of the relative variances that the noise spectrum predicts against observed ones, in
+#: particles
 PRIOR_PARTICLES = 100.0
 #: least energy of a difference in a particle relative to the mean over particles
 LEAST_RELATIVE = 0.05
@@ -51,7 +53,8 @@ def p_values(mixture: Mixture, covariance: Array) -> Array:
     shares /= shares.sum(1, keepdims=True)
     return simulated(
         mixture.ratios, null_of(mixture, covariance), mixture.products.q,
-        shares[weight_folds(n)], mixture.contrast, mixture.contrast_variance, draws,
+        shares[weight_folds(n)], mixture.contrast, mixture.contrast_variance,
+        mixture.residual.spread, draws,
     )  # fmt: skip
 
 
@@ -83,13 +86,20 @@ def null_of(mixture: Mixture, covariance: Array) -> Null:
     mean of each hypothesis is what particles have besides the predicted one. The spectrum of steep
     noise is that of the whole tapered box, not of its middle: variances were 0.7 to 1.9 times those
     it predicts, and are shrunk to those among consistent particles. In each particle they are
-    proportional to what was measured of the difference between two hypotheses.
+    proportional to what was measured of the difference between two hypotheses. Their overall level,
+    which few particles show well, is the observed one.
     """
     products, contrast, v = mixture.products, mixture.contrast, mixture.contrast_variance
     n = mixture.probability[:, 0].sum()
     weight = mixture.probability[:, 0] / n
     strength = (weight / contrast) @ products.t[:, 0] / (weight @ products.q[:, 0])
     mean = products.c * np.float32(strength)
+    basis = np.eye(len(covariance))
+    basis[1:, 0] = -1
+    noise = basis @ covariance @ basis.T
+    predicted = np.maximum(np.diag(noise), 0)
+    size = np.sqrt(np.maximum(predicted, 1e-300))
+    correlation = noise / np.outer(size, size)
     mean += ((weight / contrast) @ products.t - weight @ mean).astype(np.float32)
     relative = products.q + products.q[:, :1] - 2 * products.c
     relative[:, 0] = products.q[:, 0]
@@ -100,18 +110,20 @@ def null_of(mixture: Mixture, covariance: Array) -> Null:
         expected = _differences(contrast[part, None] * mean[part])
         squares = (_differences(products.t[part]) - expected) ** 2 - v * expected**2
         observed += weight[part] @ (squares / relative[part])
-    basis = np.eye(len(covariance))
-    basis[1:, 0] = -1
-    noise = basis @ covariance @ basis.T
-    predicted = np.diag(noise)
     ratio = np.divide(observed, predicted, out=np.ones_like(observed), where=predicted > 0)
     overall = float((predicted * ratio).sum() / predicted.sum())
     shrinkage = max(0.0, 1 - 2 / n / max(float(np.var(ratio)), 1e-300))
-    ratio = overall + shrinkage * (ratio - overall)
-    variance = predicted * (n * np.maximum(ratio, 0.25) + PRIOR_PARTICLES) / (n + PRIOR_PARTICLES)
-    size = np.sqrt(np.maximum(predicted, 1e-300))
+    ratio = np.maximum(1 + shrinkage * (ratio / overall - 1), 0.25)
+    variance = overall * predicted * (n * ratio + PRIOR_PARTICLES) / (n + PRIOR_PARTICLES)
     deviation = np.sqrt(relative) * np.sqrt(np.maximum(variance, 0)).astype(np.float32)
-    return Null(mean, deviation, noise / np.outer(size, size))
+    return Null(mean, deviation, correlation)
+
+
+def _correlated(random: np.random.Generator, draws: int, correlation: Array) -> Array:
+    """Return normal numbers (draw, hypothesis) of variance 1 with a correlation, as float32."""
+    values, vectors = np.linalg.eigh(correlation)
+    root = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+    return np.asarray(random.standard_normal((draws, len(values)), np.float32) @ root.T)
 
 
 def _differences(t: Array) -> Array:
@@ -123,32 +135,34 @@ def _differences(t: Array) -> Array:
 
 def simulated(
     ratios: Array, null: Null, q: Array, shares: Array, contrast: Array, contrast_variance: float,
-    draws: int = DRAWS,
+    spread: float, draws: int = DRAWS,
 ) -> Array:  # fmt: skip
     """Return the probability that a consistent particle reaches each log likelihood ratio.
 
     ``q`` are inner products of hypotheses with themselves, ``shares`` (particle, alternative) the
-    weights of the alternatives.
+    weights of the alternatives, the last of which is judged by the score of the residual alone,
+    standard normal for consistent particles; ``spread`` is that of ``residual.Residual``.
 
     Importance sampling: half of the particles are drawn as if one of the alternatives were true,
     and weighted by its likelihood ratio, so a p-value of 1e-12 takes no more draws than 0.1.
     """
     random, count = np.random.default_rng(0), len(null.correlation)
-    values, vectors = np.linalg.eigh(null.correlation)
     proposal = shares.mean(0) / shares.mean(0).sum()
-    root = (vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
-    noise = random.standard_normal((POOL, count), np.float32) @ root.T
+    noise = _correlated(random, POOL, null.correlation)
     truth = np.zeros(POOL, np.int64)
-    truth[1::2] = 1 + random.choice(count - 1, POOL // 2, p=proposal)
+    truth[1::2] = 1 + random.choice(count, POOL // 2, p=proposal)
+    score, raised = random.standard_normal((2, POOL))
+    rest = evidence(np.where(truth == count, score + spread * np.abs(raised), score), spread)
     return np.asarray(_tails(
         ratios, null.mean, null.deviation, np.ascontiguousarray(null.correlation), q, shares,
-        contrast, contrast_variance, noise, truth, random.standard_normal(POOL), proposal, draws,
+        contrast, contrast_variance, noise, rest, truth, random.standard_normal(POOL), proposal,
+        draws,
     ))  # fmt: skip
 
 
 @compiled_sums
 def _tails(  # type: ignore[no-untyped-def]
-    ratios, mean, deviation, correlation, q, shares, contrast, variance, noise, truth, normal,
+    ratios, mean, deviation, correlation, q, shares, contrast, variance, noise, rest, truth, normal,
     proposal, draws,
 ):  # fmt: skip
     """Return the importance of the draws whose ratio reaches each observed one.
@@ -169,11 +183,12 @@ def _tails(  # type: ignore[no-untyped-def]
             a = contrast[k] * (1.0 + np.sqrt(variance) * normal[p])
             for h in range(len(x)):
                 x[h] = deviation[k, h] * noise[p, h]
-                if true:
+                if 0 < true < len(x):
                     x[h] += deviation[k, h] * correlation[true, h] * deviation[k, true]
             t = a * mean[k, 0] + x[0]
             first = (square[0] * t + line[0]) * t + level[0]
-            mixed, tilted = 0.0, 0.0
+            odds = np.exp(min(rest[p], 600.0))
+            mixed, tilted = shares[k, -1] * odds, proposal[-1] * odds
             for h in range(1, len(x)):
                 t = a * mean[k, h] + x[0] + x[h]
                 log = (square[h] * t + line[h]) * t + level[h] - first

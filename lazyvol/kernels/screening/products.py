@@ -37,10 +37,6 @@ class Products:
         columns = ([getattr(p, name) for p in parts] for name in ("t", "q", "c"))
         return cls(*(np.concatenate(c, axis=1, dtype=np.float32) for c in columns))
 
-    def ordered(self, order: Array) -> "Products":
-        """Return the products with the hypotheses in an order."""
-        return Products(self.t[:, order], self.q[:, order], self.c[:, order])
-
     def scaled(self, strength: float) -> "Products":
         """Return the products with hypotheses of another strength."""
         return Products(self.t * strength, self.q * strength**2, self.c * strength**2)
@@ -50,6 +46,19 @@ def frequency_products(a: Array, b: Array) -> Array:
     """Return the product of two spectra at each frequency, real and imaginary parts together."""
     half = a.shape[-1] // 2
     return np.asarray(a[..., :half] * b[..., :half] + a[..., half:] * b[..., half:])
+
+
+def overlaps(measured: Measured, spectra: Array, n: int) -> Array:
+    """Return the inner products of (fold, row, number), as measured in each of ``n`` particles.
+
+    They are (particle, row, row).
+    """
+    count = spectra.shape[1]
+    first, second = np.triu_indices(count)
+    result = np.empty((n, count, count))
+    energies = measured.energies(frequency_products(spectra[:, first], spectra[:, second]), n)
+    result[:, first, second] = result[:, second, first] = energies
+    return result
 
 
 def fold_products(data: Array, spectra: Array) -> Array:

@@ -19,18 +19,22 @@ from lazyvol.kernels.screening.hypotheses import (
     CONSISTENT,
     EMPTY,
     EQUIVALENT,
+    POSE_BATCH,
     ROTATED,
-    ROTATION_BATCH,
     SECOND_CLASS,
+    SHIFTED,
     Hypotheses,
+    Poses,
     compare,
-    distinct_rotations,
+    distinct_poses,
     find_second_class,
 )
 from lazyvol.kernels.screening.measured import BATCH, Measured, to_model
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.products import Products
+from lazyvol.kernels.screening.reasons import Reason, reasons_of
 from lazyvol.kernels.screening.reference import References
+from lazyvol.kernels.screening.residual import Residual, residual
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -43,8 +47,9 @@ ANGLES = ("rot", "tilt", "psi")
 COLUMNS = (*RESULTS, *ANGLES)
 #: rounds of estimating references, each without the particles that look inconsistent
 ROUNDS = 3
-#: imagined particles of the mixture's prior: for all rotations together, for each other hypothesis
-ROTATION_PRIOR, HYPOTHESIS_PRIOR = 5.0, 1.0
+#: imagined particles of the mixture's prior: for all rotations together, for all shifts together,
+#: for each other hypothesis
+POSE_PRIOR, HYPOTHESIS_PRIOR = {ROTATED: 5.0, SHIFTED: 1.0}, 1.0
 #: least Wiener gain of the reference at a frequency that is used
 LEAST_GAIN = 0.02
 #: standard errors by which particles must contain the references estimated from other particles
@@ -74,11 +79,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _Fit:
-    """The hypotheses and mixture of one round, and ``p_values.noise_covariance`` of the last."""
+    """The hypotheses and mixture of one round.
+
+    Of the last also ``p_values.noise_covariance``, and reasons for particles with ratios above 0.
+    """
 
     hypotheses: Hypotheses
     mixture: Mixture
     covariance: Array = field(default_factory=lambda: np.empty(0))
+    reasons: dict[int, Reason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def _run_rounds(
     folds, weight = reference.cross_validation_folds(n), np.ones(n)
     noise_level, fit = np.ones(n), None
     spread = in_plane if band.planar else rotations
-    grid = spread(n_rotations) if n_rotations else np.empty((0, 3, 3))
+    grid = Poses.grid(spread(n_rotations) if n_rotations else np.empty((0, 3, 3)), band)
     for number in range(ROUNDS):
         references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
         if number == 0:
@@ -199,7 +208,9 @@ def _run_rounds(
         if not references.signal.any():
             return None, noise_level
         whitened = _Whitened.of(spectra, noise_level, weight, measured, references, band)
-        fit = _fit_mixture(*_compare(whitened, references, evidence, grid), weight, noise_level)
+        hypotheses, products = _compare(whitened, references, evidence, grid)
+        rest = _residual(whitened, hypotheses, references)
+        fit = _fit_mixture(hypotheses, products, rest, weight, noise_level)
         if fit is None:
             return None, noise_level
         fit = _with_misalignments(fit, whitened)
@@ -207,23 +218,33 @@ def _run_rounds(
             fit = _with_second_class(fit, whitened, references)
         if number == ROUNDS - 1:
             fit = _with_covariance(fit, whitened, references)
+            fit = _with_reasons(fit, whitened, references)
         weight = _reference_weight(fit.mixture.probability[:, 0])
         del whitened  # as large as all spectra
     return fit, noise_level
 
 
 def _compare(
-    whitened: _Whitened, references: References, evidence: Evidence, grid: Array
+    whitened: _Whitened, references: References, evidence: Evidence, grid: Poses
 ) -> tuple[Hypotheses, Products]:
-    """Return the hypotheses from references and the grid of rotations, and their products."""
+    """Return the hypotheses from references and the grid of poses, and their products."""
     band, selected, whitening = whitened.band, whitened.selected, whitened.whitening
     volumes = _masked_references(whitened, references, evidence.mask)
-    distinct = distinct_rotations(volumes[1:3], grid, whitening, selected, band)
+    distinct = distinct_poses(volumes[1:3], grid, whitening, selected, band)
     templates = _scaled_templates(whitened, evidence.templates, volumes[0])
     of_all_and_folds = np.delete(volumes, (1, 2), axis=0)
     return compare(
         whitened.data, of_all_and_folds, distinct, templates, whitening, selected,
         whitened.measured, band,
+    )  # fmt: skip
+
+
+def _residual(whitened: _Whitened, hypotheses: Hypotheses, references: References) -> Residual:
+    """Return what particles hold besides the references."""
+    selected = whitened.selected
+    return residual(
+        whitened.data, whitened.measured, hypotheses.references, hypotheses.derivatives,
+        references.signal[selected] / references.bounded_noise[selected], whitened.weight,
     )  # fmt: skip
 
 
@@ -262,7 +283,7 @@ def _scaled_templates(whitened: _Whitened, templates: Array, volume: Array) -> A
 
 
 def _fit_mixture(
-    hypotheses: Hypotheses, products: Products, weight: Array, noise_level: Array
+    hypotheses: Hypotheses, products: Products, rest: Residual, weight: Array, noise_level: Array
 ) -> _Fit | None:
     """Scale hypotheses to the contrast of the particles and fit the mixture.
 
@@ -281,11 +302,12 @@ def _fit_mixture(
     products = products.scaled(strength)
     t, q = products.t[:, 0], products.q[:, 0]
     variance = _contrast_variance(t / contrast, q, weight, contrast)
-    rotated = hypotheses.kind == ROTATED
-    prior = np.full(len(rotated), HYPOTHESIS_PRIOR)
-    prior[rotated] = ROTATION_PRIOR / max(1, rotated.sum())
+    prior = np.full(len(hypotheses.kind) + 1, HYPOTHESIS_PRIOR)
+    for kind, particles in POSE_PRIOR.items():
+        of_kind = np.flatnonzero(hypotheses.kind == kind)
+        prior[of_kind] = particles / max(1, len(of_kind))
     prior[0] = 0.0
-    return _Fit(hypotheses, Mixture.fit(products, contrast, variance, 0 * contrast, prior))
+    return _Fit(hypotheses, Mixture.fit(products, rest, contrast, variance, 0 * contrast, prior))
 
 
 def _with_misalignments(fit: _Fit, whitened: _Whitened) -> _Fit:
@@ -338,10 +360,11 @@ def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -
         return fit
     extended = Hypotheses(
         np.r_[hypotheses.kind, SECOND_CLASS],
-        np.concatenate([hypotheses.rotation, np.eye(3)[None]]),
+        hypotheses.poses,
         np.concatenate([hypotheses.spectra, means.mean(0, keepdims=True)]),
         hypotheses.references,
         hypotheses.derivatives,
+        hypotheses.reference,
     )
     of_class = whitened.products(means[:, None], hypotheses.references)
     products = Products.joined([mixture.products, of_class])
@@ -365,6 +388,18 @@ def _with_covariance(fit: _Fit, whitened: _Whitened, references: References) -> 
         whitened.whitening, whitened.columns, whitened.band,
     )  # fmt: skip
     return _Fit(fit.hypotheses, fit.mixture, covariance)
+
+
+def _with_reasons(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+    """Return the fit with reasons for the particles that an alternative explains better."""
+    selected = whitened.selected
+    snr = references.signal[selected] / references.bounded_noise[selected]
+    phase = 2 * np.pi * whitened.band.frequency[selected] * np.abs(whitened.band.spacing)
+    reasons = reasons_of(
+        np.flatnonzero(fit.mixture.ratios > 0), whitened.data, whitened.measured, fit.hypotheses,
+        fit.mixture, snr, phase,
+    )  # fmt: skip
+    return _Fit(fit.hypotheses, fit.mixture, fit.covariance, reasons)
 
 
 def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Array:
@@ -391,19 +426,17 @@ def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Ar
 
 
 def _add_best_hypothesis(fit: _Fit, column: dict[str, Array], planar: bool) -> None:
-    """Fill in the most probable kind of hypothesis, and the angles of the best rotation."""
-    kinds, probability = fit.hypotheses.kind, fit.mixture.probability
-    codes = np.unique(kinds)
-    by_kind = np.stack([probability[:, kinds == c].sum(1) for c in codes], axis=1)
-    by_kind[column["flagged"] > 0, 0] = 0.0
-    column["best_hypothesis"][:] = codes[by_kind.argmax(1)]
-    rotated = np.flatnonzero(kinds == ROTATED)
-    particles = np.flatnonzero(column["best_hypothesis"] == ROTATED)
-    if len(particles):
-        best = rotated[probability[np.ix_(particles, rotated)].argmax(1)]
-        matrices_xyz = fit.hypotheses.rotation[best][:, ::-1, ::-1]
-        for name, angles in zip(ANGLES, _euler_angles(matrices_xyz, planar), strict=True):
-            column[name][particles] = angles
+    """Fill in the best hypothesis of each particle, and the angles of the best rotation."""
+    likely = fit.mixture.probability[:, 0] > 0.5
+    column["best_hypothesis"][:] = CONSISTENT
+    for k, reason in fit.reasons.items():
+        if likely[k] and not column["flagged"][k]:
+            continue
+        column["best_hypothesis"][k] = reason.kind
+        if reason.kind == ROTATED:
+            matrix_xyz = reason.rotation[None, ::-1, ::-1]
+            for name, angle in zip(ANGLES, _euler_angles(matrix_xyz, planar), strict=True):
+                column[name][k] = angle[0]
 
 
 def _euler_angles(matrices_xyz: Array, planar: bool) -> Array:
@@ -425,10 +458,10 @@ def memory(
     functions, for which spectra are converted.
     """
     folds = int(reference.cross_validation_folds(n).max()) + 1
-    hypotheses = 4 + n_rotations + n_templates
+    hypotheses = 4 + len(Poses.grid(np.empty((n_rotations, 3, 3)), band)) + n_templates
     lasting = (2.3 * 4 + 4.2 * transfer + 1.2 * per_particle) * n * band.size
     lasting += 8 * hypotheses * 7 * n
-    lasting += 4 * band.size * (3 * hypotheses + 2 * ROTATION_BATCH * (folds + 2))
+    lasting += 4 * band.size * (3 * hypotheses + 2 * POSE_BATCH * (folds + 2))
     coarse = int(np.prod(band.coarse_shape))
     padded = 8 * 8 * coarse  # complex64, twice as long along each axis
     squares = 12 * band.size * BATCH

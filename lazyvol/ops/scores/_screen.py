@@ -35,7 +35,9 @@ DTYPES = {
     "flagged": np.dtype(bool), "best_hypothesis": np.dtype(np.int16), "wedge": np.dtype(np.int16)
 }  # fmt: skip
 #: names of hypotheses by code; templates follow
-HYPOTHESES = ("consistent", "empty", "rotated", "second_class")
+HYPOTHESES = (
+    "consistent", "empty", "rotated", "shifted", "second_class", "extra_density", "unlike"
+)  # fmt: skip
 #: knowledge of the wedge of a particle, by code
 WEDGES = ("none", "given", "found", "unclear")
 
@@ -56,9 +58,10 @@ def screen(
     """Likelihood ratios, p-values and flags of misaligned or foreign particles, and plain scores.
 
     Each particle is compared with the average of the other particles and with alternative
-    hypotheses: that average under a grid of rotations, noise alone (an empty particle),
-    ``templates``, and a second class of particles found in the stack. A particle is flagged as
-    inconsistent if an alternative explains it better than chance allows.
+    hypotheses: that average under a grid of rotations and of shifts, with something else beside
+    it, noise alone (an empty particle), ``templates``, and a second class of particles found in the
+    stack. A particle is flagged as inconsistent if an alternative explains it better than chance
+    allows.
 
     Parameters
     ----------
@@ -103,12 +106,14 @@ def screen(
         p-value passes ``fdr`` and llr is above 0; ``probability`` that the particle is
         inconsistent; ``contrast`` of the average in the particle; ``noise``, its amplitude relative
         to the median particle; ``best_hypothesis``, a code whose names are in its attributes
-        (consistent, empty, rotated, second_class, template_0, ...); ``measured``, the fraction of
+        (consistent, empty, rotated, shifted, second_class, template_0, ...; extra_density: the
+        average with something beside it, such as a neighbour or a gold bead; unlike: the average
+        in no pose, such as another species); ``measured``, the fraction of
         the frequencies that was measured; ``wedge``, a code whose names are in its attributes:
         ``none``, ``given``, ``found``, or ``unclear`` where power differs in a way that no wedge
         explains, or fills a given one; ``angles`` of the best rotation if that is "rotated": rot,
-        tilt and psi (intrinsic ZYZ, degrees; one angle for images) that rotate the average into the
-        particle, the inverse of RELION's.
+        tilt and psi (intrinsic ZYZ, degrees; one angle for images), refined, that rotate the
+        average into the particle, the inverse of RELION's.
         ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
         Particles that are constant or hold NaN are NaN and flagged. If particles share no signal,
         llr is 0 and p 1.
@@ -123,7 +128,12 @@ def screen(
     -----
     The average is Wiener-filtered by the Fourier shell correlation of half-sets, averaged over all
     halvings, and masked where it exceeds its noise. Rotations that are symmetries of the object
-    are left out. Spectra are whitened by the noise spectrum; offset, noise level and contrast are
+    are left out, as are shifts, up to 0.3 of the shortest side, that change little. What a particle
+    holds besides the average is judged by the energy of its residual, relative to the residuals of
+    the other particles, where an object as strong as the average would stand out in one particle.
+    The best pose of a particle is refined; ``rotated`` and ``shifted`` are the reason only if it
+    explains most of the residual, and ``unlike`` if particles share what it leaves. Spectra are
+    whitened by the noise spectrum; offset, noise level and contrast are
     estimated for each particle. A particle is not part of the averages that it is compared with,
     and averages are estimated three times, without particles that look inconsistent: up to
     three in ten may be. The second class comes from principal components, then expectation

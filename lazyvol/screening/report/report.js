@@ -377,7 +377,12 @@ function alternativeFor(particle, own, average) {
     return [isMember ? `second class: average of ${count - 1} others` : name.replace("_", " "),
       isMember && own ? without(volume, count, own) : volume];
   }
-  if (name === "empty") return ["noise alone: no density is expected", null];
+  const others = {
+    empty: "noise alone: no density is expected",
+    shifted: "the average, shifted", extra_density: "the average with something beside it",
+    unlike: "an object that is the average in no pose",
+  };
+  if (name in others) return [others[name], null];
   return ["no alternative explains it better", null];
 }
 

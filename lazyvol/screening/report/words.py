@@ -20,6 +20,9 @@ FEW = 30
 REASONS = {
     "empty": "by noise alone",
     "rotated": "by the rotated average",
+    "shifted": "by the shifted average",
+    "extra_density": "by the average with something beside it",
+    "unlike": "by no pose of the average",
     "second_class": "by a second class of particles",
 }
 #: knowledge of the wedges of particles in words
@@ -173,8 +176,9 @@ def score_note(result: ScreenResult) -> str:
     flag = result.flagging
     near_zero = int((np.abs(result.scores["ncc"].values) < 3 * flag.noise).sum())
     return (
-        f"llr is the log-likelihood ratio of the alternative hypotheses (the rotated average, a "
-        f"second class of particles, noise alone, templates if given) to the average of the other "
+        f"llr is the log-likelihood ratio of the alternative hypotheses (the rotated or "
+        f"shifted average, that with something beside it, a second class of particles, noise "
+        f"alone, templates if given) to the average of the other "
         f"particles; p_value is the probability that a consistent particle with the measured noise "
         f"reaches it. ncc is the Pearson correlation with the average of the other particles: its "
         f"median is {flag.median:.4g} ± {flag.deviation:.2g} (robust standard deviation), that of "
@@ -277,8 +281,8 @@ def method(result: ScreenResult) -> list[str]:
         f"the cosine similarity, mse the mean squared difference and rmse its root.",
         f"Flags: Fourier coefficients of the particles, whitened by the noise spectrum, are "
         f"compared with the average of the other particles (Wiener-filtered, masked where it "
-        f"exceeds its noise) and with alternative hypotheses: that average rotated, noise alone, "
-        f"templates if given, and {second}. "
+        f"exceeds its noise) and with alternative hypotheses: that average rotated or "
+        f"shifted, with something beside it, noise alone, templates if given, and {second}. "
         f"The average is estimated again without particles that look "
         f"inconsistent. p-values are simulated for consistent particles; the Benjamini-Hochberg "
         f"rule flags so that at most {fdr:.0%} of the flagged particles are expected to be "

@@ -1,0 +1,204 @@
+"""Why a particle is not consistent: which hypothesis explains it, and whether that explains all.
+
+A grid of poses is coarse. The best pose of a particle is refined, and what remains is compared with
+the residuals of consistent particles: unless most of its excess is gone, the particle is not the
+reference in any pose, but the reference with something beside it, or another object. Particles of
+another species may each look like noise then, but their residuals are alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from lazyvol.kernels.screening.fourier_coefficients import to_complex, to_real
+from lazyvol.kernels.screening.fourier_rotation import RotatedSpectra
+from lazyvol.kernels.screening.hypotheses import (
+    CONSISTENT,
+    EXTRA,
+    ROTATED,
+    SHIFTED,
+    UNLIKE,
+    Hypotheses,
+)
+from lazyvol.kernels.screening.measured import Measured
+from lazyvol.kernels.screening.mixture import Mixture
+from lazyvol.kernels.screening.products import frequency_products
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: standard score up to which a residual is that of a consistent particle
+TYPICAL = 3.0
+#: least part of the excess energy that a pose must explain
+EXPLAINED = 0.75
+#: rounds of the refinement of a pose, and its largest steps: degrees, voxels
+ROUNDS, LARGEST_STEPS = 6, (10.0, 2.0)
+#: least particles whose residuals are compared with each other, and score from which they are alike
+LEAST_ALIKE, ALIKE = 4, 2.0
+#: least energy that residuals share, as a part of that of the reference in its pose
+SHARED = 0.1
+#: degrees of the rotations by which derivatives are taken
+STEP = 4.0
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The ``kind`` of the best hypothesis, and the best pose of the reference: shift in voxels."""
+
+    kind: int
+    rotation: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """A pose of the reference: shift in voxels, spectrum, and the energy that it explains."""
+
+    rotation: Array
+    shift: Array
+    spectrum: Array
+    explained: float
+
+
+@dataclass(frozen=True)
+class _Particle:
+    """A particle's whitened spectrum, the weights of its frequencies, and poses of a reference."""
+
+    data: Array
+    weights: Array
+    reference: RotatedSpectra
+    phase: Array
+
+    def view(self, rotation: Array, shift: Array) -> Array:
+        """Return the spectrum of the reference in a pose."""
+        wave = np.exp(-1j * (self.phase @ shift))
+        return np.asarray(to_real(to_complex(self.reference.at(rotation)[0]) * wave))
+
+    def product(self, a: Array, b: Array) -> Array:
+        """Return inner products of spectra at the measured frequencies."""
+        return np.asarray(frequency_products(a, b) @ self.weights)
+
+    def pose(self, rotation: Array, shift: Array) -> _Pose:
+        """Return a pose and the energy of the particle that it explains."""
+        spectrum = self.view(rotation, shift)
+        overlap = max(float(self.data @ spectrum), 0.0)
+        energy = max(float(self.product(spectrum, spectrum)), 1e-30)
+        return _Pose(rotation, shift, spectrum, overlap**2 / energy)
+
+    def rest(self, pose: _Pose) -> Array:
+        """Return what remains of the particle without the reference in a pose, scaled to it."""
+        overlap, energy = self.data @ pose.spectrum, self.product(pose.spectrum, pose.spectrum)
+        scale = max(float(overlap), 0.0) / max(float(energy), 1e-30)
+        return np.asarray(self.data - scale * pose.spectrum * np.tile(self.weights, 2))
+
+    def refined(self, pose: _Pose) -> _Pose:
+        """Return the pose near another one that explains most: Gauss-Newton steps."""
+        axes = np.eye(3) if self.phase[:, 0].any() else np.eye(3)[:1]
+        for _ in range(ROUNDS):
+            rows = np.stack([pose.spectrum, *self._derivatives(pose, axes)])
+            overlap = self.product(rows[:, None], rows[None])
+            overlap += 1e-6 * np.diag(np.diag(overlap)) + 1e-12 * np.eye(len(rows))
+            step = np.linalg.solve(overlap, rows @ self.data)
+            step = step[1:] / max(float(step[0]), 1e-30)
+            turn, move = step[: len(axes)] @ axes, step[len(axes) :]
+            turn, move = (
+                v * min(1.0, most / max(float(np.linalg.norm(v)), 1e-30))
+                for v, most in zip((turn, move), LARGEST_STEPS, strict=True)
+            )
+            matrix = Rotation.from_rotvec(turn, degrees=True).as_matrix()
+            tried = self.pose(matrix @ pose.rotation, pose.shift + move)
+            if tried.explained <= pose.explained:
+                break
+            pose = tried
+        return pose
+
+    def _derivatives(self, pose: _Pose, axes: Array) -> list[Array]:
+        """Return derivatives by degrees about each axis, then by voxels along z, y and x."""
+        turns = []
+        for axis in axes:
+            both = [
+                Rotation.from_rotvec(s * STEP * axis, degrees=True).as_matrix() for s in (1, -1)
+            ]
+            forth, back = (self.view(m @ pose.rotation, pose.shift) for m in both)
+            turns.append((forth - back) / (2 * STEP))
+        spectrum = to_complex(pose.spectrum)
+        return [*turns, *(to_real(-1j * self.phase[:, a] * spectrum) for a in range(3))]
+
+
+def reasons_of(
+    particles: Array, data: Array, measured: Measured, hypotheses: Hypotheses, mixture: Mixture,
+    snr: Array, phase: Array,
+) -> dict[int, Reason]:  # fmt: skip
+    """Return the reasons for some particles, by their numbers.
+
+    ``data`` are whitened spectra, ``snr`` (frequency,) is the signal power relative to noise,
+    ``phase`` (frequency, axis) that of a wave per voxel.
+    """
+    shown = {
+        int(k): _Particle(
+            data[k], measured.of_particles(slice(k, k + 1)).values()[0], hypotheses.reference, phase
+        )
+        for k in particles
+    }
+    reasons = {k: _reason_of(k, p, hypotheses, mixture, snr) for k, p in shown.items()}
+    posed = [k for k, reason in reasons.items() if reason.kind in (ROTATED, SHIFTED, UNLIKE)]
+    alike = _alike([shown[k] for k in posed], [reasons[k] for k in posed], mixture.residual.share)
+    for k in np.array(posed, np.int64)[alike]:
+        reasons[int(k)] = replace(reasons[int(k)], kind=UNLIKE)
+    return reasons
+
+
+def _alike(particles: Sequence[_Particle], reasons: Sequence[Reason], share: Array) -> Array:
+    """Return True for particles whose residual resembles the sum of those of the others.
+
+    A filtered reference leaves a little of all particles in one pose: less than ``SHARED``.
+    """
+    if len(particles) < LEAST_ALIKE:
+        return np.zeros(len(particles), bool)
+
+    def rest(n: int) -> Array:
+        pose = particles[n].pose(reasons[n].rotation, reasons[n].shift)
+        return particles[n].rest(pose)
+
+    total = sum((rest(n) for n in range(len(particles))), np.zeros(()))
+    alike, double = [], np.tile(share, 2)
+    for n, particle in enumerate(particles):
+        own = rest(n)
+        others = (total - own) * double
+        deviation = np.sqrt(float(particle.product(others, others)))
+        overlap, fitted = float(own @ others), np.square(particle.data - own) @ double
+        shared = overlap / (len(particles) - 1)
+        alike.append(overlap > ALIKE * deviation and shared > SHARED * float(fitted))
+    return np.array(alike)
+
+
+def _reason_of(
+    k: int, particle: _Particle, hypotheses: Hypotheses, mixture: Mixture, snr: Array
+) -> Reason:
+    """Return the reason for particle k alone."""
+    kinds = np.r_[hypotheses.kind, EXTRA]
+    joint = mixture.probability[k] * (kinds != CONSISTENT)
+    codes = np.unique(kinds)
+    kind = int(codes[np.argmax([joint[kinds == c].sum() for c in codes])])
+    if kind not in (ROTATED, SHIFTED, EXTRA):
+        return Reason(kind, np.eye(3), np.zeros(3))
+    posed, logs = hypotheses.poses.kind, mixture.logs_of(k)
+    allowed = (posed == kind) | (kind == EXTRA)
+    best = int(np.where(allowed, logs[: len(posed)], -np.inf).argmax())
+    start = hypotheses.poses[slice(best, best + 1)]
+    pose = particle.refined(particle.pose(start.rotation[0], start.shift[0]))
+    residual = mixture.residual
+    before = float(residual.score[k])
+    after = residual.score_of(k, particle.rest(pose))
+    excess = [residual.energy_above_typical(s, k) for s in (before, after)]
+    fits = before < TYPICAL or after < TYPICAL or excess[1] < (1 - EXPLAINED) * excess[0]
+    if posed[best] != CONSISTENT and fits and (kind != EXTRA or before >= TYPICAL):
+        return Reason(int(posed[best]), pose.rotation, pose.shift)
+    reference = hypotheses.references[k % len(hypotheses.references)] * mixture.contrast[k]
+    noise = np.tile(1 / (1 + particle.weights * snr), 2)
+    present = (particle.data * noise) @ reference - 0.5 * particle.product(
+        reference * noise, reference
+    )
+    return Reason(EXTRA if present > 0 else UNLIKE, pose.rotation, pose.shift)
