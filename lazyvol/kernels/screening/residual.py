@@ -28,7 +28,7 @@ LIKELY = 0.5
 LEAST_SPREAD, IMPOSSIBLE = 3.0, -1e3
 #: standard normal quartile, and deviation relative to that by quartiles: mismatches only add energy
 #: (at sigma 0.8, 5 of 85 consistent particles had scores above 2.3)
-QUARTILE, TAILED = 0.6745, 1.25
+QUARTILE, TAILED = 0.6745, 1.1
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,23 @@ class Residual:
     """Energy of residuals relative to that of noise, as standard scores (particle,).
 
     ``spread`` is the score that an addition as strong as the reference brings; ``share``
-    (frequency,) weights the energy, ``total`` is that of noise as it is expected, ``centre`` and
-    ``deviation`` are those of its cube root.
+    (frequency,) weights the energy, ``total`` is that of noise as it is expected, ``mismatch`` what
+    strong signals leave beyond that, ``centre`` and ``deviation`` are those of its cube root.
     """
 
     score: Array
     spread: float
     share: Array
     total: Array
+    mismatch: Array
     centre: float
     deviation: Array
 
     def score_of(self, k: int, rest: Array) -> float:
         """Return the score of another residual of particle k."""
         energy = np.square(rest.reshape(2, -1)).sum(0) @ self.share
-        return float((np.cbrt(energy / self.total[k]) - self.centre) / self.deviation[k])
+        root = np.cbrt(energy / self.total[k] - self.mismatch[k])
+        return float((root - self.centre) / self.deviation[k])
 
     def energy_above_typical(self, score: float, k: int) -> float:
         """Return the energy of a residual of particle k beyond that of a consistent particle."""
@@ -86,17 +88,20 @@ def residual(
     """
     rows = np.concatenate([references[:, None], directions], axis=1)
     share = (snr / (1 + snr)).astype(np.float32)
-    energy = _energies(data, measured, rows, _coefficients(data, measured, rows), share)
+    coefficients = _coefficients(data, measured, rows)
+    energy = _energies(data, measured, rows, coefficients, share)
     sums = [measured.energies(s[None, None], len(data))[:, 0].astype(np.float64)
             for s in (share, share**2, share * snr)]  # fmt: skip
     total, squares, signal = (2 * np.maximum(s, 1e-30) for s in sums)
     chance = 2 * squares / (9 * total**2)
-    root = np.cbrt(energy / total)
+    fitted = coefficients[:, 0] ** 2 * _reference_energies(measured, references, share, len(data))
+    mismatch = _mismatch(energy / total, fitted / total, weight > LIKELY)
+    root = np.cbrt(energy / total - mismatch)
     centre, deviation = _typical(root, weight > LIKELY)
     deviation = TAILED * np.sqrt(np.maximum(chance, deviation**2))
     added = (np.cbrt(1 + signal / total) - 1) / deviation
     score = (root - centre) / deviation
-    return Residual(score, float(np.median(added)), share, total, centre, deviation)
+    return Residual(score, float(np.median(added)), share, total, mismatch, centre, deviation)
 
 
 def _coefficients(data: Array, measured: Measured, rows: Array) -> Array:
@@ -118,6 +123,27 @@ def _energies(
         rest = (spectrum - single[k] @ rows[k % count] * np.tile(weights, 2)).reshape(2, -1)
         energies[k] = np.square(rest).sum(0) @ share
     return energies
+
+
+def _reference_energies(measured: Measured, references: Array, share: Array, n: int) -> Array:
+    """Return the energy of the reference of each particle, at frequencies by share."""
+    power = np.square(references.reshape(len(references), 1, 2, -1)).sum(2) * share
+    return measured.energies(power, n)[:, 0].astype(np.float64)
+
+
+def _mismatch(energy: Array, fitted: Array, consistent: Array) -> Array:
+    """Return what residuals hold beyond a typical one because their reference is stronger.
+
+    Interpolation and noise in the reference leave a part of its energy. The part is the slope
+    between the medians of the consistent particles with the weaker and the stronger reference.
+    """
+    if np.count_nonzero(consistent) < 4:
+        return np.zeros(len(energy))
+    middle = np.median(fitted[consistent])
+    weak, strong = consistent & (fitted < middle), consistent & (fitted >= middle)
+    rise, run = (np.median(v[strong]) - np.median(v[weak]) for v in (energy, fitted))
+    slope = max(0.0, rise / run) if run > 0 else 0.0
+    return np.asarray(slope * (fitted - middle))
 
 
 def _typical(root: Array, consistent: Array) -> tuple[float, float]:
