@@ -19,8 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: least weight of the first hypothesis: most particles are assumed consistent
 MAJORITY = 0.5
-#: rounds of expectation maximisation of the mixture weights
-ROUNDS = 60
+#: most rounds of expectation maximisation of the mixture weights, and change of one that ends them
+ROUNDS, CONVERGED = 60, 1e-4
 #: parts of fitted weights in a mean with those of the prior that are tried
 PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 #: least and most folds of the mixture weights, and particles times folds: leaving out one in 24
@@ -113,11 +113,13 @@ def fit_weights(logs: Array, prior: Array, folds: Array) -> tuple[Array, Array]:
     total = others.sum(0)[:, None] + prior.sum()
     for _ in range(ROUNDS):
         responsibility = others / np.maximum(likelihood @ weights.T, 1e-300)
-        weights = (weights * (responsibility.T @ likelihood) + prior) / total
+        before, weights = weights, (weights * (responsibility.T @ likelihood) + prior) / total
         low = weights[:, 0] < MAJORITY
         if count > 1 and low.any():
             weights[low, 1:] *= (1 - MAJORITY) / weights[low, 1:].sum(1, keepdims=True)
             weights[low, 0] = MAJORITY
+        if np.abs(weights - before).max() < CONVERGED:
+            break
     return _held_out(likelihood, weights, np.r_[len(logs), prior[1:]], folds)
 
 

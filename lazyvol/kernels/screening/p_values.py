@@ -15,7 +15,7 @@ from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.kernels.screening.measured import batches
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.reference import tapered
-from lazyvol.kernels.screening.residual import evidence
+from lazyvol.kernels.screening.residual import LEAST_SPREAD, evidence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -147,7 +147,8 @@ def simulated(
     and weighted by its likelihood ratio, so a p-value of 1e-12 takes no more draws than 0.1.
     """
     random, count = np.random.default_rng(0), len(null.correlation)
-    proposal = shares.mean(0) / shares.mean(0).sum()
+    proposal = shares.mean(0) * np.r_[np.ones(count - 1), spread >= LEAST_SPREAD]
+    proposal /= proposal.sum()
     noise = _correlated(random, POOL, null.correlation)
     truth = np.zeros(POOL, np.int64)
     truth[1::2] = 1 + random.choice(count, POOL // 2, p=proposal)

@@ -190,10 +190,14 @@ def _reason_of(
     start = hypotheses.poses[slice(best, best + 1)]
     pose = particle.refined(particle.pose(start.rotation[0], start.shift[0]))
     residual = mixture.residual
-    before = float(residual.score[k])
-    after = residual.score_of(k, particle.rest(pose))
-    excess = [residual.energy_above_typical(s, k) for s in (before, after)]
-    fits = before < TYPICAL or after < TYPICAL or excess[1] < (1 - EXPLAINED) * excess[0]
+    before, root = (
+        float(residual.score[k]),
+        residual.root_of(k, particle.rest(pose), particle.weights),
+    )
+    fits = (
+        min(before, residual.score_of(k, root)) < TYPICAL
+        or residual.excess(root) < (1 - EXPLAINED) * residual.excess(float(residual.root[k]))
+    )  # fmt: skip
     if posed[best] != CONSISTENT and fits and (kind != EXTRA or before >= TYPICAL):
         return Reason(int(posed[best]), pose.rotation, pose.shift)
     reference = hypotheses.references[k % len(hypotheses.references)] * mixture.contrast[k]

@@ -34,7 +34,7 @@ from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.products import Products
 from lazyvol.kernels.screening.reasons import Reason, reasons_of
 from lazyvol.kernels.screening.reference import References
-from lazyvol.kernels.screening.residual import Residual, residual
+from lazyvol.kernels.screening.residual import Residual, frequencies_beside, residual
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -245,6 +245,7 @@ def _residual(whitened: _Whitened, hypotheses: Hypotheses, references: Reference
     return residual(
         whitened.data, whitened.measured, hypotheses.references, hypotheses.derivatives,
         references.signal[selected] / references.bounded_noise[selected], whitened.weight,
+        frequencies_beside(selected, references.coverage, whitened.band),
     )  # fmt: skip
 
 
