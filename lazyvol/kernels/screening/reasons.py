@@ -26,13 +26,15 @@ from lazyvol.kernels.screening.hypotheses import (
 from lazyvol.kernels.screening.measured import Measured
 from lazyvol.kernels.screening.mixture import Mixture
 from lazyvol.kernels.screening.products import frequency_products
+from lazyvol.kernels.screening.residual import Residual
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 #: standard score up to which a residual is that of a consistent particle
 TYPICAL = 3.0
-#: least part of the excess energy that a pose must explain
-EXPLAINED = 0.75
+#: least part of the excess energy that a pose must explain, and that other hypotheses must, as the
+#: mean of a small class is noisy
+EXPLAINED, EXPLAINED_BY_OTHERS = 0.75, 0.5
 #: rounds of the refinement of a pose, and its largest steps: degrees, voxels
 ROUNDS, LARGEST_STEPS = 6, (10.0, 2.0)
 #: least particles whose residuals are compared with each other, and score from which they are alike
@@ -87,11 +89,11 @@ class _Particle:
         energy = max(float(self.product(spectrum, spectrum)), 1e-30)
         return _Pose(rotation, shift, spectrum, overlap**2 / energy)
 
-    def rest(self, pose: _Pose) -> Array:
-        """Return what remains of the particle without the reference in a pose, scaled to it."""
-        overlap, energy = self.data @ pose.spectrum, self.product(pose.spectrum, pose.spectrum)
+    def rest(self, spectrum: Array) -> Array:
+        """Return what remains of the particle without a spectrum, scaled to it."""
+        overlap, energy = self.data @ spectrum, self.product(spectrum, spectrum)
         scale = max(float(overlap), 0.0) / max(float(energy), 1e-30)
-        return np.asarray(self.data - scale * pose.spectrum * np.tile(self.weights, 2))
+        return np.asarray(self.data - scale * spectrum * np.tile(self.weights, 2))
 
     def refined(self, pose: _Pose) -> _Pose:
         """Return the pose near another one that explains most: Gauss-Newton steps."""
@@ -160,7 +162,7 @@ def _alike(particles: Sequence[_Particle], reasons: Sequence[Reason], share: Arr
 
     def rest(n: int) -> Array:
         pose = particles[n].pose(reasons[n].rotation, reasons[n].shift)
-        return particles[n].rest(pose)
+        return particles[n].rest(pose.spectrum)
 
     total = sum((rest(n) for n in range(len(particles))), np.zeros(()))
     alike, double = [], np.tile(share, 2)
@@ -174,6 +176,17 @@ def _alike(particles: Sequence[_Particle], reasons: Sequence[Reason], share: Arr
     return np.array(alike)
 
 
+def _explains(
+    k: int, particle: _Particle, spectrum: Array, residual: Residual, least: float
+) -> bool:
+    """Return True if particle k without a spectrum is typical, or lacks most of its excess."""
+    root = residual.root_of(k, particle.rest(spectrum), particle.weights)
+    return bool(
+        min(residual.score[k], residual.score_of(k, root)) < TYPICAL
+        or residual.excess(root) < (1 - least) * residual.excess(residual.root[k])
+    )
+
+
 def _reason_of(
     k: int, particle: _Particle, hypotheses: Hypotheses, mixture: Mixture, snr: Array
 ) -> Reason:
@@ -182,23 +195,18 @@ def _reason_of(
     joint = mixture.probability[k] * (kinds != CONSISTENT)
     codes = np.unique(kinds)
     kind = int(codes[np.argmax([joint[kinds == c].sum() for c in codes])])
+    posed, logs, residual = hypotheses.poses.kind, mixture.logs_of(k), mixture.residual
     if kind not in (ROTATED, SHIFTED, EXTRA):
-        return Reason(kind, np.eye(3), np.zeros(3))
-    posed, logs = hypotheses.poses.kind, mixture.logs_of(k)
+        spectrum = hypotheses.spectra[int(np.where(kinds == kind, logs, -np.inf).argmax())]
+        if _explains(k, particle, spectrum, residual, EXPLAINED_BY_OTHERS):
+            return Reason(kind, np.eye(3), np.zeros(3))
+        kind = EXTRA
     allowed = (posed == kind) | (kind == EXTRA)
     best = int(np.where(allowed, logs[: len(posed)], -np.inf).argmax())
     start = hypotheses.poses[slice(best, best + 1)]
     pose = particle.refined(particle.pose(start.rotation[0], start.shift[0]))
-    residual = mixture.residual
-    before, root = (
-        float(residual.score[k]),
-        residual.root_of(k, particle.rest(pose), particle.weights),
-    )
-    fits = (
-        min(before, residual.score_of(k, root)) < TYPICAL
-        or residual.excess(root) < (1 - EXPLAINED) * residual.excess(float(residual.root[k]))
-    )  # fmt: skip
-    if posed[best] != CONSISTENT and fits and (kind != EXTRA or before >= TYPICAL):
+    fits = _explains(k, particle, pose.spectrum, residual, EXPLAINED)
+    if posed[best] != CONSISTENT and fits and (kind != EXTRA or residual.score[k] >= TYPICAL):
         return Reason(int(posed[best]), pose.rotation, pose.shift)
     reference = hypotheses.references[k % len(hypotheses.references)] * mixture.contrast[k]
     noise = np.tile(1 / (1 + particle.weights * snr), 2)
