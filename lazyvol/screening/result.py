@@ -66,7 +66,8 @@ class HalfSets:
 class ScreenResult:
     """Scores and flags of every particle, volumes with and without the flagged particles, FSC.
 
-    ``scores`` over k holds the results of ``scores.screen``, computed, with ``hypothesis`` by name.
+    ``scores`` over k holds the results of ``scores.screen``, computed, with names of hypotheses and wedges instead of
+    codes.
     ``volumes`` holds ``average``, ``variance``, ``mask`` and, without the flagged particles,
     ``kept_average``, ``kept_half1`` and ``kept_half2``, unless a half-set has no kept particle.
     ``fsc`` over frequency holds the half-set Fourier shell correlations ``all``, ``all_masked``,
@@ -156,7 +157,7 @@ class ScreenResult:
 
     def hypotheses(self) -> dict[str, int]:
         """Return the number of flagged particles that each hypothesis explains best."""
-        found = self.scores["hypothesis"].values[list(self.flagged)]
+        found = self.scores["best_hypothesis"].values[list(self.flagged)]
         names, counts = np.unique(found, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         return {str(names[n]): int(counts[n]) for n in order}

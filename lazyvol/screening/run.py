@@ -39,7 +39,7 @@ from lazyvol.stack import SPATIAL, STACK
 from lazyvol.summary import StackSummary
 
 #: columns of the table before the others
-FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "hypothesis", "angles")
+FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "best_hypothesis", "angles")
 
 AVERAGES, SCORES, FLAGGED = "1 averages", "2 scores", "3 flagged and shown"
 
@@ -282,7 +282,7 @@ def scored(stack: xr.DataArray, average: xr.DataArray, options: Mapping[str, Any
         n: c.copy(data=np.array(str(c.attrs["flag_meanings"]).split())[c.values])
         for n, c in coded.items()
     }
-    table = computed.assign(named).rename(best_hypothesis="hypothesis")
+    table = computed.assign(named)
     optics = {n: v for n, v in computed["llr"].attrs.items() if n == OPTICS}
     columns = {n: table[n].drop_attrs(deep=False) for n in (*FIRST_COLUMNS, *table) if n in table}
     return xr.Dataset(columns, attrs=optics)

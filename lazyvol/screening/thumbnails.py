@@ -64,7 +64,7 @@ def thumbnails(
 
 def in_second_class(table: xr.Dataset) -> np.ndarray:
     """Return True for flagged particles that the second class explains best."""
-    return np.asarray((table["hypothesis"].values == "second_class") & table["flagged"].values)
+    return np.asarray((table["best_hypothesis"].values == "second_class") & table["flagged"].values)
 
 
 def template_volumes(templates: xr.DataArray) -> dict[str, xr.DataArray]:

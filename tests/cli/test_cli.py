@@ -414,10 +414,10 @@ def test_columns_are_coordinates_and_results_of_particles(tmp_path):
     result = screen(stack, tmp_path, wedge=(-80.0, 80.0), angles=60.0)
     table = rows(tmp_path / "scores.csv")
     np.testing.assert_allclose([float(r["tilt"]) for r in table], stack.tilt)
-    assert {r["hypothesis"] for r in table} <= {
+    assert {r["best_hypothesis"] for r in table} <= {
         "consistent", "empty", "rotated", "second_class"
     }  # fmt: skip
-    rotated = [r["hypothesis"] == "rotated" for r in table]
+    rotated = [r["best_hypothesis"] == "rotated" for r in table]
     assert any(rotated)
     for name in ("rot", "tilt", "psi"):
         known = np.isfinite([float(r[f"angles_{name}"]) for r in table])

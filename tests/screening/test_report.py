@@ -109,7 +109,7 @@ def test_the_data_hold_every_score(page, result):
     for name in ("llr", "p_value", "ncc", "probability"):
         assert columns[name] == pytest.approx(result.scores[name].values.tolist(), rel=1e-6)
     assert columns["tomogram"][:4] == ["TS_0", "TS_1", "TS_2", "TS_0"]
-    assert columns["hypothesis"] == result.scores.hypothesis.values.tolist()
+    assert columns["best_hypothesis"] == result.scores.best_hypothesis.values.tolist()
     assert data["groups"] == ["tomogram"]
     assert sorted(map(int, data["particles"])) == list(range(N))
     low, high, levels = data["particles"]["7"]

@@ -123,7 +123,7 @@ def test_lists_are_downloaded_as_csv_and_star(page, tmp_path):
     listed = lv.io.particles(tmp_path / "rejected.star")
     assert listed.k.values.tolist() == list(range(BAD))
     assert listed.tomogram.values.tolist() == [f"TS_{k % 3}" for k in range(BAD)]
-    assert listed.hypothesis.values.tolist() == result().scores.hypothesis.values[:BAD].tolist()
+    assert listed.best_hypothesis.values.tolist() == result().scores.best_hypothesis.values[:BAD].tolist()
 
 
 def test_formulas_and_markup_in_names_stay_text(browser, tmp_path):
@@ -227,7 +227,7 @@ def test_the_average_beside_a_particle_is_that_of_the_others(page):
 
 def test_the_second_class_beside_a_particle_is_that_of_the_others(browser, tmp_path):
     hypothesis = np.where(np.arange(N) < 3, "second_class", "empty")
-    scores = result().scores.assign(hypothesis=("k", hypothesis))
+    scores = result().scores.assign(best_hypothesis=("k", hypothesis))
     shown = thumbnails(stack(), scores, result().volumes, None, 0.0)
     write_report(tmp_path / "report.html", replace(result(), scores=scores, thumbnails=shown))
     browser.open(tmp_path / "report.html")

@@ -104,7 +104,7 @@ def test_thumbnails_are_low_passed_samples_with_the_centre():
 def test_thumbnails_of_the_second_class_and_of_templates():
     particles = stack()
     hypothesis = np.where(np.arange(N) < 3, "second_class", "empty")
-    table = result().scores.assign(hypothesis=("k", hypothesis))
+    table = result().scores.assign(best_hypothesis=("k", hypothesis))
     templates = particles.isel(k=[7, 8]).rename(k="template").drop_vars(["file", "tomogram"])
     shown = thumbnails(particles, table, result().volumes, templates, 0.0)
     assert set(shown.references) == {
@@ -142,7 +142,7 @@ def test_files_are_written_and_read_by_other_programs(tmp_path):
     kept, flagged = (lv.io.particles(tmp_path / f"{n}.star") for n in ("kept", "flagged"))
     assert kept.k.values.tolist() == list(range(BAD, N))
     assert flagged.k.values.tolist() == list(range(BAD))
-    for name in ("llr", "p_value", "ncc", "hypothesis", "angles_rot", "tomogram", "flagged"):
+    for name in ("llr", "p_value", "ncc", "best_hypothesis", "angles_rot", "tomogram", "flagged"):
         values = (
             result().scores.angles.sel(angle="rot")
             if name == "angles_rot"
@@ -150,7 +150,7 @@ def test_files_are_written_and_read_by_other_programs(tmp_path):
         )
         np.testing.assert_array_equal(np.r_[flagged[name].values, kept[name].values], values)
     curves = lv.io.particles(tmp_path / "scores.csv")
-    assert curves.hypothesis.values.tolist() == result().scores.hypothesis.values.tolist()
+    assert curves.best_hypothesis.values.tolist() == result().scores.best_hypothesis.values.tolist()
     with pytest.raises(TargetExistsError, match="already holds"):
         result().save(tmp_path)
 

@@ -20,7 +20,7 @@ from lazyvol.stack import STACK, spacing, spatial_dims
 from lazyvol.summary import unit_symbol
 
 #: columns that the page shows first
-FIRST = ("flagged", "hypothesis", "llr", "p_value", "probability", "ncc", "contrast", "noise",
+FIRST = ("flagged", "best_hypothesis", "llr", "p_value", "probability", "ncc", "contrast", "noise",
          "angles_rot", "angles_tilt", "angles_psi", "wedge", "measured")  # fmt: skip
 #: significant digits of numbers in the page
 DIGITS = 7

@@ -67,7 +67,7 @@ def _charts() -> Html:
 def _table() -> Html:
     """Return the controls and the frame of the table of all particles."""
     which = {"": "all", "kept": "kept", "rejected": "not kept", "pictures": "with pictures"}
-    hint = "hypothesis=rotated ncc<0.1 TS_01"
+    hint = "best_hypothesis=rotated ncc<0.1 TS_01"
     table = tag(
         "table", tag("colgroup", id="columns"), tag("thead"), tag("tbody"), id="grid", role="grid",
         tabindex="0", aria_label="All particles; arrow keys select", aria_multiselectable="false",

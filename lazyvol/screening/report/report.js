@@ -364,7 +364,7 @@ function averageFor(particle, own) {
 
 /* Return title and volume of the hypothesis that explains a particle best, besides the average. */
 function alternativeFor(particle, own, average) {
-  const name = valuesOf("hypothesis")[particle];
+  const name = valuesOf("best_hypothesis")[particle];
   if (name === "rotated") {
     const angles = ["rot", "tilt", "psi"].map((angle) => valuesOf(`angles_${angle}`)[particle]);
     return [`average rotated by ${angles.map((a) => `${Math.round(a)}°`).join(", ")}`,
@@ -436,7 +436,7 @@ function drawViewer() {
     .map((name) => `${name} ${shown(name, valuesOf(name)[particle])}`);
   byId("particle").textContent = [
     `k = ${valuesOf("k")[particle]}`, valuesOf("flagged")[particle] ? "flagged" : "not flagged",
-    valuesOf("hypothesis")[particle].replace("_", " "), ...facts].join(" · ");
+    valuesOf("best_hypothesis")[particle].replace("_", " "), ...facts].join(" · ");
   drawSlabs();
 }
 
