@@ -19,8 +19,8 @@ def table_columns(
     """Return the dim of the rows and the columns along it, coordinates before variables.
 
     Other dims, which have text labels, become one column per label: ``shift`` over (k, axis)
-    becomes ``shift_z``, ``shift_y``, ``shift_x``. Of a contiguous ragged Dataset the rows are the
-    observations, each with the coordinates of its frame.
+    becomes ``shift_z``, ``shift_y``, ``shift_x``. Codes become their names (``with_names``). Of a
+    contiguous ragged Dataset the rows are the observations, each with the coordinates of its frame.
 
     Raises
     ------
@@ -41,8 +41,30 @@ def table_columns(
         for label, column in _spread(rows, str(name), dim, where):
             if label in columns or label == dim:
                 raise LabelError(f"{where}: columns must differ, got {label!r} twice; rename one")
-            columns[label] = column
+            columns[label] = with_names(column)
     return dim, columns
+
+
+def with_names(column: xr.DataArray) -> xr.DataArray:
+    """Return a column of codes as the names that its CF attributes give them.
+
+    A lazy column keeps its codes until it is computed.
+
+    Examples
+    --------
+    >>> names = {"flag_values": [0, 1], "flag_meanings": "found unclear"}
+    >>> with_names(xr.DataArray([1, 0], dims="k", attrs=names)).values.tolist()
+    ['unclear', 'found']
+    """
+    if "flag_meanings" not in column.attrs:
+        return column
+    plain = column.copy(deep=False)
+    plain.attrs = {n: v for n, v in column.attrs.items() if not str(n).startswith("flag_")}
+    if column.chunks is not None:
+        return plain
+    codes = np.atleast_1d(column.attrs["flag_values"]).tolist()
+    names = dict(zip(codes, str(column.attrs["flag_meanings"]).split(), strict=True))
+    return plain.copy(data=np.array([names.get(c, str(c)) for c in column.values.tolist()]))
 
 
 def _as_dataset(array: xr.DataArray | xr.Dataset) -> xr.Dataset:

@@ -66,8 +66,8 @@ class HalfSets:
 class ScreenResult:
     """Scores and flags of every particle, volumes with and without the flagged particles, FSC.
 
-    ``scores`` over k holds the results of ``scores.screen``, computed, with names of hypotheses and wedges instead of
-    codes.
+    ``scores`` over k holds the results of ``scores.screen``, computed, with names in place
+    of the codes of hypotheses and wedges.
     ``volumes`` holds ``average``, ``variance``, ``mask`` and, without the flagged particles,
     ``kept_average``, ``kept_half1`` and ``kept_half2``, unless a half-set has no kept particle.
     ``fsc`` over frequency holds the half-set Fourier shell correlations ``all``, ``all_masked``,

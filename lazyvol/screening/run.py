@@ -13,6 +13,7 @@ import xarray as xr
 from lazyvol.client import progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
+from lazyvol.io.rows import with_names
 from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Rotations, Wedge
@@ -277,12 +278,7 @@ def scored(stack: xr.DataArray, average: xr.DataArray, options: Mapping[str, Any
     with warnings.catch_warnings():  # the result has unclear wedges in a column
         warnings.filterwarnings("ignore", "screen: the measured frequencies", RuntimeWarning)
         computed = results.compute(scheduler=resilient_scheduler())
-    coded = {n: c for n, c in computed.items() if "flag_meanings" in c.attrs}
-    named = {
-        n: c.copy(data=np.array(str(c.attrs["flag_meanings"]).split())[c.values])
-        for n, c in coded.items()
-    }
-    table = computed.assign(named)
+    table = computed.assign({n: with_names(c) for n, c in computed.items()})
     optics = {n: v for n, v in computed["llr"].attrs.items() if n == OPTICS}
     columns = {n: table[n].drop_attrs(deep=False) for n in (*FIRST_COLUMNS, *table) if n in table}
     return xr.Dataset(columns, attrs=optics)

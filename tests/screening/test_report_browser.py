@@ -123,7 +123,10 @@ def test_lists_are_downloaded_as_csv_and_star(page, tmp_path):
     listed = lv.io.particles(tmp_path / "rejected.star")
     assert listed.k.values.tolist() == list(range(BAD))
     assert listed.tomogram.values.tolist() == [f"TS_{k % 3}" for k in range(BAD)]
-    assert listed.best_hypothesis.values.tolist() == result().scores.best_hypothesis.values[:BAD].tolist()
+    assert (
+        listed.best_hypothesis.values.tolist()
+        == result().scores.best_hypothesis.values[:BAD].tolist()
+    )
 
 
 def test_formulas_and_markup_in_names_stay_text(browser, tmp_path):

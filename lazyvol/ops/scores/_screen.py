@@ -105,13 +105,13 @@ def screen(
         probability that a consistent particle reaches this llr; ``flagged``, True where the
         p-value passes ``fdr`` and llr is above 0; ``probability`` that the particle is
         inconsistent; ``contrast`` of the average in the particle; ``noise``, its amplitude relative
-        to the median particle; ``best_hypothesis``, a code whose names are in its attributes
-        (consistent, empty, rotated, shifted, second_class, template_0, ...; extra_density: the
-        average with something beside it, such as a neighbour or a gold bead; unlike: the average
-        in no pose, such as another species); ``measured``, the fraction of
-        the frequencies that was measured; ``wedge``, a code whose names are in its attributes:
-        ``none``, ``given``, ``found``, or ``unclear`` where power differs in a way that no wedge
-        explains, or fills a given one; ``angles`` of the best rotation if that is "rotated": rot,
+        to the median particle; ``best_hypothesis``, a code whose names are in its attributes, and
+        stand in its place in tables (consistent, empty, rotated, shifted, second_class, template_0,
+        ...; extra_density: the average with something beside it, such as a neighbour or a gold
+        bead; unlike: the average in no pose, such as another species); ``measured``, the fraction
+        of the frequencies that was measured; ``wedge``, a code as well: ``none``, ``given``,
+        ``found``, or ``unclear`` where power differs in a way that no wedge explains, or fills a
+        given one; ``angles`` of the best rotation if that is "rotated": rot,
         tilt and psi (intrinsic ZYZ, degrees; one angle for images), refined, that rotate the
         average into the particle, the inverse of RELION's.
         ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
