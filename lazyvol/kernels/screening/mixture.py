@@ -26,6 +26,8 @@ PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 #: least and most folds of the mixture weights, and particles times folds: leaving out one in 24
 #: of 600 particles cost 0.001 of the area under the ROC curve
 FOLDS, FOLDS_TIMES_PARTICLES = (24, 128), 80_000
+#: largest relative variance of contrasts
+MAX_CONTRAST_VARIANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,27 @@ def log_ratio(logs: Array, weights: Array) -> Array:
     shares = alternatives / alternatives.sum(1, keepdims=True)
     mixed = np.exp(logs[:, 1:] - best) @ shares.T
     return np.asarray(np.log(np.maximum(mixed, 1e-300)) + best - logs[:, :1])
+
+
+def expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) -> Array:
+    """Return the contrast of each particle after division by its noise level.
+
+    Either the signal is equally strong in all particles, or signal and noise were scaled
+    together: the one that explains more of the particles.
+    """
+    equal_signal: Array = np.median(noise_level) / noise_level
+
+    def explained(contrast: Array) -> float:
+        return float((weight * contrast * t).sum() ** 2 / (weight * contrast**2 * q).sum())
+
+    equal_contrast = np.ones_like(equal_signal)
+    return equal_signal if explained(equal_signal) > explained(equal_contrast) else equal_contrast
+
+
+def contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> float:
+    """Return the relative variance of contrasts about their expectation, beyond that of noise."""
+    precision = weight * q**2
+    q = np.maximum(q, 1e-300)
+    excess = (t / q - 1) ** 2 - 1 / (q * contrast**2)
+    variance = (precision * excess).sum() / max(precision.sum(), 1e-300)
+    return float(np.clip(variance, 0, MAX_CONTRAST_VARIANCE))

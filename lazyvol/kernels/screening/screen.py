@@ -30,21 +30,20 @@ from lazyvol.kernels.screening.hypotheses import (
     find_second_class,
 )
 from lazyvol.kernels.screening.measured import BATCH, Measured, to_model
-from lazyvol.kernels.screening.mixture import Mixture, weight_folds
+from lazyvol.kernels.screening.mixture import (
+    Mixture,
+    contrast_variance,
+    expected_contrast,
+    weight_folds,
+)
 from lazyvol.kernels.screening.products import Products
 from lazyvol.kernels.screening.reasons import Reason, reasons_of
 from lazyvol.kernels.screening.reference import References
 from lazyvol.kernels.screening.residual import Residual, frequencies_beside, residual
+from lazyvol.kernels.screening.table import ANGLES, COLUMNS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: columns of the table, and the Euler angles that rotate the reference into the particle
-RESULTS = (
-    "llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis", "measured",
-    "wedge",
-)  # fmt: skip
-ANGLES = ("rot", "tilt", "psi")
-COLUMNS = (*RESULTS, *ANGLES)
 #: rounds of estimating references, each without the particles that look inconsistent
 ROUNDS = 3
 #: imagined particles of the mixture's prior: for all rotations together, for all shifts together,
@@ -54,8 +53,6 @@ POSE_PRIOR, HYPOTHESIS_PRIOR = {ROTATED: 5.0, SHIFTED: 1.0}, 1.0
 LEAST_GAIN = 0.02
 #: standard errors by which particles must contain the references estimated from other particles
 CONFIRMED = 3.0
-#: largest relative variance of contrasts
-MAX_CONTRAST_VARIANCE = 0.25
 #: norm, as a part of the median, below which a spectrum is that of a constant volume
 FLAT = 1e-4
 WEDGE_UNCLEAR = (
@@ -291,7 +288,7 @@ def _fit_mixture(
     Return None if particles do not contain the references estimated from the other particles.
     """
     t, q = products.t[:, 0], products.q[:, 0]
-    contrast = _expected_contrast(t, q, weight, noise_level)
+    contrast = expected_contrast(t, q, weight, noise_level)
     overlap = (weight * contrast * t).sum()
     energy = (weight * contrast**2 * q).sum()
     if overlap < CONFIRMED * np.sqrt(energy):
@@ -302,7 +299,7 @@ def _fit_mixture(
     hypotheses.derivatives *= np.float32(strength)
     products = products.scaled(strength)
     t, q = products.t[:, 0], products.q[:, 0]
-    variance = _contrast_variance(t / contrast, q, weight, contrast)
+    variance = contrast_variance(t / contrast, q, weight, contrast)
     prior = np.full(len(hypotheses.kind) + 1, HYPOTHESIS_PRIOR)
     for kind, particles in POSE_PRIOR.items():
         of_kind = np.flatnonzero(hypotheses.kind == kind)
@@ -319,30 +316,6 @@ def _with_misalignments(fit: _Fit, whitened: _Whitened) -> _Fit:
         mixture.contrast, mixture.probability[:, 0],
     )  # fmt: skip
     return _Fit(hypotheses, mixture.refitted(mixture.products, allowance, mixture.prior))
-
-
-def _expected_contrast(t: Array, q: Array, weight: Array, noise_level: Array) -> Array:
-    """Return the contrast of each particle after division by its noise level.
-
-    Either the signal is equally strong in all particles, or signal and noise were scaled
-    together: the one that explains more of the particles.
-    """
-    equal_signal: Array = np.median(noise_level) / noise_level
-
-    def explained(contrast: Array) -> float:
-        return float((weight * contrast * t).sum() ** 2 / (weight * contrast**2 * q).sum())
-
-    equal_contrast = np.ones_like(equal_signal)
-    return equal_signal if explained(equal_signal) > explained(equal_contrast) else equal_contrast
-
-
-def _contrast_variance(t: Array, q: Array, weight: Array, contrast: Array) -> float:
-    """Return the relative variance of contrasts about their expectation, beyond that of noise."""
-    precision = weight * q**2
-    q = np.maximum(q, 1e-300)
-    excess = (t / q - 1) ** 2 - 1 / (q * contrast**2)
-    variance = (precision * excess).sum() / max(precision.sum(), 1e-300)
-    return float(np.clip(variance, 0, MAX_CONTRAST_VARIANCE))
 
 
 def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
@@ -469,25 +442,3 @@ def memory(
     rotating = (folds + 3) * (3 * padded + 40 * coarse)
     simulating = 8 * hypotheses * (6 * hypotheses + p_values.POOL)
     return int(lasting + max(squares, rotating, simulating))
-
-
-def start(shape: tuple[int, ...]) -> dict[str, Array]:
-    """Return an empty table."""
-    return {"table": np.zeros((*shape, len(COLUMNS)))}
-
-
-def update(state: dict[str, Array], axes: tuple[int, ...], block: Array) -> None:
-    """Add the whole table to the state."""
-    state["table"] += np.moveaxis(block, axes[0], -1)
-
-
-def combine(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
-    """Add two tables."""
-    return {"table": a["table"] + b["table"]}
-
-
-def finish(state: dict[str, Array], *, planar: bool = False) -> dict[str, Array]:
-    """Return the columns by name, Euler angles as one array; for images rot alone."""
-    columns = {name: state["table"][..., n] for n, name in enumerate(COLUMNS)}
-    angles = [columns.pop(name) for name in ANGLES]
-    return {**columns, "angles": angles[0] if planar else np.stack(angles, axis=-1)}

@@ -11,6 +11,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.screening import fourier_coefficients
 from lazyvol.kernels.screening import screen as screen_kernels
+from lazyvol.kernels.screening import table as table_kernels
 from lazyvol.kernels.screening.fourier_coefficients import Band
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._comparison import comparison
@@ -190,7 +191,7 @@ def screen(
         partial(screen_kernels.screen_spectra, evidence=evidence, band=band,
                 n_rotations=n_rotations, second_class=second_class, fdr=fdr),
         inputs["spectra"], *weights, core=(STACK, "number", FREQUENCY), out=(STACK, "column"),
-        sizes={"column": len(screen_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
+        sizes={"column": len(table_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
         scratch=memory / (n * band.size), title="hypotheses",
     )  # fmt: skip
     results = fold(_columns_fold(band.planar), table, dims=("column",), title="screen")
@@ -318,13 +319,13 @@ def _voxel_numbers(stack: xr.DataArray) -> list[xr.DataArray]:
 def _columns_fold(planar: bool) -> Fold:
     """Return a fold that splits the table into arrays, all from one task."""
     double = np.dtype(np.float64)
-    outputs = {c: Output(DTYPES.get(c, double)) for c in screen_kernels.RESULTS}
-    euler = ((), ()) if planar else (("angle",), (len(screen_kernels.ANGLES),))
+    outputs = {c: Output(DTYPES.get(c, double)) for c in table_kernels.RESULTS}
+    euler = ((), ()) if planar else (("angle",), (len(table_kernels.ANGLES),))
     outputs["angles"] = Output(double, *euler)
     return Fold(
-        start=screen_kernels.start, update=screen_kernels.update, combine=screen_kernels.combine,
-        finish=partial(screen_kernels.finish, planar=planar), outputs=outputs,
-        state_bytes=8 * len(screen_kernels.COLUMNS), finish_bytes=16 * len(screen_kernels.COLUMNS),
+        start=table_kernels.start, update=table_kernels.update, combine=table_kernels.combine,
+        finish=partial(table_kernels.finish, planar=planar), outputs=outputs,
+        state_bytes=8 * len(table_kernels.COLUMNS), finish_bytes=16 * len(table_kernels.COLUMNS),
     )  # fmt: skip
 
 
@@ -396,5 +397,5 @@ def _annotate(results: xr.Dataset, n_templates: int, band: Band) -> xr.Dataset:
         }  # fmt: skip
     results["angles"].attrs["units"] = "degree"
     if "angle" in results.dims:
-        results = results.assign_coords(angle=list(screen_kernels.ANGLES))
+        results = results.assign_coords(angle=list(table_kernels.ANGLES))
     return results.assign_attrs(highest_frequency=band.limit)
