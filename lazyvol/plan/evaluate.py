@@ -27,6 +27,7 @@ from lazyvol.plan.recipes.leaves import (
     receives_blocks,
 )
 from lazyvol.plan.regions import Region
+from lazyvol.plan.shared import Shared
 
 #: number of a step, and of one of its boxes
 Place = tuple[int, int]
@@ -318,6 +319,13 @@ def run_block(recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[
     """Run one task: compute the values of a region from stored data and the task's blocks."""
     with single_blas_thread():
         return owned_result(recipe, evaluate(recipe, region, input_blocks(refs, blocks)), blocks)
+
+
+def run_shared(
+    recipe: Shared[Recipe], region: Region, refs: BlockRefs, blocks: Sequence[Array]
+) -> Array:
+    """Run one of many tasks that hold one recipe."""
+    return run_block(recipe.value, region, refs, blocks)
 
 
 def owned_result(recipe: Recipe, values: Array, blocks: Sequence[Any] = ()) -> Array:

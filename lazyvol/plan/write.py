@@ -35,6 +35,7 @@ from lazyvol.plan.recipes.leaves import BlockRefs, Foreign, InMemory, Stored
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.regions import Grid, Index, Region
 from lazyvol.plan.retries import retried
+from lazyvol.plan.shared import Shared
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -99,7 +100,7 @@ def write(
             if client is None:
                 dask.compute(tasks, scheduler=None if is_lazy else local_scheduler())
             else:
-                _compute_on(client, tasks, sinks, failures)
+                _compute_on(client, tasks, failures)
     failures.require_none()
 
 
@@ -249,10 +250,11 @@ def _wave(
     """
     name = f"lazyvol-write-{uuid4().hex}"
     tasks: dict[Any, Any] = {}
+    shared = [Shared(pair) for pair in zip(sinks, recipes, strict=True)]
     for n, index, region in jobs:
         refs, blocks = required_blocks((recipes[n], region))
         key = (name, n, *index)
-        tasks[key] = Task(key, _write_block, failures, sinks[n], recipes[n], region, refs, blocks)
+        tasks[key] = Task(key, _write_block, failures, shared[n], region, refs, blocks)
     tasks[name] = Task(name, len, List(*(TaskRef(key) for key in tasks)))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=foreign)
     return Delayed(name, graph)
@@ -260,13 +262,13 @@ def _wave(
 
 def _write_block(
     failures: Failures | None,
-    sink: Sink,
-    recipe: Recipe,
+    shared: Shared[tuple[Sink, Recipe]],
     region: Region,
     refs: BlockRefs,
     blocks: Sequence[Array],
 ) -> None:
     """Run one task. In another process it may be the second time, after a worker died."""
+    sink, recipe = shared.value
     try:
         if failures is None and retried(partial(sink.has, region)):
             return
@@ -278,7 +280,7 @@ def _write_block(
         failures.note(sink.file_of(region), region, error)
 
 
-def _compute_on(client: "Client", wave: Delayed, sinks: Sequence[Sink], failures: Failures) -> None:
+def _compute_on(client: "Client", wave: Delayed, failures: Failures) -> None:
     """Run the tasks of a wave on a cluster; none waits for, or is run again for, another."""
     from lazyvol.plan.on_cluster import each_error
 
@@ -287,5 +289,5 @@ def _compute_on(client: "Client", wave: Delayed, sinks: Sequence[Sink], failures
     graph = wave.dask.cull(set(regions_of))
     for key, error in each_error(client, graph, list(regions_of)):
         if error is not None:
-            _, sink, _, region, *_ = regions_of[key]
-            failures.note(sink.file_of(region), region, error)
+            _, shared, region, *_ = regions_of[key]
+            failures.note(shared.value[0].file_of(region), region, error)

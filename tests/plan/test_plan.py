@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.plan import regions
+from lazyvol.plan import regions, shared
 from lazyvol.plan.blas_threads import each_in_threads
 from lazyvol.plan.budget import Budget, limited, parse_bytes
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
@@ -465,3 +465,18 @@ def test_plans_of_long_chains_are_quick_and_add_up_only_what_runs_at_once():
 
 def test_plans_print_as_text():
     assert repr(lv.explain(opened("text"))).startswith("Plan\n")
+
+
+def test_tasks_share_one_recipe_that_is_pickled_once():
+    array = lv.filters.gaussian(lv.synthetic.noise((20, 4, 5, 6)), 1.0).data
+    layer = array.dask.layers[array.name]
+    pickled = [pickle.dumps(layer[(array.name, *index)]) for index in np.ndindex(array.numblocks)]
+    tasks = [pickle.loads(p) for p in (*pickled, *pickled)]
+    assert len({id(task.args[0].value) for task in tasks}) == 1
+    again = pickle.loads(pickle.dumps(tasks[0]))
+    np.testing.assert_array_equal(again(), array.blocks[0, 0, 0, 0].compute())
+    del tasks, again
+    for seed in range(shared.KEPT):  # others take the place
+        other = lv.synthetic.noise((2, 3, 4, 5), seed=seed).data
+        pickle.loads(pickle.dumps(other.dask.layers[other.name][(other.name, 0, 0, 0, 0)]))
+    assert len(shared._recent) == shared.KEPT

@@ -14,10 +14,11 @@ from dask.base import clone_key
 from dask.highlevelgraph import Layer, MaterializedLayer
 
 from lazyvol.plan import regions
-from lazyvol.plan.evaluate import program_of, run_block
+from lazyvol.plan.evaluate import program_of, run_shared
 from lazyvol.plan.recipes.base import Array, Recipe, leaves
 from lazyvol.plan.recipes.leaves import BlockRefs, Foreign
 from lazyvol.plan.regions import Grid, Region
+from lazyvol.plan.shared import Shared
 
 if TYPE_CHECKING:
     from lazyvol.plan.graph.lazy_array import LazyArray
@@ -57,7 +58,14 @@ class RecipeLayer(Layer):  # type: ignore[misc]
             raise KeyError(key)
         region = tuple(self._spans[axis][n] for axis, n in enumerate(key[1:]))
         refs, blocks = required_blocks((self.recipe, region))
-        return Task(key, run_block, self.recipe, region, refs, blocks)
+        return Task(key, run_shared, self._shared, region, refs, blocks)
+
+    @property
+    def _shared(self) -> Shared[Recipe]:
+        shared: Shared[Recipe] | None = self.__dict__.get("_shared_recipe")
+        if shared is None:
+            shared = self.__dict__["_shared_recipe"] = Shared(self.recipe)
+        return shared
 
     @property
     def _spans(self) -> list[list[slice]]:
