@@ -9,6 +9,9 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numba
@@ -26,12 +29,28 @@ class _FileNames:
     choose one name, and each type then loads the machine code of either: wrong values, silently.
     """
 
-    def __init__(self, kernel: str) -> None:
+    def __init__(self, kernel: str, folder: str, source: str) -> None:
         self.kernel = kernel
+        self._folder, self._source = Path(folder), Path(source)
 
     def format(self, number: int) -> str:
-        """Return the name of file ``number`` of this process."""
+        """Return the name of file ``number`` of this process, and make room for it."""
+        remove_outdated(self._folder, self._source)
         return f"{self.kernel}.{os.getpid()}-{time.time_ns()}-{number}.nbc"
+
+
+@cache
+def remove_outdated(folder: Path, source: Path) -> None:
+    """Remove the files of kernels in ``folder`` that are older than the ``source`` of the kernels.
+
+    numba reads none of them, and an upgrade or an edit would leave all files of the version
+    before. A process that still runs that version compiles again what it has not loaded yet.
+    """
+    with suppress(OSError):  # a folder on a slow disk, or another process that removes them
+        changed = source.stat().st_mtime
+        for file in folder.glob(f"{source.stem}.*.nb[ic]"):
+            if file.stat().st_mtime < changed:
+                file.unlink(missing_ok=True)
 
 
 def compiled(function: Kernel) -> Kernel:
@@ -63,7 +82,9 @@ def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
         kernel = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
         if not numba.config.DISABLE_JIT:  # with it the kernel is the function itself
             files = kernel._cache._cache_file
-            files._data_name_pattern = _FileNames(files._index_name.removesuffix(".nbi"))
+            name = files._index_name.removesuffix(".nbi")
+            source = function.__code__.co_filename
+            files._data_name_pattern = _FileNames(name, files._cache_path, source)
         return cast(Kernel, kernel)
     except RuntimeError as error:  # numba has no writable cache folder
         if not _warned:

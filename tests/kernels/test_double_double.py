@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import lazyvol as lv
+from lazyvol.kernels._numba import remove_outdated
 from lazyvol.kernels.arrays import as_three_axes, read_only, strided_rows, trailing_size
 from lazyvol.kernels.reductions import double_double
 from tests.strategies import FEW, MORE, chunk_lengths, chunked, chunkings, labelled
@@ -241,6 +243,21 @@ def test_two_processes_never_choose_one_cache_file():
     first, second = files._data_name(1), files._data_name(1)
     assert first != second
     assert str(os.getpid()) in first
+
+
+def test_files_of_kernels_do_not_outlive_their_source(tmp_path):
+    source = tmp_path / "sums.py"
+    source.write_text("")
+    kept = ["sums.add-9.py311.nbi", "sums.add-9.py311.1-2-1.nbc"]
+    outdated = ["sums.add-7.py311.nbi", "sums.add-7.py311.1-1-1.nbc"]
+    others = ["sums_of.add-7.py311.nbi", "sums.cpython-311.pyc"]
+    for age, names in ((60, [*outdated, *others]), (-60, kept)):
+        for name in names:
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, (time.time() - age,) * 2)
+    remove_outdated(tmp_path, source)
+    found = sorted(p.name for p in tmp_path.iterdir())
+    assert found == sorted([source.name, *kept, *others])
 
 
 def test_kernels_run_in_python_where_numba_is_switched_off():
