@@ -77,8 +77,8 @@ def save(
         that it replaces stays until then, and is absent while the new objects are copied.
     resume
         Continue an interrupted ``.zarr``: complete shards are kept, and reductions continue from
-        their last states (on a local disk). The interrupted run must have had the same operation,
-        parameters, input and versions. A complete store of that result is left as it is.
+        their last states. The interrupted run must have had the same operation, parameters, input
+        and versions. A complete store of that result is left as it is. See also ``lazyvol.resume``.
     overwrite
         Replace the file or store under ``path``.
     progress
@@ -108,7 +108,7 @@ def save(
         Something is stored under ``path`` and ``overwrite`` is not set, the result is computed
         from data at ``path``, or ``resume`` finds another result.
     BudgetError
-        No division into tasks fits ``memory``.
+        No division into tasks fits ``memory``, or each that does reads the input too often.
     StoreError
         The operating system or the store refuses to write (disk full, permissions); nothing
         appears under ``path``.
