@@ -24,6 +24,8 @@ from lazyvol.stack import data_array, require_stack
 
 #: side of the smallest blocks, in voxels, that a tight budget asks for before it asks for slabs
 SIDE = 64
+#: bytes of a block or its source: with halo and coefficients a task takes five to ten times as much
+BOX = BLOCK // 4
 
 
 class Sampling(Protocol):
@@ -109,11 +111,18 @@ def _resampled(
     sampling: Sampling, shape: tuple[int, ...], dtype: np.dtype[Any], title: str, array: Any
 ) -> BlockedRecipe:
     recipe = Resampled(sampling, (recipe_of(array),), shape, dtype)
-    target = BLOCK
+    target = _target(recipe)
     if not isinstance(array, LazyArray):  # in memory: a block for every thread
         workers = max(1, Budget.current().workers)
-        target = max(2**18, min(BLOCK, prod(shape) * dtype.itemsize // workers))
+        target = max(2**18, min(target, prod(shape) * dtype.itemsize // workers))
     return BlockedRecipe(recipe, _blocks(shape, dtype.itemsize, sampling.axes, target), title)
+
+
+def _target(recipe: Resampled) -> int:
+    """Return the bytes of a block of the result: BOX, or less where its source is larger."""
+    whole = regions.whole(recipe.shape)
+    source, result = recipe.parent.nbytes(recipe.sampling.source(whole)), recipe.nbytes(whole)
+    return max(1, BOX * result // max(source, result)) if result else BOX
 
 
 def _blocks(shape: Sequence[int], item: int, axes: Sequence[int], target: int) -> Grid:

@@ -132,6 +132,20 @@ def test_positions_of_scaled_volumes_cover_the_same_extent():
     assert (one.sizes["x"], one.x.item(), one.x.attrs["spacing"]) == (1, 9.75, 6.0)
 
 
+def test_empty_stacks_keep_their_dims():
+    empty = lv.as_stack(da.zeros((0, 5, 6, 7)))
+    for matrix in (np.eye(3), np.ones((0, 3, 3))):
+        found = lv.transform.affine(empty, matrix, like=(4, 4, 4))
+        assert found.compute().shape == (0, 4, 4, 4)
+        assert found.data.npartitions == 1
+
+
+def test_blocks_and_their_sources_have_a_bounded_size():
+    large = lv.as_stack(da.zeros((50, 64, 64, 64), chunks=(10, 64, 64, 64), dtype=np.float32))
+    assert lv.transform.rescale(large, 0.5).data.chunksize == (32, 32, 32, 32)  # of 1 MiB each
+    assert lv.transform.zoom(large, 8.0).data.chunksize == (1, 128, 256, 256)
+
+
 def test_labels_and_masks_keep_their_values_with_order_0():
     labels = RNG.integers(0, 2**31, (6, 6, 6))
     found = lv.transform.zoom(labels, 2.0, order=0)

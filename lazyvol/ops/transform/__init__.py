@@ -401,7 +401,8 @@ def _each_resampled(
 ) -> xr.DataArray:
     """Return every particle under a map of its own."""
     numbers = [
-        xr.DataArray(column.copy(), dims=(STACK,)) for column in rows.reshape(len(rows), -1).T
+        xr.DataArray(column.copy(), dims=(STACK,))
+        for column in rows.reshape(len(rows), prod(rows.shape[1:])).T
     ]
     lengths = {d: grid[d].size if d in grid else stack.sizes[d] for d in dims}
     kernel = partial(
