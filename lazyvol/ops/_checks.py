@@ -14,6 +14,8 @@ from lazyvol.stack import Size, per_dim, spatial_dims
 
 #: voxels along a dim above which the unit of a length must be wrong
 MAX_VOXELS = 2**20
+#: bins that a histogram may have: edges and counts of 256 MiB
+MAX_BINS = 2**24
 
 
 def whole_number(op: str, param: str, value: Any, least: int = 1) -> int:
@@ -24,6 +26,14 @@ def whole_number(op: str, param: str, value: Any, least: int = 1) -> int:
         number = least - 1
     if number < least:
         raise LabelError(f"{op}: {param} must be a whole number of {least} or more, got {value!r}")
+    return number
+
+
+def bin_count(op: str, bins: Any) -> int:
+    """Return a number of bins as an int; raise unless it is whole and from 1 to ``MAX_BINS``."""
+    number = whole_number(op, "bins", bins)
+    if number > MAX_BINS:
+        raise OptionError(f"{op}: bins must be {MAX_BINS} or fewer, got {number}; join values")
     return number
 
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 
+from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import each_in_threads, local_scheduler, single_blas_thread
-from lazyvol.plan.budget import Budget, fit_to_budget
+from lazyvol.plan.budget import Budget, fit_to_budget, show_bytes
 from lazyvol.plan.evaluate import evaluate, owned_result
 from lazyvol.plan.graph.lazy_array import BlockedRecipe, LazyArray
 from lazyvol.plan.recipes.base import Array, Recipe
@@ -36,9 +38,9 @@ def compute_blocks(blocked: BlockedRecipe) -> Array:
     (Dask's own compute holds all blocks and then copies them into one array.)
     """
     recipe = blocked.recipe
+    values = _empty(recipe)  # first: a result that does not fit has too many blocks to list
     grid = fit_to_budget(recipe, blocked.grid, Budget.current())
     boxes = [box for _, box in regions.boxes(grid)]
-    values = _empty(recipe)
     if len(boxes) == 1:
         block = _compute_in_place(recipe, values, boxes[0])
         return values if np.may_share_memory(block, values) else owned_result(recipe, block)
@@ -54,7 +56,15 @@ def _empty(recipe: Recipe) -> Array:
     (128^3 float32: 29 against 12 and 58 against 29 ms of CPU time).
     """
     ndim = len(recipe.shape) - recipe.component_axes
-    values = np.empty((*recipe.shape[ndim:], *recipe.shape[:ndim]), recipe.dtype)
+    shape = (*recipe.shape[ndim:], *recipe.shape[:ndim])
+    try:
+        values = np.empty(shape, recipe.dtype)
+    except (MemoryError, ValueError):  # numpy raises ValueError for sizes beyond 63 bits
+        size = recipe.dtype.itemsize * prod(shape)
+        raise BudgetError(
+            f"the result of shape {recipe.shape} needs {show_bytes(size)} in memory; pass the "
+            f"stack as a dask array and save the result"
+        ) from None
     first = range(recipe.component_axes)
     return np.moveaxis(values, first, [axis - recipe.component_axes for axis in first])
 

@@ -368,3 +368,18 @@ def test_a_colour_axis_is_not_taken_for_x(shape):
 @pytest.mark.parametrize("shape", [(3, 3, 3), (2, 4, 4, 4), (5, 4, 3), (5, 3), (5, 6, 5)])
 def test_small_volumes_are_volumes(shape):
     assert lv.as_stack(np.ones(shape)).dims[-1] == "x"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lv.masks.threshold(V, bins=2**63 - 1), "threshold: bins must be"),
+        (lambda: lv.stats.histogram(V, bins=2**30), "histogram: bins must be"),
+        (lambda: lv.intensity.equalise(V, bins=2**30), "equalise: bins must be"),
+        (lambda: lv.registration.shifts(S, S[0], upsample=10**6), "shifts: upsample must be"),
+        (lambda: lv.transform.rescale(V, 1e308), "rescale: scale must be"),
+    ],
+)
+def test_counts_that_need_more_memory_than_there_is_are_refused(call, message):
+    with pytest.raises((LabelError, OptionError), match=f"^{message}"):
+        call()

@@ -12,7 +12,7 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.intensity import equalize as kernels
 from lazyvol.kernels.intensity.equalize import Limits
 from lazyvol.ops import stats
-from lazyvol.ops._checks import whole_number
+from lazyvol.ops._checks import bin_count
 from lazyvol.ops.stats._histogram import bin_limits
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
@@ -138,7 +138,7 @@ def equalise(
 ) -> xr.DataArray:
     """Return values through the cumulative histogram of those that count."""
     dims = _dims_of_distribution("equalise", stack, per)
-    bins = whole_number("equalise", "bins", bins)
+    bins = bin_count("equalise", bins)
     extent = _eight_bit_extent(stack.dtype, bins) if extent is None else extent
     bounds = None if extent is None else bin_limits("equalise", extent, bins)
     operands, dtype = _operands("equalise", stack, mask), float_of(stack.dtype)

@@ -15,7 +15,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.intensity import mask_fill, otsu
 from lazyvol.ops import stats
-from lazyvol.ops._checks import whole_number
+from lazyvol.ops._checks import bin_count
 from lazyvol.ops._grid import Axis, Like, Place
 from lazyvol.ops.masks._components import fill_holes, propagate, remove_small_objects
 from lazyvol.ops.masks._distances import distance_transform
@@ -325,7 +325,7 @@ def _level(dtype: np.dtype[Any], level: float) -> Any:
 def _bins_and_range(dtype: np.dtype[Any], bins: int) -> tuple[int, tuple[float, float] | None]:
     """Return the number of bins and their range: one bin for each 8- or 16-bit integer."""
     if dtype.kind == "f" or dtype.itemsize > 2:
-        return whole_number("threshold", "bins", bins), None
+        return bin_count("threshold", bins), None
     info = np.iinfo(dtype)
     return int(info.max) - int(info.min) + 1, (info.min - 0.5, info.max + 0.5)
 

@@ -15,7 +15,7 @@ from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.objects import numbers
 from lazyvol.kernels.reductions.histogram import bin_edges
-from lazyvol.ops._checks import whole_number
+from lazyvol.ops._checks import bin_count
 from lazyvol.ops.measure import _table
 from lazyvol.ops.measure._properties import PROPERTIES
 from lazyvol.ops.stats._histogram import bin_limits
@@ -117,7 +117,7 @@ def table(
                 "table: range must be given for a histogram, got None; pass its first and last "
                 "edge, e.g. range=(0, 1)"
             )
-        number = whole_number("table", "bins", bins)
+        number = bin_count("table", bins)
         edges = bin_edges(*bin_limits("table", range, number), number)
     return _table.table(stack, labels, names, index, edges, skipna)
 

@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.registration import masked_correlation, phase_correlation
 from lazyvol.kernels.registration.phase_correlation import ShiftSearch
 from lazyvol.ops._checks import whole_number
@@ -40,6 +40,9 @@ from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import require_mask, unit_of
+
+#: finest steps of a voxel of ``shifts``: a table of 36 MB for each axis
+MAX_UPSAMPLE = 1000
 
 __all__ = ["align", "average", "rotate", "shift", "shifts"]
 
@@ -153,6 +156,11 @@ def _search(
         raise LabelError(f"shifts: max_shift must be a length of 0 or more, got {max_shift}")
     limit = inf if max_shift is None else float(max_shift)
     steps = whole_number("shifts", "upsample", upsample)
+    if steps > MAX_UPSAMPLE:
+        raise OptionError(
+            f"shifts: upsample must be {MAX_UPSAMPLE} steps per voxel or fewer, got {steps}; "
+            f"noise hides finer steps"
+        )
     return ShiftSearch(zyx_spacing(stack, dims), steps, limit, weighting == "phase", n_averaged)
 
 

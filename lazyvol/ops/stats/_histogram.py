@@ -9,7 +9,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import histogram as kernels
-from lazyvol.ops._checks import require_new_dim, whole_number
+from lazyvol.ops._checks import bin_count, require_new_dim
 from lazyvol.ops.stats._scratch import layout_scratch
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
@@ -67,7 +67,7 @@ def _edges(
 ) -> tuple[Array | None, int]:
     """Return the edges, None if they depend on the values, and the number of bins."""
     if isinstance(bins, int):
-        number = whole_number("histogram", "bins", bins)
+        number = bin_count("histogram", bins)
         if limits is None:
             return None, number
         return kernels.bin_edges(*bin_limits("histogram", limits, number), number), number

@@ -344,7 +344,8 @@ def _lengths(
     op: str, param: str, stack: xr.DataArray, dims: Sequence[str], scale: Sequence[float]
 ) -> list[int]:
     """Return the lengths of a scaled result."""
-    wanted = (max(1, round(stack.sizes[d] * s)) for d, s in zip(dims, scale, strict=True))
+    products = (stack.sizes[d] * s for d, s in zip(dims, scale, strict=True))
+    wanted = (max(1, round(min(n, 2.0**62))) for n in products)
     return [_grids.require_length(op, param, n) for n in wanted]
 
 
