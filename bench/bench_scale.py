@@ -2,13 +2,15 @@
 
     python bench/bench_scale.py
 
-Two tables. ``save`` of a Gaussian of generated volumes of 200^3: CPU seconds until the first task
+Three tables. ``save`` of a Gaussian of generated volumes of 200^3: CPU seconds until the first task
 starts, and what the process has grown by then; a shard holds 8 volumes, so that 10^6 of them are
 256 TB. A Gaussian of foreign dask arrays in chunks of 8^3: the CPU seconds of its whole graph.
-Each row is a process of its own.
+Each row is a process of its own. The third table: CPU microseconds for each of 20,000 write tasks
+that do nothing, of the client, the scheduler and the workers, each in its own process.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,10 +19,12 @@ from typing import Any
 from unittest import mock
 
 import dask.array as da
+from distributed.deploy.subprocess import SubprocessCluster
 from side_by_side import resident, table
 
 import lazyvol as lv
-from lazyvol.plan import write
+from lazyvol.plan import regions, write
+from lazyvol.plan.regions import Region
 
 SHARDS = (1_000, 10_000, 100_000, 1_000_000)
 CHUNKS = (10, 20, 40, 64)
@@ -56,6 +60,47 @@ def foreign_graph(chunks: int) -> dict[str, float]:
     return {"seconds": seconds, "MiB": (resident() - before) / (1 << 20), "tasks": len(graph)}
 
 
+class Nowhere:
+    """A sink that stores nothing."""
+
+    grid = (regions.uniform_chunks(20_000, 1), (1,), (1,), (1,))
+
+    def has(self, region: Region) -> bool:
+        return True
+
+    def missing(self) -> tuple[()]:
+        return ()
+
+    def file_of(self, region: Region) -> str:
+        return "nowhere"
+
+    def write(self, region: Region, block: Any) -> None:
+        pass
+
+
+def task_costs() -> list[list[str]]:
+    """Return the CPU microseconds of a task by process."""
+    result = lv.filters.gaussian(lv.synthetic.noise((20_000, 1, 1, 1)), 1.0)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = {"n_workers": 2, "threads_per_worker": 1}
+    with (
+        mock.patch.dict(os.environ, environment),
+        SubprocessCluster(**workers, scheduler_kwargs={"host": "127.0.0.1"}) as cluster,
+        lv.connect(cluster) as client,
+    ):
+
+        def seconds() -> list[float]:
+            scheduler = client.run_on_scheduler(time.process_time)
+            return [time.process_time(), scheduler, sum(client.run(time.process_time).values())]
+
+        write.write([result.data], [Nowhere()])  # warm
+        before, start = seconds(), time.perf_counter()
+        write.write([result.data], [Nowhere()])
+        elapsed = time.perf_counter() - start
+        spent = [1e6 * (b - a) / 20_000 for a, b in zip(before, seconds(), strict=True)]
+    return [[*(f"{us:.0f}" for us in spent), f"{20_000 / elapsed:,.0f}"]]
+
+
 def row(name: str, number: int) -> list[str]:
     """Return the figures of one way, measured in a new process."""
     command = [sys.executable, __file__, name, str(number)]
@@ -69,7 +114,9 @@ def main() -> None:
     rows = [[f"{n:,}", *row("first_task", n)] for n in SHARDS]
     print(table(["shards", "first task after, s CPU", "growth, MiB"], rows), "\n")
     rows = [[f"{n**3:,}", *row("foreign_graph", n)] for n in CHUNKS]
-    print(table(["foreign chunks", "tasks", "graph, s CPU", "growth, MiB"], rows))
+    print(table(["foreign chunks", "tasks", "graph, s CPU", "growth, MiB"], rows), "\n")
+    header = ["client, us per task", "scheduler", "workers", "tasks per second"]
+    print(table(header, task_costs()))
 
 
 if __name__ == "__main__":
