@@ -42,13 +42,8 @@ def require_squares(op: str, top: float, least: float = LEAST) -> None:
     )
 
 
-def require_exact(
-    op: str, values: Array, flags: Array | None = None, *, narrow: bool = True
-) -> None:
-    """Raise RangeError for 64-bit integers that count and that differ by less than float64 shows.
-
-    Without ``narrow`` for all that float64 rounds, whatever they differ by.
-    """
+def require_exact(op: str, values: Array, flags: Array | None = None) -> None:
+    """Raise RangeError for counted 64-bit integers that differ by less than float64 shows."""
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
         return
     counted = values if flags is None else values[np.broadcast_to(flags, values.shape)]
@@ -56,8 +51,7 @@ def require_exact(
         return
     low, high = int(counted.min()), int(counted.max())
     top = max(high, -low)
-    spread = 1 if not narrow else high - low
-    if top > MOST_EXACT and 0 < spread * (NARROW if narrow else 1) < top:
+    if top > MOST_EXACT and 0 < (high - low) * NARROW < top:
         raise RangeError(
             f"{op}: whole numbers must be at most 2**53 in magnitude, which float64 holds exactly, "
             f"got {high if high == top else low}; subtract an offset from the stack first"

@@ -104,7 +104,7 @@ def update(state: State, axes: Sequence[int], *blocks: Array, tally: Tally, meas
     numbers = wide_labels(labels).reshape(-1, *lengths)
     values = np.zeros((0, lengths[-1])) if not measured else blocks[0]
     if measured and values.dtype.kind in "iu":
-        require_exact("table", values, labels > 0, narrow=False)
+        require_exact("table", values, labels > 0)
     rows = read_only(np.ascontiguousarray(values, np.float64).reshape(-1, lengths[-1]))
     objects = _by_object(state, len(frames), tally.most)
     runs = np.empty((max(RUNS, lengths[-1]), 6), np.int64)
