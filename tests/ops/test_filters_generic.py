@@ -3,10 +3,12 @@
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import ndimage as ndi
 
 import lazyvol as lv
 from lazyvol.errors import LabelError, OptionError
+from lazyvol.kernels.filters import generic as kernels
 from tests.rows.filters import spread
 
 VALUES = np.random.default_rng(12).normal(size=(2, 4, 6, 7))
@@ -72,3 +74,19 @@ def test_even_thresholds_follow_the_windows_of_scipy():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
     with pytest.raises(LabelError, match="threshold_local: mode must not be 'valid'"):
         lv.filters.threshold_local(lv.as_stack(VALUES), 5, mode="valid")
+
+
+def test_profiles_and_windows_that_are_gathered_in_parts(monkeypatch):
+    values = VALUES[0, 0, 0]
+    profile = xr.DataArray(values, dims="z")
+    np.testing.assert_array_equal(
+        lv.filters.generic(profile, np.median, {"z": 3}), ndi.median_filter(values, 3)
+    )
+    monkeypatch.setattr(kernels, "MAX_GATHERED", 50)
+    found = lv.filters.generic(lv.as_stack(VALUES[0]), np.median, 3)
+    np.testing.assert_array_equal(found, ndi.median_filter(VALUES[0], 3))
+
+
+def test_windows_that_no_memory_holds_are_refused():
+    with pytest.raises(OptionError, match="^generic: size must be 16777216 voxels or fewer"):
+        lv.filters.generic(lv.as_stack(VALUES), np.median, 1000)

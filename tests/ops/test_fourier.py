@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import lazyvol as lv
-from lazyvol.errors import LabelError
+from lazyvol.errors import LabelError, OptionError
 
 VALUES = np.random.default_rng(2).normal(size=(2, 12, 15, 16)).astype(np.float32)
 STACK = lv.as_stack(VALUES, voxel_size=(2.0, 1.0, 1.0), unit="nm")
@@ -51,3 +51,5 @@ def test_what_has_no_transform_is_refused():
         lv.fourier.ellipsoid(STACK[:, :0], 3)
     with pytest.raises(LabelError, match="gaussian: at most three dims"):
         lv.fourier.gaussian(STACK, dict.fromkeys(STACK.dims, 1.0))
+    with pytest.raises(OptionError, match="gaussian: sigma must be 1048576 voxels or less"):
+        lv.fourier.gaussian(STACK, 1e308)

@@ -1,6 +1,7 @@
 """A user's function of the values in every window of a block."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numba
@@ -9,6 +10,9 @@ import numpy as np
 from lazyvol.kernels.arrays import DOUBLE
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+#: values that windows handed to a Python function hold together: 1.5 MiB with their positions
+MAX_GATHERED = 2**16
 
 
 def apply(
@@ -23,7 +27,7 @@ def apply(
     if out.size:
         values = np.ascontiguousarray(block, DOUBLE)
         offsets = np.ravel_multi_index(np.nonzero(footprint), block.shape)
-        index = np.indices(kept[:-1]).reshape(len(kept) - 1, -1)
+        index = np.indices(kept[:-1]).reshape(len(kept) - 1, prod(kept[:-1]))
         rows = np.ravel_multi_index((*index, np.zeros(index.shape[1], np.int64)), block.shape)
         fill = _fill_compiled if numba.extending.is_jitted(function) else _fill
         fill(function, values.reshape(-1), rows, offsets, out.reshape(len(rows), kept[-1]))
@@ -33,10 +37,12 @@ def apply(
 def _fill(
     function: Callable[[Array], float], values: Array, rows: Array, offsets: Array, out: Array
 ) -> None:
-    along = np.arange(out.shape[1])[:, None] + offsets
-    for row, line in zip(rows, out, strict=True):
-        for x, window in enumerate(values[along + row]):
-            line[x] = function(window)
+    gathered = max(1, MAX_GATHERED // offsets.size)
+    for first in range(0, out.shape[1], gathered):
+        along = np.arange(first, min(first + gathered, out.shape[1]))[:, None] + offsets
+        for row, line in zip(rows, out, strict=True):
+            for x, window in enumerate(values[along + row], first):
+                line[x] = function(window)
 
 
 @numba.njit(nogil=True)  # not cached: numba keeps machine code when a user's function changes

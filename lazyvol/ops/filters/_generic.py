@@ -20,12 +20,19 @@ Function = Callable[[Array], float]
 
 #: bytes per voxel of a block for its values in float64, and the result in float64
 DOUBLES = 16.0
+#: voxels of a window, which a function gets at once: 128 MiB, and three times that to gather them
+MAX_COUNT = 2**24
 
 
 def generic(
     stack: xr.DataArray, function: Function | str, window: Window, boundary: Boundary
 ) -> xr.DataArray:
     """Return a function of the values in every window."""
+    if window.count > MAX_COUNT:
+        raise OptionError(
+            f"generic: size must be {MAX_COUNT} voxels or fewer in a window, got {window.count}; "
+            f"choose smaller lengths"
+        )
     boundary.require("generic", stack, window.reach)
     called = _imported(function) if isinstance(function, str) else function
     _require_number(called, window.count)

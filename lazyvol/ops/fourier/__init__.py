@@ -57,7 +57,7 @@ def gaussian(stack: xr.DataArray, sigma: Sigma) -> xr.DataArray:
     LabelError
         If ``sigma`` is negative or names a dim that the stack lacks.
     OptionError
-        If ``sigma`` has the wrong type.
+        If ``sigma`` has the wrong type, or is above 2**20 voxels.
 
     References
     ----------
@@ -71,6 +71,7 @@ def gaussian(stack: xr.DataArray, sigma: Sigma) -> xr.DataArray:
     array([[[0.42, 1.95, 3.18, 1.95, 0.42, 0.08]]])
     """
     deviations = dict(zip(map(str, stack.dims), scales("gaussian", stack, sigma), strict=True))
+    require_window("gaussian", "sigma", max(deviations.values(), default=0.0))
     return _transferred("gaussian", stack, ndi.fourier_gaussian, deviations)
 
 
