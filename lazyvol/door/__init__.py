@@ -21,7 +21,7 @@ import xarray as xr
 
 from lazyvol.door.arrays import ArrayParameter, DimNames, split_masked
 from lazyvol.door.rules import DTYPE, REFUSED, Rule, rule_of, show_value
-from lazyvol.errors import LabelError, OptionError
+from lazyvol.errors import BudgetError, LabelError, OptionError
 from lazyvol.same_grid import require_same_grid, require_same_labels
 from lazyvol.stack import Dims, is_masked, require_mask
 
@@ -31,6 +31,8 @@ __all__ = ["operation"]
 OPERATION_NAME = re.compile(r"\w+: ")
 #: characters at the start and the end of a message that are kept
 HALF_MESSAGE = 280
+#: errors that name the operation that was called
+REFUSALS = (LabelError, OptionError, BudgetError)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,7 +87,7 @@ def operation(function: Any = None, **declaration: Any) -> Any:
 
 def _checked(function: Any, declaration: Declaration) -> Any:
     checks = ArgumentChecks(function, declaration)
-    admit, named, refusals = checks.admit, checks.named, (LabelError, OptionError)
+    admit, named, refusals = checks.admit, checks.named, REFUSALS
 
     def call(*args: Any, **kwargs: Any) -> Any:
         try:

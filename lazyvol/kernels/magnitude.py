@@ -11,6 +11,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: sums of squares of values between these are far from the smallest and largest float64
 LEAST, MOST = 2.0**-480, 2.0**480
+#: float64 holds sums of 2**24 values up to this
+MOST_SUMMED = 2.0**1000
 #: whole numbers up to this are exact in float64
 MOST_EXACT = 2**53
 #: ratio of magnitude and range of whole numbers above which their rounding matters
@@ -40,6 +42,28 @@ def require_squares(op: str, top: float, least: float = LEAST) -> None:
         f"{op}: values must be {rule} in magnitude, whose squares float64 can hold, got "
         f"{top:.3g}; divide the stack by {top:.0e}, or leave missing values out by mask="
     )
+
+
+def require_sums(op: str, sums: Array, values: Array, flags: Array | None = None) -> None:
+    """Raise RangeError if ``sums`` have left the range of float64 for finite counted values."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if abs(sums.sum()) < MOST_SUMMED:
+            return
+    top = largest(values if flags is None else np.where(flags, values, 0.0))
+    if top > MOST_SUMMED:
+        raise RangeError(
+            f"{op}: values must be at most {MOST_SUMMED:.0e} in magnitude, whose sums float64 can "
+            f"hold, got {top:.3g}; divide the stack by {top:.0e}"
+        )
+
+
+def near_one(values: Array) -> tuple[Array, float]:
+    """Return values with a factor that restores them: a power of 2 for the largest, else 1."""
+    top = largest(values)
+    if top < MOST_SUMMED:
+        return values, 1.0
+    factor = 2.0 ** (np.frexp(top)[1] - 1)
+    return values / factor, factor
 
 
 def require_exact(op: str, values: Array, flags: Array | None = None) -> None:

@@ -37,8 +37,11 @@ def grid_of(like: Like, voxel_size: Sigma = 1.0, unit: str = "voxel") -> xr.Data
     """Return the dims and positions of a shape or stack, on one broadcast value."""
     if not isinstance(like, xr.DataArray):
         shape = tuple(int(n) for n in like)
-        if any(n < 0 for n in shape):
-            raise LabelError(f"a shape must have lengths of 0 or more, got {shape}")
+        if not 1 <= len(shape) <= 4 or any(n < 0 for n in shape):
+            raise LabelError(
+                f"like must have 1 to 4 lengths of 0 or more, got {shape}; give a shape (z, y, x) "
+                f"or a stack"
+            )
         return as_stack(np.broadcast_to(np.int8(0), shape), voxel_size=voxel_size, unit=unit)
     require_stack(like)
     return _broadcast_grid({str(d): n for d, n in like.sizes.items()}, like)

@@ -293,6 +293,9 @@ def test_numpy_scalars_equal_python_scalars(call, plain):
         (lambda: lv.plots.slices(V[:0]), "slices: volume must have one voxel or more along 'z'"),
         (lambda: lv.stats.mean(S, "q" * 5000), r"mean: dim must .* \.\.\. .*'x'"),
         (lambda: lv.masks.threshold(V, 10**400), "threshold: method must be"),
+        (lambda: lv.masks.sphere((), radius=2.0), "sphere: like must have 1 to 4 lengths"),
+        (lambda: lv.masks.sphere((-1, 2, 2), radius=2.0), r"sphere: like must .*got .-1, 2, 2"),
+        (lambda: lv.transform.affine(V, V * np.nan), "affine: matrix must .*got a DataArray with"),
     ],
 )
 def test_refusals_in_an_operation_name_it_too(call, message):

@@ -88,5 +88,5 @@ def test_profiles_and_windows_that_are_gathered_in_parts(monkeypatch):
 
 
 def test_windows_that_no_memory_holds_are_refused():
-    with pytest.raises(OptionError, match="^generic: size must be 16777216 voxels or fewer"):
+    with pytest.raises(OptionError, match=r"^generic: size must be 16777216 voxels or fewer"):
         lv.filters.generic(lv.as_stack(VALUES), np.median, 1000)

@@ -190,3 +190,30 @@ def test_infinite_and_missing_values_are_no_matter_of_range():
     np.testing.assert_allclose(
         lv.stats.std(lv.as_stack(marked), "k", mask=inside), values.std(0, where=inside.values)
     )
+
+
+@pytest.mark.parametrize("filtered", [
+    lambda s: lv.filters.bandpass(s, 3.0), lambda s: lv.fourier.gaussian(s, 1.0),
+])  # fmt: skip
+def test_transforms_of_the_largest_values_are_exact(filtered):
+    scale = 2.0**1020
+    np.testing.assert_allclose(
+        filtered(stack_of(A * scale)) / scale, filtered(stack_of(A)), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("op", [lv.stats.mean, lv.stats.sum, lv.intensity.center])
+def test_sums_of_values_near_the_largest_float64_are_refused(op):
+    with pytest.raises(RangeError, match=rf"^{op.__name__}: values must be at most 1e\+301"):
+        op(stack_of(np.abs(A) * 2.0**1020)).compute()
+    infinite = A.copy()
+    infinite[0, 0, 0, 0] = np.inf
+    assert np.isinf(lv.stats.sum(stack_of(infinite), None))
+
+
+def test_equalised_values_below_the_smallest_normal_number_are_ranked():
+    values = A * 2.0**-1065
+    found = lv.intensity.equalise(stack_of(values), bins=8).values
+    assert np.isfinite(found).all()
+    assert found.max() == 1.0
+    assert (np.diff(found.ravel()[np.argsort(values, axis=None)]) >= 0).all()

@@ -222,6 +222,7 @@ def test_tables_are_saved_as_csv_star_and_zarr(tmp_path):
         ({"labels": STACK}, "labels must be whole numbers"),
         ({"labels": OBJECTS.isel(z=0, drop=True)}, "labels must have the dims"),
         ({"what": ("histogram",)}, "range must be given"),
+        ({"bins": -1}, "bins must be a whole number of 1 or more, got -1"),
         ({"index": (0, 1)}, "index must hold labels"),
         ({"index": (2, 1)}, "index must hold labels"),
         ({"stack": STACK.expand_dims("t")}, "at most one more"),
@@ -237,3 +238,8 @@ def test_conditions_that_do_not_fit_are_refused():
     for wrong in (table["count"], (table["count"] > 1).drop_vars("label"), OBJECTS > 0):
         with pytest.raises(LabelError, match="select: condition must"):
             lv.measure.select(OBJECTS, wrong)
+
+
+def test_extremes_of_booleans_are_booleans():
+    found = lv.measure.table(STACK > 0, OBJECTS, what=("min", "max"))
+    assert found["min"].dtype == found["max"].dtype == bool

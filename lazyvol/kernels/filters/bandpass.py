@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.kernels.magnitude import near_one
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -31,12 +33,14 @@ def bandpass(
     transfer = transfer_function(_frequencies(shape, spacing), band, edge)
     volume_axes = tuple(range(len(shape)))
     for index in np.ndindex(source.shape[:lead]):
-        volume = np.asarray(source[index], np.float64)
+        volume, factor = near_one(np.asarray(source[index], np.float64))
         spectrum = scipy.fft.rfftn(volume, axes=volume_axes, workers=1)
         spectrum *= transfer
         target[index] = scipy.fft.irfftn(
             spectrum, shape, axes=volume_axes, workers=1, overwrite_x=True
         )
+        if factor != 1.0:
+            target[index] *= factor
     return out
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.kernels.magnitude import near_one
+
 Array = np.ndarray[Any, np.dtype[Any]]
 #: ``multiply(spectrum, sizes, n, axis, output)`` of scipy.ndimage
 Multiply = Callable[..., Any]
@@ -23,7 +25,10 @@ def transferred(
     volumes, results = (np.moveaxis(a, axes, range(-len(axes), 0)) for a in (block, out))
     shape = volumes.shape[-len(axes) :]
     for index in np.ndindex(volumes.shape[: -len(axes)]):
-        spectrum = scipy.fft.rfftn(np.asarray(volumes[index], np.float64), workers=1)
+        volume, factor = near_one(np.asarray(volumes[index], np.float64))
+        spectrum = scipy.fft.rfftn(volume, workers=1)
         multiply(spectrum, sizes, n=shape[-1], axis=len(shape) - 1, output=spectrum)
         results[index] = scipy.fft.irfftn(spectrum, shape, workers=1, overwrite_x=True)
+        if factor != 1.0:
+            results[index] *= factor
     return out

@@ -92,7 +92,9 @@ def _standard(statistics: Statistics) -> tuple[Array, Array]:
 def _contrast(
     statistics: Statistics, *, scale: float, bias: float, floor: float
 ) -> tuple[Array, Array]:
-    return statistics["mean"], np.maximum(np.sqrt(bias + statistics["var"]), floor) / scale
+    deviation = np.maximum(np.sqrt(bias + statistics["var"]), floor)
+    with np.errstate(over="ignore"):  # beyond the largest number the contrast is 0
+        return statistics["mean"], deviation / scale
 
 
 def _scaled(

@@ -66,6 +66,8 @@ def _exact(values: Array, dtype: np.dtype[Any]) -> Array:
     """Return values in their dtype; as integers, NaN is 0, and the ends of the type are kept."""
     if dtype.kind == "f" or values.dtype.kind in "iu":
         return values
+    if dtype.kind == "b":
+        return np.nan_to_num(values).astype(dtype)
     info = np.iinfo(dtype)
     last = float(info.max)
     last = last if int(last) <= info.max else float(np.nextafter(last, 0))

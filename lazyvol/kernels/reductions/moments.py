@@ -14,7 +14,13 @@ from lazyvol.kernels.arrays import (
     mask_as_three_axes,
     numba_compatible,
 )
-from lazyvol.kernels.magnitude import has_faint, largest, require_exact, require_squares
+from lazyvol.kernels.magnitude import (
+    has_faint,
+    largest,
+    require_exact,
+    require_squares,
+    require_sums,
+)
 from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
 
@@ -77,7 +83,7 @@ def update(
         block = np.abs(block, dtype=block.dtype if block.dtype.kind == "f" else np.float64)
     if "sum" in state and "square" in state:
         require_exact(op, block, mask)
-    add = partial(_add_faint, op=op) if "faint" in state else _accumulate
+    add = partial(_add_faint if "faint" in state else _add, op=op)
     if "count" not in state:
         add(state, axes, block)
         return
@@ -90,6 +96,15 @@ def update(
     counts += _count(flags, prod(block.shape[a] for a in axes))
     counted = flags if has_nan or mask is not None else None
     add({n: a for n, a in state.items() if n != "count"}, axes, block, flags=counted)
+
+
+def _add(
+    state: State, axes: Sequence[int], block: Array, flags: Array | None = None, *, op: str
+) -> None:
+    """Add a block to all parts of the state."""
+    _accumulate(state, axes, block, flags)
+    if "sum" in state and block.dtype == np.float64:
+        require_sums(op, state["sum"], as_three_axes(block, axes), flags)
 
 
 def _add_faint(

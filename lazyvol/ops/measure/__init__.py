@@ -110,15 +110,16 @@ def table(
             f"table: what must name some of {tuple(PROPERTIES)}, got {tuple(what)}; leave out "
             f"{unknown or 'nothing'}"
         )
+    number = bin_count("table", bins)
+    limits = None if range is None else bin_limits("table", range, number)
     edges = np.zeros(2)
     if "histogram" in names:
-        if range is None:
+        if limits is None:
             raise LabelError(
                 "table: range must be given for a histogram, got None; pass its first and last "
                 "edge, e.g. range=(0, 1)"
             )
-        number = bin_count("table", bins)
-        edges = bin_edges(*bin_limits("table", range, number), number)
+        edges = bin_edges(*limits, number)
     return _table.table(stack, labels, names, index, edges, skipna)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.door.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry.resampling import FARTHEST
 from lazyvol.ops._checks import MAX_VOXELS, require_voxels
@@ -193,7 +194,7 @@ def _real(op: str, param: str, numbers: Any) -> Array:
     if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         raise LabelError(
             f"{op}: {param} must hold finite real numbers in rows of one length, got "
-            f"{numbers!r:.60}; give nested sequences or an array"
+            f"{show_value(numbers)}; give nested sequences or an array"
         )
     return values.astype(np.float64)
 
