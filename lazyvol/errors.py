@@ -1,5 +1,10 @@
 """The exceptions of lazyvol. Every message states the rule, the offending value, and the remedy."""
 
+import re
+
+#: characters of a message, of a word in a longer one, and of a value in a longer one
+MAX_MESSAGE, MAX_WORD, MAX_VALUE = 340, 120, 60
+
 
 class LazyvolError(Exception):
     """Base class of all exceptions that lazyvol raises on purpose."""
@@ -78,3 +83,24 @@ class IncompleteError(LazyvolError, RuntimeError):
 
 class LossWarning(UserWarning):
     """A file format cannot store part of the metadata; the message lists it."""
+
+
+def shortened(message: str) -> str:
+    """Return a message, in which long words and values are cut if it is long itself.
+
+    Examples
+    --------
+    >>> shortened("must be a name, got " + 1000 * "10 " + "; pass one")
+    'must be a name, got 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 ...; pass one'
+    """
+    if len(message) > MAX_MESSAGE:
+        message = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _ends(word[0], MAX_WORD), message)
+    if len(message) > MAX_MESSAGE:
+        message = re.sub(rf"(\bgot [^;]{{{MAX_VALUE}}})[^;]+", r"\1...", message)
+    return message if len(message) <= MAX_MESSAGE else _ends(message, MAX_MESSAGE)
+
+
+def _ends(text: str, size: int) -> str:
+    """Return the start and the end of a text, in ``size`` characters."""
+    half = (size - 5) // 2
+    return f"{text[:half]} ... {text[-half:]}"

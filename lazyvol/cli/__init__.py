@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from lazyvol.cli.docs import docstring_of, headline, help_of, shell_words
 from lazyvol.cli.words import WORDS, topic_names, with_hyphens
-from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError
+from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError, shortened
 
 __all__ = ["main", "make_app", "run"]
 
@@ -139,7 +139,7 @@ def in_shell_words(error: Exception) -> str:
 def report_error(message: str, code: int) -> int:
     """Write a message as one line on standard error; return the exit code."""
     with suppress(OSError):
-        sys.stderr.write(f"lazyvol: {' '.join(message.split())}\n")
+        sys.stderr.write(f"lazyvol: {shortened(' '.join(message.split()))}\n")
         sys.stderr.flush()
     return code
 

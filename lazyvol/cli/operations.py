@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -32,7 +33,8 @@ from lazyvol.errors import LazyvolError, OptionError
 from lazyvol.io import open as open_stack
 
 PLAIN_TYPES = (bool, int, float, str, type(None))
-SHAPE = re.compile(r"\d+([x,]\d+)*")
+#: lengths of axes, which fit 64 bits
+SHAPE = re.compile(r"\d{1,18}([x,]\d{1,18})*")
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,22 @@ class Argument:
         if not self.parsed or text is None:
             return text
         if self.array:
-            opened = _opened(text, self.positional, opener)
+            with self._named():
+                opened = _opened(text, self.positional, opener)
             return opened if self.dataset else one_array(opened, self.name, text)
-        value = parse(text)
+        with self._named():
+            value = parse(text)
         return (value,) if self.sequence and not isinstance(value, tuple | dict) else value
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the option in errors; those of an input file name the file alone."""
+        try:
+            yield
+        except LazyvolError as error:
+            if not self.positional or isinstance(error, OptionError):
+                error.args = (f"{option_of(self.name)} {error}", *error.args[1:])
+            raise
 
 
 @dataclass(frozen=True)
@@ -235,8 +249,11 @@ def parse(text: str) -> Any:
     if text in ("all", "None"):
         return None
     if "=" in text:
-        pairs = (item.partition("=") for item in text.split(","))
-        return {key.strip(): _number(value.strip()) for key, _, value in pairs}
+        pairs = [item.partition("=") for item in text.split(",")]
+        values = {key.strip(): _number(value.strip()) for key, _, value in pairs}
+        if len(values) < len(pairs):
+            raise OptionError(f"must name each dim once, got {text!r}")
+        return values
     if "," in text:
         return tuple(_number(item.strip()) for item in text.split(",") if item.strip())
     return _number(text)

@@ -21,7 +21,7 @@ import xarray as xr
 
 from lazyvol.door.arrays import ArrayParameter, DimNames, split_masked
 from lazyvol.door.rules import DTYPE, REFUSED, Rule, rule_of, show_value
-from lazyvol.errors import BudgetError, LabelError, OptionError
+from lazyvol.errors import BudgetError, LabelError, OptionError, shortened
 from lazyvol.same_grid import require_same_grid, require_same_labels
 from lazyvol.stack import Dims, is_masked, require_mask
 
@@ -29,8 +29,6 @@ __all__ = ["operation"]
 
 #: start of a message that names its operation already: this one, or one that it calls
 OPERATION_NAME = re.compile(r"\w+: ")
-#: characters at the start and the end of a message that are kept
-HALF_MESSAGE = 280
 #: errors that name the operation that was called
 REFUSALS = (LabelError, OptionError, BudgetError)
 
@@ -160,13 +158,8 @@ class ArgumentChecks:
         )
 
     def named(self, message: str) -> str:
-        """Return the message of an error with the name of an operation at its start.
-
-        Messages that name long values are cut in their middle.
-        """
-        named = message if OPERATION_NAME.match(message) else f"{self.name}: {message}"
-        fits = len(named) <= 2 * HALF_MESSAGE
-        return named if fits else f"{named[:HALF_MESSAGE]} ... {named[-HALF_MESSAGE:]}"
+        """Return the message of an error with the name of an operation at its start."""
+        return shortened(message if OPERATION_NAME.match(message) else f"{self.name}: {message}")
 
     def admit(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -39,6 +39,7 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
     assert err.startswith("lazyvol: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
+    assert len(err) < 360
     return code, err
 
 
@@ -84,6 +85,12 @@ def refused(tokens: str, capsys) -> tuple[int, str]:
         ("screen s.npy --out out --wedge 1", "--wedge must be two tilts in degrees"),
         ("screen s.npy", "--out requires an argument"),
         ("demo --size big", "--size"),
+        ("masks box 4x4x4 o.npy --size 3 --centre z=1,z=2", "--centre must name each dim once"),
+        (f"masks sphere 4x4x4 o.npy --radius 1 --centre {'1,' * 5000}", "got 5000 values (1, 1"),
+        (f"masks sphere 4x4x4 o.npy --radius {'a' * 10_000}", "--radius"),
+        (f"stats var s.npy o.npy --ddof {'a' * 10_000}", "--ddof"),
+        (f"stats var s.npy o.npy --dim {'a' * 10_000}", "--dim"),
+        (f"stats var {'9' * 5000} o.npy", "var: stack must be a labelled array, got inf"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_ends_with_2(tokens, message, folder, capsys):
@@ -99,7 +106,9 @@ def test_a_wrong_command_ends_with_2(tokens, message, folder, capsys):
         ("info nowhere.mrc", "SourceNotFoundError: nowhere.mrc: no such file"),
         ("stats var nowhere.mrc out.zarr", "SourceNotFoundError"),
         ("masks apply s.npy nowhere.mrc out.npy", "SourceNotFoundError"),
-        (f"stats var {'n' * 400} out.zarr", "SourceNotFoundError"),
+        (f"stats var {'n' * 400} out.zarr", "no such file"),
+        ("stats var s.npy out.npy --mask nowhere.zarr", "--mask nowhere.zarr: no such file"),
+        ("stats var s.npy out.npy --mask text.mrc", "TruncatedError: --mask "),
         ("info text.mrc", "TruncatedError"),
         ("convert s.npy s.npy", "path must not be that of an input of the result"),
         ("convert s.npy s.zarr", "pass --overwrite"),

@@ -96,7 +96,7 @@ def test_any_footprint_shapes_as_in_scipy(name, footprint, origin):
     np.testing.assert_array_equal(got, np.stack(expected))
 
 
-@pytest.mark.parametrize("iterations", [2, 0])
+@pytest.mark.parametrize("iterations", [2, 0, 10**6])
 @pytest.mark.parametrize("name", ["dilate", "erode"])
 def test_voxels_outside_a_mask_keep_their_value(name, iterations):
     flags, within = NOISE > 0.15, RNG.random(NOISE.shape[1:]) > 0.4
@@ -104,7 +104,8 @@ def test_voxels_outside_a_mask_keep_their_value(name, iterations):
         flags = ~flags
     mask = lv.as_stack(da.from_array(flags, chunks=(1, 5, 17, 7)))
     got = getattr(lv.masks, name)(mask, within=lv.as_stack(within), iterations=iterations)
-    expected = [ORACLES[name](v, mask=within, iterations=iterations) for v in flags]
+    limit = iterations if iterations < 10**6 else 0  # nothing changes after a few
+    expected = [ORACLES[name](v, mask=within, iterations=limit) for v in flags]
     np.testing.assert_array_equal(got, np.stack(expected))
     assert (got != flags).any()
 

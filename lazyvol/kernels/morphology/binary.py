@@ -73,7 +73,7 @@ def _repeated(
     step: Callable[[Array, Array, bool], Array], block: Array, element: Array, iterations: int,
     border: bool,
 ) -> Array:  # fmt: skip
-    """Repeat a step, 0 times meaning until nothing changes.
+    """Repeat a step until nothing changes, at most ``iterations`` times unless these are 0.
 
     A block that is not boolean is a code: bit 1 are the voxels that may change, 2 the mask.
     """
@@ -84,7 +84,7 @@ def _repeated(
         new = step(flags, element, border)
         if changing is not None:
             new = np.where(changing, new, flags)
-        if iterations == 0 and (new == flags).all():
+        if iterations != 1 and np.array_equal(new, flags):
             break
         flags, done = new, done + 1
     return flags
