@@ -77,4 +77,5 @@ def _attributes_to_search(kind: type) -> tuple[str, ...]:
         return ("func", "args", "keywords")
     if is_dataclass(kind):
         return tuple(f.name for f in fields(kind))
-    return ("args", "kwargs", "value") if kind.__module__.startswith("dask.") else ()
+    is_of_task = kind.__module__.startswith(("dask.", "lazyvol.plan."))
+    return ("args", "kwargs", "value") if is_of_task else ()

@@ -415,7 +415,7 @@ def test_columns_are_coordinates_and_results_of_particles(tmp_path):
     table = rows(tmp_path / "scores.csv")
     np.testing.assert_allclose([float(r["tilt"]) for r in table], stack.tilt)
     assert {r["best_hypothesis"] for r in table} <= {
-        "consistent", "empty", "rotated", "second_class"
+        "consistent", "empty", "rotated", "shifted", "second_class", "extra_density", "unlike"
     }  # fmt: skip
     rotated = [r["best_hypothesis"] == "rotated" for r in table]
     assert any(rotated)

@@ -1,5 +1,6 @@
 """Runs on clusters whose workers, scheduler or tasks end at any moment."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -188,9 +189,20 @@ def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
 
 
+calls, closed = itertools.count(), threading.Event()
+
+
+def waits_for_the_end(block):
+    """All blocks but the first wait until the client is closed."""
+    if next(calls):
+        closed.wait(60)
+    return block
+
+
 def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
     stack = lv.open(folder / "in.zarr", chunks=1)
-    stack = stack.copy(data=stack.data.map_blocks(slow, dtype="f4"))
+    blocks = stack.data.map_blocks(waits_for_the_end, meta=np.empty((0,) * 4, "f4"))
+    stack = stack.copy(data=blocks)
     with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
         client = connect(cluster)
         stop = threading.Thread(target=close_after_a_shard, args=(client, folder))
@@ -206,6 +218,7 @@ def close_after_a_shard(client: Client, folder: Path) -> None:
     while not shards_written(folder):
         time.sleep(0.01)
     client.close()
+    closed.set()
 
 
 def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:

@@ -123,7 +123,8 @@ def _divided(rows: Array, powers: Array) -> Array:
 def _powers(rows: Array, flags: Array) -> tuple[Array, Array]:
     """Return the exponent of each row's largest value, 0 if float64 holds its square; and where
     there is a value that is neither 0 nor infinite."""
-    tops = np.abs(rows).max(axis=1, initial=0.0, where=np.isfinite(rows) & flags)
+    counted = np.isfinite(rows) & flags
+    tops = np.abs(rows).max(axis=1, initial=0.0, where=counted).astype(np.float64)
     powers = np.frexp(tops)[1].astype(np.int16)
     usual = (tops == 0) | ((tops > LEAST) & (tops < MOST))
     return np.where(usual, np.int16(0), powers), tops > 0

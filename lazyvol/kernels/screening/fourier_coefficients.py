@@ -28,8 +28,8 @@ TAPER = 1 / 16
 ROUNDING = 1e-6
 #: powers of two up to which fourth powers of spectra are float32 numbers, with room for sums
 LARGEST_POWER = 20
-#: smallest spectrum of float32 numbers with all their digits
-LEAST_SPECTRUM = 2.0**-110
+#: least peak of a spectrum: coefficients of a thousandth of it have all digits of float32
+LEAST_SPECTRUM = 2.0**-116
 
 
 @dataclass(frozen=True)
