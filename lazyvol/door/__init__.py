@@ -159,7 +159,8 @@ class ArgumentChecks:
 
     def named(self, message: str) -> str:
         """Return the message of an error with the name of an operation at its start."""
-        return shortened(message if OPERATION_NAME.match(message) else f"{self.name}: {message}")
+        own = message.removeprefix("as_stack: ")  # labels the arrays of other operations
+        return shortened(own if OPERATION_NAME.match(own) else f"{self.name}: {own}")
 
     def admit(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -43,11 +43,11 @@ def lengths_in_voxels(op: str, stack: xr.DataArray, size: Size) -> dict[str, int
     return {dim: whole_number(op, "size", length) for dim, length in lengths.items()}
 
 
-def require_window(op: str, name: str, voxels: float) -> None:
+def require_window(op: str, name: str, voxels: float, most: int = MAX_VOXELS) -> None:
     """Raise OptionError for windows that are longer than any volume."""
-    if not voxels <= MAX_VOXELS:
+    if not voxels <= most:
         raise OptionError(
-            f"{op}: {name} must be {MAX_VOXELS} voxels or less along a dim, got {voxels:g}; give "
+            f"{op}: {name} must be {most} voxels or less along a dim, got {voxels:g}; give "
             f"lengths in the unit of the coordinates and sizes in voxels"
         )
 

@@ -32,6 +32,9 @@ Axis = str | Mapping[str, float]
 #: a position by dim, or along each spatial dim of the grid in the order z, y, x
 Place = Mapping[str, float] | Sequence[float] | Vector
 
+#: particles of one result, whose poses take 32 bytes each while it is built
+MAX_PARTICLES = 2**24
+
 
 def grid_of(like: Like, voxel_size: Sigma = 1.0, unit: str = "voxel") -> xr.DataArray:
     """Return the dims and positions of a shape or stack, on one broadcast value."""
@@ -60,8 +63,11 @@ def spatial_grid(like: Like) -> xr.DataArray:
 
 def stacked_grid(grid: xr.DataArray, n: int) -> xr.DataArray:
     """Return ``n`` copies of a grid along k."""
-    if n < 0:
-        raise LabelError(f"n must be a number of particles of 0 or more, got {n}")
+    if not 0 <= n <= MAX_PARTICLES:
+        raise LabelError(
+            f"n must be a number of particles from 0 to {MAX_PARTICLES}, got {n}; join several "
+            f"results"
+        )
     return _broadcast_grid({STACK: n} | {str(d): m for d, m in grid.sizes.items()}, grid)
 
 

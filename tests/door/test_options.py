@@ -296,12 +296,28 @@ def test_numpy_scalars_equal_python_scalars(call, plain):
         (lambda: lv.masks.sphere((), radius=2.0), "sphere: like must have 1 to 4 lengths"),
         (lambda: lv.masks.sphere((-1, 2, 2), radius=2.0), r"sphere: like must .*got .-1, 2, 2"),
         (lambda: lv.transform.affine(V, V * np.nan), "affine: matrix must .*got a DataArray with"),
+        (lambda: lv.intensity.center(V, dim=()), "center: dim must name one dim or more"),
+        (lambda: lv.intensity.whitening(S, keep=9), "whitening: keep must be from 1 to 1"),
+        (
+            lambda: lv.scores.profile(V, transform=int),
+            "profile: transform must .*which raised Type",
+        ),
+        (lambda: lv.synthetic.correlated_noise(SHAPE, 1e9), "correlated_noise: length must be 655"),
+        (
+            lambda: lv.synthetic.particles(SHAPE, 10**9, radius=2.0, length=4.0, sigma=1.0),
+            "particles: n must be a number of particles from 0 to",
+        ),
     ],
 )
 def test_refusals_in_an_operation_name_it_too(call, message):
     with pytest.raises((LabelError, OptionError), match=rf"^{message}") as refusal:
         call()
     assert len(str(refusal.value)) < 600
+
+
+def test_iterations_end_when_nothing_changes():
+    for op in (lv.masks.dilate, lv.masks.close):
+        xr.testing.assert_equal(op(F, iterations=10**9), op(F, iterations=20))
 
 
 def test_whole_numbers_beyond_64_bits_are_floats():

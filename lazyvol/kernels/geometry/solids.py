@@ -181,7 +181,8 @@ def box(
 
 def _distances(side: Array, end: Array) -> Array:
     """Return the distances to a solid from those to its sides and to its ends."""
-    beyond = np.sqrt(side * side + end * end)
+    with np.errstate(over="ignore"):  # solids wider than 1e154 voxels
+        beyond = np.sqrt(side * side + end * end)
     return np.where((side <= 0.0) | (end <= 0.0), np.maximum(side, end), beyond)
 
 

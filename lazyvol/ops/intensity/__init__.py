@@ -443,6 +443,11 @@ def _scaled(
 ) -> xr.DataArray:
     """Apply a kernel of ``normalize`` to whole particles; ``unit`` keeps the stack's unit."""
     dims = dims_of(stack, dim, subject=f"{title}: dim")
+    if not dims:
+        raise LabelError(
+            f"{title}: dim must name one dim or more of {stack.dims}, got {dim!r}; name the dims "
+            f"of a particle"
+        )
     axes = tuple(sorted(stack.dims.index(d) for d in dims))
     dtype = float_of(stack.dtype)
     operands = (stack,) if mask is None else (stack, require_mask(f"{title}: mask", mask))

@@ -90,7 +90,7 @@ def whiten(
            [0., 1.]])
     """
     if fitted is None:
-        samples, _, count = _checked_sizes(stack, kind, over, epsilon, keep)
+        samples, _, count = _checked_sizes("whiten", stack, over, epsilon, keep)
         if _has_few_samples(stack, samples):
             return _without_unit(_by_own_samples(stack, samples[0], kind, epsilon, count), stack)
         fitted = whitening(stack, kind=kind, over=over, epsilon=epsilon, keep=keep)
@@ -140,7 +140,7 @@ def whitening(
     >>> lv.intensity.whiten(stack.isel(k=slice(40, 50)), fitted=found).sizes
     Frozen({'k': 10, 'channel': 2})
     """
-    samples, features, count = _checked_sizes(stack, kind, over, epsilon, keep)
+    samples, features, count = _checked_sizes("whitening", stack, over, epsilon, keep)
     n = prod(stack.sizes[d] for d in samples)
     if _has_few_samples(stack, samples):
         basis = sample_eigenbasis(stack, samples[0], count)
@@ -169,29 +169,30 @@ def whitening(
 
 
 def _checked_sizes(
-    stack: xr.DataArray, kind: Kind, over: Dims, epsilon: float, keep: int | None
+    op: str, stack: xr.DataArray, over: Dims, epsilon: float, keep: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     """Return the dims of the samples, those of the features, and the number of components."""
-    samples = dims_of(stack, over, subject="whiten: over")
-    require_new_dim(stack, "component", "whitening")
+    samples = dims_of(stack, over, subject=f"{op}: over")
+    require_new_dim(stack, "component", op)
     features = tuple(str(d) for d in stack.dims if d not in samples)
     n, p = (prod(stack.sizes[d] for d in dims) for dims in (samples, features))
     if epsilon < 0:
-        raise LabelError(f"whiten: epsilon must be a variance of 0 or more, got {epsilon=}")
+        raise LabelError(f"{op}: epsilon must be a variance of 0 or more, got {epsilon}; pass 0")
     if n < 2 or not p or not features:
         raise LabelError(
-            f"whiten: stack must have two samples or more, with features, got {n} samples along "
+            f"{op}: stack must have two samples or more, with features, got {n} samples along "
             f"{samples} of {p} features along {features}; name other dims with over="
         )
     if len(samples) > 1 and n <= p:
         raise LabelError(
-            f"whiten: over must be one dim unless samples outnumber features, got {samples} with "
-            f"{n} samples of {p} features"
+            f"{op}: over must be one dim unless samples outnumber features, got {samples} with "
+            f"{n} samples of {p} features; name one dim"
         )
     most = min(n - 1, p)
     if keep is not None and not 1 <= keep <= most:
         raise LabelError(
-            f"whiten: keep must be from 1 to {most} for {n} samples of {p} features, got {keep=}"
+            f"{op}: keep must be from 1 to {most} for {n} samples of {p} features, got {keep}; "
+            f"leave keep out for all"
         )
     return samples, features, keep or most
 

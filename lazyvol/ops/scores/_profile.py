@@ -9,7 +9,8 @@ import scipy.special
 import xarray as xr
 
 from lazyvol.door import operation
-from lazyvol.errors import LabelError
+from lazyvol.door.rules import show_value
+from lazyvol.errors import LabelError, LazyvolError, OptionError
 from lazyvol.kernels.reductions import comoments
 from lazyvol.kernels.synthetic import particles
 from lazyvol.ops._grid import checked_seed, non_negative
@@ -92,7 +93,9 @@ def correlation(
     (np.float64(1.0), True)
     """
     if not 0 < confidence < 1:
-        raise LabelError(f"correlation: confidence must be between 0 and 1, got {confidence}")
+        raise LabelError(
+            f"correlation: confidence must be between 0 and 1, got {confidence}; e.g. 0.95"
+        )
     dims = compared_dims(a, dim)
     require_two_voxels("correlation", a, dims)
     names = ("correlation", "lower", "upper")
@@ -214,7 +217,7 @@ def _transformed(
 ) -> xr.DataArray:
     """Return the stack after a transform, with its own coordinates."""
     if not isinstance(transform, str):
-        changed = require_stack(transform(stack))
+        changed = require_stack(_called(transform, stack))
         if changed.sizes != stack.sizes:
             raise LabelError(
                 f"profile: transform must keep the shape {dict(stack.sizes)}, got "
@@ -230,6 +233,19 @@ def _transformed(
     dims = flips[transform]
     kernel = partial(np.flip, axis=stack.get_axis_num(dims))
     return blockwise(kernel, stack, core=dims, title=transform)
+
+
+def _called(transform: Transform, stack: xr.DataArray) -> xr.DataArray:
+    """Return the result of a user's function; raise OptionError if it fails."""
+    try:
+        return transform(stack)
+    except LazyvolError:
+        raise
+    except Exception as error:
+        raise OptionError(
+            f"profile: transform must be a function of a stack, got {show_value(transform)}, which "
+            f"raised {type(error).__name__}; try it on the stack alone"
+        ) from error
 
 
 def _with_noise(stack: xr.DataArray, noise: float, seed: int) -> xr.DataArray:

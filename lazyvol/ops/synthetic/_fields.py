@@ -43,6 +43,8 @@ MAX_SIGMAS = 6.0
 #: voxels by which any volume may be displaced; larger ones by twice their length: the blocks of a
 #: displacement have a halo as wide
 MIN_LIMIT = 64
+#: voxels of a correlation length at most: a region depends on 10**6 values of the noise beneath
+MAX_WIDTH = 2**16
 
 
 @operation
@@ -119,6 +121,7 @@ def correlated_noise(
             f"transpose the stack"
         )
     lengths = _voxels_by_dim("length", length, grid, spatial)
+    require_window("correlated_noise", "length", max(lengths.values(), default=0.0), MAX_WIDTH)
     sigmas = _zyx([lengths.get(str(d), 0.0) / np.sqrt(2.0) for d in grid.dims[-3:]])
     kernel = partial(
         gaussian_field.field_region, shape=grid.shape, scale=non_negative("scale", scale),
@@ -192,7 +195,7 @@ def elastic(
     dims = _deformed_dims(stack, dim)
     alphas = _voxels_by_dim("alpha", alpha, stack, dims)
     widths = _voxels_by_dim("sigma", sigma, stack, dims)
-    require_window("elastic", "sigma", max(widths.values()))
+    require_window("elastic", "sigma", max(widths.values()), MAX_WIDTH)
     dims = tuple(d for d in SPATIAL if d in dims)
     rest = sorted((str(d) for d in stack.dims if d not in dims), key=lambda d: (d != STACK, d))
     sigmas = tuple(widths.get(d, 0.0) for d in dims)
