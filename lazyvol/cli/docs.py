@@ -73,6 +73,8 @@ def shell_words(message: str, names: Collection[str]) -> str:
     'a.npy: pass --overwrite, or --dims y,x'
     >>> shell_words("masks.sphere: max_shift must be above 0, got -1", {"max_shift"})
     'masks.sphere: --max-shift must be above 0, got -1'
+    >>> shell_words("fsc: a and b must have two dims", {"a", "b"})
+    'fsc: --a and --b must have two dims'
     >>> shell_words("var: ddof must be a whole number; see help(lazyvol.ops.stats.var)", {"ddof"})
     'var: --ddof must be a whole number; see lazyvol stats var --help'
     """
@@ -83,8 +85,11 @@ def shell_words(message: str, names: Collection[str]) -> str:
     )
     text = re.sub(rf"(?<![\w./-])({known})=(?!=)", lambda m: option_of(m[1]), text)
     text = re.sub(r"; see help\(lazyvol\.(?:ops\.)?(\w+)\.(\w+)\)$", _help_command, text)
-    text = re.sub(rf"^((?:[^\s:]+: ){{0,2}})({known})(?= (?:must|is|are|gives|names)\b)",
-                  lambda m: m[1] + option_of(m[2]), text)  # fmt: skip
+    text = re.sub(
+        rf"^((?:[^\s:]+: ){{0,2}})((?:{known})(?:(?:, | and )(?:{known}))*)"
+        r"(?= (?:must|is|are|gives|names)\b)",
+        lambda m: m[1] + re.sub(r"(?!and\b)\b[a-z]\w*", lambda n: option_of(n[0]), m[2]), text,
+    )  # fmt: skip
     return re.sub(r"(--\S+) \(([^()]*)\)", lambda m: f"{m[1]} {_comma_list(m[2])}", text)
 
 

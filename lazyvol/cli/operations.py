@@ -26,7 +26,7 @@ from cyclopts import App, Parameter
 
 from lazyvol.cli.docs import description, headline, parameter_texts
 from lazyvol.cli.examples import shell_line
-from lazyvol.cli.options import RESUMING, open_first, running
+from lazyvol.cli.options import RESUMING, open_first, running, whole_number
 from lazyvol.cli.results import require_format, write_result
 from lazyvol.cli.words import command_name, option_of, topic_names
 from lazyvol.errors import LazyvolError, OptionError
@@ -43,7 +43,8 @@ class Argument:
 
     ``required`` arguments have no default; ``positional`` ones are inputs, which are given by
     their place. ``array``: the text may be a path; ``dataset``: the file may hold several arrays;
-    ``parsed``: the text is parsed to another type; ``sequence``: a single value becomes a tuple.
+    ``word``: it may be a word; ``parsed``: the text is parsed to another type; ``sequence``: a
+    single value becomes a tuple.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Argument:
     positional: bool
     array: bool
     dataset: bool
+    word: bool
     parsed: bool
     sequence: bool
     hint: Any
@@ -70,8 +72,8 @@ class Argument:
         sequence = Sequence in {get_origin(t) for t in types} and not {str, int, float} & types
         hint = str if parsed else hint
         return cls(
-            parameter.name, required, positional, array, xr.Dataset in types, parsed, sequence,
-            hint, parameter.default, text,
+            parameter.name, required, positional, array, xr.Dataset in types, str in types, parsed,
+            sequence, hint, parameter.default, text,
         )  # fmt: skip
 
     def parameter(self) -> inspect.Parameter:
@@ -81,7 +83,9 @@ class Argument:
         hint, default = self.hint, self.default
         if default is not inspect.Parameter.empty and not _fits(default, hint):
             hint, default = hint | None, None
-        annotation: Any = Annotated[hint, Parameter(help=self.text or None)]
+        whole = int in _union_members(hint) and float not in _union_members(hint)
+        converter = whole_number if whole else None
+        annotation: Any = Annotated[hint, Parameter(help=self.text or None, converter=converter)]
         return inspect.Parameter(self.name, kind, default=default, annotation=annotation)
 
     def value(self, text: Any, opener: Callable[[str], Any] = open_stack) -> Any:
@@ -90,7 +94,7 @@ class Argument:
             return text
         if self.array:
             with self._named():
-                opened = _opened(text, self.positional, opener)
+                opened = _opened(text, self.positional and not self.word, opener)
             return opened if self.dataset else one_array(opened, self.name, text)
         with self._named():
             value = parse(text)
@@ -268,11 +272,11 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _opened(text: str, positional: bool, opener: Callable[[str], Any]) -> Any:
+def _opened(text: str, is_file: bool, opener: Callable[[str], Any]) -> Any:
     """Return an opened file, a shape such as ``64x64x64``, numbers, or an option's word."""
     if not os.path.exists(text) and not SHAPE.fullmatch(text) and _is_numeric(value := parse(text)):
         return value
-    if os.path.exists(text) or (not SHAPE.fullmatch(text) and (positional or "." in text)):
+    if os.path.exists(text) or (not SHAPE.fullmatch(text) and (is_file or "." in text)):
         return opener(text)
     if SHAPE.fullmatch(text):
         return tuple(int(n) for n in re.split("[x,]", text))

@@ -1,12 +1,12 @@
 """Options shared by commands, and the limits and clusters they set up."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token, convert
 
 from lazyvol.cli.words import WORDS
 from lazyvol.client import connect
@@ -18,13 +18,22 @@ from lazyvol.plan.budget import limited
 
 RUN = Group("Run", sort_key=10)
 
+
+def whole_number(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert the word of an option; cyclopts would round numbers with a point."""
+    if "." in tokens[0].value:
+        raise ValueError(f"must be a whole number, got {tokens[0].value}")
+    return convert(kind, tokens)
+
+
 Memory = Annotated[
     str | None,
     Parameter(help="Memory limit of the run besides the interpreter, e.g. 2GiB; no limit by "
                    "default."),
 ]  # fmt: skip
 Workers = Annotated[
-    int | None, Parameter(help="Tasks that run at a time; by default one per core.")
+    int | None,
+    Parameter(help="Tasks that run at a time; by default one per core.", converter=whole_number),
 ]
 Scheduler = Annotated[
     str | None,

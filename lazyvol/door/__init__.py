@@ -232,7 +232,7 @@ class ArgumentChecks:
             return REFUSED
         dims = tuple(map(str, stack.dims))
         axes = [a for a in _axis_numbers(value) if -len(dims) <= a < len(dims)]
-        names = "".join(f", axis {a} is {dims[a]!r}" for a in axes)
+        names = "".join(f", axis {a} is {dims[a]!r}" for a in dict.fromkeys(axes))
         raise LabelError(
             f"{self.name}: {parameter.name} must name dims of the stack, got {show_value(value)}; "
             f"the stack has {dims}{names}"
