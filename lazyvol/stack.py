@@ -398,7 +398,17 @@ def plain_array(array: Any) -> Any:
     if not all(hasattr(array, name) for name in ("shape", "dtype", "ndim")):
         array = _from_lists(array)
     require_numbers(array.dtype, "as_stack: array")
+    require_known_sizes(array.shape, "as_stack: array")
     return filled_with_nan(native(array), "as_stack: array")
+
+
+def require_known_sizes(shape: Sequence[float], subject: str) -> None:
+    """Raise LabelError for a dask array of unknown lengths, which are NaN."""
+    if any(n != n for n in shape):
+        raise LabelError(
+            f"{subject} must have chunks of known sizes, got shape {tuple(shape)}; call "
+            f"compute_chunk_sizes() on its dask array first"
+        )
 
 
 def _from_lists(array: Any) -> Array:

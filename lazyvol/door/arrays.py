@@ -18,6 +18,7 @@ from lazyvol.stack import (
     is_masked,
     mask_of,
     native,
+    require_known_sizes,
     require_numbers,
     require_stack,
     spatial_dims,
@@ -79,16 +80,8 @@ class ArrayParameter:
                 f"{self.subject} must hold a numpy or dask array, got {type(data).__name__}; take "
                 f"its plain values, without units and other wrappers"
             )
-        self._require_known_sizes(array.shape)
+        require_known_sizes(array.shape, self.subject)
         return array
-
-    def _require_known_sizes(self, shape: Sequence[float]) -> None:
-        """Raise LabelError for a dask array of unknown lengths, which are NaN."""
-        if any(n != n for n in shape):
-            raise LabelError(
-                f"{self.subject} must have chunks of known sizes, got shape {tuple(shape)}; call "
-                f"compute_chunk_sizes() on its dask array first"
-            )
 
     def _require_type(self, array: xr.DataArray) -> None:
         require_numbers(array.dtype, self.subject)
@@ -109,7 +102,7 @@ class ArrayParameter:
                 f"{_with_remedy(value)}"
             )
         require_numbers(value.dtype, self.subject)
-        self._require_known_sizes(value.shape)
+        require_known_sizes(value.shape, self.subject)
         return native(value)
 
     def _matching_dims(self, shape: Sequence[int], first: xr.DataArray) -> DimNames:

@@ -33,6 +33,7 @@ import xarray as xr
 
 from lazyvol.errors import FormatError
 from lazyvol.io import commas, em, star
+from lazyvol.io.places import path_text
 from lazyvol.io.star.project import find_file
 from lazyvol.plan.recipes.base import Array
 from lazyvol.stack import SPATIAL, STACK
@@ -156,7 +157,7 @@ def particles(path: str | os.PathLike[str]) -> xr.Dataset:
     >>> listed.shift_x.item(), listed.tomogram.item(), listed.tilt.item().__round__(9)
     (-0.5, 3, 30.0)
     """
-    where = os.fspath(path)
+    where = path_text(path, "particles: path")
     suffix = PurePath(where).suffix.lower()
     if suffix == ".star":
         found = star_list(where)

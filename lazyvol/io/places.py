@@ -48,6 +48,13 @@ def is_place(source: object) -> bool:
     return bool(_packages(source) & {"zarr", "icechunk"})
 
 
+def path_text(path: object, subject: str) -> str:
+    """Return a path as text; raise OptionError for anything else."""
+    if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
+        return text
+    raise OptionError(f"{subject} must be a path, got {path!r:.200}; name a file or a folder")
+
+
 def _packages(source: object) -> set[str]:
     """Return the packages of the class of an object and of its bases."""
     return {kind.__module__.partition(".")[0] for kind in type(source).__mro__}

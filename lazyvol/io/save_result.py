@@ -18,7 +18,7 @@ from lazyvol.io.atomic import require_free
 from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
-from lazyvol.io.places import ARCHIVES, is_place
+from lazyvol.io.places import ARCHIVES, is_place, path_text
 from lazyvol.io.save_plan import copies_of, explain, largest_shard, refitted, refitted_arrays
 from lazyvol.io.saved_labels import (
     channel_names,
@@ -39,6 +39,7 @@ from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cos
 from lazyvol.plan.clients import resilient_scheduler
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_identity, write
+from lazyvol.stack import as_stack
 
 
 @operation(unchecked=("obj", "path"))
@@ -66,7 +67,8 @@ def save(
     Parameters
     ----------
     obj
-        DataArray or Dataset of any dims, lazy or in memory. Tables need values along one dim, and
+        DataArray or Dataset of any dims, lazy or in memory, or an array that ``lazyvol.as_stack``
+        labels. Tables need values along one dim, and
         other dims with text labels; of a ragged Dataset the rows are its observations.
     path
         Target file or folder; its suffix selects the format: ``.zarr``, ``.npy``, ``.mrc``,
@@ -138,12 +140,13 @@ def save(
     array([0., 2., 4.])
     >>> folder.cleanup()
     """
+    obj = obj if isinstance(obj, xr.DataArray | xr.Dataset) else as_stack(obj)
     target: Any = path
     if is_place(path):
         suffix = require_store(path)
     else:
         refuse_options(path, storage_options)
-        target = os.fspath(path)
+        target = path_text(path, "save: path")
         suffix = suffix_of(target)
     budget = budget_for(memory, None)
     sources = _sources(obj)

@@ -184,6 +184,7 @@ def histogram(
     if bins is not None and bins < 1:
         raise OptionError(f"histogram: bins must be 1 or more, got {bins}; leave it out to choose")
     flat = values.compute().values.ravel()
+    flat = flat.astype(np.uint8) if flat.dtype == bool else flat
     finite = np.isfinite(flat)
     marked = _flags(values, flagged, "histogram").ravel()
     parts = [flat[finite & ~marked], flat[finite & marked]]

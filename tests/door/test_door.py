@@ -185,6 +185,8 @@ def test_lazy_arrays_of_unknown_length_are_refused_with_labels_too():
     lazy = da.from_array(A)
     with pytest.raises(LabelError, match="compute_chunk_sizes"):
         lv.stats.mean(xr.DataArray(lazy[lazy[:, 0, 0, 0] > 0], dims=STACK.dims))
+    with pytest.raises(LabelError, match=r"as_stack: array must .*compute_chunk_sizes"):
+        lv.as_stack(lazy[:, :, :, lazy[0, 0, 0] > 0], voxel_size=2.0)
 
 
 def test_operations_declared_complex_accept_complex():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -41,6 +42,21 @@ def test_wrong_options_of_save_give_a_file_or_a_refusal(option, tmp_path):
             continue
         except Exception as error:
             pytest.fail(f"{option}={kind}: {error!r}")
+
+
+@pytest.mark.parametrize("kind", [da.from_array, np.asarray, np.ndarray.tolist])
+def test_plain_arrays_are_saved_with_labels(kind, tmp_path):
+    lv.save(kind(A), tmp_path / "a.zarr")
+    found = lv.open(tmp_path / "a.zarr")
+    assert found.dims == ("k", "z", "y", "x")
+    np.testing.assert_array_equal(found, A)
+
+
+@pytest.mark.parametrize("path", [5, None, b"a.zarr"])
+@pytest.mark.parametrize("read", [lv.verify, lv.io.particles, lambda path: lv.save(A, path)])
+def test_only_paths_are_paths(read, path):
+    with pytest.raises(OptionError, match="path must be a path, got"):
+        read(path)
 
 
 def test_the_rule_is_in_the_message(tmp_path):

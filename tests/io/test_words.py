@@ -171,6 +171,17 @@ def test_a_bare_row_may_begin_with_data(tmp_path):
     assert found[0].columns["a"].tolist() == ["data_1"]
 
 
+def test_a_bare_value_may_begin_with_data_anywhere_in_its_row(tmp_path):
+    rows = "1 data_1.mrc 2\n3 DATA_2 data_3 # data_4\ndata_5 data_6\tdata_7\n'data_8 data_9' b 4\n"
+    pairs = "_c data_10.mrc\n_d 'of data_11'\n"
+    found = read(tmp_path, f"data_m\nloop_\n_a\n_b\n_c\n{rows}\ndata_n\n{pairs}")
+    assert [b.name for b in found] == ["m", "n"]
+    assert found[0].columns["a"].tolist() == ["1", "3", "data_5", "data_8 data_9"]
+    assert found[0].columns["b"].tolist() == ["data_1.mrc", "DATA_2", "data_6", "b"]
+    assert found[0].columns["c"].tolist() == ["2", "data_3", "data_7", "4"]
+    assert [found[1].columns[n].tolist() for n in "cd"] == [["data_10.mrc"], ["of data_11"]]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -124,6 +124,13 @@ def test_angles_and_correlations_do_not_depend_on_the_scale(size):
     np.testing.assert_allclose(lv.scores.fsc(first, second), plain, rtol=1e-12)
 
 
+def test_constant_float32_particles_have_no_correlation_and_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = lv.scores.ncc(lv.as_stack(np.ones((2, 3, 4, 5), np.float32)))
+    assert np.isnan(found).all()
+
+
 @pytest.mark.parametrize("outside", [1e30, np.inf, np.nan])
 def test_voxels_outside_a_mask_cost_no_precision(outside):
     rng = np.random.default_rng(5)

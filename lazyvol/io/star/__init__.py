@@ -6,7 +6,8 @@ the type of a column; columns of names and paths in RELION, such as ``rlnMicrogr
 always text.
 
 RELION writes micrographs such as ``data_1.mrc`` without quotes, which begin a block in CIF. So a
-line that begins with ``data_`` and has more words begins with a value. Refused are blocks with
+line that begins with ``data_`` and has more words begins with a value, and a word ``data_NAME``
+after other words without quotes is a value. Refused are blocks with
 more than one loop or with a loop and single values, texts of several lines, save frames, and a
 block without content after a loop of one column, as its name may be a value of that loop.
 """
@@ -33,6 +34,10 @@ MAX_STAR = 256 << 20
 WHITE = " \t\r\n\f\v"
 #: first word of a line that is no block, because another word follows
 BARE_DATA_VALUE = re.compile(r"^[ \t]*(data_\S*)(?=[ \t]+[^\s#])", re.MULTILINE | re.IGNORECASE)
+#: last word of that kind after other words without quotes
+LATER_DATA_VALUE = re.compile(
+    r"^([^\n'\"#;]*[^\s'\"#;][ \t]+)(data_\S*)", re.MULTILINE | re.IGNORECASE
+)
 MULTILINE_TEXT = re.compile("^;", re.MULTILINE)
 #: labels of RELION columns that always hold text
 NAMES = re.compile(r"rln\w*(Name|Image|File|Label)")
@@ -89,7 +94,7 @@ def read(path: str | os.PathLike[str]) -> list[Block]:
     ('a', [1, 2], ['a b', 'c'])
     """
     where = os.fspath(path)
-    content = BARE_DATA_VALUE.sub(r"'\1'", text_of(where))
+    content = _quoted_data_values(text_of(where))
     if MULTILINE_TEXT.search(content):
         raise FormatError(f"{where}: text must be one line, found a line that begins with ';'")
     escaped = not content.isascii()
@@ -200,6 +205,15 @@ def column_words(label: str, values: Any) -> list[str]:
         return [_quoted(word, label, row) for row, word in enumerate(words, 1)]
     flags = label.startswith("rln") and words and words[0] in ("True", "False")
     return [str(int(word == "True")) for word in words] if flags else words
+
+
+def _quoted_data_values(content: str) -> str:
+    """Return the text of a file with quotes around values that would begin a block."""
+    more = bool(re.search("[ \t]data_", content, re.IGNORECASE))
+    while more:  # the last of each line in each turn
+        content, found = LATER_DATA_VALUE.subn(r"\1'\2'", content)
+        more = found > 0
+    return BARE_DATA_VALUE.sub(r"'\1'", content)
 
 
 def _quoted(word: str, label: str, row: int) -> str:

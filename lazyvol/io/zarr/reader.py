@@ -30,7 +30,7 @@ import numpy as np
 from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
 from lazyvol.io import cf
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.places import Place, is_place, place_of
+from lazyvol.io.places import Place, is_place, path_text, place_of
 from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.times import TimesSource
 from lazyvol.io.zarr import ome
@@ -171,7 +171,7 @@ def place_of_store(path: Any, storage_options: Mapping[str, Any] | None) -> Plac
     """Return the place of a store; raise if nothing, or a file other than an archive, is there."""
     if is_place(path):
         return place_of(path, storage_options)
-    text = os.fspath(path)
+    text = path_text(path, "path")
     if not os.path.lexists(text):
         raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
     if not os.path.isdir(text):
