@@ -185,12 +185,11 @@ def test_subnormal_numbers_are_added_exactly():
     assert lv.stats.sum(lv.as_stack(single)).item() == np.float32(single.astype("f8").sum())
 
 
-def test_sums_of_the_largest_numbers_overflow_and_their_squares_are_refused():
+@pytest.mark.parametrize("op", [lv.stats.mean, lv.stats.sum, lv.stats.norm])
+def test_the_largest_numbers_are_refused(op):
     large = np.array([1.7e308, -1.7e308, 1.7e308]).reshape(3, 1, 1, 1)
-    assert lv.stats.mean(lv.as_stack(large)).item() == pytest.approx(1.7e308 / 3)
-    assert lv.stats.sum(lv.as_stack(np.abs(large))).item() == np.inf
-    with pytest.raises(lv.errors.RangeError, match="norm: values must be at most"):
-        lv.stats.norm(lv.as_stack(large), "k")
+    with pytest.raises(lv.errors.RangeError, match=f"{op.__name__}: values must be at most"):
+        op(lv.as_stack(large), "k")
 
 
 def wide(dtype: str) -> np.ndarray:
