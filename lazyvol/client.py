@@ -30,6 +30,7 @@ from lazyvol.plan.budget import (
     USABLE_FRACTION,
     WORKER_OVERHEAD,
     ceil_mib,
+    count_of,
     parse_bytes,
     show_bytes,
 )
@@ -142,6 +143,7 @@ def connect(
     ...     lv.stats.var(stack).compute()
     """
     if address is None:
+        workers, threads = count_of("workers", workers), count_of("threads", threads)
         return _local_client(workers or 1, threads, memory, dashboard)
     if workers or threads or memory:
         raise LabelError(

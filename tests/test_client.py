@@ -98,6 +98,9 @@ def test_without_a_dashboard_only_health_is_served():
         ("http://127.0.0.1:1", {}, LabelError, "tcp://host:port"),
         ("nowhere.json", {}, SourceNotFoundError, "no scheduler file at 'nowhere.json'"),
         ("tcp://127.0.0.1:1", {"workers": 2}, LabelError, "must be left out with an address"),
+        (None, {"workers": "a"}, LabelError, "workers must be a whole number"),
+        (None, {"threads": 1.5}, LabelError, "threads must be a whole number"),
+        (None, {"workers": 0}, LabelError, "workers must be a whole number"),
     ],
 )
 def test_refusals(address, options, error, message):

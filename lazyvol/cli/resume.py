@@ -10,7 +10,7 @@ from cyclopts import CycloptsError
 
 from lazyvol.cli.options import say
 from lazyvol.errors import OptionError, SourceNotFoundError
-from lazyvol.io.places import is_place
+from lazyvol.io.places import is_place, path_text
 from lazyvol.io.zarr.create import run_of
 from lazyvol.io.zarr.local_run import LocalRun
 from lazyvol.io.zarr.remote_run import RemoteRun
@@ -75,6 +75,7 @@ def resume(path: str | PathLike[str]) -> bool:
     ...     lv.resume(f"{folder}/ones.zarr")
     False
     """
+    path = path_text(path, "resume: path")
     left = interrupted(path)
     if left is None:
         return False

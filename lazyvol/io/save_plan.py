@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.io.places import is_place
+from lazyvol.io.places import is_place, path_text
 from lazyvol.io.saved_labels import require_text
 from lazyvol.io.single_files import suffix_of
 from lazyvol.io.zarr.shard_shape import shard_grid
@@ -82,7 +82,8 @@ def explain(
     >>> lv.explain(stack * 2, "double.zarr").tasks  # 1 MiB is one shard
     9
     """
-    if path is None or not (is_place(path) or suffix_of(os.fspath(path)) == ".zarr"):
+    is_local = path is not None and not is_place(path)
+    if path is None or (is_local and suffix_of(path_text(path, "explain: path")) != ".zarr"):
         return explain_arrays(obj, memory=memory, workers=workers)
     if not isinstance(obj, xr.DataArray | xr.Dataset):
         raise LabelError(

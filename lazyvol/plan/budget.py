@@ -163,13 +163,18 @@ def limited(
     of dask's local threads; a cluster keeps its own.
     """
     amount = None if memory is None else parse_bytes(memory)
-    is_whole = isinstance(workers, Integral) and not isinstance(workers, bool)
-    if workers is not None and not (is_whole and workers >= 1):
+    return limits_set(amount, count_of("workers", workers))
+
+
+def count_of(name: str, number: int | None) -> int | None:
+    """Return a number of workers or threads; raise LabelError unless it is 1 or more, or None."""
+    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if number is not None and not (is_whole and number >= 1):
         raise LabelError(
-            f"workers must be a whole number of 1 or more, got {workers!r}; leave it out for one "
-            f"task per core"
+            f"{name} must be a whole number of 1 or more, got {number!r:.200}; leave it out for "
+            f"one task per core"
         )
-    return limits_set(amount, workers)
+    return number
 
 
 def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:

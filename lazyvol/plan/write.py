@@ -140,12 +140,14 @@ def plan_identity(
     ``checksum``.
     """
     versions = {p: version(p) for p in ("lazyvol", "numpy", "numba", "scipy")}
-    tokens, steps = [], []
+    tokens: list[str] = []
+    steps: list[Step] = []
+    described: set[str] = set()
     for array in map(_without_budget, arrays):
         recipe = cache_properties(recipe_of(array))
         in_memory = recipe.values if isinstance(recipe, InMemory) else None
         tokens.append(recipe.token if in_memory is None else _content(in_memory, checksum))
-        steps += _steps(array, tokens[-1])
+        steps += _steps(array, tokens[-1], described)
     return str(tokenize(tokens, facts, versions)), [*steps, {"recipe": "versions", **versions}]
 
 
@@ -165,28 +167,36 @@ def _content(values: Array, checksum: Callable[[Any], int]) -> str:
     return str(tokenize(values.shape, values.dtype.str, checksums))
 
 
-def _steps(array: Any, content: str) -> list[Step]:
-    """Return the steps of an array as text; those of a reduction after those of its operands."""
+def _steps(array: Any, content: str, described: set[str]) -> list[Step]:
+    """Return the steps of an array as text, each once; those of a reduction after its operands'.
+
+    ``described`` has the names of arrays and recipes that are in the list already: each pass of a
+    quantile depends on the input and on all passes before, which are 670,000 paths for three.
+    """
     if not isinstance(array, da.Array | LazyArray):
         return [_describe(recipe_of(array), content)]
     lazy = array if isinstance(array, LazyArray) else as_lazy_array(array)
     steps: list[Step] = []
     for node in topological_order(lazy.recipe)[0]:
+        if node.token in described:
+            continue
+        described.add(node.token)
         foreign = lazy.foreign.get(node.name) if isinstance(node, Foreign) else None
         origin = None if foreign is None else as_lazy_array(foreign).origin
         if origin is None:
             steps.append(_describe(node, content))
             continue
         for operand in origin.arrays:
-            steps += _steps(operand, content)
+            steps += _steps(operand, content, described)
         steps.append(_reduction(origin.build, origin.key))
     return steps
 
 
 def _reduction(build: Any, output: str | None) -> Step:
     """Return the parameters of a result of several stages as text, by name."""
-    step = {"recipe": _text(build)}
-    if isinstance(build, partial):
+    if not isinstance(build, partial):
+        step = {"recipe": _text(build)}
+    else:
         named = dict(zip(signature(build.func).parameters, build.args, strict=False))
         step = {"recipe": str(named.pop("title", _text(build.func)))}
         for name, value in named.items():

@@ -52,8 +52,17 @@ def test_plain_arrays_are_saved_with_labels(kind, tmp_path):
     np.testing.assert_array_equal(found, A)
 
 
-@pytest.mark.parametrize("path", [5, None, b"a.zarr"])
-@pytest.mark.parametrize("read", [lv.verify, lv.io.particles, lambda path: lv.save(A, path)])
+TAKE_PATHS = {
+    "verify": lv.verify,
+    "particles": lv.io.particles,
+    "resume": lv.resume,
+    "save": lambda path: lv.save(A, path),
+    "explain": lambda path: lv.explain(lv.as_stack(A), path),
+}
+
+
+@pytest.mark.parametrize("path", [5, 1.5, b"a.zarr"])
+@pytest.mark.parametrize("read", TAKE_PATHS.values(), ids=TAKE_PATHS)
 def test_only_paths_are_paths(read, path):
     with pytest.raises(OptionError, match="path must be a path, got"):
         read(path)

@@ -48,6 +48,14 @@ def test_a_plan_of_many_shards_is_made_wave_by_wave(monkeypatch):
     assert len(drawn) == 1000
 
 
+def test_the_text_of_a_plan_has_each_step_once():
+    """Each pass of a quantile depends on the input and on all passes before."""
+    result = lv.stats.quantile(lv.synthetic.noise((2, 4, 5, 6)), [0.1, 0.5])
+    _, steps = plan_write.plan_identity([result.data], len)
+    assert len([s for s in steps if s["recipe"] == "generated"]) == 1, [s["recipe"] for s in steps]
+    assert len(steps) < 40  # of 43,693 paths
+
+
 submitted = threading.Event()
 
 
