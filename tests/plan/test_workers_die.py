@@ -1,6 +1,5 @@
 """Runs on clusters whose workers, scheduler or tasks end at any moment."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -189,13 +188,12 @@ def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
 
 
-calls, closed = itertools.count(), threading.Event()
+started, closed = threading.Event(), threading.Event()
 
 
 def waits_for_the_end(block):
-    """All blocks but the first wait until the client is closed."""
-    if next(calls):
-        closed.wait(60)
+    started.set()
+    closed.wait(60)
     return block
 
 
@@ -205,7 +203,7 @@ def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
     stack = stack.copy(data=blocks)
     with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
         client = connect(cluster)
-        stop = threading.Thread(target=close_after_a_shard, args=(client, folder))
+        stop = threading.Thread(target=close_during_a_task, args=(client,))
         stop.start()
         with pytest.raises(errors.ClusterError, match="was lost"):
             lv.save(stack, folder / "out.zarr")
@@ -214,9 +212,8 @@ def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
 
 
-def close_after_a_shard(client: Client, folder: Path) -> None:
-    while not shards_written(folder):
-        time.sleep(0.01)
+def close_during_a_task(client: Client) -> None:
+    started.wait(60)
     client.close()
     closed.set()
 
