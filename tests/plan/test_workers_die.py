@@ -188,36 +188,6 @@ def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
 
 
-started, closed = threading.Event(), threading.Event()
-
-
-def waits_for_the_end(block):
-    started.set()
-    closed.wait(60)
-    return block
-
-
-def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
-    stack = lv.open(folder / "in.zarr", chunks=1)
-    blocks = stack.data.map_blocks(waits_for_the_end, meta=np.empty((0,) * 4, "f4"))
-    stack = stack.copy(data=blocks)
-    with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
-        client = connect(cluster)
-        stop = threading.Thread(target=close_during_a_task, args=(client,))
-        stop.start()
-        with pytest.raises(errors.ClusterError, match="was lost"):
-            lv.save(stack, folder / "out.zarr")
-        stop.join()
-    lv.save(stack, folder / "out.zarr", resume=True)
-    np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
-
-
-def close_during_a_task(client: Client) -> None:
-    started.wait(60)
-    client.close()
-    closed.set()
-
-
 def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
     while not shards_written(folder):
         time.sleep(0.01)
