@@ -18,7 +18,7 @@ from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.recipes.leaves import Stored
 from lazyvol.plan.regions import block_grid
 from lazyvol.plots.canvas import COLOURS, colour_dim
-from lazyvol.stack import as_stack, position_values, require_stack, spacing, spatial_dims, unit_of
+from lazyvol.stack import as_stack, first_position, require_stack, spacing, spatial_dims, unit_of
 from lazyvol.summary import UNIT_SYMBOLS
 
 #: values, options and kind of a layer, as napari takes them from readers
@@ -141,8 +141,7 @@ def _spacing(array: xr.DataArray, dim: Any) -> float:
 
 
 def _start(array: xr.DataArray, dim: Any) -> float:
-    known = dim in spatial_dims(array) and dim in array.coords
-    return float(position_values(array, dim)[0]) if known else 0.0
+    return first_position(array, dim) if dim in spatial_dims(array) else 0.0
 
 
 def _unit(array: xr.DataArray, dim: Any) -> str:

@@ -301,6 +301,12 @@ def position_values(stack: xr.DataArray, dim: str) -> Array:
     return np.asarray(values, np.float64)
 
 
+def first_position(stack: xr.DataArray, dim: str) -> float:
+    """Return the position of the first voxel along ``dim``; 0 without a coordinate or a voxel."""
+    has_positions = dim in stack.coords and stack.sizes[dim] > 0
+    return float(position_values(stack, dim)[0]) if has_positions else 0.0
+
+
 def require_one_unit(stack: xr.DataArray, dims: Iterable[str], subject: str) -> None:
     """Raise LabelError if positions along ``dims`` differ in unit; ``subject`` starts the message.
 

@@ -54,7 +54,7 @@ class Work:
 
 
 class Activity:
-    """What runs for one visitor; ``layout`` shows it, and stops it by a button.
+    """Computations of one visitor, shown by ``layout`` with a button that stops them.
 
     Parameters
     ----------

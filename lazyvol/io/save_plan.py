@@ -25,8 +25,7 @@ from lazyvol.plan.budget import (
     sampled_cost,
     show_bytes,
 )
-from lazyvol.plan.explain import Plan, plan_of_steps, require_fit
-from lazyvol.plan.explain import explain as explain_arrays
+from lazyvol.plan.explain import Plan, explain_arrays, plan_of_steps, require_fit
 from lazyvol.plan.graph.lazy_array import as_lazy_array, recipe_of, refit
 from lazyvol.plan.regions import Grid
 from lazyvol.stack import require_stack

@@ -21,7 +21,7 @@ NARROW = 2**20
 
 def largest(values: Array) -> float:
     """Return the largest magnitude of the finite values, 0 without any."""
-    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    top = _extent(values)
     if np.isfinite(top):
         return top
     return float(np.abs(values).max(initial=0.0, where=np.isfinite(values)))
@@ -29,8 +29,13 @@ def largest(values: Array) -> float:
 
 def exponent(values: Array) -> int:
     """Return the exponent e for which max(abs(values)) / 2**e is in [1/2, 1); 0 without one."""
-    top = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
+    top = _extent(values)
     return int(np.frexp(top)[1]) if 0 < top < np.inf else 0
+
+
+def _extent(values: Array) -> float:
+    """Return the largest magnitude of all values, without a copy of them."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
 def require_squares(op: str, top: float, least: float = LEAST) -> None:

@@ -30,6 +30,13 @@ def ball(subject: str, stack: xr.DataArray, dims: Sequence[str], radius: float) 
     return binary.ball(reach, steps, radius)
 
 
+def with_axes_of(stack: xr.DataArray, element: Array, dims: Sequence[str]) -> Array:
+    """Return an element over ``dims`` with the axes of a stack, 1 long along its other dims."""
+    named = xr.DataArray(element, dims=dims)
+    own = named.transpose(*(d for d in stack.dims if d in dims))
+    return own.values.reshape([named.sizes.get(d, 1) for d in stack.dims])
+
+
 def neighbourhood(op: str, dims: Sequence[str], connectivity: int) -> Array:
     """Return a voxel and the neighbours that it is connected to, along ``dims``."""
     if not 1 <= whole_number(op, "connectivity", connectivity) <= 3:

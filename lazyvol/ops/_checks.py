@@ -52,6 +52,16 @@ def require_window(op: str, name: str, voxels: float, most: int = MAX_VOXELS) ->
         )
 
 
+def require_spatial(subject: str, stack: xr.DataArray) -> tuple[str, ...]:
+    """Return the spatial dims of a stack; raise LabelError if it has none."""
+    dims = spatial_dims(stack)
+    if not dims:
+        raise LabelError(
+            f"{subject} must have some of the dims z, y, x, got {stack.dims}; rename them"
+        )
+    return dims
+
+
 def require_voxels(subject: str, stack: xr.DataArray, dims: Iterable[str]) -> None:
     """Raise LabelError for a stack of length 0 along ``dims``; ``subject`` starts the message."""
     dims = tuple(dims)

@@ -98,40 +98,12 @@ def _row_text(row: Row) -> str:
     )
 
 
-def explain(
+def explain_arrays(
     obj: Any, *, memory: int | float | str | None = None, workers: int | None = None
 ) -> Plan:
-    """Plan of a lazy result: passes, bytes, tasks and peak memory. Nothing is computed.
+    """Return the plan of computing an array, a Dataset, or a list or dict of them.
 
-    Parameters
-    ----------
-    obj
-        A DataArray, a Dataset, a dask array, or a list or dict of them.
-    memory
-        Bytes that the run may use, or text like ``"2GiB"``; blocks are made small enough to fit.
-        By default the memory of the cluster's workers, or no limit.
-    workers
-        Tasks that run at once; this machine's threads by default.
-
-    Returns
-    -------
-    Plan
-        Its figures are attributes; ``print`` shows them with one line per step.
-
-    Raises
-    ------
-    BudgetError
-        If no blocks fit ``memory``; the message names the smallest amount that suffices.
-    LabelError
-        If ``obj`` is none of these, or ``memory`` is not a number of bytes.
-
-    Examples
-    --------
-    >>> import dask.array as da, lazyvol as lv
-    >>> stack = lv.as_stack(da.zeros((64, 16, 16, 16), chunks=(8, 16, 16, 16)))
-    >>> plan = lv.explain(lv.stats.mean(stack), workers=2)
-    >>> plan.bytes_written, plan.peak_bytes < 2**27
-    (32768, True)
+    Raise BudgetError if no blocks fit ``memory``; see ``lazyvol.explain``.
     """
     budget = budget_for(memory, workers)
     refitted: dict[str, Any] = {}

@@ -93,10 +93,11 @@ def write(
     foreign = with_checkpoints(foreign, states)
     if parts > WAVE:  # compute foreign arrays once, not once per wave
         foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
-    recipes, failures = [lazy.recipe for lazy in lazy_arrays], Failures(parts)
+    shared = [Shared(pair) for pair in zip(sinks, (a.recipe for a in lazy_arrays), strict=True)]
+    failures = Failures(parts)
     with ProgressBar(dt=0.5, out=sys.stderr) if progress else nullcontext():
         while wave := list(islice(jobs, WAVE)):
-            tasks = _wave(wave, recipes, sinks, list(foreign.values()), failures)
+            tasks = _wave(wave, shared, list(foreign.values()), failures)
             if client is None:
                 dask.compute(tasks, scheduler=None if is_lazy else local_scheduler())
             else:
@@ -106,17 +107,18 @@ def write(
 
 def _jobs(sinks: Sequence[Sink], resume: bool) -> tuple[int, Iterator[Job]]:
     """Return the number of regions to write, and an iterator over them: there may be millions."""
-    if not resume:
-        boxes = ((n, *box) for n, sink in enumerate(sinks) for box in regions.boxes(sink.grid))
-        return sum(regions.count(sink.grid) for sink in sinks), boxes
-    missing = [set(sink.missing()) for sink in sinks]
-    wanted = (
+    wanted = [set(sink.missing()) if resume else None for sink in sinks]
+    jobs = (
         (n, index, box)
         for n, sink in enumerate(sinks)
         for index, box in regions.boxes(sink.grid)
-        if index in missing[n]
+        if (own := wanted[n]) is None or index in own
     )
-    return sum(map(len, missing)), wanted
+    counts = (
+        regions.count(sink.grid) if own is None else len(own)
+        for sink, own in zip(sinks, wanted, strict=True)
+    )
+    return sum(counts), jobs
 
 
 Step = dict[str, str]
@@ -247,22 +249,21 @@ def _text(value: Any) -> str:
 
 def _wave(
     jobs: Sequence[Job],
-    recipes: Sequence[Recipe],
-    sinks: Sequence[Sink],
+    shared: Sequence[Shared[tuple[Sink, Recipe]]],
     foreign: Sequence[da.Array],
     failures: Failures,
 ) -> Delayed:
     """Return one delayed value that depends on the write tasks of a wave.
 
-    Recipes and sinks are arguments of every task. As tasks of their own they would be the
+    Sinks and recipes are arguments of every task. As tasks of their own they would be the
     dependencies of all others, and be blamed whenever a worker dies. The name is of this wave
     alone: another save of one result, to another path at the same time, has tasks of its own.
     """
     name = f"lazyvol-write-{uuid4().hex}"
     tasks: dict[Any, Any] = {}
-    shared = [Shared(pair) for pair in zip(sinks, recipes, strict=True)]
     for n, index, region in jobs:
-        refs, blocks = required_blocks((recipes[n], region))
+        _, recipe = shared[n].value
+        refs, blocks = required_blocks((recipe, region))
         key = (name, n, *index)
         tasks[key] = Task(key, _write_block, failures, shared[n], region, refs, blocks)
     tasks[name] = Task(name, len, List(*(TaskRef(key) for key in tasks)))
@@ -300,4 +301,5 @@ def _compute_on(client: "Client", wave: Delayed, failures: Failures) -> None:
     for key, error in each_error(client, graph, list(regions_of)):
         if error is not None:
             _, shared, region, *_ = regions_of[key]
-            failures.note(shared.value[0].file_of(region), region, error)
+            sink, _ = shared.value
+            failures.note(sink.file_of(region), region, error)

@@ -21,7 +21,7 @@ from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import Budget, budget_for, limited
 from lazyvol.plan.clients import current_client, resilient_scheduler
-from lazyvol.plan.explain import Plan, explain
+from lazyvol.plan.explain import Plan, explain_arrays
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results
 from lazyvol.screening.record import StageTimes, peak_bytes, versions
@@ -258,7 +258,7 @@ def plans(
             AVERAGES: scores.halves(stack),
             SCORES: scores.screen(stack, average=blank, **options),
         }
-        return {name: explain(step) for name, step in steps.items()}
+        return {name: explain_arrays(step) for name, step in steps.items()}
 
 
 def _require_volumes(stack: xr.DataArray) -> xr.DataArray:

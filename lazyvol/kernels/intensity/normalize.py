@@ -25,10 +25,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "low": ("low",), "high": ("high",), "mean": ("sum",), "var": ("sum", "square"),
     "std": ("sum", "square"), "norm": ("square",), "count": (),
 }  # fmt: skip
-#: operation that takes some statistics, for the messages of errors
-USERS = {
-    ("norm", "count"): "unit_norm", ("mean", "std", "count"): "standardize",
-    ("mean", "var"): "contrast_normalise", ("low", "high"): "rescale", ("mean",): "center",
+#: statistics that each operation takes
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    "rescale": ("low", "high"), "unit_norm": ("norm", "count"), "center": ("mean",),
+    "standardize": ("mean", "std", "count"), "contrast_normalise": ("mean", "var"),
 }  # fmt: skip
 
 
@@ -37,28 +37,28 @@ def rescale(
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
     """Map the minimum to ``low`` and the maximum to ``high``; a constant to ``low``."""
-    return _scaled(block, mask, axes, ("low", "high"), _range, (low, high), dtype)
+    return _scaled(block, mask, axes, "rescale", _range, (low, high), dtype)
 
 
 def unit_norm(
     block: Array, mask: Array | None = None, *, axes: Sequence[int], dtype: np.dtype[Any]
 ) -> Array:
     """Divide by the Euclidean norm; zeros stay zeros, and NaN results if no value counts."""
-    return _scaled(block, mask, axes, ("norm", "count"), _length, None, dtype)
+    return _scaled(block, mask, axes, "unit_norm", _length, None, dtype)
 
 
 def center(
     block: Array, mask: Array | None = None, *, axes: Sequence[int], dtype: np.dtype[Any]
 ) -> Array:
     """Subtract the mean."""
-    return _scaled(block, mask, axes, ("mean",), _mean, None, dtype)
+    return _scaled(block, mask, axes, "center", _mean, None, dtype)
 
 
 def standardize(
     block: Array, mask: Array | None = None, *, axes: Sequence[int], dtype: np.dtype[Any]
 ) -> Array:
     """Subtract the mean and divide by the standard deviation, at least 1/sqrt(n)."""
-    return _scaled(block, mask, axes, ("mean", "std", "count"), _standard, None, dtype)
+    return _scaled(block, mask, axes, "standardize", _standard, None, dtype)
 
 
 def contrast_normalise(
@@ -67,7 +67,7 @@ def contrast_normalise(
 ) -> Array:  # fmt: skip
     """Return ``scale * (x - mean) / max(floor, sqrt(bias + variance))``."""
     scaling = partial(_contrast, scale=scale, bias=bias, floor=floor)
-    return _scaled(block, mask, axes, ("mean", "var"), scaling, None, dtype)
+    return _scaled(block, mask, axes, "contrast_normalise", scaling, None, dtype)
 
 
 def _range(statistics: Statistics) -> tuple[Array, Array]:
@@ -101,7 +101,7 @@ def _scaled(
     block: Array,
     mask: Array | None,
     axes: Sequence[int],
-    names: tuple[str, ...],
+    op: str,
     scaling: Scaling,
     limits: tuple[float, float] | None,
     dtype: np.dtype[Any],
@@ -112,16 +112,16 @@ def _scaled(
     if order is not None:
         moved = None if flags is None else flags.transpose(order)
         last = range(block.ndim - len(axes), block.ndim)
-        scaled = _scaled(block.transpose(order), moved, last, names, scaling, limits, dtype)
+        scaled = _scaled(block.transpose(order), moved, last, op, scaling, limits, dtype)
         return scaled.transpose(np.argsort(order))
     out, first = np.empty(block.shape, dtype), min(axes, default=block.ndim)
     shape = (prod(block.shape[a] for a in axes), prod(block.shape[first + len(axes) :]))
     for index in np.ndindex(block.shape[:first]):
         values = block[index].reshape(shape)
         counted = None if flags is None else flags[index].reshape(shape)
-        if names != ("norm", "count"):
-            require_exact(USERS[names], values, counted)
-        offset, divisor = scaling(_statistics(values, counted, names))
+        if op != "unit_norm":
+            require_exact(op, values, counted)
+        offset, divisor = scaling(_statistics(op, values, counted))
         _scale_into(out[index].reshape(shape), values, offset, divisor, limits)
     return out
 
@@ -133,25 +133,24 @@ def _order_with_adjacent(ndim: int, axes: Sequence[int]) -> list[int] | None:
     return [a for a in range(ndim) if a not in axes] + sorted(axes)
 
 
-def _statistics(values: Array, flags: Array | None, names: tuple[str, ...]) -> Statistics:
+def _statistics(op: str, values: Array, flags: Array | None) -> Statistics:
     """Return statistics of (voxel, particle) in float64.
 
     Ignoring NaN costs a copy of the particle, so statistics are taken again only if one is NaN.
     """
     if flags is None:
-        statistics = _moments(values, None, names, skipna=False)
+        statistics = _moments(op, values, None, skipna=False)
         if values.dtype.kind != "f" or not any(np.isnan(a).any() for a in statistics.values()):
             return statistics
-    return _moments(values, flags, names, skipna=True)
+    return _moments(op, values, flags, skipna=True)
 
 
-def _moments(
-    values: Array, flags: Array | None, names: tuple[str, ...], *, skipna: bool
-) -> Statistics:
+def _moments(op: str, values: Array, flags: Array | None, *, skipna: bool) -> Statistics:
+    names = NEEDED[op]
     parts = {p: None for name in names for p in PARTS[name]} | ({"count": None} if skipna else {})
     parts |= {"faint": None} if values.dtype == np.float64 and "square" in parts else {}
     state = moments.start(values.shape[1:], parts=tuple(parts), dtype=values.dtype)
-    moments.update(state, (0,), values, flags, skipna=skipna, op=USERS[names])
+    moments.update(state, (0,), values, flags, skipna=skipna, op=op)
     want = {name: np.dtype(np.float64) for name in names}
     return moments.finish(state, want=want, n=values.shape[0])
 

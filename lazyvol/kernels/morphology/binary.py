@@ -30,7 +30,7 @@ def ball(reach: Sequence[int], spacing: Sequence[float], radius: float) -> Array
 
 def dilation(block: Array, halo: Halo, *, element: Array, iterations: int, border: bool) -> Array:
     """Return ``scipy.ndimage.binary_dilation`` of the block without its halo."""
-    return _interior(_repeated(_dilate, block, element, iterations, border), halo)
+    return interior(_repeated(_dilate, block, element, iterations, border), halo)
 
 
 def until_stable(
@@ -50,22 +50,23 @@ def until_stable(
 
 def erosion(block: Array, halo: Halo, *, element: Array, iterations: int, border: bool) -> Array:
     """Return ``scipy.ndimage.binary_erosion`` of the block without its halo."""
-    return _interior(_repeated(_erode, block, element, iterations, border), halo)
+    return interior(_repeated(_erode, block, element, iterations, border), halo)
 
 
 def opening(block: Array, halo: Halo, *, element: Array, iterations: int, border: bool) -> Array:
     """Return ``scipy.ndimage.binary_opening`` of the block without its halo."""
     eroded = _repeated(_erode, block, element, iterations, border)
-    return _interior(_repeated(_dilate, eroded, element, iterations, border), halo)
+    return interior(_repeated(_dilate, eroded, element, iterations, border), halo)
 
 
 def closing(block: Array, halo: Halo, *, element: Array, iterations: int, border: bool) -> Array:
     """Return ``scipy.ndimage.binary_closing`` of the block without its halo."""
     dilated = _repeated(_dilate, block, element, iterations, border)
-    return _interior(_repeated(_erode, dilated, element, iterations, border), halo)
+    return interior(_repeated(_erode, dilated, element, iterations, border), halo)
 
 
-def _interior(block: Array, halo: Halo) -> Array:
+def interior(block: Array, halo: Halo) -> Array:
+    """Return a block without its halo."""
     return block[tuple(slice(lo, n - hi) for n, (lo, hi) in zip(block.shape, halo, strict=True))]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.kernels._numba import compiled
+from lazyvol.kernels.morphology.binary import interior
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Halo = Sequence[tuple[int, int]]
@@ -43,9 +44,7 @@ def distances_to(
     block: Array, halo: Halo, *, axes: Sequence[int], step: Sequence[float], limit: float
 ) -> Array:
     """Return the distances of a block up to a limit, without its halo, which is as wide."""
-    found = distances(block, axes=axes, step=step)
-    inner = tuple(slice(lo, n - hi) for n, (lo, hi) in zip(block.shape, halo, strict=True))
-    return np.minimum(found[inner], limit)
+    return np.minimum(interior(distances(block, axes=axes, step=step), halo), limit)
 
 
 @compiled

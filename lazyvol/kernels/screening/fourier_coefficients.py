@@ -17,6 +17,7 @@ import numpy as np
 import scipy.fft
 
 from lazyvol.errors import RangeError
+from lazyvol.kernels.magnitude import exponent
 
 Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
@@ -219,8 +220,7 @@ def near_one(spectra: Array) -> Array:
     """Return spectra times one power of two, if products of theirs in float32 would overflow or
     vanish."""
     finite = spectra[np.isfinite(spectra).all(-1)]
-    largest = max(float(finite.max(initial=0.0)), -float(finite.min(initial=0.0)))
-    power = int(np.frexp(largest)[1])
+    power = exponent(finite)
     if abs(power) <= LARGEST_POWER:
         return spectra
     return np.asarray(spectra * np.float32(2.0 ** -max(power, -126)))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from lazyvol.kernels.magnitude import exponent
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -51,9 +53,7 @@ def _rescaled(values: Array) -> Array:
     The product of two powers holds fourth powers of the values, which overflow beyond 1e77.
     """
     wide = np.asarray(values, np.float64)
-    largest = np.abs(wide).max(initial=0.0)
-    scaled: Array = np.ldexp(wide, -np.frexp(largest)[1]) if np.isfinite(largest) else wide
-    return scaled
+    return np.asarray(np.ldexp(wide, -exponent(wide)))
 
 
 def _radius(shape: Sequence[int], spacing: Sequence[float]) -> Array:

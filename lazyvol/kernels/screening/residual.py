@@ -1,4 +1,4 @@
-"""What a particle holds besides the reference: goodness of fit, as evidence and reason.
+"""Goodness of fit: the part of a particle that its reference does not explain, as evidence.
 
 The residual of a particle is the rest of its spectrum after the reference, scaled to the particle,
 and small misalignments of the reference are subtracted. Among consistent particles it is noise.

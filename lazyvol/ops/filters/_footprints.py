@@ -10,7 +10,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters.wide_windows import Reach
-from lazyvol.ops._ball import ball
+from lazyvol.ops._ball import ball, with_axes_of
 from lazyvol.ops.filters import _windows
 from lazyvol.ops.filters._windows import Boundary
 from lazyvol.stack import Size, spatial_dims
@@ -78,13 +78,7 @@ def window(
     if radius is not None:
         element = _ball(op, stack, radius)
     else:
-        weights, _ = _windows.kernel_weights(op, stack, footprint, flip=False, option="footprint")
-        element = (weights != 0).astype(np.int64)
-    if not element.any():
-        raise LabelError(
-            f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
-            f"{np.shape(footprint)}; set one"
-        )
+        element = _windows.footprint_of(op, stack, footprint).astype(np.int64)
     return Window(_windows.placed(op, stack, element.shape, origin), element)
 
 
@@ -96,6 +90,5 @@ def _ball(op: str, stack: xr.DataArray, radius: float) -> Array:
             f"{op}: stack must have some of the dims z, y, x for a radius, got {stack.dims}; "
             f"rename them, or pass a size by dim"
         )
-    element = xr.DataArray(ball(f"{op}: stack", stack, dims, radius), dims=dims)
-    own = element.transpose(*(d for d in stack.dims if d in dims))
-    return own.values.astype(np.int64).reshape([element.sizes.get(d, 1) for d in stack.dims])
+    element = ball(f"{op}: stack", stack, dims, radius).astype(np.int64)
+    return with_axes_of(stack, element, dims)

@@ -14,12 +14,13 @@ from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import sliding_window
 from lazyvol.kernels.morphology import reconstruction
 from lazyvol.ops._ball import neighbourhood
+from lazyvol.ops._checks import require_spatial
 from lazyvol.ops.filters import _footprints
 from lazyvol.ops.filters._footprints import Window
 from lazyvol.ops.filters._windows import Boundary, Weights
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_mask_dims
-from lazyvol.stack import Size, float_of, spatial_dims
+from lazyvol.stack import Size, float_of
 
 Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
 
@@ -613,11 +614,7 @@ def reconstruct(
     >>> lv.filters.reconstruct(row - 1.5, row).values
     array([[[0. , 1. , 1. , 3.5, 3.5, 0. ]]])
     """
-    dims = spatial_dims(seed)
-    if not dims:
-        raise LabelError(
-            f"reconstruct: seed must have some of the dims z, y, x, got {seed.dims}; rename them"
-        )
+    dims = require_spatial("reconstruct: seed", seed)
     require_mask_dims("reconstruct", seed, mask)
     if mask.dtype != seed.dtype:
         raise LabelError(

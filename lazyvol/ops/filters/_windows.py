@@ -244,6 +244,17 @@ def kernel_weights(
     return weights, reach
 
 
+def footprint_of(op: str, stack: xr.DataArray, footprint: Any) -> Array:
+    """Return where a footprint with every axis of a stack is not 0; raise LabelError if nowhere."""
+    weights, _ = kernel_weights(op, stack, footprint, flip=False, option="footprint")
+    if not weights.any():
+        raise LabelError(
+            f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
+            f"{np.shape(footprint)}; set one"
+        )
+    return np.asarray(weights != 0)
+
+
 def _named(op: str, stack: xr.DataArray, kernel: Array, option: str) -> xr.DataArray:
     """Label an array of weights with the last of the spatial dims."""
     dims = spatial_dims(stack)

@@ -11,9 +11,9 @@ import xarray as xr
 from lazyvol.door import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, components_kept, connected_components
-from lazyvol.ops._ball import ball, neighbourhood
-from lazyvol.ops._checks import whole_number
-from lazyvol.ops.filters._windows import Weights, kernel_weights, placed
+from lazyvol.ops._ball import ball, neighbourhood, with_axes_of
+from lazyvol.ops._checks import require_spatial, whole_number
+from lazyvol.ops.filters._windows import Weights, footprint_of, placed
 from lazyvol.plan.connected_blocks import ConnectedKernels, connected_blockwise
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.same_grid import require_mask_dims
@@ -404,12 +404,7 @@ def _until_stable(op: str, mask: xr.DataArray, element: Array, border: bool) -> 
 
 def volume_dims(op: str, mask: xr.DataArray) -> tuple[str, ...]:
     """Return the spatial dims of a mask; raise LabelError if it has none or is not boolean."""
-    dims = spatial_dims(require_mask(f"{op}: mask", mask))
-    if not dims:
-        raise LabelError(
-            f"{op}: mask must have some of the dims z, y, x, got {mask.dims}; rename them"
-        )
-    return dims
+    return require_spatial(f"{op}: mask", require_mask(f"{op}: mask", mask))
 
 
 def _element(
@@ -444,7 +439,7 @@ def _own_element(
             f"{' and '.join(given)}; pass one"
         )
     if footprint is not None:
-        return _any_element(op, mask, footprint)
+        return footprint_of(op, mask, footprint)
     element: Array
     if radius is not None:
         element = ball(f"{op}: mask", mask, dims, radius)
@@ -452,20 +447,7 @@ def _own_element(
         element = _box(op, mask, dims, size)
     else:
         element = neighbourhood(op, dims, connectivity)
-    own_order = element.transpose([dims.index(str(d)) for d in mask.dims if d in dims])
-    lengths = iter(own_order.shape)
-    return own_order.reshape([next(lengths) if d in dims else 1 for d in mask.dims])
-
-
-def _any_element(op: str, mask: xr.DataArray, footprint: Any) -> Array:
-    """Return a footprint with the axes of the mask; raise LabelError if it is empty."""
-    weights, _ = kernel_weights(op, mask, footprint, flip=False, option="footprint")
-    if not weights.any():
-        raise LabelError(
-            f"{op}: footprint must have a voxel that is not 0, got zeros of shape "
-            f"{np.shape(footprint)}; set one"
-        )
-    return np.asarray(weights != 0)
+    return with_axes_of(mask, element, dims)
 
 
 def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:

@@ -25,7 +25,7 @@ from lazyvol.plan.budget import Budget
 from lazyvol.plan.ragged import ragged
 from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import fold
-from lazyvol.stack import STACK, position_values, spacing, spatial_dims, with_units
+from lazyvol.stack import STACK, first_position, spacing, spatial_dims, with_units
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -163,7 +163,9 @@ def _measured(
         kernel_float(stack.dtype), edges, objects.voxels if "values" in parts else 0,
     )  # fmt: skip
     grid = properties.Positions(
-        tuple(_first(stack, d) for d in dims), tuple(spacing(stack, d) for d in dims), lengths
+        tuple(first_position(stack, d) for d in dims),
+        tuple(spacing(stack, d) for d in dims),
+        lengths,
     )
     outputs = outputs_of(what, stack.dtype, objects.most, len(dims), len(edges) - 1)
     output_bytes = sum(o.dtype.itemsize * prod(o.sizes) for o in outputs.values())
@@ -181,12 +183,6 @@ def _measured(
     indices = [xr.DataArray(np.arange(n), dims=str(d)) for d, n in stack.sizes.items()]
     operands = (*((stack,) if measured else ()), labels, *indices)
     return fold(spec, *operands, dims=dims, title="table")
-
-
-def _first(stack: xr.DataArray, dim: str) -> float:
-    """Return the position of the first voxel."""
-    has_positions = dim in stack.coords and stack.sizes[dim] > 0
-    return float(position_values(stack, dim)[0]) if has_positions else 0.0
 
 
 def _rows(

@@ -10,16 +10,15 @@ import xarray as xr
 from lazyvol.door.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry.resampling import FARTHEST
-from lazyvol.ops._checks import MAX_VOXELS, require_voxels
+from lazyvol.ops._checks import MAX_VOXELS, require_spatial, require_voxels
 from lazyvol.stack import (
     SPACING_ATTR,
-    SPATIAL,
     STACK,
+    first_position,
     is_number,
     per_dim,
     require_one_unit,
     spacing,
-    spatial_dims,
     unit_of,
 )
 
@@ -31,18 +30,9 @@ Grid = dict[str, xr.Variable]
 
 def volume_dims(op: str, stack: xr.DataArray) -> tuple[str, ...]:
     """Return the spatial dims of a stack, which must have voxels along them."""
-    dims = spatial_dims(stack)
-    if not dims:
-        raise LabelError(
-            f"{op}: stack must have some of the dims {SPATIAL}, got {stack.dims}; rename them"
-        )
+    dims = require_spatial(f"{op}: stack", stack)
     require_voxels(f"{op}: stack", stack, dims)
     return dims
-
-
-def origin(stack: xr.DataArray, dim: str) -> float:
-    """Return the position of the first voxel along a dim; 0 without a coordinate."""
-    return float(stack.coords[dim][0]) if dim in stack.coords else 0.0
 
 
 def positions(stack: xr.DataArray, dim: str, start: float, step: float, n: int) -> xr.Variable:
@@ -52,7 +42,7 @@ def positions(stack: xr.DataArray, dim: str, start: float, step: float, n: int) 
     attrs = {k: v for k, v in attrs.items() if k != SPACING_ATTR} | {"units": unit_of(stack, dim)}
     if n == 1 and step * size != 1:
         attrs[SPACING_ATTR] = abs(step * size)
-    values = origin(stack, dim) + (start + np.arange(n) * step) * size
+    values = first_position(stack, dim) + (start + np.arange(n) * step) * size
     return xr.Variable((dim,), values, attrs)
 
 
@@ -102,7 +92,7 @@ def first_and_step(
     """Return the position of the first voxel of a result and its voxel size, along ``dims``."""
     if not grid:
         return (
-            np.array([origin(stack, d) for d in dims]),
+            np.array([first_position(stack, d) for d in dims]),
             np.array([spacing(stack, d) for d in dims]),
         )
     labelled = xr.DataArray(np.broadcast_to(np.int8(0), [grid[d].size for d in dims]), grid, dims)

@@ -6,6 +6,7 @@ xarray derive from this one (or put in its place) has a layer of another name.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -60,19 +61,13 @@ class RecipeLayer(Layer):  # type: ignore[misc]
         refs, blocks = required_blocks((self.recipe, region))
         return Task(key, run_shared, self._shared, region, refs, blocks)
 
-    @property
+    @cached_property
     def _shared(self) -> Shared[Recipe]:
-        shared: Shared[Recipe] | None = self.__dict__.get("_shared_recipe")
-        if shared is None:
-            shared = self.__dict__["_shared_recipe"] = Shared(self.recipe)
-        return shared
+        return Shared(self.recipe)
 
-    @property
+    @cached_property
     def _spans(self) -> list[list[slice]]:
-        spans: list[list[slice]] | None = self.__dict__.get("_all_spans")
-        if spans is None:
-            spans = self.__dict__["_all_spans"] = [regions.chunk_slices(c) for c in self.grid]
-        return spans
+        return [regions.chunk_slices(c) for c in self.grid]
 
     def __contains__(self, key: Any) -> bool:
         return (
