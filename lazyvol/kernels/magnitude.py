@@ -49,11 +49,17 @@ def require_squares(op: str, top: float, least: float = LEAST) -> None:
     )
 
 
-def require_sums(op: str, sums: Array, values: Array, flags: Array | None = None) -> None:
-    """Raise RangeError if ``sums`` have left the range of float64 for finite counted values."""
+def are_large(sums: Array) -> bool:
+    """Return True if a sum is near or beyond the largest float64.
+
+    NaN in sums takes a second pass over the sums, not over the values.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        if abs(sums.sum()) < MOST_SUMMED or not (np.abs(sums) >= MOST_SUMMED).any():
-            return  # NaN in sums takes a second pass over the sums, not over the values
+        return not abs(sums.sum()) < MOST_SUMMED and bool((np.abs(sums) >= MOST_SUMMED).any())
+
+
+def require_summable(op: str, values: Array, flags: Array | None = None) -> None:
+    """Raise RangeError if finite counted values are so large that float64 cannot add them."""
     top = largest(values if flags is None else np.where(flags, values, 0.0))
     if top > MOST_SUMMED:
         raise RangeError(

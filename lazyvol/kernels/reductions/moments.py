@@ -15,11 +15,12 @@ from lazyvol.kernels.arrays import (
     numba_compatible,
 )
 from lazyvol.kernels.magnitude import (
+    are_large,
     has_faint,
     largest,
     require_exact,
     require_squares,
-    require_sums,
+    require_summable,
 )
 from lazyvol.kernels.reductions.accumulate import accumulate
 from lazyvol.kernels.reductions.double_double import centred, is_finite, merge, quotient
@@ -103,8 +104,8 @@ def _add(
 ) -> None:
     """Add a block to all parts of the state."""
     _accumulate(state, axes, block, flags)
-    if "sum" in state and block.dtype == np.float64:
-        require_sums(op, state["sum"], as_three_axes(block, axes), flags)
+    if "sum" in state and block.dtype == np.float64 and are_large(state["sum"]):
+        require_summable(op, as_three_axes(block, axes), flags)  # which may copy the block
 
 
 def _add_faint(

@@ -253,17 +253,10 @@ def _merge_columns(total, rest, high, low):  # type: ignore[no-untyped-def]
 def _any_set(flags, first, n):  # type: ignore[no-untyped-def]
     """Return True if one of ``n`` flags, as bytes, is set.
 
-    They are joined in groups of 64, which takes vector registers, up to the first that is set.
+    All are joined, which takes vector registers; to stop at the first that is set takes longer.
     """
-    in_groups = n - n % UNSIGNED(64)
-    for group in range(UNSIGNED(0), in_groups, UNSIGNED(64)):
-        joined = np.uint8(0)
-        for j in range(UNSIGNED(64)):
-            joined = np.uint8(joined | flags[first + group + j])
-        if joined:
-            return True
     joined = np.uint8(0)
-    for j in range(in_groups, n):
+    for j in range(n):
         joined = np.uint8(joined | flags[first + j])
     return joined != 0
 
