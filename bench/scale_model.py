@@ -17,7 +17,7 @@ READ_ENCODE_WRITE = 2 * 0.0115e-6  # core seconds per voxel, "A chain on a volum
 GAUSSIAN = 2 * 3.53e-9  # core seconds per voxel, "Filters"
 CHAIN = 2 * 0.0446e-6  # vesselness(gaussian), saved, "A chain on a volume"
 #: CPU seconds of the scheduler for a task, "Planning at scale"
-SCHEDULER = 0.0008
+SCHEDULER = 0.0011
 #: a shard of ours, in GB, and the requests to read or to write it
 SHARD, READ_REQUESTS, WRITE_REQUESTS = 0.268, 2, 1
 #: assumed: cores and GB/s from an object store of a node; dollars for 1,000 requests of each kind

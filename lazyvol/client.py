@@ -34,7 +34,7 @@ from lazyvol.plan.budget import (
     parse_bytes,
     show_bytes,
 )
-from lazyvol.plan.clients import current_client
+from lazyvol.plan.clients import computing_client
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -80,6 +80,9 @@ def connect(
     insecure: bool = False,
 ) -> "Client":
     """A ``distributed.Client`` on which all lazy results are computed from now on.
+
+    Inside the ``with`` block of another client that client is used, as everywhere in dask; write
+    ``with connect(…):`` there, or ``with client.as_current():``.
 
     Without an address a cluster is started on this machine. All its ports, including the
     dashboard's, listen on 127.0.0.1 alone, because a scheduler runs any code it is sent and the
@@ -289,7 +292,7 @@ def progress_bar(
         yield
         return
     bar = _Bar(label, nbytes, stream or sys.stderr)
-    client = current_client()
+    client = computing_client()
     watcher: Any = _LocalTasks(bar) if client is None else _cluster_tasks(client, bar)
     try:
         with watcher:

@@ -20,7 +20,7 @@ from lazyvol.explorer.table import WIDTH as TABLE_WIDTH
 from lazyvol.explorer.table import ParticleTable, show_text, text_pane
 from lazyvol.explorer.views import FILTERS, VALUES, Views
 from lazyvol.explorer.window import Window
-from lazyvol.plan.clients import current_client
+from lazyvol.plan.clients import computing_client
 from lazyvol.plots.canvas import colour_dim, contrast_limits
 from lazyvol.stack import STACK, spacing, spatial_dims, unit_of
 from lazyvol.summary import StackSummary, unit_symbol
@@ -162,7 +162,7 @@ class Page:
         return "\n".join(f"{name}: {text}" for name, text in list(facts.items())[1:])
 
     def _dashboard(self) -> list[Any]:
-        client = current_client()
+        client = computing_client()
         link = None if client is None else client.dashboard_link
         if not link:
             return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.clients import current_client
+from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import foreign_bytes, region_cost
 from lazyvol.plan.halo_cost import Halo, halo_of
 from lazyvol.plan.limits import current_limits, limits_set, local_threads
@@ -84,7 +84,7 @@ class Workers:
 
 def default_workers() -> Workers:
     """Return the workers of the current client, or this machine's threads if there is none."""
-    client = current_client()
+    client = computing_client()
     if client is None:
         return Workers(local_threads() or os.cpu_count() or 1)
     from lazyvol.plan.on_cluster import cluster_errors

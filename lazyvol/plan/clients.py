@@ -11,20 +11,12 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-def current_client() -> "Client | None":
-    """Return the default ``distributed.Client``, if there is one."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None
-
-
 def computing_client() -> "Client | None":
-    """Return the client on which dask computes now; None for this process, and in its tasks."""
+    """Return the client on which dask computes now; None for this process, and in its tasks.
+
+    As in dask, ``dask.config.set(scheduler=…)`` counts first, then the client whose ``with`` block
+    or ``as_current`` is entered, then the client that was opened last.
+    """
     if "distributed" not in sys.modules:
         return None
     from distributed import Client
@@ -32,10 +24,19 @@ def computing_client() -> "Client | None":
     from lazyvol.plan.on_cluster import in_task
 
     scheduler = dask.config.get("scheduler", None)
-    chosen = scheduler in (None, "dask.distributed", "distributed")
-    client = current_client() if chosen else scheduler
-    usable = isinstance(client, Client) and not client.asynchronous and not in_task()
-    return client if usable else None
+    if scheduler in (None, "dask.distributed", "distributed"):
+        scheduler = _default_client()
+    usable = isinstance(scheduler, Client) and not scheduler.asynchronous and not in_task()
+    return scheduler if usable else None
+
+
+def _default_client() -> "Client | None":
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
 
 
 def resilient_scheduler() -> Callable[..., Any] | None:

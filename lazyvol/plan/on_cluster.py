@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
+from pickle import PicklingError
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -150,7 +151,14 @@ class _Run:
         end = time.monotonic() + LOOK
         while any(k in self.client.futures for k in keys) and time.monotonic() < end:
             time.sleep(0.001)
-        futures: list[Future] = self.client.get(self.graph, list(keys), sync=False)
+        try:
+            futures: list[Future] = self.client.get(self.graph, list(keys), sync=False)
+        except (TypeError, PicklingError) as error:
+            raise ClusterError(
+                f"functions and data of tasks must be sent by pickle, got {_unpicklable(error)}; "
+                "define functions in a module and open files inside them, or compute without a "
+                'cluster by dask.config.set(scheduler="threads")'
+            ) from error
         return futures
 
     def _done(self, keys: Sequence[Key]) -> Iterator[list[Future]]:
@@ -284,6 +292,15 @@ def _lost_error(client: Client, reason: str) -> ClusterError:
         f"({reason.splitlines()[0]:.200}); start it again, connect, and run again (a save "
         "continues by resume=True)"
     )
+
+
+def _unpicklable(error: BaseException) -> str:
+    """Return the line of a chain of errors that names the object without a pickle."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    lines = [str(e).partition("\n")[0] for e in chain]
+    return next((line for line in lines if "pickle" in line), lines[0])[:200]
 
 
 def _address(client: Client) -> str:

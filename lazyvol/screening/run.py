@@ -20,7 +20,7 @@ from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
 from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import Budget, budget_for, limited
-from lazyvol.plan.clients import current_client, resilient_scheduler
+from lazyvol.plan.clients import computing_client, resilient_scheduler
 from lazyvol.plan.explain import Plan, explain_arrays
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results
@@ -209,7 +209,7 @@ def _screened(
         run=Run(
             planned, times.seconds(), peak_bytes(), budget.memory,
             start.strftime("%Y-%m-%d %H:%M %Z"), command,
-            on_cluster=current_client() is not None, versions=versions(),
+            on_cluster=computing_client() is not None, versions=versions(),
         ),
         particle_list=None if particles is None else os.fspath(particles),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from distributed import Client, LocalCluster
 
 import lazyvol as lv
@@ -18,6 +19,8 @@ from lazyvol import errors
 from lazyvol.client import connect
 from lazyvol.io.zarr.writer import Target
 from lazyvol.plan import on_cluster
+from lazyvol.plan.budget import Workers, default_workers
+from lazyvol.plan.limits import local_threads
 from lazyvol.plan.verbs import blockwise
 from tests.paths import ROOT
 from tests.plan.clusters import Killer, hashes
@@ -186,6 +189,84 @@ def test_a_lost_scheduler_is_an_error_and_the_run_can_be_resumed(folder):
             stop.join()
     lv.save(stack, folder / "out.zarr", resume=True)
     np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
+
+
+started, closed = threading.Event(), threading.Event()
+
+
+def waits_for_the_end(block):
+    started.set()
+    closed.wait(60)
+    return block
+
+
+def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
+    stack = lv.open(folder / "in.zarr", chunks=1)
+    blocks = stack.data.map_blocks(waits_for_the_end, meta=np.empty((0,) * 4, "f4"))
+    stack = stack.copy(data=blocks)
+    with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
+        client = connect(cluster)
+        stop = threading.Thread(target=close_during_a_task, args=(client,))
+        stop.start()
+        # other tests have entered a client, which otherwise counts before this one
+        with (
+            dask.config.set(scheduler=None),  # restored although the client closes in between
+            client.as_current(),
+            pytest.raises(errors.ClusterError, match="was lost"),
+        ):
+            lv.save(stack, folder / "out.zarr")
+        stop.join()
+    with dask.config.set(scheduler="threads"):  # workers in other processes would wait again
+        lv.save(stack, folder / "out.zarr", resume=True)
+        np.testing.assert_array_equal(lv.open(folder / "out.zarr"), A)
+
+
+def close_during_a_task(client: Client) -> None:
+    started.wait(60)
+    client.close()
+    closed.set()
+
+
+def process_of(block):
+    return np.full(block.shape, os.getpid(), block.dtype)
+
+
+def test_of_two_clients_the_entered_one_computes_and_saves(client, folder):
+    stack = lv.open(folder / "in.zarr", chunks=1).astype("f8")
+    stack = stack.copy(data=stack.data.map_blocks(process_of, meta=np.empty((0,) * 4)))
+    one = {"n_workers": 1, "threads_per_worker": 3, "memory_limit": "800MiB", "processes": False}
+    with LocalCluster(**one, **PORTS) as cluster:
+        second = connect(cluster)
+        workers = set(client.run(os.getpid).values())
+        assert saved_by(stack, folder / "entered.zarr") <= workers
+        with second.as_current():
+            assert saved_by(stack, folder / "current.zarr") == {os.getpid()}
+            assert default_workers() == Workers(3, 1, 800 * 2**20)
+        with dask.config.set(scheduler=second):
+            assert saved_by(stack, folder / "configured.zarr") == {os.getpid()}
+        with dask.config.set(scheduler="threads"):
+            assert saved_by(stack, folder / "threads.zarr") == {os.getpid()}
+            assert default_workers() == Workers(local_threads() or os.cpu_count())
+        second.close()
+    assert saved_by(stack, folder / "first.zarr") <= workers
+
+
+def saved_by(stack: xr.DataArray, path: Path) -> set[int]:
+    """Return the processes that computed a stack by ``save`` and, equally, by ``compute``."""
+    lv.save(stack, path)
+    processes = set(np.unique(lv.open(path)).astype(int).tolist())
+    assert set(np.unique(stack.compute()).astype(int).tolist()) <= processes
+    return processes
+
+
+def test_functions_that_cannot_be_sent_are_an_error_of_lazyvol(client, folder):
+    lock = threading.Lock()
+    stack = lv.open(folder / "in.zarr", chunks=1)
+    locked = stack.copy(data=stack.data.map_blocks(lambda b: (lock, b)[1], dtype="f4"))
+    with pytest.raises(errors.ClusterError, match=r"by pickle, got cannot pickle.*lock"):
+        lv.save(locked, folder / "out.zarr")
+    with pytest.raises(errors.ClusterError, match=r"by pickle, got cannot pickle.*lock"):
+        locked.compute()
 
 
 def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
