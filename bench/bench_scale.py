@@ -94,11 +94,16 @@ def task_costs() -> list[list[str]]:
             return [time.process_time(), scheduler, sum(client.run(time.process_time).values())]
 
         write.write([result.data], [Nowhere()])  # warm
-        before, start = seconds(), time.perf_counter()
-        write.write([result.data], [Nowhere()])
-        elapsed = time.perf_counter() - start
-        spent = [1e6 * (b - a) / 20_000 for a, b in zip(before, seconds(), strict=True)]
-    return [[*(f"{us:.0f}" for us in spent), f"{20_000 / elapsed:,.0f}"]]
+        rows = []
+        for per_task in (1, write.MOST_REGIONS):
+            with mock.patch.object(write, "MOST_REGIONS", per_task):
+                before, start = seconds(), time.perf_counter()
+                write.write([result.data], [Nowhere()])
+            elapsed = time.perf_counter() - start
+            spent = [1e6 * (b - a) / 20_000 for a, b in zip(before, seconds(), strict=True)]
+            per_shard = [f"{us:.0f}" for us in spent]
+            rows.append([str(per_task), *per_shard, f"{20_000 / elapsed:,.0f}"])
+    return rows
 
 
 def row(name: str, number: int) -> list[str]:
@@ -115,7 +120,7 @@ def main() -> None:
     print(table(["shards", "first task after, s CPU", "growth, MiB"], rows), "\n")
     rows = [[f"{n**3:,}", *row("foreign_graph", n)] for n in CHUNKS]
     print(table(["foreign chunks", "tasks", "graph, s CPU", "growth, MiB"], rows), "\n")
-    header = ["client, us per task", "scheduler", "workers", "tasks per second"]
+    header = ["shards per task", "client, us per shard", "scheduler", "workers", "shards / s"]
     print(table(header, task_costs()))
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from side_by_side import table
 
+from lazyvol.plan.write import GROUPED_TASKS, MOST_REGIONS
+
 #: GB of float32 per second and core, of the tables of RESULTS.md that are named
 READ_AND_DESCRIBE = 1.97 / 2  # "Statistics and scores of a stack", zstd, two threads
 SCREEN = 0.50 / 2 / 2  # "Memory of a screening", 12 GB: two passes, two workers
@@ -46,8 +48,9 @@ JOBS = [
 def row(job: Job, gigabytes: float, nodes: int) -> list[str]:
     """Return the seconds of each resource, and the one that decides."""
     shards = gigabytes / SHARD
-    # a reduction streams: each core has a few tasks; a saved result has one for each shard
-    tasks = shards * job.output if job.output else 4.0 * nodes * CORES * job.passes
+    # a reduction streams: each core has a few tasks; a task of a saved result writes a few shards
+    per_task = max(1, min(MOST_REGIONS, shards // (GROUPED_TASKS * nodes * CORES)))
+    tasks = shards * job.output / per_task if job.output else 4.0 * nodes * CORES * job.passes
     seconds = {
         "cores": gigabytes * job.core_seconds / (nodes * CORES),
         "network": gigabytes * (job.passes + job.output) / (nodes * NODE_RATE),
@@ -85,10 +88,9 @@ def main() -> None:
         print(f"## {title}\n")
         print(table(header, [row(job, gigabytes, nodes) for job in JOBS]), "\n")
     print(
-        "The weakest link of 10 TB is the network: most jobs wait for data. For a saved result of\n"
-        "1 PB it is dask's scheduler, one process of Python that spends "
-        f"{1e6 * SCHEDULER:.0f} us on a task:\n"
-        "tasks that write several shards would take it off the list. The rate of a node is the\n"
+        "The weakest link is the network: most jobs wait for data. dask's scheduler, one process of\n"
+        f"Python, spends {1e6 * SCHEDULER:.0f} us on a task and would be the weakest link of results\n"
+        "of 1 PB, if its tasks did not write several shards each. The rate of a node is the\n"
         "figure to measure first on the machines at hand: the server of our own tests, in Python\n"
         "on the two cores of its client, gives a process 137 MB/s."
     )

@@ -22,10 +22,10 @@ from lazyvol.io.save_result import save
 from lazyvol.io.selections import write_selection
 from lazyvol.io.zarr.labels import Labels
 from lazyvol.io.zarr.verify import verify
-from lazyvol.plan.budget import BLOCK, Budget
+from lazyvol.plan.budget import BLOCK, SMALL_BLOCK, Budget
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.plan.recipes.base import Source
-from lazyvol.plan.regions import Grid, block_grid, uniform_chunks
+from lazyvol.plan.regions import Grid, block_grid, part_length, uniform_chunks
 from lazyvol.stack import SPATIAL
 
 __all__ = ["explain", "open", "particles", "save", "verify", "write_selection"]
@@ -75,7 +75,8 @@ def open(
         schemes with fsspec), from an archive (``.zarr.zip``, ``.ozx``), and from a zarr store,
         array or group object.
     chunks
-        ``"auto"``: blocks of whole volumes, about 128 MiB, aligned to the stored chunks.
+        ``"auto"``: blocks of whole volumes, at most about 128 MiB and a few for each thread,
+        aligned to the stored chunks.
         Otherwise the block length in voxels of each dim: a mapping, a sequence in the order of
         the dims, or one number for ``k``. ``-1`` is the whole length.
     voxel_size
@@ -271,14 +272,33 @@ def _grid(opened: Opened, chunks: Chunks) -> Grid:
     """Return the block lengths along every axis."""
     source = opened.source
     if chunks == "auto":
-        limit = Budget.current().per_task
-        # a kernel holds its input, its output and one temporary array
-        target = BLOCK if limit is None else min(BLOCK, limit // 4)
-        return block_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize, target)
+        return _automatic_grid(source.shape, source.chunks, np.dtype(source.dtype).itemsize)
     lengths = _chunk_lengths(opened.dims, chunks)
     return tuple(
         uniform_chunks(n, n if c == -1 else c) for n, c in zip(source.shape, lengths, strict=True)
     )
+
+
+def _automatic_grid(shape: tuple[int, ...], stored: tuple[int, ...], itemsize: int) -> Grid:
+    """Return blocks of whole stored chunks, a few for each thread.
+
+    With fewer chunks along the first axis than threads these are divided along it, although each
+    is decoded several times: threads would be idle otherwise.
+    """
+    budget = Budget.current()
+    if not shape:
+        return block_grid(shape, stored, itemsize, BLOCK)
+    length, row_bytes = max(1, min(shape[0], stored[0])), prod(shape[1:]) * itemsize
+    rows = -(-shape[0] // length)
+    target = budget.block_bytes(shape[0] * row_bytes, rows)
+    if 0 < rows < budget.workers:
+        parts = min(budget.workers // rows, length * row_bytes // SMALL_BLOCK)
+        length = -(-length // max(1, parts)) if rows == 1 else part_length(length, parts)
+    target = min(BLOCK, max(target, length * row_bytes))
+    if budget.per_task is not None:
+        # a kernel holds its input, its output and one temporary array
+        target = min(target, budget.per_task // 4)
+    return block_grid(shape, (length, *stored[1:]), itemsize, target)
 
 
 def _chunk_lengths(dims: tuple[str, ...], chunks: Chunks) -> tuple[int, ...]:

@@ -154,9 +154,9 @@ def _shards(array: xr.DataArray, shard_bytes: int) -> tuple[Grid, int]:
 def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
     """Return the bytes of a shard, halved until the task that writes one fits its budget.
 
-    A small shard may need much input: one of block means over 32^3 voxels reads 32,768 times its
-    own bytes. Without a budget a task takes no more than those of the array's own blocks, or
-    ``FREE_TASK_BYTES``.
+    It is small enough for every thread to write a few. A small shard may need much input: one of
+    block means over 32^3 voxels reads 32,768 times its own bytes. Without a budget a task takes no
+    more than those of the array's own blocks, or ``FREE_TASK_BYTES``.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
     """
     recipe, size = recipe_of(array.data), array.dtype.itemsize
     free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
-    shard_bytes = BLOCK
+    shard_bytes = min(BLOCK, budget.block_bytes(array.nbytes, _rows(array)))
     while True:
         grid, task_bytes = _shards(array, shard_bytes)
         needed = sampled_cost(recipe, grid)[1] + copies * task_bytes
@@ -183,6 +183,15 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
         f"{ceil_mib(budget.memory + (needed - limit) * budget.workers)} for a result of shape "
         f"{array.shape}, got {show_bytes(budget.memory)}; raise memory or use fewer workers"
     )
+
+
+def _rows(array: xr.DataArray) -> int:
+    """Return the number of shards along the first axis if they are as short as possible."""
+    if not array.ndim:
+        return 1
+    chunk, _ = shard_grid(array.shape, array.dtype, None, BLOCK)
+    # chunks of a stack become shorter with its shards, down to one volume
+    return -(-array.shape[0] // (chunk[0] if array.ndim < 4 else 1))
 
 
 def _block_bytes(array: xr.DataArray) -> int:

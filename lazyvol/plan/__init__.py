@@ -73,9 +73,9 @@ tasks, peak. Tests hold the measured peak of every operation to this number.
 
 Writing
 -------
-``write`` submits one task per shard, in waves of 10,000; each evaluates its region and hands it to
-a sink, which stores it durably. Shards that a sink already has are skipped on resume. The tasks of
-folds keep their states in the folder of the run, and continue from these (``checkpoints``).
+``write`` submits one task per shard (on clusters, of results of many shards, one for a few), in
+waves of 10,000; each evaluates its region and hands it to a sink, which stores it durably. Shards
+that a sink already has are skipped on resume. The tasks of folds keep their states in the folder of the run, and continue from these (``checkpoints``).
 
 Files
 -----

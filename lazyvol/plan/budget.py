@@ -26,6 +26,9 @@ UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 #: bytes of a block by default: enough for a task to be worth scheduling
 BLOCK = 128 * 2**20
+#: blocks of small data for each thread, and bytes of the smallest: a task costs 2 ms besides its
+#: work, which takes 10 ms for a Gaussian of 4 MiB
+TASKS_PER_THREAD, SMALL_BLOCK = 3, 4 * 2**20
 #: memory of every run in addition to its blocks: compiled kernels (63 MiB measured if they are
 #: cached on disk, 102 MiB if they are compiled first), file buffers, graph, thread stacks
 RUN_OVERHEAD = 112 * 2**20
@@ -141,6 +144,17 @@ class Budget:
         return (
             None if self.per_process is None else max(0, self.per_process - RUN_OVERHEAD) // running
         )
+
+    def block_bytes(self, nbytes: int, rows: int) -> int:
+        """Return bytes of a block of an array, so that small arrays have a few for every thread.
+
+        ``rows`` is the number of shortest blocks along the first axis, which is divided first:
+        blocks along other axes read their halos, or the whole stored chunk, once more each.
+        """
+        share = nbytes // self.workers
+        if rows >= self.workers:
+            share = max(share // TASKS_PER_THREAD, nbytes // max(1, rows))
+        return min(BLOCK, max(SMALL_BLOCK, share))
 
     def as_before(self, limits: "tuple[int, int | None] | None") -> "Budget":
         """Return the budget of an interrupted run, its workers and memory, if it fits this one.

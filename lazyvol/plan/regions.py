@@ -7,7 +7,7 @@ of chunk lengths per axis, as dask writes them: ``((4, 4, 2), (7,))``.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby, pairwise, product, zip_longest
-from math import prod
+from math import ceil, prod
 from typing import TypeAlias
 
 Region: TypeAlias = tuple[slice, ...]
@@ -76,6 +76,17 @@ def even_chunks(length: int, count: int, multiple: int = 1) -> tuple[int, ...]:
     """Return the lengths of about ``count`` equal chunks, each a multiple of ``multiple``."""
     units = -(-length // multiple)
     return uniform_chunks(length, -(-units // max(1, min(count, units) or 1)) * multiple)
+
+
+def part_length(length: int, parts: int) -> int:
+    """Return a divisor of ``length`` that divides it into at most ``parts``, if one is near.
+
+    >>> part_length(8, 3), part_length(13, 3)
+    (4, 13)
+    """
+    wanted = length / max(1, parts)
+    divisor = next(d for d in range(ceil(wanted), length + 1) if length % d == 0)
+    return divisor if divisor <= 2 * wanted else length
 
 
 def round_down(length: int, multiple: int, full: int) -> int:

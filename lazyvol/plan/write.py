@@ -1,4 +1,4 @@
-"""Writing results: one task per shard, in waves; each task reads the regions it needs."""
+"""Writing results: tasks that write a shard, or a few, in waves; each reads the regions it needs."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ from lazyvol.plan.budget import Budget
 from lazyvol.plan.checkpoints import StateStore, with_checkpoints
 from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import run_block
-from lazyvol.plan.failures import Failures
+from lazyvol.plan.failures import FATAL, Failures
 from lazyvol.plan.graph.layers import required_blocks
 from lazyvol.plan.graph.lazy_array import LazyArray, as_lazy_array, recipe_of, refit
 from lazyvol.plan.recipes.base import Array, Recipe, cache_properties, topological_order
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 Job = tuple[int, Index, Region]
 #: tasks submitted to the scheduler at once: 10,000 take it 0.9 s and 43 MB, 100,000 take 11 s
 WAVE = 10_000
+#: tasks that each thread of a cluster gets at least before a task writes several regions, and
+#: the most that it writes: they fail together if their worker dies again and again
+GROUPED_TASKS, MOST_REGIONS = 32, 16
 
 
 class Sink(Protocol):
@@ -88,18 +91,23 @@ def write(
         as_lazy_array(a if isinstance(a, da.Array) else da.from_array(a, chunks=-1)) for a in arrays
     ]
     is_lazy = any(isinstance(a, da.Array) for a in arrays)
-    client = computing_client() if is_lazy else None
+    client, local = (computing_client(), None) if is_lazy else (None, local_scheduler())
     foreign = {name: array for lazy in lazy_arrays for name, array in lazy.foreign.items()}
     foreign = with_checkpoints(foreign, states)
     if parts > WAVE:  # compute foreign arrays once, not once per wave
-        foreign = dict(zip(foreign, dask.persist(*foreign.values()), strict=True))
+        kept = dask.persist(*foreign.values(), scheduler=local)
+        foreign = dict(zip(foreign, kept, strict=True))
     shared = [Shared(pair) for pair in zip(sinks, (a.recipe for a in lazy_arrays), strict=True)]
     failures = Failures(parts)
+    per_task = 1 if client is None or foreign else _regions_per_task(parts)
     with ProgressBar(dt=0.5, out=sys.stderr) if progress else nullcontext():
-        while wave := list(islice(jobs, WAVE)):
+        while wave := list(islice(jobs, WAVE * per_task)):
+            if client is not None and per_task > 1:
+                _compute_groups(client, wave, per_task, shared, failures)
+                continue
             tasks = _wave(wave, shared, list(foreign.values()), failures)
             if client is None:
-                dask.compute(tasks, scheduler=None if is_lazy else local_scheduler())
+                dask.compute(tasks, scheduler=local)
             else:
                 _compute_on(client, tasks, failures)
     failures.require_none()
@@ -119,6 +127,15 @@ def _jobs(sinks: Sequence[Sink], resume: bool) -> tuple[int, Iterator[Job]]:
         for sink, own in zip(sinks, wanted, strict=True)
     )
     return sum(counts), jobs
+
+
+def _regions_per_task(regions_left: int) -> int:
+    """Return how many regions a task of a cluster writes, one after the other.
+
+    The scheduler takes 1 ms for a task, so that 1,000 workers would wait for it.
+    """
+    tasks = GROUPED_TASKS * Budget.current().workers
+    return max(1, min(MOST_REGIONS, regions_left // tasks))
 
 
 Step = dict[str, str]
@@ -289,6 +306,61 @@ def _write_block(
         if failures is None:
             raise
         failures.note(sink.file_of(region), region, error)
+
+
+class _RegionErrors(Exception):
+    """Errors of some regions of a task, by their position in it."""
+
+
+def _compute_groups(
+    client: "Client",
+    jobs: Sequence[Job],
+    per_task: int,
+    shared: Sequence[Shared[tuple[Sink, Recipe]]],
+    failures: Failures,
+) -> None:
+    """Run tasks on a cluster that write several regions each; a part of them alone if one is lost.
+
+    Their results read stored data alone: blocks of foreign arrays would be in memory for all
+    regions of a task at once.
+    """
+    from lazyvol.plan.on_cluster import each_error
+
+    rest, name = iter(jobs), f"lazyvol-write-{uuid4().hex}"
+    groups: dict[Any, list[Job]] = {}
+    while group := list(islice(rest, per_task)):
+        groups[name, group[0][0], *group[0][1]] = group
+    graph = {
+        key: Task(key, _write_group, [(shared[n], region) for n, _, region in group])
+        for key, group in groups.items()
+    }
+    lost: list[Job] = []
+    for key, error in each_error(client, graph, list(graph)):
+        if isinstance(error, _RegionErrors):
+            for position, cause in error.args[0].items():
+                n, _, region = groups[key][position]
+                failures.note(shared[n].value[0].file_of(region), region, cause)
+        elif isinstance(error, FATAL):
+            raise error
+        elif error is not None:
+            lost += groups[key]
+    if lost:
+        _compute_on(client, _wave(lost, shared, [], failures), failures)
+
+
+def _write_group(parts: Sequence[tuple[Shared[tuple[Sink, Recipe]], Region]]) -> None:
+    """Write several regions, one after the other; raise the errors of all of them at the end."""
+    errors: dict[int, Exception] = {}
+    for position, (shared, region) in enumerate(parts):
+        refs, blocks = required_blocks((shared.value[1], region))
+        try:
+            _write_block(None, shared, region, refs, blocks)
+        except FATAL:
+            raise
+        except Exception as error:
+            errors[position] = error
+    if errors:
+        raise _RegionErrors(errors)
 
 
 def _compute_on(client: "Client", wave: Delayed, failures: Failures) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -19,6 +20,7 @@ from lazyvol import errors
 from lazyvol.client import connect
 from lazyvol.io.zarr.writer import Target
 from lazyvol.plan import on_cluster
+from lazyvol.plan import write as plan_write
 from lazyvol.plan.budget import Workers, default_workers
 from lazyvol.plan.limits import local_threads
 from lazyvol.plan.verbs import blockwise
@@ -43,7 +45,17 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_run_whose_workers_are_killed_has_the_bits_of_another(client, folder):
+@pytest.fixture
+def grouped(monkeypatch):
+    """Tasks that write half of the volumes each, in waves of one task."""
+    monkeypatch.setattr(plan_write, "GROUPED_TASKS", 1)
+    monkeypatch.setattr(plan_write, "WAVE", 1)
+
+
+@pytest.mark.parametrize("tasks", ["one each", "grouped"])
+def test_a_run_whose_workers_are_killed_has_the_bits_of_another(tasks, client, folder, request):
+    if tasks == "grouped":
+        request.getfixturevalue("grouped")
     result = lv.filters.gaussian(lv.open(folder / "in.zarr", chunks=1), 1.0)
     lv.save(result, folder / "calm.zarr")
     with Killer(client, folder / "out.zarr") as killer:
@@ -63,7 +75,7 @@ def ends_its_process(block, where):
 def deadly(folder):
     """A stack one of whose volumes ends the process that computes it, while a file exists."""
     values = np.zeros(SHAPE, "f4")
-    values[5] = 1
+    values[3] = 1
     lv.save(lv.as_stack(values), folder / "deadly.zarr")
     trigger = folder / "deadly"
     trigger.touch()
@@ -82,7 +94,7 @@ def test_a_task_that_ends_its_workers_fails_alone_and_the_run_can_be_resumed(
     ):
         lv.save(stack, folder / "out.zarr")
     ((part, cause),) = caught.value.failures
-    assert "c/5/0/0/0 (5:6, 0:16, 0:16, 0:16)" in part
+    assert "c/3/0/0/0 (3:4, 0:16, 0:16, 0:16)" in part
     assert isinstance(cause, errors.ClusterError)
     trigger.unlink()
     written = shards_written(folder)
@@ -119,8 +131,10 @@ def fails_for_one(block):
     return block
 
 
-@pytest.mark.parametrize("where", ["threads", "cluster"])
-def test_a_failing_part_is_named_and_the_rest_is_written(where, client, folder):
+@pytest.mark.parametrize("where", ["threads", "cluster", "grouped"])
+def test_a_failing_part_is_named_and_the_rest_is_written(where, client, folder, request):
+    if where == "grouped":
+        request.getfixturevalue(where)
     values = np.zeros(SHAPE, "f4")
     values[7] = 4
     lv.save(lv.as_stack(values), folder / "four.zarr")
@@ -267,6 +281,24 @@ def test_functions_that_cannot_be_sent_are_an_error_of_lazyvol(client, folder):
         lv.save(locked, folder / "out.zarr")
     with pytest.raises(errors.ClusterError, match=r"by pickle, got cannot pickle.*lock"):
         locked.compute()
+
+
+def test_of_a_task_that_writes_several_regions_only_the_deadly_one_fails(
+    client, deadly, folder, grouped
+):
+    _, trigger = deadly
+    stack = lv.open(folder / "deadly.zarr", chunks=1)
+    one = partial(ends_its_process, where=trigger)
+    result = blockwise(one, stack, core=("z", "y", "x"), dtype="f4", title="ends")
+    with (
+        dask.config.set({on_cluster.DEATHS: 1}),
+        pytest.raises(errors.IncompleteError, match=r"1 failures.*ran alone"),
+    ):
+        lv.save(result, folder / "out.zarr")
+    assert len(shards_written(folder)) == SHAPE[0] - 1
+    trigger.unlink()
+    lv.save(result, folder / "out.zarr", resume=True)
+    assert float(lv.open(folder / "out.zarr").sum()) == 16**3
 
 
 def kill_after_a_shard(process: subprocess.Popen, folder: Path) -> None:
