@@ -88,11 +88,11 @@ def main() -> None:
         print(f"## {title}\n")
         print(table(header, [row(job, gigabytes, nodes) for job in JOBS]), "\n")
     print(
-        "The weakest link is the network: most jobs wait for data. dask's scheduler, one process of\n"
-        f"Python, spends {1e6 * SCHEDULER:.0f} us on a task and would be the weakest link of results\n"
-        "of 1 PB, if its tasks did not write several shards each. The rate of a node is the\n"
-        "figure to measure first on the machines at hand: the server of our own tests, in Python\n"
-        "on the two cores of its client, gives a process 137 MB/s."
+        "The weakest link is the network: most jobs wait for data. dask's scheduler, one process\n"
+        f"of Python, spends {1e6 * SCHEDULER:.0f} us on a task and would be the weakest link of\n"
+        "results of 1 PB if its tasks did not write several shards each. The rate of a node is\n"
+        "the figure to measure first on the machines at hand: the server of our own tests, in\n"
+        "Python on the two cores of its client, gives a process 137 MB/s."
     )
 
 

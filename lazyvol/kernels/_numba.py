@@ -76,6 +76,15 @@ def compiled_products(function: Kernel) -> Kernel:
     return _cached(function, fastmath={"contract"})
 
 
+def inlined(function: Kernel) -> Kernel:
+    """Copy ``function`` into the compiled functions that call it, before these are compiled.
+
+    For functions that only choose others, or loop over them. LLVM optimises a function once more
+    with each that calls it: the Gaussian, five calls deep, took 8.5 s to compile, and takes 4.
+    """
+    return cast(Kernel, numba.njit(nogil=True, inline="always")(function))
+
+
 def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
     """Compile ``function`` with an on-disk cache, or without one where no folder is writable."""
     try:

@@ -75,7 +75,8 @@ Writing
 -------
 ``write`` submits one task per shard (on clusters, of results of many shards, one for a few), in
 waves of 10,000; each evaluates its region and hands it to a sink, which stores it durably. Shards
-that a sink already has are skipped on resume. The tasks of folds keep their states in the folder of the run, and continue from these (``checkpoints``).
+that a sink already has are skipped on resume. The tasks of folds keep their states in the folder of
+the run, and continue from these (``checkpoints``).
 
 Files
 -----

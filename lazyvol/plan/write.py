@@ -1,4 +1,4 @@
-"""Writing results: tasks that write a shard, or a few, in waves; each reads the regions it needs."""
+"""Writing results: tasks that write one shard or a few, in waves; each reads what it needs."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence

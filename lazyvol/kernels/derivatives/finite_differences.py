@@ -44,7 +44,7 @@ def of_block(block: Array, halo: Halo, *, task: DerivativeTask, out: Array | Non
     frame = VolumeFrame.of(inner, task.axes)
     start = np.array(frame.per_axis([halo[a][0] for a in task.axes], 0))
     inverse = np.array(frame.per_axis([1 / h for h in task.spacing], 0.0))
-    rows, options = frame.rows(task.order), np.array(task.options)
+    rows, options = frame.rows(task.order), task.numbers
     # the weights of a second difference add up to 1 over the squared spacing
     rounding = ROUNDING * float((inverse**2).sum())
 
@@ -70,20 +70,21 @@ def _gradient_results(
     ``lengths`` are those of the block, ``inverse`` 1 / spacing along z, y, x, ``rows`` the buffer
     rows of the derivatives. ``out`` is flat: ``steps`` of planes and rows, ``component_step``.
     """
-    s, no_options, to = np.empty(ROWS * STRIDE), np.empty(0), rows * STRIDE
+    s, to = np.empty(ROWS * STRIDE), rows * STRIDE
     for z in range(start[0], start[0] + shape[0]):
         for y in range(start[1], start[1] + shape[1]):
             row = (z - start[0]) * steps[0] + (y - start[1]) * steps[1]
             for x in range(0, shape[2], WIDTH):
                 n = min(WIDTH, shape[2] - x)
                 _gradient_row(f, lengths, z, y, start[2] + x, n, inverse, to, s)
-                write_result(s, n, output, axes, True, no_options, out, row + x, component_step)
+                write_result(s, n, output, axes, True, None, out, row + x, component_step)
 
 
 @compiled
 def _hessian_results(
     f: Array, lengths: Array, start: Array, shape: Array, inverse: Array, rows: Array, output: int,
-    axes: int, is_double: bool, options: Array, out: Array, steps: Array, component_step: int,
+    axes: int, is_double: bool, options: Array | None, out: Array, steps: Array,
+    component_step: int,
 ) -> None:  # fmt: skip
     """Write a result of the Hessian of voxels ``start`` to ``start + shape`` of a flat block."""
     s, to = np.empty(ROWS * STRIDE), rows * STRIDE

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled
+from lazyvol.kernels._numba import compiled, inlined
 from lazyvol.kernels.arrays import allocate_output, kernel_float
 from lazyvol.kernels.derivatives import eigenvalues, vesselness
 from lazyvol.kernels.derivatives.eigenvalues import STRIDE, WIDTH
@@ -68,6 +68,11 @@ class DerivativeTask:
         n = len(self.axes)
         shapes = {HESSIAN: (n, n), VESSELNESS_PARTS: (2,)}
         return () if self.output in SCALAR else shapes.get(self.output, (n,))
+
+    @property
+    def numbers(self) -> Array | None:
+        """The options as an array; None if there are none."""
+        return np.array(self.options) if self.options else None
 
     @property
     def is_double(self) -> bool:
@@ -201,14 +206,15 @@ def _equal_parts(length: int, longest: int) -> int:
     return ceil(length / ceil(length / max(1, longest)))
 
 
-@compiled
+@inlined
 def write_result(
-    s: Array, n: int, output: int, axes: int, is_double: bool, options: Array, out: Array,
+    s: Array, n: int, output: int, axes: int, is_double: bool, options: Array | None, out: Array,
     start: int, component_step: int,
 ) -> None:  # fmt: skip
     """Compute ``output`` of ``n`` voxels of a block with ``axes`` axes; write it to ``out``.
 
-    The first component begins at ``start``. ``options`` are those of ``DerivativeTask``.
+    The first component begins at ``start``. ``options`` are those of ``DerivativeTask``; without
+    any, vesselness is not compiled.
     """
     if output == GRADIENT:
         _write_rows(s, n, 3 - axes, axes, out, start, component_step)
@@ -225,13 +231,13 @@ def write_result(
         _write_from_eigenvalues(s, n, output, axes, options, out, start, component_step)
 
 
-@compiled
+@inlined
 def _write_from_eigenvalues(
-    s: Array, n: int, output: int, axes: int, options: Array, out: Array, start: int,
+    s: Array, n: int, output: int, axes: int, options: Array | None, out: Array, start: int,
     component_step: int,
 ) -> None:  # fmt: skip
     planar = axes == 2
-    if output == EIGENVALUES:
+    if options is None:
         _write_rows(s, n, 0, axes, out, start, component_step)
     elif output == VESSELNESS:
         vesselness.vesselness(s, n, planar, options[0], options[1], options[2], options[3])
@@ -244,7 +250,7 @@ def _write_from_eigenvalues(
         _write_rows(s, n, first, count, out, start, component_step)
 
 
-@compiled
+@inlined
 def _replace_by_eigenvalues(s: Array, n: int, axes: int, is_double: bool) -> None:
     if axes == 1:
         for i in range(n):
@@ -280,7 +286,7 @@ def _write_rows(
             out[to + k] = s[row + k]
 
 
-@compiled
+@inlined
 def _write_matrices(s: Array, n: int, axes: int, out: Array, start: int, step: int) -> None:
     """Write all elements of symmetric matrices, row by row."""
     for r in range(axes):
@@ -299,14 +305,14 @@ def write_fields(fields: Sequence[Array | None], task: DerivativeTask, out: Arra
     complete = [zeros if f is None else f for f in fields] + [zeros] * (6 - len(fields))
     _write_fields(
         tuple(complete), np.array(out.shape[:3]), task.output, len(task.axes), task.is_double,
-        np.array(task.options), *flat_view(out),
+        task.numbers, *flat_view(out),
     )  # fmt: skip
 
 
 @compiled
 def _write_fields(
     fields: tuple[Array, ...], shape: Array, output: int, axes: int, is_double: bool,
-    options: Array, out: Array, steps: Array, component_step: int,
+    options: Array | None, out: Array, steps: Array, component_step: int,
 ) -> None:  # fmt: skip
     s = np.empty(6 * STRIDE)
     for z in range(shape[0]):

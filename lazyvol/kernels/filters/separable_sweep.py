@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled_products
+from lazyvol.kernels._numba import compiled_products, inlined
 from lazyvol.kernels.filters.weighted_sums import (
     LANES,
     PITCH,
@@ -77,7 +77,7 @@ def _sweep_strips(
             )  # fmt: skip
 
 
-@compiled_products
+@inlined
 def _sweep_strip(
     out: Array, x: Array, lengths: tuple[int, ...], kept: tuple[int, ...],
     weights: tuple[Array, ...], parts: tuple[Array, ...], step: int, rows: Array, sums: Array,
@@ -108,7 +108,7 @@ def _sweep_strip(
                 copy_values(waiting, to, waiting, to + PLANES * PITCH, n)
 
 
-@compiled_products
+@inlined
 def _sum_columns(
     out: Array, x: Array, first: int, high: int, n: int, weights: Array, parts: Array
 ) -> None:
@@ -120,7 +120,7 @@ def _sum_columns(
         add_columns(out, x, first * PITCH, lanes, groups, weights, parts[1, p], parts[0, p], row)
 
 
-@compiled_products
+@inlined
 def _sum_within_rows(
     out: Array, slot: int, depth: int, x: Array, high: int, n: int, step: int, weights: Array,
     parts: Array,

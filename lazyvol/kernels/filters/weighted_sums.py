@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled_products
+from lazyvol.kernels._numba import compiled_products, inlined
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -105,7 +105,7 @@ def split_taps(taps: int) -> list[int]:
     return [1 + 2 * (pairs // parts + (p < pairs % parts)) for p in range(parts)]
 
 
-@compiled_products
+@inlined
 def add_columns(
     out: Array, x: Array, start: int, n: int, groups: int, w: Array, t: int, taps: int,
     columns: Array,
@@ -152,7 +152,7 @@ def _add_columns(
                 out[p + row + row + i], out[p + row + row + row + i] = c, d
 
 
-@compiled_products
+@inlined
 def add_within_rows(
     out: Array, first: int, distance: int, x: Array, rows: int, n: int, w: Array, t: int, taps: int,
     step: int,
