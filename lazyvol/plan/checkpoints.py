@@ -8,18 +8,27 @@ merged in theirs, so that the bits are those of a run that was never killed.
 A state is kept when it costs at most ``SHARE`` of the time that it saves: the seconds of its task
 since the last one was kept and, for a merged state, those of the states below that were not kept.
 So a run takes 1 to 2 % longer, and repeats 100 times the time that one state takes to be written,
-or ``INTERVAL``, whichever is longer, per worker. The states of a fold take at most one eighth of
+or ``INTERVAL``, whichever is longer, per worker.
+
+A process that began after the run may be in the place of one that died. It expects to live as long
+again as it did so far, and keeps states at Young's interval for that (Commun. ACM 17, 530 (1974)),
+if it is shorter. When a worker dies, dask runs the tasks again whose results it held, and those
+below: these find that a kept result is above them, and do nothing.
+
+The states of a fold take at most one eighth of
 the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.partition`).
 """
 
+import os
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from math import sqrt
 from typing import Any, Protocol
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -62,10 +71,13 @@ class StateStore(Protocol):
 
 
 class _WriteSpeed:
-    """The time that states take to be written by this process, as a multiple of the expected."""
+    """The time that states take to be written by this process, as a multiple of the expected.
 
-    def __init__(self) -> None:
-        self.factor = 1.0
+    It begins at a tenth of it where one state that is written too early costs little, and shows it.
+    """
+
+    def __init__(self, hasty: bool = False) -> None:
+        self.factor = 0.1 if hasty else 1.0
 
     def seconds(self, nbytes: int) -> float:
         """Return the expected time of a state."""
@@ -76,8 +88,23 @@ class _WriteSpeed:
         self.factor = (self.factor + seconds / (LATENCY + PER_BYTE * nbytes)) / 2
 
 
-#: by kind of store
-_SPEEDS: defaultdict[type, _WriteSpeed] = defaultdict(_WriteSpeed)
+#: bytes of the largest small state
+SMALL = 1 << 20
+#: by kind of store, of small and of other states
+_SPEEDS: dict[tuple[type, bool], _WriteSpeed] = {}
+
+
+#: time at which this process began
+_began = time.time()
+
+
+def _begin() -> None:
+    global _began
+    _began = time.time()
+
+
+if hasattr(os, "register_at_fork"):  # workers are forked from a process that imported this
+    os.register_at_fork(after_in_child=_begin)
 
 
 @dataclass(frozen=True)
@@ -87,16 +114,32 @@ class Checkpoints:
     store: StateStore
     interval: float = field(default_factory=lambda: INTERVAL)
     share: float = field(default_factory=lambda: SHARE)
+    run: str = field(default_factory=lambda: uuid4().hex)
+    started: float = field(default_factory=time.time)
 
     def read(self, name: str) -> dict[str, Array] | None:
         """Return a state; None if it is absent or damaged."""
         return retried(partial(self.store.read, name))
 
-    def keep(self, name: str, state: States, unsaved: float) -> bool:
+    def kept_names(self) -> Collection[str]:
+        """Return the names of the states that were kept a short time ago."""
+        now = time.monotonic()
+        if self.run != _names.run or now >= _names.until:
+            _names.run, _names.names = self.run, set(self.store.names())
+            after = time.monotonic()
+            _names.until = after + (after - now) / self.share
+        return _names.names
+
+    def keep(self, name: str, state: States, unsaved: float, interval: float = 0.0) -> bool:
         """Write a state if that is worth its time; return False if it is not, or fails."""
-        nbytes = sum(a.nbytes for a in state.values())
-        speed = _SPEEDS[type(self.store)]
-        if speed.seconds(nbytes) > self.share * unsaved:
+        nbytes, is_late = sum(a.nbytes for a in state.values()), _began > self.started
+        kind = type(self.store), nbytes <= SMALL
+        speed = _SPEEDS.setdefault(kind, _WriteSpeed(hasty=kind[1] or is_late))
+        seconds = speed.seconds(nbytes)
+        least = max(interval, seconds / self.share)
+        if is_late:
+            least = min(least, sqrt(2 * seconds * max(0.0, time.time() - _began)))
+        if unsaved < least:
             return False
         start = time.monotonic()
         with suppress(StoreError):  # a full disk stops the run when a shard is written
@@ -104,6 +147,16 @@ class Checkpoints:
             speed.measured(nbytes, time.monotonic() - start)
             return True
         return False
+
+
+class _Names:
+    """The names of the states of a run that this process knows, and until when."""
+
+    run, until = "", 0.0
+    names: Collection[str] = ()
+
+
+_names = _Names()
 
 
 class TaskLog:
@@ -126,11 +179,12 @@ class TaskLog:
     def offer(self, column: int, tiles: int, **arrays: States) -> None:
         """Keep arrays by kind, if the last ones are old enough."""
         unsaved = time.monotonic() - self._since
-        if self._checkpoints is None or unsaved < self._checkpoints.interval:
+        if self._checkpoints is None:
             return
         state = {f"{kind} {n}": a for kind, group in arrays.items() for n, a in group.items()}
         state["position"] = np.array([column, tiles])
-        if self._checkpoints.keep(self._name + UNFINISHED, state, unsaved):
+        interval = self._checkpoints.interval
+        if self._checkpoints.keep(self._name + UNFINISHED, state, unsaved, interval):
             self._since = time.monotonic()
 
     def finish(self, checkpoints: Checkpoints, result: Any) -> Any:
@@ -143,6 +197,10 @@ class TaskLog:
             checkpoints.store.remove(self._name + UNFINISHED)
             return result
         return _Unsaved(state, unsaved) if state is result else result
+
+
+class _Needless:
+    """The result of a task whose inputs are needed by nothing: a result above them was kept."""
 
 
 class _Unsaved(dict[str, Array]):
@@ -166,36 +224,80 @@ def task_log() -> TaskLog:
     return log or TaskLog(None, "")
 
 
-def run_checkpointed(checkpoints: Checkpoints, name: str, function: Any, *arguments: Any) -> Any:
-    """Return ``function(*arguments)``, or the result that the run or an earlier one kept."""
+#: the store of states and the name of the running task
+_TASK: ContextVar[tuple[Checkpoints, str] | None] = ContextVar("lazyvol task", default=None)
+
+
+def running_task() -> tuple[Checkpoints, str] | None:
+    """Return the checkpoints and the name of the running task; None if it keeps nothing."""
+    return _TASK.get()
+
+
+def run_checkpointed(
+    checkpoints: Checkpoints, name: str, above: Collection[str], function: Any, *arguments: Any
+) -> Any:
+    """Return ``function(*arguments)``, or the result that the run or an earlier one kept.
+
+    Nothing is computed if a result ``above``, the only one that needs this, was kept.
+    """
     kept = checkpoints.read(name)
     if kept is not None:
         return kept.get("", kept)
+    if above and not set(above).isdisjoint(checkpoints.kept_names()):
+        return _Needless()
+    if any(isinstance(value, _Needless) for value in _flat(arguments)):
+        if above:  # another process knew first
+            return _Needless()
+        raise _damaged()
     log = TaskLog(checkpoints, name, sum(_unsaved_seconds(arguments)))
-    token = _LOG.set(log)
+    tokens = _LOG.set(log), _TASK.set((checkpoints, name))
     try:
         result = function(*arguments)
     finally:
-        _LOG.reset(token)
+        _LOG.reset(tokens[0])
+        _TASK.reset(tokens[1])
     return log.finish(checkpoints, result)
+
+
+def progress_of(graph: Mapping[Any, Any], key: Any) -> Any:
+    """Return what a task has kept so far, to be compared; None if it keeps nothing."""
+    task = _checkpointed_task(graph, key)
+    if task is None:
+        return None
+    checkpoints, name = task.args[:2]
+    state = checkpoints.read(name + UNFINISHED) or {}
+    position = state.get("position", np.zeros(0)).tolist()
+    return position, sorted(n for n in checkpoints.store.names() if n.startswith(name))
+
+
+def _checkpointed_task(graph: Mapping[Any, Any], key: Any) -> Task | None:
+    task = graph.get(key)
+    return task if isinstance(task, Task) and task.func is run_checkpointed else None
 
 
 def _unsaved_seconds(arguments: Sequence[Any]) -> Iterable[float]:
     """Yield the seconds of work in the states that a merge takes."""
-    for states in arguments:
-        if isinstance(states, list):
-            yield from (state.seconds for state in states if isinstance(state, _Unsaved))
+    yield from (state.seconds for state in _flat(arguments) if isinstance(state, _Unsaved))
+
+
+def _flat(arguments: Sequence[Any]) -> Iterable[Any]:
+    for argument in arguments:
+        yield from argument if isinstance(argument, list) else [argument]
 
 
 def _kept_result(checkpoints: Checkpoints, name: str) -> Any:
     """Return the kept result of a task whose inputs are not computed."""
     kept = checkpoints.read(name)
     if kept is None:
-        raise StoreError(
-            "save: the kept state of a reduction was damaged, and has been removed; run it again "
-            "with resume=True"
-        )
+        raise _damaged()
     return kept.get("", kept)
+
+
+def _damaged() -> StoreError:
+    return StoreError(
+        "save: the kept state of a reduction was damaged, and has been removed; run it again "
+        "with resume=True"
+    )
 
 
 # graphs -------------------------------------------------------------------------------------------
@@ -211,7 +313,8 @@ def with_checkpoints(
     if store is None or not arrays:
         return dict(arrays)
     checkpoints, kept = Checkpoints(store), set(store.names())
-    graphs = {name: _checkpointed(a.dask, checkpoints, kept) for name, a in arrays.items()}
+    above = _results_above([a.dask for a in arrays.values()], {a.name for a in arrays.values()})
+    graphs = {name: _checkpointed(a.dask, checkpoints, kept, above) for name, a in arrays.items()}
     return {
         name: da.Array(graphs[name], a.name, a.chunks, meta=np.empty((0,) * a.ndim, a.dtype))
         for name, a in arrays.items()
@@ -240,14 +343,74 @@ def with_states(graph: Any) -> Any:
     store = _STORE.get()
     if store is None or not isinstance(graph, HighLevelGraph):
         return graph
-    return _checkpointed(graph, Checkpoints(store), set(store.names()))
+    above = _results_above([graph], set(graph.layers) - set().union(*graph.dependencies.values()))
+    return _checkpointed(graph, Checkpoints(store), set(store.names()), above)
+
+
+def _results_above(graphs: Sequence[HighLevelGraph], wanted: Collection[str]) -> dict[Any, Any]:
+    """Return for each task the nearest one that all uses of its result lead to, or None.
+
+    These are the dominators of the tasks that keep states, seen from the results that others take:
+    of the layers ``wanted``, and of those that layers of other tasks take.
+    """
+    layers = {name: layer for graph in graphs for name, layer in graph.layers.items()}
+    shared = set(wanted).union(*(
+        graph.dependencies[name] for graph in graphs for name, layer in graph.layers.items()
+        if not isinstance(layer, TaskLayer)
+    ))  # fmt: skip
+    tasks = {
+        key: task
+        for layer in layers.values() if isinstance(layer, TaskLayer)
+        for key, task in layer.items()
+    }  # fmt: skip
+    takers: dict[Any, list[Any]] = {key: [] for key in tasks}
+    for key, task in tasks.items():
+        for below in task.dependencies & takers.keys():
+            takers[below].append(key)
+    taken = {key for key in tasks if not takers[key] or _name_of(key) in shared}
+    taken |= {b for task in tasks.values() if not _keeps(task) for b in task.dependencies}
+    return _dominators(tasks, takers, taken)
+
+
+def _name_of(key: Any) -> Any:
+    return key[0] if isinstance(key, tuple) else key
+
+
+def _dominators(
+    tasks: Mapping[Any, Any], takers: Mapping[Any, Sequence[Any]], taken: Collection[Any]
+) -> dict[Any, Any]:
+    above: dict[Any, Any] = {}
+    depth, waiting = {None: 0}, {key: len(users) for key, users in takers.items()}
+    ready = [key for key, count in waiting.items() if not count]
+    while ready:
+        key = ready.pop()
+        common = None if key in taken else takers[key][0]
+        for other in takers[key] if common is not None else ():
+            while common != other:
+                if depth[common] >= depth[other]:
+                    common = above[common]
+                else:
+                    other = above[other]
+        above[key], depth[key] = common, depth[common] + 1
+        for below in tasks[key].dependencies & waiting.keys():
+            waiting[below] -= 1
+            if not waiting[below]:
+                ready.append(below)
+    return above
+
+
+def _keeps(task: Any) -> bool:
+    """Return True if a task may keep its result."""
+    return isinstance(task, Task) and not task.kwargs
 
 
 def _checkpointed(
-    graph: HighLevelGraph, checkpoints: Checkpoints, kept: Collection[str]
+    graph: HighLevelGraph, checkpoints: Checkpoints, kept: Collection[str], above: Mapping[Any, Any]
 ) -> HighLevelGraph:
     layers = {
-        name: MaterializedLayer(_tasks(layer, checkpoints, kept), annotations=layer.annotations)
+        name: MaterializedLayer(
+            _tasks(layer, checkpoints, kept, above), annotations=layer.annotations
+        )
         if isinstance(layer, TaskLayer)
         else layer
         for name, layer in graph.layers.items()
@@ -255,14 +418,21 @@ def _checkpointed(
     return HighLevelGraph(layers, graph.dependencies)
 
 
-def _tasks(layer: TaskLayer, checkpoints: Checkpoints, kept: Collection[str]) -> dict[Any, Any]:
+def _tasks(
+    layer: TaskLayer, checkpoints: Checkpoints, kept: Collection[str], above: Mapping[Any, Any]
+) -> dict[Any, Any]:
     tasks: dict[Any, Any] = {}
     for key, task in layer.items():
         name = tokenize(key)
         if name in kept:
             tasks[key] = Task(key, _kept_result, checkpoints, name)
-        elif isinstance(task, Task) and not task.kwargs:
-            tasks[key] = Task(key, run_checkpointed, checkpoints, name, task.func, *task.args)
+        elif _keeps(task):
+            names, top = [], key
+            while (top := above.get(top)) is not None:
+                names.append(tokenize(top))
+            tasks[key] = Task(
+                key, run_checkpointed, checkpoints, name, names, task.func, *task.args
+            )
         else:
             tasks[key] = task
     return tasks

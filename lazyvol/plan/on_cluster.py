@@ -8,7 +8,8 @@ die is the cause: it fails alone, and the tasks that depend on it.
 Settings, in dask's configuration or in the environment (``DASK_LAZYVOL__WORKER_DEATHS``):
 
 ``lazyvol.worker-deaths``
-    Workers that may die while a task runs alone before it is given up; 5 by default.
+    Workers that may die while a task runs alone, and keeps no further state, before it is given
+    up; 5 by default.
 ``lazyvol.worker-timeout``
     Time without any worker after which a run ends, as text; ``"300s"`` by default. Raise it where
     a queue starts the workers.
@@ -31,6 +32,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.utils import thread_state
 
 from lazyvol.errors import ClusterError, LazyvolError, OptionError
+from lazyvol.plan.checkpoints import progress_of
 
 DEATHS, MOST_DEATHS = "lazyvol.worker-deaths", 5
 TIMEOUT, WORKER_TIMEOUT = "lazyvol.worker-timeout", "300s"
@@ -219,8 +221,11 @@ class _Run:
             raise _lost_error(self.client, str(error)) from error
 
     def _run_alone(self, task: Key) -> None:
-        """Run a task while no other runs, so that its value is there; give it up if workers die."""
-        deaths = 0
+        """Run a task while no other runs, so that its value is there.
+
+        It is given up if workers die while it keeps no further state.
+        """
+        deaths, progress = 0, progress_of(self.graph, task)
         while task not in self.given_up:
             (future,) = self._submit([task])
             while future.status == "pending":
@@ -234,7 +239,8 @@ class _Run:
             if error.task != task and error.task not in self.given_up:
                 self._run_alone(error.task)  # a task that this one depends on
                 continue
-            deaths += error.allowed_failures + 1
+            before, progress = progress, progress_of(self.graph, task)
+            deaths = (deaths if progress == before else 0) + error.allowed_failures + 1
             if error.task != task or deaths >= self.most_deaths:
                 self.given_up[task] = _killer(error.task, deaths)
 

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from collections import defaultdict
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -169,7 +168,7 @@ class Noted(dict):
 def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "_SPEEDS", defaultdict(checkpoints._WriteSpeed))
+    monkeypatch.setattr(checkpoints, "_SPEEDS", {})
     store = Noted()
     kept = checkpoints.Checkpoints(store)
 
@@ -177,15 +176,15 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
         clock[0] += seconds
         return {"m": np.zeros(nbytes, np.uint8)}
 
-    million = 10**6  # written in 20 ms, which may be 1 % of 2 s
-    states = [checkpoints.run_checkpointed(kept, n, work, 1.8, million) for n in "ab"]
+    size = 2 * 10**6  # written in 30 ms, which may be 1 % of 3 s
+    states = [checkpoints.run_checkpointed(kept, n, (), work, 2.8, size) for n in "ab"]
     assert not store
-    checkpoints.run_checkpointed(kept, "ab", work, 0.0, million, states)
+    checkpoints.run_checkpointed(kept, "ab", (), work, 0.0, size, states)
     assert list(store) == ["ab"]
-    assert checkpoints.run_checkpointed(kept, "ab", None) is store["ab"]
-    checkpoints.run_checkpointed(kept, "c", work, 2.2, million)
+    assert checkpoints.run_checkpointed(kept, "ab", (), None) is store["ab"]
+    checkpoints.run_checkpointed(kept, "c", (), work, 2.2, size)
     assert list(store) == ["ab", "c"]
-    checkpoints.run_checkpointed(kept, "d", work, 0.0, million, [store["ab"], store["c"]])
+    checkpoints.run_checkpointed(kept, "d", (), work, 0.0, size, [store["ab"], store["c"]])
     assert list(store) == ["ab", "c"]
 
 

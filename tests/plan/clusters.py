@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import signal
 import threading
 import time
@@ -33,7 +34,7 @@ def hashes(path: Path) -> dict[str, str]:
 class Killer(threading.Thread):
     """Kills connected workers in turn while a store is written, and notes files written twice.
 
-    One dies after each two files of the store, or every ``pause`` seconds.
+    One dies after each two files of the store, or every ``pause`` seconds; the first within these.
     """
 
     def __init__(self, client: Client, path: Path, pause: float | None = None) -> None:
@@ -53,7 +54,7 @@ class Killer(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        killed = (time.monotonic(), 0)
+        killed = (time.monotonic() - random.uniform(0, self.pause or 0), 0)
         while not self.ended.wait(0.01 if self.pause is None else 0.1):
             with suppress(FileNotFoundError):  # the store is published
                 for path in self.folder.glob("*/store/**/c/**/*"):

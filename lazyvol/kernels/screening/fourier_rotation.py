@@ -1,7 +1,8 @@
 """Evenly spread rotations, and spectra of rotated volumes by interpolation in Fourier space."""
 
+from copy import copy
 from math import prod, sqrt
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.fft
@@ -57,6 +58,13 @@ class RotatedSpectra:
         self._per_frequency = band.lengths * np.sign(band.spacing) * np.array(padded) / coarse
         self._frequency = band.frequency[selected]
         self._whitening = whitening.astype(np.float32)
+
+    def among(self, part: slice) -> Self:
+        """Return these spectra at a part of the selected frequencies."""
+        some = copy(self)
+        some._frequency = self._frequency[part]
+        some._whitening = self._whitening.reshape(2, -1)[:, part].ravel()
+        return some
 
     def at(self, rotation: Array) -> Array:
         """Return the rotated spectra, (volume, number), float32."""

@@ -17,6 +17,7 @@ from lazyvol.kernels.screening.measured import Measured
 from lazyvol.kernels.screening.misalignment import derivatives
 from lazyvol.kernels.screening.mixture import log_likelihood
 from lazyvol.kernels.screening.products import Products, fold_products, frequency_products
+from lazyvol.kernels.screening.steps import Each, computed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,6 +36,8 @@ START_FRACTION, ROUNDS, LEAST_GAIN = 0.15, 15, 5.0
 VARIATIONS = tuple(np.geomspace(1e-3, 1.0, 13))
 #: poses whose spectra are in memory at a time, for all folds
 POSE_BATCH = 16
+#: bytes of the spectra of all poses at the frequencies that are compared at once
+COMPARED_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -100,22 +103,35 @@ class Hypotheses:
 
 
 def distinct_poses(
-    half_maps: Array, poses: Poses, whitening: Array, selected: Array, band: Band
-) -> Poses:
+    half_maps: Array, poses: Poses, whitening: Array, selected: Array, band: Band,
+    each: Each = computed,
+) -> Poses:  # fmt: skip
     """Return the poses, the first included, in which the reference differs from all others.
 
-    Comparing two half-set references keeps their noise from making symmetric views differ.
+    Comparing two half-set references keeps their noise from making symmetric views differ. Views
+    are compared at some of the frequencies at a time, in steps.
     """
     rotated = RotatedSpectra(half_maps, band, selected, whitening)
-    spectra = np.empty((2, len(poses), len(whitening)), np.float32)
-    for n, views in enumerate(poses.spectra(rotated, selected, band)):
-        spectra[:, n] = views
-    return poses[np.r_[0, 1 + distinct(spectra[0] @ spectra[1].T)]]
+    width = max(1, COMPARED_BYTES // (16 * len(poses)))
+    starts = range(0, len(selected), width)
+
+    def products(number: int) -> dict[str, Array]:
+        part = slice(starts[number], starts[number] + width)
+        at_part, frequencies = rotated.among(part), selected[part]
+        spectra = np.empty((2, len(poses), 2 * len(frequencies)), np.float32)
+        for n, views in enumerate(poses.spectra(at_part, frequencies, band)):
+            spectra[:, n] = views
+        return {"cross": spectra[0] @ spectra[1].T}
+
+    cross = np.zeros((len(poses), len(poses)), np.float32)
+    for found in each("distinct poses", len(starts), products):
+        cross += found["cross"]
+    return poses[np.r_[0, 1 + distinct(cross)]]
 
 
 def compare(
     data: Array, volumes: Array, poses: Poses, templates: Array,
-    whitening: Array, selected: Array, measured: Measured, band: Band,
+    whitening: Array, selected: Array, measured: Measured, band: Band, each: Each = computed,
 ) -> tuple[Hypotheses, Products]:  # fmt: skip
     """Return the hypotheses and their products with the particles.
 
@@ -127,12 +143,17 @@ def compare(
     unrotated = rotated.at(np.eye(3))
     references, tangents = unrotated[1:], derivatives(rotated, unrotated, selected, band)
     empty = np.zeros((1, len(whitening)), np.float32)
-    spectra, parts = [], []
-    for first in range(0, len(poses), POSE_BATCH):
-        batch = poses[slice(first, first + POSE_BATCH)]
+    starts = range(0, len(poses), POSE_BATCH)
+
+    def compared(number: int) -> dict[str, Array]:
+        batch = poses[slice(starts[number], starts[number] + POSE_BATCH)]
         views = np.stack([*batch.spectra(rotated, selected, band)], axis=1)
-        spectra.append(views[0])
-        parts.append(Products.of(data, measured, views[1:], references))
+        products = Products.joined([Products.of(data, measured, views[1:], references)])
+        return {"view": views[0].copy(), "t": products.t, "q": products.q, "c": products.c}
+
+    steps = list(each("poses", len(starts), compared))
+    spectra = [step["view"] for step in steps]
+    parts = [Products(step["t"], step["q"], step["c"]) for step in steps]
     fixed = np.concatenate([empty, templates])
     everywhere = np.broadcast_to(fixed, (len(references), *fixed.shape))
     of_fixed = Products.of(data, measured, everywhere, references)

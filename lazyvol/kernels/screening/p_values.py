@@ -6,6 +6,7 @@ hypotheses: means as among the particles, noise as measured.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lazyvol.kernels.screening.measured import batches
 from lazyvol.kernels.screening.mixture import Mixture, weight_folds
 from lazyvol.kernels.screening.reference import tapered
 from lazyvol.kernels.screening.residual import LEAST_SPREAD, evidence
+from lazyvol.kernels.screening.steps import Each, computed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,6 +28,8 @@ POOL, DRAWS, LEAST_DRAWS, ALL_DRAWS = 16_384, 2_000, 250, 4_000_000
 PRIOR_PARTICLES = 100.0
 #: least energy of a difference in a particle relative to the mean over particles
 LEAST_RELATIVE = 0.05
+#: parts of the particles whose p-values are one step
+PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Null:
     correlation: Array
 
 
-def p_values(mixture: Mixture, covariance: Array) -> Array:
+def p_values(mixture: Mixture, covariance: Array, each: Each = computed) -> Array:
     """Return the p-value of every particle's log likelihood ratio.
 
     ``covariance`` is that of ``noise_covariance``.
@@ -54,7 +58,7 @@ def p_values(mixture: Mixture, covariance: Array) -> Array:
     return simulated(
         mixture.ratios, null_of(mixture, covariance), mixture.products.q,
         shares[weight_folds(n)], mixture.contrast, mixture.contrast_variance,
-        mixture.residual.spread, draws,
+        mixture.residual.spread, draws, each,
     )  # fmt: skip
 
 
@@ -135,7 +139,7 @@ def _differences(t: Array) -> Array:
 
 def simulated(
     ratios: Array, null: Null, q: Array, shares: Array, contrast: Array, contrast_variance: float,
-    spread: float, draws: int = DRAWS,
+    spread: float, draws: int = DRAWS, each: Each = computed,
 ) -> Array:  # fmt: skip
     """Return the probability that a consistent particle reaches each log likelihood ratio.
 
@@ -154,20 +158,30 @@ def simulated(
     truth[1::2] = 1 + random.choice(count, POOL // 2, p=proposal)
     score, raised = random.standard_normal((2, POOL))
     rest = evidence(np.where(truth == count, score + spread * np.abs(raised), score), spread)
-    return np.asarray(_tails(
-        ratios, null.mean, null.deviation, np.ascontiguousarray(null.correlation), q, shares,
-        contrast, contrast_variance, noise, rest, truth, random.standard_normal(POOL), proposal,
-        draws,
-    ))  # fmt: skip
+    normal, correlation = random.standard_normal(POOL), np.ascontiguousarray(null.correlation)
+    starts = range(0, len(ratios), ceil(len(ratios) / PARTS) or 1)
+
+    def tails(number: int) -> dict[str, Array]:
+        first = starts[number]
+        part = slice(first, first + starts.step)
+        return {"tails": _tails(
+            ratios[part], null.mean[part], null.deviation[part], correlation, q[part],
+            shares[part], contrast[part], contrast_variance, noise, rest, truth, normal, proposal,
+            draws, first,
+        )}  # fmt: skip
+
+    found = [step["tails"] for step in each("p-values", len(starts), tails)]
+    return np.concatenate([np.empty(0), *found])
 
 
 @compiled_sums
 def _tails(  # type: ignore[no-untyped-def]
     ratios, mean, deviation, correlation, q, shares, contrast, variance, noise, rest, truth, normal,
-    proposal, draws,
+    proposal, draws, number,
 ):  # fmt: skip
     """Return the importance of the draws whose ratio reaches each observed one.
 
+    ``number`` is that of the first particle: others take other draws.
     Beyond all draws the tail is extrapolated: it decreases by at least exp(-1) per unit.
     """
     tails, x, v = np.empty(len(ratios)), np.empty(len(correlation)), variance * contrast**2
@@ -179,7 +193,7 @@ def _tails(  # type: ignore[no-untyped-def]
             level[h] = -0.5 * (contrast[k] ** 2 * q[k, h] / spread + np.log(spread))
         top, at_top, total = -np.inf, 0.0, 0.0
         for n in range(draws):
-            p = (k * draws + n) % len(noise)
+            p = ((number + k) * draws + n) % len(noise)
             true = truth[p]
             a = contrast[k] * (1.0 + np.sqrt(variance) * normal[p])
             for h in range(len(x)):

@@ -6,9 +6,9 @@ reference in any pose, but the reference with something beside it, or another ob
 another species may each look like noise then, but their residuals are alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -27,6 +27,7 @@ from lazyvol.kernels.screening.measured import Measured
 from lazyvol.kernels.screening.mixture import Mixture
 from lazyvol.kernels.screening.products import frequency_products
 from lazyvol.kernels.screening.residual import Residual
+from lazyvol.kernels.screening.steps import Each, computed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,6 +53,15 @@ class Reason:
     kind: int
     rotation: Array
     shift: Array
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the reason as arrays."""
+        return {"kind": np.array(self.kind), "rotation": self.rotation, "shift": self.shift}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Array]) -> Self:
+        """Return the reason from arrays."""
+        return cls(int(arrays["kind"]), arrays["rotation"], arrays["shift"])
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class _Particle:
 
 def reasons_of(
     particles: Array, data: Array, measured: Measured, hypotheses: Hypotheses, mixture: Mixture,
-    snr: Array, phase: Array,
+    snr: Array, phase: Array, each: Each = computed,
 ) -> dict[int, Reason]:  # fmt: skip
     """Return the reasons for some particles, by their numbers.
 
@@ -144,7 +154,13 @@ def reasons_of(
         )
         for k in particles
     }
-    reasons = {k: _reason_of(k, p, hypotheses, mixture, snr) for k, p in shown.items()}
+
+    def reason(number: int) -> dict[str, Array]:
+        k = int(particles[number])
+        return _reason_of(k, shown[k], hypotheses, mixture, snr).arrays()
+
+    steps = each("reasons", len(shown), reason)
+    reasons = {k: Reason.of(step) for k, step in zip(shown, steps, strict=True)}
     posed = [k for k, reason in reasons.items() if reason.kind in (ROTATED, SHIFTED, UNLIKE)]
     alike = _alike([shown[k] for k in posed], [reasons[k] for k in posed], mixture.residual.share)
     for k in np.array(posed, np.int64)[alike]:

@@ -5,7 +5,7 @@
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from lazyvol.kernels.screening.hypotheses import (
     CONSISTENT,
     EMPTY,
     EQUIVALENT,
-    POSE_BATCH,
     ROTATED,
     SECOND_CLASS,
     SHIFTED,
@@ -29,7 +28,7 @@ from lazyvol.kernels.screening.hypotheses import (
     distinct_poses,
     find_second_class,
 )
-from lazyvol.kernels.screening.measured import BATCH, Measured, to_model
+from lazyvol.kernels.screening.measured import Measured, to_model
 from lazyvol.kernels.screening.mixture import (
     Mixture,
     contrast_variance,
@@ -40,6 +39,7 @@ from lazyvol.kernels.screening.products import Products
 from lazyvol.kernels.screening.reasons import Reason, reasons_of
 from lazyvol.kernels.screening.reference import References
 from lazyvol.kernels.screening.residual import Residual, frequencies_beside, residual
+from lazyvol.kernels.screening.steps import Each, none_kept, once
 from lazyvol.kernels.screening.table import ANGLES, COLUMNS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -129,13 +129,14 @@ class _Whitened:
 
 def screen_spectra(
     spectra: Array, *blocks: Array, evidence: Evidence, band: Band, n_rotations: int,
-    second_class: bool, fdr: float,
+    second_class: bool, fdr: float, keeping: Callable[..., Each] = none_kept,
 ) -> Array:  # fmt: skip
     """Return (particle, column) for the spectra of all particles.
 
     ``blocks`` of weights of the frequencies, (particle or 1, frequency), are steps in one byte
     (``Measured``) or transfer functions; without them all were measured. Particles with numbers
-    that are not finite, and constant ones, are NaN and flagged.
+    that are not finite, and constant ones, are NaN and flagged. ``keeping(*inputs)`` returns the
+    steps that may be kept of a computation with some inputs.
     """
     spectra, weights = spectra.reshape(len(spectra), -1), [b.reshape(len(b), -1) for b in blocks]
     table = np.full((len(spectra), len(COLUMNS)), np.nan)
@@ -146,10 +147,11 @@ def screen_spectra(
     if np.count_nonzero(informative) >= 2:
         kept = near_one(spectra if informative.all() else spectra[informative])
         of_kept = [w[informative] if len(w) > 1 else w for w in weights]
+        each = keeping(kept, *of_kept)
         kept, measured, code = _measured(kept, of_kept, evidence, band)
         searched = second_class and not (code == wedge_search.UNCLEAR).any()
-        fit, noise_level = _run_rounds(kept, measured, evidence, band, n_rotations, searched)
-        rows = _table(fit, noise_level, fdr, band.planar)
+        fit, noise_level = _run_rounds(kept, measured, evidence, band, n_rotations, searched, each)
+        rows = _table(fit, noise_level, fdr, band.planar, each)
         rows[:, COLUMNS.index("measured")] = measured.fractions()
         rows[:, COLUMNS.index("wedge")] = code
         table[informative] = rows
@@ -189,50 +191,69 @@ def _is_informative(spectra: Array) -> Array:
 
 def _run_rounds(
     spectra: Array, measured: Measured, evidence: Evidence, band: Band, n_rotations: int,
-    second_class: bool,
+    second_class: bool, each: Each,
 ) -> tuple[_Fit | None, Array]:  # fmt: skip
     """Return the fit of the last round, None if particles share no signal, and noise levels."""
-    n = len(spectra)
-    folds, weight = reference.cross_validation_folds(n), np.ones(n)
-    noise_level, fit = np.ones(n), None
+    weight = noise_level = np.ones(len(spectra))
     spread = in_plane if band.planar else rotations
     grid = Poses.grid(spread(n_rotations) if n_rotations else np.empty((0, 3, 3)), band)
-    for number in range(ROUNDS):
+
+    def fitted(number: int) -> tuple[_Fit | None, Array]:
+        return _fit_round(
+            number, spectra, weight, noise_level, measured, evidence, band, grid, second_class, each
+        )
+
+    def weighed(number: int) -> dict[str, Array]:
+        fit, levels = fitted(number)
+        found = np.empty(0) if fit is None else _reference_weight(fit.mixture.probability[:, 0])
+        return {"weight": found, "noise level": levels}
+
+    for found in each("rounds", ROUNDS - 1, weighed):
+        weight, noise_level = found["weight"], found["noise level"]
+        if not weight.size:
+            return None, noise_level
+    return fitted(ROUNDS - 1)
+
+
+def _fit_round(
+    number: int, spectra: Array, weight: Array, noise_level: Array, measured: Measured,
+    evidence: Evidence, band: Band, grid: Poses, second_class: bool, each: Each,
+) -> tuple[_Fit | None, Array]:  # fmt: skip
+    """Return the fit of one round, None if particles share no signal, and noise levels."""
+    folds = reference.cross_validation_folds(len(spectra))
+    references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
+    if number == 0:
+        noise_level = reference.noise_levels(spectra, references.noise, measured)
         references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
-        if number == 0:
-            noise_level = reference.noise_levels(spectra, references.noise, measured)
-            references = reference.estimate(spectra, weight, noise_level, folds, measured, band)
-        if not references.signal.any():
-            return None, noise_level
-        whitened = _Whitened.of(spectra, noise_level, weight, measured, references, band)
-        hypotheses, products = _compare(whitened, references, evidence, grid)
-        rest = _residual(whitened, hypotheses, references)
-        fit = _fit_mixture(hypotheses, products, rest, weight, noise_level)
-        if fit is None:
-            return None, noise_level
-        fit = _with_misalignments(fit, whitened)
-        if second_class and number > 0:
-            fit = _with_second_class(fit, whitened, references)
-        if number == ROUNDS - 1:
-            fit = _with_covariance(fit, whitened, references)
-            fit = _with_reasons(fit, whitened, references)
-        weight = _reference_weight(fit.mixture.probability[:, 0])
-        del whitened  # as large as all spectra
+    if not references.signal.any():
+        return None, noise_level
+    whitened = _Whitened.of(spectra, noise_level, weight, measured, references, band)
+    hypotheses, products = _compare(whitened, references, evidence, grid, each)
+    rest = _residual(whitened, hypotheses, references)
+    fit = _fit_mixture(hypotheses, products, rest, weight, noise_level)
+    if fit is None:
+        return None, noise_level
+    fit = _with_misalignments(fit, whitened)
+    if second_class and number > 0:
+        fit = _with_second_class(fit, whitened, references, each)
+    if number == ROUNDS - 1:
+        fit = _with_covariance(fit, whitened, references, each)
+        fit = _with_reasons(fit, whitened, references, each)
     return fit, noise_level
 
 
 def _compare(
-    whitened: _Whitened, references: References, evidence: Evidence, grid: Poses
+    whitened: _Whitened, references: References, evidence: Evidence, grid: Poses, each: Each
 ) -> tuple[Hypotheses, Products]:
     """Return the hypotheses from references and the grid of poses, and their products."""
     band, selected, whitening = whitened.band, whitened.selected, whitened.whitening
     volumes = _masked_references(whitened, references, evidence.mask)
-    distinct = distinct_poses(volumes[1:3], grid, whitening, selected, band)
+    distinct = distinct_poses(volumes[1:3], grid, whitening, selected, band, each)
     templates = _scaled_templates(whitened, evidence.templates, volumes[0])
     of_all_and_folds = np.delete(volumes, (1, 2), axis=0)
     return compare(
         whitened.data, of_all_and_folds, distinct, templates, whitening, selected,
-        whitened.measured, band,
+        whitened.measured, band, each,
     )  # fmt: skip
 
 
@@ -318,7 +339,7 @@ def _with_misalignments(fit: _Fit, whitened: _Whitened) -> _Fit:
     return _Fit(hypotheses, mixture.refitted(mixture.products, allowance, mixture.prior))
 
 
-def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+def _with_second_class(fit: _Fit, whitened: _Whitened, references: References, each: Each) -> _Fit:
     """Return the fit with a second class of particles as a hypothesis, if there is one."""
     hypotheses, mixture = fit.hypotheses, fit.mixture
     data, contrast = whitened.data, mixture.contrast
@@ -326,10 +347,15 @@ def _with_second_class(fit: _Fit, whitened: _Whitened, references: References) -
     selected = whitened.selected
     snr = np.tile(references.signal[selected] / references.bounded_noise[selected], 2)
     weights = mixture.weights[weight_folds(len(data))]
-    means = find_second_class(
-        even, hypotheses.references, mixture.logs, weights, snr, whitened.measured,
-        mixture.contrast_variance,
-    )  # fmt: skip
+
+    def search() -> dict[str, Array]:
+        means = find_second_class(
+            even, hypotheses.references, mixture.logs, weights, snr, whitened.measured,
+            mixture.contrast_variance,
+        )  # fmt: skip
+        return {} if means is None else {"means": means}
+
+    means = once(each, "second class", search).get("means")
     if means is None:
         return fit
     extended = Hypotheses(
@@ -355,28 +381,28 @@ def _reference_weight(consistent: Array) -> Array:
     return np.where(consistent < 0.5, consistent, 1.0)
 
 
-def _with_covariance(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+def _with_covariance(fit: _Fit, whitened: _Whitened, references: References, each: Each) -> _Fit:
     """Return the fit with the covariance that p-values are simulated from."""
-    covariance = p_values.noise_covariance(
+    covariance = once(each, "covariance", lambda: {"noise": p_values.noise_covariance(
         fit.hypotheses.spectra, fit.mixture.products.q, references.noise, references.coverage,
         whitened.whitening, whitened.columns, whitened.band,
-    )  # fmt: skip
-    return _Fit(fit.hypotheses, fit.mixture, covariance)
+    )})  # fmt: skip
+    return _Fit(fit.hypotheses, fit.mixture, covariance["noise"])
 
 
-def _with_reasons(fit: _Fit, whitened: _Whitened, references: References) -> _Fit:
+def _with_reasons(fit: _Fit, whitened: _Whitened, references: References, each: Each) -> _Fit:
     """Return the fit with reasons for the particles that an alternative explains better."""
     selected = whitened.selected
     snr = references.signal[selected] / references.bounded_noise[selected]
     phase = 2 * np.pi * whitened.band.frequency[selected] * np.abs(whitened.band.spacing)
     reasons = reasons_of(
         np.flatnonzero(fit.mixture.ratios > 0), whitened.data, whitened.measured, fit.hypotheses,
-        fit.mixture, snr, phase,
+        fit.mixture, snr, phase, each,
     )  # fmt: skip
     return _Fit(fit.hypotheses, fit.mixture, fit.covariance, reasons)
 
 
-def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Array:
+def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool, each: Each) -> Array:
     """Return (particle, column); without a shared signal ratios are 0 and p-values 1."""
     table = np.full((len(noise_level), len(COLUMNS)), np.nan)
     column = {name: table[:, n] for n, name in enumerate(COLUMNS)}
@@ -388,7 +414,7 @@ def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool) -> Ar
         return table
     mixture = fit.mixture
     column["llr"][:] = mixture.ratios
-    column["p_value"][:] = p_values.p_values(mixture, fit.covariance)
+    column["p_value"][:] = p_values.p_values(mixture, fit.covariance, each)
     rejected = p_values.benjamini_hochberg(column["p_value"], fdr)
     # an outlier that no alternative explains better is still consistent
     column["flagged"][:] = rejected & (column["llr"] > 0)
@@ -420,25 +446,3 @@ def _euler_angles(matrices_xyz: Array, planar: bool) -> Array:
         return np.asarray(rotation.as_euler("ZYZ", degrees=True)).T
     rot = rotation.as_rotvec(degrees=True)[:, 2]
     return np.stack([rot, np.zeros_like(rot), np.zeros_like(rot)])
-
-
-def memory(
-    n: int, n_templates: int, n_rotations: int, band: Band, *, per_particle: bool = False,
-    transfer: bool = False,
-) -> int:  # fmt: skip
-    """Return the bytes that ``screen_spectra`` takes besides its input, in its largest phase.
-
-    ``per_particle``: each particle may have its own weights; ``transfer``: they may be transfer
-    functions, for which spectra are converted.
-    """
-    folds = int(reference.cross_validation_folds(n).max()) + 1
-    hypotheses = 4 + len(Poses.grid(np.empty((n_rotations, 3, 3)), band)) + n_templates
-    lasting = (2.3 * 4 + 4.2 * transfer + 1.2 * per_particle) * n * band.size
-    lasting += 8 * hypotheses * 7 * n
-    lasting += 4 * band.size * (3 * hypotheses + 2 * POSE_BATCH * (folds + 2))
-    coarse = int(np.prod(band.coarse_shape))
-    padded = 8 * 8 * coarse  # complex64, twice as long along each axis
-    squares = 12 * band.size * BATCH
-    rotating = (folds + 3) * (3 * padded + 40 * coarse)
-    simulating = 8 * hypotheses * (6 * hypotheses + p_values.POOL)
-    return int(lasting + max(squares, rotating, simulating))

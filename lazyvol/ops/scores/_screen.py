@@ -13,10 +13,12 @@ from lazyvol.kernels.screening import fourier_coefficients
 from lazyvol.kernels.screening import screen as screen_kernels
 from lazyvol.kernels.screening import table as table_kernels
 from lazyvol.kernels.screening.fourier_coefficients import Band
+from lazyvol.kernels.screening.memory import screening_bytes
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._comparison import comparison
 from lazyvol.ops.scores._measured import FREQUENCY, measured_weights
 from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
+from lazyvol.plan.steps import keeping_steps
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import SPATIAL, STACK, dataset_of, require_stack, spacing, spatial_dims
@@ -182,14 +184,15 @@ def screen(
     n_rotations = _rotation_count(angles, band.planar)
     inputs = _scores_and_spectra(stack, average, None if mask is None else mask > 0, band)
     n = stack.sizes[STACK]
-    memory = screen_kernels.memory(
+    memory = screening_bytes(
         n, len(evidence.templates), n_rotations, band,
         per_particle=evidence.find_wedges or any(STACK in w.dims for w in weights),
         transfer=any(w.dtype.kind == "f" for w in weights),
     )  # fmt: skip
     table = blockwise(
         partial(screen_kernels.screen_spectra, evidence=evidence, band=band,
-                n_rotations=n_rotations, second_class=second_class, fdr=fdr),
+                n_rotations=n_rotations, second_class=second_class, fdr=fdr,
+                keeping=keeping_steps),
         inputs["spectra"], *weights, core=(STACK, "number", FREQUENCY), out=(STACK, "column"),
         sizes={"column": len(table_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
         scratch=memory / (n * band.size), title="hypotheses",
