@@ -164,7 +164,7 @@ class TaskLog:
 
     def __init__(self, checkpoints: Checkpoints | None, name: str, unsaved: float = 0.0) -> None:
         self._checkpoints, self._name = checkpoints, name
-        self._since = time.monotonic() - unsaved
+        self._start = self._since = time.monotonic() - unsaved
         kept = None if checkpoints is None else checkpoints.read(name + UNFINISHED)
         self._kept = kept or {}
         position = self._kept.pop("position", np.zeros(2, np.int64))
@@ -188,11 +188,14 @@ class TaskLog:
             self._since = time.monotonic()
 
     def finish(self, checkpoints: Checkpoints, result: Any) -> Any:
-        """Keep the result of the task, or return it with the time that it would save."""
+        """Keep the result of the task, or return it with the time that it would save.
+
+        This is the time of the whole task, as its result also saves the tasks below it.
+        """
         state = result if isinstance(result, dict) else {"": result}
         if not all(isinstance(a, np.ndarray) and not a.dtype.hasobject for a in state.values()):
             return result
-        unsaved = time.monotonic() - self._since
+        unsaved = time.monotonic() - self._start
         if checkpoints.keep(self._name, state, unsaved):
             checkpoints.store.remove(self._name + UNFINISHED)
             return result
@@ -259,7 +262,7 @@ def run_checkpointed(
     return log.finish(checkpoints, result)
 
 
-def progress_of(graph: Mapping[Any, Any], key: Any) -> Any:
+def progress_of(graph: Any, key: Any) -> Any:
     """Return what a task has kept so far, to be compared; None if it keeps nothing."""
     task = _checkpointed_task(graph, key)
     if task is None:
@@ -270,8 +273,9 @@ def progress_of(graph: Mapping[Any, Any], key: Any) -> Any:
     return position, sorted(n for n in checkpoints.store.names() if n.startswith(name))
 
 
-def _checkpointed_task(graph: Mapping[Any, Any], key: Any) -> Task | None:
-    task = graph.get(key)
+def _checkpointed_task(graph: Any, key: Any) -> Task | None:
+    tasks = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
+    task = tasks.get(key)
     return task if isinstance(task, Task) and task.func is run_checkpointed else None
 
 

@@ -99,7 +99,8 @@ class _Run:
         self.client, self.graph = client, graph
         self.given_up: dict[Key, ClusterError] = {}
         self.again: list[Key] = []
-        self.blamed: dict[Key, None] = {}
+        #: tasks that were given up by the scheduler, and the last worker that died
+        self.blamed: dict[Key, str] = {}
         self.futures: list[Future] = []
         #: tasks that ran alone: their values stay until the end
         self.alone: list[Future] = []
@@ -135,7 +136,7 @@ class _Run:
         try:
             values = self.client.gather(list(futures))
         except KilledWorker as error:
-            self.blamed[error.task] = None
+            self.blamed[error.task] = _last_worker(error)
             self.again += [f.key for f in futures]
             return {}
         return dict(zip((f.key for f in futures), values, strict=True))
@@ -173,20 +174,20 @@ class _Run:
                 continue
             batch = []
             for future in done.next_batch(block=False):
-                if (task := self._killed(future)) is None:
+                if (error := self._killed(future)) is None:
                     batch.append(future)
                 else:
-                    self.blamed[task] = None
+                    self.blamed[error.task] = _last_worker(error)
                     self.again.append(future.key)
             if batch:
                 yield batch
 
-    def _killed(self, future: Future) -> Key | None:
-        """Return the task that is blamed for dead workers, unless it was given up already."""
+    def _killed(self, future: Future) -> KilledWorker | None:
+        """Return the error of a task blamed for dead workers, unless it was given up already."""
         error = future.exception() if future.status == "error" else None
         if not isinstance(error, KilledWorker) or error.task in self.given_up:
             return None
-        return error.task
+        return error
 
     def _pause(self, done: as_completed) -> None:
         with done.thread_condition:
@@ -225,7 +226,8 @@ class _Run:
 
         It is given up if workers die while it keeps no further state.
         """
-        deaths, progress = 0, progress_of(self.graph, task)
+        deaths, progress, last = 0, progress_of(self.graph, task), self.blamed.get(task)
+        submitted = time.monotonic()
         while task not in self.given_up:
             (future,) = self._submit([task])
             while future.status == "pending":
@@ -236,13 +238,22 @@ class _Run:
                 self.alone.append(future)
                 return
             future.release()
+            if _last_worker(error) == last and time.monotonic() < submitted + LOOK:
+                time.sleep(0.05)  # the error of the run before: the scheduler had not forgotten it
+                continue
+            last, submitted = _last_worker(error), time.monotonic()
             if error.task != task and error.task not in self.given_up:
                 self._run_alone(error.task)  # a task that this one depends on
                 continue
             before, progress = progress, progress_of(self.graph, task)
-            deaths = (deaths if progress == before else 0) + error.allowed_failures + 1
+            deaths = deaths + error.allowed_failures + 1 if progress == before else 0
             if error.task != task or deaths >= self.most_deaths:
                 self.given_up[task] = _killer(error.task, deaths)
+
+
+def _last_worker(error: KilledWorker) -> str:
+    """Return the process that died last: another one at its address has another name."""
+    return str(error.last_worker.server_id)
 
 
 def _replace_lost_workers(cluster: Any) -> None:

@@ -15,6 +15,7 @@ from lazyvol import errors
 from lazyvol.io.places import ZarrPlace
 from lazyvol.io.state_files import OBJECTS, StateFolder, StateObjects
 from lazyvol.plan import checkpoints
+from lazyvol.plan.reductions import graph
 from tests.io.killed_runs import (
     RESULTS,
     SHAPE,
@@ -186,6 +187,35 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
     assert list(store) == ["ab", "c"]
     checkpoints.run_checkpointed(kept, "d", (), work, 0.0, size, [store["ab"], store["c"]])
     assert list(store) == ["ab", "c"]
+
+
+def test_tasks_below_a_kept_result_do_nothing():
+    store = Noted(top={"": np.arange(3)})
+    kept = checkpoints.Checkpoints(store)
+    needless = checkpoints.run_checkpointed(kept, "leaf", ["merge", "top"], None)
+    passed_on = checkpoints.run_checkpointed(kept, "merge", ["top"], None, [needless])
+    assert type(passed_on) is type(needless)
+    top = checkpoints.run_checkpointed(kept, "top", [], None, [needless])
+    np.testing.assert_array_equal(top, np.arange(3))
+    store.clear()  # its state was damaged meanwhile
+    with pytest.raises(errors.StoreError, match="was damaged"):
+        checkpoints.run_checkpointed(kept, "top", [], None, [needless])
+
+
+def test_uses_of_a_result_lead_to_the_nearest_common_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "TASK", 1 << 14)
+    write_input(tmp_path)
+    stack = lv.open(tmp_path / "in.npy")
+    scores = lv.scores.ncc(stack).data
+    above = checkpoints._results_above([scores.dask], {scores.name})
+
+    def short(key):
+        return None if key is None else f"{key[0].split('-')[1]} {key[0].rpartition('-')[2]}"
+
+    assert {(short(key), short(top)) for key, top in above.items()} == {
+        ("average leaf", "average done"), ("average done", "average mean"),
+        ("average mean", "ncc ncc"), ("ncc done", "ncc ncc"), ("ncc ncc", None),
+    }  # fmt: skip
 
 
 def results(folder):

@@ -19,10 +19,11 @@ import lazyvol as lv
 from lazyvol import errors
 from lazyvol.client import connect
 from lazyvol.io.zarr.writer import Target
-from lazyvol.plan import on_cluster
+from lazyvol.plan import checkpoints, on_cluster
 from lazyvol.plan import write as plan_write
 from lazyvol.plan.budget import Workers, default_workers
 from lazyvol.plan.limits import local_threads
+from lazyvol.plan.steps import keeping_steps
 from lazyvol.plan.verbs import blockwise
 from tests.paths import ROOT
 from tests.plan.clusters import Killer, hashes
@@ -105,6 +106,32 @@ def test_a_task_that_ends_its_workers_fails_alone_and_the_run_can_be_resumed(
 
 def shards_written(folder: Path) -> list[Path]:
     return list(folder.glob("out.zarr.lazyvol-tmp/*/store/0/c/*/0/0/0"))
+
+
+def dies_before_each_step(block, folder):
+    def step(number):
+        with (folder / f"step {number}").open("a") as file:
+            file.write(".")
+            if file.tell() == 1:
+                file.close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"number": np.array(number)}
+
+    found = [int(result["number"]) for result in keeping_steps(block)("steps", 3, step)]
+    assert found == [0, 1, 2]
+    return block
+
+
+def test_a_task_that_outlives_its_workers_step_by_step_is_not_given_up(client, folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SHARE", float("inf"))  # every step is kept
+    monkeypatch.setattr(client.cluster.scheduler, "allowed_failures", 0)
+    kernel = partial(dies_before_each_step, folder=folder)
+    stack = lv.open(folder / "in.zarr", chunks=1)
+    result = blockwise(kernel, stack, core=stack.dims, dtype="f4", title="dies")
+    with dask.config.set({on_cluster.DEATHS: 1}):
+        lv.save(lv.stats.mean(result, "k"), folder / "out.zarr")
+    np.testing.assert_allclose(lv.open(folder / "out.zarr"), A.mean(0), rtol=1e-5, atol=1e-7)
+    assert [(folder / f"step {n}").read_text() for n in range(3)] == [".."] * 3
 
 
 def test_compute_raises_errors_of_lazyvol(client, deadly):

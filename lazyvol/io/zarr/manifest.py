@@ -167,11 +167,14 @@ def load(place: Place, key: str) -> Manifest | None:
         raise _damaged(where) from error
 
 
-def manifest_of(array: Node, groups: Iterable[Node | None], meta: ArrayMeta) -> Manifest | None:
+def manifest_of(
+    array: Node, groups: Iterable[Node | None], meta: ArrayMeta, owner: Node | None = None
+) -> Manifest | None:
     """Return the manifest of an array that is opened; None if another program wrote it.
 
     ``groups`` are the nodes that were read on the way to the array. A record has its own checksum;
-    a node without one must have the bytes that were written, for its record may be lost.
+    a node without one must have the bytes that were written, for its record may be lost. An array
+    must be of the run of its ``owner``.
 
     Raises
     ------
@@ -183,7 +186,7 @@ def manifest_of(array: Node, groups: Iterable[Node | None], meta: ArrayMeta) -> 
     plans = [plan for node in nodes.values() if (plan := _plan_of(node)) is not None]
     manifest = load(array.place, array.key)
     if manifest is None:
-        if not plans:
+        if not plans and (owner is None or _plan_of(owner) is None):
             return None
         raise ChecksumError(
             f"{array.place.path(array.key + NAME)}: an array of lazyvol must have its manifest, it "
@@ -191,7 +194,8 @@ def manifest_of(array: Node, groups: Iterable[Node | None], meta: ArrayMeta) -> 
         )
     if not manifest.fits(array, meta):
         raise _changed_error(array)
-    if any(plan != manifest.plan for plan in plans):
+    owned = () if owner is None else (_plan_of(owner),)
+    if any(plan not in (None, manifest.plan) for plan in (*plans, *owned)):
         raise ChecksumError(
             f"{array.path}: an array and its metadata must be of one run, its manifest is of "
             f"another; restore the folder from one backup. {PERMISSIVE}"

@@ -154,7 +154,7 @@ def _open_dataset(node: Node, record: Mapping[str, Any], permissive: bool, missi
             f"{absent}; restore the missing variables"
         )
     variables = {
-        name: open_array(member, permissive, missing)
+        name: open_array(member, permissive, missing, owner=node)
         for name, member in members.items()
         if member is not None
     }
@@ -237,10 +237,12 @@ def open_array(
     missing: str,
     root: Node | None = None,
     is_coordinate: bool = False,
+    owner: Node | None = None,
 ) -> Opened:
     """Check the metadata of an array or image, count its absent chunks and find its labels.
 
-    A coordinate may hold texts, and has neither an image nor coordinates of its own.
+    A coordinate may hold texts, and has neither an image nor coordinates of its own. An array with
+    an ``owner``, a data set or the stack of a coordinate, must have been written with it.
     """
     place, array = node.place, node if node.kind == "array" else _level(node)
     meta = array_meta(array.meta, array.path)
@@ -248,7 +250,7 @@ def open_array(
         require_numbers(meta.native, array.path)
     image = None if is_coordinate else _image_of(node, array)
     holder = _record_holder(node, array, image)
-    manifest = None if permissive else manifest_of(array, (root, node, holder), meta)
+    manifest = None if permissive else manifest_of(array, (root, node, holder), meta, owner)
     is_complete = holder is not None and holder.attributes[RECORD_KEY].get("empty_chunks") != "fill"
     legal = missing == "fill" and (permissive or not is_complete)
     if permissive and meta.fill is None:
@@ -312,7 +314,7 @@ def _load_coord(node: Node, coord: Coord, permissive: bool) -> Coord:
     array = _referenced(node, values.path)
     if array is None or array.kind != "array":
         raise FormatError(f"{node.path}: coordinate {values.path!r} must be an array, found none")
-    source = open_array(array, permissive, "fill", is_coordinate=True).source
+    source = open_array(array, permissive, "fill", is_coordinate=True, owner=node).source
     if source.shape != values.shape:
         raise FormatError(
             f"{array.path}: a coordinate must have shape {values.shape}, found {source.shape}"
