@@ -19,8 +19,8 @@ def kernel_float(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def contiguous_floats(block: Array) -> Array:
-    """Return a C-contiguous block of float32 or float64, without a copy where it is one."""
-    return np.ascontiguousarray(block, kernel_float(block.dtype))
+    """Return a read-only, C-contiguous block of floats, without a copy where it is one."""
+    return read_only(np.ascontiguousarray(block, kernel_float(block.dtype)))
 
 
 def numba_compatible(block: Array) -> Array:

@@ -10,7 +10,6 @@ from lazyvol.kernels.arrays import (
     contiguous_floats,
     kernel_float,
     mask_as_three_axes,
-    read_only,
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,7 +35,7 @@ def fill_outside(
         mask_as_three_axes(a.astype(np.float64), block.shape, rest)[..., 0] for a in (mask, filling)
     )
     out = np.empty(values.shape, kernel_float(dtype))
-    _mix(read_only(values), weights, fillings, out)
+    _mix(values, weights, fillings, out)
     return out.reshape(block.shape).astype(dtype, copy=False)
 
 
