@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled
+from lazyvol.kernels._numba import compiled, inlined
 from lazyvol.kernels.arrays import contiguous_floats
 from lazyvol.kernels.derivatives.eigenvalues import STRIDE, WIDTH
 from lazyvol.kernels.derivatives.outputs import (
@@ -97,7 +97,7 @@ def _hessian_results(
                 write_result(s, n, output, axes, is_double, options, out, row + x, component_step)
 
 
-@compiled
+@inlined
 def _gradient_row(
     f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, to: Array, s: Array
 ) -> None:
@@ -112,7 +112,7 @@ def _gradient_row(
     _differentiate_row(s, VOXELS, high - low, x - low, n, inverse[2], to[2])
 
 
-@compiled
+@inlined
 def _hessian_row(
     f: Array, lengths: Array, z: int, y: int, x: int, n: int, inverse: Array, to: Array, s: Array
 ) -> None:
@@ -240,13 +240,13 @@ def _differentiate_row_twice(
         s[to + i - begin] = _second_derivative_at(s, row, width, i, inverse)
 
 
-@compiled
+@inlined
 def _derivative_at(s: Array, row: int, width: int, i: int, inverse: float) -> Any:
     a, b, weight = _neighbours(i, width, inverse)
     return weight * (s[row + b] - s[row + a])
 
 
-@compiled
+@inlined
 def _second_derivative_at(s: Array, row: int, width: int, i: int, inverse: float) -> Any:
     a, b, weight = _neighbours(i, width, inverse)
     high, low = _derivative_at(s, row, width, b, inverse), _derivative_at(s, row, width, a, inverse)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.kernels._numba import compiled
+from lazyvol.kernels._numba import compiled, inlined
 from lazyvol.kernels.derivatives.eigenvalues import STRIDE, safe_scale
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +38,7 @@ def one_minus_exp(x: float) -> float:
     return (1.0 - power) - power * p
 
 
-@compiled
+@inlined
 def vesselness(s: Array, n: int, planar: bool, sign: float, a: float, b: float, c: float) -> None:
     """Replace the first row by V, of 1 / 2 alpha^2, 1 / 2 beta^2 and 1 / 2 c^2."""
     shape_factor(s, n, planar, sign, a, b)
@@ -47,7 +47,7 @@ def vesselness(s: Array, n: int, planar: bool, sign: float, a: float, b: float, 
         s[i] = s[i] * one_minus_exp(s[STRIDE + i] * unscale * c * unscale)
 
 
-@compiled
+@inlined
 def shape_factor(s: Array, n: int, planar: bool, sign: float, a: float, b: float) -> None:
     """Replace the first row by the factors of V without c, the second by S^2 of values that are
     scaled, so that it does not vanish or overflow, and the fourth by the inverse of the scale."""
