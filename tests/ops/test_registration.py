@@ -48,6 +48,26 @@ def test_shifts_are_those_of_skimage(weighting, normalization, dtype):
     np.testing.assert_allclose(shifts.values / VOXEL, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("upsample", [33, 100, 997, 1000])
+def test_fine_shifts_of_images_are_those_of_skimage(upsample):
+    # of odd lengths: between voxels, the highest frequency of even ones is ambiguous
+    reference, particles, _ = noisy_copies(4, 0.1, shape=(20, 25, 23))
+    image, images = reference[5], particles[:, 5]
+    stack = lv.as_stack(images, dims=("k", "y", "x"))
+    shifts = REGISTRATION.shifts(stack, stack[0].copy(data=image), upsample=upsample)
+    expected = [phase_cross_correlation(image, v, upsample_factor=upsample, normalization=None)[0]
+                for v in images]  # fmt: skip
+    np.testing.assert_allclose(shifts, expected, atol=1e-6)
+
+
+def test_the_finest_shifts_of_volumes_take_little_memory():
+    """All 1,500^3 shifts of one particle would take 27 GB."""
+    _, particles, expected = noisy_copies(2, 0.0)
+    template = labelled(particles[:1])[0]
+    shifts = REGISTRATION.shifts(labelled(particles), template, upsample=1000)
+    np.testing.assert_allclose(shifts / VOXEL, expected - expected[0], atol=0.01)
+
+
 def test_whitening_fails_where_there_is_noise():
     volume, particles, expected = noisy_copies(20, 4.0)
     reference = labelled(volume[None])[0]
