@@ -28,7 +28,7 @@ from lazyvol.stack import Dims, is_masked, require_mask
 __all__ = ["operation"]
 
 #: start of a message that names its operation already: this one, or one that it calls
-OPERATION_NAME = re.compile(r"\w+: ")
+OPERATION_NAME = re.compile(r"(\w+): (\w*)")
 #: errors that name the operation that was called
 REFUSALS = (LabelError, OptionError, BudgetError)
 
@@ -158,9 +158,17 @@ class ArgumentChecks:
         )
 
     def named(self, message: str) -> str:
-        """Return the message of an error with the name of an operation at its start."""
+        """Return the message of an error with the name of an operation at its start.
+
+        It is that of this operation, unless one that it calls names a parameter of its own.
+        """
         own = message.removeprefix("as_stack: ")  # labels the arrays of other operations
-        return shortened(own if OPERATION_NAME.match(own) else f"{self.name}: {own}")
+        start = OPERATION_NAME.match(own)
+        if start is None:
+            return shortened(f"{self.name}: {own}")
+        if start[2] in self.parameters:
+            own = f"{self.name}: {own[start.start(2) :]}"
+        return shortened(own)
 
     def admit(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]

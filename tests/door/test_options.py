@@ -302,6 +302,8 @@ def test_numpy_scalars_equal_python_scalars(call, plain):
             lambda: lv.scores.profile(V, transform=int),
             "profile: transform must .*which raised Type",
         ),
+        (lambda: lv.scores.profile(V, confidence=2.0), "profile: confidence must be between 0"),
+        (lambda: lv.scores.profile(V, mask=V.values), "profile: mask must be boolean"),
         (lambda: lv.synthetic.correlated_noise(SHAPE, 1e9), "correlated_noise: length must be 655"),
         (
             lambda: lv.synthetic.particles(SHAPE, 10**9, radius=2.0, length=4.0, sigma=1.0),
