@@ -95,8 +95,8 @@ Files
     ``indexing`` (dask arrays as recipes, when an array is used and when a graph is optimised)
 ``evaluate``, ``in_memory``, ``write``
     run recipes: one region in one task, a result of numpy arrays, a result on disk
-``checkpoints``
-    states of tasks on disk, from which a killed run continues
+``checkpoints``, ``checkpointed_graphs``, ``steps``
+    states of tasks on disk, and steps of long kernels, from which a killed run continues
 ``limits``, ``budget``, ``halo_cost``, ``explain``
     the limits of a caller, and costs before anything runs
 ``regions``, ``blas_threads``

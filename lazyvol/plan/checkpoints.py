@@ -21,8 +21,8 @@ the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.pa
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,14 +30,9 @@ from math import sqrt
 from typing import Any, Protocol
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
-from dask._task_spec import Task
-from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from lazyvol.errors import StoreError
-from lazyvol.plan.graph.layers import TaskLayer
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.retries import retried
 
@@ -48,6 +43,8 @@ SHARE = 0.01
 #: seconds to write a state, and per byte of it, until some were measured: a slow disk or a bucket.
 #: On a fast disk the first states are kept later than they could be, on no disk too often
 LATENCY, PER_BYTE = 1e-2, 1e-8
+#: seconds to run a task again that finds its result, or does nothing
+TASK_SECONDS = 5e-3
 #: end of the name of the state of a task that has not finished
 UNFINISHED = "-unfinished"
 
@@ -159,6 +156,16 @@ class _Names:
 _names = _Names()
 
 
+@dataclass(frozen=True)
+class TaskPlace:
+    """A task in its graph: its name, the names of the results that alone need it, and how many
+    tasks are needed by it alone."""
+
+    name: str
+    above: tuple[str, ...] = ()
+    below: int = 0
+
+
 class TaskLog:
     """The states of one task while it runs."""
 
@@ -237,12 +244,13 @@ def running_task() -> tuple[Checkpoints, str] | None:
 
 
 def run_checkpointed(
-    checkpoints: Checkpoints, name: str, above: Collection[str], function: Any, *arguments: Any
+    checkpoints: Checkpoints, place: TaskPlace, function: Any, *arguments: Any
 ) -> Any:
     """Return ``function(*arguments)``, or the result that the run or an earlier one kept.
 
-    Nothing is computed if a result ``above``, the only one that needs this, was kept.
+    Nothing is computed if a result above, the only one that needs this, was kept.
     """
+    name, above = place.name, place.above
     kept = checkpoints.read(name)
     if kept is not None:
         return kept.get("", kept)
@@ -252,7 +260,8 @@ def run_checkpointed(
         if above:  # another process knew first
             return _Needless()
         raise _damaged()
-    log = TaskLog(checkpoints, name, sum(_unsaved_seconds(arguments)))
+    unsaved = sum(_unsaved_seconds(arguments)) + TASK_SECONDS * place.below
+    log = TaskLog(checkpoints, name, unsaved)
     tokens = _LOG.set(log), _TASK.set((checkpoints, name))
     try:
         result = function(*arguments)
@@ -260,23 +269,6 @@ def run_checkpointed(
         _LOG.reset(tokens[0])
         _TASK.reset(tokens[1])
     return log.finish(checkpoints, result)
-
-
-def progress_of(graph: Any, key: Any) -> Any:
-    """Return what a task has kept so far, to be compared; None if it keeps nothing."""
-    task = _checkpointed_task(graph, key)
-    if task is None:
-        return None
-    checkpoints, name = task.args[:2]
-    state = checkpoints.read(name + UNFINISHED) or {}
-    position = state.get("position", np.zeros(0)).tolist()
-    return position, sorted(n for n in checkpoints.store.names() if n.startswith(name))
-
-
-def _checkpointed_task(graph: Any, key: Any) -> Task | None:
-    tasks = graph if isinstance(graph, Mapping) else graph.__dask_graph__()
-    task = tasks.get(key)
-    return task if isinstance(task, Task) and task.func is run_checkpointed else None
 
 
 def _unsaved_seconds(arguments: Sequence[Any]) -> Iterable[float]:
@@ -289,7 +281,7 @@ def _flat(arguments: Sequence[Any]) -> Iterable[Any]:
         yield from argument if isinstance(argument, list) else [argument]
 
 
-def _kept_result(checkpoints: Checkpoints, name: str) -> Any:
+def kept_result(checkpoints: Checkpoints, name: str) -> Any:
     """Return the kept result of a task whose inputs are not computed."""
     kept = checkpoints.read(name)
     if kept is None:
@@ -302,141 +294,3 @@ def _damaged() -> StoreError:
         "save: the kept state of a reduction was damaged, and has been removed; run it again "
         "with resume=True"
     )
-
-
-# graphs -------------------------------------------------------------------------------------------
-
-
-def with_checkpoints(
-    arrays: Mapping[str, da.Array], store: StateStore | None
-) -> dict[str, da.Array]:
-    """Return results of several stages whose tasks keep their states in a store.
-
-    Tasks whose result is kept have no inputs, so that nothing below them is computed again.
-    """
-    if store is None or not arrays:
-        return dict(arrays)
-    checkpoints, kept = Checkpoints(store), set(store.names())
-    above = _results_above([a.dask for a in arrays.values()], {a.name for a in arrays.values()})
-    graphs = {name: _checkpointed(a.dask, checkpoints, kept, above) for name, a in arrays.items()}
-    return {
-        name: da.Array(graphs[name], a.name, a.chunks, meta=np.empty((0,) * a.ndim, a.dtype))
-        for name, a in arrays.items()
-    }
-
-
-@contextmanager
-def keeping_states(store: StateStore | None) -> Iterator[None]:
-    """Context in which results of several stages, when computed, keep their states in a store."""
-    token = _STORE.set(store)
-    try:
-        yield
-    finally:
-        _STORE.reset(token)
-
-
-#: store of the states of what this thread computes
-_STORE: ContextVar[StateStore | None] = ContextVar("lazyvol states", default=None)
-
-
-def with_states(graph: Any) -> Any:
-    """Return a graph that is computed now, its tasks with the store of the context if it has one.
-
-    Its layers are no longer those of lazy arrays.
-    """
-    store = _STORE.get()
-    if store is None or not isinstance(graph, HighLevelGraph):
-        return graph
-    above = _results_above([graph], set(graph.layers) - set().union(*graph.dependencies.values()))
-    return _checkpointed(graph, Checkpoints(store), set(store.names()), above)
-
-
-def _results_above(graphs: Sequence[HighLevelGraph], wanted: Collection[str]) -> dict[Any, Any]:
-    """Return for each task the nearest one that all uses of its result lead to, or None.
-
-    These are the dominators of the tasks that keep states, seen from the results that others take:
-    of the layers ``wanted``, and of those that layers of other tasks take.
-    """
-    layers = {name: layer for graph in graphs for name, layer in graph.layers.items()}
-    shared = set(wanted).union(*(
-        graph.dependencies[name] for graph in graphs for name, layer in graph.layers.items()
-        if not isinstance(layer, TaskLayer)
-    ))  # fmt: skip
-    tasks = {
-        key: task
-        for layer in layers.values() if isinstance(layer, TaskLayer)
-        for key, task in layer.items()
-    }  # fmt: skip
-    takers: dict[Any, list[Any]] = {key: [] for key in tasks}
-    for key, task in tasks.items():
-        for below in task.dependencies & takers.keys():
-            takers[below].append(key)
-    taken = {key for key in tasks if not takers[key] or _name_of(key) in shared}
-    taken |= {b for task in tasks.values() if not _keeps(task) for b in task.dependencies}
-    return _dominators(tasks, takers, taken)
-
-
-def _name_of(key: Any) -> Any:
-    return key[0] if isinstance(key, tuple) else key
-
-
-def _dominators(
-    tasks: Mapping[Any, Any], takers: Mapping[Any, Sequence[Any]], taken: Collection[Any]
-) -> dict[Any, Any]:
-    above: dict[Any, Any] = {}
-    depth, waiting = {None: 0}, {key: len(users) for key, users in takers.items()}
-    ready = [key for key, count in waiting.items() if not count]
-    while ready:
-        key = ready.pop()
-        common = None if key in taken else takers[key][0]
-        for other in takers[key] if common is not None else ():
-            while common != other:
-                if depth[common] >= depth[other]:
-                    common = above[common]
-                else:
-                    other = above[other]
-        above[key], depth[key] = common, depth[common] + 1
-        for below in tasks[key].dependencies & waiting.keys():
-            waiting[below] -= 1
-            if not waiting[below]:
-                ready.append(below)
-    return above
-
-
-def _keeps(task: Any) -> bool:
-    """Return True if a task may keep its result."""
-    return isinstance(task, Task) and not task.kwargs
-
-
-def _checkpointed(
-    graph: HighLevelGraph, checkpoints: Checkpoints, kept: Collection[str], above: Mapping[Any, Any]
-) -> HighLevelGraph:
-    layers = {
-        name: MaterializedLayer(
-            _tasks(layer, checkpoints, kept, above), annotations=layer.annotations
-        )
-        if isinstance(layer, TaskLayer)
-        else layer
-        for name, layer in graph.layers.items()
-    }
-    return HighLevelGraph(layers, graph.dependencies)
-
-
-def _tasks(
-    layer: TaskLayer, checkpoints: Checkpoints, kept: Collection[str], above: Mapping[Any, Any]
-) -> dict[Any, Any]:
-    tasks: dict[Any, Any] = {}
-    for key, task in layer.items():
-        name = tokenize(key)
-        if name in kept:
-            tasks[key] = Task(key, _kept_result, checkpoints, name)
-        elif _keeps(task):
-            names, top = [], key
-            while (top := above.get(top)) is not None:
-                names.append(tokenize(top))
-            tasks[key] = Task(
-                key, run_checkpointed, checkpoints, name, names, task.func, *task.args
-            )
-        else:
-            tasks[key] = task
-    return tasks

@@ -32,7 +32,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError
 from distributed.utils import thread_state
 
 from lazyvol.errors import ClusterError, LazyvolError, OptionError
-from lazyvol.plan.checkpoints import progress_of
+from lazyvol.plan.checkpointed_graphs import progress_of
 
 DEATHS, MOST_DEATHS = "lazyvol.worker-deaths", 5
 TIMEOUT, WORKER_TIMEOUT = "lazyvol.worker-timeout", "300s"

@@ -24,7 +24,8 @@ from dask.highlevelgraph import HighLevelGraph
 from lazyvol.plan import regions
 from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.budget import Budget
-from lazyvol.plan.checkpoints import StateStore, with_checkpoints
+from lazyvol.plan.checkpointed_graphs import with_checkpoints
+from lazyvol.plan.checkpoints import StateStore
 from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import run_block
 from lazyvol.plan.failures import FATAL, Failures

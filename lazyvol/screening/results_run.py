@@ -14,7 +14,7 @@ from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.local_run import SUFFIX, LocalRun, json_of
 from lazyvol.io.zarr.run_plan import RunPlan, naming_remedy, run_facts
 from lazyvol.plan.budget import Budget
-from lazyvol.plan.checkpoints import keeping_states
+from lazyvol.plan.checkpointed_graphs import keeping_states
 from lazyvol.plan.write import plan_identity
 
 #: file in the folder of results that describes the run; nothing but the report is written later

@@ -14,7 +14,8 @@ import lazyvol as lv
 from lazyvol import errors
 from lazyvol.io.places import ZarrPlace
 from lazyvol.io.state_files import OBJECTS, StateFolder, StateObjects
-from lazyvol.plan import checkpoints
+from lazyvol.plan import checkpointed_graphs, checkpoints
+from lazyvol.plan.checkpoints import TaskPlace
 from lazyvol.plan.reductions import graph
 from tests.io.killed_runs import (
     RESULTS,
@@ -178,28 +179,38 @@ def test_a_state_is_kept_when_it_is_worth_its_time(monkeypatch):
         return {"m": np.zeros(nbytes, np.uint8)}
 
     size = 2 * 10**6  # written in 30 ms, which may be 1 % of 3 s
-    states = [checkpoints.run_checkpointed(kept, n, (), work, 2.8, size) for n in "ab"]
+    states = [checkpoints.run_checkpointed(kept, TaskPlace(n), work, 2.8, size) for n in "ab"]
     assert not store
-    checkpoints.run_checkpointed(kept, "ab", (), work, 0.0, size, states)
+    checkpoints.run_checkpointed(kept, TaskPlace("ab"), work, 0.0, size, states)
     assert list(store) == ["ab"]
-    assert checkpoints.run_checkpointed(kept, "ab", (), None) is store["ab"]
-    checkpoints.run_checkpointed(kept, "c", (), work, 2.2, size)
+    assert checkpoints.run_checkpointed(kept, TaskPlace("ab"), None) is store["ab"]
+    checkpoints.run_checkpointed(kept, TaskPlace("c"), work, 2.2, size)
     assert list(store) == ["ab", "c"]
-    checkpoints.run_checkpointed(kept, "d", (), work, 0.0, size, [store["ab"], store["c"]])
+    checkpoints.run_checkpointed(kept, TaskPlace("d"), work, 0.0, size, [store["ab"], store["c"]])
     assert list(store) == ["ab", "c"]
 
 
 def test_tasks_below_a_kept_result_do_nothing():
     store = Noted(top={"": np.arange(3)})
     kept = checkpoints.Checkpoints(store)
-    needless = checkpoints.run_checkpointed(kept, "leaf", ["merge", "top"], None)
-    passed_on = checkpoints.run_checkpointed(kept, "merge", ["top"], None, [needless])
+    needless = checkpoints.run_checkpointed(
+        kept,
+        TaskPlace(
+            "leaf",
+            (
+                "merge",
+                "top",
+            ),
+        ),
+        None,
+    )
+    passed_on = checkpoints.run_checkpointed(kept, TaskPlace("merge", ("top",)), None, [needless])
     assert type(passed_on) is type(needless)
-    top = checkpoints.run_checkpointed(kept, "top", [], None, [needless])
+    top = checkpoints.run_checkpointed(kept, TaskPlace("top"), None, [needless])
     np.testing.assert_array_equal(top, np.arange(3))
     store.clear()  # its state was damaged meanwhile
     with pytest.raises(errors.StoreError, match="was damaged"):
-        checkpoints.run_checkpointed(kept, "top", [], None, [needless])
+        checkpoints.run_checkpointed(kept, TaskPlace("top"), None, [needless])
 
 
 def test_uses_of_a_result_lead_to_the_nearest_common_one(tmp_path, monkeypatch):
@@ -207,7 +218,7 @@ def test_uses_of_a_result_lead_to_the_nearest_common_one(tmp_path, monkeypatch):
     write_input(tmp_path)
     stack = lv.open(tmp_path / "in.npy")
     scores = lv.scores.ncc(stack).data
-    above = checkpoints._results_above([scores.dask], {scores.name})
+    above = checkpointed_graphs._results_above([scores.dask], {scores.name})
 
     def short(key):
         return None if key is None else f"{key[0].split('-')[1]} {key[0].rpartition('-')[2]}"

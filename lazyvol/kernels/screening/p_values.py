@@ -5,6 +5,7 @@ ratio as high as the observed one. Consistent particles are simulated as inner p
 hypotheses: means as among the particles, noise as measured.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -46,19 +47,30 @@ class Null:
     correlation: Array
 
 
-def p_values(mixture: Mixture, covariance: Array, each: Each = computed) -> Array:
-    """Return the p-value of every particle's log likelihood ratio.
+def model_of(mixture: Mixture, covariance: Array) -> dict[str, Array]:
+    """Return the distribution of the log likelihood ratios of consistent particles, as arrays.
 
     ``covariance`` is that of ``noise_covariance``.
     """
-    n = len(mixture.contrast)
-    draws = int(np.clip(ALL_DRAWS // n, LEAST_DRAWS, DRAWS))
     shares = np.maximum(mixture.weights[:, 1:], 1e-300)
     shares /= shares.sum(1, keepdims=True)
+    return {
+        **vars(null_of(mixture, covariance)),
+        "q": mixture.products.q,
+        "shares": shares[weight_folds(len(mixture.contrast))],
+        "contrast": mixture.contrast,
+        "variance": np.array(mixture.contrast_variance),
+        "spread": np.array(mixture.residual.spread),
+    }
+
+
+def p_values(ratios: Array, model: Mapping[str, Array], each: Each = computed) -> Array:
+    """Return the p-value of every particle's log likelihood ratio by ``model_of``."""
+    draws = int(np.clip(ALL_DRAWS // len(ratios), LEAST_DRAWS, DRAWS))
     return simulated(
-        mixture.ratios, null_of(mixture, covariance), mixture.products.q,
-        shares[weight_folds(n)], mixture.contrast, mixture.contrast_variance,
-        mixture.residual.spread, draws, each,
+        ratios, Null(model["mean"], model["deviation"], model["correlation"]), model["q"],
+        model["shares"], model["contrast"], float(model["variance"]), float(model["spread"]),
+        draws, each,
     )  # fmt: skip
 
 

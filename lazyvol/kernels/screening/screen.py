@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from lazyvol.kernels.screening import misalignment, p_values, reference, wedge_search
+from lazyvol.kernels.screening.flags import flag
 from lazyvol.kernels.screening.fourier_coefficients import Band, near_one, to_spectra, to_volumes
 from lazyvol.kernels.screening.fourier_rotation import in_plane, rotations
 from lazyvol.kernels.screening.hypotheses import (
@@ -148,12 +149,23 @@ def screen_spectra(
         kept = near_one(spectra if informative.all() else spectra[informative])
         of_kept = [w[informative] if len(w) > 1 else w for w in weights]
         each = keeping(kept, *of_kept)
-        kept, measured, code = _measured(kept, of_kept, evidence, band)
-        searched = second_class and not (code == wedge_search.UNCLEAR).any()
-        fit, noise_level = _run_rounds(kept, measured, evidence, band, n_rotations, searched, each)
-        rows = _table(fit, noise_level, fdr, band.planar, each)
-        rows[:, COLUMNS.index("measured")] = measured.fractions()
-        rows[:, COLUMNS.index("wedge")] = code
+
+        def fitted() -> dict[str, Array]:
+            spectra, measured, code = _measured(kept, of_kept, evidence, band)
+            searched = second_class and not (code == wedge_search.UNCLEAR).any()
+            fit, noise_level = _run_rounds(
+                spectra, measured, evidence, band, n_rotations, searched, each
+            )
+            rows = _table(fit, noise_level, band.planar)
+            rows[:, COLUMNS.index("measured")] = measured.fractions()
+            rows[:, COLUMNS.index("wedge")] = code
+            model = {} if fit is None else p_values.model_of(fit.mixture, fit.covariance)
+            return {"rows": rows, **model}
+
+        found = once(each, "fit", fitted)
+        rows = found["rows"].copy()
+        if "mean" in found:
+            flag(rows, found, fdr, each)
         table[informative] = rows
     return table
 
@@ -402,8 +414,11 @@ def _with_reasons(fit: _Fit, whitened: _Whitened, references: References, each: 
     return _Fit(fit.hypotheses, fit.mixture, fit.covariance, reasons)
 
 
-def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool, each: Each) -> Array:
-    """Return (particle, column); without a shared signal ratios are 0 and p-values 1."""
+def _table(fit: _Fit | None, noise_level: Array, planar: bool) -> Array:
+    """Return (particle, column); without a shared signal ratios are 0 and p-values 1.
+
+    Else p-values and flags are missing, and the best hypothesis is the best alternative.
+    """
     table = np.full((len(noise_level), len(COLUMNS)), np.nan)
     column = {name: table[:, n] for n, name in enumerate(COLUMNS)}
     column["noise"][:] = noise_level
@@ -414,10 +429,6 @@ def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool, each:
         return table
     mixture = fit.mixture
     column["llr"][:] = mixture.ratios
-    column["p_value"][:] = p_values.p_values(mixture, fit.covariance, each)
-    rejected = p_values.benjamini_hochberg(column["p_value"], fdr)
-    # an outlier that no alternative explains better is still consistent
-    column["flagged"][:] = rejected & (column["llr"] > 0)
     column["probability"][:] = 1 - mixture.probability[:, 0]
     products = mixture.products
     column["contrast"][:] = products.t[:, 0] / np.maximum(products.q[:, 0], 1e-300)
@@ -427,11 +438,8 @@ def _table(fit: _Fit | None, noise_level: Array, fdr: float, planar: bool, each:
 
 def _add_best_hypothesis(fit: _Fit, column: dict[str, Array], planar: bool) -> None:
     """Fill in the best hypothesis of each particle, and the angles of the best rotation."""
-    likely = fit.mixture.probability[:, 0] > 0.5
     column["best_hypothesis"][:] = CONSISTENT
     for k, reason in fit.reasons.items():
-        if likely[k] and not column["flagged"][k]:
-            continue
         column["best_hypothesis"][k] = reason.kind
         if reason.kind == ROTATED:
             matrix_xyz = reason.rotation[None, ::-1, ::-1]
