@@ -21,8 +21,8 @@ def threads(work: Callable[[int], Any], count: int = 2) -> None:
         list(pool.map(work, range(count)))
 
 
-def timed(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, float]:
-    """Return the median seconds of each way, run in turn after a warm-up to share drift."""
+def each_time(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, list[float]]:
+    """Return the seconds of each way in every round, run in turn after a warm-up to share drift."""
     for way in ways.values():
         way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -31,7 +31,12 @@ def timed(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, float]:
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
+
+
+def timed(ways: Mapping[str, Way], runs: int = RUNS) -> dict[str, float]:
+    """Return the median seconds of each way."""
+    return {name: statistics.median(times) for name, times in each_time(ways, runs).items()}
 
 
 def resident() -> int:
