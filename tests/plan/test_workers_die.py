@@ -108,6 +108,24 @@ def shards_written(folder: Path) -> list[Path]:
     return list(folder.glob("out.zarr.lazyvol-tmp/*/store/0/c/*/0/0/0"))
 
 
+def test_compute_raises_errors_of_lazyvol(client, deadly):
+    stack, trigger = deadly
+    with dask.config.set({on_cluster.DEATHS: 1}), pytest.raises(errors.ClusterError, match="alone"):
+        stack.compute()
+    trigger.unlink()
+    assert stack.sum().compute() == 16**3
+
+
+def test_tables_are_computed_so_on_any_client(client, deadly, folder):
+    stack, _ = deadly
+    with (
+        Client(client.scheduler.address),
+        dask.config.set({on_cluster.DEATHS: 1}),
+        pytest.raises(errors.ClusterError, match="alone"),
+    ):
+        lv.save(stack.max(("z", "y", "x")).rename("largest"), folder / "table.csv")
+
+
 def dies_before_each_step(block, folder):
     def step(number):
         with (folder / f"step {number}").open("a") as file:
@@ -132,24 +150,6 @@ def test_a_task_that_outlives_its_workers_step_by_step_is_not_given_up(client, f
         lv.save(lv.stats.mean(result, "k"), folder / "out.zarr")
     np.testing.assert_allclose(lv.open(folder / "out.zarr"), A.mean(0), rtol=1e-5, atol=1e-7)
     assert [(folder / f"step {n}").read_text() for n in range(3)] == [".."] * 3
-
-
-def test_compute_raises_errors_of_lazyvol(client, deadly):
-    stack, trigger = deadly
-    with dask.config.set({on_cluster.DEATHS: 1}), pytest.raises(errors.ClusterError, match="alone"):
-        stack.compute()
-    trigger.unlink()
-    assert stack.sum().compute() == 16**3
-
-
-def test_tables_are_computed_so_on_any_client(client, deadly, folder):
-    stack, _ = deadly
-    with (
-        Client(client.scheduler.address),
-        dask.config.set({on_cluster.DEATHS: 1}),
-        pytest.raises(errors.ClusterError, match="alone"),
-    ):
-        lv.save(stack.max(("z", "y", "x")).rename("largest"), folder / "table.csv")
 
 
 def fails_for_one(block):
