@@ -84,3 +84,24 @@ def test_a_file_whose_jpeg_declares_more_pixels_is_refused(tmp_path):
     path.write_bytes(content.replace(frame(16, 16)[:9], frame(65000, 65000)[:9]))
     with pytest.raises(LimitExceeded, match="it declares 65000 x 65000 pixels"):
         lv.open(path).compute()
+
+
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+@pytest.mark.parametrize("compression", ["lzw", "jpeg", "zlib"])
+def test_segments_are_read_once(compression, tile, tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    values = np.random.default_rng(1).integers(0, 256, (2, 40, 50)).astype("u1")
+    options = {"photometric": "minisblack", "compression": compression, "tile": tile}
+    tifffile.imwrite(path, values, **options)
+    with tifffile.TiffFile(path) as tif:
+        expected = tif.asarray()
+        offsets = [offset for page in tif.pages for offset in page.dataoffsets]
+    starts, seek = [], tifffile.FileHandle.seek
+
+    def noted(self, offset, *whence):
+        starts.append(offset)
+        return seek(self, offset, *whence)
+
+    monkeypatch.setattr(tifffile.FileHandle, "seek", noted)
+    np.testing.assert_array_equal(lv.open(path).compute(), expected)
+    assert {offset: starts.count(offset) for offset in offsets} == dict.fromkeys(offsets, 1)

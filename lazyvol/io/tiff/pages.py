@@ -148,38 +148,41 @@ def check_segments(page: Any, file: StoredFile, number: int) -> int:
 
 
 def decode_page(page: Any, file: StoredFile) -> Array:
-    """Return the values of a page; deflate is decoded here, with a limit on its size."""
-    if page.compression in (LZW, JPEG):
-        check_streams(page, file)
-    if page.compression not in DEFLATE:
+    """Return the values of a page; each segment is read once.
+
+    Deflate is decoded here, with a limit on its size; LZW and JPEG are checked before.
+    """
+    compression = page.compression
+    if compression not in (*DEFLATE, LZW, JPEG):
         return np.asarray(page.asarray(maxworkers=1))
-    page.compression = NONE
+    if compression in DEFLATE:
+        page.compression = NONE
     out = np.empty(page.shaped, page.dtype)
     handle = page.parent.filehandle
     segments = zip(page.dataoffsets, page.databytecounts, strict=True)
     for index, (offset, count) in enumerate(segments):
         handle.seek(offset)
+        data = handle.read(count)
         box = page.decode(None, index)[2]
-        data = inflate(handle.read(count), prod(box) * page.dtype.itemsize, file.path)
-        segment, (s, d, h, w, _), _ = page.decode(data, index)
+        if compression in DEFLATE:
+            data = inflate(data, prod(box) * page.dtype.itemsize, file.path)
+        else:
+            check_stream(data, page, file.path)
+        segment, (s, d, h, w, _), _ = page.decode(data, index, jpegtables=page.jpegtables)
         view = out[s, d : d + box[0], h : h + box[1], w : w + box[2]]
         view[...] = segment[: view.shape[0], : view.shape[1], : view.shape[2]]
     return out.reshape(page.shape)
 
 
-def check_streams(page: Any, file: StoredFile) -> None:
+def check_stream(data: bytes, page: Any, where: str) -> None:
     """Raise if the decoder of LZW or JPEG could not bear a segment of a page."""
-    handle = page.parent.filehandle
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        handle.seek(offset)
-        data = handle.read(count)
-        if page.fillorder == 2:  # the bits of each byte are reversed
-            bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-            data = np.packbits(bits).tobytes()
-        if page.compression == LZW:
-            check_lzw(data, file.path)
-        else:
-            check_jpeg(data, most_segment_bytes(page), file.path)
+    if page.fillorder == 2:  # the bits of each byte are reversed
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        data = np.packbits(bits).tobytes()
+    if page.compression == LZW:
+        check_lzw(data, where)
+    else:
+        check_jpeg(data, most_segment_bytes(page), where)
 
 
 def inflate(data: bytes, limit: int, where: str) -> bytes:
