@@ -4,6 +4,9 @@
 32^3 in shards of a volume and (8, 32, 32, 32), without compression and as lz4 with crc32c. Each
 tree reads in a process of its own with two threads, and the trees take turns. ``speed`` is
 relative to the other tree, the median of pairs.
+
+``python bench/bench_zarr.py OTHER_TREE --save``: the same of `save`, for stacks of three shapes in
+memory, each in the layout that the tree chooses.
 """
 
 import json
@@ -13,8 +16,8 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +36,11 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 CODECS = {"raw": None, "lz4 + crc32c": [BloscCodec(cname="lz4", clevel=5), Crc32cCodec()]}
 ROUNDS = 21
+STACKS = {
+    "volumes": (("k", "z", "y", "x"), (8, 128, 128, 128)),
+    "particles": (("k", "z", "y", "x"), (2000, 20, 20, 20)),
+    "one volume": (("z", "y", "x"), (256, 256, 256)),
+}
 
 
 def read(path: str, block: int) -> None:
@@ -43,24 +51,40 @@ def read(path: str, block: int) -> None:
     source = probe(path).source
     tail = [slice(0, n) for n in source.shape[1:]]
     regions = [(slice(k, k + block), *tail) for k in range(0, source.shape[0], block)]
-    tracemalloc.start()  # for the peak of the first read only, because it takes time
     with ThreadPoolExecutor(2) as pool:
-        for _ in sys.stdin:
-            wall, cpu = time.perf_counter(), time.process_time()
-            for _ in pool.map(lambda region: source.read(region).size, regions):
-                pass
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            peak = tracemalloc.get_traced_memory()[1] / (1 << 20) if tracemalloc.is_tracing() else 0
-            tracemalloc.stop()
-            figures = {"cpu": cpu, "wall": wall, "peak": peak, "tree": lv.__file__}
-            print(json.dumps(figures), flush=True)
+        measure(lambda: [*pool.map(lambda region: source.read(region).size, regions)], lv.__file__)
 
 
-class Reader:
-    """A process that reads a store by the lazyvol of a tree."""
+def save(folder: str, name: str) -> None:
+    """Save a stack of `STACKS` for each line of the input; print the figures as JSON."""
+    import dask
+    import xarray as xr
 
-    def __init__(self, tree: Path, path: Path, block: int) -> None:
-        command = [sys.executable, __file__, "--read", str(path), str(block)]
+    import lazyvol as lv
+
+    dims, shape = STACKS[name]
+    stack = xr.DataArray(np.random.default_rng(0).standard_normal(shape, np.float32), dims=dims)
+    with dask.config.set(num_workers=2):
+        measure(lambda: lv.save(stack, f"{folder}/a.zarr", overwrite=True), lv.__file__)
+
+
+def measure(work: Callable[[], object], tree: str) -> None:
+    """Call a function for each line of the input; print the figures as JSON."""
+    tracemalloc.start()  # for the peak of the first call only, because it takes time
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        work()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        peak = tracemalloc.get_traced_memory()[1] / (1 << 20) if tracemalloc.is_tracing() else 0
+        tracemalloc.stop()  # no task runs now
+        print(json.dumps({"cpu": cpu, "wall": wall, "peak": peak, "tree": tree}), flush=True)
+
+
+class Process:
+    """A process that reads or saves a store by the lazyvol of a tree."""
+
+    def __init__(self, tree: Path, *arguments: object) -> None:
+        command = [sys.executable, __file__, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         pipe = subprocess.PIPE
         self.tree = tree
@@ -69,7 +93,7 @@ class Reader:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of one read."""
+        """Return the figures of one read or save."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         found: dict[str, Any] = json.loads(self.process.stdout.readline())
@@ -77,37 +101,50 @@ class Reader:
         return found
 
 
-def main() -> None:
-    trees = [Path(__file__).resolve().parents[1], Path(sys.argv[1]).resolve()]
+def compare(title: str, rounds: int, *processes: Process) -> None:
+    """Print a row for this tree and the other one, which take turns."""
+    with processes[0].process, processes[1].process:
+        peaks = [process.figures()["peak"] for process in processes]
+        pairs = []
+        for turn in range(rounds):  # the first of a pair changes
+            found = {n: processes[n].figures() for n in ((0, 1), (1, 0))[turn % 2]}
+            pairs.append((found[0], found[1]))
+    cells = []
+    for key in ("cpu", "wall"):
+        cells.append(f"{median(ours[key] for ours, _ in pairs):.2f}")
+        cells.append(f"{median(other[key] / ours[key] for ours, other in pairs):.2f}")
+    cells += [f"{peak:.1f}" for peak in peaks]
+    print(f"| {title} | {' | '.join(cells)} |", flush=True)
+
+
+def main(other: str, mode: str = "--read") -> None:
+    trees = [Path(__file__).resolve().parents[1], Path(other).resolve()]
+    title = "layout | codecs" if mode == "--read" else "stack"
+    print(f"| {title} | CPU, s | speed | wall, s | speed | peak, MiB | of the other |")
+    if mode == "--save":
+        for name in STACKS:
+            with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
+                folders = (ours, theirs)
+                saving = [Process(t, mode, f, name) for t, f in zip(trees, folders, strict=True)]
+                compare(name, ROUNDS, *saving)
+        return
     values = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
-    print("| layout | codecs | CPU, s | speed | wall, s | speed | peak, MiB | of the other |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for codec, compressors in CODECS.items():
         for name, layout in LAYOUTS.items():
-            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "a.zarr"
                 array = zarr.create_array(
                     path, shape=SHAPE, dtype="f4", compressors=compressors, **layout
                 )
                 array[...] = values
-                readers = [Reader(tree, path, layout["chunks"][0]) for tree in trees]
-                for reader in readers:
-                    stack.enter_context(reader.process)
-                peaks = [reader.figures()["peak"] for reader in readers]
-                pairs = []
-                for turn in range(ROUNDS):  # the first of a pair changes
-                    found = {n: readers[n].figures() for n in ((0, 1), (1, 0))[turn % 2]}
-                    pairs.append((found[0], found[1]))
-            cells = []
-            for key in ("cpu", "wall"):
-                cells.append(f"{median(ours[key] for ours, _ in pairs):.2f}")
-                cells.append(f"{median(other[key] / ours[key] for ours, other in pairs):.2f}")
-            cells += [f"{peak:.1f}" for peak in peaks]
-            print(f"| {name} | {codec} | {' | '.join(cells)} |", flush=True)
+                reading = [Process(tree, mode, path, layout["chunks"][0]) for tree in trees]
+                compare(f"{name} | {codec}", ROUNDS, *reading)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--read":
         read(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "--save":
+        save(sys.argv[2], sys.argv[3])
     else:
-        main()
+        main(*sys.argv[1:])

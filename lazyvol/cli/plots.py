@@ -9,7 +9,7 @@ from lazyvol import plots
 from lazyvol.cli.operations import Operation, topic_app
 from lazyvol.cli.options import DRAWING, running, say
 from lazyvol.errors import OptionError
-from lazyvol.io.atomic import require_free, write_file
+from lazyvol.io.atomic import new_file, require_free
 
 #: suffixes of pictures
 PICTURES = (".png", ".svg", ".pdf")
@@ -40,7 +40,8 @@ class Picture(Operation):
             drawn = self.result(texts)
         figure = (drawn[0] if isinstance(drawn, tuple) else drawn).get_figure(root=True)
         kind = Path(out).suffix[1:].lower()
-        write_file(out, options.overwrite, lambda file: figure.savefig(file, format=kind, dpi=150))
+        with new_file(out, options.overwrite) as file:
+            figure.savefig(file, format=kind, dpi=150)
         say(f"wrote       {out}")
 
 

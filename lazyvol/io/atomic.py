@@ -4,7 +4,7 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape, glob
 from typing import BinaryIO
@@ -139,8 +139,12 @@ def require_free(path: PathLike, overwrite: bool) -> str:
     return target
 
 
-def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file with ``write``; it appears under its name when it is complete.
+@contextmanager
+def new_file(path: PathLike, overwrite: bool) -> Iterator[BinaryIO]:
+    """Open a file whose bytes get the name ``path`` when the context ends without an error.
+
+    Until then it has no name where the system has such files: a process that is killed leaves
+    nothing. Elsewhere the next call for the same path removes what is left.
 
     Raises
     ------
@@ -148,17 +152,6 @@ def write_file(path: PathLike, overwrite: bool, write: Callable[[BinaryIO], None
         Something is stored under ``path`` and ``overwrite`` is not set, or it is a folder.
     StoreError
         The operating system refuses; ``path`` is unchanged.
-    """
-    with new_file(path, overwrite) as file:
-        write(file)
-
-
-@contextmanager
-def new_file(path: PathLike, overwrite: bool) -> Iterator[BinaryIO]:
-    """Open a file whose bytes get the name ``path`` when the context ends without an error.
-
-    Until then it has no name where the system has such files: a process that is killed leaves
-    nothing. Elsewhere the next call for the same path removes what is left.
     """
     target = require_free(path, overwrite)
     with store_errors(target):

@@ -14,6 +14,7 @@ import xarray as xr
 
 from lazyvol.errors import FormatError
 from lazyvol.io.decoding import DecodedSource
+from lazyvol.io.optional import library_errors
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array, Source
@@ -91,13 +92,8 @@ def decode_source(source: Source, packing: Packing, where: str) -> Source:
             raise FormatError(f"{where}: {name} must be a number, found {packing[name]!r:.80}")
     if stored.kind == "f" and set(packing) <= {FILL, "missing_value"} and _all_nan(packing):
         return source
-    try:
+    with library_errors(where, f"{dict(packing)!r:.200} must define how {stored} are packed, but"):
         dtype = unpack(np.zeros((1,), stored), packing).dtype
-    except Exception as error:  # xarray has no common error for wrong attributes
-        raise FormatError(
-            f"{where}: {dict(packing)!r:.200} must define how {stored} are packed, but: "
-            f"{error!r:.200}"
-        ) from error
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise FormatError(f"{where}: packed numbers must decode to real numbers, found {dtype}")
     if dtype == stored and not set(packing) - {"_Unsigned"}:

@@ -22,7 +22,7 @@ from lazyvol.io.flat_file import (
     stored_file,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats_library
+from lazyvol.io.optional import formats_library, library_errors
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source
@@ -97,10 +97,8 @@ def parse_header(first: bytes, where: str) -> Any:
         raise TruncatedError(
             f"{where}: a NIfTI header must have {length} bytes, found {len(first)}; copy it again"
         )
-    try:
+    with library_errors(where, "nibabel refuses the header"):
         return getattr(nibabel, HEADER_BYTES[length])(first[:length], check=False)
-    except Exception as error:  # nibabel has no common error class
-        raise FormatError(f"{where}: nibabel refuses the header: {error}") from error
 
 
 def axes_of(header: Any, where: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -118,10 +116,8 @@ def axes_of(header: Any, where: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
 
 def stored_dtype(header: Any, where: str) -> str:
     """Return the stored dtype with its byte order."""
-    try:
+    with library_errors(where, "unknown NIfTI datatype"):
         dtype = header.get_data_dtype()
-    except Exception as error:  # nibabel has no common error class
-        raise FormatError(f"{where}: unknown NIfTI datatype: {error}") from error
     return check_dtype(np.dtype(dtype), where).str
 
 
@@ -218,10 +214,8 @@ def set_lengths(header: Any, variable: Variable) -> None:
 
 def apply_scale(header: Any, source: FlatFileSource | CompressedSource) -> Source:
     """Return a source with slope and intercept of the header applied, if they change values."""
-    try:
+    with library_errors(source.file.path, "scl_slope or scl_inter"):
         slope, intercept = header.get_slope_inter()
-    except Exception as error:  # nibabel has no common error class
-        raise FormatError(f"{source.file.path}: scl_slope or scl_inter: {error}") from error
     if slope is None or (slope == 1.0 and intercept == 0.0):
         return source
     return ScaledSource(source, "float64", slope=float(slope), intercept=float(intercept))

@@ -1,9 +1,11 @@
-"""Import the libraries of file formats when a file needs them."""
+"""Import the libraries of file formats when a file needs them, and name files in their errors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from lazyvol.errors import FormatError
+from lazyvol.errors import FormatError, LazyvolError
 
 #: remedy for files of microscopes without a reader of ours
 BIOIO = (
@@ -18,6 +20,17 @@ def library(name: str, where: str, remedy: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise FormatError(f"{where}: reading it needs {name}; {remedy}") from error
+
+
+@contextmanager
+def library_errors(where: str, complaint: str) -> Iterator[None]:
+    """Turn errors of a library, which have no common class, into FormatError; ours pass."""
+    try:
+        yield
+    except LazyvolError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{where}: {complaint}: {error!r:.200}") from error
 
 
 def formats_library(name: str, where: str) -> Any:

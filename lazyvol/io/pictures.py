@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import FormatError, LazyvolError, LimitExceeded
+from lazyvol.errors import FormatError, LimitExceeded
 from lazyvol.io.axes import count_elements, order_axes
 from lazyvol.io.flat_file import (
     FileSource,
@@ -23,7 +23,7 @@ from lazyvol.io.flat_file import (
     token,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats_library, library
+from lazyvol.io.optional import formats_library, library, library_errors
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, size, touched
 
@@ -82,13 +82,12 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
 def check_picture(file: StoredFile) -> None:
     """Raise unless Pillow knows the content and its pixels fit the stored bytes."""
     pillow = library("PIL.Image", file.path, "pip install pillow")
-    try:
-        with file.open() as handle, pillow.open(handle, formats=PILLOW) as picture:
-            count = prod(picture.size) * len(picture.getbands()) * getattr(picture, "n_frames", 1)
-    except LazyvolError:
-        raise
-    except Exception as error:  # Pillow has no common error class
-        raise FormatError(f"{file.path}: Pillow cannot read it: {error!r:.200}") from error
+    with (
+        library_errors(file.path, "Pillow cannot read it"),
+        file.open() as handle,
+        pillow.open(handle, formats=PILLOW) as picture,
+    ):
+        count = prod(picture.size) * len(picture.getbands()) * getattr(picture, "n_frames", 1)
     if count > max(FREE_BYTES, MAX_RATIO * file.size):
         raise LimitExceeded(
             f"{file.path}: a picture may decode to {MAX_RATIO} times its {file.size} bytes, it "
@@ -104,14 +103,13 @@ def opened_frames(file: StoredFile, per_block: int) -> Iterator[Any]:
         raise FormatError(
             f"{file.path}: dask-image takes '*', '?' and '[' in names for patterns; rename the file"
         )
-    try:
-        with file.unchanged(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of a last block with fewer frames
-            yield imread(file.path, nframes=per_block)
-    except LazyvolError:
-        raise
-    except Exception as error:  # every backend of dask-image raises its own errors
-        raise FormatError(f"{file.path}: dask-image cannot read it: {error!r:.200}") from error
+    with (
+        library_errors(file.path, "dask-image cannot read it"),
+        file.unchanged(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # it warns of a last block with fewer frames
+        yield imread(file.path, nframes=per_block)
 
 
 @dataclass(eq=False)

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.io import commas
-from lazyvol.io.atomic import new_file, write_file
+from lazyvol.io.atomic import new_file
 from lazyvol.io.particle_lists import standard_units
 from lazyvol.io.rows import table_columns
 
@@ -46,11 +45,8 @@ def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
     """Write a file that appears under its name when it is complete on disk."""
-
-    def write(file: BinaryIO) -> None:
+    with new_file(path, overwrite) as file:
         file.write(content)
-
-    write_file(path, overwrite, write)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from gemmi import cif
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded
 from lazyvol.io.flat_file import stored_file
+from lazyvol.io.optional import library_errors
 from lazyvol.io.words import format_column, is_text, parse_column, text_array
 from lazyvol.plan.recipes.base import Array
 
@@ -100,10 +101,8 @@ def read(path: str | os.PathLike[str]) -> list[Block]:
     escaped = not content.isascii()
     if escaped:  # gemmi takes no other characters outside quotes
         content = content.replace("\\", "\\\\").encode("ascii", "backslashreplace").decode()
-    try:
+    with library_errors(where, "the content must be STAR, but"):
         document = cif.read_string(content)
-    except Exception as error:  # gemmi has no common error class
-        raise FormatError(f"{where}: the content must be STAR, but: {error}") from error
     blocks = [_block(block, where, escaped) for block in document]
     if not blocks:
         raise FormatError(f"{where}: a STAR file must have a block data_NAME, found none")

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 from lazyvol.errors import FormatError, LimitExceeded, MissingChunkError, UnsafeSourceError
 from lazyvol.io.axes import channel_names, common_unit, regular_times
+from lazyvol.io.optional import library_errors
 from lazyvol.io.zarr.labels import Coord, Coords
 
 MAX_XML = 64 << 20
@@ -70,10 +71,8 @@ def parse_xml(description: str, where: str) -> ElementTree.Element:
         raise LimitExceeded(f"{where}: XML may have {MAX_XML} bytes, found {len(description)}")
     if "<!DOCTYPE" in description or "<!ENTITY" in description:
         raise UnsafeSourceError(f"{where}: XML must not define entities")
-    try:
+    with library_errors(where, "the XML is not valid"):
         return ElementTree.fromstring(description)
-    except Exception as error:  # expat raises ParseError, and ValueError for unknown encodings
-        raise FormatError(f"{where}: the XML is not valid: {error}") from error
 
 
 def _planes_of(pixels: ElementTree.Element, pages: int, where: str) -> Planes:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
+from lazyvol.io.optional import library_errors
 from lazyvol.io.zarr.adapter import document_of, open_document
 from lazyvol.io.zarr.codecs import is_bounded
 
@@ -164,14 +165,9 @@ def _open(document: Mapping[str, Any], where: str) -> Any:
         )
     if document.get("fill_value", 0) is None and "data_type" in document:  # refused by zarr
         document = {**document, "fill_value": document["data_type"] != "bool" and 0}
-    try:
+    with library_errors(where, "zarr must be able to read the array, but"):
         array = open_document({**document, "attributes": {}})
         _ = array.chunks, array.shards  # they exist for regular grids only
-    except Exception as error:  # zarr has no common error for documents that it refuses
-        raise FormatError(
-            f"{where}: zarr must be able to read the array, but: {type(error).__name__}: "
-            f"{str(error)[:300]}"
-        ) from error
     if array.dtype.kind not in "UST":
         require_numbers(array.dtype, where)
     if document.get("storage_transformers"):
