@@ -121,6 +121,7 @@ def main(other: str, mode: str = "--read") -> None:
     trees = [Path(__file__).resolve().parents[1], Path(other).resolve()]
     title = "layout | codecs" if mode == "--read" else "stack"
     print(f"| {title} | CPU, s | speed | wall, s | speed | peak, MiB | of the other |")
+    print("| --- " * (7 + title.count("|")) + "|")
     if mode == "--save":
         for name in STACKS:
             with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
