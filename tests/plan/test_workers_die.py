@@ -34,9 +34,17 @@ PORTS = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.
 
 
 @pytest.fixture(scope="module")
-def client():
-    with connect(workers=2, threads=1, memory="1200MiB", dashboard=False) as connected:
-        yield connected
+def connected():
+    with connect(workers=2, threads=1, memory="1200MiB", dashboard=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(connected):
+    """A client of two workers, also after tests that killed more than dask restarts."""
+    on_cluster._replace_lost_workers(connected.cluster)
+    connected.wait_for_workers(2, timeout=120)
+    return connected
 
 
 @pytest.fixture
