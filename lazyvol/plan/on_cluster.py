@@ -123,7 +123,13 @@ class _Run:
             future.release()
 
     def error(self, future: Future) -> Exception | None:
-        """Return the error of a future that is done; raise ClusterError if the run is lost."""
+        """Return the error of a future that is done; raise ClusterError if the run is lost.
+
+        If the worker that held the result has died since, the scheduler runs the task again.
+        """
+        while future.status in ("lost", "pending"):
+            time.sleep(0.01)
+            self._look()
         if future.status == "finished":
             return None
         if future.status != "error":
