@@ -45,7 +45,11 @@ def headline(module: str) -> str:
 def _parsed(module: str) -> ast.Module:
     """Return the syntax tree of a module."""
     spec = find_spec(module)
-    return ast.parse(Path(spec.origin).read_text("utf-8") if spec and spec.origin else "")
+    source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    try:
+        return ast.parse(source)
+    except SystemError:  # Python up to 3.11.7, where another thread parses at once
+        return ast.parse(source)
 
 
 def parameter_texts(function: Callable[..., Any], module: ModuleType) -> dict[str, str]:

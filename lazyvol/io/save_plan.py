@@ -165,7 +165,8 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
     """
     recipe, size = recipe_of(array.data), array.dtype.itemsize
     free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
-    shard_bytes = min(BLOCK, budget.block_bytes(array.nbytes, _rows(array)))
+    shard_bytes = budget.block_bytes(array.nbytes, _rows(array))
+    shard_bytes = min(BLOCK, shard_bytes + shard_bytes // 8)  # the last chunks are padded
     while True:
         grid, task_bytes = _shards(array, shard_bytes)
         needed = sampled_cost(recipe, grid)[1] + copies * task_bytes
