@@ -8,6 +8,7 @@ import sys
 import threading
 import tracemalloc
 from functools import partial
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -215,6 +216,22 @@ def test_a_forked_process_works_after_a_threaded_call():
     expected = variance(0)
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(variance, (0,)).get(timeout=240) == expected
+
+
+def saved_median(path: Path) -> float:
+    values = np.arange(4 * 8**3, dtype="f4").reshape(4, 8, 8, 8)
+    lv.save(lv.as_stack(da.from_array(values, chunks=(1, 8, 8, 8))) * 2, path)
+    return float(lv.stats.quantile(lv.open(path), 0.5, None))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_saves_after_saves_quantiles_and_screenings(tmp_path):
+    expected = saved_median(tmp_path / "own.zarr")
+    lv.scores.screen(lv.open(tmp_path / "own.zarr")).compute()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.apply_async(saved_median, (tmp_path / "forked.zarr",))
+        assert result.get(timeout=240) == expected
 
 
 def test_kernels_compile_where_no_folder_is_writable(tmp_path):
