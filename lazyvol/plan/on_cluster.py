@@ -38,6 +38,8 @@ DEATHS, MOST_DEATHS = "lazyvol.worker-deaths", 5
 TIMEOUT, WORKER_TIMEOUT = "lazyvol.worker-timeout", "300s"
 #: seconds between two looks whether scheduler and workers are there, and to wait for the answer
 LOOK, ANSWER = 2.0, 30.0
+#: seconds without a finished task after which the states of workers are asked for
+STALLED = 10.0
 #: the package whose version must be equal everywhere
 PACKAGE = "lazyvol"
 
@@ -104,7 +106,7 @@ class _Run:
         self.futures: list[Future] = []
         #: tasks that ran alone: their values stay until the end
         self.alone: list[Future] = []
-        self.seen = self.asked = time.monotonic()
+        self.seen = self.asked = self.done = time.monotonic()
         self.most_deaths, self.timeout = _settings()
 
     def batches(self, keys: Sequence[Key]) -> Iterator[list[Future]]:
@@ -186,6 +188,7 @@ class _Run:
                     self.blamed[error.task] = _last_worker(error)
                     self.again.append(future.key)
             if batch:
+                self.done = time.monotonic()
                 yield batch
 
     def _killed(self, future: Future) -> KilledWorker | None:
@@ -209,21 +212,27 @@ class _Run:
             raise _lost_error(self.client, "client closed")
         self.asked = now
         _replace_lost_workers(self.client.cluster)
-        if self._count_workers():
+        # the states of 1,000 workers are 1 MB: only if none has done anything for a while
+        if self._identity(0)["n_workers"] and (now - self.done < STALLED or self._has_running()):
             self.seen = now
         if now - self.seen > self.timeout:
             raise ClusterError(
-                f"a cluster must have workers, {_address(self.client)} has had none for "
-                f"{self.timeout:.0f} s; start workers and run again (a save continues by "
-                f"resume=True), or raise {TIMEOUT}"
+                f"a cluster must have workers that run tasks, {_address(self.client)} has had none "
+                f"for {self.timeout:.0f} s (a worker pauses near its memory limit); start workers, "
+                "or give them more memory, and run again (a save continues by resume=True), or "
+                f"raise {TIMEOUT}"
             )
 
-    def _count_workers(self) -> int:
+    def _has_running(self) -> bool:
+        """Return True unless all workers are paused, as dask does near their memory limit."""
+        workers = self._identity(-1)["workers"].values()
+        return any(worker["status"] != "paused" for worker in workers)
+
+    def _identity(self, n_workers: int) -> Any:
+        """Return what the scheduler says of itself, and of some workers (-1: of all)."""
         identity = self.client.scheduler.identity
         try:
-            return int(
-                self.client.sync(identity, n_workers=0, callback_timeout=ANSWER)["n_workers"]
-            )
+            return self.client.sync(identity, n_workers=n_workers, callback_timeout=ANSWER)
         except OSError as error:
             raise _lost_error(self.client, str(error)) from error
 

@@ -253,16 +253,15 @@ def test_a_client_that_is_closed_is_an_error_and_the_run_can_be_resumed(folder):
     stack = lv.open(folder / "in.zarr", chunks=1)
     blocks = stack.data.map_blocks(waits_for_the_end, meta=np.empty((0,) * 4, "f4"))
     stack = stack.copy(data=blocks)
-    with LocalCluster(n_workers=1, processes=False, **PORTS) as cluster:
+    with (
+        dask.config.set(scheduler=None),  # restored although the client closes in between
+        LocalCluster(n_workers=1, processes=False, **PORTS) as cluster,
+    ):
         client = connect(cluster)
         stop = threading.Thread(target=close_during_a_task, args=(client,))
         stop.start()
         # other tests have entered a client, which otherwise counts before this one
-        with (
-            dask.config.set(scheduler=None),  # restored although the client closes in between
-            client.as_current(),
-            pytest.raises(errors.ClusterError, match="was lost"),
-        ):
+        with client.as_current(), pytest.raises(errors.ClusterError, match="was lost"):
             lv.save(stack, folder / "out.zarr")
         stop.join()
     with dask.config.set(scheduler="threads"):  # workers in other processes would wait again
@@ -360,10 +359,26 @@ def test_a_cluster_without_workers_ends_the_run(folder):
         LocalCluster(n_workers=0, processes=False, **PORTS) as cluster,
         connect(cluster),
         dask.config.set({on_cluster.TIMEOUT: "10ms"}),
-        pytest.raises(errors.ClusterError, match=r"must have workers, .* has had none"),
+        pytest.raises(errors.ClusterError, match=r"must have workers that .* has had none"),
     ):
         lv.save(stack, folder / "out.zarr")
     lv.save(stack, folder / "out.zarr", resume=True)
+
+
+def test_paused_workers_end_the_run(folder, monkeypatch):
+    """dask sends no task to a worker near its memory limit, and says nothing."""
+    monkeypatch.setattr(on_cluster, "STALLED", 0.0)
+    stack = lv.open(folder / "in.zarr", chunks=1) + 1
+    limit = {"memory_limit": "1200MiB", "n_workers": 1, "processes": False}
+    with (
+        dask.config.set({"distributed.worker.memory.pause": 0.01, on_cluster.TIMEOUT: "10ms"}),
+        LocalCluster(**limit, **PORTS) as cluster,
+        connect(cluster) as client,
+    ):
+        while client.scheduler_info(-1)["workers"].popitem()[1]["status"] != "paused":
+            time.sleep(0.05)
+        with pytest.raises(errors.ClusterError, match=r"has had none .* pauses near its memory"):
+            lv.save(stack, folder / "out.zarr")
 
 
 def test_settings_that_are_no_numbers_are_refused(client, folder):
