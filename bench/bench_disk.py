@@ -38,8 +38,8 @@ JOBS: dict[str, Callable[[xr.DataArray], Any]] = {
     "density.blocks": lambda s: lv.density.blocks(s > 0, 10),
     "equalise": lv.intensity.equalise,
 }
-#: passes over the input that a job needs
-PASSES = {"scores.ncc": 2, "scores.screen": 1, "equalise": 2}
+#: passes over the input that a job needs: equalise finds the range, counts, then maps
+PASSES = {"scores.ncc": 2, "scores.screen": 2, "equalise": 3}
 
 
 def write(path: Path, gigabytes: float) -> int:
