@@ -48,7 +48,7 @@ def _parsed(module: str) -> ast.Module:
     source = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
     try:
         return ast.parse(source)
-    except SystemError:  # Python up to 3.11.7, where another thread parses at once
+    except SystemError:  # seen once in Python 3.11.7: "AST constructor recursion depth mismatch"
         return ast.parse(source)
 
 

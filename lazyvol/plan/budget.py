@@ -153,7 +153,7 @@ class Budget:
         """
         share = nbytes // self.workers
         if rows >= self.workers:
-            share = max(share // TASKS_PER_THREAD, nbytes // max(1, rows))
+            share = max(share // TASKS_PER_THREAD, nbytes // rows)
         return min(BLOCK, max(SMALL_BLOCK, share))
 
     def as_before(self, limits: "tuple[int, int | None] | None") -> "Budget":

@@ -125,13 +125,8 @@ class _Run:
             future.release()
 
     def error(self, future: Future) -> Exception | None:
-        """Return the error of a future that is done; raise ClusterError if the run is lost.
-
-        If the worker that held the result has died since, the scheduler runs the task again.
-        """
-        while future.status in ("lost", "pending"):
-            time.sleep(0.01)
-            self._look()
+        """Return the error of a future that is done; raise ClusterError if the run is lost."""
+        self._wait(future)
         if future.status == "finished":
             return None
         if future.status != "error":
@@ -203,6 +198,12 @@ class _Run:
             done.thread_condition.wait(timeout=0.05)
         self._look()
 
+    def _wait(self, future: Future) -> None:
+        """Wait until a task is done; it runs again if the worker that held its result has died."""
+        while future.status in ("pending", "lost"):
+            time.sleep(0.01)
+            self._look()
+
     def _look(self) -> None:
         """Raise ClusterError if the scheduler is lost, or all workers for a long time."""
         now = time.monotonic()
@@ -245,9 +246,7 @@ class _Run:
         submitted = time.monotonic()
         while task not in self.given_up:
             (future,) = self._submit([task])
-            while future.status == "pending":
-                time.sleep(0.01)
-                self._look()
+            self._wait(future)
             error = future.exception() if future.status == "error" else None
             if not isinstance(error, KilledWorker):
                 self.alone.append(future)

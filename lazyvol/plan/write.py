@@ -101,16 +101,15 @@ def write(
     shared = [Shared(pair) for pair in zip(sinks, (a.recipe for a in lazy_arrays), strict=True)]
     failures = Failures(parts)
     per_task = 1 if client is None or foreign else _regions_per_task(parts)
+    blocks = list(foreign.values())
     with ProgressBar(dt=0.5, out=sys.stderr) if progress else nullcontext():
         while wave := list(islice(jobs, WAVE * per_task)):
-            if client is not None and per_task > 1:
-                _compute_groups(client, wave, per_task, shared, failures)
-                continue
-            tasks = _wave(wave, shared, list(foreign.values()), failures)
             if client is None:
-                dask.compute(tasks, scheduler=local)
+                dask.compute(_wave(wave, shared, blocks, failures), scheduler=local)
+            elif per_task == 1:
+                _compute_on(client, _wave(wave, shared, blocks, failures), failures)
             else:
-                _compute_on(client, tasks, failures)
+                _compute_groups(client, wave, per_task, shared, failures)
     failures.require_none()
 
 
