@@ -1,7 +1,7 @@
 """Shards of a result, and the plan of saving it: the grid of shards is what a save computes."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -12,10 +12,11 @@ from lazyvol.errors import BudgetError, LabelError
 from lazyvol.io.places import is_place, path_text
 from lazyvol.io.saved_labels import require_text
 from lazyvol.io.single_files import suffix_of
-from lazyvol.io.zarr.shard_shape import shard_grid
+from lazyvol.io.zarr.shard_shape import CHUNK_BYTES, SHARD_BYTES, shard_grid
 from lazyvol.plan import regions
 from lazyvol.plan.budget import (
     BLOCK,
+    TASKS_PER_THREAD,
     Budget,
     Step,
     StepCost,
@@ -112,7 +113,7 @@ def _steps(array: xr.DataArray, shard_bytes: int, copies: int) -> list[Step]:
 
     def cost() -> StepCost:
         computed = step.cost()
-        return replace(computed, peak=computed.peak + copies * task_bytes)
+        return replace(computed, peak=computed.peak + encoding_bytes(task_bytes, copies))
 
     return [*lazy.below, replace(step, cost=cost)]
 
@@ -120,9 +121,15 @@ def _steps(array: xr.DataArray, shard_bytes: int, copies: int) -> list[Step]:
 def copies_of(path: Any, *, pyramid: bool = False) -> int:
     """Return how many copies of a shard a task holds besides its values.
 
-    A shard of a remote store is encoded in memory and sent as a whole.
+    A shard of a remote store is encoded in memory and sent as a whole; one of a folder is written
+    chunk by chunk.
     """
-    return (3 if is_place(path) else 1) + pyramid
+    return (3 if is_place(path) else 0) + pyramid
+
+
+def encoding_bytes(shard_bytes: int, copies: int) -> int:
+    """Return the memory in which a shard is encoded: copies, and a chunk padded and compressed."""
+    return copies * shard_bytes + 2 * min(CHUNK_BYTES, shard_bytes)
 
 
 def refitted_arrays(obj: xr.DataArray | xr.Dataset, budget: Budget) -> dict[str, xr.DataArray]:
@@ -144,19 +151,31 @@ def largest_shard(arrays: Iterable[xr.DataArray], budget: Budget, copies: int) -
     return min((_shard_bytes(a, budget, copies) for a in arrays), default=BLOCK)
 
 
+def input_rows(array: xr.DataArray) -> int:
+    """Return the length along the first axis of the chunks that an array is computed from.
+
+    It is 1 if they are no shorter than the array.
+    """
+    if array.chunks is None or not array.ndim:
+        return 1
+    rows = recipe_of(array.data).preferred_chunk[0]
+    return max(1, rows) if rows < array.shape[0] else 1
+
+
 def _shards(array: xr.DataArray, shard_bytes: int) -> tuple[Grid, int]:
     """Return the grid of the shards of an array, and the bytes of one."""
-    _, shards = shard_grid(array.shape, array.dtype, None, shard_bytes)
+    rows = input_rows(array)
+    _, shards = shard_grid(array.shape, array.dtype, shard_bytes, input_rows=rows)
     grid = tuple(regions.uniform_chunks(n, s) for n, s in zip(array.shape, shards, strict=True))
     return grid, min(shard_bytes, prod(shards) * array.dtype.itemsize)
 
 
 def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
-    """Return the bytes of a shard, halved until the task that writes one fits its budget.
+    """Return the bytes of a shard for which the task that writes one fits its budget.
 
-    It is small enough for every thread to write a few. A small shard may need much input: one of
-    block means over 32^3 voxels reads 32,768 times its own bytes. Without a budget a task takes no
-    more than those of the array's own blocks, or ``FREE_TASK_BYTES``.
+    It is small enough for every thread to write a few, and halved until it fits. A small shard may
+    need much input: one of block means over 32^3 voxels reads 32,768 times its own bytes. Without
+    a budget a task takes no more than those of the array's own blocks, or ``FREE_TASK_BYTES``.
 
     Raises
     ------
@@ -165,18 +184,15 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
     """
     recipe, size = recipe_of(array.data), array.dtype.itemsize
     free = max(FREE_TASK_BYTES, _block_bytes(array)) if budget.memory is None else 0
-    shard_bytes = budget.block_bytes(array.nbytes, _rows(array))
-    shard_bytes = min(BLOCK, shard_bytes + shard_bytes // 8)  # the last chunks are padded
-    while True:
+    for shard_bytes in _candidates(array, budget):
         grid, task_bytes = _shards(array, shard_bytes)
-        needed = sampled_cost(recipe, grid)[1] + copies * task_bytes
-        limit = budget.per_task_of(regions.count(grid))
-        limit = free if limit is None else limit
+        needed = sampled_cost(recipe, grid)[1] + encoding_bytes(task_bytes, copies)
+        per_task = budget.per_task_of(regions.count(grid))
+        limit = free if per_task is None else per_task
         if needed <= limit:
             return shard_bytes
-        if task_bytes <= size or shard_bytes <= size:
+        if task_bytes <= size:
             break
-        shard_bytes //= 2
     if budget.memory is None:
         return BLOCK
     raise BudgetError(
@@ -186,11 +202,34 @@ def _shard_bytes(array: xr.DataArray, budget: Budget, copies: int) -> int:
     )
 
 
+def _candidates(array: xr.DataArray, budget: Budget) -> Iterator[int]:
+    """Yield bytes of a shard, largest first: that of whole input chunks, then halves of a block.
+
+    Smaller shards decode each chunk several times; they are chosen where whole chunks would be too
+    few for all threads.
+    """
+    shard_bytes = _padded(budget.block_bytes(array.nbytes, _rows(array)))
+    length = input_rows(array)
+    if length > 1 and array.shape[0] >= length * TASKS_PER_THREAD * budget.workers:
+        whole_bytes = _padded(array.nbytes // array.shape[0] * length)
+        if shard_bytes < whole_bytes <= SHARD_BYTES:
+            yield whole_bytes
+    shard_bytes = min(BLOCK, shard_bytes)
+    while shard_bytes:
+        yield shard_bytes
+        shard_bytes //= 2
+
+
+def _padded(nbytes: int) -> int:
+    """Return bytes of a shard that suffice for values whose last chunks are padded."""
+    return nbytes + nbytes // 8
+
+
 def _rows(array: xr.DataArray) -> int:
     """Return the number of shards along the first axis if they are as short as possible."""
     if not array.ndim:
         return 1
-    chunk, _ = shard_grid(array.shape, array.dtype, None, BLOCK)
+    chunk, _ = shard_grid(array.shape, array.dtype, BLOCK)
     # chunks of a stack become shorter with its shards, down to one volume
     return -(-array.shape[0] // (chunk[0] if array.ndim < 4 else 1))
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from math import prod
 from os import PathLike
@@ -19,7 +20,15 @@ from lazyvol.io.inputs import sources_of
 from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
 from lazyvol.io.places import ARCHIVES, is_place, path_text
-from lazyvol.io.save_plan import copies_of, explain, largest_shard, refitted, refitted_arrays
+from lazyvol.io.save_plan import (
+    copies_of,
+    encoding_bytes,
+    explain,
+    input_rows,
+    largest_shard,
+    refitted,
+    refitted_arrays,
+)
 from lazyvol.io.saved_labels import (
     channel_names,
     large_coords,
@@ -268,7 +277,9 @@ def _store(
 ) -> None:
     """Write arrays as one store: a group with their shared labels, or a single array."""
     copies = copies_of(path, pyramid=pyramid)
-    variables = {name: variable_of(a) for name, a in arrays.items()}
+    variables = {
+        name: replace(variable_of(a), input_rows=input_rows(a)) for name, a in arrays.items()
+    }
     max_bytes = largest_shard(arrays.values(), budget, copies)
     labelled = [*arrays.values(), *([] if shared is None else [shared])]
     values: list[Any] = [a.data for a in arrays.values()]
@@ -326,7 +337,8 @@ def _require_fit(array: xr.DataArray, target: Target, budget: Budget, copies: in
     shard_bytes = prod(target.shards) * array.dtype.itemsize
     if limit is None or not target.run.resume:
         return
-    needed = sampled_cost(recipe_of(array.data), target.grid)[1] + copies * shard_bytes
+    needed = sampled_cost(recipe_of(array.data), target.grid)[1]
+    needed += encoding_bytes(shard_bytes, copies)
     if needed > limit:
         raise BudgetError(
             f"save: memory must be at least "

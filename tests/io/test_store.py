@@ -141,23 +141,43 @@ def test_shards_hold_whole_chunks_and_fit(data):
     shape = tuple(data.draw(st.lists(st.integers(0, 700), min_size=0, max_size=5)))
     dtype = data.draw(st.sampled_from(["u1", "f4", "f8"]))
     limit = data.draw(st.sampled_from([1 << 16, 1 << 22, SHARD_BYTES]))
-    blocks = None
-    if data.draw(st.booleans()):
-        blocks = tuple(data.draw(st.integers(1, max(1, n))) for n in shape)
-    chunks, shards = shard_grid(shape, dtype, blocks, limit)
+    input_rows = data.draw(st.integers(1, max(1, *shape[:1], 1)))
+    chunks, shards = shard_grid(shape, dtype, limit, input_rows=input_rows)
     size = np.dtype(dtype).itemsize
-    for n, c, s, b in zip(shape, chunks, shards, blocks or shape, strict=True):
+    for n, c, s in zip(shape, chunks, shards, strict=True):
         assert s % c == 0
         assert s < max(1, n) + c
-        assert b >= n or b % s == 0
-    assert blocks or np.prod(shards, dtype=float) * size <= max(limit, 1 << 23)
+    assert np.prod(shards, dtype=float) * size <= max(limit, 1 << 23)
 
 
 def test_shards_of_stacks_are_whole_volumes():
     assert shard_grid((5000, 200, 200, 200), "f4") == ((8, 50, 50, 50), (8, 200, 200, 200))
     assert shard_grid((20, 32, 32, 32), "f4")[1] == (21, 32, 32, 32)
     assert shard_grid((100, 512, 512, 512), "f4")[1][0] == 1
-    assert shard_grid((64, 160, 160, 160), "f4", (6, 160, 160, 160))[1][0] in (2, 6)
+
+
+@pytest.mark.parametrize("input_rows", [2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 97])
+@pytest.mark.parametrize("max_volumes", [4, 8, 16, 32])
+def test_shards_share_few_chunks_of_their_input(input_rows, max_volumes):
+    """No other number of volumes per shard has chunks of the input read less often."""
+    shape, volume_bytes = (input_rows * 40, 128, 128, 128), 4 * 128**3
+    limit = max_volumes * volume_bytes
+    rows = shard_grid(shape, "f4", limit, input_rows=input_rows)[1][0]
+
+    def reads(rows):
+        starts = np.arange(0, shape[0], rows)
+        stops = np.minimum(starts + rows, shape[0])
+        return np.sum((stops - 1) // input_rows - starts // input_rows + 1)
+
+    assert rows <= max_volumes
+    possible = [
+        n
+        for n in range(1, max_volumes + 1)
+        if n % shard_grid(shape, "f4", limit, input_rows=input_rows)[0][0] == 0
+    ]
+    assert reads(rows) <= min(map(reads, possible)) * 1.02
+    if input_rows <= max_volumes and input_rows != 97:
+        assert reads(rows) == 40
 
 
 @given(data=st.data())
@@ -166,12 +186,14 @@ def test_shards_of_stacks_are_whole_volumes():
 )
 def test_any_blocks_round_trip(data, tmp_path_factory):
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
-    blocks = tuple(data.draw(st.integers(1, n)) for n in shape)
+    rows = data.draw(st.integers(1, shape[0]))
     values = numbers(shape, "i2")
     path = tmp_path_factory.mktemp("blocks") / "a"
     target = create(
-        path, variable(shape, "i2", DIMS[-len(shape) :], blocks=blocks), max_shard_bytes=200
+        path, variable(shape, "i2", DIMS[-len(shape) :], input_rows=rows), max_shard_bytes=200
     )
+    factors = (data.draw(st.integers(1, 3)) for _ in shape)
+    blocks = [f * s for f, s in zip(factors, target.shards, strict=True)]
     starts = [range(0, n, b) for n, b in zip(shape, blocks, strict=True)]
     for corner in product(*starts):
         region = tuple(

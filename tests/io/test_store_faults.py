@@ -33,9 +33,7 @@ from tests.paths import ROOT
 
 
 def test_blocks_must_cover_whole_shards(tmp_path):
-    target = create(
-        tmp_path / "a", variable((9, 4, 4, 4), blocks=(3, 4, 4, 4)), max_shard_bytes=800
-    )
+    target = create(tmp_path / "a", variable((9, 4, 4, 4), input_rows=3), max_shard_bytes=800)
     assert target.shards == (3, 4, 4, 4)
     values = np.ones((9, 4, 4, 4), "f4")
     for start, stop in [(0, 2), (1, 3), (2, 4), (3, 8), (6, 12), (-3, 0)]:

@@ -61,13 +61,14 @@ TIME_UNITS = {
 class Variable(Labels):
     """Shape, dtype and labels of an array that will be written.
 
-    ``blocks`` is the length along each axis of the blocks it will be written in. ``large_coords``
-    are coordinates too large for the metadata; each becomes a target, in this order.
+    ``input_rows`` is the length along the first axis of the chunks that the values are computed
+    from. ``large_coords`` are coordinates too large for the metadata; each becomes a target, in
+    this order.
     """
 
     shape: tuple[int, ...]
     dtype: npt.DTypeLike
-    blocks: tuple[int, ...] | None = None
+    input_rows: int = 1
     large_coords: Mapping[str, "LargeCoord"] = field(default_factory=dict)
 
     def all_coords(self, shared: str = "") -> Coords:
@@ -231,7 +232,8 @@ def layout_of(
     factors = level_factors(variable.dims, shape, variable.voxel_size) if pyramid else []
     multiples = factors[-1] if factors else None
     sized = SIZED if dtype.kind == "O" else dtype
-    chunks, shards = shard_grid(shape, sized, variable.blocks, max_bytes, multiples)
+    rows = variable.input_rows
+    chunks, shards = shard_grid(shape, sized, max_bytes, input_rows=rows, multiples=multiples)
     image = None if plain else ome.image_of(labels, factors)
     if pyramid and image is None:
         raise LabelError(

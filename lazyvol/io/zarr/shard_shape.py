@@ -1,7 +1,7 @@
 """Choose the shapes of the shards and inner chunks of a new array."""
 
 from collections.abc import Sequence
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ Lengths = tuple[int, ...]
 def shard_grid(
     shape: Sequence[int],
     dtype: npt.DTypeLike,
-    blocks: Sequence[int] | None = None,
     max_bytes: int = SHARD_BYTES,
+    *,
+    input_rows: int = 1,
     multiples: Sequence[int] | None = None,
 ) -> tuple[Lengths, Lengths]:
     """Return the shapes of the inner chunks and of the shards of a new array.
@@ -37,11 +38,11 @@ def shard_grid(
         Shape of the array.
     dtype
         Dtype of the array.
-    blocks
-        Length along each axis of the blocks it will be written in, for all but the last block.
-        Shards divide them, and exceed ``max_bytes`` only if a block has no suitable divisor.
     max_bytes
         Bytes of a decoded shard.
+    input_rows
+        Length along the first axis of the chunks that the values are computed from. Shards are
+        as long as is best for reading each of these chunks once.
     multiples
         Numbers that divide the chunks of axes with several, for the levels of a pyramid.
 
@@ -49,27 +50,28 @@ def shard_grid(
     --------
     >>> shard_grid((5000, 200, 200, 200), "float32")
     ((8, 50, 50, 50), (8, 200, 200, 200))
-    >>> shard_grid((5000, 160, 160, 160), "float32", blocks=(4, 160, 160, 160))
-    ((4, 54, 54, 54), (4, 162, 162, 162))
+    >>> shard_grid((5000, 160, 160, 160), "float32", input_rows=6)
+    ((6, 54, 54, 54), (12, 162, 162, 162))
     >>> shard_grid((1000, 1000, 1000), "float32")
     ((125, 125, 125), (125, 500, 1000))
     """
     size = np.dtype(dtype).itemsize
-    units = [min(n, b) for n, b in zip(shape, blocks or shape, strict=True)]
-    fixed = [u < n for n, u in zip(shape, units, strict=True)]
-    edges = _fitted_edges([max(1, u) for u in units], size, min(CHUNK_BYTES, max_bytes))
-    chunks = [_edge(max(1, u), e, f) for u, e, f in zip(units, edges, fixed, strict=True)]
+    units = [max(1, n) for n in shape]
+    edges = _fitted_edges(units, size, min(CHUNK_BYTES, max_bytes))
+    chunks = [_equal_edge(u, e) for u, e in zip(units, edges, strict=True)]
     for axis, m in enumerate(multiples or ()):
         if chunks[axis] < units[axis]:
             chunks[axis] = -(-chunks[axis] // m) * m
-    counts = [-(-max(1, u) // c) for u, c in zip(units, chunks, strict=True)]
+    counts = [-(-u // c) for u, c in zip(units, chunks, strict=True)]
     if len(chunks) > 3:
         volume_bytes = prod(c * n for c, n in zip(chunks[1:], counts[1:], strict=True)) * size
-        chunks[0] = _edge(
-            max(1, units[0]), max(1, min(chunks[0], max_bytes // volume_bytes)), fixed[0]
-        )
-        counts[0] = -(-max(1, units[0]) // chunks[0])
-    per_shard = _chunks_per_shard(counts, fixed, max(1, max_bytes // (prod(chunks) * size)))
+        chunks[0] = _equal_edge(units[0], max(1, min(chunks[0], max_bytes // volume_bytes)))
+    if chunks:
+        chunks[0] = _aligned_edge(chunks[0], input_rows)
+        counts[0] = -(-units[0] // chunks[0])
+    per_shard = _chunks_per_shard(counts, max(1, max_bytes // (prod(chunks) * size)))
+    if chunks and per_shard[0] < counts[0]:
+        per_shard[0] = _aligned_count(per_shard[0], chunks[0], input_rows)
     return tuple(chunks), tuple(c * n for c, n in zip(chunks, per_shard, strict=True))
 
 
@@ -83,29 +85,44 @@ def _fitted_edges(units: Sequence[int], size: int, max_bytes: int) -> list[int]:
     return edges
 
 
-def _edge(unit: int, edge: int, fixed: bool) -> int:
-    """Return a chunk length near ``edge``: equal parts of an axis, or a divisor of a block."""
-    if not fixed:
-        return -(-unit // -(-unit // edge))
-    divisors = _divisors(unit)
-    below = max(d for d in divisors if d <= edge)
-    return below if 4 * below >= edge else min(d for d in divisors if d >= edge)
+def _equal_edge(length: int, edge: int) -> int:
+    """Return a chunk length of at most ``edge`` that divides an axis into equal parts."""
+    return -(-length // -(-length // edge))
 
 
-def _divisors(number: int) -> list[int]:
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return sorted({*small, *(number // d for d in small)})
+def _aligned_edge(edge: int, input_rows: int) -> int:
+    """Return a chunk length of at most ``edge`` of which ``input_rows`` is a multiple or part.
+
+    It is ``edge`` if only a much shorter one would do.
+    """
+    if edge >= input_rows:
+        return edge // input_rows * input_rows
+    divisor = max(d for d in range(1, edge + 1) if input_rows % d == 0)
+    return divisor if 4 * divisor >= edge else edge
 
 
-def _chunks_per_shard(counts: Sequence[int], fixed: Sequence[bool], limit: int) -> list[int]:
+def _aligned_count(number: int, chunk: int, input_rows: int) -> int:
+    """Return the chunks of a shard, at most ``number``, for which input chunks are read least.
+
+    Shards of r rows read a chunk of n rows 1 + (n - gcd(n, r)) / r times on average.
+    """
+    multiple = input_rows // gcd(input_rows, chunk)
+    if number >= multiple:
+        return number // multiple * multiple
+
+    def repeated(count: int) -> float:
+        rows = count * chunk
+        return (input_rows - gcd(input_rows, rows)) / rows
+
+    return min(range(number, 0, -1), key=repeated)
+
+
+def _chunks_per_shard(counts: Sequence[int], limit: int) -> list[int]:
     """Return the chunks of a shard along each axis, at most ``limit``, last axes first."""
     per_shard = [1] * len(counts)
     for axis in reversed(range(len(counts))):
-        number = min(counts[axis], limit)
-        if fixed[axis]:
-            number = max(d for d in _divisors(counts[axis]) if d <= number)
-        per_shard[axis] = number
-        limit //= number
-        if number < counts[axis]:
+        per_shard[axis] = min(counts[axis], limit)
+        limit //= per_shard[axis]
+        if per_shard[axis] < counts[axis]:
             break
     return per_shard
