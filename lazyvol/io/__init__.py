@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError, LimitExceeded, OptionError
 from lazyvol.io.axes import axes_of_letters
 from lazyvol.io.opened import DataSet, Opened

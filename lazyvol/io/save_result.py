@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import BudgetError, LabelError, OptionError, TargetExistsError
 from lazyvol.io import losses, particle_files, rows
 from lazyvol.io.atomic import require_free

@@ -1,6 +1,6 @@
 """Checks of arguments that several topics share.
 
-The door has already refused stacks that do not hold real numbers, and options of a wrong type.
+``operation`` has already refused stacks that do not hold real numbers, and options of a wrong type.
 """
 
 from collections.abc import Iterable

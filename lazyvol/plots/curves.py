@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.plots.canvas import AMBER, BLUE, CYCLE, GREEN, GREY, RED, new_axes, style_curve
 from lazyvol.summary import unit_symbol

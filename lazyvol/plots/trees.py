@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from scipy.cluster import hierarchy
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.ops.clustering import clusters
 from lazyvol.plots.canvas import BLUE, CYCLE, GREY, new_axes, style_curve

@@ -9,7 +9,7 @@ import xarray as xr
 
 import lazyvol as lv
 from lazyvol.errors import LazyvolError, OptionError
-from tests.door.test_options import WRONG
+from tests.arguments.test_options import WRONG
 
 A = np.random.default_rng(0).random((2, 3, 4, 5))
 #: more values that no option of a type takes

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.derivatives import outputs
 from lazyvol.ops.derivatives import _multiscale

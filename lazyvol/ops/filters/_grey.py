@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import sliding_window
 from lazyvol.kernels.morphology import reconstruction

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.ndimage as ndi
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.filters import transfer
 from lazyvol.ops import registration

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.linalg import eigenbasis
 from lazyvol.ops._checks import require_new_dim

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.kernels.morphology import components_kept
 from lazyvol.kernels.morphology.components_kept import Choice
 from lazyvol.ops._ball import neighbourhood

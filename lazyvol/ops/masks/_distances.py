@@ -6,7 +6,7 @@ from math import isfinite
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import distances
 from lazyvol.ops.masks._morphology import volume_dims

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.morphology import binary, components_kept, connected_components
 from lazyvol.ops._ball import ball, neighbourhood, with_axes_of

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.registration import masked_correlation, phase_correlation
 from lazyvol.kernels.registration.phase_correlation import ShiftSearch

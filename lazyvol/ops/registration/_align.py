@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial.transform import Rotation
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import rotation_grids
 from lazyvol.kernels.registration import pose_search, rotational_correlation, subvolume_average

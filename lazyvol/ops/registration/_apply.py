@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.kernels.geometry import affine, splines
 from lazyvol.kernels.geometry.splines import BoundaryMode
 from lazyvol.ops.registration._poses import (

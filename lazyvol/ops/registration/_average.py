@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.registration import subvolume_average
 from lazyvol.kernels.registration.subvolume_average import ParticleLayout

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.reductions import moments
 from lazyvol.kernels.screening import fourier_shell_correlation

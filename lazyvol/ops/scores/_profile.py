@@ -8,8 +8,8 @@ import numpy as np
 import scipy.special
 import xarray as xr
 
-from lazyvol.door import operation
-from lazyvol.door.rules import show_value
+from lazyvol.arguments import operation
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import LabelError, LazyvolError, OptionError
 from lazyvol.kernels.reductions import comoments
 from lazyvol.kernels.synthetic import particles

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.reductions import moments
 from lazyvol.ops.stats import _histogram, _quantile

@@ -7,7 +7,7 @@ from typing import Literal
 
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import membranes_and_wedges
 from lazyvol.ops._grid import (

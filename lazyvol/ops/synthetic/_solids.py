@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
 from lazyvol.kernels.geometry import solids
 from lazyvol.ops._grid import (

@@ -28,7 +28,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from lazyvol.door import operation
+from lazyvol.arguments import operation
 from lazyvol.kernels.geometry import resampling
 from lazyvol.kernels.geometry.resampling import AffineSampling, Mode, Spline
 from lazyvol.ops import filters

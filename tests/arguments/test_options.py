@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import lazyvol as lv
 from lazyvol.errors import LabelError, LazyvolError, OptionError
-from tests.door.test_door import TOPICS
+from tests.arguments.test_arguments import TOPICS
 from tests.oracles import required
 
 S = lv.as_stack(np.random.default_rng(0).random((2, 5, 5, 6)))

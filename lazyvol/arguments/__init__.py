@@ -19,8 +19,8 @@ from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_typ
 import numpy as np
 import xarray as xr
 
-from lazyvol.door.arrays import ArrayParameter, DimNames, split_masked
-from lazyvol.door.rules import DTYPE, REFUSED, Rule, rule_of, show_value
+from lazyvol.arguments.arrays import ArrayParameter, DimNames, split_masked
+from lazyvol.arguments.rules import DTYPE, REFUSED, Rule, rule_of, show_value
 from lazyvol.errors import BudgetError, LabelError, OptionError, shortened
 from lazyvol.same_grid import require_same_grid, require_same_labels
 from lazyvol.stack import Dims, is_masked, require_mask

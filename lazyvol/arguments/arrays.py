@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.door.rules import show_value
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.stack import (
     as_stack,
