@@ -34,7 +34,7 @@ tile
 budget
     The bytes that a run may use, and the tasks that run at once.
 step
-    One stage of a run: all tasks that run the same chain of kernels; a line of ``explain``.
+    One stage of a run: all tasks that run one chain of kernels; a line of ``explain``.
 
 From a call to an array
 -----------------------
@@ -71,12 +71,10 @@ make blocks smaller until all tasks that run at once fit, and raises BudgetError
 the smallest sufficient amount, if none do. ``explain`` sums up the steps of a run: passes, bytes,
 tasks, peak. Tests hold the measured peak of every operation to this number.
 
-Writing
--------
-``write`` submits one task per shard (on clusters, of results of many shards, one for a few), in
-waves of 10,000; each evaluates its region and hands it to a sink, which stores it durably. Shards
-that a sink already has are skipped on resume. The tasks of folds keep their states in the folder of
-the run, and continue from these (``checkpoints``).
+Writing ------- ``write`` submits one task per shard (on clusters, of results of many shards, one
+for a few), in waves of 10,000; each evaluates its region  and passes it to a sink, which stores it
+durably. Shards that a sink already has are skipped on resume. The tasks of folds keep their states
+in the folder of the run, and continue from these (``checkpoints``).
 
 Files
 -----

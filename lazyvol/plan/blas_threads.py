@@ -78,7 +78,7 @@ Item = TypeVar("Item")
 
 def local_scheduler() -> str:
     """Return dask's scheduler for data in this process's memory: threads, or one thread if the
-    user asked for that. (A cluster would be sent all of the data.)"""
+    user asked for that. (A cluster would have to receive all of the data.)"""
     scheduler = dask.config.get("scheduler", None)
     synchronous = scheduler in ("sync", "synchronous", "single-threaded")
     return "synchronous" if synchronous else "threads"
@@ -92,7 +92,7 @@ _thread = local()
 def each_in_threads(function: Callable[[Item], None], items: Sequence[Item]) -> None:
     """Call ``function`` with every item, on this machine's threads.
 
-    Called from one of these threads it runs in that thread alone: all others may be waiting for it.
+    A call from one of these threads runs in that thread alone: all others may be waiting for it.
     """
     threads = local_threads() or CPU_COUNT
     in_pool = hasattr(_thread, "in_pool")
@@ -103,7 +103,7 @@ def each_in_threads(function: Callable[[Item], None], items: Sequence[Item]) -> 
     pool = _pools.get(threads)
     if pool is None:
         pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, initializer=_mark_thread))
-    contexts = [copy_context() for _ in items]  # limits are those of the caller
+    contexts = [copy_context() for _ in items]  # with the limits of the caller
     list(pool.map(lambda context, item: context.run(function, item), contexts, items))
 
 
@@ -112,7 +112,7 @@ def _mark_thread() -> None:
 
 
 def _forget_threads() -> None:
-    """Reset locks and pools in a forked process, which has them but not the threads.
+    """Reset locks and thread pools in a forked process, which inherits no threads.
 
     Dask would wait forever for threads that its pool still counts.
     """

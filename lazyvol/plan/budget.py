@@ -108,8 +108,8 @@ def _cluster(workers: Mapping[str, Mapping[str, Any]]) -> Workers:
 class Budget:
     """The memory in bytes that a run may use (None: no limit) and the tasks that run at once.
 
-    Both are totals over ``processes``. Each process gets an equal share, and each may have to hold
-    everything that is not a task's: states that wait to be merged may all be on one of them.
+    Both are totals over ``processes``. Each process gets an equal share. Memory that belongs to no
+    task may all be in one process: the states that wait to be merged, for example.
     """
 
     memory: int | None = None
@@ -157,9 +157,10 @@ class Budget:
         return min(BLOCK, max(SMALL_BLOCK, share))
 
     def as_before(self, limits: "tuple[int, int | None] | None") -> "Budget":
-        """Return the budget of an interrupted run, its workers and memory, if it fits this one.
+        """Return the budget of an interrupted run if it fits into this one.
 
-        Then the tasks of its reductions are the same, and continue from the states that they kept.
+        With equal workers and memory, its reductions are divided into equal tasks, which continue
+        from the states that they kept.
         """
         if limits is None:
             return self
@@ -171,10 +172,10 @@ class Budget:
 def limited(
     memory: int | float | str | None = None, workers: int | None = None
 ) -> AbstractContextManager[None]:
-    """Context in which operations are cut to fit ``memory`` bytes with ``workers`` tasks.
+    """Context in which operations are divided into tasks that fit ``memory``, ``workers`` at once.
 
-    It holds for the calling thread, or asynchronous task, alone. ``workers`` also sets the number
-    of dask's local threads; a cluster keeps its own.
+    The limits apply to the calling thread, or asynchronous task, alone. ``workers`` also sets the
+    number of dask's local threads; a cluster keeps its own.
     """
     amount = None if memory is None else parse_bytes(memory)
     return limits_set(amount, count_of("workers", workers))
@@ -246,7 +247,7 @@ def _recipe_cost(recipe: Recipe, grid: Grid) -> StepCost:
 
 
 def foreign_step(name: str, blocks: int) -> Step:
-    """Return the step of a foreign dask array: its blocks are known, its cost is not."""
+    """Return the step of a foreign dask array, of known blocks and unknown cost."""
     return Step(name, f"input: {name.rpartition('-')[0] or name}", blocks, (), StepCost)
 
 
@@ -306,8 +307,8 @@ def show_tasks(number: int) -> str:
     return "1 task at once" if number == 1 else f"{number} tasks at once"
 
 
-#: a later axis is halved only if that saves this fraction of the memory of a task: what the later
-#: axes hold is stored together
+#: a later axis is halved only if that saves this fraction of a task's memory: elements along the
+#: later axes are stored next to each other
 SAVED = 0.05
 
 

@@ -51,14 +51,14 @@ def keeping_states(store: StateStore | None) -> Iterator[None]:
         _STORE.reset(token)
 
 
-#: store of the states of what this thread computes
+#: store for the states of the tasks that this thread submits
 _STORE: ContextVar[StateStore | None] = ContextVar("lazyvol states", default=None)
 
 
 def with_states(graph: Any) -> Any:
-    """Return a graph that is computed now, its tasks with the store of the context if it has one.
+    """Return a graph that is about to run; its tasks get the store of the context, if there is one.
 
-    Its layers are no longer those of lazy arrays.
+    No array can be read from the returned graph: its layers hold tasks, not recipes.
     """
     store = _STORE.get()
     if store is None or not isinstance(graph, HighLevelGraph):
@@ -83,10 +83,11 @@ def _places(graphs: Sequence[HighLevelGraph], wanted: Collection[str]) -> dict[A
 
 
 def _results_above(graphs: Sequence[HighLevelGraph], wanted: Collection[str]) -> dict[Any, Any]:
-    """Return for each task the nearest one that all uses of its result lead to, or None.
+    """Return the nearest dominator of each task: the task that all uses of its result pass through.
 
-    These are the dominators of the tasks that keep states, seen from the results that others take:
-    of the layers ``wanted``, and of those that layers of other tasks take.
+    It is None if there is no such task. Only tasks that keep states count. The uses end at results
+    that other tasks read: those of the layers ``wanted``, and of layers on which foreign layers
+    depend.
     """
     layers = {name: layer for graph in graphs for name, layer in graph.layers.items()}
     shared = set(wanted).union(*(
@@ -175,7 +176,7 @@ def _tasks(
 
 
 def progress_of(graph: Any, key: Any) -> Any:
-    """Return what a task has kept so far, to be compared; None if it keeps nothing."""
+    """Return the states that a task has kept so far, for comparison; None if it keeps none."""
     task = _checkpointed_task(graph, key)
     if task is None:
         return None

@@ -2,21 +2,21 @@
 
 A run that has a store of states keeps the result of a task there when the task ends, and the state
 of a long one every ``INTERVAL`` seconds. A task that finds its result returns it; one that finds a
-state continues behind the last tile of that state. Tiles are added in their order and states are
-merged in theirs, so that the bits are those of a run that was never killed.
+state continues after the last tile in that state. The order of tiles and of merges is fixed, so the
+result is bitwise equal to that of a run that was never killed.
 
-A state is kept when it costs at most ``SHARE`` of the time that it saves: the seconds of its task
-since the last one was kept and, for a merged state, those of the states below that were not kept.
-So a run takes 1 to 2 % longer, and repeats 100 times the time that one state takes to be written,
-or ``INTERVAL``, whichever is longer, per worker.
+A state is written if that takes at most ``SHARE`` of the time that it saves: the seconds that its
+task has run since the last state and, for a merged state, those of the states below it that were
+not written. So a run takes 1 to 2 % longer, and each killed worker repeats at most ``INTERVAL``, or
+100 times the time to write a state if that is longer.
 
-A process that began after the run may be in the place of one that died. It expects to live as long
-again as it did so far, and keeps states at Young's interval for that (Commun. ACM 17, 530 (1974)),
-if it is shorter. When a worker dies, dask runs the tasks again whose results it held, and those
-below: these find that a kept result is above them, and do nothing.
+A process that started after the run may replace one that died. It assumes a remaining lifetime
+equal to its age, and writes states at Young's interval for that lifetime (Commun. ACM 17, 530
+(1974)) if that is shorter. When a worker dies, dask repeats the tasks whose results it held, and
+the tasks that these depend on: the latter find that a result above them is kept, and do nothing.
 
-The states of a fold take at most one eighth of
-the bytes that it reads: 512 MiB for each 4 GiB (see `lazyvol.plan.reductions.partition`).
+The states of a fold take at most one eighth of the bytes that it reads: 512 MiB for each 4 GiB (see
+`lazyvol.plan.reductions.partition`).
 """
 
 import os
@@ -40,10 +40,10 @@ from lazyvol.plan.retries import retried
 INTERVAL = 10.0
 #: fraction of the time of a run that its checkpoints may take
 SHARE = 0.01
-#: seconds to write a state, and per byte of it, until some were measured: a slow disk or a bucket.
-#: On a fast disk the first states are kept later than they could be, on no disk too often
+#: expected seconds to write a state, and per byte, before any write is measured: those of a slow
+#: disk or a bucket. On a fast disk the first states are therefore written later than necessary
 LATENCY, PER_BYTE = 1e-2, 1e-8
-#: seconds to run a task again that finds its result, or does nothing
+#: seconds to repeat a task that finds its result, or does nothing
 TASK_SECONDS = 5e-3
 #: end of the name of the state of a task that has not finished
 UNFINISHED = "-unfinished"
@@ -68,26 +68,27 @@ class StateStore(Protocol):
 
 
 class _WriteSpeed:
-    """The time that states take to be written by this process, as a multiple of the expected.
+    """The measured time to write a state in this process, as a multiple of the expected time.
 
-    It begins at a tenth of it where one state that is written too early costs little, and shows it.
+    It starts at a tenth where a write that comes too early costs little: that write is a
+    measurement.
     """
 
     def __init__(self, hasty: bool = False) -> None:
         self.factor = 0.1 if hasty else 1.0
 
     def seconds(self, nbytes: int) -> float:
-        """Return the expected time of a state."""
+        """Return the expected time to write a state."""
         return self.factor * (LATENCY + PER_BYTE * nbytes)
 
     def measured(self, nbytes: int, seconds: float) -> None:
-        """Note the time of a state, which counts half of all earlier ones."""
+        """Include the time of a write, with the weight of all earlier writes together."""
         self.factor = (self.factor + seconds / (LATENCY + PER_BYTE * nbytes)) / 2
 
 
 #: bytes of the largest small state
 SMALL = 1 << 20
-#: by kind of store, of small and of other states
+#: by kind of store, for small states and for others
 _SPEEDS: dict[tuple[type, bool], _WriteSpeed] = {}
 
 
@@ -100,13 +101,13 @@ def _begin() -> None:
     _began = time.time()
 
 
-if hasattr(os, "register_at_fork"):  # workers are forked from a process that imported this
+if hasattr(os, "register_at_fork"):  # a forked worker starts after this import
     os.register_at_fork(after_in_child=_begin)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The store of a run's states, and how often they are kept; an argument of all its tasks."""
+    """The store of a run's states, and how often they are written; an argument of all its tasks."""
 
     store: StateStore
     interval: float = field(default_factory=lambda: INTERVAL)
@@ -119,7 +120,7 @@ class Checkpoints:
         return retried(partial(self.store.read, name))
 
     def kept_names(self) -> Collection[str]:
-        """Return the names of the states that were kept a short time ago."""
+        """Return the names of the kept states, from a list that is a short time old."""
         now = time.monotonic()
         if self.run != _names.run or now >= _names.until:
             _names.run, _names.names = self.run, set(self.store.names())
@@ -128,7 +129,7 @@ class Checkpoints:
         return _names.names
 
     def keep(self, name: str, state: States, unsaved: float, interval: float = 0.0) -> bool:
-        """Write a state if that is worth its time; return False if it is not, or fails."""
+        """Write a state if it saves enough time; return False if not, or if writing fails."""
         nbytes, is_late = sum(a.nbytes for a in state.values()), _began > self.started
         kind = type(self.store), nbytes <= SMALL
         speed = _SPEEDS.setdefault(kind, _WriteSpeed(hasty=kind[1] or is_late))
@@ -147,7 +148,7 @@ class Checkpoints:
 
 
 class _Names:
-    """The names of the states of a run that this process knows, and until when."""
+    """A run's states as this process listed them last, and the time until the list is valid."""
 
     run, until = "", 0.0
     names: Collection[str] = ()
@@ -158,8 +159,7 @@ _names = _Names()
 
 @dataclass(frozen=True)
 class TaskPlace:
-    """A task in its graph: its name, the names of the results that alone need it, and how many
-    tasks are needed by it alone."""
+    """A task in its graph: its name, those of its dominators, and how many tasks it dominates."""
 
     name: str
     above: tuple[str, ...] = ()
@@ -179,12 +179,12 @@ class TaskLog:
         self.column, self.tiles = map(int, position)
 
     def kept(self, kind: str) -> dict[str, Array]:
-        """Return the kept arrays of a kind by name, once: the task overwrites them."""
+        """Return the kept arrays of a kind by name, and release them: the task overwrites them."""
         names = [name for name in self._kept if name.startswith(f"{kind} ")]
         return {name.partition(" ")[2]: self._kept.pop(name) for name in names}
 
     def offer(self, column: int, tiles: int, **arrays: States) -> None:
-        """Keep arrays by kind, if the last ones are old enough."""
+        """Keep arrays by kind, if the last state is old enough."""
         unsaved = time.monotonic() - self._since
         if self._checkpoints is None:
             return
@@ -195,7 +195,7 @@ class TaskLog:
             self._since = time.monotonic()
 
     def finish(self, checkpoints: Checkpoints, result: Any) -> Any:
-        """Keep the result of the task, or return it with the time that it would save.
+        """Keep the result of the task, or return it together with the time that it would save.
 
         This is the time of the whole task, as its result also saves the tasks below it.
         """
@@ -210,7 +210,7 @@ class TaskLog:
 
 
 class _Needless:
-    """The result of a task whose inputs are needed by nothing: a result above them was kept."""
+    """The result of a task that need not run, because the result of a dominator was kept."""
 
 
 class _Unsaved(dict[str, Array]):
@@ -228,7 +228,7 @@ _LOG: ContextVar[TaskLog | None] = ContextVar("lazyvol task log", default=None)
 
 
 def task_log() -> TaskLog:
-    """Return the log of the running task, once; without one it keeps nothing."""
+    """Return the log of the running task to the first caller, to others one that keeps nothing."""
     log = _LOG.get()
     _LOG.set(None)
     return log or TaskLog(None, "")
@@ -246,9 +246,9 @@ def running_task() -> tuple[Checkpoints, str] | None:
 def run_checkpointed(
     checkpoints: Checkpoints, place: TaskPlace, function: Any, *arguments: Any
 ) -> Any:
-    """Return ``function(*arguments)``, or the result that the run or an earlier one kept.
+    """Return ``function(*arguments)``, or its result if this run or an earlier one kept that.
 
-    Nothing is computed if a result above, the only one that needs this, was kept.
+    Nothing is computed if the result of a dominator was kept: then nothing needs this one.
     """
     name, above = place.name, place.above
     kept = checkpoints.read(name)
@@ -257,7 +257,7 @@ def run_checkpointed(
     if above and not set(above).isdisjoint(checkpoints.kept_names()):
         return _Needless()
     if any(isinstance(value, _Needless) for value in _flat(arguments)):
-        if above:  # another process knew first
+        if above:  # another process found a dominator's result first
             return _Needless()
         raise _damaged()
     unsaved = sum(_unsaved_seconds(arguments)) + TASK_SECONDS * place.below
@@ -282,7 +282,7 @@ def _flat(arguments: Sequence[Any]) -> Iterable[Any]:
 
 
 def kept_result(checkpoints: Checkpoints, name: str) -> Any:
-    """Return the kept result of a task whose inputs are not computed."""
+    """Return the kept result of a task in place of computing its inputs."""
     kept = checkpoints.read(name)
     if kept is None:
         raise _damaged()

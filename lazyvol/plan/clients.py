@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def computing_client() -> "Client | None":
     """Return the client on which dask computes now; None for this process, and in its tasks.
 
-    As in dask, ``dask.config.set(scheduler=…)`` counts first, then the client whose ``with`` block
-    or ``as_current`` is entered, then the client that was opened last.
+    As in dask, ``dask.config.set(scheduler=…)`` has precedence, then the client whose ``with``
+    block or ``as_current`` is entered, then the client that was opened last.
     """
     if "distributed" not in sys.modules:
         return None

@@ -178,7 +178,7 @@ def _connected_blockwise(
 
 
 def _room(tasks: int) -> int:
-    """Return the bytes for a block with its result and its kernel, with ``tasks`` at once."""
+    """Return the bytes for a block, its result and its kernel's scratch, with ``tasks`` at once."""
     limit = Budget.current().per_task_of(tasks)
     return 2 * BLOCK if limit is None else min(2 * BLOCK, limit // 2)
 

@@ -256,8 +256,8 @@ class _CostRun:
                 self._release(use)
 
 
-#: boxes of a step that a new region is compared with: a list of thousands of particles asks for
-#: thousands of boxes, in order
+#: number of the latest boxes of a step that a new region is compared with: a list of thousands of
+#: particles needs thousands of boxes, in order
 COMPARED = 8
 
 
@@ -324,7 +324,7 @@ def run_block(recipe: Recipe, region: Region, refs: BlockRefs, blocks: Sequence[
 def run_shared(
     recipe: Shared[Recipe], region: Region, refs: BlockRefs, blocks: Sequence[Array]
 ) -> Array:
-    """Run one of many tasks that hold one recipe."""
+    """Run one of many tasks that share a pickled recipe."""
     return run_block(recipe.value, region, refs, blocks)
 
 

@@ -23,8 +23,8 @@ from lazyvol.plan.budget import (
 from lazyvol.plan.graph.lazy_array import as_lazy_array, refit
 from lazyvol.plan.halo_cost import Halo
 
-#: reads of an input above which a step is refused under a memory limit: its blocks are then much
-#: smaller than their halos, or than the strips of a matrix of distances should be
+#: number of times an input is read above which a step is refused under a memory limit: its blocks
+#: are then much smaller than their halos, or than the strips of a distance matrix should be
 MOST_READS = 256
 PROMISE = "never rechunks, never holds a whole stack, stores no intermediate"
 

@@ -16,7 +16,7 @@ from lazyvol.plan.regions import Grid, Region
 
 #: voxels computed per voxel needed above which a plan mentions the halo
 NOTICEABLE = 1.25
-#: steps that are tried as the one to save
+#: number of steps that are tried as the step to save
 TRIED = 8
 #: cost of writing a voxel and reading it again, in steps of one voxel
 STORED = 2.0

@@ -1,7 +1,7 @@
-"""The memory and the tasks at once that a caller asks for: those of its context, not its process.
+"""Limits on memory and on concurrent tasks, which a caller sets for its context alone.
 
-Another thread has a context of its own, so that two computations of one process may have different
-budgets. Threads that run parts of a computation are given its context.
+Every thread has a separate context, so two computations of one process may have different budgets.
+Threads that run parts of a computation run in its context.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def local_threads() -> int | None:
 
 @contextmanager
 def limits_set(memory: int | None, workers: int | None) -> Iterator[None]:
-    """Context with other limits; those of the context around it count no more."""
+    """Context with other limits, which replace those of the enclosing context."""
     outer = _limits.get()
     place = outer.place if workers is None else _dask_threads.enter(workers, outer.place)
     token = _limits.set(Limits(memory, workers, place))
@@ -52,10 +52,10 @@ def limits_set(memory: int | None, workers: int | None) -> Iterator[None]:
 
 
 class _DaskThreads:
-    """Dask's number of local threads, for ``compute`` of users; dask keeps one for the process.
+    """The number of threads of dask's ``compute``, which is one setting for the whole process.
 
-    While contexts of several threads ask for different numbers, the smallest is set: no plan then
-    has more tasks at once than it was made for.
+    While contexts of several threads request different numbers, the smallest is set, so that no
+    plan runs more tasks at once than it has memory for.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _DaskThreads:
         return int(value) if value else None
 
     def enter(self, workers: int, outer: int | None) -> int:
-        """Ask for a number of threads, in place of the context around; return the new place."""
+        """Request threads in place of the enclosing context's request; return the key."""
         with self._lock:
             if not self._asked:
                 self._own = dask.config.get("num_workers", None)
@@ -81,7 +81,7 @@ class _DaskThreads:
             return place
 
     def leave(self, place: int | None, outer: Limits) -> None:
-        """Ask for the number of the context around again, or for none."""
+        """Withdraw a request; restore that of the enclosing context, if there is one."""
         with self._lock:
             self._asked.pop(place, None)
             if outer.place is not None and outer.workers is not None:

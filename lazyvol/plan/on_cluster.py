@@ -36,8 +36,8 @@ from lazyvol.plan.checkpointed_graphs import progress_of
 
 DEATHS, MOST_DEATHS = "lazyvol.worker-deaths", 5
 TIMEOUT, WORKER_TIMEOUT = "lazyvol.worker-timeout", "300s"
-#: seconds between two looks whether scheduler and workers are there, and to wait for the answer
-LOOK, ANSWER = 2.0, 30.0
+#: seconds between two checks that scheduler and workers respond, and until a check fails
+CHECK_INTERVAL, ANSWER = 2.0, 30.0
 #: seconds without a finished task after which the states of workers are asked for
 STALLED = 10.0
 #: the package whose version must be equal everywhere
@@ -49,7 +49,7 @@ _checked: WeakSet[Client] = WeakSet()
 
 
 class ResilientClient(Client):  # type: ignore[misc]
-    """A client on which ``compute`` outlives its workers, and raises errors of lazyvol."""
+    """A client whose ``compute`` survives the death of workers, and raises errors of lazyvol."""
 
     def get(self, dsk: Any, keys: Any, *, sync: bool = True, **options: Any) -> Any:
         """Return the values of keys of a graph, or their futures; dask calls it to compute."""
@@ -59,12 +59,12 @@ class ResilientClient(Client):  # type: ignore[misc]
 
 
 def in_task() -> bool:
-    """Return True in a task of a cluster: it must not block the thread that others wait for."""
+    """Return True in a task on a cluster, which must not block the thread that other tasks need."""
     return bool(getattr(thread_state, "key", False))
 
 
 def compute(client: Client, graph: Any, keys: Any) -> Any:
-    """Return the values of keys, nested lists of them, as dask's schedulers do."""
+    """Return the values of (nested lists of) keys, as dask's schedulers do."""
     values: dict[Key, Any] = {}
     failed: Exception | None = None
     with cluster_errors(client), closing(_Run(client, graph)) as run:
@@ -90,7 +90,7 @@ def each_error(
         for futures in run.batches(keys):
             for future in futures:
                 yield future.key, run.error(future)
-                future.release()  # a worker that dies later takes nothing with it
+                future.release()  # a worker that dies later loses no result of this run
 
 
 class _Run:
@@ -150,11 +150,11 @@ class _Run:
         self.futures = []
 
     def _submit(self, keys: Sequence[Key]) -> list[Future]:
-        """Return new futures of keys, when the client has forgotten those that were released.
+        """Return new futures of keys, after the client has forgotten the released ones.
 
-        Otherwise they would begin with the error of the last ones.
+        Otherwise they would start with the errors of the released ones.
         """
-        end = time.monotonic() + LOOK
+        end = time.monotonic() + CHECK_INTERVAL
         while any(k in self.client.futures for k in keys) and time.monotonic() < end:
             time.sleep(0.001)
         try:
@@ -196,18 +196,18 @@ class _Run:
     def _pause(self, done: as_completed) -> None:
         with done.thread_condition:
             done.thread_condition.wait(timeout=0.05)
-        self._look()
+        self._check_alive()
 
     def _wait(self, future: Future) -> None:
         """Wait until a task is done; it runs again if the worker that held its result has died."""
         while future.status in ("pending", "lost"):
             time.sleep(0.01)
-            self._look()
+            self._check_alive()
 
-    def _look(self) -> None:
-        """Raise ClusterError if the scheduler is lost, or all workers for a long time."""
+    def _check_alive(self) -> None:
+        """Raise ClusterError if the scheduler is lost, or all workers are for a long time."""
         now = time.monotonic()
-        if now - self.asked < LOOK:
+        if now - self.asked < CHECK_INTERVAL:
             return
         if self.client.status == "closed":
             raise _lost_error(self.client, "client closed")
@@ -230,7 +230,7 @@ class _Run:
         return any(worker["status"] != "paused" for worker in workers)
 
     def _identity(self, n_workers: int) -> Any:
-        """Return what the scheduler says of itself, and of some workers (-1: of all)."""
+        """Return the scheduler's description of itself and ``n_workers`` workers (-1: all)."""
         identity = self.client.scheduler.identity
         try:
             return self.client.sync(identity, n_workers=n_workers, callback_timeout=ANSWER)
@@ -238,7 +238,7 @@ class _Run:
             raise _lost_error(self.client, str(error)) from error
 
     def _run_alone(self, task: Key) -> None:
-        """Run a task while no other runs, so that its value is there.
+        """Run a task while no other runs, and hold its value.
 
         It is given up if workers die while it keeps no further state.
         """
@@ -252,8 +252,8 @@ class _Run:
                 self.alone.append(future)
                 return
             future.release()
-            if _last_worker(error) == last and time.monotonic() < submitted + LOOK:
-                time.sleep(0.05)  # the error of the run before: the scheduler had not forgotten it
+            if _last_worker(error) == last and time.monotonic() < submitted + CHECK_INTERVAL:
+                time.sleep(0.05)  # an error of the last try, which the scheduler still had
                 continue
             last, submitted = _last_worker(error), time.monotonic()
             if error.task != task and error.task not in self.given_up:
@@ -266,15 +266,15 @@ class _Run:
 
 
 def _last_worker(error: KilledWorker) -> str:
-    """Return the process that died last: another one at its address has another name."""
+    """Return the process that died last; its successor at that address has another name."""
     return str(error.last_worker.server_id)
 
 
 def _replace_lost_workers(cluster: Any) -> None:
-    """Start the workers again that a cluster of this machine has given up.
+    """Restart the workers that a cluster on this machine has given up.
 
-    Its nannies restart them, but dask removes a nanny whose worker is just being restarted 15 s
-    after an earlier death: of two that die once a second none is left after a minute.
+    Nannies restart workers, but dask removes a nanny whose worker is restarting 15 s after an
+    earlier death: of two workers that die once a second, none is left after a minute.
     """
     if isinstance(cluster, LocalCluster) and len(cluster.workers) < len(cluster.worker_spec):
         cluster.scale(len(cluster.worker_spec))
@@ -342,9 +342,9 @@ def require_same_version(client: Client) -> None:
     """Raise ClusterError if the scheduler, or a worker, has no or another version of lazyvol."""
     if client in _checked:
         return
-    found = client.get_versions(packages=[PACKAGE])
-    own = _version(found["client"])
-    others = {"the scheduler": found["scheduler"], **found["workers"]}
+    versions = client.get_versions(packages=[PACKAGE])
+    own = _version(versions["client"])
+    others = {"the scheduler": versions["scheduler"], **versions["workers"]}
     wrong = [f"{place}: {_version(o)}" for place, o in others.items() if _version(o) != own]
     if wrong:
         raise ClusterError(
@@ -352,7 +352,7 @@ def require_same_version(client: Client) -> None:
             f"{', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''} (None: it is not installed); "
             "install the version of this process there"
         )
-    if found["workers"]:
+    if versions["workers"]:
         _checked.add(client)
 
 

@@ -39,7 +39,7 @@ from lazyvol.stack import data_array
 HOLD = 512 * 2**20
 #: bytes of a tile of columns: enough for a matrix product to be worth its call
 TILE = 32 * 2**20
-#: columns of a product at least, unless their tile is too large
+#: least columns of a product, unless their tile is too large
 COLUMNS = 128
 
 

@@ -2,8 +2,8 @@
 
 The observations of a frame follow each other along the first axis of the result, and so do the
 frames. Their numbers are known beforehand for each *line*: a line is a frame, or, if frames are
-large, an index of a frame's first selected axis. So any stretch of the result can locate its data,
-and reads no other lines. ``padded`` makes frames of one length again.
+large, an index of a frame's first selected axis. So the lines of any interval of the result can be
+located, and no others are read. ``padded`` makes frames of one length again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +61,7 @@ class Ragged(Recipe):
 
     @property
     def mask(self) -> Recipe:
-        """The flags that select them."""
+        """The flags that select observations."""
         return self.parents[1]
 
     @cached_property

@@ -22,7 +22,7 @@ from lazyvol.plan.regions import Grid, Region
 from lazyvol.plan.verbs import defer_or_compute, labelled, operands
 from lazyvol.stack import data_array, require_stack
 
-#: side of the smallest blocks, in voxels, that a tight budget asks for before it asks for slabs
+#: side in voxels of the smallest cubic blocks; a tighter budget makes slabs
 SIDE = 64
 #: bytes of a block or its source: with halo and coefficients a task takes five to ten times as much
 BOX = BLOCK // 4
@@ -33,7 +33,7 @@ class Sampling(Protocol):
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Axes of the stack along which voxels are others."""
+        """Axes of the stack along which the result has other voxels."""
 
     def source(self, region: Region) -> Region:
         """Return the box of the stack that a region of the result depends on."""
@@ -47,7 +47,7 @@ class Sampling(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Resampled(Recipe):
-    """The result of a sampling of the parent; both have the same axes."""
+    """A sampling applied to the parent; the result has the parent's axes, in order."""
 
     sampling: Sampling
     parents: tuple[Recipe]

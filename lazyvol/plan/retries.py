@@ -1,4 +1,4 @@
-"""Reading and writing again after errors that may pass: of disks, networks and object stores."""
+"""Retries of reads and writes after transient errors of disks, networks and object stores."""
 
 import errno
 import random
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 #: mean seconds before each further try; a server that restarts is back within 10 s
 PAUSES = (0.1, 0.4, 1.6, 6.4)
-#: errors of the operating system that may pass
+#: transient errors of the operating system
 TRANSIENT = frozenset(
     getattr(errno, name)
     for name in (
@@ -23,7 +23,7 @@ TRANSIENT = frozenset(
 
 
 def retried(action: Callable[[], Result]) -> Result:
-    """Return the result of an idempotent action; try it again after an error that may pass."""
+    """Return the result of an idempotent action; repeat it after a transient error."""
     for pause in PAUSES:
         try:
             return action()
@@ -35,7 +35,7 @@ def retried(action: Callable[[], Result]) -> Result:
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Return True if an error, or one that caused it, may pass; causes may form a circle."""
+    """Return True if an error, or one that caused it, is transient; causes may form a circle."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -48,6 +48,6 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 def _is_of_object_store(error: BaseException) -> bool:
-    """Return True for errors of a server, or of the way to it; refusals have their own classes."""
+    """Return True for errors of a server or of its connection; refusals have other classes."""
     kind = type(error)
     return kind.__module__.startswith("obstore") and kind.__name__ == "GenericError"

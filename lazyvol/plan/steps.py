@@ -1,4 +1,4 @@
-"""Steps of a long kernel, kept so that a killed task continues behind the last of them.
+"""Steps of a long kernel, kept so that a killed task continues after the last one.
 
 A kernel that is one task of many seconds asks ``keeping_steps`` for the results of its steps. In a
 task that keeps states (see `lazyvol.plan.checkpoints`), the results of consecutive steps are one
@@ -27,7 +27,8 @@ def keeping_steps(*inputs: Array) -> Each:
     """Return ``each(name, count, step)``, which yields the results of ``step(0)``, ``step(1)``, ...
 
     Steps are pure functions of ``inputs`` and of the steps before; their results are not
-    overwritten. They may have steps of their own, whose results are removed when theirs are kept.
+    overwritten. Steps may contain steps, whose results are removed when that of the outer step is
+    kept.
     """
     task = running_task()
     if task is None:
@@ -70,7 +71,7 @@ class _Steps:
             yield result
 
     def _run(self, scope: str, step: Callable[[], Results]) -> Results:
-        """Run a step; the names of its own steps begin with ``scope``."""
+        """Run a step; the names of steps inside it begin with ``scope``."""
         before, self._scope = self._scope, scope
         try:
             return step()
@@ -90,7 +91,7 @@ class _Steps:
         return list[Results](results)
 
     def _keep(self, name: str, results: Sequence[Results], unsaved: float) -> bool:
-        """Keep the results of consecutive steps, if that is worth its time."""
+        """Keep the results of consecutive steps, if they save enough time."""
         state = {f"{n} {key}": a for n, r in enumerate(results) for key, a in r.items()}
         state[COUNT] = np.array(len(results))
         if not self._checkpoints.keep(name, state, unsaved):
@@ -100,7 +101,7 @@ class _Steps:
         return True
 
     def _remove_below(self, scopes: Sequence[str]) -> None:
-        """Remove the results of the steps of steps."""
+        """Remove the results of the steps inside ``scopes``."""
         for name in [n for n in self._kept if n.startswith(tuple(scopes))]:
             self._checkpoints.store.remove(name)
             self._kept.discard(name)

@@ -41,7 +41,7 @@ from lazyvol.stack import data_array, require_stack
 Kernel = Callable[..., Array]
 Depth = Mapping[str, int | tuple[int, int]]
 
-#: bytes of a block that comes with tables, which take about as much again
+#: bytes of a block that a kernel gets together with tables, which take about as many
 TABLE_BLOCK = 32 * 2**20
 
 
@@ -61,9 +61,9 @@ def blockwise(
     Every block has the dims of the first stack, of length 1 where its stack lacks them. Dims in
     ``core`` arrive whole; another stack may have core dims that the first one lacks. ``out`` are
     the dims of the result (the first stack's by default), ``sizes`` the lengths of the new ones.
-    ``tables`` are small arrays with dims of their own: each block gets all of every table, and
-    blocks that are large because of core dims are split along the others. ``scratch`` is the
-    kernel's own memory in bytes per voxel of the largest block.
+    ``tables`` are small arrays with any dims: each block gets all of every table, and blocks that
+    are large because of core dims are split along the other dims. ``scratch`` is the kernel's own
+    memory in bytes per voxel of the largest block.
     """
     dims = shared_dims(stacks, core)
     result = tuple(out) if out is not None else dims
@@ -145,12 +145,12 @@ def stencil(
 
     ``depth`` is the halo in voxels per dim, one number or (before, after). ``mode`` continues the
     array beyond its border as in ``scipy.ndimage``; with ``"valid"`` the result has only voxels
-    whose halo lies inside; with ``"clip"`` the halo ends at the border, and the kernel is called as
+    whose halo is inside; with ``"clip"`` the halo ends at the border, and the kernel is called as
     ``kernel(grown, halo)`` with its lengths on each side. ``step`` is the number of voxels of the
     stack that one voxel of the result stands for (fewer for the last one). ``sizes`` are the
     lengths of new trailing dims that the kernel computes whole, ``labels`` their coordinates; in
-    memory these dims vary slowest. ``scratch`` is the kernel's own memory in bytes per voxel of
-    the grown block.
+    memory these dims vary slowest. ``scratch`` is the kernel's own memory in bytes per voxel of the
+    grown block.
 
     With ``needs_region`` the kernel's next argument is the region of the result to compute. With
     ``accepts_out`` it gets ``out=``: memory for its result, or None. (Allocating new memory takes

@@ -1,4 +1,4 @@
-"""Writing results: tasks that write one shard or a few, in waves; each reads what it needs."""
+"""Writing results: tasks, in waves, that each read their inputs and write one shard or a few."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -78,9 +78,9 @@ def write(
 ) -> None:
     """Compute every array and store it region by region; nothing is held whole.
 
-    Arrays in memory are written by this process, even with a client: a cluster would be sent all
-    of the data. With ``resume``, regions that a sink has are neither computed nor written again.
-    Reductions below keep their states in ``states``.
+    Arrays in memory are written by this process, even with a client, because a cluster would have
+    to receive all of the data. With ``resume``, regions that a sink has are neither computed nor
+    written again. Reductions below keep their states in ``states``.
 
     Raises
     ------
@@ -139,11 +139,11 @@ def _regions_per_task(regions_left: int) -> int:
 
 
 Step = dict[str, str]
-#: values in a description are cut: it serves to find the parameter that differs
+#: shortens values in a description, which serves to find the parameter that differs
 SHORT = Repr()
 SHORT.maxtuple = SHORT.maxlist = SHORT.maxdict = 20
 SHORT.maxstring = SHORT.maxother = 200
-#: a budget that never divides a computation; without one, that of the cluster counts
+#: a budget that never divides a computation; ``refit`` without one takes the cluster's
 UNLIMITED = Budget(1 << 62, 1)
 #: bytes of an array in memory whose checksum is taken at once
 PART = 16 << 20
@@ -154,9 +154,9 @@ def plan_identity(
 ) -> tuple[str, list[Step]]:
     """Return the name of a computation, and its steps with their parameters as text.
 
-    The name is made from the recipes down to the data, the facts and the versions. It is equal for
-    any memory limit and number of workers, and for equal arrays in memory, whose bytes go through
-    ``checksum``.
+    The name is a hash of the recipes down to the data, of the facts and of the versions. It is
+    equal for any memory limit and number of workers, and for equal arrays in memory, whose bytes go
+    through ``checksum``.
     """
     versions = {p: version(p) for p in ("lazyvol", "numpy", "numba", "scipy")}
     tokens: list[str] = []
@@ -171,7 +171,7 @@ def plan_identity(
 
 
 def _without_budget(array: Any) -> Any:
-    """Return an array whose folds are divided as for one worker with any memory."""
+    """Return an array whose folds are divided as for one worker with unlimited memory."""
     if isinstance(array, da.Array) and recipe_of(array).foreign:
         return refit(array, UNLIMITED, {})
     return array
@@ -273,8 +273,8 @@ def _wave(
     """Return one delayed value that depends on the write tasks of a wave.
 
     Sinks and recipes are arguments of every task. As tasks of their own they would be the
-    dependencies of all others, and be blamed whenever a worker dies. The name is of this wave
-    alone: another save of one result, to another path at the same time, has tasks of its own.
+    dependencies of all others, and be blamed whenever a worker dies. The wave's name is unique, so
+    that a save of one result to another path at that time has separate tasks.
     """
     name = f"lazyvol-write-{uuid4().hex}"
     tasks: dict[Any, Any] = {}
@@ -295,7 +295,7 @@ def _write_block(
     refs: BlockRefs,
     blocks: Sequence[Array],
 ) -> None:
-    """Run one task. In another process it may be the second time, after a worker died."""
+    """Run one task. On a cluster it may have run before, on a worker that died."""
     sink, recipe = shared.value
     try:
         if failures is None and retried(partial(sink.has, region)):
@@ -305,7 +305,7 @@ def _write_block(
     except Exception as error:
         if failures is None:
             raise
-        failures.note(sink.file_of(region), region, error)
+        failures.record(sink.file_of(region), region, error)
 
 
 class _RegionErrors(Exception):
@@ -319,7 +319,7 @@ def _compute_groups(
     shared: Sequence[Shared[tuple[Sink, Recipe]]],
     failures: Failures,
 ) -> None:
-    """Run tasks on a cluster that write several regions each; a part of them alone if one is lost.
+    """Run tasks on a cluster that write several regions each; divide a task that is lost.
 
     Their results read stored data alone: blocks of foreign arrays would be in memory for all
     regions of a task at once.
@@ -339,7 +339,7 @@ def _compute_groups(
         if isinstance(error, _RegionErrors):
             for position, cause in error.args[0].items():
                 n, _, region = groups[key][position]
-                failures.note(shared[n].value[0].file_of(region), region, cause)
+                failures.record(shared[n].value[0].file_of(region), region, cause)
         elif isinstance(error, FATAL):
             raise error
         elif error is not None:
@@ -364,7 +364,7 @@ def _write_group(parts: Sequence[tuple[Shared[tuple[Sink, Recipe]], Region]]) ->
 
 
 def _compute_on(client: "Client", wave: Delayed, failures: Failures) -> None:
-    """Run the tasks of a wave on a cluster; none waits for, or is run again for, another."""
+    """Run the tasks of a wave on a cluster; none waits for another, or is repeated with it."""
     from lazyvol.plan.on_cluster import each_error
 
     tasks = wave.dask.layers[wave.key]
@@ -374,4 +374,4 @@ def _compute_on(client: "Client", wave: Delayed, failures: Failures) -> None:
         if error is not None:
             _, shared, region, *_ = regions_of[key]
             sink, _ = shared.value
-            failures.note(sink.file_of(region), region, error)
+            failures.record(sink.file_of(region), region, error)

@@ -123,16 +123,16 @@ def _rebuild(lazy: LazyArray, rebuilt: dict[str, Any]) -> LazyArray:
     return cast(LazyArray, rebuilt[lazy.name])
 
 
-#: foreign blocks above which neighbours are merged, into blocks of at most so many bytes: a task of
-#: a filter refers to 27 blocks, and the graph of 262,144 of them takes 115 s
+#: number of foreign blocks above which neighbours are merged, and the largest merged block in
+#: bytes: a filter's task refers to 27 blocks, and the graph of 262,144 blocks takes 115 s
 MANY_BLOCKS, SMALL_BLOCK = 10_000, 8 << 20
 
 
 def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") -> LazyArray:
     """Return a recipe over ``arrays`` as a dask array, one task per block of ``grid``.
 
-    Under a memory limit, blocks are made smaller until the tasks that run at once fit it. Very many
-    small blocks of foreign arrays are merged.
+    Under a memory limit, blocks are divided until the tasks that run at once fit. Very many small
+    blocks of foreign arrays are merged.
     """
     cache_properties(recipe)
     if recipe.foreign:
@@ -150,8 +150,8 @@ def lazy_array(recipe: Recipe, grid: Grid, *arrays: Any, title: str = "recipe") 
     return layer.lazy
 
 
-#: attribute in which a recipe refers to its lazy array, which is in no task: a weak reference, as
-#: recipes are remembered as long as the layers of the array's graph live
+#: attribute in which a recipe refers to its lazy array, except in tasks. The reference is weak,
+#: because recipes are cached as long as the layers of the array's graph live
 LAZY_ARRAY = "_lazy_array"
 
 
@@ -236,7 +236,7 @@ def _inputs(recipe: Recipe, foreign: Mapping[str, da.Array]) -> list[LazyArray]:
 def _replace_inputs(
     recipe: Recipe, grid: Grid, old: tuple[Recipe, ...], *inputs: LazyArray
 ) -> LazyArray:
-    """Build a recipe over other inputs; ``old`` are the recipes of those it has."""
+    """Build a recipe over other inputs; ``old`` are the recipes of its present inputs."""
     replaced = {id(o): a.recipe for o, a in zip(old, inputs, strict=True)}
     stack = [recipe]
     while stack:

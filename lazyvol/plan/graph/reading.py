@@ -2,7 +2,7 @@
 
 The layer that bears an array's name defines the array. A layer of lazyvol holds its recipe. Layers
 that dask and xarray build on top of these (elementwise functions, transpositions, indexing,
-rechunking) are read one by one, so that any region of the array can still be asked for. An array
+rechunking) are read one by one, so that any region of the array can still be requested. An array
 with any other layer is foreign: dask computes its blocks and passes them to tasks.
 
 Dask optimises a graph before it runs it. By then, arithmetic, indexing and rechunking may stand on
@@ -93,7 +93,7 @@ def read_graph(graph: HighLevelGraph, name: str) -> ParsedArray | None:
 
 
 def _remember(layer: Any, array: ParsedArray | None) -> None:
-    """Remember what a layer was read as until the layer is freed."""
+    """Cache the array that a layer was read as, until the layer is freed."""
     if array is not None:
         cache_properties(array.recipe)
     number = id(layer)
@@ -229,7 +229,7 @@ def _parsed_arrays(graph: HighLevelGraph, names: set[str]) -> Iterator[tuple[str
 
 
 def _requested_names(graph: HighLevelGraph, keys: set[Any]) -> set[str]:
-    """Return the names of the arrays whose blocks the user or foreign layers ask for."""
+    """Return the names of the arrays whose blocks the user or foreign layers request."""
     names = array_names(keys)
     stack = [n for n in (*names, *(k for k in keys if isinstance(k, str))) if n in graph.layers]
     seen: set[str] = set()

@@ -2,7 +2,7 @@
 
 A recipe is one step over its parents. It declares the parents' regions that a region depends on
 (``dependencies``) and computes the region from their values (``compute``). The module
-``lazyvol.plan.evaluate`` walks through all steps in order, each once. Two kinds are evaluated by
+``lazyvol.plan.evaluate`` evaluates all steps in order, each once. Two kinds are evaluated by
 ``fetch`` instead: leaves, which have no parents, and streaming recipes, which evaluate their
 parents tile by tile so that no more than a tile is in memory.
 """
@@ -68,7 +68,7 @@ Dependency = tuple[int, Region]
 class Recipe:
     """A lazy array that can produce any region of itself, as one step over its parents.
 
-    ``preferred_chunk`` is the cheapest box to ask for (the stored chunk below it), a length per
+    ``preferred_chunk`` is the cheapest box to request (the stored chunk below it), a length per
     axis. Callers must not write to the values that a recipe returns. Every recipe that a recipe
     refers to is among its ``parents``.
     """

@@ -179,8 +179,8 @@ class InMemory(Leaf):
 class Foreign(Leaf):
     """A dask array that lazyvol did not build: its blocks come to the task as arguments.
 
-    It holds the array's name and grid, not its graph. ``in_memory`` says that the blocks are numpy
-    arrays in the graph, so that any part of them is free.
+    It holds the array's name and grid, not its graph. ``in_memory`` is True if the blocks are numpy
+    arrays in the graph: then any part of them is free.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Folds: streaming reductions as values, and the walk of one task through its box."""
+"""Folds: streaming reductions as values, and the loop of one task over the tiles of its box."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ class BoundFold:
 
     @cached_property
     def _stored_chunk(self) -> tuple[int, ...]:
-        """Preferred chunk of the largest operand; all tiles begin at multiples of it."""
+        """Preferred chunk of the largest operand; all tiles begin at its multiples."""
         return max(self.operands, key=lambda o: prod(o.shape)).preferred_chunk
 
     def operand_region(self, operand: Recipe, tile: Region) -> Region:
@@ -145,10 +145,10 @@ class BoundFold:
         return regions.tiles(box, self.partition.tile, self._stored_chunk)
 
     def state(self, box: Region, blocks: InputBlocks) -> State:
-        """Run one task: walk through its box, one tile at a time, and return the state."""
-        return self._walk(box, blocks, task_log(), 0, {})
+        """Run one task: read its box, one tile at a time, and return the state."""
+        return self._column_state(box, blocks, task_log(), 0, {})
 
-    def _walk(
+    def _column_state(
         self, box: Region, blocks: InputBlocks, log: TaskLog, column: int, outputs: State
     ) -> State:
         """Return the state of a column; ``outputs`` are kept with it, those of earlier columns."""
@@ -182,7 +182,8 @@ class BoundFold:
                 continue
             inside = regions.relative(column, box)
             place: Any = (*(inside[a] for a in self.kept), ...)
-            finished = finish_fold(self.fold, self._walk(column, blocks, log, number, outputs))
+            state = self._column_state(column, blocks, log, number, outputs)
+            finished = finish_fold(self.fold, state)
             for name, values in finished.items():
                 outputs[name][place] = values
         return outputs

@@ -1,8 +1,8 @@
 """Partitions: how a fold is split into tasks, and a task into tiles. Integer arithmetic alone.
 
 The axes of the data are either *kept* (they are axes of the result) or *reduced*. A task owns a
-box: a block of the kept axes and a segment of the reduced ones. It walks through its box tile by
-tile, a few stored chunks at a time, with one state for its kept block.
+box: a block of the kept axes and a segment of the reduced ones. It reads its box tile by tile, a
+few stored chunks at a time, into one state for its kept block.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ IN_MEMORY_TILE = 4 * 2**20
 #: lost worker loses no more than this
 TASK = 4 * 2**30
 #: bytes of foreign blocks that a task receives: all are in memory at once, but every further task
-#: has a state of its own (32 x 160^3 in memory: 0.37 s with four states)
+#: needs a further state (32 x 160^3 in memory: 0.37 s with four states)
 FOREIGN_TASK = 256 * 2**20
 #: bytes of a task's state
 STATE = 512 * 2**20
