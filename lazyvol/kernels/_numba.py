@@ -34,7 +34,7 @@ class _FileNames:
         self._folder, self._source = Path(folder), Path(source)
 
     def format(self, number: int) -> str:
-        """Return the name of file ``number`` of this process, and make room for it."""
+        """Return the name of file ``number`` of this process, and remove outdated files."""
         remove_outdated(self._folder, self._source)
         return f"{self.kernel}.{os.getpid()}-{time.time_ns()}-{number}.nbc"
 
@@ -43,8 +43,8 @@ class _FileNames:
 def remove_outdated(folder: Path, source: Path) -> None:
     """Remove the files of kernels in ``folder`` that are older than the ``source`` of the kernels.
 
-    numba reads none of them, and an upgrade or an edit would leave all files of the version
-    before. A process that still runs that version compiles again what it has not loaded yet.
+    numba never reads or removes them: each upgrade or edit would leave a set behind. A process that
+    still runs the older version compiles again the kernels that it has not loaded yet.
     """
     with suppress(OSError):  # a folder on a slow disk, or another process that removes them
         changed = source.stat().st_mtime
@@ -79,7 +79,7 @@ def compiled_products(function: Kernel) -> Kernel:
 def inlined(function: Kernel) -> Kernel:
     """Copy ``function`` into the compiled functions that call it, before these are compiled.
 
-    For functions that only choose others, or loop over them. LLVM optimises a function once more
+    For functions that only select others, or loop over them. LLVM optimises a function once more
     with each that calls it: the Gaussian, five calls deep, took 8.5 s to compile, and takes 4.
     """
     return cast(Kernel, numba.njit(nogil=True, inline="always")(function))
@@ -89,7 +89,7 @@ def _cached(function: Kernel, *, fastmath: Any) -> Kernel:
     """Compile ``function`` with an on-disk cache, or without one where no folder is writable."""
     try:
         kernel = numba.njit(nogil=True, cache=True, fastmath=fastmath)(function)
-        if not numba.config.DISABLE_JIT:  # with it the kernel is the function itself
+        if not numba.config.DISABLE_JIT:  # else the kernel is the function itself
             files = kernel._cache._cache_file
             name = files._index_name.removesuffix(".nbi")
             source = function.__code__.co_filename

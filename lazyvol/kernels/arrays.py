@@ -60,7 +60,7 @@ def allocate_output(
 class StridedRows:
     """Rows of ``length`` values in flat memory.
 
-    Each starts at the sum of one of ``kept_offsets`` and one of ``reduced_offsets``.
+    Each row starts at the sum of one of ``kept_offsets`` and one of ``reduced_offsets``.
     """
 
     values: Array
@@ -72,7 +72,7 @@ class StridedRows:
 def strided_rows(block: Array, axes: Sequence[int]) -> StridedRows:
     """Return the axes after the reduced ones as rows, in the block's own memory.
 
-    The block is copied only if a row has gaps: to copy a tile of an array in memory took three
+    The block is copied only if a row has gaps: copying a tile of an array in memory took three
     times as long as its statistics.
     """
     block, first, last = _with_adjacent_axes(block, sorted(axes))

@@ -1,4 +1,4 @@
-"""Magnitudes whose squares float64 cannot hold, and powers of two that bring values near 1."""
+"""Checks that values and their squares are within the range of float64; scaling by powers of 2."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from lazyvol.kernels._numba import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: sums of squares of values between these are far from the smallest and largest float64
+#: sums of squares of values between these limits neither underflow nor overflow float64
 LEAST, MOST = 2.0**-480, 2.0**480
-#: float64 holds sums of 2**24 values up to this
+#: sums of 2**24 values up to this limit do not overflow float64
 MOST_SUMMED = 2.0**1000
 #: whole numbers up to this are exact in float64
 MOST_EXACT = 2**53
-#: ratio of magnitude and range of whole numbers above which their rounding matters
+#: ratio of the magnitude to the range of whole numbers above which rounding them matters
 NARROW = 2**20
 
 
@@ -34,12 +34,12 @@ def exponent(values: Array) -> int:
 
 
 def _extent(values: Array) -> float:
-    """Return the largest magnitude of all values, without a copy of them."""
+    """Return the largest magnitude of all values, without a temporary array."""
     return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
 def require_squares(op: str, top: float, least: float = LEAST) -> None:
-    """Raise RangeError if ``top``, the largest magnitude of the values, has no usable square."""
+    """Raise RangeError if the square of ``top``, the largest magnitude, over- or underflows."""
     if not top or least <= top <= MOST:
         return
     rule = f"at most {MOST:.0e}" if top > MOST else f"0 or at least {least:.0e}"
@@ -59,7 +59,7 @@ def are_large(sums: Array) -> bool:
 
 
 def require_summable(op: str, values: Array, flags: Array | None = None) -> None:
-    """Raise RangeError if finite counted values are so large that float64 cannot add them."""
+    """Raise RangeError if sums of the finite counted values may overflow float64."""
     top = largest(values if flags is None else np.where(flags, values, 0.0))
     if top > MOST_SUMMED:
         raise RangeError(
@@ -78,7 +78,7 @@ def near_one(values: Array) -> tuple[Array, float]:
 
 
 def require_exact(op: str, values: Array, flags: Array | None = None) -> None:
-    """Raise RangeError for counted 64-bit integers that differ by less than float64 shows."""
+    """Raise RangeError for counted 64-bit integers whose differences float64 rounds away."""
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
         return
     counted = values if flags is None else values[np.broadcast_to(flags, values.shape)]

@@ -1,10 +1,10 @@
 """Eigenvalues of many symmetric 3x3 and 2x2 matrices, in closed form.
 
-Matrices are in one flat buffer with a row for each of the elements zz, zy, zx, yy, yx, xx (the last
-three for 2x2); rows begin ``STRIDE`` apart. Eigenvalues, in decreasing order, replace the first
-rows. Loops have no branch and no library call, so that they are vectorized: 2.1 ns per 3x3 matrix
-for float32 results and 5.9 for float64, 700 with ``numpy.linalg.eigvalsh``. ``STRIDE`` is known at
-compile time, which saves the loops their checks for overlap.
+Matrices are stored in one flat buffer with a row for each of the elements zz, zy, zx, yy, yx, xx
+(the last three for 2x2); rows begin ``STRIDE`` apart. Eigenvalues, in decreasing order, replace the
+first rows. Loops have no branch and no library call, so that they are vectorized: 2.1 ns per 3x3
+matrix for float32 results and 5.9 for float64, 700 with ``numpy.linalg.eigvalsh``. ``STRIDE`` is a
+compile-time constant, so loops need no checks for overlapping rows.
 
 With m the mean of the eigenvalues and p^2 a sixth of the squared norm of A - m, the eigenvalues
 are m + 2 p cos(phi + 2 pi j / 3), cos(3 phi) = r = det((A - m) / p) / 2. The cosine farthest from

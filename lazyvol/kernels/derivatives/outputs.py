@@ -1,4 +1,4 @@
-"""Results computed from derivatives: which there are, the volumes of a block, and writing them.
+"""Results computed from derivatives: their kinds, the volumes of a block, and writing them.
 
 Derivatives of a row of voxels are in the rows of a buffer of ``eigenvalues``: three first ones, or
 six second ones, zeros along axes that a block lacks (the first ones). Results are computed there
@@ -163,7 +163,7 @@ def compute_volumes(
 
 
 def zero_rounding(out: Array, values: Array, task: DerivativeTask, rounding: float) -> None:
-    """Set norms to 0 that are rounding errors, ``rounding`` times the largest of the values.
+    """Set norms to 0 that are below ``rounding`` times the largest value: rounding errors.
 
     Half of the largest norm scales vesselness, which would find ridges in a constant volume.
     """

@@ -35,8 +35,8 @@ def of_block(
 ) -> Array:  # fmt: skip
     """Return the task's result for a block of gradients, whose last axis is that of components.
 
-    The halo ends at the border of the array, beyond which products are continued by ``mode``;
-    along the components it says which elements of the result to leave out.
+    The halo ends at the border of the array, beyond which products are continued by ``mode``; along
+    the components it gives the elements of the result to leave out.
     """
     weights = [gaussian_weights(s, truncate) for s in sigma]
     inner = list(block.shape[:-1])

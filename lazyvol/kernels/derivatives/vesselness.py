@@ -18,7 +18,7 @@ from lazyvol.kernels.derivatives.eigenvalues import STRIDE, safe_scale
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: added and subtracted again it rounds to the nearest integer, held by the low bits of the sum
+#: adding and subtracting it rounds to the nearest integer, which is in the sum's low bits
 ROUNDER = 6755399441055744.0
 LOG2_E, LN2_HIGH, LN2_LOW = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10
 
@@ -96,8 +96,8 @@ def over_scales(
 ) -> Array:
     """Return the maximum of the kernels' results, or all of them along the last axis.
 
-    Each kernel is that of one scale. The halo is that of the widest one; ``trims`` are its voxels
-    per axis that each kernel does not need.
+    There is one kernel per scale. The halo is that of the widest scale; ``trims`` are the halo
+    voxels per axis that each kernel does not need.
     """
     results: list[Array] = []
     for kernel, trim in zip(kernels, trims, strict=True):

@@ -20,7 +20,7 @@ def bandpass(
     edge: float,
     dtype: np.dtype[Any],
 ) -> Array:
-    """Return every volume with the frequencies of ``band`` alone, in cycles per length.
+    """Return every volume with only the frequencies of ``band``, in cycles per length.
 
     ``spacing`` is the distance of voxels along each of ``axes``, ``edge`` the width of both cosine
     edges. Transforms are in float64.

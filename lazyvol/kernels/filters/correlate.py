@@ -60,7 +60,7 @@ def correlate(
 ) -> Array:
     """Return the valid part in float64 arithmetic, by the method that is faster for this block.
 
-    A block with NaN or infinities is summed directly: transforms would spread them everywhere.
+    A block with NaN or infinities is summed directly: transforms would spread them to all voxels.
     """
     if transforms_pay(block.shape, weights) and np.isfinite(block).all():
         return by_transforms(block, weights, dtype, out)
@@ -128,8 +128,8 @@ def _correlate_planes(
     for plane in range(out.shape[0]):
         for row in range(0, out.shape[1], high):
             rows = min(high, out.shape[1] - row)
-            lanes = (rows - 1) * width + out.shape[2]
-            weighted_sums(sums, x, starts[plane] + row * width, lanes, offsets, weights)
+            span = (rows - 1) * width + out.shape[2]
+            weighted_sums(sums, x, starts[plane] + row * width, span, offsets, weights)
             for r in range(rows):
                 line = out[plane, row + r]
                 for i in range(line.size):
@@ -178,7 +178,7 @@ def _tiles(shape: Sequence[int], weights: Sequence[int]) -> tuple[list[int], lis
 def _cuts(
     kept: Sequence[int], lengths: Sequence[int], weights: Sequence[int]
 ) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Yield, for each transform, the slices it reads and the slices of the result it makes."""
+    """Yield, for each transform, the slices it reads and the slices of the result it computes."""
     per_axis = []
     for n, length, w in zip(kept, lengths, weights, strict=True):
         step = length - w + 1

@@ -12,8 +12,8 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled_products
 from lazyvol.kernels.filters.weighted_sums import (
-    LANES,
     PITCH,
+    ROW_RESULTS,
     VECTOR,
     add_columns,
     allocate_rows,
@@ -166,8 +166,8 @@ def _correlate_rows(
     for s in range(starts.size):
         for first in range(0, lengths[0], ROWS):
             high = min(ROWS, lengths[0] - first)
-            for low in range(0, lengths[1], LANES):
-                n = min(LANES, lengths[1] - low)
+            for low in range(0, lengths[1], ROW_RESULTS):
+                n = min(ROW_RESULTS, lengths[1] - low)
                 at = starts[s] + first * steps[1] + low
                 _sum_rows(sums, rows, x, at + shifts, steps[1], high, n, plan)
                 for r in range(high):
@@ -180,14 +180,14 @@ def _sum_rows(
     sums: Array, rows: Array, x: Array, starts: Array, step: int, high: int, n: int, plan: Schedule
 ) -> None:
     """Sum ``high`` rows of ``n`` values, rounded up to groups of four rows and whole vectors."""
-    groups, lanes = (high + 3) // 4, (n + VECTOR - 1) // VECTOR * VECTOR
-    zero_rows(sums, 4 * groups, lanes)
+    groups, padded = (high + 3) // 4, (n + VECTOR - 1) // VECTOR * VECTOR
+    zero_rows(sums, 4 * groups, padded)
     for i in range(starts.size):
         for r in range(high + plan.reach[0]):
             copy_values(rows, r * PITCH, x, starts[i] + r * step, n + plan.reach[1])
         for g in range(plan.group_starts[i], plan.group_starts[i + 1]):
             columns = plan.columns[plan.column_starts[g] : plan.column_starts[g + 1]]
             add_columns(
-                sums, rows, 0, lanes, groups, plan.weights, plan.weight_starts[g], plan.taps[g],
+                sums, rows, 0, padded, groups, plan.weights, plan.weight_starts[g], plan.taps[g],
                 columns,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from lazyvol.kernels.arrays import DOUBLE
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: values that windows handed to a Python function hold together: 1.5 MiB with their positions
+#: values of the windows that are gathered at once for a Python function: 1.5 MiB with positions
 MAX_GATHERED = 2**16
 
 

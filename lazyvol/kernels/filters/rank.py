@@ -1,8 +1,8 @@
 """Rank filters: the value of rank k in every window of a block.
 
-Values become unsigned integers of the same order, and the result is computed from its highest bit
-down: a bit is set where at most ``rank`` values are smaller. Counting takes a few instructions per
-voxel, vectorized over many voxels: 3^3 windows of float32 take 36 ns per voxel, of uint8 9
+Values are mapped to unsigned integers in equal order, and the result is computed from its highest
+bit down: a bit is set where at most ``rank`` values are smaller. Counting takes a few instructions
+per voxel, vectorized over many voxels: 3^3 windows of float32 take 36 ns per voxel, of uint8 9
 (scipy.ndimage 400 and 450; see bench_filters).
 """
 
@@ -26,8 +26,8 @@ def select_rank(
 ) -> Array:
     """Return value number ``rank``, ascending from 0, of every window; NaN where it has one.
 
-    ``counts`` are whole numbers, of the shape of a window: a value counts as often as they say at
-    its position, and not at all where they are 0. By default every value counts once.
+    ``counts`` are whole numbers in the shape of a window: the multiplicity of the value at each
+    position, 0 to leave it out. By default every value counts once.
     """
     if block.ndim < 3:
         lifted = None if counts is None else counts[None]
@@ -120,9 +120,9 @@ def _select_in_planes(
     for plane in range(out.shape[0]):
         for row in range(0, out.shape[1], high):
             rows = min(high, out.shape[1] - row)
-            lanes = (rows - 1) * width + out.shape[2]
-            for first in range(0, lanes, RUN):
-                n = min(RUN, lanes - first)
+            span = (rows - 1) * width + out.shape[2]
+            for first in range(0, span, RUN):
+                n = min(RUN, span - first)
                 at = starts[plane] + row * width + first
                 _select(
                     selected, first, x, at, n, offsets, multiplicities, rank, bits, trial, counts
@@ -140,8 +140,7 @@ def _select(
 ) -> None:  # fmt: skip
     """Select keys of ``rank`` among ``x[at + o + i]`` for ``i < n``, bit by bit.
 
-    The trial keys are in an array because compiled code compares in the type of the keys only
-    values that it reads from an array of that type.
+    The trial keys are stored in an array, because compiled code compares scalars in a wider type.
     """
     p, q, end = np.uint64(at), np.uint64(to), np.uint64(n)
     for i in range(end):

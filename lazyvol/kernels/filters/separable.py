@@ -31,8 +31,8 @@ INTERLEAVED = 8
 def gaussian_weights(sigma: float, truncate: float = 4.0, order: int = 0, least: int = 0) -> Array:
     """Return weights of a Gaussian or a derivative of it of any order, ``sigma`` in voxels.
 
-    They reach ``int(truncate * sigma + 0.5)`` voxels to each side, and at least ``least``. Order 0
-    is that of ``scipy.ndimage.gaussian_filter1d``. Derivatives are the sampled Gaussian times the
+    They extend ``int(truncate * sigma + 0.5)`` voxels to each side, and at least ``least``. Order 0
+    equals ``scipy.ndimage.gaussian_filter1d``. Derivatives are the sampled Gaussian times the
     polynomial that makes the moments exact: 0 of a constant, the slope of a ramp, the curvature of
     a parabola. scipy's weights differ by the truncated tail, at 4 deviations by up to 1e-3 (order
     1) and 8e-3 (order 2) of the largest, at 8 by 3e-12.
@@ -86,8 +86,8 @@ def separable(
 
     Two or three adjacent axes are swept together if their weights are not too long: with 17 taps
     along each axis of 144^3 float32, 6 ns per voxel against 14 axis by axis (26 by scipy.ndimage,
-    all on one thread of a busy machine). From 49 taps on, axis by axis is as fast as one result at
-    a time in strips was. float32 weights would be 2.0 ulp off where float64 is 0.25.
+    all on one thread of a busy machine). From 49 taps on, axis by axis is as fast. float32 weights
+    would be 2.0 ulp off where float64 is 0.25.
     """
     dtype = _result_dtype(block.dtype, dtype)
     taps = {a: _native(w) for a, w in enumerate(weights) if w is not None}

@@ -1,7 +1,7 @@
 """Separable correlation along three axes in one pass over a volume.
 
-A strip of rows moves from plane to plane: sums over rows and within rows of each plane are kept, in
-the L2 cache, until all planes that a sum over planes needs are there.
+A strip of rows moves from plane to plane: sums over rows and within rows of each plane stay in the
+L2 cache until all planes that a sum over planes needs are computed.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import numpy as np
 
 from lazyvol.kernels._numba import compiled_products, inlined
 from lazyvol.kernels.filters.weighted_sums import (
-    LANES,
     PITCH,
+    ROW_RESULTS,
     VECTOR,
     add_columns,
     add_within_rows,
@@ -69,8 +69,8 @@ def _sweep_strips(
     wide = step * (weights[2].size - 1)
     for first in range(0, kept[1], ROWS):
         high = min(ROWS, kept[1] - first)
-        for low in range(0, kept[2], LANES):
-            n = min(LANES, kept[2] - low)
+        for low in range(0, kept[2], ROW_RESULTS):
+            n = min(ROW_RESULTS, kept[2] - low)
             _sweep_strip(
                 out, x, lengths, kept, weights, parts, step, rows, sums, waiting,
                 first, high, low, n, n + wide,
@@ -113,11 +113,11 @@ def _sum_columns(
     out: Array, x: Array, first: int, high: int, n: int, weights: Array, parts: Array
 ) -> None:
     """Sum down the buffer rows of ``x`` from ``first`` on into ``high`` rows."""
-    groups, lanes = (high + 3) // 4, (n + VECTOR - 1) // VECTOR * VECTOR
-    zero_rows(out, 4 * groups, lanes)
+    groups, padded = (high + 3) // 4, (n + VECTOR - 1) // VECTOR * VECTOR
+    zero_rows(out, 4 * groups, padded)
     for p in range(parts.shape[1]):
         row = parts[2, p : p + 1]
-        add_columns(out, x, first * PITCH, lanes, groups, weights, parts[1, p], parts[0, p], row)
+        add_columns(out, x, first * PITCH, padded, groups, weights, parts[1, p], parts[0, p], row)
 
 
 @inlined
@@ -126,9 +126,9 @@ def _sum_within_rows(
     parts: Array,
 ) -> None:  # fmt: skip
     """Sum within each of ``high`` rows of ``x``, into every ``depth``-th row of ``out``."""
-    lanes = (n + VECTOR - 1) // VECTOR * VECTOR
+    padded = (n + VECTOR - 1) // VECTOR * VECTOR
     for p in range(parts.shape[1]):
         add_within_rows(
-            out, slot * PITCH, depth * PITCH, x, high, lanes, weights, parts[1, p], parts[0, p],
+            out, slot * PITCH, depth * PITCH, x, high, padded, weights, parts[1, p], parts[0, p],
             step,
         )  # fmt: skip

@@ -1,9 +1,9 @@
 """Mean, minimum and maximum of every window, at a cost that hardly grows with its size.
 
-A window of 2 n (+ 1) values is joined from two of n (and a value): any size takes about log2(size)
-steps along an axis, on few rows that stay in the cache. Nothing is ever subtracted from a sum, so
-rounding does not accumulate along an axis, NaN and infinities reach as far as their windows, and
-every value has the same bits in any block.
+A window of 2 n (+ 1) values is joined from two windows of n values (and one value): any size takes
+about log2(size) steps along an axis, on few rows that stay in the cache. Nothing is subtracted from
+a sum, so rounding does not accumulate along an axis, NaN and infinities affect only windows that
+contain them, and values are bitwise equal for any division into blocks.
 """
 
 from collections.abc import Sequence
@@ -152,7 +152,8 @@ def _join(
 ) -> Array:
     """Return windows of ``size`` values, ``step`` apart, at the position of their first value.
 
-    The bits of ``size``, from the highest on, tell when a value is added to two joined windows.
+    The bits of ``size``, from the highest on, decide whether a value is added to two joined
+    windows.
     """
     bit = 1
     while 2 * bit <= size:

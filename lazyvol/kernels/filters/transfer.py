@@ -1,4 +1,4 @@
-"""Filters by a product of Fourier transforms: periodic, at a cost that no width changes."""
+"""Periodic filters by a product of Fourier transforms, at a cost that does not depend on width."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

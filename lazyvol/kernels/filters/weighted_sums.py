@@ -1,17 +1,17 @@
 """Inner loops of correlations: weighted sums of flat values, one or four results at a time.
 
-``weighted_sums`` takes neighbours at any offsets, eight products for each time that a sum is read
-and written: 0.03 to 0.04 ns each for float32 voxels summed in float64, 0.025 in float32 (one at a
-time, 0.3).
+``weighted_sums`` takes neighbours at any offsets, and adds eight products each time that a sum is
+loaded and stored: 0.03 to 0.04 ns per product for float32 voxels summed in float64, 0.025 in
+float32 (0.3 if they are added one at a time).
 
 ``add_columns`` sums four rows of results at once, in a buffer whose rows are ``PITCH`` values
 apart: four adjacent results of n taps read n + 3 rows, so a row is read once for up to four
-products. 0.02 ns for each in float64 with 512-bit vectors, against 0.04 one result at a time: the
-Gaussian would be 6.9 times as fast as scipy by ``weighted_sums`` (9.7 so), convolution with 7^3
-weights 14 times (26 so). The pitch is a constant because compiled code otherwise checks all pairs
-of rows for overlap before each loop: 43 ns per voxel of 7^3 weights instead of 10. The products of
-up to nine taps are added up before they go to a sum, in the order of their weights: rounding errors
-are smaller, and a result does not depend on its position.
+products. A product takes 0.02 ns in float64 with 512-bit vectors, against 0.04 one result at a
+time: the Gaussian is 9.7 times as fast as scipy (6.9 times with ``weighted_sums``), convolution
+with 7^3 weights 26 times (14 times). The pitch is a constant because compiled code otherwise checks
+all pairs of rows for overlap before each loop: 43 ns per voxel of 7^3 weights instead of 10. The
+products of up to nine taps are added up before they go to a sum, in the order of their weights:
+rounding errors are smaller, and a result does not depend on its position.
 """
 
 from typing import Any
@@ -24,11 +24,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: sums of ``weighted_sums`` that take their next products together: 4 KiB of the L1 cache
 RUN = 512
-#: values from the start of a buffer row to the next: an odd number of vectors, which fill the cache
-#: evenly. At 400, 17 taps along each axis took 5.4 ns per voxel, at 168 4.0: more memory pages
+#: distance in values between the starts of buffer rows: an odd number of vectors, which fill the
+#: cache evenly. With 400, 17 taps along each axis took 5.4 ns per voxel, with 168 4.0: fewer memory
+#: pages
 PITCH = 168
 #: results of a buffer row that are summed at once; the rest of a row holds their neighbours
-LANES = 128
+ROW_RESULTS = 128
 #: taps whose weights stay in registers
 MAX_TAPS = 9
 #: values of a vector register
@@ -87,7 +88,7 @@ def _add_four(
 
 def fits_in_row(taps: int) -> bool:
     """Return True if the neighbours of ``taps`` adjacent elements fit into one buffer row."""
-    return taps - 1 <= PITCH - LANES
+    return taps - 1 <= PITCH - ROW_RESULTS
 
 
 def allocate_rows(count: int) -> Array:
@@ -132,7 +133,7 @@ def _add_columns(
     out: Array, x: Array, start: int, n: int, groups: int, w: Array, t: int, taps: tuple[int, ...],
     columns: Array,
 ) -> None:  # fmt: skip
-    """Compiled once for each length of ``taps``, which unrolls the loop over them."""
+    """Add weighted sums; compiled for each length of ``taps``, which unrolls the loop over them."""
     row = np.uint64(PITCH)
     for group in range(groups):
         p = np.uint64(group * 4 * PITCH)

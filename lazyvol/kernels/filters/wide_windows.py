@@ -1,9 +1,9 @@
-"""Filters whose windows reach far beyond a short axis, in memory that the axis bounds.
+"""Filters whose windows extend far beyond a short axis, in memory proportional to the axis.
 
 A stencil pads all axes at once: a Gaussian of 300 voxels on volumes of 5^3 would need 104 GiB. Two
-facts bound that. Beyond its border an axis of n voxels is periodic, so weights beyond one period (2
-n voxels at most) are added to those within it. And a filter that is applied axis by axis needs one
-padded axis at a time.
+facts limit the padding. Beyond its border an axis of n voxels is periodic, so weights beyond one
+period (2 n voxels at most) are added to those within it. And a filter that is applied axis by axis
+needs one padded axis at a time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: voxels before and after
 Reach = tuple[int, int]
 
-#: times its own size that an array may take with its padding, and padded values up to which the
-#: size does not matter
+#: largest ratio of padded to own size of an array, and padded values up to which any ratio is
+#: accepted
 WIDE, SMALL = 8, 2**22
 #: padded values of the volumes that are filtered together
 ROOM = 2**20

@@ -1,9 +1,9 @@
 """Volumes at other positions, by B-splines of any order, box by box.
 
 Linear and cubic affine maps of volumes are compiled; ``scipy.ndimage.map_coordinates`` evaluates
-all others. A box of a volume gives the values of the
-whole one: what a false end of the box changes in the coefficients of the spline decays by a factor
-``POLES[order]`` per voxel, and the box extends until that is below the rounding of the result.
+all others. A box gives the values of the whole volume: the error of spline coefficients at the cut
+ends of a box decays by a factor ``POLES[order]`` per voxel, and the box extends until the error is
+below the rounding of the result.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ COMPILED: dict[str, BoundaryMode] = {
 }  # fmt: skip
 #: positions that are evaluated at once
 BATCH = 2**14
-#: voxels from the volume beyond which positions are not evaluated
+#: distance from the volume, in voxels, beyond which positions are not evaluated
 FARTHEST = 2.0**31
 
 
@@ -116,7 +116,7 @@ class Spline:
 def snap_to_border(positions: Array, shape: Sequence[int]) -> None:
     """Move positions that are beyond the border by rounding onto it, in place.
 
-    scipy gives them the constant, so that it loses the last plane of some scaled volumes.
+    Without this, as in scipy, some scaled volumes lose their last plane to the constant.
     """
     for p, n in zip(positions, shape, strict=True):
         for border, low, high in ((0, -ROUNDING, 0), (n - 1, n - 1, n - 1 + ROUNDING)):
@@ -129,7 +129,8 @@ def snap_to_border(positions: Array, shape: Sequence[int]) -> None:
 class AffineSampling:
     """Voxel i of the result has the value at ``matrix @ i + offset`` of a volume of ``shape``.
 
-    These refer to ``axes`` of the stack in this order; the result has the same axes.
+    Matrix, offset and shape refer to ``axes`` of the stack, in this order; the result keeps these
+    axes.
     """
 
     axes: tuple[int, ...]
@@ -178,9 +179,9 @@ def sample_particles(
     block: Array, *numbers: Array, axes: Sequence[int], shape: Sequence[int], spline: Spline,
     dtype: np.dtype[Any],
 ) -> Array:  # fmt: skip
-    """Return every particle on a grid of ``shape`` along ``axes``, under a map of its own.
+    """Return every particle on a grid of ``shape`` along ``axes``, each under its affine map.
 
-    ``numbers`` are, row by row, the elements of its matrix and offset.
+    ``numbers`` are, row by row, the elements of each particle's matrix and offset.
     """
     n = len(axes)
     lengths = [shape[axes.index(a)] if a in axes else m for a, m in enumerate(block.shape)]
@@ -265,7 +266,7 @@ def axes_last(block: Array, axes: Sequence[int]) -> Array:
 
 
 def spline_bytes(spline: Spline, lengths: Sequence[int]) -> int:
-    """Return the bytes of the coefficients of a volume, and of what they are made from."""
+    """Return the bytes of the coefficients of a volume, and of their computation."""
     if spline.is_compiled(len(lengths)):
         margin = PADDING + (NEAREST_PADDING if spline.extension else 0)
         padded = prod(n + 2 * margin for n in lengths)
@@ -281,7 +282,7 @@ def affine_positions(
 ) -> Iterator[tuple[slice, Array]]:
     """Yield rows of a region along its first axis, and the positions (axis, ...) of their voxels.
 
-    A voxel has the same position, to the last bit, in any region.
+    The position of a voxel is bitwise equal in any region.
     """
     lengths = [s.stop - s.start for s in spans]
     step = max(1, BATCH // max(1, prod(lengths[1:])))

@@ -100,7 +100,7 @@ def zyx_matrices(quaternions: Array) -> Array:
 def to_euler(quaternion: Array) -> Array:
     """Return rot, tilt and psi of quaternions (..., x y z w).
 
-    At a tilt of 0 only rot + psi is determined: each gets half of it (scipy would warn).
+    At a tilt of 0 only rot + psi is determined: each gets half of that sum (scipy would warn).
     """
     x, y, z, w = np.moveaxis(np.asarray(quaternion, np.float64), -1, 0)
     half_sum, half_difference = np.arctan2(z, w), np.arctan2(-x, y)

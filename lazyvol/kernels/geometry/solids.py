@@ -197,7 +197,7 @@ def perpendicular(along: Array) -> tuple[Array, Array]:
 def tilt_matrix(along: Array, tilt: float, azimuth: float) -> Array:
     """Return the rotation of (z, y, x) by ``tilt`` about an axis perpendicular to ``along``.
 
-    The axis lies at the angle ``azimuth`` about ``along``; both angles are in degrees (Rodrigues'
+    The axis is at the angle ``azimuth`` about ``along``; both angles are in degrees (Rodrigues'
     formula).
     """
     first, second = perpendicular(along)

@@ -10,8 +10,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def zero_first(mask: Array, *, width: int, centred: bool) -> Array:
     """Return masks (..., z, y, x) of whole transforms of volumes of ``width``, frequency 0 first.
 
-    A mask of the length ``width // 2 + 1`` holds one of each pair of frequencies f, -f, which have
-    the same value.
+    A mask of the length ``width // 2 + 1`` holds one of each pair of frequencies f, -f, whose
+    values are equal.
     """
     axes = (-3, -2, -1)
     if mask.shape[-1] == width:

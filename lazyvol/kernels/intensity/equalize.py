@@ -1,6 +1,6 @@
-"""Map values through the distribution of their particle or stack, or to grey levels of a picture.
+"""Equalize values by the distribution of their particle or stack; map values to grey levels.
 
-Values that do not count (NaN, excluded values, voxels outside a mask) stay as they are.
+Values that do not count (NaN, excluded values, voxels outside a mask) remain unchanged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ Limits = tuple[float, float]
 #: 1e-16) at STEPS points per deviation, as a Taylor series of degree ORDER: exact to 2e-16, 140
 #: million values a second against 90 with erfc of the C library
 REACH, STEPS, ORDER = 8.25, 32, 7
-#: bins per unit at most: more, of values below 2**-1022, are not finite
+#: largest number of bins per unit: for values below 2**-1022 it would overflow
 MOST_PER_UNIT = 1e300
 
 
@@ -194,7 +194,7 @@ def _normal_shares(out, values, mean, width, low, high, table):  # type: ignore[
 
 @compiled
 def _interpolate(out, values, centres, heights):  # type: ignore[no-untyped-def]
-    """Interpolate as ``numpy.interp``; points are about equally far apart, so found by division."""
+    """Interpolate as ``numpy.interp``; points are about evenly spaced, so located by division."""
     last = centres.size - 1
     first = centres[0]
     span = centres[last] - first

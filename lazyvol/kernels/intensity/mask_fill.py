@@ -20,8 +20,8 @@ def fill_outside(
 ) -> Array:
     """Return the block where the mask is 1, and ``fill`` or the particle's level where it is 0.
 
-    Weights between 0 and 1 mix both; a value of weight 0 is ignored, NaN too. One compiled loop
-    takes 0.5 ns per voxel, numpy's temporary arrays 35.
+    Weights between 0 and 1 mix both; a value of weight 0 is ignored, even if it is NaN. One
+    compiled loop takes 0.5 ns per voxel, numpy with temporary arrays 35.
     """
     filling = np.asarray(fill if level is None else level, dtype).reshape(
         (1,) * block.ndim if level is None else level.shape

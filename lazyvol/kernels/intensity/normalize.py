@@ -1,7 +1,7 @@
 """Shift and scale the values of each particle by its own statistics.
 
-Particles are processed one after the other, in temporary memory for one of them. Statistics
-ignore NaN, which stays where it is.
+Particles are processed one after the other, in temporary memory for one of them. Statistics ignore
+NaN, which remains in the result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ def _contrast(
     statistics: Statistics, *, scale: float, bias: float, floor: float
 ) -> tuple[Array, Array]:
     deviation = np.maximum(np.sqrt(bias + statistics["var"]), floor)
-    with np.errstate(over="ignore"):  # beyond the largest number the contrast is 0
+    with np.errstate(over="ignore"):  # an infinite quotient makes the contrast 0
         return statistics["mean"], deviation / scale
 
 
@@ -136,7 +136,7 @@ def _order_with_adjacent(ndim: int, axes: Sequence[int]) -> list[int] | None:
 def _statistics(op: str, values: Array, flags: Array | None) -> Statistics:
     """Return statistics of (voxel, particle) in float64.
 
-    Ignoring NaN costs a copy of the particle, so statistics are taken again only if one is NaN.
+    Ignoring NaN costs a copy of the particle, so this is done only if a statistic is NaN.
     """
     if flags is None:
         statistics = _moments(op, values, None, skipna=False)

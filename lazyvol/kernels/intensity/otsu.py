@@ -50,7 +50,7 @@ def above_otsu(
 ) -> Array:
     """Return True for values above the threshold of their particle.
 
-    Bins lie between ``limits``, by default the smallest and the largest value of the particle.
+    Bins extend between ``limits``, by default the smallest and the largest value of the particle.
     """
     out = np.empty(block.shape, bool)
     flags = None if mask is None else np.broadcast_to(mask, block.shape)

@@ -14,7 +14,7 @@ ROUNDING = 64
 
 
 def distance_matrix_fault(matrix: Array) -> str | None:
-    """Return why a square matrix is no distance matrix, in words; None if it is one."""
+    """Return the reason, as text, why a square matrix is no distance matrix; None if it is one."""
     wide = matrix.astype(np.float64)
     if not np.isfinite(wide).all():
         row, column = np.argwhere(~np.isfinite(wide))[0]

@@ -2,8 +2,8 @@
 
 Every metric is computed from the squared difference of each pair, and from the sum and the sum of
 squares of each volume. Over a run of voxels the squared difference is |x|^2 + |y|^2 - 2 x.y, where
-one BLAS call makes the products of all pairs. Pairs that lose digits to cancellation are recognised
-by the ratio of these terms, and summed again as (x - y)^2 over that run of voxels.
+one BLAS call computes the products of all pairs. Pairs that lose digits to cancellation are
+recognized by the ratio of these terms, and summed again as (x - y)^2 over that run of voxels.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 State = dict[str, Array]
 
 #: shift that is subtracted from the voxels before they are multiplied: one for all volumes, or one
-#: for each; metrics without an entry are defined about 0
+#: for each; metrics without an entry have no shift
 SHIFTS = {"euclidean": "common", "squared": "common", "ncc": "own"}
 
 #: bytes of one run of voxels in float64, of rows and columns together: near the size of a

@@ -1,4 +1,4 @@
-"""Components of masks that are kept or dropped by a fact about the whole component.
+"""Components of masks, kept or dropped by a fact about the whole component.
 
 A fact of a component that extends over several blocks is the sum of those of its parts: voxels, or
 the number of faces of the volume and of seeds that it touches.
@@ -69,25 +69,25 @@ def inspect(
 
 
 def combine(
-    found: Mapping[Index, tuple[BlockSummary, Array]],
+    inspected: Mapping[Index, tuple[BlockSummary, Array]],
     grid: Grid,
     *,
     structure: Array,
     choice: Choice,
 ) -> dict[Index, Array]:
     """Return for each block which of its components are kept."""
-    summaries = {index: summary for index, (summary, _) in found.items()}
+    summaries = {index: summary for index, (summary, _) in inspected.items()}
     numbers = merge_components(summaries, grid, structure=structure, dtype=np.dtype(np.int64))
     most = max((int(n.max(initial=0)) for n in numbers.values()), default=0)
     total = np.zeros(most + 1, np.int64)
-    for index, (_, facts) in found.items():
+    for index, (_, facts) in inspected.items():
         np.add.at(total, numbers[index][1:], facts)
     kept = choice.is_kept(total)
     return {index: kept[n[1:]] for index, n in numbers.items()}
 
 
 def choose_in_block(block: Array, kept: Array, *, structure: Array, choice: Choice) -> Array:
-    """Return the mask of a block of one volume, from what is kept of its components."""
+    """Return the mask of a block of one volume, from the flags of its kept components."""
     code = block.reshape(block.shape[-structure.ndim :])
     labels, _ = label_block(choice.voxels(code), structure)
     return choice.result(code, _mask(labels, kept)).reshape(block.shape)

@@ -1,4 +1,4 @@
-"""Grey reconstruction of whole volumes: seeds that grow as high as a mask lets them.
+"""Grey reconstruction of whole volumes: seeds dilated under a mask, or eroded above it.
 
 The hybrid algorithm of Vincent (IEEE Transactions on Image Processing 2, 176, 1993): two sweeps
 over the volume, then a queue of the voxels from which values still spread.
@@ -21,8 +21,7 @@ def reconstruct(
 ) -> Array:
     """Return volumes along ``axes``: seeds dilated under the mask, or eroded above it.
 
-    ``structure`` are a voxel and its neighbours. NaN in the mask stays and lets nothing
-    through.
+    ``structure`` are a voxel and its neighbours. NaN in the mask remains and blocks the growth.
     """
     missing = 3 - len(axes)
     element = np.pad(structure[(None,) * missing], [(1, 1)] * missing + [(0, 0)] * len(axes))
@@ -92,7 +91,7 @@ def _grow(grown: Array, limit: Array, steps: Array, first: int) -> None:
 
 @compiled
 def _highest(grown: Array, limit: Array, steps: Array, p: int) -> float:
-    """Return the highest value at ``steps`` from a voxel, as its limit lets it through."""
+    """Return the highest value at ``steps`` from a voxel, at most the voxel's limit."""
     highest = grown[p]
     for s in steps:
         highest = max(highest, grown[p + s])

@@ -22,10 +22,10 @@ def wide_labels(block: Array) -> Array:
 
 def start(shape: tuple[int, ...]) -> State:
     """Return a state with no labels: for each volume a pair of sorted labels and their voxels."""
-    found = np.empty(shape, object)
+    pairs = np.empty(shape, object)
     for index in np.ndindex(shape):
-        found[index] = (np.empty(0, np.int64), np.empty(0, np.int64))
-    return {"found": found}
+        pairs[index] = (np.empty(0, np.int64), np.empty(0, np.int64))
+    return {"labels": pairs}
 
 
 def update(state: State, axes: Sequence[int], block: Array, *, most: int) -> None:
@@ -33,20 +33,20 @@ def update(state: State, axes: Sequence[int], block: Array, *, most: int) -> Non
 
     Raise MemoryError if a volume has more than ``most`` labels.
     """
-    found = state["found"].reshape(-1)
-    volumes = wide_labels(block).reshape(found.size, -1)
+    pairs = state["labels"].reshape(-1)
+    volumes = wide_labels(block).reshape(pairs.size, -1)
     for n, volume in enumerate(volumes):
         keys, counts = _tally(volume, np.zeros(SLOTS, np.int64), np.zeros(SLOTS, np.int64))
         filled = keys > 0
-        found[n] = _merged(found[n], (keys[filled], counts[filled]))
-        if len(found[n][0]) > most:
+        pairs[n] = _merged(pairs[n], (keys[filled], counts[filled]))
+        if len(pairs[n][0]) > most:
             raise MemoryError(f"more than {most} labels in a volume")
 
 
 def combine(a: State, b: State) -> State:
     """Merge state ``b`` into ``a``."""
-    for index in np.ndindex(a["found"].shape):
-        a["found"][index] = _merged(a["found"][index], b["found"][index])
+    for index in np.ndindex(a["labels"].shape):
+        a["labels"][index] = _merged(a["labels"][index], b["labels"][index])
     return a
 
 
@@ -102,7 +102,7 @@ def _tally(labels, keys, counts):  # type: ignore[no-untyped-def]
 def place_of(labels, first, last, label):  # type: ignore[no-untyped-def]
     """Return the place of a label in the sorted ``labels[first:last]``, -1 if it is not there.
 
-    Consecutive labels are found by one comparison.
+    Consecutive labels take one comparison.
     """
     if first >= last:
         return -1
@@ -137,14 +137,14 @@ def find_runs(labels, row, wanted, ends, frames, most, origin, runs):  # type: i
         b = a if labels.shape[0] > 1 else 0
         stop = 0
         while stop < width:
-            begin, found = stop, labels[b, i, j, stop]
+            begin, value = stop, labels[b, i, j, stop]
             stop += 1
-            while stop < width and labels[b, i, j, stop] == found:
+            while stop < width and labels[b, i, j, stop] == value:
                 stop += 1
-            if found <= 0:
+            if value <= 0:
                 continue
-            if found != label:
-                label = found
+            if value != label:
+                label = value
                 s = place_of(wanted, ends[frames[a]], ends[frames[a] + 1], label)
             if s >= 0:
                 runs[n, 0], runs[n, 1] = a * most + s, row
@@ -177,8 +177,8 @@ def _select(volumes, kept, first, last, out):  # type: ignore[no-untyped-def]
     for a in range(volumes.shape[0]):
         label, is_kept = np.int64(0), False
         for i in range(volumes.shape[1]):
-            found = np.int64(volumes[a, i])
-            if found != label:
-                label = found
+            value = np.int64(volumes[a, i])
+            if value != label:
+                label = value
                 is_kept = bool(label > 0 and place_of(kept, first[a], last[a], label) >= 0)
-            out[a, i] = found if is_kept else 0
+            out[a, i] = value if is_kept else 0

@@ -98,7 +98,7 @@ def _centre_of_mass(state: State, grid: Positions) -> Array:
 
 
 def _box(state: State, grid: Positions) -> Array:
-    """Return first and last + 1 index along each axis; zeros of an object that is not there."""
+    """Return the first and the last + 1 index along each axis; zeros for a missing object."""
     there = state["voxels"][..., None] > 0
     ends = [np.where(there, state[n], 0) for n in ("box_start", "box_stop")]
     return np.stack([_own(end, grid) for end in ends], -2)

@@ -1,8 +1,8 @@
 """Statistics of every label of many volumes, tile by tile.
 
-The runs of a tile (neighbours along x of one label) are listed first; then each part of the state
-takes them in a loop of its own, in which sums stay in registers and moments of positions follow
-from the ends of a run. (One loop for all parts took three times as long.) Sums of values are
+The runs of a tile (neighbours along x of one label) are listed first; then a separate loop adds
+them to each part of the state, in which sums stay in registers and moments of positions follow from
+the ends of a run. (One loop for all parts took three times as long.) Sums of values are
 double-double, those of positions exact integers, so results depend neither on tiles nor on their
 order.
 """
@@ -28,7 +28,7 @@ State = dict[str, Array]
 COLLECTED = ("values", "slots", "filled")
 #: runs that are listed at once: their list stays in the second-level cache
 RUNS = 2**13
-#: position of an extreme that was not found yet
+#: position of an extreme before any value was seen
 NOWHERE = np.iinfo(np.int64).max
 
 
@@ -82,7 +82,7 @@ class Tally:
 
 
 def start(shape: tuple[int, ...], *, tally: Tally) -> State:
-    """Return the state of volumes of which nothing was seen; memory for values is not touched."""
+    """Return an empty state; the memory for collected values is not initialized."""
     return {
         name: np.empty((*shape, *size), dtype) if value is None
         else np.full((*shape, *size), value, dtype)

@@ -1,11 +1,11 @@
 """Accumulate the rows of a block into sums, sums of squares and extremes, one value per column.
 
-A row is a stretch of contiguous memory. If the axes after the reduced ones are long, they are the
-rows, and each column is a kept element. If they are short, rows are cut from the flattened block
-(an image of colours becomes rows of thousands of values) and columns are merged at the end.
+A row is a run of contiguous memory. If the axes after the reduced ones are long, they are the rows,
+and each column is a kept element. If they are short, rows are cut from the flattened block (an
+image of colours becomes rows of thousands of values) and columns are merged at the end.
 
-The loops are in ``row_loops``, one per statistic; several of them take turns on a tile of the
-block that stays in the second cache.
+The loops are in ``row_loops``, one per statistic; several loops process a tile, which stays in the
+L2 cache, before the next tile.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 #: a loop over rows, and the arrays that it adds to
 Loop = tuple[Kernel, tuple[Array, ...]]
 
-#: bytes of a block on which several loops take turns (with 1 MB a variance takes 1.15 times as
-#: long, with 256 kB 1.3), and on which a single one runs at once
+#: bytes of a tile for several loops (with 1 MB a variance takes 1.15 times as long, with 256 kB
+#: 1.3), and for a single loop
 TILE, LONE_TILE = 2**21, 2**24
 #: most rows in a tile: their offsets take 1 MB
 ROWS = 2**16
@@ -34,7 +34,7 @@ FEWEST, MOST = 64, 1024
 #: longest axis after the reduced ones for which blocks are flattened. The mean colour of an image
 #: in memory, (1314, 489, 3): 0.02 Gvoxel/s without, 6 with
 SHORT = 32
-#: repetitions of a flag that have a loop of their own, see ``_repeater``
+#: repetitions of a flag that have a separate loop, see ``_repeater``
 FEW_TIMES = 4
 #: bits of a float64 mantissa
 MANTISSA = 53
@@ -46,9 +46,9 @@ def accumulate(
 ) -> None:  # fmt: skip
     """Add a block, reduced over ``axes``, to arrays of shape (before, after).
 
-    ``mask`` has the block's three axes (before, reduced, after), each of length 1 where the mask
-    is constant. ``parts`` are among sum and square, each with the rest that rounding left, low and
-    high. ``wide`` says that squares are not exact in float64.
+    ``mask`` has the block's three axes (before, reduced, after), each of length 1 where the mask is
+    constant. ``parts`` are among sum and square, each with its rounding error, low and high.
+    ``wide`` is True if squares are not exact in float64.
     """
     after = arrays.trailing_size(block.shape, axes)
     reduced = prod(block.shape[a] for a in axes)
@@ -134,7 +134,7 @@ def _accumulate_stretches(
     flags = None if mask is None else _flag_rows(mask, size // after)
     times = 1 if mask is None else after // mask.shape[2]
     budget = (TILE if len(loops) > 1 or times > 1 else LONE_TILE) // values.itemsize
-    memory = np.empty(budget if times > 1 else 0, np.uint8)  # once: new memory costs page faults
+    memory = np.empty(budget if times > 1 else 0, np.uint8)  # reused: new memory costs page faults
     step = max(1, budget // width) * width
     for stretch in _spans(size, step):
         for kept in _spans(before, max(1, budget // min(size, step))):

@@ -1,8 +1,8 @@
 """Share of nonzero elements and mean of every block of an array.
 
-Rows that end up in one row of the result are added four at a time, each a contiguous run of memory,
-so that a sum is stored once for four loads: as fast as a plain sum reads float32 in blocks of 4^3,
-where adding row after row took twice as long.
+Rows that contribute to one row of the result are added four at a time, each a contiguous run of
+memory, so that a sum is stored once for four loads: as fast as a plain sum reads float32 in blocks
+of 4^3, where adding row after row took twice as long.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def block_fill(
 ) -> Array:
     """Return the share of nonzero elements (NaN is one) in each block of ``sizes``.
 
-    The result is made in ``out`` if that is contiguous memory of its shape and dtype.
+    The result is written to ``out`` if that is contiguous memory of its shape and dtype.
     """
     return _reduce_blocks(block, sizes, dtype, True, out)
 
@@ -79,7 +79,7 @@ def _reduce_whole_blocks(values: Array, sizes: Sequence[int], counting: bool, ou
     row = shape[last] * width
     block_starts = [range(0, n, f) for n, f in zip(shape, sizes[:last], strict=False)]
     starts = _flat_offsets(block_starts, steps[:last])
-    # the first axis varies fastest: the four rows that are added together lie in four memory pages
+    # the first axis varies fastest: the four rows that are added together are in four memory pages
     offsets = _flat_offsets([range(f) for f in reversed(sizes[:last])], steps[:last][::-1])
     span = 1 + sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
     flat = read_only(as_strided(values, (span,), (item,)))
@@ -110,7 +110,7 @@ def _flat_offsets(indices: Sequence[range], steps: Sequence[int]) -> Array:
 
 @compiled
 def _fill(flat, starts, offsets, sums, size, width, count, counting, out):  # type: ignore[no-untyped-def]
-    """Make each row of ``out`` from the rows of ``flat`` at one of ``starts`` plus ``offsets``.
+    """Compute each row of ``out`` from the rows of ``flat`` at one of ``starts`` plus ``offsets``.
 
     ``counting`` is None for sums, which selects the branch when this is compiled.
     """

@@ -99,9 +99,9 @@ def _in_range(state: State) -> bool:
 def _scale_rows(
     state: State, compute: Callable[..., State], x: Array, y: Array, flags: Array, together: bool
 ) -> None:
-    """Replace moments that have left the range of float64 by those of rows near 1.
+    """Replace moments that over- or underflowed by those of rows scaled near 1.
 
-    Both arrays are scaled by one number for their difference, and for all parts if ``together``.
+    Both arrays share one scale for their difference, and for all parts if ``together``.
     """
     powers, has_values = zip(*(_powers(rows, flags) for rows in (x, y)), strict=True)
     if not any(p.any() for p in powers):
@@ -112,8 +112,8 @@ def _scale_rows(
     for part, (first, second) in {
         "difference": (both, both), "rest": (state["x_power"], state["y_power"])
     }.items():  # fmt: skip
-        found = compute(_divided(x, first), _divided(y, second))
-        state |= {n: found[n] for n in SCALED if (n == "difference") == (part == "difference")}
+        moments = compute(_divided(x, first), _divided(y, second))
+        state |= {n: moments[n] for n in SCALED if (n == "difference") == (part == "difference")}
 
 
 def _divided(rows: Array, powers: Array) -> Array:
@@ -267,7 +267,7 @@ def combine(a: State, b: State) -> State:
 
 
 def _aligned(a: State, b: State) -> tuple[State, State]:
-    """Return two states with the same powers, the larger ones of those that belong to values."""
+    """Return two states with common powers: the larger ones of states that hold values."""
     if not any(s[power].any() for s in (a, b) for power in POWERS):
         return a, b
     a, b = dict(a), dict(b)

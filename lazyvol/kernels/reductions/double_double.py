@@ -1,4 +1,4 @@
-"""Double-double arithmetic: a number is a float64 and the rest that its rounding left.
+"""Double-double arithmetic: a number is a float64 and its rounding error.
 
 Sums keep the rounding error of every addition (Knuth, The Art of Computer Programming 2, 4.2.2),
 products their low half (Dekker, Numer. Math. 18, 1971), so that a sum carries about 106 bits.

@@ -60,7 +60,7 @@ def update(
 
 
 def _edges(edges: Array | None, others: Sequence[Array], bins: int) -> Array:
-    """Return the edges that are given, or those between the limits at the end of ``others``."""
+    """Return ``edges``, or even edges between the limits at the end of ``others``."""
     if edges is not None:
         return edges
     low, high = (float(end.item()) for end in others[-2:])
@@ -189,7 +189,7 @@ def start_extent(shape: tuple[int, ...]) -> State:
 def update_extent(
     state: State, axes: Sequence[int], block: Array, mask: Array | None = None
 ) -> None:
-    """Take the finite values of a whole block into the extent."""
+    """Extend the extremes to the finite values of a whole block."""
     require_exact("histogram", block, mask)
     values = read_only(as_three_axes(numba_compatible(block), axes))
     valid = full_mask(mask, block.shape, axes)

@@ -40,8 +40,8 @@ SQUARES = ("square", "square_rest")
 def start(shape: tuple[int, ...], *, parts: Sequence[str], dtype: np.dtype[Any]) -> State:
     """Return an empty state; ``parts`` are among sum, square, low, high, count and faint.
 
-    ``faint`` marks sums of squares of values times ``UP``: roots of sums of squares of float64
-    values need it, since the squares may vanish.
+    ``faint`` are sums of squares of values times ``UP``: roots of sums of squares of float64 values
+    need them, since the squares may underflow.
     """
     state: State = {}
     for part in parts:
@@ -129,7 +129,7 @@ def _add_faint(
 
 
 def _split(state: State) -> State:
-    """Return sums of squares of values times ``UP``, 0 where none is kept.
+    """Return sums of squares of values times ``UP``, 0 where there is none.
 
     The sums of squares of values alone remain in the state.
     """

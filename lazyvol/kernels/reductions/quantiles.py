@@ -1,8 +1,8 @@
 """Quantiles by radix selection, for values that do not fit into memory, or by sorting.
 
-Every value has a key, an unsigned integer of its size with the same order. Each pass counts one
-digit of the keys whose higher digits equal the *prefix* found so far, which gives the next digit
-of the key at a rank. The last pass gives that key and the next larger one.
+Every value has a key: an unsigned integer of its size; keys sort as the values do. Each pass counts
+one digit of the keys whose higher digits equal the *prefix*, the digits known so far, which gives
+the next digit of the key at a rank. The last pass gives that key and the next larger one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ class Quantiles:
     def positions(self, n: Array) -> Array:
         """Return positions among ``n`` sorted values, (kept, quantile), 0 if n is 0.
 
-        A quantile lies between the values on either side, at the fraction of its position.
+        A quantile is interpolated between the values on either side of its position.
         """
         count, q = n.astype(np.float64)[:, None], np.asarray(self.q)
         last = np.maximum(count - 1, 0)
@@ -334,8 +334,8 @@ def values_of(keys: Array, dtype: np.dtype[Any]) -> Array:
 def interpolated(low: Array, high: Array, n: Array, quantiles: Quantiles) -> Array:
     """Interpolate linearly between the neighbours of each position, (kept, quantile), as numpy.
 
-    A position at a value gives it, and equal neighbours are not interpolated: numpy returns NaN
-    there next to an infinity. NaN where ``n`` is 0.
+    A position at a value gives that value, and equal neighbours are not interpolated: numpy returns
+    NaN there next to an infinity. NaN where ``n`` is 0.
     """
     at = quantiles.positions(n)
     t = at - np.floor(at)

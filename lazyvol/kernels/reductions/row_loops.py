@@ -23,7 +23,7 @@ UNSIGNED = np.uint64
 
 @compiled
 def _term(value, squares, wide):  # type: ignore[no-untyped-def]
-    """Return a value or its square in float64, and the rest that rounding left."""
+    """Return a value or its square in float64, and its rounding error."""
     v = np.float64(value)
     if wide:
         return two_product(v, v)
@@ -40,7 +40,7 @@ def _bounded(value, bound, largest):  # type: ignore[no-untyped-def]
 # rows that start anywhere ----------------------------------------------------------------------
 #
 # ``x`` is flat; the rows of kept element ``a`` start at ``starts[bounds[a] : bounds[a + 1]]``, and
-# their flags at the same places of ``flag_starts``. Results have the shape (kept, columns); columns
+# their flags at the corresponding ``flag_starts``. Results have the shape (kept, columns); columns
 # from ``first`` to ``last`` are added to.
 
 
@@ -180,8 +180,8 @@ def extremes_of_flagged_rows(largest: bool) -> Kernel:
 
 # rows cut from the memory of kept elements ------------------------------------------------------
 #
-# ``x`` has the shape (kept, values). Each row of it is cut into short rows of ``width`` values,
-# whose columns are merged at the end into results of shape (kept, ``after``).
+# ``x`` has the shape (kept, values). Each row is cut into short rows of ``width`` values, whose
+# columns are merged at the end into results of shape (kept, ``after``).
 
 
 @cache
@@ -253,7 +253,7 @@ def _merge_columns(total, rest, high, low):  # type: ignore[no-untyped-def]
 def _any_set(flags, first, n):  # type: ignore[no-untyped-def]
     """Return True if one of ``n`` flags, as bytes, is set.
 
-    All are joined, which takes vector registers; to stop at the first that is set takes longer.
+    All flags are combined in vector registers; stopping at the first set flag takes longer.
     """
     joined = np.uint8(0)
     for j in range(n):

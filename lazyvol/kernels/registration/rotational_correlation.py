@@ -191,7 +191,7 @@ def apply_mask(volume: Array, mask: Array) -> Array:
 
 
 def _in_ellipsoid(shape: Sequence[int]) -> Array:
-    """Return which voxels lie in the ellipsoid inscribed in a box."""
+    """Return True for the voxels inside the ellipsoid inscribed in a box."""
     squares = [((np.arange(n) - n // 2) / (n / 2)) ** 2 for n in shape]
     return np.asarray(squares[0][:, None, None] + squares[1][:, None] + squares[2] < 1)
 

@@ -1,1 +1,1 @@
-"""Random numbers by position, and the noise, particles and deformations made from them."""
+"""Random numbers by position, and noise, particles and deformations computed from them."""

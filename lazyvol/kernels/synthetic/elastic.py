@@ -1,8 +1,8 @@
 """Elastic deformation: each voxel takes the value at a position displaced by a random field.
 
-The counterpart on a whole array is ``scipy.ndimage.map_coordinates``. Here displacements are
-computed where they are needed, from position and seed. The integer part of a displacement is added
-to the voxel's index and the fraction is interpolated, so that all blocks agree to the bit.
+Results are those of ``scipy.ndimage.map_coordinates`` on the whole array. Displacements are
+computed block by block, from position and seed. The integer part of a displacement is added to the
+voxel's index and the fraction is interpolated, so that results are bitwise equal for any blocks.
 """
 
 from collections.abc import Callable
@@ -163,13 +163,13 @@ def scratch(order: int, source: np.dtype[Any], dtype: np.dtype[Any]) -> float:
 
 
 def _interpolation_values(block: Array, order: int, dtype: np.dtype[Any]) -> Array:
-    """Return what is interpolated: values, or coefficients of cubic B-splines."""
+    """Return the values to interpolate, or their cubic B-spline coefficients."""
     values = np.ascontiguousarray(block, np.promote_types(dtype, np.float32))
     return ndi.spline_filter(values, 3, np.float64, "mirror") if order == 3 else values
 
 
 def standard_deviation(sigmas: tuple[float, ...]) -> float:
-    """Return that of uniform noise from -1 to 1 after a Gaussian whose weights sum to 1."""
+    """Return the deviation of uniform noise from -1 to 1 after normalized Gaussian filters."""
     squares = []
     for sigma in sigmas:
         radius = int(TRUNCATE * sigma + 0.5)

@@ -2,11 +2,11 @@
 
 Philox (Salmon et al., SC11) maps a counter of four 32-bit words and a key of two words to four
 random words. The counter is the position of four neighbouring voxels (x // 4, y, z, number of the
-volume), the key is the seed and the stream: any region gets the same numbers in any order, without
-a state. All operations are rounded exactly under IEEE 754 (logarithm and sine are polynomials), so
-numbers are equal on every machine.
+volume), the key is the seed and the stream: any region has its numbers in any order of computation,
+without a state. All operations are rounded exactly under IEEE 754 (logarithm and sine are
+polynomials), so numbers are equal on every machine.
 
-One core makes 240 million normal float32 per second in rows of 200, 200 million in rows of 32;
+One core generates 240 million normal float32 per second in rows of 200, 200 million in rows of 32;
 numpy's ziggurat 100 million. Loops are short and separate because only those are vectorized.
 """
 
@@ -114,11 +114,11 @@ def _fractions(out: Array, words: Array) -> None:
 
 
 @compiled
-def _interleave(line: Array, lanes: Array, quads: int) -> None:
-    """Write the four lanes as neighbouring voxels."""
+def _interleave(line: Array, values: Array, quads: int) -> None:
+    """Write four rows of values as neighbouring voxels."""
     for j in range(quads):
         for i in range(4):
-            line[4 * j + i] = lanes[i, j]
+            line[4 * j + i] = values[i, j]
 
 
 @compiled
@@ -129,16 +129,16 @@ def _store(row: Array, line: Array, scale: float) -> None:
 
 
 @compiled
-def _transform(lanes: Array, radii: Array, words: Array, m: int, normal: bool) -> None:
-    """Turn words into normal or uniform numbers, two lanes at a time."""
+def _transform(values: Array, radii: Array, words: Array, m: int, normal: bool) -> None:
+    """Convert words to normal or uniform numbers, two rows at a time."""
     for pair in (0, 2):
         a, b = words[pair, :m], words[pair + 1, :m]
         if normal:
             _radii(radii[:m], a)
-            _rotate(lanes[pair, :m], lanes[pair + 1, :m], radii[:m], b)
+            _rotate(values[pair, :m], values[pair + 1, :m], radii[:m], b)
         else:
-            _fractions(lanes[pair, :m], a)
-            _fractions(lanes[pair + 1, :m], b)
+            _fractions(values[pair, :m], a)
+            _fractions(values[pair + 1, :m], b)
 
 
 @compiled
@@ -146,7 +146,7 @@ def _fill(
     out: Array, leads: Array, z0: int, y0: int, x0: int, key: Array, scale: float, normal: bool
 ) -> None:
     """Fill (lead, z, y, x), in groups of rows of up to ``QUADS`` quads or in parts of one row."""
-    words, lanes = np.empty((4, QUADS), np.uint64), np.empty((4, QUADS))
+    words, values = np.empty((4, QUADS), np.uint64), np.empty((4, QUADS))
     radii, line = np.empty(QUADS), np.empty(4 * QUADS)
     depth, height, n = out.shape[1:]
     rows, quad, quads = len(leads) * depth * height, x0 // 4, (x0 + n + 3) // 4 - x0 // 4
@@ -159,8 +159,8 @@ def _fill(
                 _set_counters(words, i * m, m, quad + s, y0 + y, z0 + z, leads[v])
             filled = n_rows * m
             philox(words, filled, key[0], key[1])
-            _transform(lanes, radii, words, filled, normal)
-            _interleave(line, lanes, filled)
+            _transform(values, radii, words, filled, normal)
+            _interleave(line, values, filled)
             first, last = max(x0, 4 * (quad + s)), min(x0 + n, 4 * (quad + s + m))
             for i in range(n_rows):
                 v, z, y = _row_position(r + i, depth, height)

@@ -95,18 +95,18 @@ def find(labels: xr.DataArray, dims: tuple[str, ...], count: int) -> Objects:
         update=partial(numbers.update, most=most),
         combine=numbers.combine,
         finish=numbers.finish,
-        outputs={"found": Output(np.dtype(object))},
+        outputs={"labels": Output(np.dtype(object))},
         state_bytes=LABEL_BYTES * min(size, most, EXPECTED_LABELS),
         scratch=8.0,
     )
     try:
-        found = fold(spec, labels, dims=dims, title="labels")["found"].compute()
+        sorted_labels = fold(spec, labels, dims=dims, title="labels")["labels"].compute()
     except MemoryError as error:
         raise BudgetError(
             f"table: memory must hold the labels of a volume, got {error}; raise memory, or pass "
             f"the labels to measure as index"
         ) from error
-    pairs = list(np.broadcast_to(found.values, count))
+    pairs = list(np.broadcast_to(sorted_labels.values, count))
     ends = np.concatenate([[0], np.cumsum([len(keys) for keys, _ in pairs])]).astype(np.int64)
     keys = np.concatenate([np.empty(0, np.int64), *(keys for keys, _ in pairs)])
     return Objects(keys, ends, max((int(n.sum()) for _, n in pairs), default=0))
@@ -125,28 +125,28 @@ def given(index: Sequence[int], count: int, size: int) -> Objects:
 def table(
     stack: xr.DataArray,
     labels: xr.DataArray,
-    what: tuple[str, ...],
+    names: tuple[str, ...],
     index: Sequence[int] | None,
     edges: Array,
     skipna: bool,
 ) -> xr.Dataset:
     """Return the table of checked properties; ``edges`` are those of the histogram."""
     dims, frame = volume_dims("table", stack, labels)
-    require_units(what, stack, dims)
+    require_units(names, stack, dims)
     order = (*(() if frame is None else (frame,)), *dims)
     stack = stack.transpose(*order)
     labels = labels.transpose(*(d for d in order if d in labels.dims))
     count = 1 if frame is None else stack.sizes[frame]
     size = prod(stack.sizes[d] for d in dims)
     objects = find(labels, dims, count) if index is None else given(index, count, size)
-    columns = _measured(stack, labels, what, objects, edges, skipna, dims, frame)
-    return _rows(columns, stack, objects, frame or STACK, what, dims, edges)
+    columns = _measured(stack, labels, names, objects, edges, skipna, dims, frame)
+    return _rows(columns, stack, objects, frame or STACK, names, dims, edges)
 
 
 def _measured(
     stack: xr.DataArray,
     labels: xr.DataArray,
-    what: tuple[str, ...],
+    names: tuple[str, ...],
     objects: Objects,
     edges: Array,
     skipna: bool,
@@ -154,7 +154,7 @@ def _measured(
     frame: str | None,
 ) -> dict[str, xr.DataArray]:
     """Return the properties of all labels, (volume, label, ...), from one fold."""
-    parts = parts_of(what)
+    parts = parts_of(names)
     measured = bool(set(parts) - OF_LABELS) or labels.dims != stack.dims
     lengths = tuple(stack.sizes[d] for d in dims)
     plan = tally.Tally(
@@ -167,7 +167,7 @@ def _measured(
         tuple(spacing(stack, d) for d in dims),
         lengths,
     )
-    outputs = outputs_of(what, stack.dtype, objects.most, len(dims), len(edges) - 1)
+    outputs = outputs_of(names, stack.dtype, objects.most, len(dims), len(edges) - 1)
     output_bytes = sum(o.dtype.itemsize * prod(o.sizes) for o in outputs.values())
     wide = {n: o.dtype for n, o in outputs.items()}
     spec = Fold(
@@ -190,7 +190,7 @@ def _rows(
     stack: xr.DataArray,
     objects: Objects,
     frame: str,
-    what: tuple[str, ...],
+    names: tuple[str, ...],
     dims: tuple[str, ...],
     edges: Array,
 ) -> xr.Dataset:
@@ -199,7 +199,7 @@ def _rows(
     flags = np.arange(objects.most) < objects.sizes[:, None]
     is_object = xr.DataArray(flags, dims=(frame, "label"))
     variables: dict[Hashable, Any] = {}
-    for name in what:
+    for name in names:
         column = columns[name]
         column = column if frame in column.dims else column.expand_dims(frame)
         data = ragged(rows.gather, column, is_object, sizes, frame=frame, title=name)
