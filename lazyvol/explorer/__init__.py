@@ -95,7 +95,7 @@ def explore(
         table = None
     views = Views(array, on_the_grid(array, results))
     masks = {} if overlay is None else on_the_grid(array, _labelled(overlay, array))
-    shown = next((Planes(mask) for mask in masks.values()), None)
+    shown = next((Planes(mask, views.recent) for mask in masks.values()), None)
     return Explorer(Contents(views, shown, table, title or str(array.name or "stack")))
 
 

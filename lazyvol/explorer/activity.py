@@ -11,6 +11,7 @@ import xarray as xr
 
 from lazyvol.errors import LazyvolError
 from lazyvol.explorer.table import show_text, text_pane
+from lazyvol.plan.clients import resilient_scheduler
 
 #: seconds after which work is told, and between two changes of its sign
 DELAY, PERIOD = 0.3, 0.2
@@ -34,17 +35,24 @@ class Work:
         """The time since the work began."""
         return time.monotonic() - self.began
 
+    def check(self, *_: Any) -> None:
+        """Raise Stopped if the work was given up."""
+        if self.stopped:
+            raise Stopped
+
     def tell(self, done: int, total: int) -> None:
         """Tell the share that is done; raise Stopped if the work was given up."""
         self.done, self.total = done, total
         self._changed()
-        if self.stopped:
-            raise Stopped
+        self.check()
 
-    def compute(self, array: xr.DataArray) -> xr.DataArray:
-        """Compute an array; on threads every task is told, and the last before a stop."""
-        self.tell(self.done, self.total)
-        return array.compute(callbacks=[(None, self._started, None, self._finished, None)])
+    def compute(self, array: xr.DataArray, *, counted: bool = True) -> xr.DataArray:
+        """Compute an array; a stop ends it after the tasks at work, which are told if counted."""
+        self.check()
+        if scheduler := resilient_scheduler(self.tell if counted else self.check):
+            return array.persist(scheduler=scheduler).compute(scheduler="threads")
+        started, finished = (self._started, self._finished) if counted else (None, self.check)
+        return array.compute(callbacks=[(None, started, None, finished, None)])
 
     def _started(self, _: Any, state: Any) -> None:
         self.total += len(state["ready"]) + len(state["waiting"])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from lazyvol.explorer.planes import SLAB_BYTES
+from lazyvol.explorer.planes import SLAB_BYTES, Compute
 from lazyvol.kernels.reductions import moments
 from lazyvol.stack import STACK
 
@@ -25,7 +25,9 @@ class Average:
     total: int
 
 
-def refine(stack: xr.DataArray, left_out: Sequence[int] = ()) -> Iterator[Average]:
+def refine(
+    stack: xr.DataArray, left_out: Sequence[int] = (), compute: Compute = xr.DataArray.compute
+) -> Iterator[Average]:
     """Yield the average and the variance (divided by the count) after every block of particles.
 
     Parameters
@@ -34,6 +36,8 @@ def refine(stack: xr.DataArray, left_out: Sequence[int] = ()) -> Iterator[Averag
         Particles (k, ...), lazy or in memory; one block of at most 64 MiB is read at a time.
     left_out
         Indices along k of particles that do not count.
+    compute
+        Computes a block.
     """
     kept = np.setdiff1d(np.arange(stack.sizes[STACK]), np.asarray(left_out, int))
     volume = stack.isel({STACK: 0}, drop=True)
@@ -42,7 +46,7 @@ def refine(stack: xr.DataArray, left_out: Sequence[int] = ()) -> Iterator[Averag
     want = dict.fromkeys(("mean", "var"), np.dtype(np.float32))
     for start in range(0, len(kept), length):
         indices = kept[start : start + length]
-        block = stack.isel({STACK: _as_slice(indices)}).transpose(STACK, ...).compute()
+        block = compute(stack.isel({STACK: _as_slice(indices)}).transpose(STACK, ...))
         moments.update(state, (0,), block.values)
         count = start + len(indices)
         statistics = moments.finish(state, want=want, n=count)

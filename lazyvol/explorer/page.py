@@ -231,7 +231,7 @@ class Page:
 
     def _run_average(self, flagged: list[int]) -> None:
         with self.activity.running("the average of particles") as work:
-            for average in refine(self.array, flagged):
+            for average in refine(self.array, flagged, partial(work.compute, counted=False)):
                 self._on_page(partial(self._show_average, average))
                 work.tell(average.count, average.total)
         self._on_page(lambda: self.start.param.update(disabled=False))

@@ -2,26 +2,23 @@
 
 Stepping through slices must not decode a chunk once per slice. So a plane is cut from a slab, which
 is read once and remembered: a whole volume if that is small, else as many slices of one layer of
-chunks as fit into ``SLAB_BYTES``.
+chunks as fit into ``SLAB_BYTES``. The chunks below it are remembered for the next slab, too.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, prod
-from threading import Lock
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import xarray as xr
 
+from lazyvol.explorer.recent import Recent, with_remembered_chunks
 from lazyvol.plan.graph.lazy_array import recipe_of
 from lazyvol.stack import spatial_dims
 
 #: bytes of one read: a volume of 200^3 float32 takes 0.05 s from a local store
 SLAB_BYTES = 64 << 20
-#: bytes of slabs that are remembered
-MEMORY = 512 << 20
 #: voxels along the edges of a plane on the screen; larger planes are averaged in blocks
 SCREEN = 1024
 
@@ -35,14 +32,15 @@ REDUCTIONS = {"slice": None, "mean": np.nanmean, "max": np.nanmax}
 class Planes:
     """Reader of planes of one array; any number of threads may share it.
 
-    ``bytes_read`` counts the bytes of the slabs that were computed.
+    ``recent`` holds its slabs and the stored chunks below them, and may be shared by several.
     """
 
     array: xr.DataArray
-    memory: int = MEMORY
-    bytes_read: int = 0
-    _slabs: "OrderedDict[Any, xr.DataArray]" = field(default_factory=OrderedDict)
-    _lock: Lock = field(default_factory=Lock)
+    recent: Recent = field(default_factory=Recent)
+    _name: object = field(default_factory=object)
+
+    def __post_init__(self) -> None:
+        self.array = with_remembered_chunks(self.array, self.recent)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -85,14 +83,14 @@ class Planes:
         if normal is not None:
             span = self._span(volume, normal, index[normal])
         whole = normal is None or span == slice(0, volume.sizes[normal])
-        key = (*sorted(others.items()), None if whole else (normal, span.start, span.stop))
-        with self._lock:
-            if key in self._slabs:
-                self._slabs.move_to_end(key)
-                return self._slabs[key]
+        box = None if whole else (normal, span.start, span.stop)
+        key = (self._name, *sorted(others.items()), box)
+        remembered: xr.DataArray | None = self.recent.get(key)
+        if remembered is not None:
+            return remembered
         part = volume if whole or normal is None else volume.isel({normal: span})
         slab = compute(part).assign_attrs(first=span.start)
-        self._remember(key, slab)
+        self.recent.put(key, slab)
         return slab
 
     def _span(self, volume: xr.DataArray, normal: str, centre: int) -> slice:
@@ -106,14 +104,6 @@ class Planes:
         first = centre // layer * layer
         first += (centre - first) // thickness * thickness
         return slice(first, min(n, first + thickness, (centre // layer + 1) * layer))
-
-    def _remember(self, key: Any, slab: xr.DataArray) -> None:
-        with self._lock:
-            self.bytes_read += slab.nbytes
-            self._slabs[key] = slab
-            in_memory = sum(s.nbytes for s in self._slabs.values())
-            while len(self._slabs) > 1 and in_memory > self.memory:
-                in_memory -= self._slabs.popitem(last=False)[1].nbytes
 
 
 def _chunk_length(volume: xr.DataArray, dim: str) -> int:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.explorer.planes import Planes
+from lazyvol.explorer.recent import Recent
 from lazyvol.plots.canvas import colour_dim
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import require_stack, spatial_dims
@@ -47,10 +48,14 @@ FILTERS: Mapping[str, Callable[[xr.DataArray, float], xr.DataArray]] = {
 
 @dataclass
 class Views:
-    """Planes of the array, of results on its grid, and of filters, each opened at its first use."""
+    """Planes of the array, of results on its grid, and of filters, each opened at its first use.
+
+    All share one memory of what was read and computed last.
+    """
 
     array: xr.DataArray
     results: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    recent: Recent = field(default_factory=Recent)
     _planes: dict[Any, Planes] = field(default_factory=dict)
 
     @property
@@ -63,7 +68,7 @@ class Views:
         """Return the planes of a view; ``sigma``, a length, counts for filters alone."""
         key = (name, sigma if name in FILTERS else None)
         if key not in self._planes:
-            self._planes[key] = Planes(self.shown(name, sigma))
+            self._planes[key] = Planes(self.shown(name, sigma), self.recent)
         return self._planes[key]
 
     def shown(self, name: str, sigma: float) -> xr.DataArray:

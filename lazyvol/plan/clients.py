@@ -39,11 +39,17 @@ def _default_client() -> "Client | None":
         return None
 
 
-def resilient_scheduler() -> Callable[..., Any] | None:
-    """Return a scheduler for ``compute`` that outlives workers of any client; None for threads."""
+def resilient_scheduler(
+    told: Callable[[int, int], None] | None = None,
+) -> Callable[..., Any] | None:
+    """Return a scheduler for ``compute`` that outlives workers of any client; None for threads.
+
+    ``told`` is called with the numbers of blocks that are done and of all while it waits; what it
+    raises ends the run, and the tasks that have not begun.
+    """
     client = computing_client()
     if client is None:
         return None
     from lazyvol.plan.on_cluster import compute
 
-    return partial(compute, client)
+    return partial(compute, client, told=told)

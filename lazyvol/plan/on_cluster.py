@@ -16,11 +16,11 @@ Settings, in dask's configuration or in the environment (``DASK_LAZYVOL__WORKER_
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from pickle import PicklingError
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from weakref import WeakSet
 
 import dask
@@ -44,6 +44,8 @@ STALLED = 10.0
 PACKAGE = "lazyvol"
 
 Key = Any
+#: is told the numbers of keys that are done, and of all
+Told: TypeAlias = Callable[[int, int], None]
 #: clients whose workers have been asked for their version
 _checked: WeakSet[Client] = WeakSet()
 
@@ -63,11 +65,15 @@ def in_task() -> bool:
     return bool(getattr(thread_state, "key", False))
 
 
-def compute(client: Client, graph: Any, keys: Any) -> Any:
-    """Return the values of (nested lists of) keys, as dask's schedulers do."""
+def compute(client: Client, graph: Any, keys: Any, *, told: Told | None = None) -> Any:
+    """Return the values of (nested lists of) keys, as dask's schedulers do.
+
+    ``told`` is called every 50 ms with the numbers of keys that are done and of all; what it raises
+    ends the run.
+    """
     values: dict[Key, Any] = {}
     failed: Exception | None = None
-    with cluster_errors(client), closing(_Run(client, graph)) as run:
+    with cluster_errors(client), closing(_Run(client, graph, told)) as run:
         for futures in run.batches(list(dict.fromkeys(flatten([keys])))):
             failed = next((e for f in futures if (e := run.error(f)) is not None), None)
             if failed is not None:
@@ -96,9 +102,9 @@ def each_error(
 class _Run:
     """The keys of a graph on a cluster, until all are done or given up."""
 
-    def __init__(self, client: Client, graph: Any) -> None:
+    def __init__(self, client: Client, graph: Any, told: Told | None = None) -> None:
         require_same_version(client)
-        self.client, self.graph = client, graph
+        self.client, self.graph, self.told = client, graph, told
         self.given_up: dict[Key, ClusterError] = {}
         self.again: list[Key] = []
         #: tasks that were given up by the scheduler, and the last worker that died
@@ -206,6 +212,8 @@ class _Run:
 
     def _check_alive(self) -> None:
         """Raise ClusterError if the scheduler is lost, or all workers are for a long time."""
+        if self.told is not None:
+            self.told(sum(f.status == "finished" for f in self.futures), len(self.futures))
         now = time.monotonic()
         if now - self.asked < CHECK_INTERVAL:
             return

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bokeh.events import Tap
 
 import lazyvol as lv
 from lazyvol.errors import LabelError
+from lazyvol.explorer.activity import Stopped, Work
 from lazyvol.explorer.page import AVERAGE, VARIANCE, Page
 
 #: bokeh's own tables call what pandas 3.1 deprecates
@@ -210,3 +212,42 @@ def test_a_window_is_filled(page):
     assert 1280 - 290 - large["x"] < page.table.rows.width + large["z"] < 1280
     page.resize(200, 200)
     assert page.figures["z"].model.frame_width == 240
+
+
+RAN, PROCEED = [], threading.Event()
+
+
+def slow_block(block):
+    RAN.append(1)
+    assert PROCEED.wait(20)
+    return block
+
+
+@pytest.mark.parametrize("place", ["threads", "cluster"])
+def test_a_stop_ends_a_plane_between_its_tasks(client, place):
+    """A plane of eight tasks: those that have not begun when it is stopped never run."""
+    RAN.clear()
+    PROCEED.clear()
+    told: list[int] = []
+    work = Work("slow", lambda: told.append(work.total))
+
+    def stop() -> None:
+        until = time.monotonic() + 20
+        while not (RAN and told) and time.monotonic() < until:
+            time.sleep(0.01)
+        work.stopped = True
+        if place == "threads":  # a cluster gives up tasks that it waits for
+            PROCEED.set()
+
+    if place == "threads":
+        told.append(0)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    blocks = da.zeros(8, chunks=1).map_blocks(slow_block, dtype=float, meta=np.empty(0))
+    with client.as_current() if place == "cluster" else dask.config.set(num_workers=2):
+        with pytest.raises(Stopped):
+            work.compute(xr.DataArray(blocks))
+        PROCEED.set()
+    stopper.join()
+    assert told[-1] >= 8
+    assert len(RAN) < 8

@@ -1,21 +1,32 @@
 """Planes of the explorer: right voxels, few reads; averages that refine; flags and exports."""
 
 import io
+import pickle
 import threading
+from dataclasses import dataclass
+from itertools import product
+from math import prod
 
 import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 
 import lazyvol as lv
-from lazyvol.explorer import averages, planes
+from lazyvol.explorer import averages, planes, recent
 from lazyvol.explorer.averages import refine
 from lazyvol.explorer.background import Latest
 from lazyvol.explorer.particles import Particles
 from lazyvol.explorer.planes import Planes, shown_on_screen
+from lazyvol.explorer.recent import Recent, RememberedSource
 from lazyvol.explorer.views import FILTERS, VALUES, Views, on_the_grid
+from lazyvol.io.zarr.source import ZarrSource
+from lazyvol.plan.budget import limited
+from lazyvol.plan.graph.lazy_array import recipe_of, source_array
+from lazyvol.plan.recipes.base import leaves
+from lazyvol.plan.regions import size, touched
 
 SHAPE = (5, 7, 11, 13)
 A = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
@@ -36,6 +47,30 @@ class Counted:
         part = self.values[key]
         self.read += part.size
         return part
+
+
+@dataclass
+class Ramp:
+    """A source of rising numbers, whose chunks are read in ``parts`` or as a whole."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    failures: int = 0
+    parts: bool = False
+    dtype: np.dtype = np.dtype(np.float32)
+    token: str = "ramp"
+
+    def read(self, region, out=None):
+        if self.failures:
+            self.failures -= 1
+            raise OSError("unplugged")
+        return np.arange(prod(self.shape), dtype=self.dtype).reshape(self.shape)[region].copy()
+
+    def stored_bytes(self, region):
+        return 4 * size(region) if self.parts else 4 * touched(region, self.chunks)
+
+    def peak_bytes(self, region):
+        return 4 * size(region)
 
 
 @pytest.mark.parametrize("limit", [1 << 20, 2000, 1])
@@ -70,18 +105,87 @@ def test_stepping_reads_each_voxel_once(monkeypatch):
     for z in range(7):
         reader.plane("z", {"k": 2, "z": z})
     assert source.read == A[2].size
-    assert reader.bytes_read == A[2].nbytes
     reader.plane("z", {"k": 2, "z": 0})
     assert source.read == A[2].size
 
 
 def test_the_memory_of_slabs_is_bounded():
-    reader = Planes(stack(), memory=3 * A[0].nbytes)
-    for k in range(5):
-        reader.plane("z", {"k": k, "z": 0})
-    assert len(reader._slabs) == 3
-    reader.plane("z", {"k": 4, "z": 3})
-    assert reader.bytes_read == 5 * A[0].nbytes
+    source = Counted(A)
+    lazy = da.from_array(source, chunks=(1, 7, 11, 13), asarray=False)
+    reader = Planes(lv.as_stack(lazy), Recent(3 * A[0].nbytes))
+    source.read = 0
+    for k in (0, 1, 2, 3, 4, 4, 2, 0):
+        reader.plane("z", {"k": k, "z": k})
+        assert reader.recent.nbytes <= 3 * A[0].nbytes
+    assert source.read == 6 * A[0].size
+
+
+def test_half_of_a_memory_limit_is_remembered_and_views_fit_the_rest():
+    with limited("512MiB", workers=1):
+        views = Views(lv.as_stack(source_array(Ramp((512,) * 3, (256,) * 3), ((256, 256),) * 3)))
+    assert views.recent.memory == 256 << 20
+    whole_chunks = lv.filters.gaussian(views.array, 2.0)
+    assert lv.explain(whole_chunks, workers=1).peak_bytes > 256 << 20
+    assert lv.explain(views.planes("Gaussian", 2.0).array, workers=1).peak_bytes <= 256 << 20
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The indices of the chunks that a store of the test decodes, in their order."""
+    reads, plain = [], ZarrSource.read
+
+    def read(self, region, out=None):
+        spans = zip(region, self.chunks, strict=True)
+        reads.extend(product(*(range(s.start // c, -(-s.stop // c)) for s, c in spans)))
+        return plain(self, region, out)
+
+    monkeypatch.setattr(ZarrSource, "read", read)
+    return reads
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """A volume of 3 x 3 x 3 chunks, shown in slabs of two slices."""
+    volume = np.random.default_rng(4).normal(size=(24, 24, 24)).astype(np.float32)
+    zarr.create_array(tmp_path / "a.zarr", data=volume, chunks=(8, 8, 8))
+    monkeypatch.setattr(planes, "SLAB_BYTES", 2 * volume[0].nbytes)
+    monkeypatch.setattr(recent, "SMALLEST", 1)
+    return lv.as_stack(lv.open(tmp_path / "a.zarr").data)
+
+
+@pytest.mark.parametrize("view", [VALUES, *FILTERS, "result"])
+def test_steps_decode_each_chunk_once(stored, decoded, view):
+    """Stepping through a layer, and into the next: a layer of chunks at a time, each once."""
+    lazy = {"result": lv.filters.gaussian(stored * 2, 1.0) - stored}
+    views = Views(stored, on_the_grid(stored, lazy))
+    for z in range(14):
+        before = len(decoded)
+        plane = views.planes(view, 1.0).plane("z", {"z": z, "y": 0, "x": 0})
+        assert len(decoded) - before <= (18 if z == 0 else 9)
+        read = len(decoded)
+        assert np.array_equal(plane.values, views.shown(view, 1.0)[z].values)
+        del decoded[read:]
+    assert len(set(decoded)) == len(decoded)
+
+
+def test_a_chunk_that_does_not_fit_is_read_as_it_is(stored, decoded):
+    reader = Planes(stored, Recent(9 * 8**3 * 4 - 1))
+    assert np.array_equal(reader.plane("z", {"z": 1, "y": 0, "x": 0}), stored[1].values)
+    assert reader.recent.nbytes <= reader.recent.memory
+
+
+def test_an_error_of_a_chunk_is_not_remembered():
+    source = RememberedSource(Ramp((8,), (4,), failures=1), Recent())
+    with pytest.raises(OSError, match="unplugged"):
+        source.read((slice(0, 6),))
+    assert np.array_equal(source.read((slice(2, 6),)), [2, 3, 4, 5])
+    assert isinstance(pickle.loads(pickle.dumps(source)), Ramp)
+
+
+def test_chunks_whose_parts_are_read_alone_are_not_remembered():
+    plain = lv.as_stack(source_array(Ramp((64,) * 3, (1, 64, 64), parts=True), ((64,),) * 3))
+    (leaf,) = leaves(recipe_of(Planes(plain).array.data))
+    assert isinstance(leaf.source, Ramp)
 
 
 def test_an_image_is_its_only_plane():

@@ -21,7 +21,7 @@ from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget, Step, fit_to_budget, foreign_step, limited, recipe_step
 from lazyvol.plan.graph import reading
 from lazyvol.plan.graph.layers import RecipeLayer, ResultLayer, has_recipe
-from lazyvol.plan.recipes.base import Recipe, cache_properties, steps_above
+from lazyvol.plan.recipes.base import Recipe, Source, cache_properties, steps_above
 from lazyvol.plan.recipes.leaves import Foreign, InMemory, Stored
 from lazyvol.plan.regions import Grid
 
@@ -238,6 +238,11 @@ def _replace_inputs(
 ) -> LazyArray:
     """Build a recipe over other inputs; ``old`` are the recipes of its present inputs."""
     replaced = {id(o): a.recipe for o, a in zip(old, inputs, strict=True)}
+    return lazy_array(_rebuilt(recipe, replaced), grid, *inputs, title="pointwise")
+
+
+def _rebuilt(recipe: Recipe, replaced: dict[int, Recipe]) -> Recipe:
+    """Return a recipe over other recipes, which ``replaced`` holds by the ids of the old ones."""
     stack = [recipe]
     while stack:
         node = stack[-1]
@@ -249,7 +254,21 @@ def _replace_inputs(
             parents = tuple(replaced[id(p)] for p in node.parents)
             replaced[id(node)] = node if parents == node.parents else node.with_parents(parents)
         stack.pop()
-    return lazy_array(replaced[id(recipe)], grid, *inputs, title="pointwise")
+    return replaced[id(recipe)]
+
+
+def with_sources(array: da.Array, replace: Callable[[Source], Source]) -> da.Array:
+    """Return an array that reads other sources of equal values; foreign arrays below it stay."""
+    lazy = as_lazy_array(array)
+    steps = steps_above(lazy.recipe, lambda _: False)
+    replaced: dict[int, Recipe] = {
+        id(s): Stored(replace(s.source)) for s in steps if isinstance(s, Stored)
+    }
+    if not replaced:
+        return array
+    inputs = (as_lazy_array(foreign) for foreign in lazy.foreign.values())
+    recipe = _rebuilt(lazy.recipe, replaced)
+    return lazy_array(recipe, lazy.chunks, *inputs, title="other-sources").array
 
 
 def computed_once(lazy: LazyArray) -> LazyArray:
