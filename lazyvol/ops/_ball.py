@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def ball(subject: str, stack: xr.DataArray, dims: Sequence[str], radius: float) -> Array:
     """Return the voxels within ``radius`` of a voxel, along ``dims``; ``subject`` is "op: param".
 
-    The ball reaches no further than a volume is long.
+    The ball is cut at the length of a volume.
     """
     if not (isfinite(radius) and radius >= 0):
         op = subject.partition(":")[0]

@@ -12,7 +12,7 @@ import xarray as xr
 from lazyvol.errors import LabelError, OptionError
 from lazyvol.stack import Size, per_dim, spatial_dims
 
-#: voxels along a dim above which the unit of a length must be wrong
+#: voxels along a dim above which a length is refused, because its unit must be wrong
 MAX_VOXELS = 2**20
 #: bins that a histogram may have: edges and counts of 256 MiB
 MAX_BINS = 2**24

@@ -37,7 +37,7 @@ MAX_PARTICLES = 2**24
 
 
 def grid_of(like: Like, voxel_size: Sigma = 1.0, unit: str = "voxel") -> xr.DataArray:
-    """Return the dims and positions of a shape or stack, on one broadcast value."""
+    """Return the dims and positions of a shape or stack, as a broadcast of one value."""
     if not isinstance(like, xr.DataArray):
         shape = tuple(int(n) for n in like)
         if not 1 <= len(shape) <= 4 or any(n < 0 for n in shape):
@@ -165,7 +165,7 @@ def float_dtype(dtype: str) -> np.dtype[np.floating]:
 def generate_array(
     kernel: Callable[..., Any], grid: xr.DataArray, dtype: str, title: str
 ) -> xr.DataArray:
-    """Return a lazy array on a grid, made by a kernel block by block.
+    """Return a lazy array on a grid, computed by a kernel block by block.
 
     Kernels compute float16 in float32.
     """

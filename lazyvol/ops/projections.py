@@ -272,8 +272,8 @@ def slab(
     Raises
     ------
     LabelError
-        If no voxel lies in the slab, ``dim`` is no spatial dim of the stack, or the mask is not
-        boolean or does not fit.
+        If the slab contains no voxel centre, ``dim`` is no spatial dim of the stack, or the mask is
+        not boolean or does not fit.
 
     References
     ----------
@@ -283,8 +283,8 @@ def slab(
     --------
     >>> import numpy as np, lazyvol as lv
     >>> volume = lv.as_stack(np.arange(5.0).reshape(5, 1, 1), voxel_size=2.0, unit="nm")
-    >>> found = lv.projections.slab(volume, "z", 2.0, 6.0)
-    >>> found.item(), found.z.item(), found.z.attrs["units"]
+    >>> projection = lv.projections.slab(volume, "z", 2.0, 6.0)
+    >>> projection.item(), projection.z.item(), projection.z.attrs["units"]
     (2.0, 4.0, 'nm')
     """
     positions = _positions(stack, _spatial("slab", stack, dim))

@@ -23,7 +23,7 @@ __all__ = ["mix", "unmix"]
 Matrix = xr.DataArray | np.ndarray[Any, np.dtype[Any]]
 #: dims of plain arrays, of which the last one is mixed
 MIXED = (("channel",), ("x", "channel"), ("y", "x", "channel"), ("z", "y", "x", "channel"))
-#: relative error of a result that is warned of: one digit is left
+#: relative error of a result above which a warning is given: one digit is left
 UNSAFE = 0.1
 
 
@@ -98,12 +98,12 @@ def unmix(
         else the array's last.
     rcond
         Singular values below this fraction of the largest, 0 to 1, count as 0: noise along them is
-        left out, and so is the signal. By default no value of a regular square matrix is.
+        left out, and so is the signal. By default all count for a regular square matrix.
 
     Returns
     -------
     xarray.DataArray
-        Components in the place of ``dim``, in the same unit; floats keep their dtype, integers
+        Components in the place of ``dim``, in the array's unit; floats keep their dtype, integers
         give float64. The attribute ``condition_number`` of the matrix bounds the growth of errors;
         ``rank`` is that of the matrix.
 

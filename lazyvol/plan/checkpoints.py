@@ -257,7 +257,7 @@ def run_checkpointed(
     if above and not set(above).isdisjoint(checkpoints.kept_names()):
         return _Needless()
     if any(isinstance(value, _Needless) for value in _flat(arguments)):
-        if above:  # another process found a dominator's result first
+        if above:  # another process knew a dominator's result first
             return _Needless()
         raise _damaged()
     unsaved = sum(_unsaved_seconds(arguments)) + TASK_SECONDS * place.below

@@ -29,7 +29,7 @@ __all__ = ["clusters", "components", "condensed", "distances", "linkage"]
 Metric = Literal["euclidean", "cosine", "ncc", "jaccard", "tanimoto"]
 Method = Literal["single", "complete", "average", "weighted", "centroid", "median", "ward"]
 OTHER = f"{STACK}_other"
-#: methods that are defined by the centres of clusters, so for Euclidean distances alone
+#: methods that are defined by the centres of clusters, so only for Euclidean distances
 CENTRE_METHODS = ("centroid", "median", "ward")
 COLUMNS = ("left", "right", "distance", "size")
 
@@ -44,7 +44,7 @@ def distances(
 ) -> xr.DataArray:
     """Distance between every pair of volumes, of one stack or of two: (k, k_other).
 
-    A strip of b rows stays in memory while all other volumes pass, so that a stack of n volumes
+    A strip of b rows stays in memory while all other volumes are read, so that a stack of n volumes
     is read (n / b + 1) / 2 times, and once where all fit. Sums are in float64. Nearly equal volumes
     are compared by their differences, so that small distances keep their digits, and equal volumes
     have distance 0.
@@ -54,8 +54,8 @@ def distances(
     a
         Stack with dim k and any other dims.
     b
-        Another stack of volumes with the same dims, lengths and positions, of any number; by
-        default ``a`` itself.
+        Another stack, of any number of volumes with equal dims, lengths and positions; by default
+        ``a`` itself.
     metric
         ``"euclidean"``, in the unit of the stack; ``"cosine"``, 1 - cosine of the angle; ``"ncc"``,
         1 - Pearson's correlation; ``"jaccard"`` of boolean volumes, the share of the voxels set in
@@ -131,7 +131,7 @@ def _require_same_volumes(a: xr.DataArray, b: xr.DataArray) -> None:
     """Raise LabelError if the volumes of two stacks differ in dims or positions."""
     if set(a.dims) != set(b.dims):
         raise LabelError(
-            f"distances: both stacks must have the same dims, got {a.dims} and {b.dims}; rename "
+            f"distances: both stacks must have equal dims, got {a.dims} and {b.dims}; rename "
             f"or select dims"
         )
     require_same_grid(a.isel({STACK: 0}, drop=True), b.isel({STACK: 0}, drop=True))
@@ -216,7 +216,7 @@ def _condensed(matrix: Any, *, op: str) -> Any:
 def linkage(matrix: xr.DataArray, method: Method = "average") -> xr.Dataset:
     """Tree of clusters, merged pair by pair, from distances.
 
-    A square matrix holds distances; scipy reads it as a table of observations.
+    A square matrix is read as distances; scipy would read it as observations.
 
     Parameters
     ----------

@@ -45,8 +45,8 @@ def blocks(array: xr.DataArray, size: Size, *, partial: Partial = "error") -> xr
         Voxels of a block along the spatial dims: one number, one for each in the order z, y, x, or
         a mapping from dims to numbers.
     partial
-        What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
-        rest, ``"keep"`` makes it a smaller block.
+        Treatment of lengths that ``size`` does not divide: ``"error"`` refuses, ``"trim"`` drops
+        the rest, ``"keep"`` makes it a smaller block.
 
     Returns
     -------
@@ -96,8 +96,8 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
         Voxels of a block along the spatial dims: one number, one for each in the order z, y, x, or
         a mapping from dims to numbers.
     partial
-        What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
-        rest, ``"keep"`` makes it a smaller block.
+        Treatment of lengths that ``size`` does not divide: ``"error"`` refuses, ``"trim"`` drops
+        the rest, ``"keep"`` makes it a smaller block.
 
     Returns
     -------
@@ -150,8 +150,8 @@ def block_reduce(
     reduce
         ``"max"``, ``"min"``, ``"sum"`` or ``"median"``.
     partial
-        What to do if ``size`` does not divide a length: ``"error"`` refuses, ``"trim"`` drops the
-        rest, ``"keep"`` makes it a smaller block. (``scikit-image`` fills it up with zeros.)
+        Treatment of lengths that ``size`` does not divide: ``"error"`` refuses, ``"trim"`` drops
+        the rest, ``"keep"`` makes it a smaller block. (``scikit-image`` fills it up with zeros.)
 
     Returns
     -------

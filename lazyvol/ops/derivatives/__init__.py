@@ -481,7 +481,7 @@ def vesselness(
     c
         Sensitivity to contrast, in the unit of the volume: the norm times ``sigma^2`` (times 1
         length squared without a scale) at which its factor is 0.39. None is half of the largest
-        norm of each volume at each scale, which takes a pass of its own.
+        norm of each volume at each scale, which takes a further pass.
     bright
         True for tubes brighter than their surroundings, False for darker ones.
     mode

@@ -30,7 +30,7 @@ from lazyvol.stack import (
     unit_of,
 )
 
-#: smallest sigma in voxels: the sampled derivative of a narrower Gaussian is a difference
+#: smallest sigma in voxels: of a narrower Gaussian the derivative is a finite difference
 SIGMA_MIN = 0.5
 #: bytes per voxel of a whole volume: six float64 fields, one of them padded threefold twice
 WHOLE_SCRATCH = 8.0 * 12

@@ -41,7 +41,7 @@ def vesselness(
 def relative_vesselness(fields: Sequence[Field], shape_options: tuple[float, ...]) -> xr.DataArray:
     """Return the maximum vesselness over scales, with c half of each volume's largest norm.
 
-    The norms take a pass of their own.
+    The norms take a further pass.
     """
     dtype, options = kernel_float(fields[0].dtype), [shape_options] * len(fields)
     parts = _over_scales(fields, outputs.VESSELNESS_PARTS, options, dtype, "part", "vesselness")

@@ -13,8 +13,8 @@ Results are those of ``scipy.ndimage`` to rounding, for any chunks and any windo
 Gaussians have more exact weights (see ``gaussian_derivative``).
 
 A voxel is NaN if its window holds a NaN, and no other voxel is. Averages and weighted sums are
-computed in float64 and keep float dtypes, others become float64; minimum, maximum, ranks
-and the grey morphology made of them keep any dtype.
+computed in float64 and keep float dtypes, others become float64; minimum, maximum, ranks and the
+grey morphology based on them keep any dtype.
 """
 
 from collections.abc import Sequence
@@ -731,7 +731,7 @@ def sobel(
     of slope 1 along x gives 32 in a volume, 8 in an image. ``scikit-image`` divides by the sum of
     the weights across (16 and 4), and the norm by the square root of the number of dims.
     ``derivatives.gradient`` is the slope in physical units. With ``mode="constant"`` scipy
-    continues the sums of each axis by ``fill``; here it surrounds the stack alone.
+    continues the sums of each axis by ``fill``; here only the stack is continued.
 
     Parameters
     ----------
@@ -794,7 +794,7 @@ def prewitt(
     ramp of slope 1 along x gives 18 in a volume, 6 in an image. ``scikit-image`` divides by the sum
     of the weights across (9 and 3), and the norm by the square root of the number of dims.
     ``derivatives.gradient`` is the slope in physical units. With ``mode="constant"`` scipy
-    continues the sums of each axis by ``fill``; here it surrounds the stack alone.
+    continues the sums of each axis by ``fill``; here only the stack is continued.
 
     Parameters
     ----------
@@ -1091,7 +1091,7 @@ def generic(
     -------
     xarray.DataArray
         Same dims, coordinates and unit; shorter for ``mode="valid"``. Floats keep their dtype,
-        others become float64. NaN reaches the function.
+        others become float64. The function also gets NaN.
 
     Raises
     ------
@@ -1143,7 +1143,7 @@ def threshold_local(
         ``"gaussian"``, an average with a standard deviation of a sixth of ``size - 1`` voxels;
         ``"mean"`` or ``"median"`` of the window. For other deviations see ``gaussian``.
     offset
-        What is subtracted, in the stack's unit.
+        Value that is subtracted, in the stack's unit.
     mode
         How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
         ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
@@ -1190,7 +1190,7 @@ def bandpass(
     edge: float = 2.0,
     dim: Dims = None,
 ) -> xr.DataArray:
-    """Volumes with the wavelengths from ``shortest`` to ``longest`` alone.
+    """Volumes with only the wavelengths from ``shortest`` to ``longest``.
 
     As in electron microscopy: the Fourier transform of the whole volume is multiplied with a band
     whose soft edges pass half the amplitude at ``1 / shortest`` and ``1 / longest``. Volumes

@@ -22,11 +22,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 #: weights of the difference of both neighbours
 DIFFERENCE = np.array([-1.0, 0.0, 1.0])
-#: smallest sigma in voxels of a derivative: that of a narrower Gaussian is a difference
+#: smallest sigma in voxels of a derivative: of a narrower Gaussian it is a finite difference
 SIGMA_MIN = 0.5
 #: highest order of a derivative
 ORDER_MAX = 4
-#: bytes per voxel of a block for the sum, a part of it, and two arrays between its passes
+#: bytes per voxel of a block for the sum, one term, and two arrays between passes
 PARTS = 8.0 * 4
 
 

@@ -569,11 +569,11 @@ def reconstruct(
     method: Literal["dilation", "erosion"] = "dilation",
     connectivity: int = 3,
 ) -> xr.DataArray:
-    """Seeds that grow as high as a mask lets them: dilated under it until nothing changes.
+    """Grey reconstruction: seeds dilated under a mask until nothing changes.
 
     ``reconstruct(stack - h, stack)`` cuts peaks down by h and keeps everything else;
-    ``reconstruct(grey_opening(stack, 5), stack)`` opens without changing the shape of what stays.
-    A task holds whole volumes, with 25 to 40 bytes of memory per voxel.
+    ``reconstruct(grey_opening(stack, 5), stack)`` opens without changing the shape of the remaining
+    parts. A task holds whole volumes, with 25 to 40 bytes of memory per voxel.
 
     Parameters
     ----------
@@ -581,7 +581,7 @@ def reconstruct(
         Volumes (z, y, x), images or profiles, with any other dims. Values beyond the mask count as
         those of the mask.
     mask
-        The same, over dims of the seed.
+        Volumes, images or profiles, over dims of the seed.
     method
         ``"dilation"`` of the seed under the mask, or ``"erosion"`` above it, which fills holes.
     connectivity
@@ -591,8 +591,8 @@ def reconstruct(
     -------
     xarray.DataArray
         In the dtype, dims, coordinates and unit of the seed; computed in float64, so that whole
-        numbers beyond 2**53 are rounded. NaN where the mask is NaN, which lets nothing through;
-        NaN in the seed counts as the lowest value.
+        numbers beyond 2**53 are rounded. NaN where the mask is NaN, which blocks the dilation; NaN
+        in the seed counts as the lowest value.
 
     Raises
     ------

@@ -19,10 +19,10 @@ def threshold_local(
     sizes = [before + 1 + after for before, after in reach]
     if method == "gaussian":
         boundary.require(op, stack, reach)
-        found = _derivatives.gaussian(op, stack, [(n - 1) / 6 for n in sizes], boundary)
+        averages = _derivatives.gaussian(op, stack, [(n - 1) / 6 for n in sizes], boundary)
     elif method == "mean":
-        found = _windows.uniform(op, stack, reach, boundary)
+        averages = _windows.uniform(op, stack, reach, boundary)
     else:
-        found = _windows.rank(op, stack, reach, prod(sizes) // 2, boundary)
-    found = found.astype(float_of(stack.dtype))
-    return found.copy(data=found.data - offset)
+        averages = _windows.rank(op, stack, reach, prod(sizes) // 2, boundary)
+    averages = averages.astype(float_of(stack.dtype))
+    return averages.copy(data=averages.data - offset)

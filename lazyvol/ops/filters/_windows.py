@@ -1,7 +1,8 @@
 """Filters over windows that continue beyond the border of a stack.
 
-``Boundary`` says how. The filters take checked arguments per axis: windows, standard deviations or
-weights. They run on blocks with a halo, or on blocks that are whole along a short axis.
+``Boundary`` defines the continuation. The filters take checked arguments per axis: windows,
+standard deviations or weights. They run on blocks with a halo, or on blocks that are whole along a
+short axis.
 """
 
 from collections.abc import Callable, Sequence

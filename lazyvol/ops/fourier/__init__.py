@@ -1,12 +1,13 @@
 """Filters in Fourier space: the transform of every volume, times a function, transformed back.
 
-Volumes are periodic: what leaves at one border enters at the other, as with ``mode="wrap"`` of the
-other filters. The time does not depend on the width of a filter, and a task holds whole volumes.
-Take ``filters`` for other borders, for large volumes in blocks, and for narrow windows.
+Volumes are periodic: values beyond one border are those at the opposite one, as with
+``mode="wrap"`` of the other filters. The time does not depend on the width of a filter, and a task
+holds whole volumes. Take ``filters`` for other borders, for large volumes in blocks, and for narrow
+windows.
 
-Stacks are real, in space, not in Fourier space: there is no spectrum to keep. ``sigma`` and shifts
-are in the unit of the coordinates, ``size`` is in voxels; both are one number for all spatial dims,
-one for each in the order z, y, x, or a mapping by dim, of which the others are not filtered.
+Stacks hold real values in space, not spectra. ``sigma`` and shifts are in the unit of the
+coordinates, ``size`` is in voxels; both are one number for all spatial dims, one for each in the
+order z, y, x, or a mapping by dim, of which the others are not filtered.
 
 Transforms are in float64. Floats keep their dtype, other numbers give float64; NaN spreads to the
 whole volume. See also ``filters.bandpass``.
@@ -32,13 +33,13 @@ from lazyvol.stack import Sigma, Size, float_of
 
 __all__ = ["ellipsoid", "gaussian", "shift", "uniform"]
 
-#: bytes per voxel: a volume in float64, its half spectrum, and the result of the way back
+#: bytes per voxel: a volume in float64, its half spectrum, and the inverse transform
 TRANSFORM_BYTES = 32.0
 
 
 @operation
 def gaussian(stack: xr.DataArray, sigma: Sigma) -> xr.DataArray:
-    """Gaussian average around every voxel of periodic volumes, of any width at the same cost.
+    """Gaussian average around every voxel of periodic volumes, at a cost independent of width.
 
     Parameters
     ----------

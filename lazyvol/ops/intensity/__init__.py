@@ -69,7 +69,7 @@ def rescale(
     Raises
     ------
     LabelError
-        If ``low`` or ``high`` is not finite, ``dim`` is not there, or the mask is not boolean or
+        If ``low`` or ``high`` is not finite, the stack lacks ``dim``, or the mask is not boolean or
         does not fit the stack.
 
     References
@@ -108,7 +108,7 @@ def unit_norm(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -144,7 +144,7 @@ def center(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -182,7 +182,7 @@ def standardize(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -231,7 +231,7 @@ def contrast_normalise(
     Raises
     ------
     LabelError
-        If ``scale`` or ``floor`` is not positive, ``bias`` is negative, ``dim`` is not there, or
+        If ``scale`` or ``floor`` is not positive, ``bias`` is negative, the stack lacks ``dim``, or
         the mask is not boolean or does not fit the stack.
 
     References
@@ -280,13 +280,13 @@ def gaussian_stretch(
         Width of the normal distribution in standard deviations. For 3, values within 3 deviations
         of the mean lie between 16 % and 84 % of the range.
     exclude
-        Values that stand for missing data: they do not count and stay as they are.
+        Values that stand for missing data: they do not count and remain unchanged.
     per
         ``"particle"`` takes statistics over z, y, x, for every channel and particle separately,
         ``"stack"`` over all voxels.
     mask
-        Boolean, over any dims of the stack: voxels where it is False do not count and stay as they
-        are.
+        Boolean, over any dims of the stack: voxels where it is False do not count and remain
+        unchanged.
 
     Returns
     -------
@@ -297,8 +297,8 @@ def gaussian_stretch(
     Raises
     ------
     LabelError
-        If ``n`` is not above 0, the limits are not finite, no spatial dim is there, or the mask is
-        not boolean or does not fit the stack.
+        If ``n`` is not above 0, the limits are not finite, the stack has no spatial dim, or the
+        mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -344,13 +344,13 @@ def equalise(
         First and last edge of the bins, by default the smallest and the largest finite value,
         which takes another read. Voxels outside take the value of the nearest bin.
     exclude
-        Values that do not count and stay as they are, e.g. ``(0, 255)`` for clipped voxels.
+        Values that do not count and remain unchanged, e.g. ``(0, 255)`` for clipped voxels.
     per
         ``"stack"`` takes one histogram of all voxels; ``"particle"`` one over z, y, x for every
         particle, which a block must hold whole.
     mask
-        Boolean, over any dims of the stack: voxels where it is False do not count and stay as they
-        are.
+        Boolean, over any dims of the stack: voxels where it is False do not count and remain
+        unchanged.
 
     Returns
     -------
@@ -361,8 +361,8 @@ def equalise(
     ------
     LabelError
         If ``bins`` is less than 1, ``range`` is not finite and rising or too narrow for the bins,
-        the limits are not finite, no spatial dim is there, or the mask is not boolean or does not
-        fit the stack.
+        the limits are not finite, the stack has no spatial dim, or the mask is not boolean or does
+        not fit the stack.
 
     References
     ----------
@@ -400,8 +400,8 @@ def display(
     limits
         Two values to map to 0 and 255 instead, which saves the reads that find percentiles.
     per
-        ``"stack"`` takes the same percentiles for all voxels, so that levels can be compared;
-        ``"particle"`` those over z, y, x of every particle.
+        ``"stack"`` takes percentiles of all voxels, so that levels can be compared; ``"particle"``
+        those over z, y, x of every particle.
     mask
         Boolean, over any dims of the stack: percentiles are of the voxels where it is True, all
         voxels are shown.
@@ -409,14 +409,14 @@ def display(
     Returns
     -------
     xarray.DataArray
-        uint8 with the same dims and coordinates, without a unit. NaN and constants become 0, as
+        uint8 with the stack's dims and coordinates, without a unit. NaN and constants become 0, as
         does everything if no voxel counts.
 
     Raises
     ------
     LabelError
-        If ``percentiles`` or ``limits`` are not two rising numbers, no spatial dim is there, or
-        the mask is not boolean or does not fit the stack.
+        If ``percentiles`` or ``limits`` are not two rising numbers, the stack has no spatial dim,
+        or the mask is not boolean or does not fit the stack.
 
     References
     ----------

@@ -41,8 +41,8 @@ def whiten(
     ``(L + epsilon)^(-1/2) V' x``. Directions without variance become 0.
 
     With no more samples than features (volumes) the basis comes from the distances of the samples,
-    without a matrix of features; otherwise (patches, channels) from the covariance of the
-    features. One read finds it, another applies it.
+    without a matrix of features; otherwise (patches, channels) from the covariance of the features.
+    One read computes the basis, another applies it.
 
     Parameters
     ----------
@@ -136,8 +136,8 @@ def whitening(
     >>> import numpy as np, lazyvol as lv
     >>> samples = np.random.default_rng(0).normal(size=(50, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
     >>> stack = lv.as_stack(samples, dims=("k", "channel"))
-    >>> found = lv.intensity.whitening(stack.isel(k=slice(0, 40)))
-    >>> lv.intensity.whiten(stack.isel(k=slice(40, 50)), fitted=found).sizes
+    >>> fitted = lv.intensity.whitening(stack.isel(k=slice(0, 40)))
+    >>> lv.intensity.whiten(stack.isel(k=slice(40, 50)), fitted=fitted).sizes
     Frozen({'k': 10, 'channel': 2})
     """
     samples, features, count = _checked_sizes("whitening", stack, over, epsilon, keep)

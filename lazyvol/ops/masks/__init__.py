@@ -189,7 +189,7 @@ def apply(
         ``fill`` are mixed.
     fill
         Value outside, in the stack's unit; or ``"mean"``, the mean of each volume where the mask is
-        above 0, which takes a read of its own.
+        above 0, which takes a further read.
 
     Returns
     -------
@@ -268,7 +268,7 @@ def threshold(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates: True above the threshold, False for NaN.
+        Boolean, with the stack's dims and coordinates: True above the threshold, False for NaN.
 
     Raises
     ------

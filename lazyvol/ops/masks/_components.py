@@ -35,7 +35,7 @@ def fill_holes(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def remove_small_objects(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def remove_small_objects(
 def propagate(seeds: xr.DataArray, mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     """Mask of the voxels that are reached from seeds through a mask.
 
-    That is dilation within the mask until nothing changes. Exact for volumes in any blocks, which
-    are then read twice, as for ``label``.
+    This is the dilation of seeds within the mask until nothing changes. Exact for volumes in any
+    blocks, which are then read twice, as for ``label``.
 
     Parameters
     ----------

@@ -32,8 +32,8 @@ def distance_transform(mask: xr.DataArray, *, limit: float | None = None) -> xr.
     Returns
     -------
     xarray.DataArray
-        float64, of the same dims and coordinates, in their unit. Infinite in a volume without a
-        voxel outside the mask.
+        float64, with the mask's dims and coordinates, in the unit of these. Infinite in a volume
+        without a voxel outside the mask.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def distance_transform(mask: xr.DataArray, *, limit: float | None = None) -> xr.
     dtype = np.dtype(np.float64)
     if limit is None:
         kernel = partial(distances.distances, axes=axes, step=steps)
-        found = blockwise(
+        result = blockwise(
             kernel, mask, core=dims, dtype=dtype, scratch=9.0, title="distance_transform"
         )
     else:
@@ -75,9 +75,9 @@ def distance_transform(mask: xr.DataArray, *, limit: float | None = None) -> xr.
             )
         bounded = partial(distances.distances_to, axes=axes, step=steps, limit=float(limit))
         depth = {d: min(int(limit / s), mask.sizes[d]) for d, s in zip(dims, steps, strict=True)}
-        found = stencil(
+        result = stencil(
             bounded, mask, depth=depth, mode="clip", dtype=dtype, scratch=17.0,
             title="distance_transform",
         )  # fmt: skip
-    found.attrs = {**with_units(mask, 0), "units": unit_of(mask, dims[-1])}
-    return found
+    result.attrs = {**with_units(mask, 0), "units": unit_of(mask, dims[-1])}
+    return result

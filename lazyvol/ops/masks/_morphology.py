@@ -26,7 +26,7 @@ from lazyvol.stack import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: passes over a mask, each of which reaches as far as the element
+#: number of passes of the element over a mask; the halo is as wide for each
 PASSES = {"dilate": 1, "erode": 1, "open": 2, "close": 2}
 #: operations that may be repeated until nothing changes
 CHANGES = ("dilate", "erode")
@@ -45,7 +45,7 @@ def dilate(
     origin: Size = 0,
     within: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Mask in which every voxel is set that a structuring element reaches from a set one.
+    """Mask dilated by a structuring element: all voxels that it covers, centred at a set voxel.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def dilate(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def erode(
     origin: Size = 0,
     within: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    """Mask of the voxels at which the structuring element covers only set ones.
+    """Mask eroded by a structuring element: the voxels where it covers only set voxels.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def erode(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def open(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -276,7 +276,7 @@ def close(
     Returns
     -------
     xarray.DataArray
-        Boolean, of the same dims and coordinates.
+        Boolean, with the mask's dims and coordinates.
 
     Raises
     ------
@@ -319,7 +319,7 @@ def label(mask: xr.DataArray, *, connectivity: int = 1) -> xr.DataArray:
     Returns
     -------
     xarray.DataArray
-        int32 (int64 if a volume has 2**31 voxels or more), 0 outside the mask, of the same dims
+        int32 (int64 if a volume has 2**31 voxels or more), 0 outside the mask, with the mask's dims
         and coordinates.
 
     Raises

@@ -26,9 +26,9 @@ def select(points: xr.DataArray, mask: xr.DataArray, *, frame: str | None = None
     """Ragged Dataset of the elements of every frame that a mask selects; empty frames stay.
 
     Boolean indexing of ``(frame, point, ...)`` by a mask loses the frames; this stores them as a
-    contiguous ragged array. Computes the number of elements of each frame, for a lazy mask in
-    one read of the mask alone. Everything else is lazy with exact chunk sizes, and reads only the
-    frames behind the requested elements.
+    contiguous ragged array. Computes the number of elements of each frame, for a lazy mask in one
+    read of the mask alone. Everything else is lazy with exact chunk sizes, and reads only the
+    frames of the requested elements.
 
     Parameters
     ----------

@@ -171,9 +171,9 @@ def select(labels: xr.DataArray, condition: xr.DataArray) -> xr.DataArray:
     count = 1 if frame is None else labels.sizes[frame]
     volumes = xr.DataArray(np.arange(count), dims=frame) if frame else xr.DataArray(np.int64(0))
     order = (*((frame,) if frame else ()), *dims)
-    found = blockwise(
+    selected = blockwise(
         numbers.selected, labels.transpose(*order), volumes, tables=(keep, *columns),
         dtype=labels.dtype, scratch=8.0, title="select",
     )  # fmt: skip
-    found.attrs = with_units(labels, 0)
-    return found.transpose(*labels.dims)
+    selected.attrs = with_units(labels, 0)
+    return selected.transpose(*labels.dims)

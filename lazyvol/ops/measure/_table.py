@@ -29,9 +29,9 @@ from lazyvol.stack import STACK, first_position, spacing, spatial_dims, with_uni
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: labels of a volume that the plan of a search for them counts on, and most without a budget
+#: labels per volume that memory is planned for, and the most without a budget
 EXPECTED_LABELS, MOST_LABELS = 2**18, 2**26
-#: bytes of a label that is searched for: a table that is half full, and its copy as it grows
+#: bytes per label while labels are collected: a hash table half full, and its copy as it grows
 LABEL_BYTES = 64
 
 
@@ -63,7 +63,7 @@ def volume_dims(
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the dims of a volume, and that of the volumes; raise LabelError if labels do not fit.
 
-    Labels are of the same volumes, or of one volume that all others share.
+    Labels belong to the volumes of the stack, or to one volume that all of them share.
     """
     if labels.dtype.kind not in "biu" or labels.dtype == np.uint64:
         raise LabelError(

@@ -1,4 +1,4 @@
-"""Registration: shifts and rotations of particles, found and applied, and averages.
+"""Registration: shifts and rotations of particles, determined and applied, and averages.
 
 Particles extend over the spatial dims of a stack: volumes (z, y, x) or images (y, x). Lengths are
 in the unit of the positions, angles in degrees. A shift moves the content of a particle by a length
@@ -80,9 +80,9 @@ def shifts(
     max_shift
         Longest shift, in the unit of the positions.
     weighting
-        ``"none"``, or ``"phase"``: the phase correlation, which gives all frequencies the same
-        weight. It has sharp peaks without noise, but frequencies of pure noise dominate it (error
-        at a signal-to-noise ratio of 0.3: 0.14 voxels without, 0.44 with).
+        ``"none"``, or ``"phase"``: the phase correlation, which gives all frequencies equal weight.
+        It has sharp peaks without noise, but frequencies of pure noise dominate it (error at a
+        signal-to-noise ratio of 0.3: 0.14 voxels without, 0.44 with).
     mask
         Boolean: voxels of the particles that count, over any dims of the stack.
     reference_mask

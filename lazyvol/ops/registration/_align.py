@@ -39,7 +39,7 @@ from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import SPATIAL, STACK, dataset_of, float_of, require_stack, unit_of
 
-#: smallest step of rotations in degrees: each halving is a round of its own
+#: smallest step of rotations in degrees: each halving takes a further round
 LEAST_STEP = 0.001
 #: number of best rotations kept at the coarse step, the next, and the one after
 KEEP = (6, 4, 2)

@@ -43,7 +43,7 @@ AXIS, ANGLE = "axis", "angle"
 EULER = ("rot", "tilt", "psi")
 #: spellings of the unit of angles
 DEGREES = ("degree", "degrees", "deg", "\u00b0")
-#: what rotations of images must be
+#: rule for rotations of images, in errors
 ABOUT_Z_ALONE = (
     "rotations of images must be about z alone, got tilts; give one angle in degrees for each"
 )

@@ -64,7 +64,7 @@ def mean(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -100,7 +100,7 @@ def sum(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -147,7 +147,7 @@ def var(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
     OptionError
         If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
 
@@ -191,7 +191,7 @@ def std(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
     OptionError
         If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
 
@@ -228,8 +228,8 @@ def min(
     Raises
     ------
     LabelError
-        If ``dim`` is not there or has length 0 for integers, or the mask is not boolean or does
-        not fit the stack.
+        If the stack lacks ``dim``, ``dim`` has length 0 and the dtype is an integer, or the mask is
+        not boolean or does not fit the stack.
 
     References
     ----------
@@ -264,8 +264,8 @@ def max(
     Raises
     ------
     LabelError
-        If ``dim`` is not there or has length 0 for integers, or the mask is not boolean or does
-        not fit the stack.
+        If the stack lacks ``dim``, ``dim`` has length 0 and the dtype is an integer, or the mask is
+        not boolean or does not fit the stack.
 
     References
     ----------
@@ -301,7 +301,7 @@ def count(
     Raises
     ------
     LabelError
-        If ``dim`` is not there, or the mask is not boolean or does not fit the stack.
+        If the stack lacks ``dim``, or the mask is not boolean or does not fit the stack.
 
     References
     ----------
@@ -345,8 +345,8 @@ def norm(
     Raises
     ------
     LabelError
-        If ``ord`` is another number, ``dim`` is not there, or the mask is not boolean or does not
-        fit the stack.
+        If ``ord`` is another number, the stack lacks ``dim``, or the mask is not boolean or does
+        not fit the stack.
 
     References
     ----------
@@ -399,7 +399,7 @@ def describe(
     Raises
     ------
     LabelError
-        If a statistic is unknown or there is none, ``dim`` is not there, or the mask is not
+        If a statistic is unknown or there is none, the stack lacks ``dim``, or the mask is not
         boolean or does not fit the stack.
     OptionError
         If ``ddof`` is negative, or ``dim`` has no more than ``ddof`` voxels.
@@ -411,8 +411,8 @@ def describe(
     Examples
     --------
     >>> import numpy as np, lazyvol as lv
-    >>> found = lv.stats.describe(lv.as_stack(np.arange(8.0).reshape(2, 1, 1, 4)))
-    >>> {name: float(found[name][0, 0, 0]) for name in found}
+    >>> result = lv.stats.describe(lv.as_stack(np.arange(8.0).reshape(2, 1, 1, 4)))
+    >>> {name: float(result[name][0, 0, 0]) for name in result}
     {'mean': 2.0, 'var': 4.0, 'min': 0.0, 'max': 4.0, 'norm': 4.0}
     """
     unknown = [name for name in statistics if name not in STATISTICS]
@@ -463,7 +463,7 @@ def quantile(
     Raises
     ------
     LabelError
-        If ``q`` is empty or outside [0, 1], ``dim`` is not there, or the mask is not boolean or
+        If ``q`` is empty or outside [0, 1], the stack lacks ``dim``, or the mask is not boolean or
         does not fit the stack.
 
     References
@@ -524,8 +524,8 @@ def histogram(
     ------
     LabelError
         If ``bins`` is less than 1 or edges do not rise, ``range`` is not finite and rising, too
-        narrow for the bins or given besides edges, ``dim`` is not there, or the mask or the weights
-        do not fit the stack.
+        narrow for the bins or given besides edges, the stack lacks ``dim``, or the mask or the
+        weights do not fit the stack.
 
     References
     ----------
@@ -535,8 +535,8 @@ def histogram(
     --------
     >>> import numpy as np, lazyvol as lv
     >>> stack = lv.as_stack(np.array([0.0, 1.0, 1.5, 4.0]).reshape(4, 1, 1, 1))
-    >>> found = lv.stats.histogram(stack, bins=4)
-    >>> found.counts.values, found.edges.values
+    >>> histogram = lv.stats.histogram(stack, bins=4)
+    >>> histogram.counts.values, histogram.edges.values
     (array([1, 2, 0, 1]), array([0., 1., 2., 3., 4.]))
     >>> lv.stats.histogram(stack, bins=(0, 1, 4), weights=stack).counts.values
     array([0. , 6.5])

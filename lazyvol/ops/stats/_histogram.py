@@ -1,4 +1,4 @@
-"""Histograms: counts in bins between limits that are given, or found in a read of their own."""
+"""Histograms: counts in bins between given limits, or limits from a further read."""
 
 from collections.abc import Sequence
 from functools import partial

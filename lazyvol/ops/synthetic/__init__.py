@@ -1,9 +1,9 @@
 """Synthetic volumes and stacks from formulas and random numbers, lazy and of any size.
 
-Every value depends on its position and the seed alone: a region is equal to the bit under any
-chunks, on any machine. Volumes are made from a shape, with the voxel as unit, or like a stack, with
-its spatial dims and positions. Lengths are in the unit of these positions. The centre is voxel ``n
-// 2``.
+Every value depends on its position and the seed alone: a region is bitwise equal for any chunks, on
+any machine. Volumes are defined by a shape, with the voxel as unit, or like a stack, with its
+spatial dims and positions. Lengths are in the unit of these positions. The centre is voxel ``n //
+2``.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def noise(
     seed
         Whole number from 0 to 2**32 - 1; other seeds give independent numbers.
     dtype
-        Float dtype by name. All dtypes have the same numbers, rounded.
+        Float dtype by name. Numbers are equal for all dtypes, up to rounding.
 
     Returns
     -------
@@ -131,8 +131,8 @@ def particles(
     Parameters
     ----------
     template
-        Shape (z, y, x) of a box with a cylinder, made by formula in any orientation; or a volume,
-        rotated by linear interpolation (one in memory becomes part of the graph).
+        Shape (z, y, x) of a box with a cylinder, computed by formula in any orientation; or a
+        volume, rotated by linear interpolation (one in memory becomes part of the graph).
     n
         Number of particles, 0 or more.
     alpha

@@ -43,7 +43,7 @@ MAX_SIGMAS = 6.0
 #: voxels by which any volume may be displaced; larger ones by twice their length: the blocks of a
 #: displacement have a halo as wide
 MIN_LIMIT = 64
-#: voxels of a correlation length at most: a region depends on 10**6 values of the noise beneath
+#: largest correlation length in voxels: a region depends on 10**6 values of the white noise
 MAX_WIDTH = 2**16
 
 
@@ -84,9 +84,9 @@ def correlated_noise(
     Returns
     -------
     xarray.DataArray
-        Lazy, over the dims of ``like``. Every region is equal to the bit under any chunks, and a
-        crop equals the noise of a smaller shape. A voxel costs 2 to 30 ns at any length;
-        correlations are right within 2e-5.
+        Lazy, over the dims of ``like``. Every region is bitwise equal for any chunks, and a crop
+        equals the noise of a smaller shape. A voxel costs 2 to 30 ns at any length; correlations
+        are accurate to 2e-5.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def elastic(
     Parameters
     ----------
     stack
-        Volumes or images, with any other dims; each has a displacement field of its own.
+        Volumes or images, with any other dims; each is deformed independently.
     alpha
         Strength of the displacement, in the unit of the positions: one number, or by dim. There is
         no displacement along dims not named.
@@ -236,7 +236,7 @@ def _deformed_dims(stack: xr.DataArray, dim: Dims) -> tuple[str, ...]:
 def _displacement_fields(
     sigmas: gaussian_field.Triple, seed: int, dims: Sequence[str]
 ) -> tuple[gaussian_field.Field, ...]:
-    """Return the field of displacements along each dim; each has a stream of its own."""
+    """Return the displacement field along each dim, each from a separate random stream."""
     return tuple(
         gaussian_field.Field(
             sigmas, seed, DISPLACEMENT + SPATIAL.index(d), normal=False, root=False

@@ -63,7 +63,7 @@ def membrane(
         Distance between the outer faces of the two leaflets, in the unit of the positions.
     radius
         Radius of the vesicle to the middle of its membrane; None: a flat membrane. A curved sheet
-        is part of a large vesicle whose ``centre`` lies outside the volume.
+        is part of a large vesicle whose ``centre`` is outside the volume.
     leaflet
         Thickness of each leaflet; None: the leaflets fill the membrane.
     axis
@@ -134,8 +134,8 @@ def grid_lines(
     thickness
         Thickness of the lines, in the unit of the positions.
     dim
-        Dims along which lines repeat. With y and x all slices show the same grid; with z there are
-        also walls normal to z.
+        Dims along which lines repeat. With y and x all slices show one grid; with z there are also
+        walls normal to z.
     centre
         Position of a crossing of lines: one number for each spatial dim in the order z, y, x, or
         by dim. Voxel ``n // 2`` along dims not named.

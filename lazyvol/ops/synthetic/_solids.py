@@ -144,7 +144,7 @@ def circle(
     soft: float = 0.0,
     dtype: str = "float32",
 ) -> xr.DataArray:
-    """Volume with an infinite rod: the same disc in every slice normal to ``axis``.
+    """Volume with an infinite rod: equal discs in all slices normal to ``axis``.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Transforms: volumes on other grids, at other positions, at other voxel sizes.
 
 Values between voxels are those of a B-spline of order 0 (the nearest voxel) to 5, 1 (linear) by
-default, as in ``scipy.ndimage``. Every transform is one along the spatial dims of the stack, the
-same for all particles or one for each, in positions: in the unit of the coordinates. For a stack of
-voxel size 1 whose positions begin at 0 these are voxels, as in scipy.
+default, as in ``scipy.ndimage``. Every transform is a map along the spatial dims of the stack, one
+for all particles or one for each. It is a map of positions, in the unit of the coordinates. For a
+stack of voxel size 1 whose positions begin at 0 these are voxels, as in scipy.
 
 ``mode`` continues a volume beyond its border by the names of scipy: ``"constant"`` (``fill``
 beyond the outermost voxel centres), ``"grid-constant"`` (``fill``, interpolated), ``"nearest"``,
@@ -13,8 +13,8 @@ last voxel at one place).
 Rotations of particles about their centre, and shifts, are in ``registration``.
 
 Each block reads the box of the volume that it comes from. Coefficients of splines of order 2 and
-more depend on the whole volume: the box extends by the 14 to 45 voxels beyond which they do so by
-less than the rounding of the result (order 3: 14 for float32, 31 for float64).
+more depend on the whole volume: the box is extended by 14 to 45 voxels (order 3: 14 for float32, 31
+for float64), so that the error is below the rounding of the result.
 
 Floats keep their dtype, other numbers give float64; with order 0 any dtype is kept. NaN spreads to
 the values interpolated from it: with order 2 and more to the whole box.
@@ -44,7 +44,7 @@ __all__ = ["affine", "map_coordinates", "rescale", "zoom"]
 Order: TypeAlias = Literal[0, 1, 2, 3, 4, 5]
 Numbers: TypeAlias = xr.DataArray | np.ndarray[Any, np.dtype[Any]] | Sequence[Any]
 FilterMode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
-#: the mode of a transform whose border is that of a filter's mode
+#: the transforms' name for each mode of the filters
 GRID_MODES: dict[str, Mode] = {"constant": "grid-constant", "wrap": "grid-wrap"}
 
 
@@ -209,7 +209,7 @@ def zoom(
     fill: float = 0.0,
     grid_mode: bool = False,
 ) -> xr.DataArray:
-    """Volumes with more or fewer voxels over the same extent, without smoothing.
+    """Volumes with more or fewer voxels over an unchanged extent, without smoothing.
 
     Parameters
     ----------
@@ -226,8 +226,8 @@ def zoom(
     fill
         Value beyond the border in the constant modes.
     grid_mode
-        False: the extent is that between the centres of the first and the last voxel, which stay
-        where they are. True: it includes the voxels' halves beyond these, as for
+        False: the extent is that between the centres of the first and the last voxel, whose
+        positions are kept. True: it includes the voxels' halves beyond these, as for
         ``transform.rescale``.
 
     Returns
@@ -270,7 +270,7 @@ def rescale(
     fill: float = 0.0,
     anti_aliasing: bool = True,
 ) -> xr.DataArray:
-    """Volumes with more or fewer voxels over the same box, smoothed before they lose voxels.
+    """Volumes with more or fewer voxels over an unchanged box, smoothed before a reduction.
 
     Parameters
     ----------
@@ -400,7 +400,7 @@ def _each_resampled(
     spline: Spline,
     dtype: np.dtype[Any],
 ) -> xr.DataArray:
-    """Return every particle under a map of its own."""
+    """Return every particle resampled by its own map."""
     numbers = [
         xr.DataArray(column.copy(), dims=(STACK,))
         for column in rows.reshape(len(rows), prod(rows.shape[1:])).T

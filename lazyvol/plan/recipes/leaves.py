@@ -24,7 +24,7 @@ from lazyvol.stack import filled_with_nan
 
 
 class ArrayBlocks:
-    """The blocks of one foreign array that a task received, found by their positions."""
+    """The blocks of one foreign array that a task received, indexed by their positions."""
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[int, ...], tuple[Region, Array]] = {}
