@@ -67,14 +67,8 @@ def mean(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers.
-    dim
-        Spatial dim to project along: "z", "y" or "x".
-    skipna
-        Leave NaN out. By default one NaN makes its projection NaN.
-    mask
-        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+    stack, dim, skipna, mask
+        As for ``sum``.
 
     Returns
     -------
@@ -109,14 +103,8 @@ def max(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers.
-    dim
-        Spatial dim to project along: "z", "y" or "x".
-    skipna
-        Leave NaN out. By default one NaN makes its projection NaN.
-    mask
-        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+    stack, dim, skipna, mask
+        As for ``sum``.
 
     Returns
     -------
@@ -151,14 +139,8 @@ def min(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers.
-    dim
-        Spatial dim to project along: "z", "y" or "x".
-    skipna
-        Leave NaN out. By default one NaN makes its projection NaN.
-    mask
-        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
+    stack, dim, skipna, mask
+        As for ``sum``.
 
     Returns
     -------
@@ -198,16 +180,10 @@ def std(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers.
-    dim
-        Spatial dim to project along: "z", "y" or "x".
+    stack, dim, skipna, mask
+        As for ``sum``.
     ddof
         Degrees of freedom to subtract from the number of voxels, 0 or more.
-    skipna
-        Leave NaN out. By default one NaN makes its projection NaN.
-    mask
-        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
 
     Returns
     -------
@@ -251,18 +227,12 @@ def slab(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers.
-    dim
-        Spatial dim to project along: "z", "y" or "x".
+    stack, dim, skipna, mask
+        As for ``sum``.
     start, stop
         First and last position, both included, in the unit of the coordinate of ``dim``.
     reduce
         ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"std"``.
-    skipna
-        Leave NaN out. By default one NaN makes its projection NaN.
-    mask
-        Boolean, over any dims of the stack: only voxels where it is True count. All by default.
 
     Returns
     -------

@@ -90,14 +90,8 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
 
     Parameters
     ----------
-    array
-        Stack or volume of real numbers or booleans, any dims.
-    size
-        Voxels of a block along the spatial dims: one number, one for each in the order z, y, x, or
-        a mapping from dims to numbers.
-    partial
-        Treatment of lengths that ``size`` does not divide: ``"error"`` refuses, ``"trim"`` drops
-        the rest, ``"keep"`` makes it a smaller block.
+    array, size, partial
+        As for ``blocks``.
 
     Returns
     -------
@@ -107,11 +101,8 @@ def block_mean(array: xr.DataArray, size: Size, *, partial: Partial = "error") -
 
     Raises
     ------
-    LabelError
-        If ``size`` names a dim that the array lacks, is not 1 or more, or does not divide a length
-        with ``partial="error"``.
-    OptionError
-        If an option has the wrong type.
+    LabelError, OptionError
+        As for ``blocks``.
 
     References
     ----------

@@ -110,19 +110,8 @@ def gradient_magnitude(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
-    sigma
-        Standard deviation of the Gaussian, in the unit of the coordinates: half a voxel or more;
-        one number, one per dim, or a mapping by dim. None takes differences of neighbours.
-    mode
-        Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
-    fill
-        Value beyond a ``constant`` border, in the volume's unit.
-    truncate
-        Radius of the Gaussian's weights, in ``sigma``.
-    dim
-        Dims to differentiate along, one to three: by default those of z, y, x that are present.
+    volume, sigma, mode, fill, truncate, dim
+        As for ``gradient``.
 
     Returns
     -------
@@ -131,11 +120,8 @@ def gradient_magnitude(
 
     Raises
     ------
-    LabelError
-        If the volume is complex, ``dim`` does not name one to three dims in one unit, a scale is
-        below half a voxel, or differences have fewer than two voxels.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``gradient``.
 
     References
     ----------
@@ -166,19 +152,8 @@ def hessian(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
-    sigma
-        Standard deviation of the Gaussian, in the unit of the coordinates: half a voxel or more;
-        one number, one per dim, or a mapping by dim. None takes differences of neighbours.
-    mode
-        Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
-    fill
-        Value beyond a ``constant`` border, in the volume's unit.
-    truncate
-        Radius of the Gaussian's weights, in ``sigma``.
-    dim
-        Dims to differentiate along, one to three: by default those of z, y, x that are present.
+    volume, sigma, mode, fill, truncate, dim
+        As for ``gradient``.
 
     Returns
     -------
@@ -188,11 +163,8 @@ def hessian(
 
     Raises
     ------
-    LabelError
-        If the volume is complex, ``dim`` does not name one to three dims in one unit, a scale is
-        below half a voxel, or differences have fewer than two voxels.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``gradient``.
 
     References
     ----------
@@ -224,19 +196,8 @@ def laplacian(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
-    sigma
-        Standard deviation of the Gaussian, in the unit of the coordinates: half a voxel or more;
-        one number, one per dim, or a mapping by dim. None takes differences of neighbours.
-    mode
-        Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
-    fill
-        Value beyond a ``constant`` border, in the volume's unit.
-    truncate
-        Radius of the Gaussian's weights, in ``sigma``.
-    dim
-        Dims to differentiate along, one to three: by default those of z, y, x that are present.
+    volume, sigma, mode, fill, truncate, dim
+        As for ``gradient``.
 
     Returns
     -------
@@ -245,11 +206,8 @@ def laplacian(
 
     Raises
     ------
-    LabelError
-        If the volume is complex, ``dim`` does not name one to three dims in one unit, a scale is
-        below half a voxel, or differences have fewer than two voxels.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``gradient``.
 
     References
     ----------
@@ -281,19 +239,8 @@ def hessian_eigenvalues(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
-    sigma
-        Standard deviation of the Gaussian, in the unit of the coordinates: half a voxel or more;
-        one number, one per dim, or a mapping by dim. None takes differences of neighbours.
-    mode
-        Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
-    fill
-        Value beyond a ``constant`` border, in the volume's unit.
-    truncate
-        Radius of the Gaussian's weights, in ``sigma``.
-    dim
-        Dims to differentiate along, one to three: by default those of z, y, x that are present.
+    volume, sigma, mode, fill, truncate, dim
+        As for ``gradient``.
 
     Returns
     -------
@@ -303,11 +250,8 @@ def hessian_eigenvalues(
 
     Raises
     ------
-    LabelError
-        If the volume is complex, ``dim`` does not name one to three dims in one unit, a scale is
-        below half a voxel, or differences have fewer than two voxels.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``gradient``.
 
     References
     ----------
@@ -398,21 +342,8 @@ def structure_tensor_eigenvalues(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
-    sigma
-        Standard deviation of the Gaussian means, in the unit of the coordinates, of any width: one
-        number, one per dim, or a mapping by dim.
-    inner
-        Standard deviation of the derivatives, likewise, half a voxel or more; None takes
-        differences of neighbours.
-    mode
-        Continuation of the products, and of the volume for an ``inner`` scale, beyond the border,
-        as in ``scipy.ndimage``: ``reflect``, ``mirror``, ``nearest``, or ``constant`` (by 0).
-    truncate
-        Radius of the Gaussians' weights, in ``sigma``.
-    dim
-        Dims to differentiate along, one to three: by default those of z, y, x that are present.
+    volume, sigma, inner, mode, truncate, dim
+        As for ``structure_tensor``.
 
     Returns
     -------
@@ -421,11 +352,8 @@ def structure_tensor_eigenvalues(
 
     Raises
     ------
-    LabelError
-        If a scale is not positive, ``mode`` is not one of the four, or ``dim`` does not name one to
-        three dims in one unit.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``structure_tensor``.
 
     References
     ----------
@@ -469,8 +397,8 @@ def vesselness(
 
     Parameters
     ----------
-    volume
-        Stack or volume of real numbers; dims not in ``dim`` are independent.
+    volume, mode, fill, truncate
+        As for ``gradient``.
     sigma
         Scale, or several of which the maximum counts, in the unit of the coordinates: about the
         radius of a tube over the square root of 2. None takes differences of a smooth volume.
@@ -484,12 +412,6 @@ def vesselness(
         norm of each volume at each scale, which takes a further pass.
     bright
         True for tubes brighter than their surroundings, False for darker ones.
-    mode
-        Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
-    fill
-        Value beyond a ``constant`` border, in the volume's unit.
-    truncate
-        Radius of the Gaussian's weights, in ``sigma``.
     dim
         Dims to differentiate along, two or three: by default those of z, y, x that are present.
 

@@ -277,27 +277,8 @@ def maximum(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the window, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``minimum``.
 
     Returns
     -------
@@ -306,12 +287,8 @@ def maximum(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
-        ``mode="valid"``.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``minimum``.
 
     References
     ----------
@@ -343,27 +320,8 @@ def median(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the window, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``minimum``.
 
     Returns
     -------
@@ -372,12 +330,8 @@ def median(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, ``fill`` does not suit the dtype, or the stack is shorter than a window of
-        ``mode="valid"``.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``minimum``.
 
     References
     ----------
@@ -409,30 +363,11 @@ def percentile(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``minimum``.
     q
         Percentage from 0 (the minimum) to 100 (the maximum). A value of the window is returned,
         without interpolation.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the window, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
@@ -481,29 +416,10 @@ def rank(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``minimum``.
     number
         Rank in ascending order from 0 (the minimum); negative numbers count from the maximum, -1.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the window, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
@@ -612,21 +528,8 @@ def correlate(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    kernel
-        Weights: an array for the last of the spatial dims, or a DataArray with dims of the stack.
-        Its centre is element ``n // 2`` of each dim. A lazy one is computed immediately.
-    origin
-        Voxels by which the kernel is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the kernel, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, kernel, origin, mode, fill
+        As for ``convolve``.
 
     Returns
     -------
@@ -635,11 +538,8 @@ def correlate(
 
     Raises
     ------
-    LabelError
-        If the kernel has a dim that the stack lacks, is empty or not finite, ``fill`` does not suit
-        the dtype, or the stack is shorter than the kernel of ``mode="valid"``.
-    OptionError
-        If an option has the wrong type.
+    LabelError, OptionError
+        As for ``convolve``.
 
     References
     ----------
@@ -667,16 +567,10 @@ def laplace(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
+    stack, mode, fill
+        As for ``gaussian``.
     dim
         Dims of the differences; the spatial dims by default.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
@@ -798,19 +692,8 @@ def prewitt(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    dim
-        Dim of the difference, e.g. ``"x"``. Several dims, e.g. ``"spatial"``, give the norm of
-        their differences: the strength of edges in any direction.
-    smooth
-        Dims to sum across, besides those of ``dim``: by default the other spatial ones.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, dim, smooth, mode, fill
+        As for ``sobel``.
 
     Returns
     -------
@@ -819,11 +702,8 @@ def prewitt(
 
     Raises
     ------
-    LabelError
-        If ``dim`` names no dim, a dim is one that the stack lacks, ``fill`` does not suit the
-        dtype, or the stack is shorter than 3 voxels for ``mode="valid"``.
-    OptionError
-        If an option has the wrong type.
+    LabelError, OptionError
+        As for ``sobel``.
 
     References
     ----------
@@ -863,8 +743,8 @@ def gaussian_derivative(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
+    stack, mode, fill, truncate
+        As for ``gaussian``.
     sigma
         Standard deviation along the spatial dims, in the unit of the coordinates: one number, one
         for each in the order z, y, x, or a mapping from dims to numbers. Half a voxel or more where
@@ -872,14 +752,6 @@ def gaussian_derivative(
     order
         Order of the derivative, 0 (smoothed alone) to 4, along each dim: one number for all dims
         that are smoothed, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
-    truncate
-        Standard deviations at which the Gaussian is cut, rounded to a whole voxel.
 
     Returns
     -------
@@ -994,20 +866,8 @@ def gaussian_gradient_magnitude(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    sigma
-        Standard deviation along the spatial dims, in the unit of the coordinates: one number, one
-        for each in the order z, y, x, or a mapping from dims to numbers. Half a voxel or more; a
-        dim with 0, or not named, is neither smoothed nor differentiated.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
-    truncate
-        Standard deviations at which the Gaussian is cut, rounded to a whole voxel.
+    stack, sigma, mode, fill, truncate
+        As for ``gaussian_laplace``.
 
     Returns
     -------
@@ -1016,12 +876,8 @@ def gaussian_gradient_magnitude(
 
     Raises
     ------
-    LabelError
-        If ``sigma`` is below half a voxel or names a dim that the stack lacks, ``truncate`` is not
-        above 0, ``fill`` does not suit the dtype, or the stack is shorter than a window of
-        ``mode="valid"``.
-    OptionError
-        If an option has the wrong type, or the Gaussian reaches beyond 2**20 voxels.
+    LabelError, OptionError
+        As for ``gaussian_laplace``.
 
     References
     ----------
@@ -1060,32 +916,13 @@ def generic(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``minimum``.
     function
         Function from an array with one axis, the float64 values of a window in the order of the
         dims, to a number; or its name, ``"module:function"``, e.g. ``"numpy:ptp"``. Compiled by
         ``numba.njit`` it runs in compiled code. It is called once when the filter is built, with
         numbers from 0 to 1.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the window is moved towards lower positions, as in ``scipy.ndimage``: one
-        number for all dims of the window, one for each in the order z, y, x, or a mapping from
-        dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
@@ -1133,23 +970,13 @@ def threshold_local(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
+    stack, size, mode, fill
+        As for ``uniform``.
     method
         ``"gaussian"``, an average with a standard deviation of a sixth of ``size - 1`` voxels;
         ``"mean"`` or ``"median"`` of the window. For other deviations see ``gaussian``.
     offset
         Value that is subtracted, in the stack's unit.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``; ``"valid"`` keeps the voxels
-        whose window is inside the stack.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
 
     Returns
     -------
@@ -1159,11 +986,8 @@ def threshold_local(
 
     Raises
     ------
-    LabelError
-        If ``size`` names a dim that the stack lacks or is not 1 or more, ``fill`` does not suit the
-        dtype, or the stack is shorter than a window of ``mode="valid"``.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``uniform``.
 
     References
     ----------

@@ -141,25 +141,8 @@ def grey_dilation(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -168,11 +151,8 @@ def grey_dilation(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -203,25 +183,8 @@ def grey_opening(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -230,11 +193,8 @@ def grey_opening(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -265,25 +225,8 @@ def grey_closing(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -292,11 +235,8 @@ def grey_closing(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -327,25 +267,8 @@ def white_tophat(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -354,11 +277,8 @@ def white_tophat(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -389,25 +309,8 @@ def black_tophat(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -416,11 +319,8 @@ def black_tophat(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -451,25 +351,8 @@ def morphological_gradient(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -478,11 +361,8 @@ def morphological_gradient(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------
@@ -513,25 +393,8 @@ def morphological_laplace(
 
     Parameters
     ----------
-    stack
-        Stack or volume of real numbers, any dims.
-    size
-        Voxels of the window along the spatial dims: one number, one for each in the order z, y, x,
-        or a mapping from dims to numbers. A window of even size has one voxel more before its
-        centre than after it.
-    radius
-        Radius of a ball as the window instead, in the unit of the coordinates.
-    footprint
-        Any window instead, along the last of the spatial dims or the named dims of a DataArray: the
-        voxels count where it is not 0. The centre of an even length n is its element n // 2.
-    origin
-        Voxels by which the centre of the window is moved towards its end: one number for all dims
-        of the window, one for each in the order z, y, x, or a mapping from dims to numbers.
-    mode
-        How the stack continues beyond its border, as in ``scipy.ndimage``: ``"reflect"``,
-        ``"mirror"``, ``"nearest"``, ``"wrap"`` or ``"constant"``.
-    fill
-        Value beyond the border for ``mode="constant"``; one that the stack's dtype holds.
+    stack, size, radius, footprint, origin, mode, fill
+        As for ``grey_erosion``.
 
     Returns
     -------
@@ -540,11 +403,8 @@ def morphological_laplace(
 
     Raises
     ------
-    LabelError
-        If not one of ``size``, ``radius`` and ``footprint`` is given, one of them has a wrong dim
-        or value, or ``fill`` does not suit the dtype.
-    OptionError
-        If an option has the wrong type, or ``size`` is above 2**20.
+    LabelError, OptionError
+        As for ``grey_erosion``.
 
     References
     ----------

@@ -424,21 +424,14 @@ def cylinder(
 
     Parameters
     ----------
-    like
-        Shape (z, y, x), or a stack whose spatial dims and coordinates the mask takes.
-    radius
-        Radius in the unit of the coordinates.
+    like, radius, centre, soft
+        As for ``sphere``.
     length
         Length in the unit of the coordinates.
     axis
         Dim along the cylinder, or a direction by dim.
     tilt
         Angle in degrees by which a cylinder along a dim leans towards x (towards z along x).
-    centre
-        Position of the centre along each spatial dim in the order z, y, x, or a mapping by dim, in
-        the unit of the coordinates; along dims not named that of voxel ``n // 2``.
-    soft
-        Width over which the edge falls from 1 to 0 outside, along a raised cosine.
 
     Returns
     -------
@@ -480,16 +473,11 @@ def box(
 
     Parameters
     ----------
-    like
-        Shape (z, y, x), or a stack whose spatial dims and coordinates the mask takes.
+    like, centre, soft
+        As for ``sphere``.
     size
         Lengths of the sides in the unit of the coordinates: one number, one per dim, or a mapping
         by dim. The box has no end along dims not named.
-    centre
-        Position of the centre along each spatial dim in the order z, y, x, or a mapping by dim, in
-        the unit of the coordinates; along dims not named that of voxel ``n // 2``.
-    soft
-        Width over which the edge falls from 1 to 0 outside, along a raised cosine.
 
     Returns
     -------

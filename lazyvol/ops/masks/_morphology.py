@@ -118,27 +118,8 @@ def erode(
 
     Parameters
     ----------
-    mask
-        Boolean, over some of z, y, x, which make one volume, and any other dims.
-    radius
-        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
-        not be cubes.
-    size
-        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
-        for dims not named).
-    footprint
-        Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
-    connectivity
-        Without a radius, a size and a footprint the element is a voxel and its neighbours that
-        share a face (1), also an edge (2), also a corner (3).
-    iterations
-        Number of times; 0 until nothing changes, which needs whole volumes in a task.
-    border
-        Value beyond the border of the array.
-    origin
-        Voxels by which the centre of the element is moved towards its end: one number for all dims
-        of the element, one for each in the order z, y, x, or a mapping by dim.
+    mask, radius, size, footprint, connectivity, iterations, border, origin
+        As for ``dilate``.
     within
         Boolean, over dims of the mask: the voxels that may be cleared; others keep their value.
 
@@ -149,11 +130,8 @@ def erode(
 
     Raises
     ------
-    LabelError
-        If the mask is not boolean or has none of z, y, x, more than one of radius,
-        size and footprint are given, or an option is out of range.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``dilate``.
 
     References
     ----------
@@ -185,27 +163,10 @@ def open(
 
     Parameters
     ----------
-    mask
-        Boolean, over some of z, y, x, which make one volume, and any other dims.
-    radius
-        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
-        not be cubes.
-    size
-        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
-        for dims not named).
-    footprint
-        Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
-    connectivity
-        Without a radius, a size and a footprint the element is a voxel and its neighbours that
-        share a face (1), also an edge (2), also a corner (3).
+    mask, radius, size, footprint, connectivity, border, origin
+        As for ``dilate``.
     iterations
         Number of times, 1 or more.
-    border
-        Value beyond the border of the array.
-    origin
-        Voxels by which the centre of the element is moved towards its end: one number for all dims
-        of the element, one for each in the order z, y, x, or a mapping by dim.
 
     Returns
     -------
@@ -214,11 +175,8 @@ def open(
 
     Raises
     ------
-    LabelError
-        If the mask is not boolean or has none of z, y, x, more than one of radius,
-        size and footprint are given, or an option is out of range.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``dilate``.
 
     References
     ----------
@@ -251,27 +209,10 @@ def close(
 
     Parameters
     ----------
-    mask
-        Boolean, over some of z, y, x, which make one volume, and any other dims.
-    radius
-        Radius of a ball as the structuring element, in the unit of the coordinates; voxels need
-        not be cubes.
-    size
-        Lengths of a box as the structuring element, in voxels: one number, or a mapping by dim (1
-        for dims not named).
-    footprint
-        Any structuring element, along the last of the spatial dims or the named dims of a
-        DataArray: the voxels where it is not 0, seen from its centre, element n // 2 of a length n.
-    connectivity
-        Without a radius, a size and a footprint the element is a voxel and its neighbours that
-        share a face (1), also an edge (2), also a corner (3).
+    mask, radius, size, footprint, connectivity, border, origin
+        As for ``dilate``.
     iterations
         Number of times, 1 or more.
-    border
-        Value beyond the border of the array.
-    origin
-        Voxels by which the centre of the element is moved towards its end: one number for all dims
-        of the element, one for each in the order z, y, x, or a mapping by dim.
 
     Returns
     -------
@@ -280,11 +221,8 @@ def close(
 
     Raises
     ------
-    LabelError
-        If the mask is not boolean or has none of z, y, x, more than one of radius,
-        size and footprint are given, or an option is out of range.
-    OptionError
-        If an option has a wrong type.
+    LabelError, OptionError
+        As for ``dilate``.
 
     References
     ----------

@@ -99,17 +99,10 @@ def sphere(
 
     Parameters
     ----------
-    like
-        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    like, centre, soft, dtype
+        As for ``cylinder``.
     radius
         Radius of the ball, in the unit of the positions; 0 or more.
-    centre
-        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
-        Voxel ``n // 2`` along dims not named.
-    soft
-        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
-    dtype
-        Float dtype by name.
 
     Returns
     -------
@@ -148,19 +141,12 @@ def circle(
 
     Parameters
     ----------
-    like
-        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    like, centre, soft, dtype
+        As for ``cylinder``.
     radius
         Radius of the disc, in the unit of the positions; 0 or more.
     axis
         Dim that the rod is parallel to.
-    centre
-        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
-        Voxel ``n // 2`` along dims not named.
-    soft
-        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
-    dtype
-        Float dtype by name.
 
     Returns
     -------
@@ -206,18 +192,11 @@ def box(
 
     Parameters
     ----------
-    like
-        Shape (z, y, x) or fewer, or a stack whose spatial dims and positions are taken.
+    like, centre, soft, dtype
+        As for ``cylinder``.
     size
         Length of the sides, in the unit of the positions: one number, one for each dim in the
         order z, y, x, or by dim; infinite along dims not named.
-    centre
-        Position of the centre: one number for each spatial dim in the order z, y, x, or by dim.
-        Voxel ``n // 2`` along dims not named.
-    soft
-        Width of the edge outside the surface, over which values fall to 0 along a raised cosine.
-    dtype
-        Float dtype by name.
 
     Returns
     -------

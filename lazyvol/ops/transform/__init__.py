@@ -140,18 +140,11 @@ def map_coordinates(
 
     Parameters
     ----------
-    stack
-        Volumes (z, y, x), images (y, x) or profiles, with any other dims.
+    stack, order, mode, fill
+        As for ``affine``.
     coordinates
         Positions (axis, ...) in the unit of the stack, one row for each spatial dim in the order z,
         y, x, with any other dims: of points, a curve, a surface or a deformed grid.
-    order
-        Order of the spline, 0 to 5.
-    mode
-        Values beyond the border, as in ``scipy.ndimage``: ``"constant"``, ``"grid-constant"``,
-        ``"nearest"``, ``"mirror"``, ``"reflect"``, ``"grid-wrap"`` or ``"wrap"``.
-    fill
-        Value beyond the border in the constant modes.
 
     Returns
     -------
@@ -213,18 +206,11 @@ def zoom(
 
     Parameters
     ----------
-    stack
-        Volumes (z, y, x), images (y, x) or profiles, with any other dims.
+    stack, order, mode, fill
+        As for ``affine``.
     factor
         Voxels of the result per voxel, rounded to a whole length: one number for all spatial dims,
         one for each in the order z, y, x, or a mapping by dim (1 for dims not named).
-    order
-        Order of the spline, 0 to 5.
-    mode
-        Values beyond the border, as in ``scipy.ndimage``: ``"constant"``, ``"grid-constant"``,
-        ``"nearest"``, ``"mirror"``, ``"reflect"``, ``"grid-wrap"`` or ``"wrap"``.
-    fill
-        Value beyond the border in the constant modes.
     grid_mode
         False: the extent is that between the centres of the first and the last voxel, whose
         positions are kept. True: it includes the voxels' halves beyond these, as for
