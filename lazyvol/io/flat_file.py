@@ -119,7 +119,12 @@ def read_error(path: str, error: Exception) -> LazyvolError:
     """Return the lazyvol error for an error of the operating system."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError)):
         return SourceNotFoundError(f"{path}: no such file; check the path")
-    return StoreError(f"{path}: the operating system refused to read it: {error}")
+    if isinstance(error, IsADirectoryError):
+        return FormatError(f"{path}: a file is expected here, found a folder")
+    return StoreError(
+        f"{path}: the operating system refused to read it: {error}; check the permissions and the "
+        "disk"
+    )
 
 
 def stored_region(region: Region, order: Sequence[int]) -> Region:
@@ -221,18 +226,23 @@ def plan_reads(shape: Sequence[int], counts: Sequence[int], itemsize: int) -> Re
     return min((o for o in options if o.exact or o.span <= SPAN_BYTES), key=lambda o: o.cost)
 
 
-def read_exactly(handle: FileIO, position: int, target: memoryview, path: str) -> None:
-    """Fill ``target`` from byte ``position`` on; raise TruncatedError if too few follow."""
+def read_available(handle: FileIO, position: int, target: memoryview) -> int:
+    """Fill ``target`` from byte ``position`` on; return the bytes that were read."""
     handle.seek(position)
     done = 0
-    while done < len(target):
-        count = handle.readinto(target[done:])
-        if not count:
-            raise TruncatedError(
-                f"{path}: expected {len(target)} bytes at offset {position}, found {done}; "
-                "the file was cut after it was opened"
-            )
+    while done < len(target) and (count := handle.readinto(target[done:])):
         done += count
+    return done
+
+
+def read_exactly(handle: FileIO, position: int, target: memoryview, path: str) -> None:
+    """Fill ``target`` from byte ``position`` on; raise TruncatedError if too few follow."""
+    done = read_available(handle, position, target)
+    if done < len(target):
+        raise TruncatedError(
+            f"{path}: expected {len(target)} bytes at offset {position}, found {done}; "
+            "the file was cut after it was opened"
+        )
 
 
 def read_box(handle: FileIO, layout: Layout, region: Region, out: Array, path: str) -> None:

@@ -7,7 +7,7 @@ chunk.
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
@@ -23,11 +23,19 @@ from lazyvol.errors import (
 )
 from lazyvol.io import safe_folder
 from lazyvol.io.buffers import Bytes
-from lazyvol.io.safe_folder import ABSENT_FILE, JsonFile, LocalFile, SafeFolder, parse_json
+from lazyvol.io.safe_folder import (
+    ABSENT_FILE,
+    JsonFile,
+    LocalFile,
+    SafeFolder,
+    Stored,
+    parse_json,
+)
 from lazyvol.io.store_objects import first_line, open_store
 from lazyvol.io.zarr.adapter import wait_for
 
 T = TypeVar("T")
+Part = TypeVar("Part", bound=Stored)
 Buffer = bytes | memoryview
 
 ARCHIVES = (".zip", ".ozx")
@@ -37,6 +45,8 @@ SECRET = ("secret", "token", "password", "access_key", "account_key", "sas", "cr
 MAX_GAP = 1 << 20
 #: largest request in bytes: longer ranges are read in parts, concurrently
 REQUEST_BYTES = 16 << 20
+#: parts of one object that are requested together
+FETCHED_BYTES, FETCHED_PARTS = 64 << 20, 4096
 NO_BYTES = np.empty(0, np.uint8)
 
 
@@ -351,10 +361,22 @@ class RemoteObject:
         """Return the first or last bytes, which were read when the object was opened."""
         return self.first
 
-    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges (offset, length) together and hold them instead of earlier ones."""
-        if self.size is not None:
-            return
+    def fetched(self, parts: Iterable[Part]) -> Iterator[Part]:
+        """Yield the parts, of which those that fit the memory are requested together."""
+        batch, length = list[Part](), 0
+        for part in parts:
+            batch.append(part)
+            length += part.length
+            if length >= FETCHED_BYTES or len(batch) >= FETCHED_PARTS:
+                yield from self._fetch(batch)
+                batch, length = [], 0
+        yield from self._fetch(batch)
+
+    def _fetch(self, parts: list[Part]) -> list[Part]:
+        """Read parts together and hold their bytes instead of those of earlier ones."""
+        if self.size is not None or not parts:
+            return parts
+        ranges = [(part.offset, part.length) for part in parts]
         try:
             self.held = self._parts(list(join_ranges(ranges)))
         except StoreError:  # stores refuse ranges beyond the end, which a damaged index gives
@@ -364,6 +386,7 @@ class RemoteObject:
                 raise
             clipped = [(o, min(n, end - o)) for o, n in ranges if o < end]
             self.held = self._parts(list(join_ranges(clipped)))
+        return parts
 
     def take(self, offset: int, length: int, max_length: int) -> Bytes:
         """Return a fetched range, shorter if the object ends."""

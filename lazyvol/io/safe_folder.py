@@ -3,22 +3,22 @@
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from stat import S_ISREG
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from lazyvol.errors import (
     FormatError,
-    LazyvolError,
     LimitExceeded,
-    StoreError,
     UnsafeSourceError,
 )
 from lazyvol.io.buffers import Bytes, scratch
+from lazyvol.io.flat_file import read_available, read_error, read_errors
 
 #: larger metadata files are refused: parsing JSON takes about ten times their bytes
 MAX_JSON = 64 << 20
@@ -68,6 +68,17 @@ def parse_json(raw: bytes, stamp: str, path: str) -> JsonFile:
     return JsonFile(content, raw, stamp)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A part of a file."""
+
+    offset: int
+    length: int
+
+
+T = TypeVar("T", bound=Stored)
+
+
 @dataclass
 class LocalFile:
     """An open local file."""
@@ -90,8 +101,9 @@ class LocalFile:
         target = np.empty(length, np.uint8)
         return target[: self.fill(0 if at_start else max(0, (self.size or 0) - length), target)]
 
-    def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Do nothing: files are read by `take` and `fill`."""
+    def fetched(self, parts: Iterable[T]) -> Iterable[T]:
+        """Return the parts: they are read by `take` and `fill`."""
+        return parts
 
     def take(self, offset: int, length: int, max_length: int) -> Bytes:
         """Return bytes in a buffer of this thread that holds ``max_length``, fewer at the end."""
@@ -100,7 +112,7 @@ class LocalFile:
 
     def fill(self, offset: int, target: Bytes) -> int:
         """Read bytes into ``target``; return their number."""
-        return read_available(self.handle, offset, target)
+        return read_available(self.handle, offset, target.data)
 
 
 @dataclass
@@ -151,11 +163,8 @@ class SafeFolder:
         if file is None:
             return [None] * len(ranges)
         parts = [(start, np.empty(stop - start, np.uint8)) for start, stop in ranges]
-        try:
-            with file:
-                return [target[: file.fill(start, target)] for start, target in parts]
-        except OSError as error:
-            raise read_error(self.path(key), error) from error
+        with read_errors(self.path(key)), file:
+            return [target[: file.fill(start, target)] for start, target in parts]
 
     def handle(self, key: str) -> FileIO | None:
         """Open a regular file unbuffered; return None if it does not exist.
@@ -184,36 +193,27 @@ class SafeFolder:
     def names(self, key: str) -> list[str]:
         """Return the names in a folder; [] if it does not exist."""
         path = self.path(key.rstrip("/"))
-        try:
+        with read_errors(path), suppress(*ABSENT):
             self._check(key.rstrip("/"))
             return os.listdir(path)
-        except ABSENT:
-            return []
-        except OSError as error:
-            raise read_error(path, error) from error
+        return []
 
     def json(self, key: str) -> JsonFile | None:
         """Return a file that holds a JSON object; None if it does not exist."""
         handle = self.handle(key)
         if handle is None:
             return None
-        try:
-            with handle:
-                info = os.fstat(handle.fileno())
-                raw = handle.read(min(info.st_size, MAX_JSON + 1))
-        except OSError as error:
-            raise read_error(self.path(key), error) from error
+        with read_errors(self.path(key)), handle:
+            info = os.fstat(handle.fileno())
+            raw = handle.read(min(info.st_size, MAX_JSON + 1))
         return parse_json(raw, file_stamp(info), self.path(key))
 
     def stamp(self, key: str) -> str:
         """Return a stamp that changes when the file is rewritten; "" if it is absent."""
         path = self.path(key)
-        try:
+        with read_errors(path), suppress(*ABSENT):
             return file_stamp(os.stat(path))
-        except ABSENT:
-            return ""
-        except OSError as error:
-            raise read_error(path, error) from error
+        return ""
 
     def versions(self, keys: Sequence[str]) -> list[str]:
         """Return the stamps of files, which begin with their size, or "absent"."""
@@ -239,16 +239,6 @@ class SafeFolder:
         return real
 
 
-def read_error(path: str, error: OSError) -> LazyvolError:
-    """Return the error of lazyvol for one of the operating system."""
-    if isinstance(error, IsADirectoryError):
-        return FormatError(f"{path}: a file is expected here, found a folder")
-    return StoreError(
-        f"{path}: the operating system refused to read it: {error}; check the permissions and the "
-        "disk"
-    )
-
-
 def file_stamp(info: os.stat_result) -> str:
     """Return size, modification time and inode, which differ for a rewritten file."""
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
@@ -260,16 +250,3 @@ def _open_regular(path: str) -> FileIO:
         handle.close()
         raise UnsafeSourceError(f"{path}: only regular files are read, this is a pipe or device")
     return handle
-
-
-def read_available(handle: FileIO, position: int, out: Bytes) -> int:
-    """Fill a contiguous uint8 array from byte ``position`` on; return the bytes that were read."""
-    target = out.data
-    handle.seek(position)
-    done = 0
-    while done < len(target):
-        got = handle.readinto(target[done:])
-        if not got:
-            break
-        done += got
-    return done

@@ -141,8 +141,8 @@ def test_a_store_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     source = probe(path).source
     read = lv.io.zarr.chunks.ChunkReader._read_file
 
-    def replaced(self, box, out):
-        read(self, box, out)
+    def replaced(self, place, box, out):
+        read(self, place, box, out)
         if box[0].index == 0:
             STORES["v3"](path, -A)
 

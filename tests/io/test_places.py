@@ -17,6 +17,7 @@ from zarr.storage import WrapperStore, ZipStore
 import lazyvol as lv
 from lazyvol import errors
 from lazyvol.io import places
+from lazyvol.io.safe_folder import Stored
 from tests.io.buckets import CREDENTIALS, archived, bucket_server, files_of, in_memory, web_server
 from tests.io.store_cases import saved, shard_files
 from tests.io.zarr_cases import LAYOUTS, SHAPE, numbers, stored
@@ -318,10 +319,15 @@ def test_ranges_near_each_other_are_joined_and_long_ones_are_cut(monkeypatch):
     name = "filters.py"
     data = (ROOT / "tests" / "rows" / name).read_bytes()
     remote = places.RemoteObject(places.place_of(store), name)
-    remote.fetch([(1, 11), (40, 3)])
+    list(remote.fetched([Stored(1, 11), Stored(40, 3)]))
     assert bytes(remote.take(1, 11, 11)) == data[1:12]
     assert bytes(remote.take(41, 2, 2)) == data[41:43]
     assert remote.take(20, 3, 3).size == 0
+    monkeypatch.setattr(places, "FETCHED_PARTS", 1)  # one part is held at a time
+    for part in remote.fetched([Stored(1, 11), Stored(40, 3)]):
+        taken = remote.take(part.offset, part.length, part.length)
+        assert bytes(taken) == data[part.offset : part.offset + part.length]
+        assert len(remote.held) == 1
 
 
 def test_an_open_archive_of_zarr_is_a_place(tmp_path):

@@ -1,6 +1,6 @@
 """Read the chunks of a zarr array: find each in its file, verify it and decode it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -16,8 +16,9 @@ from lazyvol.errors import (
     TruncatedError,
 )
 from lazyvol.io.buffers import Bytes, scratch
+from lazyvol.io.flat_file import read_error
 from lazyvol.io.places import OpenObject, Place
-from lazyvol.io.safe_folder import ABSENT_FILE, LocalFile, read_error
+from lazyvol.io.safe_folder import ABSENT_FILE, LocalFile, Stored
 from lazyvol.io.zarr.adapter import decode_chunk
 from lazyvol.io.zarr.codecs import (
     DIRECT,
@@ -29,7 +30,7 @@ from lazyvol.io.zarr.codecs import (
     strip_checksum,
     unpack,
 )
-from lazyvol.io.zarr.manifest import Manifest, require_checksum
+from lazyvol.io.zarr.manifest import Checksums, Manifest, require_checksum
 from lazyvol.io.zarr.metadata import ArrayMeta, Index
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
@@ -38,9 +39,6 @@ from lazyvol.plan.regions import Region
 Stamps = npt.NDArray[np.uint32]
 
 ABSENT = (1 << 64) - 1
-#: chunks of one file that are fetched together if it is not local
-FETCHED_BYTES = 64 << 20
-FETCHED_CHUNKS = 4096
 #: dictionary of an xz stream at its usual preset
 LZMA_BYTES = 9 << 20
 
@@ -59,16 +57,18 @@ class ChunkSlice:
     complete: bool
 
 
+#: a slice per axis
+Slices = tuple[ChunkSlice, ...]
+
+
 @dataclass(frozen=True)
-class StoredChunk:
+class StoredChunk(Stored):
     """A chunk at grid position ``number``: its bytes in the file, and the slices to copy.
 
     ``checksum`` is that of the manifest; None if the array has none.
     """
 
-    offset: int
-    length: int
-    slices: tuple[ChunkSlice, ...]
+    slices: Slices
     number: tuple[int, ...]
     checksum: int | None = None
 
@@ -84,43 +84,44 @@ def chunk_slices(span: slice, step: int, offset: int = 0) -> list[ChunkSlice]:
     return slices
 
 
-def result_view(out: Array, slices: Sequence[ChunkSlice]) -> Array:
+def result_view(out: Array, slices: Slices) -> Array:
     """Return the view of the result that one chunk fills."""
     index: tuple[Any, ...] = (*(part.in_result for part in slices), ...)
     view: Array = out[index]
     return view
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ChunkReader:
-    """Reads the chunks of one array.
+    """Reads the chunks of the array in folder ``key`` of ``place``; nothing outside it is read.
 
-    ``fill_missing`` allows absent chunks; ``option`` is the option of `open` that sets it. With a
-    ``manifest``, every chunk must be the one that was written in its place; ``stamp`` is that of
-    the metadata of the array, ``stamps`` are those of its files when it was opened.
+    ``stamp`` is that of the metadata of the array when it was opened, ``stamps`` are those of its
+    files. ``fill_missing`` reads absent chunks as the fill value; errors name ``option`` for that.
+    With a ``manifest``, every chunk must be the one that was written in its place.
     """
 
     place: Place
     key: str
     meta: ArrayMeta
-    fill_missing: bool
+    stamp: str
+    fill_missing: bool = False
     option: str = "permissive=True"
     manifest: Manifest | None = None
-    stamp: str = ""
     stamps: Stamps | None = None
 
-    def read(self, region: Region, out: Array) -> None:
+    def read_chunks(self, region: Region, out: Array) -> None:
         """Fill ``out``, which has the shape of the region and the native dtype of the array."""
+        place = self.place.fresh()
         axes = [chunk_slices(span, n) for span, n in zip(region, self.meta.files, strict=True)]
         for slices in product(*axes):
-            self._read_file(slices, out)
+            self._read_file(place, slices, out)
 
-    def _read_file(self, slices: Sequence[ChunkSlice], out: Array) -> None:
+    def _read_file(self, place: Place, slices: Slices, out: Array) -> None:
         """Read the requested chunks of one file."""
         position = tuple(part.index for part in slices)
         key = self.key + self.meta.key(position)
-        path = self.place.path(key)
-        stored = self.place.open(key, self._first_part())
+        path = place.path(key)
+        stored = place.open(key, self._first_part())
         if stored is None:
             name = f"the file at {position} of the grid"
             self._fill_absent(name, path, result_view(out, slices))
@@ -129,10 +130,14 @@ class ChunkReader:
         try:
             with stored:
                 try:
-                    for batch in batches(self._stored_chunks(stored, path, slices, out)):
-                        stored.fetch([(chunk.offset, chunk.length) for chunk in batch])
-                        for chunk in batch:
-                            self._read_chunk(stored, path, chunk, out)
+                    checksums = None
+                    if self.manifest is not None:
+                        row = self.manifest.row(place, self.key, self.stamp, position)
+                        checksums = row.checksums
+                    for chunk in stored.fetched(
+                        self._stored_chunks(stored, path, slices, checksums, out)
+                    ):
+                        self._read_chunk(stored, path, chunk, out)
                 finally:  # a changed file is the cause of other errors
                     if isinstance(stored, LocalFile):
                         self._require_stamp(position, stored.version(), path)
@@ -157,21 +162,26 @@ class ChunkReader:
         return "head" if index.at_start else "tail", index.nbytes
 
     def _stored_chunks(
-        self, stored: OpenObject, path: str, slices: Sequence[ChunkSlice], out: Array
+        self,
+        stored: OpenObject,
+        path: str,
+        slices: Slices,
+        checksums: Checksums | None,
+        out: Array,
     ) -> Iterator[StoredChunk]:
         """Yield the stored chunks of a file; fill absent ones, or raise MissingChunkError."""
-        size = stored.size
-        index = self.meta.index
-        position = tuple(part.index for part in slices)
-        checksums = None
-        if self.manifest is not None:
-            checksums = self.manifest.row(self.place, self.key, self.stamp, position).checksums
+        size, index = stored.size, self.meta.index
         if index is None:
+            position = tuple(part.index for part in slices)
             checksum = None if checksums is None else int(checksums.item())
-            yield StoredChunk(0, size or 0, tuple(slices), position, checksum)
+            yield StoredChunk(0, size or 0, slices, position, checksum)
             return
         entries = read_index(stored, index, path)
-        for inner in self._inner_slices(slices):
+        axes = [
+            chunk_slices(part.in_chunk, n, part.in_result.start)
+            for part, n in zip(slices, self.meta.inner, strict=True)
+        ]
+        for inner in product(*axes):
             place = tuple(part.index for part in inner)
             offset, length = entries[place].tolist()
             number = tuple(
@@ -188,14 +198,6 @@ class ChunkReader:
             else:
                 checksum = None if checksums is None else int(checksums[place])
                 yield StoredChunk(offset, length, inner, number, checksum)
-
-    def _inner_slices(self, slices: Sequence[ChunkSlice]) -> Iterator[tuple[ChunkSlice, ...]]:
-        """Yield the slices of the inner chunks of one shard."""
-        axes = [
-            chunk_slices(part.in_chunk, n, part.in_result.start)
-            for part, n in zip(slices, self.meta.inner, strict=True)
-        ]
-        yield from product(*axes)
 
     def _fill_absent(self, name: str, path: str, target: Array) -> None:
         """Fill the part of an absent chunk; raise MissingChunkError if that is not allowed."""
@@ -279,20 +281,6 @@ def undefined_fill_error(path: str, name: str) -> MissingChunkError:
         f"{path}: every chunk must be stored where fill_value is null, but {name} is absent; "
         "permissive=True reads absent chunks as 0"
     )
-
-
-def batches(chunks: Iterable[StoredChunk]) -> Iterator[list[StoredChunk]]:
-    """Yield chunks of one file that are fetched together, in bounded memory."""
-    batch: list[StoredChunk] = []
-    held = 0
-    for chunk in chunks:
-        batch.append(chunk)
-        held += chunk.length
-        if held >= FETCHED_BYTES or len(batch) >= FETCHED_CHUNKS:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def extra_decoder_bytes(meta: ArrayMeta) -> int:

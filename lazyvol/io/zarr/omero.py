@@ -8,7 +8,7 @@ import numpy as np
 
 from lazyvol.io.zarr.metadata import array_meta
 from lazyvol.io.zarr.nodes import load
-from lazyvol.io.zarr.source import ZarrSource
+from lazyvol.io.zarr.source import zarr_source
 from lazyvol.io.zarr.writer import Target
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
@@ -30,8 +30,7 @@ def write_omero(target: Target, dims: tuple[str, ...], names: list[str]) -> None
     place = target.run.written
     node = load(place, level.key)
     assert node is not None  # it was written by this run
-    meta = array_meta(node.meta, node.path)
-    source = ZarrSource(place, level.key, meta, "", node.document, node.stamps[0])
+    source = zarr_source(node, array_meta(node.meta, node.path))
     channels = []
     for number in range(1 if axis is None else level.shape[axis]):
         values = np.concatenate([source.read(r).ravel() for r in _sample(level, dims, number)])

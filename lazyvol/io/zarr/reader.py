@@ -58,7 +58,7 @@ from lazyvol.io.zarr.manifest import NAME as MANIFEST
 from lazyvol.io.zarr.manifest import manifest_of
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta, require_numbers
 from lazyvol.io.zarr.nodes import Node, below, children, folder_above, load
-from lazyvol.io.zarr.source import ZarrSource, file_versions, stamps_of, token
+from lazyvol.io.zarr.source import file_versions, stamps_of, token, zarr_source
 from lazyvol.io.zarr.texts import TextSource, text_source
 from lazyvol.io.zarr.variables import open_variables
 from lazyvol.plan.recipes.base import Source
@@ -263,13 +263,10 @@ def open_array(
         versions = file_versions(place, array.key, meta)
     else:  # it changes with every chunk, and chunks are compared with it
         versions = place.versions([array.key + MANIFEST])
-    stored = ZarrSource(
-        place=place,
-        key=array.key,
-        meta=meta,
+    stored = zarr_source(
+        array,
+        meta,
         token=token(place, (node, array), array.key, meta, legal, versions),
-        document=array.document,
-        stamp=array.stamps[0],
         fill_missing=legal,
         option="permissive=True" if is_complete else 'missing="fill"',
         manifest=manifest,

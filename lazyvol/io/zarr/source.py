@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import SourceChangedError
-from lazyvol.io.places import Place
+from lazyvol.io.places import FETCHED_BYTES, Place
 from lazyvol.io.zarr.chunks import (
-    FETCHED_BYTES,
     ChunkReader,
     Stamps,
     chunk_slices,
     extra_decoder_bytes,
     stamp_of,
 )
-from lazyvol.io.zarr.manifest import Manifest
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node
 from lazyvol.plan.recipes.base import Array
@@ -29,27 +27,16 @@ from lazyvol.plan.regions import Region, lengths, size, touched
 DECODER_BYTES = 2 << 20
 
 
-@dataclass(eq=False)
-class ZarrSource:
+@dataclass(eq=False, kw_only=True)
+class ZarrSource(ChunkReader):
     """An array of a zarr store.
 
-    ``place`` holds the store and ``key`` is the folder of the array in it; nothing outside
-    ``place`` is read. ``chunks`` is the shape that is decoded at once, ``shards`` that of a
-    file. ``document`` is the metadata file and ``stamp`` its stamp when it was opened.
-    ``fill_missing`` reads absent chunks as the fill value; errors name ``option`` for that.
-    Chunks are compared with the ``manifest``, or files with their ``stamps``.
+    ``chunks`` is the shape that is decoded at once, ``shards`` that of a file. ``document`` is the
+    metadata file.
     """
 
-    place: Place
-    key: str
-    meta: ArrayMeta
-    token: str
     document: str
-    stamp: str
-    fill_missing: bool = False
-    option: str = "permissive=True"
-    manifest: Manifest | None = None
-    stamps: Stamps | None = None
+    token: str = ""
     shape: tuple[int, ...] = field(init=False)
     dtype: np.dtype[Any] = field(init=False)
     chunks: tuple[int, ...] = field(init=False)
@@ -76,19 +63,8 @@ class ZarrSource:
             The metadata, or a file with a stamp, changed since the array was opened.
         """
         out = np.empty(lengths(region), self.dtype) if out is None else out
-        place = self.place.fresh()
-        reader = ChunkReader(
-            place,
-            self.key,
-            self.meta,
-            self.fill_missing,
-            self.option,
-            self.manifest,
-            self.stamp,
-            self.stamps,
-        )
         try:
-            reader.read(region, out)
+            self.read_chunks(region, out)
         finally:  # a replaced store is the cause of other errors
             self.check()
         return out
@@ -149,6 +125,12 @@ class ZarrSource:
         return all(part.complete for axis in axes for part in axis) and all(
             n == m for n, m in zip(self.meta.inner[first + 1 :], counts[first + 1 :], strict=True)
         )
+
+
+def zarr_source(array: Node, meta: ArrayMeta, **facts: Any) -> ZarrSource:
+    """Return the source of an array that was loaded; ``facts`` are the other fields."""
+    stamp = array.stamps[0]
+    return ZarrSource(array.place, array.key, meta, stamp, document=array.document, **facts)
 
 
 def _clipped(chunks: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

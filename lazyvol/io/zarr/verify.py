@@ -13,14 +13,14 @@ from lazyvol.errors import LazyvolError
 from lazyvol.io.buffers import Bytes
 from lazyvol.io.places import OpenObject, Place
 from lazyvol.io.zarr import manifest, ome
-from lazyvol.io.zarr.chunks import ABSENT
+from lazyvol.io.zarr.chunks import ABSENT, StoredChunk
 from lazyvol.io.zarr.codecs import Damaged, Short, crc32c, strip_checksum
 from lazyvol.io.zarr.labels import RECORD_KEY
 from lazyvol.io.zarr.manifest import Checksums, Manifest, Row
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
 from lazyvol.io.zarr.nodes import Node, below, children, load
 from lazyvol.io.zarr.reader import load_root, place_of_store
-from lazyvol.io.zarr.source import ZarrSource
+from lazyvol.io.zarr.source import zarr_source
 
 #: groups in groups that are searched for arrays
 MAX_DEPTH = 6
@@ -206,7 +206,7 @@ def _document_faults(node: Node, head: Manifest) -> Iterator[Fault]:
 
 def _decoding_faults(node: Node, meta: ArrayMeta, found: _Found) -> Iterator[Fault]:
     """Decode the chunks of an array without a manifest."""
-    source = ZarrSource(node.place, node.key, meta, "", node.document, node.stamps[0], True)
+    source = zarr_source(node, meta, fill_missing=True)
     steps = [range(0, n, c) for n, c in zip(meta.shape, meta.inner, strict=True)]
     for corner in product(*steps):
         spans = zip(corner, meta.inner, meta.shape, strict=True)
@@ -263,32 +263,32 @@ class _File:
     def _checksums(self, stored: OpenObject, end: Bytes) -> tuple[int, Checksums]:
         """Return the length and the checksums of the chunks; raise Damaged if one is wrong."""
         found, used = np.zeros(self.head.chunks, "<u4"), 0
-        for place, offset, length in self._chunks(end):
-            if length > self.meta.stored_bound:
-                raise Damaged(f"chunk {place} has {length} bytes")
-            stored.fetch([(offset, length)])
-            data = stored.take(offset, length, self.meta.stored_bound)
-            if data.size != length:
-                raise Short(f"chunk {place} ends early")
+        for chunk in stored.fetched(self._chunks(end)):
+            data = stored.take(chunk.offset, chunk.length, self.meta.stored_bound)
+            if data.size != chunk.length:
+                raise Short(f"chunk {chunk.number} ends early")
             body = strip_checksum(data)
-            found[place] = int.from_bytes(data[body.size :].tobytes(), "little")
-            used += length
+            found[chunk.number] = int.from_bytes(data[body.size :].tobytes(), "little")
+            used += chunk.length
         used += end.size if self.meta.index else 0
         if stored.size not in (None, used):
             raise Damaged(f"its chunks and index take {used} of {stored.size} bytes")
         return used, found
 
-    def _chunks(self, end: Bytes) -> Iterator[tuple[tuple[int, ...], int, int]]:
-        """Yield place, offset and length of the chunks of the file."""
+    def _chunks(self, end: Bytes) -> Iterator[StoredChunk]:
+        """Yield the chunks of the file, each with its place in it; raise Damaged for a long one."""
         if self.meta.index is None:
-            yield (0,) * len(self.head.chunks), 0, self.row.length
+            yield StoredChunk(0, self.row.length, (), (0,) * len(self.head.chunks))
             return
         body = strip_checksum(end[-self.meta.index.nbytes :])
         entries = body.view("<u8").reshape(*self.head.chunks, 2)
         for place in product(*map(range, self.head.chunks)):
             offset, length = entries[place].tolist()
-            if (offset, length) != (ABSENT, ABSENT):
-                yield place, offset, length
+            if (offset, length) == (ABSENT, ABSENT):
+                continue
+            if length > self.meta.stored_bound:
+                raise Damaged(f"chunk {place} has {length} bytes")
+            yield StoredChunk(offset, length, (), place)
 
     def _is_sealed(self, end: Bytes) -> bool:
         depth = len(self.head.documents) - 1
