@@ -2,9 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 from math import isclose
 from pathlib import Path
 
@@ -12,90 +10,13 @@ import numpy as np
 
 from lazyvol.errors import LabelError
 from lazyvol.io.opened import Opened
-from lazyvol.io.region_source import RegionSource
+from lazyvol.io.region_source import StackedSource
 from lazyvol.io.zarr.labels import Coord
-from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region, size
+from lazyvol.plan.recipes.base import Array
 from lazyvol.stack import SPATIAL
 
 #: relative; headers store spacings as float32, and programs round them
 SPACING_TOLERANCE = 1e-3
-
-
-@dataclass(eq=False)
-class JoinedSource(RegionSource):
-    """Sources of one dtype, the members, which are read one by one.
-
-    Subclasses set shape and chunks, and add `fill` and `split`.
-    """
-
-    members: tuple[Source, ...]
-
-    def __post_init__(self) -> None:
-        self.dtype = self.members[0].dtype
-        tokens = " ".join(member.token for member in self.members)
-        self.token = blake2b(tokens.encode(), digest_size=12).hexdigest()
-
-    def split(self, region: Region) -> Iterable[tuple[Source, Region]]:
-        """Return the members in a region, and the region to read of each."""
-        raise NotImplementedError
-
-    @property
-    def in_place(self) -> bool:
-        """Return True if members read directly into the result."""
-        return True
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the files of all members."""
-        return tuple(path for m in self.members for path in getattr(m, "paths", ()))
-
-    def stored_bytes(self, region: Region) -> int:
-        """Sum the stored bytes of the members."""
-        return sum(member.stored_bytes(part) for member, part in self.split(region))
-
-    def peak_bytes(self, region: Region) -> int:
-        """Return the bytes of the result and the largest extra memory of a member."""
-        shared = self.dtype.itemsize if self.in_place else 0
-        extra = (m.peak_bytes(part) - size(part) * shared for m, part in self.split(region))
-        return size(region) * self.dtype.itemsize + max(extra, default=0)
-
-
-@dataclass(eq=False)
-class StackedSource(JoinedSource):
-    """Sources of equal shape and dtype, joined along a new axis."""
-
-    axis: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        first = self.members[0]
-        self.shape = insert(first.shape, self.axis, len(self.members))
-        self.chunks = insert(first.chunks, self.axis, 1)
-        self.token = f"stacked-{self.axis}-{self.token}"
-
-    def fill(self, region: Region, out: Array) -> None:
-        """Copy one region into ``out``."""
-        for index, (member, part) in enumerate(self.split(region)):
-            if self.in_place:
-                member.read(part, out[index])
-            else:
-                out[(slice(None),) * self.axis + (index,)] = member.read(part)
-
-    def split(self, region: Region) -> Iterable[tuple[Source, Region]]:
-        """Return the members in a region, and the region to read of each."""
-        part = region[: self.axis] + region[self.axis + 1 :]
-        return ((member, part) for member in self.members[region[self.axis]])
-
-    @property
-    def in_place(self) -> bool:
-        """Return True along axis 0, where the values of a member are contiguous."""
-        return self.axis == 0
-
-
-def insert(values: tuple[int, ...], axis: int, value: int) -> tuple[int, ...]:
-    """Return the values with one more at position ``axis``."""
-    return (*values[:axis], value, *values[axis:])
 
 
 def stack_files(

@@ -11,7 +11,6 @@ import numpy as np
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
-from lazyvol.io.decoding import DecodedSource
 from lazyvol.io.export import require_form
 from lazyvol.io.flat_file import (
     FlatFileSource,
@@ -23,6 +22,7 @@ from lazyvol.io.flat_file import (
 )
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library, library_errors
+from lazyvol.io.region_source import DecodedSource
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source

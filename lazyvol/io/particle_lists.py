@@ -24,17 +24,16 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import FormatError
+from lazyvol.errors import FormatError, SourceNotFoundError
 from lazyvol.io import commas, em, star
 from lazyvol.io.places import path_text
-from lazyvol.io.star.project import find_file
 from lazyvol.plan.recipes.base import Array
 from lazyvol.stack import SPATIAL, STACK
 
@@ -82,6 +81,9 @@ INTEGER_COLUMNS = ("tag", "class", "tomogram", "object")
 OPTICS, OTHER_BLOCKS = "optics", "tables"
 #: labels of an optimisation set of RELION 5
 PARTICLES_FILE, TOMOGRAMS_FILE = "rlnTomoParticlesFile", "rlnTomoTomogramsFile"
+#: relative paths are searched in this many parent folders: those of RELION start at the project
+#: folder, and its lists are one or two folders below it
+PARENTS = 4
 #: header of a CSV column with its unit
 NAME_WITH_UNIT = re.compile(r"(.+) \[([^\[\]]+)\]")
 
@@ -359,3 +361,23 @@ def coordinates_on_k(
     """Return columns as coordinates on k with their units; ``units`` replaces standard units."""
     known = standard_units(shift_unit) | dict(units)
     return {n: (STACK, v, {"units": known[n]} if n in known else {}) for n, v in columns.items()}
+
+
+def nearest(file: str, path: str) -> Path | None:
+    """Return the path of a listed file, the nearest to the list ``path``; None if it is absent."""
+    start = Path(os.path.abspath(path)).parent
+    paths = (folder / file for folder in (start, *start.parents[:PARENTS], Path.cwd()))
+    return next((found for found in paths if file and found.is_file()), None)
+
+
+def find_file(file: str, path: str, row: str) -> str:
+    """Return the nearest path of a listed file; raise SourceNotFoundError if there is none."""
+    found = nearest(file, path)
+    if found is None:
+        start = Path(os.path.abspath(path)).parent
+        raise SourceNotFoundError(
+            f"{row}: the list names {file!r}, which is not in {start}, nor in the {PARENTS} "
+            "folders above it; move the list to the folder of its project, or read the columns "
+            "without images with lazyvol.io.particles"
+        )
+    return str(found)

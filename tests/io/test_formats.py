@@ -20,8 +20,8 @@ from lazyvol.errors import (
     SourceNotFoundError,
     TruncatedError,
 )
-from lazyvol.io.files import StackedSource
 from lazyvol.io.probe import probe
+from lazyvol.io.region_source import StackedSource
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source
 from tests.paths import DATA

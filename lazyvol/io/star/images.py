@@ -1,65 +1,31 @@
 """Open the images or volumes that a STAR file lists as a stack, with its columns along k."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
 
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import particle_lists
-from lazyvol.io.files import StackedSource, stack_files
+from lazyvol.io.files import check_alike, stack_files
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.region_source import RegionSource
-from lazyvol.io.star.project import find_file, nearest
-from lazyvol.io.star.ragged import concatenated, is_ragged, row_sizes
+from lazyvol.io.particle_lists import find_file, nearest
+from lazyvol.io.region_source import (
+    ConcatenatedSource,
+    Section,
+    StackedSource,
+    ValuesSource,
+)
 from lazyvol.io.zarr.labels import Labels
-from lazyvol.plan.recipes.base import Array, Source
-from lazyvol.plan.regions import Region
 from lazyvol.stack import SPATIAL
 
 SUFFIXES = (".star",)
 #: labels of the column that names image files
 IMAGES = ("rlnImageName", "rlnTomoParticleImage")
+#: dims of a stack of frames as its file opens, and of the observations of all
+FRAMES, OBSERVATIONS = ("k", "y", "x"), ("obs", "y", "x")
 OpenFile = Callable[[str, bool], Opened]
-
-
-@dataclass(eq=False)
-class Section(RegionSource):
-    """One index along the first axis of a source."""
-
-    source: Source
-    index: int
-
-    def __post_init__(self) -> None:
-        self.shape, self.dtype = self.source.shape[1:], self.source.dtype
-        self.chunks = self.source.chunks[1:]
-        self.token = f"{self.source.token}-{self.index}"
-
-    def __reduce__(self) -> tuple[type["Section"], tuple[Source, int]]:
-        """Pickle the source and the index only; the other fields follow from them."""
-        return Section, (self.source, self.index)
-
-    def _with_index(self, region: Region) -> Region:
-        """Return the region of the source for a region of this section."""
-        return (slice(self.index, self.index + 1), *region)
-
-    def fill(self, region: Region, out: Array) -> None:
-        """Copy one region into ``out``."""
-        self.source.read(self._with_index(region), out[None])
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the files of the source."""
-        return tuple(getattr(self.source, "paths", ()))
-
-    def stored_bytes(self, region: Region) -> int:
-        """Return the stored bytes of the region in the source."""
-        return self.source.stored_bytes(self._with_index(region))
-
-    def peak_bytes(self, region: Region) -> int:
-        """Return the peak memory of reading the region from the source."""
-        return self.source.peak_bytes(self._with_index(region))
 
 
 def probe(path: str, open_file: OpenFile, *, permissive: bool = False) -> Opened:
@@ -191,3 +157,44 @@ def _sections_along_k(dims: tuple[str, ...]) -> tuple[str, ...]:
     if {"k", "obs"} & set(dims):
         return dims
     return tuple("k" if d == "z" else d for d in dims)
+
+
+def is_ragged(images: Sequence[Opened]) -> bool:
+    """Return True for stacks of frames that differ in their number."""
+    counts = {opened.source.shape[0] for opened in images}
+    return len(counts) > 1 and all(opened.dims == FRAMES for opened in images)
+
+
+def concatenated(rows: Sequence[str], images: Sequence[Opened]) -> Opened:
+    """Return the frames of all stacks, (obs, y, x); they must be alike but for their number.
+
+    Raises
+    ------
+    LabelError
+        Two stacks differ in the shape of their frames, dtype or spacing.
+    """
+    first = images[0]
+    facts = _alike(first)
+    for row, other in zip(rows, images, strict=True):
+        if _alike(other) != facts:
+            raise LabelError(
+                f"frames of all stacks must be alike: {rows[0]} has shape and dtype {facts}, {row} "
+                f"has {_alike(other)}; leave one out or convert it"
+            )
+        check_alike(rows[0], first, row, replace(other, source=first.source))
+    source = ConcatenatedSource(tuple(opened.source for opened in images))
+    common = all(dict(opened.origin) == dict(first.origin) for opened in images)
+    origin = first.origin if common else {}
+    return replace(first, source=source, dims=OBSERVATIONS, origin=origin, coords={})
+
+
+def _alike(opened: Opened) -> tuple[tuple[int, ...], str]:
+    """Return shape and dtype of a frame."""
+    return opened.source.shape[1:], opened.source.dtype.name
+
+
+def row_sizes(images: Sequence[Opened]) -> Opened:
+    """Return the number of frames of every stack."""
+    counts = np.array([opened.source.shape[0] for opened in images], np.int64)
+    attrs = {"sample_dimension": "obs", "long_name": "frames of each k"}
+    return Opened(source=ValuesSource(counts), dims=("k",), attrs=attrs)

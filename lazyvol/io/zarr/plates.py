@@ -8,7 +8,7 @@ import numpy as np
 from lazyvol.errors import FormatError, LimitExceeded
 from lazyvol.io.files import stack_files
 from lazyvol.io.opened import Opened
-from lazyvol.io.star.images import Section
+from lazyvol.io.region_source import Section
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles
 from lazyvol.io.zarr.nodes import Node, below, load

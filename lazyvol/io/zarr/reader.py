@@ -31,8 +31,8 @@ from lazyvol.errors import FormatError, MissingChunkError, SourceNotFoundError
 from lazyvol.io import cf
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.places import Place, is_place, path_text, place_of
+from lazyvol.io.region_source import TimesSource
 from lazyvol.io.safe_folder import SafeFolder
-from lazyvol.io.times import TimesSource
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles, absent_files
 from lazyvol.io.zarr.chunks import undefined_fill_error

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numcodecs.vlen import VLenUTF8
 
 from lazyvol.errors import FormatError, LabelError
-from lazyvol.io.decoding import DecodedSource
+from lazyvol.io.region_source import DecodedSource
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region
 
