@@ -15,7 +15,7 @@ import numpy as np
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import count_elements, order_axes
-from lazyvol.io.export import require_form
+from lazyvol.io.export import Form
 from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
@@ -28,8 +28,12 @@ MACHINES = {0: ">", 1: "<", 2: ">", 3: ">", 4: ">", 5: ">", 6: "<"}
 #: machine that new files get for a byte order: PC and Mac
 PREFERRED_MACHINES = {"<": 6, ">": 5}
 TYPES = {1: "i1", 2: "i2", 4: "i4", 5: "f4", 9: "f8"}
-FORMS = (("z", "y", "x"), ("y", "x"))
-DTYPES = tuple(np.dtype(code).name for code in TYPES.values())
+FORM = Form(
+    "EM",
+    [np.dtype(code).name for code in TYPES.values()],
+    (("z", "y", "x"), ("y", "x")),
+    decreasing=True,
+)
 
 
 def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
@@ -108,6 +112,6 @@ def em_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
     LabelError
         EM has no type for the dtype or no form for the dims, or an axis has length 0.
     """
-    stored = require_form(path, variable, DTYPES, FORMS, "EM")
+    stored = FORM.stored(path, variable)
     z, y, x = (1, *variable.shape)[-3:]
     return header(f"<{stored.str[1:]}", (z, y, x)), stored

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
-from io import BytesIO
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any, BinaryIO, cast
@@ -24,29 +24,62 @@ from lazyvol.stack import STACK
 
 #: returns the blocks of an array, each with its region; together they cover it once
 Blocks = Callable[[], Iterable[tuple[Region, Array]]]
+#: writes a header and the blocks of an array of a shape and a stored dtype
+Write = Callable[[BinaryIO, bytes, np.dtype[Any], Sequence[int], Blocks], None]
 
-TIFF_DTYPES = (
-    *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
-    *("float32", "float64"),
-)
-TIFF_FORMS = tuple(
-    (*lead, *space, "y", "x")
-    for lead in ((), (STACK,), ("channel",), (STACK, "channel"))
-    for space in ((), ("z",))
+
+@dataclass(frozen=True)
+class Form:
+    """The arrays that the files of a format hold: their dtypes, dims and positions."""
+
+    format: str
+    dtypes: Collection[str]
+    dims: Collection[tuple[str, ...]]
+    decreasing: bool = False
+
+    def stored(self, path: PathLike, variable: Variable) -> np.dtype[Any]:
+        """Return the stored dtype, little-endian.
+
+        Raises
+        ------
+        LabelError
+            The format does not hold the dtype, the dims or decreasing positions, or an axis has
+            length 0.
+        """
+        stored = np.dtype(variable.dtype).newbyteorder("<")
+        must = f"{path}: {self.format} files must hold"
+        if variable.dims not in self.dims or len(variable.shape) != len(variable.dims):
+            known = ", ".join(f"({', '.join(dims)})" for dims in self.dims)
+            raise LabelError(
+                f"{must} the dims {known}, got {variable.dims}; transpose it, or save it as .zarr"
+            )
+        if stored.name not in self.dtypes:
+            raise LabelError(
+                f"{must} {', '.join(self.dtypes)}, got {stored.name}; convert it, e.g. with "
+                "astype('float32')"
+            )
+        if 0 in variable.shape:
+            raise LabelError(f"{must} one voxel or more, got shape {variable.shape}; save a .zarr")
+        decreasing = [d for d, size in variable.voxel_size.items() if size < 0]
+        if decreasing and not self.decreasing:
+            raise LabelError(
+                f"{path}: positions must increase, those along {decreasing} decrease; turn the axes "
+                f"by isel({decreasing[0]}=slice(None, None, -1)), or save a .zarr or .tif"
+            )
+        return stored
+
+
+TIFF = Form(
+    "OME-TIFF",
+    ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"),
+    tuple(
+        (*lead, *space, "y", "x")
+        for lead in ((), (STACK,), ("channel",), (STACK, "channel"))
+        for space in ((), ("z",))
+    ),
+    decreasing=True,
 )
 TIFF_UNITS = {"angstrom": "\u00c5", "nanometer": "nm", "micrometer": "\u00b5m", "millimeter": "mm"}
-
-
-def npy_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
-    """Return the header of an NPY file and the stored dtype; raise LabelError for no numbers."""
-    stored = np.dtype(variable.dtype).newbyteorder("<")
-    if stored.kind not in "biufc":
-        raise LabelError(f"{path}: NPY files must hold numbers, got {stored}; convert it")
-    shape = tuple(map(int, variable.shape))
-    header = {"descr": stored.str, "fortran_order": False, "shape": shape}
-    buffer = BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue(), stored
 
 
 def write_array(
@@ -56,6 +89,7 @@ def write_array(
     shape: Sequence[int],
     blocks: Blocks,
     overwrite: bool = False,
+    write: Write | None = None,
 ) -> None:
     """Write a header and an array, block by block; the file appears when it is complete.
 
@@ -75,6 +109,8 @@ def write_array(
         whole leading indices are written fastest.
     overwrite
         Replace an existing file.
+    write
+        Writes header and blocks, by default `write_content`.
 
     Raises
     ------
@@ -90,8 +126,7 @@ def write_array(
         new_file(path, overwrite) as file,
         gzip.GzipFile("", "wb", 1, file, mtime=0) if packed else nullcontext(file) as target,
     ):
-        target.write(head)
-        write_blocks(cast(BinaryIO, target), len(head), shape, stored, blocks)
+        (write or write_content)(cast(BinaryIO, target), head, stored, shape, blocks)
 
 
 def whole_array(values: Array) -> Blocks:
@@ -99,15 +134,16 @@ def whole_array(values: Array) -> Blocks:
     return lambda: [(whole(values.shape), values)]
 
 
-def write_blocks(
-    file: BinaryIO, offset: int, shape: Sequence[int], dtype: np.dtype[Any], blocks: Blocks
+def write_content(
+    file: BinaryIO, head: bytes, stored: np.dtype[Any], shape: Sequence[int], blocks: Blocks
 ) -> None:
-    """Write the blocks of a C-order array that begins at ``offset``."""
+    """Write a header, and behind it an array in C order, block by block."""
+    file.write(head)
     written = 0
     for region, block in blocks():
         if block.shape != lengths(region):
             raise LabelError(f"the block for {region} must be {lengths(region)}, got {block.shape}")
-        _write_block(file, offset, shape, region, np.asarray(block, dtype))
+        _write_block(file, len(head), shape, region, np.asarray(block, stored))
         written += size(region)
     if written != prod(shape):
         raise LabelError(
@@ -129,40 +165,6 @@ def _write_block(
         file.write(np.ascontiguousarray(block[index]).reshape(-1).view(np.uint8).data)
 
 
-def require_form(
-    path: PathLike,
-    variable: Variable,
-    dtypes: Collection[str],
-    forms: Collection[tuple[str, ...]],
-    format_name: str,
-) -> np.dtype[Any]:
-    """Return the stored dtype, little-endian.
-
-    Raises
-    ------
-    LabelError
-        The dtype or the dims are none of those of the format, or an axis has length 0.
-    """
-    stored = np.dtype(variable.dtype).newbyteorder("<")
-    if variable.dims not in forms or len(variable.shape) != len(variable.dims):
-        known = ", ".join(f"({', '.join(form)})" for form in forms)
-        raise LabelError(
-            f"{path}: {format_name} files must hold the dims {known}, got {variable.dims}; "
-            "transpose it, or save it as .zarr"
-        )
-    if stored.name not in dtypes:
-        raise LabelError(
-            f"{path}: {format_name} files must hold {', '.join(dtypes)}, got {stored.name}; "
-            "convert it, e.g. with astype('float32')"
-        )
-    if 0 in variable.shape:
-        raise LabelError(
-            f"{path}: {format_name} files must hold one voxel or more, got shape {variable.shape}; "
-            "save a .zarr"
-        )
-    return stored
-
-
 def write_tiff(
     path: PathLike, values: Array, variable: Variable, *, overwrite: bool = False
 ) -> None:
@@ -179,7 +181,7 @@ def write_tiff(
     TargetExistsError, StoreError
         As for `write_array`.
     """
-    require_form(path, variable, TIFF_DTYPES, TIFF_FORMS, "OME-TIFF")
+    TIFF.stored(path, variable)
     content = json.dumps(encode_record(variable, values.shape, values.dtype))
     metadata: dict[str, Any] = {
         "axes": "".join(TIFF_AXES[dim] for dim in variable.dims),

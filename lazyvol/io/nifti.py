@@ -11,7 +11,7 @@ import numpy as np
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
-from lazyvol.io.export import require_form
+from lazyvol.io.export import Form
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
@@ -27,16 +27,20 @@ from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, size
+from lazyvol.stack import SPATIAL
 
 SUFFIXES = (".nii",)
 HEADER_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 #: axes as stored, fastest first
 AXES = ("x", "y", "z", "k", "channel")
-DTYPES = (
-    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
-    *("float32", "float64"),
+FORM = Form(
+    "NIfTI",
+    (
+        *("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+        *("float32", "float64"),
+    ),
+    (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x")),
 )
-FORMS = (("y", "x"), ("z", "y", "x"), ("k", "z", "y", "x"))
 #: the longest axis of a NIfTI-1 file
 LONGEST = 32767
 #: description in the header of our files, whose ``sform`` holds the origin
@@ -183,7 +187,7 @@ def nifti_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
     ----------
     Cox et al., "A (sort of) new image data format standard: NIfTI-1", NeuroImage 22, e1440 (2004).
     """
-    stored = require_form(path, variable, DTYPES, FORMS, "NIfTI")
+    stored = FORM.stored(path, variable)
     nibabel = formats_library("nibabel", path)
     kind = nibabel.Nifti1Header if max(variable.shape) <= LONGEST else nibabel.Nifti2Header
     header = kind(endianness="<")
@@ -192,16 +196,21 @@ def nifti_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
     header.set_slope_inter(1.0, 0.0)
     header["vox_offset"] = header.single_vox_offset
     header["descrip"] = OURS
-    if set(variable.voxel_size) == {d for d in variable.dims if d in "zyx"}:
+    if holds_lengths(variable):
         set_lengths(header, variable)
     return header.binaryblock.ljust(int(header["vox_offset"]), b"\0"), stored
 
 
+def holds_lengths(variable: Variable) -> bool:
+    """Return True for the spacing of all spatial dims in a unit of length."""
+    spatial = {d for d in variable.dims if d in SPATIAL}
+    return set(variable.voxel_size) == spatial and parse_unit(variable.unit) is not None
+
+
 def set_lengths(header: Any, variable: Variable) -> None:
-    """Write spacing and origin into a header, unless their unit is no length."""
+    """Write spacing and origin into a header."""
     parsed = parse_unit(variable.unit)
-    if parsed is None:
-        return
+    assert parsed is not None  # `holds_lengths`
     target = "millimeter" if parsed[0] == "millimeter" else "micrometer"
     factor = convert_length(parsed[1], parsed[0], target)
     sizes = {d: factor * length for d, length in variable.voxel_size.items()}

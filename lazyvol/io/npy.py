@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import FormatError, TruncatedError, UnsafeSourceError
+from lazyvol.errors import FormatError, LabelError, TruncatedError, UnsafeSourceError
 from lazyvol.io.axes import count_elements, default_dims
 from lazyvol.io.flat_file import FlatFileSource, Layout, check_dtype, check_extent, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
+from lazyvol.io.zarr.layout import Variable
 
 SUFFIXES = (".npy",)
 MAGIC = np.lib.format.MAGIC_PREFIX
@@ -57,6 +58,18 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         name=PurePath(file.path).stem,
         dims_error=dims_error,
     )
+
+
+def npy_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
+    """Return the header of an NPY file and the stored dtype; raise LabelError for no numbers."""
+    stored = np.dtype(variable.dtype).newbyteorder("<")
+    if stored.kind not in "biufc":
+        raise LabelError(f"{path}: NPY files must hold numbers, got {stored}; convert it")
+    shape = tuple(map(int, variable.shape))
+    header = {"descr": stored.str, "fortran_order": False, "shape": shape}
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue(), stored
 
 
 def read_header(head: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

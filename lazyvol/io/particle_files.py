@@ -9,7 +9,7 @@ they start if the list is below it, and otherwise at the folder of the list.
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +23,8 @@ from lazyvol.errors import TargetExistsError
 from lazyvol.io.atomic import replace_folder, store_errors, sync_folder
 from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, whole_array
-from lazyvol.io.mrc.writer import Header, new_header, write_content
+from lazyvol.io.mrc.writer import mrc_header, write_mrc
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
-from lazyvol.io.single_files import require_increasing
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Index, Region, boxes, uniform_chunks
@@ -84,24 +83,21 @@ class ParticleFiles:
 
     def write(self, region: Region, block: Array) -> None:
         """Write the particles of a region, a file each."""
-        header = self._header(block.shape[1:], self.form)
         for number, particle in enumerate(block, region[0].start):
-            self._write_file(self.name(number), header, whole_array(particle))
+            self._write_file(self.name(number), self.form, particle.shape, whole_array(particle))
 
     def write_stack(self, blocks: Blocks) -> None:
         """Write the one file of a stack of images."""
-        header = self._header(self.variable.shape, self.variable.dims)
-        self._write_file(IMAGE_STACK, header, blocks)
+        self._write_file(IMAGE_STACK, self.variable.dims, self.variable.shape, blocks)
 
-    def _header(self, shape: Sequence[int], dims: Sequence[str]) -> Header:
-        variable = replace(self.variable, shape=tuple(shape), dims=tuple(dims))
-        return new_header(self.target, variable)
-
-    def _write_file(self, name: str, header: Header, blocks: Blocks) -> None:
+    def _write_file(
+        self, name: str, dims: tuple[str, ...], shape: tuple[int, ...], blocks: Blocks
+    ) -> None:
         """Write and sync a file of the folder, which nobody reads before it is complete."""
+        header = mrc_header(self.target, replace(self.variable, shape=shape, dims=dims))
         path = f"{self.temporary}/{name}"
         with store_errors(path), open(path, "wb") as file:
-            write_content(file, header, blocks)
+            write_mrc(file, *header, shape, blocks)
             file.flush()
             os.fsync(file.fileno())
 
@@ -186,8 +182,7 @@ def plan_files(
     TargetExistsError
         The folder of the particles exists and ``overwrite`` is False, or it holds other files.
     """
-    require_increasing(variable, path)
-    new_header(path, replace(variable, shape=stack.shape[1:], dims=FORMS[variable.dims]))
+    mrc_header(path, replace(variable, shape=stack.shape[1:], dims=FORMS[variable.dims]))
     target = os.path.splitext(os.path.abspath(path))[0]
     require_our_folder(target, overwrite)
     here = Path.cwd() if Path(target).is_relative_to(Path.cwd()) else Path(target).parent

@@ -14,10 +14,9 @@ import xarray as xr
 
 from lazyvol.arguments import operation
 from lazyvol.errors import BudgetError, LabelError, OptionError, TargetExistsError
-from lazyvol.io import losses, particle_files, rows
+from lazyvol.io import particle_files, rows
 from lazyvol.io.atomic import require_free
 from lazyvol.io.inputs import sources_of
-from lazyvol.io.losses import warn_of_losses
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
 from lazyvol.io.places import ARCHIVES, is_place, path_text
 from lazyvol.io.save_plan import (
@@ -35,7 +34,15 @@ from lazyvol.io.saved_labels import (
     shared_labels,
     variable_of,
 )
-from lazyvol.io.single_files import EXPORTS, TIFF, blocks_of, suffix_of
+from lazyvol.io.single_files import (
+    EXPORTS,
+    TIFF,
+    blocks_of,
+    lost_of_dataset,
+    lost_of_particles,
+    suffix_of,
+    warn_of_losses,
+)
 from lazyvol.io.star.tables import star_text
 from lazyvol.io.text_files import csv_text, write_text, written_last
 from lazyvol.io.zarr.codecs import crc32c
@@ -184,7 +191,7 @@ def save(
         run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
         _store(arrays, target, shared, budget, run, sources, pyramid=pyramid, progress=progress)
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
-        warn_of_losses(target, losses.of_dataset(obj), stacklevel=4)
+        warn_of_losses(target, lost_of_dataset(obj), stacklevel=4)
         array = arrays[next(iter(arrays))]
         # only TIFF stores large coordinates
         variable = variable_of(array, separate_large=suffix not in TIFF)
@@ -370,7 +377,7 @@ def _save_images(
     at_once = _particles_at_once(array, budget)
     files = particle_files.plan_files(array, variable_of(array), path, at_once, overwrite)
     refuse_own_input(files.target, sources)
-    warn_of_losses(path, losses.of_particles(stack, files.variable, path))
+    warn_of_losses(path, lost_of_particles(stack, files.variable))
     content = star_text(files.table(array).compute(scheduler=resilient_scheduler()), path)
     with written_last(path, content, overwrite), files.published():
         if files.form == ("y", "x"):

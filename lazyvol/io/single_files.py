@@ -4,7 +4,9 @@ TIFF is the exception: tifffile takes the whole array.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -12,23 +14,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import LabelError
-from lazyvol.io import em, losses, nifti
-from lazyvol.io.atomic import new_file
+from lazyvol.errors import LossWarning
+from lazyvol.io import em, nifti
+from lazyvol.io.axes import default_dims, parse_unit
 from lazyvol.io.compressed import SUFFIXES, unpacked_name
-from lazyvol.io.export import npy_header, write_array, write_tiff
-from lazyvol.io.losses import warn_of_losses
-from lazyvol.io.mrc.writer import new_header, write_content
+from lazyvol.io.export import Write, write_array, write_tiff
+from lazyvol.io.mrc.writer import fits_label, mrc_header, write_mrc
+from lazyvol.io.npy import npy_header
+from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan import regions
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.stack import STACK
+from lazyvol.stack import SPACING_ATTR, SPATIAL, STACK, spacing
 
 TIFF = (".tif", ".tiff")
-#: returns the bytes before the array and its stored dtype; raises LabelError
-NewHeader = Callable[[str, Variable], tuple[bytes, np.dtype[Any]]]
-Lost = Callable[[xr.DataArray, Variable, str], list[str]]
 
 
 def suffix_of(path: str) -> str:
@@ -68,54 +68,104 @@ def _slab(shape: Sequence[int], room: int) -> tuple[int, ...]:
     return (max(1, min(shape[0], room // max(1, inner))), *rest)
 
 
-def _blockwise(
-    array: xr.DataArray, variable: Variable, path: str, overwrite: bool, *, header: NewHeader,
-    lost: Lost,
-) -> None:  # fmt: skip
-    """Write a header and an array; warn of the labels that are lost."""
-    head, stored = header(path, variable)
-    warn_of_losses(path, lost(array, variable, path))
-    blocks = partial(blocks_of, array, slabs(array) if path.lower().endswith(".gz") else None)
-    write_array(path, head, stored, array.shape, blocks, overwrite)
+@dataclass(frozen=True)
+class FileFormat:
+    """A format of one array: its header, and the labels that this holds."""
+
+    header: Callable[[str, Variable], tuple[bytes, np.dtype[Any]]]
+    holds_lengths: Callable[[Variable], bool]
+    holds_name: Callable[[str], bool] = bool
+    write: Write | None = None
+
+    def save(self, array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
+        """Write a header and an array; warn of the labels that are lost."""
+        head, stored = self.header(path, variable)
+        warn_of_losses(path, self.lost(array, variable))
+        blocks = partial(blocks_of, array, slabs(array) if path.lower().endswith(".gz") else None)
+        write_array(path, head, stored, array.shape, blocks, overwrite, self.write)
+
+    def lost(self, array: xr.DataArray, variable: Variable) -> list[str]:
+        """List the labels that a file loses."""
+        lost = []
+        if self is NPY and default_dims(array.shape, "") != (variable.dims, None):
+            lost.append(f"the dims, open it with dims={variable.dims}")
+        if variable.voxel_size and not self.holds_lengths(variable):
+            lost.append(f"voxel size and positions ({variable.unit})")
+        if variable.name and not self.holds_name(variable.name):
+            lost.append(f"the name {variable.name!r}")
+        return [*lost, *_coords_and_attrs(array, variable)]
 
 
-def _mrc(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
-    if path.lower().endswith(".mrcs") and variable.dims != (STACK, "y", "x"):
-        raise LabelError(
-            f"save: .mrcs files must hold a stack of images (k, y, x), got dims {variable.dims} "
-            f"for {path}; save volumes as .mrc, or as .star with one file per particle"
+def lost_of_particles(stack: xr.DataArray, variable: Variable) -> list[str]:
+    """List the labels that MRC files of particles lose, and their list does not hold."""
+    particle = stack.isel({STACK: slice(0, 0)}).drop_vars(
+        [n for n, coord in stack.coords.items() if coord.dims == (STACK,)]
+    )
+    particle.attrs = {n: v for n, v in stack.attrs.items() if n not in (OPTICS, OTHER_BLOCKS)}
+    return MRC.lost(particle, variable)
+
+
+def lost_of_dataset(obj: xr.DataArray | xr.Dataset) -> list[str]:
+    """Return the coordinates and attributes of a data set that its array does not have."""
+    if isinstance(obj, xr.DataArray):
+        return []
+    of_variables = {name for array in obj.values() for name in array.coords}
+    coords = [str(n) for n in obj.coords if n not in of_variables]
+    attrs = [str(n) for n in obj.attrs]
+    lost = [f"coordinates {', '.join(coords)}"] if coords else []
+    return lost + ([f"attributes {', '.join(attrs)} of the set"] if attrs else [])
+
+
+def _coords_and_attrs(array: xr.DataArray, spec: Variable) -> list[str]:
+    """List attributes, and coordinates other than regular positions."""
+    spatial = [d for d in SPATIAL if d in array.dims and d in array.coords]
+    uneven = [d for d in spatial if d not in spec.voxel_size and not _are_indices(array, d)]
+    others = [str(n) for n in array.coords if n not in spatial]
+    of_positions = [
+        f"{n} of {d}" for d in spatial for n in array[d].attrs if n not in ("units", SPACING_ATTR)
+    ]
+    attrs = [*map(str, array.attrs), *of_positions]
+    lost = [f"uneven positions along {', '.join(uneven)}"] if uneven else []
+    lost += [f"coordinates {', '.join(others)}"] if others else []
+    lost += [f"attributes {', '.join(attrs)}"] if attrs else []
+    return lost
+
+
+def _are_indices(array: xr.DataArray, dim: str) -> bool:
+    """Return True if the positions are 0, 1, 2... with a spacing of 1."""
+    values = np.asarray(array[dim].values)
+    unit_spacing = len(values) != 1 or spacing(array, dim) == 1
+    return unit_spacing and np.array_equal(values, np.arange(len(values)))
+
+
+def warn_of_losses(path: str, lost: Sequence[str], stacklevel: int = 5) -> None:
+    """Issue one LossWarning with all labels that the file will not hold."""
+    if lost:
+        warnings.warn(
+            f"{path}: this format cannot hold {'; '.join(lost)}; save a .zarr to keep all",
+            LossWarning,
+            stacklevel=stacklevel,
         )
-    require_increasing(variable, path)
-    header = new_header(path, variable)
-    warn_of_losses(path, losses.of_mrc(array, variable, path))
-    with new_file(path, overwrite) as file:
-        write_content(file, header, partial(blocks_of, array))
 
 
-def require_increasing(variable: Variable, path: str) -> None:
-    """Raise LabelError for a negative voxel size, which headers cannot hold."""
-    decreasing = [d for d, size in variable.voxel_size.items() if size < 0]
-    if decreasing:
-        raise LabelError(
-            f"save: positions must increase in {path}, those along {decreasing} decrease; turn the "
-            f"axes by isel({decreasing[0]}=slice(None, None, -1)), or save a .zarr or .tif"
-        )
+def _no_lengths(variable: Variable) -> bool:
+    return False
 
 
-def _nifti_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
-    require_increasing(variable, path)
-    return nifti.nifti_header(path, variable)
+def _has_unit(variable: Variable) -> bool:
+    return parse_unit(variable.unit) is not None
 
 
 def _tiff(array: xr.DataArray, variable: Variable, path: str, overwrite: bool) -> None:
     write_tiff(path, array.values, variable, overwrite=overwrite)
 
 
-NIFTI = partial(_blockwise, header=_nifti_header, lost=losses.of_nifti)
+NPY = FileFormat(npy_header, _no_lengths)
+MRC = FileFormat(mrc_header, _has_unit, fits_label, write_mrc)
+EM = FileFormat(em.em_header, _no_lengths)
+NIFTI = FileFormat(nifti.nifti_header, nifti.holds_lengths)
 #: writers of single arrays by suffix
 EXPORTS: Mapping[str, Callable[[xr.DataArray, Variable, str, bool], None]] = {
-    ".npy": partial(_blockwise, header=npy_header, lost=losses.of_npy),
-    ".mrc": _mrc, ".map": _mrc, ".mrcs": _mrc,
-    ".em": partial(_blockwise, header=em.em_header, lost=losses.of_em),
-    ".nii": NIFTI, ".nii.gz": NIFTI, **dict.fromkeys(TIFF, _tiff),
+    ".npy": NPY.save, ".mrc": MRC.save, ".map": MRC.save, ".mrcs": MRC.save, ".em": EM.save,
+    ".nii": NIFTI.save, ".nii.gz": NIFTI.save, **dict.fromkeys(TIFF, _tiff),
 }  # fmt: skip

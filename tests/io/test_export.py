@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from lazyvol import errors
 from lazyvol.io import mrc, npy, tiff
-from lazyvol.io.atomic import new_file
-from lazyvol.io.export import npy_header, whole_array, write_array, write_tiff
-from lazyvol.io.mrc.writer import new_header, write_content
+from lazyvol.io.export import whole_array, write_array, write_tiff
+from lazyvol.io.mrc.writer import mrc_header
+from lazyvol.io.mrc.writer import write_mrc as write_mrc_content
+from lazyvol.io.npy import npy_header
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.regions import boxes, uniform_chunks, whole
 from tests.io.zarr_cases import numbers
@@ -32,9 +33,8 @@ def write_npy(path, labels, blocks, **options):
 
 
 def write_mrc(path, labels, blocks, overwrite=False):
-    header = new_header(path, labels)
-    with new_file(path, overwrite) as file:
-        write_content(file, header, blocks)
+    header = mrc_header(path, labels)
+    write_array(path, *header, labels.shape, blocks, overwrite, write_mrc_content)
 
 
 def blocks_of(values, chunks):

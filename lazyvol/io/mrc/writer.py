@@ -1,5 +1,6 @@
 """Write MRC2014 files block by block."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, prod, sqrt
@@ -8,9 +9,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
+from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike
 from lazyvol.io.axes import convert_length, parse_unit
-from lazyvol.io.export import Blocks, require_form, write_blocks
+from lazyvol.io.export import Blocks, Form, write_content
 from lazyvol.io.mrc.header import LABEL_BYTES, LABEL_PREFIX, MODES
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
@@ -27,15 +29,7 @@ SPACE_GROUPS = {
     ("z", "y", "x"): 1,
     (STACK, "z", "y", "x"): 401,
 }
-
-
-@dataclass(frozen=True)
-class Header:
-    """Header of a file without statistics, and shape and stored dtype of its array."""
-
-    fields: np.ndarray
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+FORM = Form("MRC", MODE_OF, SPACE_GROUPS)
 
 
 @dataclass
@@ -72,25 +66,26 @@ class _Statistics:
         return {"dmin": 0.0, "dmax": -1.0, "dmean": -2.0, "rms": -1.0}
 
 
-def write_content(file: BinaryIO, header: Header, blocks: Blocks) -> None:
+def write_mrc(
+    file: BinaryIO, head: bytes, stored: np.dtype[Any], shape: Sequence[int], blocks: Blocks
+) -> None:
     """Write header and blocks, and the statistics of the values into the header."""
-    statistics, final = _Statistics(), header.fields.copy()
+    statistics, final = _Statistics(), np.frombuffer(head, HEADER_DTYPE.newbyteorder("<")).copy()
 
     def counted_blocks() -> Iterator[tuple[Region, Array]]:
         for region, block in blocks():
             statistics.add(block)
             yield region, block
 
-    file.write(final.tobytes())
-    write_blocks(file, HEADER_DTYPE.itemsize, header.shape, header.dtype, counted_blocks)
+    write_content(file, head, stored, shape, counted_blocks)
     for field, value in statistics.header_fields().items():
         final[field] = value
     file.seek(0)
     file.write(final.tobytes())
 
 
-def new_header(path: PathLike, variable: Variable) -> Header:
-    """Return the header of an MRC2014 file without the statistics of its values.
+def mrc_header(path: PathLike, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
+    """Return the header of an MRC2014 file without statistics of its values, and its stored dtype.
 
     Volumes (z, y, x) get ISPG 1, stacks of volumes (k, z, y, x) ISPG 401, images (y, x) and
     stacks of images (k, y, x) ISPG 0. Lengths are written in angstrom, 0 if unknown. Labels in
@@ -99,13 +94,19 @@ def new_header(path: PathLike, variable: Variable) -> Header:
     Raises
     ------
     LabelError
-        MRC has no mode for the dtype or no space group for the dims, or an axis has length 0.
+        MRC has no mode for the dtype or no space group for the dims, positions decrease, an axis
+        has length 0, or a ``.mrcs`` file is to hold volumes.
 
     References
     ----------
     Cheng et al., J. Struct. Biol. 192, 146 (2015): MRC2014.
     """
-    stored = require_form(path, variable, MODE_OF, SPACE_GROUPS, "MRC")
+    if os.fspath(path).lower().endswith(".mrcs") and variable.dims != (STACK, "y", "x"):
+        raise LabelError(
+            f"save: .mrcs files must hold a stack of images (k, y, x), got dims {variable.dims} "
+            f"for {path}; save volumes as .mrc, or as .star with one file per particle"
+        )
+    stored = FORM.stored(path, variable)
     fields = _shape_fields(variable.shape, variable.dims)
     fields["mode"] = MODE_OF[stored.name]
     unit = variable.unit if parse_unit(variable.unit) else ""
@@ -117,7 +118,7 @@ def new_header(path: PathLike, variable: Variable) -> Header:
     for axis, count in zip("xyz", (fields["mx"], fields["my"], fields["mz"]), strict=True):
         fields["cella"][axis] = factor * variable.voxel_size.get(axis, 0.0) * count
         fields["origin"][axis] = factor * variable.origin.get(axis, 0.0)
-    return Header(fields, variable.shape, stored)
+    return fields.tobytes(), stored
 
 
 def fits_label(text: str) -> bool:
