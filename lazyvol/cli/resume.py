@@ -12,8 +12,7 @@ from lazyvol.cli.options import say
 from lazyvol.errors import OptionError, SourceNotFoundError
 from lazyvol.io.places import is_place, path_text
 from lazyvol.io.zarr.create import run_of
-from lazyvol.io.zarr.local_run import LocalRun
-from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.remote_run import Run
 from lazyvol.io.zarr.run_plan import RunPlan
 
 
@@ -124,7 +123,7 @@ def interrupted(path: str | PathLike[str]) -> RunPlan | None:
     """
     from lazyvol.screening.results_run import ResultsRun  # commands import what they run
 
-    runs: list[LocalRun | RemoteRun] = [run_of(path, "")]
+    runs: list[Run] = [run_of(path, "")]
     if not is_place(path):
         runs.append(ResultsRun(str(Path(path).resolve()), token=""))
     for run in runs:

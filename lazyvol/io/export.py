@@ -63,8 +63,8 @@ class Form:
         decreasing = [d for d, size in variable.voxel_size.items() if size < 0]
         if decreasing and not self.decreasing:
             raise LabelError(
-                f"{path}: positions must increase, those along {decreasing} decrease; turn the axes "
-                f"by isel({decreasing[0]}=slice(None, None, -1)), or save a .zarr or .tif"
+                f"{path}: positions must increase, those along {decreasing} decrease; turn the "
+                f"axes by isel({decreasing[0]}=slice(None, None, -1)), or save a .zarr or .tif"
             )
         return stored
 

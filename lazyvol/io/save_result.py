@@ -188,8 +188,10 @@ def save(
     arrays = refitted_arrays(obj, budget)
     if suffix == ".zarr":
         shared = shared_labels(obj) if isinstance(obj, xr.Dataset) else None
-        run = {"overwrite": overwrite, "resume": resume, "storage_options": storage_options}
-        _store(arrays, target, shared, budget, run, sources, pyramid=pyramid, progress=progress)
+        _store(
+            arrays, target, shared, budget, sources, pyramid=pyramid, progress=progress,
+            overwrite=overwrite, resume=resume, storage_options=storage_options,
+        )  # fmt: skip
     elif suffix in EXPORTS and len(arrays) == 1 and not resume:
         warn_of_losses(target, lost_of_dataset(obj), stacklevel=4)
         array = arrays[next(iter(arrays))]
@@ -276,13 +278,16 @@ def _store(
     path: Any,
     shared: xr.DataArray | None,
     budget: Budget,
-    run: Mapping[str, Any],
     sources: Iterable[Any],
     *,
     pyramid: bool,
     progress: bool,
+    **options: Any,
 ) -> None:
-    """Write arrays as one store: a group with their shared labels, or a single array."""
+    """Write arrays as one store: a group with their shared labels, or a single array.
+
+    ``options`` are those of `run_of`.
+    """
     copies = copies_of(path, pyramid=pyramid)
     variables = {
         name: replace(variable_of(a), input_rows=input_rows(a)) for name, a in arrays.items()
@@ -293,26 +298,25 @@ def _store(
     values += _large_coord_values(labelled, budget)
     token, steps = plan_identity(values, crc32c, shared is not None, pyramid)
     plan = RunPlan(token, tuple(steps), run_facts(budget.workers, budget.memory))
-    if run["resume"]:
-        former_run = run_of(path, token, run["storage_options"])
-        if former_run.is_finished():
-            former_run.clear()
+    run = run_of(path, token, **options)
+    if run.resume:
+        if run.is_finished():
+            run.clear()
             return
-        values = _divided_as_before(values, former_run.former(), plan, budget)
-    options: dict[str, Any] = {**run, "max_shard_bytes": max_bytes, "plan": plan}
+        values = _divided_as_before(values, run.former(), plan, budget)
     target: Target | TargetGroup
     if shared is not None:
-        target = create_group(path, variables, shared=variable_of(shared), **options)
+        target = create_group(run, plan, variables, variable_of(shared), max_bytes)
         targets = list(target.variables.values())
     else:
-        target = create(path, next(iter(variables.values())), pyramid=pyramid, **options)
+        target = create(run, plan, next(iter(variables.values())), max_bytes, pyramid=pyramid)
         targets = [target]
     try:
         for array, written in zip(arrays.values(), targets, strict=True):
             _require_fit(array, written, budget, copies)
-        sinks, states = [*targets, *target.large_coords], target.run.states
-        with naming_remedy(target.run.path):
-            write(values, sinks, resume=run["resume"], progress=progress, states=states)
+        sinks = [*targets, *target.large_coords]
+        with naming_remedy(run.path):
+            write(values, sinks, resume=run.resume, progress=progress, states=run.states)
         for source in sources:
             if hasattr(source, "check"):
                 source.check()
@@ -320,7 +324,7 @@ def _store(
             write_omero(targets[0], variables[""].dims, channel_names(arrays[""]))
         target.publish()
     finally:
-        target.run.release()
+        run.release()
 
 
 def _divided_as_before(

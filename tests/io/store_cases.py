@@ -1,12 +1,15 @@
 """Helpers of writer tests: variables, saved stores, labels of every kind."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
+from lazyvol.io.zarr import create as zarr_create
 from lazyvol.io.zarr import manifest
-from lazyvol.io.zarr.create import create
+from lazyvol.io.zarr.create import run_of
 from lazyvol.io.zarr.layout import Variable
+from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.plan.regions import boxes
 
 SHAPE = (5, 7, 11, 13)
@@ -16,6 +19,19 @@ SMALL = 2000
 
 def variable(shape=SHAPE, dtype="float32", dims=DIMS, **labels):
     return Variable(shape=shape, dtype=dtype, dims=dims, **labels)
+
+
+def create(path, variable, *, plan=None, overwrite=False, resume=False, **options):
+    """Start to write a store of one array."""
+    plan = plan or RunPlan(uuid4().hex)
+    run = run_of(path, plan.token, overwrite=overwrite, resume=resume)
+    return zarr_create.create(run, plan, variable, **options)
+
+
+def create_group(path, variables):
+    """Start to write a data set."""
+    plan, shared = RunPlan(uuid4().hex), variable((), "int8", ())
+    return zarr_create.create_group(run_of(path, plan.token), plan, variables, shared)
 
 
 def saved(path, values, *, max_shard_bytes=SMALL, overwrite=False, **labels):

@@ -12,12 +12,20 @@ from hypothesis import strategies as st
 
 from lazyvol import errors
 from lazyvol.io.zarr import manifest
-from lazyvol.io.zarr.create import create, create_group
 from lazyvol.io.zarr.reader import probe
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES, shard_grid
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source
-from tests.io.store_cases import DIMS, LABELS, SHAPE, assert_labels, saved, variable
+from tests.io.store_cases import (
+    DIMS,
+    LABELS,
+    SHAPE,
+    assert_labels,
+    create,
+    create_group,
+    saved,
+    variable,
+)
 from tests.io.zarr_cases import DTYPES, numbers
 
 

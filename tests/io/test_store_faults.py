@@ -14,7 +14,6 @@ import pytest
 import lazyvol as lv
 from lazyvol import errors
 from lazyvol.io import atomic
-from lazyvol.io.zarr.create import create
 from lazyvol.io.zarr.reader import probe
 from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.plan.regions import boxes, whole
@@ -24,6 +23,7 @@ from tests.io.store_cases import (
     SHAPE,
     SMALL,
     assert_labels,
+    create,
     saved,
     shard_files,
     variable,
@@ -253,8 +253,8 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 KILLED = """
 import sys, numpy as np
-from lazyvol.io.zarr.create import create
 from lazyvol.io.zarr.layout import Variable
+from tests.io.store_cases import create
 variable = Variable(("k", "z", "y", "x"), shape=(64, 16, 16, 16), dtype="float32")
 target = create(sys.argv[1], variable, max_shard_bytes=70_000)
 print("ready", flush=True)

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -39,7 +38,7 @@ from lazyvol.io.zarr.layout import (
     start_coords,
 )
 from lazyvol.io.zarr.local_run import LocalRun
-from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.remote_run import RemoteRun, Run
 from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES
 from lazyvol.io.zarr.writer import Target, TargetGroup
@@ -49,25 +48,23 @@ RESERVED = ("zarr.json", "c", "labels", "levels", "", COORDINATES)
 
 
 def create(
-    path: Any,
+    run: Run,
+    plan: RunPlan,
     variable: Variable,
-    *,
-    overwrite: bool = False,
     max_shard_bytes: int = SHARD_BYTES,
-    plan: RunPlan | None = None,
-    resume: bool = False,
+    *,
     pyramid: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
 ) -> Target:
     """Create a store of one array: an OME-Zarr 0.5 image if its dims allow, else a plain array.
 
-    A run that ``resume`` continues keeps the shards that it began with. A ``pyramid`` has levels of
-    lower resolution.
+    A run that is resumed keeps the shards that it began with. A ``pyramid`` has levels of lower
+    resolution.
 
     Raises
     ------
     TargetExistsError
-        Something is stored under ``path`` and ``overwrite`` is not set, or it is no zarr store.
+        Something is stored under the path of the run and it may not replace that, or that is no
+        zarr store.
     LabelError
         Labels do not fit the shape, or the dtype is not bool, integer or float.
     StoreError
@@ -79,33 +76,28 @@ def create(
     >>> from tempfile import TemporaryDirectory
     >>> from lazyvol.io.zarr.layout import Variable
     >>> from lazyvol.io.zarr.reader import probe
+    >>> plan = RunPlan("ones")
     >>> with TemporaryDirectory() as folder:
     ...     labels = (("z", "y", "x"), {"z": 2.0}, "angstrom")
     ...     variable = Variable(*labels, shape=(5, 7, 11), dtype="float32")
-    ...     target = create(f"{folder}/ones.zarr", variable)
+    ...     target = create(run_of(f"{folder}/ones.zarr", plan.token), plan, variable)
     ...     target.write((slice(0, 5), slice(0, 7), slice(0, 11)), np.ones((5, 7, 11), "float32"))
     ...     target.publish()
     ...     opened = probe(f"{folder}/ones.zarr")
     >>> opened.dims, opened.voxel_size, opened.unit
     (('z', 'y', 'x'), {'z': 2.0}, 'angstrom')
     """
-    plan = plan or RunPlan(uuid4().hex)
-    run = run_of(path, plan.token, storage_options, overwrite=overwrite, resume=resume)
     layout = layout_of(run, "", variable, max_shard_bytes, pyramid=pyramid)
     with _started(run, plan):
         return layout.started()
 
 
 def create_group(
-    path: Any,
+    run: Run,
+    plan: RunPlan,
     variables: Mapping[str, Variable],
-    *,
-    shared: Variable | None = None,
-    overwrite: bool = False,
+    shared: Variable,
     max_shard_bytes: int = SHARD_BYTES,
-    plan: RunPlan | None = None,
-    resume: bool = False,
-    storage_options: Mapping[str, Any] | None = None,
 ) -> TargetGroup:
     """Create a data set: a group with one image or array per variable, published as a whole.
 
@@ -118,8 +110,6 @@ def create_group(
     TargetExistsError, StoreError
         As for `create`.
     """
-    plan = plan or RunPlan(uuid4().hex)
-    run = run_of(path, plan.token, storage_options, overwrite=overwrite, resume=resume)
     for name in variables:
         if name in RESERVED or name.startswith(("__", ".")) or set(name) & set("/\\\0"):
             raise LabelError(
@@ -129,16 +119,19 @@ def create_group(
         name: layout_of(run, f"{name}/", variable, max_shard_bytes, shared=True)
         for name, variable in variables.items()
     }
-    record: dict[str, Any] = {"kind": DATASET_KIND, "variables": list(variables)}
-    labelled = [*variables.values(), *([] if shared is None else [shared])]
-    coords = coord_layouts(run, "", labelled, max_shard_bytes)
-    if shared is not None:
-        with_references = replace(shared, coords=shared.all_coords())
-        record["labels"] = encode_record(with_references, shared.shape, np.dtype(shared.dtype))
+    coords = coord_layouts(run, "", [*variables.values(), shared], max_shard_bytes)
+    with_references = replace(shared, coords=shared.all_coords())
     beside = [layout.target.key.rstrip("/") for layout in coords]
-    record = with_checksum({**record, "plan": plan.token, "beside": beside})
-    attributes = {} if shared is None else plain_attributes(shared.attrs)
-    attributes["coordinates"] = " ".join(beside)
+    record = with_checksum(
+        {
+            "kind": DATASET_KIND,
+            "variables": list(variables),
+            "labels": encode_record(with_references, shared.shape, np.dtype(shared.dtype)),
+            "plan": plan.token,
+            "beside": beside,
+        }
+    )
+    attributes = {**plain_attributes(shared.attrs), "coordinates": " ".join(beside)}
     with _started(run, plan):
         run.write_metadata("", group_document({**attributes, RECORD_KEY: record}))
         targets = {name: layout.started(alone=False) for name, layout in layouts.items()}
@@ -146,7 +139,7 @@ def create_group(
 
 
 @contextmanager
-def _started(run: LocalRun | RemoteRun, plan: RunPlan) -> Iterator[None]:
+def _started(run: Run, plan: RunPlan) -> Iterator[None]:
     """Start a run; end it if its metadata cannot be written."""
     run.start(plan)
     try:
@@ -163,7 +156,7 @@ def run_of(
     *,
     overwrite: bool = False,
     resume: bool = False,
-) -> LocalRun | RemoteRun:
+) -> Run:
     """Return the run that writes a store into a folder, to a URL or into a store of zarr."""
     if is_place(path):
         place = place_of(path, storage_options)

@@ -31,10 +31,9 @@ from lazyvol.io.zarr.labels import (
     check_labels,
     encode_record,
 )
-from lazyvol.io.zarr.local_run import LocalRun
 from lazyvol.io.zarr.metadata import DTYPES
 from lazyvol.io.zarr.pyramid import Factors, level_factors, level_grid
-from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.remote_run import Run
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.texts import SIZED, is_text, is_unicode
 from lazyvol.io.zarr.writer import Target, blosc_configuration
@@ -145,7 +144,7 @@ def start_coords(layouts: Iterable[Layout]) -> tuple[tuple[Target, ...], tuple[T
 
 
 def coord_layouts(
-    run: LocalRun | RemoteRun, key: str, variables: Sequence[Variable], max_bytes: int
+    run: Run, key: str, variables: Sequence[Variable], max_bytes: int
 ) -> list[Layout]:
     """Return the layouts of the coordinates of variables as arrays in folder ``key``."""
     large = {n: coord for v in variables for n, coord in v.large_coords.items()}
@@ -162,7 +161,7 @@ def coord_layouts(
     return layouts
 
 
-def _coord_layout(run: LocalRun | RemoteRun, key: str, coord: LargeCoord, max_bytes: int) -> Layout:
+def _coord_layout(run: Run, key: str, coord: LargeCoord, max_bytes: int) -> Layout:
     layout = layout_of(run, key, coord.variable, max_bytes, plain=True)
     folder = key.rstrip("/").rpartition("/")[0]
     nodes = {f"{folder}/": group_document({})} if folder.endswith(COORDINATES) else {}
@@ -205,7 +204,7 @@ STORED = (*DTYPES, "datetime64", "timedelta64")
 
 
 def layout_of(
-    run: LocalRun | RemoteRun,
+    run: Run,
     key: str,
     variable: Variable,
     max_bytes: int,
@@ -269,7 +268,7 @@ def layout_of(
 
 
 def _level_layout(
-    run: LocalRun | RemoteRun, key: str, target: Target, factors: Factors, dims: Sequence[str]
+    run: Run, key: str, target: Target, factors: Factors, dims: Sequence[str]
 ) -> Layout:
     """Lay out a level with as many shards as level 0."""
     grid = level_grid(target.shape, target.chunks, target.shards, factors)

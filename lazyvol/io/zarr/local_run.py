@@ -29,7 +29,7 @@ from lazyvol.io.atomic import (
 from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.state_files import StateFolder
 from lazyvol.io.zarr.run_plan import (
-    Run,
+    RunIdentity,
     RunPlan,
     encode_metadata,
     finished_plan,
@@ -49,7 +49,7 @@ METADATA_FILES = (ROOT_KEY, ".zgroup", ".zarray")
 
 
 @dataclass(frozen=True)
-class LocalRun(Run):
+class LocalRun(RunIdentity):
     """A run that writes a store to the local file system."""
 
     path: str

@@ -27,9 +27,9 @@ from lazyvol.errors import LazyvolError, StoreError, TargetExistsError
 from lazyvol.io.places import ZarrPlace
 from lazyvol.io.safe_folder import ABSENT_FILE
 from lazyvol.io.state_files import StateObjects
-from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, Tail
+from lazyvol.io.zarr.local_run import METADATA_FILES, ROOT_KEY, LocalRun, Tail
 from lazyvol.io.zarr.run_plan import (
-    Run,
+    RunIdentity,
     RunPlan,
     encode_metadata,
     finished_plan,
@@ -54,7 +54,7 @@ _AT_WORK: dict[str, Event] = {}
 
 
 @dataclass(frozen=True)
-class RemoteRun(Run):
+class RemoteRun(RunIdentity):
     """A run that writes a store to a URL or into a store of zarr."""
 
     place: ZarrPlace
@@ -268,6 +268,9 @@ class RemoteRun(Run):
         stop = _AT_WORK.pop(self.name, None)
         if stop is not None:
             stop.set()
+
+
+Run = LocalRun | RemoteRun
 
 
 def is_alive(plan: Mapping[str, Any]) -> bool:

@@ -88,7 +88,7 @@ class RunPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RunIdentity:
     """A run that writes a store. Small and picklable.
 
     ``token`` identifies the result; ``resume`` continues an interrupted run of the same. ``name``

@@ -13,10 +13,10 @@ from numcodecs import blosc
 from lazyvol.errors import LabelError, MissingChunkError
 from lazyvol.io.zarr import manifest
 from lazyvol.io.zarr.codecs import append_checksum, crc32c
-from lazyvol.io.zarr.local_run import LocalRun, Tail
+from lazyvol.io.zarr.local_run import Tail
 from lazyvol.io.zarr.manifest import Manifest, Row
 from lazyvol.io.zarr.pyramid import Factors, level_values
-from lazyvol.io.zarr.remote_run import RemoteRun
+from lazyvol.io.zarr.remote_run import Run
 from lazyvol.io.zarr.texts import encode_texts
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Grid, Region, count, lengths, uniform_chunks, whole
@@ -39,7 +39,7 @@ class Target:
     for an array of a data set. ``levels`` are those of lower resolution, with their factors.
     """
 
-    run: LocalRun | RemoteRun
+    run: Run
     key: str
     shape: tuple[int, ...]
     dtype: str
@@ -217,7 +217,7 @@ class Target:
 class TargetGroup:
     """A data set that is being written: its variables by name, and its coordinates."""
 
-    run: LocalRun | RemoteRun
+    run: Run
     variables: Mapping[str, Target]
     large_coords: tuple[Target, ...] = ()
     small_coords: tuple[Target, ...] = ()
@@ -232,7 +232,7 @@ class TargetGroup:
         self.run.discard()
 
 
-def publish(run: LocalRun | RemoteRun, targets: Sequence[Target]) -> None:
+def publish(run: Run, targets: Sequence[Target]) -> None:
     """Write the manifests of targets and of their coordinates, and publish the store."""
     document = cache(run.document)  # that of a group belongs to several manifests
     for target in targets:
