@@ -5,9 +5,9 @@ All byte ranges of one object are requested together, in the event loop of zarr.
 chunk.
 """
 
-import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, ClassVar, TypeVar
@@ -21,22 +21,19 @@ from lazyvol.errors import (
     SourceNotFoundError,
     StoreError,
 )
-from lazyvol.io import safe_folder
+from lazyvol.io import safe_folder, store_objects
 from lazyvol.io.buffers import Bytes
 from lazyvol.io.safe_folder import (
-    ABSENT_FILE,
     JsonFile,
     LocalFile,
     SafeFolder,
     Stored,
     parse_json,
 )
-from lazyvol.io.store_objects import first_line, open_store
 from lazyvol.io.zarr.adapter import wait_for
 
 T = TypeVar("T")
 Part = TypeVar("Part", bound=Stored)
-Buffer = bytes | memoryview
 
 ARCHIVES = (".zip", ".ozx")
 #: words in the names of secret options, which must not enter graphs and logs
@@ -55,7 +52,7 @@ def is_place(source: object) -> bool:
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         return "://" in text or text.lower().endswith(ARCHIVES)
-    return bool(_packages(source) & {"zarr", "icechunk"})
+    return bool(store_objects.packages(source) & {"zarr", "icechunk"})
 
 
 def path_text(path: object, subject: str) -> str:
@@ -63,11 +60,6 @@ def path_text(path: object, subject: str) -> str:
     if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
         return text
     raise OptionError(f"{subject} must be a path, got {path!r:.200}; name a file or a folder")
-
-
-def _packages(source: object) -> set[str]:
-    """Return the packages of the class of an object and of its bases."""
-    return {kind.__module__.partition(".")[0] for kind in type(source).__mro__}
 
 
 def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlace":
@@ -158,20 +150,13 @@ class ZarrPlace:
         """Return the store object of zarr, one per process."""
         if self.store is not None:
             return self.store
-        try:
-            return open_store(self.root, self.options, os.getpid())
-        except LazyvolError:
-            raise
-        except Exception as error:  # libraries of stores share no base class
-            raise StoreError(
-                f"{self.root}: the store refused to open it: {first_line(error)}; check the URL, "
-                "the options and the credentials"
-            ) from error
+        with _refusals(self.root, "open"):
+            return store_objects.open_store(self.root, self.options, os.getpid())
 
     @property
     def is_icechunk(self) -> bool:
         """Return True for a session of icechunk, which takes the keys of zarr alone."""
-        return "icechunk" in _packages(self.connect())
+        return "icechunk" in store_objects.packages(self.connect())
 
     def path(self, key: str) -> str:
         """Return the path of ``key`` for messages."""
@@ -257,25 +242,27 @@ class ZarrPlace:
 
     def _get(self, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
         try:
-            return self._run(_get_ranges(self.connect(), self.prefix + key, requests), key)
+            return self._run(
+                store_objects.get_ranges(self.connect(), self.prefix + key, requests), key
+            )
         except StoreError as error:
             if any(words in str(error) for words in ABSENT_IN_ICECHUNK):
                 return [None] * len(requests)
             raise
 
-    def put(self, key: str, data: Buffer) -> None:
+    def put(self, key: str, data: store_objects.Buffer) -> None:
         """Write an object as a whole; replace an existing one."""
-        self._run(_put(self.connect().set, self.prefix + key, data), key, "write")
+        self._run(store_objects.put(self.connect().set, self.prefix + key, data), key, "write")
 
-    def create(self, key: str, data: Buffer) -> None:
+    def create(self, key: str, data: store_objects.Buffer) -> None:
         """Write an object unless it exists."""
         create = self.connect().set_if_not_exists
-        self._run(_put(create, self.prefix + key, data), key, "write")
+        self._run(store_objects.put(create, self.prefix + key, data), key, "write")
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects that exist, at once."""
         names = [self.prefix + key for key in keys]
-        self._run(_delete(self.connect(), names), keys[0] if keys else "", "remove")
+        self._run(store_objects.delete(self.connect(), names), keys[0] if keys else "", "remove")
 
     def clear(self) -> None:
         """Remove all objects of the place."""
@@ -283,11 +270,13 @@ class ZarrPlace:
 
     def copy_to(self, other: "ZarrPlace", key: str) -> None:
         """Copy an object to a place in this store, in buckets without moving its bytes."""
-        self._run(_copy(self.connect(), self.prefix + key, other.prefix + key), key, "write")
+        self._run(
+            store_objects.copy(self.connect(), self.prefix + key, other.prefix + key), key, "write"
+        )
 
     def keys(self) -> list[str]:
         """Return the keys of all objects."""
-        found = self._run(_list_keys(self.connect(), self.prefix), "")
+        found = self._run(store_objects.keys(self.connect(), self.prefix), "")
         return [key.removeprefix(self.prefix) for key in found]
 
     def below(self, folder: str) -> "ZarrPlace":
@@ -297,7 +286,7 @@ class ZarrPlace:
     def is_occupied(self) -> bool:
         """Return True if any object is stored."""
         folder = self.prefix.rstrip("/")
-        return bool(self.lists and self._run(_list_names(self.connect(), folder, 0), ""))
+        return bool(self.lists and self._run(store_objects.names(self.connect(), folder, 0), ""))
 
     def json(self, key: str) -> JsonFile | None:
         """Return a file that holds a JSON object; None if it is absent."""
@@ -311,7 +300,7 @@ class ZarrPlace:
         if not self.lists:
             return []
         folder = (self.prefix + key).rstrip("/")
-        names = self._run(_list_names(self.connect(), folder, self.max_names), key)
+        names = self._run(store_objects.names(self.connect(), folder, self.max_names), key)
         return sorted(name.rstrip("/") for name in names)
 
     def stamp(self, key: str) -> str:
@@ -322,19 +311,29 @@ class ZarrPlace:
     def versions(self, keys: Sequence[str]) -> list[str]:
         """Return the sizes of objects, requested together, or `ABSENT_FILE`."""
         names = [self.prefix + key for key in keys]
-        return self._run(_sizes(self.connect(), names), keys[0] if keys else "")
+        return self._run(store_objects.sizes(self.connect(), names), keys[0] if keys else "")
 
     def _run(self, request: Coroutine[Any, Any, T], key: str, verb: str = "read") -> T:
-        try:
+        with _refusals(self.path(key), verb, (LazyvolError, FileNotFoundError)):
             return wait_for(request)
-        except (LazyvolError, FileNotFoundError):
-            raise
-        except Exception as error:  # libraries of stores share no base class
-            raise StoreError(
-                f"{self.path(key)}: the store refused to {verb} it: {first_line(error)}; check "
-                "the URL, the network, and the credentials in the environment (a public bucket "
-                "takes storage_options={'skip_signature': True})"
-            ) from error
+
+
+@contextmanager
+def _refusals(
+    path: str, verb: str, passing: tuple[type[Exception], ...] = (LazyvolError,)
+) -> Iterator[None]:
+    """Turn errors of stores, whose libraries share no base class, into StoreError."""
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:
+        reason = store_objects.first_line(error)
+        raise StoreError(
+            f"{path}: the store refused to {verb} it: {reason}; check the URL, the options, the "
+            "network, and the credentials in the environment (a public bucket takes "
+            "storage_options={'skip_signature': True})"
+        ) from error
 
 
 @dataclass
@@ -436,58 +435,6 @@ def join_ranges(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         start, end = offset, offset + length
     if end:
         yield start, end - start
-
-
-async def _get_ranges(store: Any, key: str, requests: Sequence[Any]) -> list[Bytes | None]:
-    from zarr.buffer.cpu import buffer_prototype
-
-    gets = (store.get(key, buffer_prototype, request) for request in requests)
-    buffers = await asyncio.gather(*gets)
-    return [None if b is None else np.frombuffer(b.as_numpy_array(), np.uint8) for b in buffers]
-
-
-async def _put(put: Callable[..., Coroutine[Any, Any, None]], key: str, data: Buffer) -> None:
-    from zarr.buffer.cpu import Buffer as ZarrBuffer
-
-    await put(key, ZarrBuffer.from_array_like(np.frombuffer(data, np.uint8)))
-
-
-async def _copy(store: Any, key: str, new: str) -> None:
-    from zarr.buffer.cpu import buffer_prototype
-
-    if _packages(store.store if hasattr(store, "store") else store) & {"obstore"}:
-        from obstore import copy_async
-
-        await copy_async(store.store, key, new)
-    else:
-        await store.set(new, await store.get(key, buffer_prototype))
-
-
-async def _delete(store: Any, keys: Sequence[str]) -> None:
-    await asyncio.gather(*(store.delete(key) for key in keys))
-
-
-async def _list_keys(store: Any, prefix: str) -> list[str]:
-    return [key async for key in store.list_prefix(prefix)]
-
-
-async def _sizes(store: Any, names: Sequence[str]) -> list[str]:
-    async def size(name: str) -> str:
-        try:
-            return str(await store.getsize(name))
-        except FileNotFoundError:
-            return ABSENT_FILE
-
-    return list(await asyncio.gather(*map(size, names)))
-
-
-async def _list_names(store: Any, folder: str, max_names: int) -> list[str]:
-    names = []
-    async for name in store.list_dir(folder):
-        names.append(name)
-        if len(names) > max_names:
-            break
-    return names
 
 
 def _digest(raw: Bytes) -> str:
