@@ -40,7 +40,7 @@ from lazyvol.stack import SPATIAL, STACK
 from lazyvol.summary import StackSummary
 
 #: columns of the table before the others
-FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "best_hypothesis", "angles")
+FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "best_hypothesis", "angles", "shifts")
 
 AVERAGES, SCORES, FLAGGED = "1 averages", "2 scores", "3 flagged and shown"
 

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 import lazyvol as lv
 from lazyvol.screening.report import write_report
 from lazyvol.screening.thumbnails import thumbnails
+from lazyvol.stack import spacing
 from tests.browser import Browser
 from tests.screening.examples import BAD, SHAPE, N, result, stack
 from tests.screening.test_report import PAYLOAD
@@ -203,14 +204,21 @@ def test_the_viewer_shows_slices_of_the_particle(page, axis, dim):
     assert np.corrcoef(drawn[inside], whole[inside])[0, 1] > 0.999
 
 
-def test_the_viewer_rotates_the_average_as_registration_does(page):
+def test_the_viewer_rotates_and_shifts_the_average_as_registration_does(page):
     average = result().thumbnails.references["kept_average"]
     angles = (25.0, 60.0, -40.0)
-    expected = lv.registration.rotate(average, angles, order=1).values
+    # whole voxels: registration interpolates twice, the viewer once
+    shift = [n * spacing(average, d) for n, d in zip((1, -2, 1), "zyx", strict=True)]
+
+    def moved(volume):
+        turned = lv.registration.rotate(volume, angles, order=1)
+        return lv.registration.shift(turned, shift, order=1).values
+
+    expected = moved(average)
     drawn = page.run(
-        f"Array.from(rotated(decode(data.references.kept_average), ...{list(angles)}))"
+        f"Array.from(posed(decode(data.references.kept_average), {list(angles)}, {shift}))"
     )
-    inside = lv.registration.rotate(xr.ones_like(average), angles, order=1).values > 0.999
+    inside = moved(xr.ones_like(average)) > 0.999
     assert inside.sum() > 300
     np.testing.assert_allclose(
         np.array(drawn).reshape(SHAPE)[inside], expected[inside], atol=0.01 * np.ptp(expected)

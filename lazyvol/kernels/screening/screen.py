@@ -41,7 +41,7 @@ from lazyvol.kernels.screening.reasons import Reason, reasons_of
 from lazyvol.kernels.screening.reference import References
 from lazyvol.kernels.screening.residual import Residual, frequencies_beside, residual
 from lazyvol.kernels.screening.steps import Each, none_kept, once
-from lazyvol.kernels.screening.table import ANGLES, COLUMNS
+from lazyvol.kernels.screening.table import ANGLES, COLUMNS, SHIFTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -437,20 +437,21 @@ def _table(fit: _Fit | None, noise_level: Array, planar: bool) -> Array:
 
 
 def _add_best_hypothesis(fit: _Fit, column: dict[str, Array], planar: bool) -> None:
-    """Fill in the best hypothesis of each particle, and the angles of the best rotation."""
+    """Fill in the best hypothesis of each particle, and the best pose if that explains it."""
     column["best_hypothesis"][:] = CONSISTENT
     for k, reason in fit.reasons.items():
         column["best_hypothesis"][k] = reason.kind
-        if reason.kind == ROTATED:
-            matrix_xyz = reason.rotation[None, ::-1, ::-1]
-            for name, angle in zip(ANGLES, _euler_angles(matrix_xyz, planar), strict=True):
-                column[name][k] = angle[0]
+        if reason.kind in (ROTATED, SHIFTED):
+            angles = _euler_angles(reason.rotation[None, ::-1, ::-1], planar)[:, 0]
+            pose = zip((*ANGLES, *SHIFTS), (*angles, *reason.shift), strict=True)
+            for name, value in pose:
+                column[name][k] = value
 
 
 def _euler_angles(matrices_xyz: Array, planar: bool) -> Array:
     """Return rot, tilt and psi in degrees; for images rot alone, as scipy warns at tilt 0."""
     rotation = Rotation.from_matrix(matrices_xyz)
     if not planar:
-        return np.asarray(rotation.as_euler("ZYZ", degrees=True)).T
+        return np.asarray(rotation.as_euler("ZYZ", degrees=True, suppress_warnings=True)).T
     rot = rotation.as_rotvec(degrees=True)[:, 2]
     return np.stack([rot, np.zeros_like(rot), np.zeros_like(rot)])

@@ -6,13 +6,15 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-#: columns of the table, and the Euler angles that rotate the reference into the particle
+#: columns of the table, then the Euler angles and the shift in voxels that bring the reference into
+#: the particle: it is rotated first
 RESULTS = (
     "llr", "p_value", "flagged", "probability", "contrast", "noise", "best_hypothesis", "measured",
     "wedge",
 )  # fmt: skip
 ANGLES = ("rot", "tilt", "psi")
-COLUMNS = (*RESULTS, *ANGLES)
+SHIFTS = ("shift_z", "shift_y", "shift_x")
+COLUMNS = (*RESULTS, *ANGLES, *SHIFTS)
 
 
 def start(shape: tuple[int, ...]) -> dict[str, Array]:
@@ -30,8 +32,17 @@ def combine(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
     return {"table": a["table"] + b["table"]}
 
 
-def finish(state: dict[str, Array], *, planar: bool = False) -> dict[str, Array]:
-    """Return the columns by name, Euler angles as one array; for images rot alone."""
+def finish(
+    state: dict[str, Array], *, steps: tuple[float, ...], planar: bool = False
+) -> dict[str, Array]:
+    """Return the columns by name, Euler angles and shifts as one array each.
+
+    Shifts are multiplied by ``steps``, the lengths of a voxel along each axis. Images have the
+    angle rot alone, and shifts along y and x.
+    """
     columns = {name: state["table"][..., n] for n, name in enumerate(COLUMNS)}
     angles = [columns.pop(name) for name in ANGLES]
-    return {**columns, "angles": angles[0] if planar else np.stack(angles, axis=-1)}
+    shifts = np.stack([columns.pop(name) for name in SHIFTS], axis=-1) * steps
+    if planar:
+        return {**columns, "angles": angles[0], "shifts": shifts[..., 1:]}
+    return {**columns, "angles": np.stack(angles, axis=-1), "shifts": shifts}

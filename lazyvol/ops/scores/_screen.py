@@ -21,7 +21,15 @@ from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
 from lazyvol.plan.steps import keeping_steps
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
-from lazyvol.stack import SPATIAL, STACK, dataset_of, require_stack, spacing, spatial_dims
+from lazyvol.stack import (
+    SPATIAL,
+    STACK,
+    dataset_of,
+    require_stack,
+    spacing,
+    spatial_dims,
+    unit_of,
+)
 
 #: bytes of the spectra of all particles: more particles get a lower highest frequency; 20,000 are
 #: screened within 2 GiB
@@ -114,9 +122,10 @@ def screen(
         bead; unlike: the average in no pose, such as another species); ``measured``, the fraction
         of the frequencies that was measured; ``wedge``, a code as well: ``none``, ``given``,
         ``found``, or ``unclear`` where power differs in a way that no wedge explains, or fills a
-        given one; ``angles`` of the best rotation if that is "rotated": rot,
-        tilt and psi (intrinsic ZYZ, degrees; one angle for images), refined, that rotate the
-        average into the particle, the inverse of RELION's.
+        given one; ``angles`` and ``shifts``, the refined pose of the average in
+        particles that are "rotated" or "shifted", NaN in others: rot, tilt and psi (k, angle)
+        (intrinsic ZYZ, degrees, the inverse of RELION's; one angle for images) that rotate the
+        average, and the lengths (k, axis), in the unit of the positions, by which it is moved then.
         ``attrs["highest_frequency"]`` is the frequency up to which particles were compared.
         Particles that are constant or hold NaN are NaN and flagged. If particles share no signal,
         llr is 0 and p 1.
@@ -197,10 +206,10 @@ def screen(
         sizes={"column": len(table_kernels.COLUMNS)}, dtype=np.dtype(np.float64),
         scratch=memory / (n * band.size), title="hypotheses",
     )  # fmt: skip
-    results = fold(_columns_fold(band.planar), table, dims=("column",), title="screen")
+    results = fold(_columns_fold(band), table, dims=("column",), title="screen")
     plain = {name: inputs[name] for name in PLAIN_SCORES}
     columns = {**plain, **{name: _labelled(results[name], particles) for name in results}}
-    return _annotate(dataset_of(columns), len(evidence.templates), band)
+    return _annotate(dataset_of(columns), len(evidence.templates), band, particles)
 
 
 def as_particles(stack: xr.DataArray) -> xr.DataArray:
@@ -319,15 +328,17 @@ def _voxel_numbers(stack: xr.DataArray) -> list[xr.DataArray]:
     return [xr.DataArray(np.arange(stack.sizes[d]), dims=(d,)) for d in SPATIAL]
 
 
-def _columns_fold(planar: bool) -> Fold:
+def _columns_fold(band: Band) -> Fold:
     """Return a fold that splits the table into arrays, all from one task."""
     double = np.dtype(np.float64)
     outputs = {c: Output(DTYPES.get(c, double)) for c in table_kernels.RESULTS}
-    euler = ((), ()) if planar else (("angle",), (len(table_kernels.ANGLES),))
+    euler = ((), ()) if band.planar else (("angle",), (len(table_kernels.ANGLES),))
     outputs["angles"] = Output(double, *euler)
+    outputs["shifts"] = Output(double, ("axis",), (len(table_kernels.SHIFTS) - band.planar,))
     return Fold(
         start=table_kernels.start, update=table_kernels.update, combine=table_kernels.combine,
-        finish=partial(table_kernels.finish, planar=planar), outputs=outputs,
+        finish=partial(table_kernels.finish, steps=band.spacing, planar=band.planar),
+        outputs=outputs,
         state_bytes=8 * len(table_kernels.COLUMNS), finish_bytes=16 * len(table_kernels.COLUMNS),
     )  # fmt: skip
 
@@ -391,14 +402,19 @@ def _labelled(column: xr.DataArray, stack: xr.DataArray) -> xr.DataArray:
     return column.assign_coords(coords)
 
 
-def _annotate(results: xr.Dataset, n_templates: int, band: Band) -> xr.Dataset:
-    """Return results with names of hypotheses and angles, units and the highest frequency."""
+def _annotate(
+    results: xr.Dataset, n_templates: int, band: Band, particles: xr.DataArray
+) -> xr.Dataset:
+    """Return results with names of hypotheses and axes, units and the highest frequency."""
     hypotheses = (*HYPOTHESES, *(f"template_{n}" for n in range(n_templates)))
     for column, names in (("best_hypothesis", hypotheses), ("wedge", WEDGES)):
         results[column].attrs |= {
             "flag_values": list(range(len(names))), "flag_meanings": " ".join(names)
         }  # fmt: skip
+    dims = spatial_dims(particles)
     results["angles"].attrs["units"] = "degree"
+    results["shifts"].attrs["units"] = unit_of(particles, dims[-1])
+    results = results.assign_coords(axis=list(dims))
     if "angle" in results.dims:
         results = results.assign_coords(angle=list(table_kernels.ANGLES))
     return results.assign_attrs(highest_frequency=band.limit)

@@ -21,7 +21,8 @@ from lazyvol.summary import unit_symbol
 
 #: columns that the page shows first
 FIRST = ("flagged", "best_hypothesis", "llr", "p_value", "probability", "ncc", "contrast", "noise",
-         "angles_rot", "angles_tilt", "angles_psi", "wedge", "measured")  # fmt: skip
+         "angles_rot", "angles_tilt", "angles_psi", "shifts_z", "shifts_y", "shifts_x", "wedge",
+         "measured")  # fmt: skip
 #: significant digits of numbers in the page
 DIGITS = 7
 #: columns of text or integers with at most this many values divide particles into groups

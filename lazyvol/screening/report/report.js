@@ -319,8 +319,11 @@ function without(average, count, volume) {
   return average.map((value, n) => (count * value - volume[n]) / (count - 1));
 }
 
-/* Return a volume rotated by intrinsic z, y, z angles in degrees: a value at v moves to R v. */
-function rotated(volume, rot, tilt, psi) {
+/*
+ * Return a volume rotated by intrinsic z, y, z angles in degrees, then shifted by lengths along
+ * z, y and x: a value at v moves to R v + shift.
+ */
+function posed(volume, [rot, tilt, psi], shift) {
   const [a, b, c] = [rot, tilt, psi].map((angle) => angle * Math.PI / 180);
   const [ca, sa, cb, sb, cc, sc] = [a, b, c].flatMap((angle) => [Math.cos(angle), Math.sin(angle)]);
   const matrix = [
@@ -332,7 +335,7 @@ function rotated(volume, rot, tilt, psi) {
   const out = new Float32Array(volume.length);
   for (let z = 0, n = 0; z < depth; z++) for (let y = 0; y < height; y++) {
     for (let x = 0; x < breadth; x++, n++) {
-      const v = [(x - ox) * dx, (y - oy) * dy, (z - oz) * dz];
+      const v = [(x - ox) * dx - shift[2], (y - oy) * dy - shift[1], (z - oz) * dz - shift[0]];
       const [px, py, pz] = [0, 1, 2].map((m) => // by the transposed matrix
         matrix[0][m] * v[0] + matrix[1][m] * v[1] + matrix[2][m] * v[2]);
       out[n] = interpolated(volume, pz / dz + oz, py / dy + oy, px / dx + ox);
@@ -365,10 +368,12 @@ function averageFor(particle, own) {
 /* Return title and volume of the hypothesis that explains a particle best, besides the average. */
 function alternativeFor(particle, own, average) {
   const name = valuesOf("best_hypothesis")[particle];
-  if (name === "rotated") {
-    const angles = ["rot", "tilt", "psi"].map((angle) => valuesOf(`angles_${angle}`)[particle]);
-    return [`average rotated by ${angles.map((a) => `${Math.round(a)}°`).join(", ")}`,
-      rotated(average, ...angles)];
+  if (name === "rotated" || name === "shifted") {
+    const [angles, shift] = [["angles", "rot", "tilt", "psi"], ["shifts", "z", "y", "x"]].map(
+      ([column, ...parts]) => parts.map((part) => valuesOf(`${column}_${part}`)[particle]));
+    const title = name === "rotated" ? angles.map((a) => `${Math.round(a)}°`).join(", ")
+      : `${shift.map((s) => s.toPrecision(2)).join(", ")} ${data.unit} along z, y, x`;
+    return [`average ${name} by ${title}`, posed(average, angles, shift)];
   }
   if (name in data.references) {
     const volume = decode(data.references[name]), count = data.members.length;
@@ -379,7 +384,7 @@ function alternativeFor(particle, own, average) {
   }
   const others = {
     empty: "noise alone: no density is expected",
-    shifted: "the average, shifted", extra_density: "the average with something beside it",
+    extra_density: "the average with something beside it",
     unlike: "an object that is the average in no pose",
   };
   if (name in others) return [others[name], null];
