@@ -34,7 +34,7 @@ from lazyvol.plan.budget import (
     parse_bytes,
     show_bytes,
 )
-from lazyvol.plan.clients import computing_client
+from lazyvol.plan.execution import computing_client
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -28,7 +28,7 @@ INNER: dict[str, tuple[str, ...]] = {
     ),
     "lazyvol.io": (
         "lazyvol.io", "lazyvol.plan.recipes.base", "lazyvol.plan.regions",
-        "lazyvol.plan.blas_threads", "lazyvol.stack", "lazyvol.errors",
+        "lazyvol.plan.execution", "lazyvol.stack", "lazyvol.errors",
     ),
 }  # fmt: skip
 #: modules of io that may import all of plan: open, save and explain; readers may not

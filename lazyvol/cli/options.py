@@ -13,8 +13,8 @@ from lazyvol.client import connect
 from lazyvol.errors import OptionError
 from lazyvol.io import open as open_stack
 from lazyvol.io.zarr.run_plan import COMMAND
-from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import limited
+from lazyvol.plan.execution import single_blas_thread
 
 RUN = Group("Run", sort_key=10)
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lazyvol.errors import LazyvolError
 from lazyvol.explorer.table import show_text, text_pane
-from lazyvol.plan.clients import resilient_scheduler
+from lazyvol.plan.execution import resilient_scheduler
 
 #: seconds after which work is told, and between two changes of its sign
 DELAY, PERIOD = 0.3, 0.2

@@ -20,7 +20,7 @@ from lazyvol.explorer.table import WIDTH as TABLE_WIDTH
 from lazyvol.explorer.table import ParticleTable, show_text, text_pane
 from lazyvol.explorer.views import FILTERS, VALUES, Views
 from lazyvol.explorer.window import Window
-from lazyvol.plan.clients import computing_client
+from lazyvol.plan.execution import computing_client
 from lazyvol.plots.canvas import colour_dim, contrast_limits
 from lazyvol.stack import STACK, spacing, spatial_dims, unit_of
 from lazyvol.summary import StackSummary, unit_symbol

@@ -18,8 +18,8 @@ import xarray as xr
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
+from lazyvol.plan.execution import current_limits, limits_set
 from lazyvol.plan.graph.lazy_array import with_sources
-from lazyvol.plan.limits import current_limits, limits_set
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Index, Region
 

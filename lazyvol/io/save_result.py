@@ -52,7 +52,7 @@ from lazyvol.io.zarr.run_plan import RunPlan, naming_remedy, run_facts
 from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
-from lazyvol.plan.clients import resilient_scheduler
+from lazyvol.plan.execution import resilient_scheduler
 from lazyvol.plan.graph.lazy_array import recipe_of, refit
 from lazyvol.plan.write import plan_identity, write
 from lazyvol.stack import as_stack

@@ -93,10 +93,10 @@ Files
     ``indexing`` (dask arrays as recipes, when an array is used and when a graph is optimised)
 ``evaluate``, ``in_memory``, ``write``
     run recipes: one region in one task, a result of numpy arrays, a result on disk
-``checkpoints``, ``checkpointed_graphs``, ``steps``
-    states of tasks on disk, and steps of long kernels, from which a killed run continues
-``limits``, ``budget``, ``halo_cost``, ``explain``
-    the limits of a caller, and costs before anything runs
-``regions``, ``blas_threads``
-    integer arithmetic on boxes; one BLAS thread per task
+``checkpoints``, ``checkpointed_graphs``, ``failures``
+    states of tasks and of long kernels' steps on disk, from which a killed run continues; retries
+``budget``, ``halo_cost``, ``explain``
+    costs before anything runs
+``regions``, ``execution``
+    integer arithmetic on boxes; clients, limits of a caller, and threads
 """

@@ -12,10 +12,9 @@ from typing import Any
 
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import foreign_bytes, region_cost
+from lazyvol.plan.execution import computing_client, current_limits, limits_set, local_threads
 from lazyvol.plan.halo_cost import Halo, halo_of
-from lazyvol.plan.limits import current_limits, limits_set, local_threads
 from lazyvol.plan.recipes.base import Cost, Recipe, leaves
 from lazyvol.plan.recipes.leaves import Stored
 from lazyvol.plan.regions import Grid, Region

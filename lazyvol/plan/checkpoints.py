@@ -1,4 +1,4 @@
-"""Checkpoints: states of tasks on disk, from which a killed run continues.
+"""Checkpoints: states of tasks, and of steps of long kernels, from which a killed run continues.
 
 A run that has a store of states keeps the result of a task there when the task ends, and the state
 of a long one every ``INTERVAL`` seconds. A task that finds its result returns it; one that finds a
@@ -21,20 +21,21 @@ The states of a fold take at most one eighth of the bytes that it reads: 512 MiB
 
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from math import sqrt
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
+from zlib import crc32
 
 import numpy as np
 
 from lazyvol.errors import StoreError
+from lazyvol.plan.failures import retried
 from lazyvol.plan.recipes.base import Array
-from lazyvol.plan.retries import retried
 
 #: seconds between two states of a task
 INTERVAL = 10.0
@@ -294,3 +295,99 @@ def _damaged() -> StoreError:
         "save: the kept state of a reduction was damaged, and has been removed; run it again "
         "with resume=True"
     )
+
+
+# steps of a long kernel ---------------------------------------------------------------------------
+
+#: name of the number of steps in a state
+COUNT = "count"
+
+Results: TypeAlias = Mapping[str, Array]
+Each: TypeAlias = Callable[[str, int, Callable[[int], Results]], Iterator[Results]]
+
+
+def keeping_steps(*inputs: Array) -> Each:
+    """Return ``each(name, count, step)``, which yields the results of ``step(0)``, ``step(1)``, ...
+
+    It is for kernels that are one task of many seconds. The results of consecutive steps are one
+    state, written when that takes at most the share of their time that checkpoints may take.
+
+    Steps are pure functions of ``inputs`` and of the steps before; their results are not
+    overwritten. Steps may contain steps, whose results are removed when that of the outer step is
+    kept.
+    """
+    task = running_task()
+    if task is None:
+        return _computed
+    checksum = 0
+    for values in inputs:
+        checksum = crc32(np.ascontiguousarray(values).data, checksum)
+    return _Steps(task[0], f"{task[1]}-{checksum:08x}").each
+
+
+def _computed(name: str, count: int, step: Callable[[int], Results]) -> Iterator[Results]:
+    return map(step, range(count))
+
+
+class _Steps:
+    """The steps of one call of a kernel."""
+
+    def __init__(self, checkpoints: Checkpoints, name: str) -> None:
+        self._checkpoints, self._scope = checkpoints, name
+        self._kept = {n for n in checkpoints.store.names() if n.startswith(name)}
+        self._since = time.monotonic()
+
+    def each(self, name: str, count: int, step: Callable[[int], Results]) -> Iterator[Results]:
+        """Yield the results of steps, computed unless they were kept."""
+        own = f"{self._scope}-{name.replace(' ', '-')}"
+        since, number, pending = self._since, 0, list[Results]()
+        while number < count:
+            kept = [] if pending else self._read(f"{own}-{number}")
+            yield from kept
+            number += len(kept)
+            if kept:
+                continue
+            result = self._run(f"{own}-{number}", partial(step, number))
+            pending.append(result)
+            number += 1
+            first = number - len(pending)
+            if self._keep(f"{own}-{first}", pending, time.monotonic() - since):
+                self._remove_below([f"{own}-{n}-" for n in range(first, number)])
+                pending, since = [], self._since
+            yield result
+
+    def _run(self, scope: str, step: Callable[[], Results]) -> Results:
+        """Run a step; the names of steps inside it begin with ``scope``."""
+        before, self._scope = self._scope, scope
+        try:
+            return step()
+        finally:
+            self._scope = before
+
+    def _read(self, name: str) -> list[Results]:
+        """Return the kept results of the steps from one on, or none."""
+        state = self._checkpoints.read(name) if name in self._kept else None
+        if state is None:
+            return []
+        results: list[dict[str, Array]] = [{} for _ in range(int(state[COUNT]))]
+        for key, values in state.items():
+            if key != COUNT:
+                number, _, own = key.partition(" ")
+                results[int(number)][own] = values
+        return list[Results](results)
+
+    def _keep(self, name: str, results: Sequence[Results], unsaved: float) -> bool:
+        """Keep the results of consecutive steps, if they save enough time."""
+        state = {f"{n} {key}": a for n, r in enumerate(results) for key, a in r.items()}
+        state[COUNT] = np.array(len(results))
+        if not self._checkpoints.keep(name, state, unsaved):
+            return False
+        self._kept.add(name)
+        self._since = time.monotonic()
+        return True
+
+    def _remove_below(self, scopes: Sequence[str]) -> None:
+        """Remove the results of the steps inside ``scopes``."""
+        for name in [n for n in self._kept if n.startswith(tuple(scopes))]:
+            self._checkpoints.store.remove(name)
+            self._kept.discard(name)

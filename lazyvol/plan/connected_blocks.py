@@ -17,9 +17,9 @@ from dask._task_spec import List, Task, TaskRef
 from dask.base import tokenize
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import BLOCK, Budget, Step, StepCost, sampled_cost, stored_bytes
 from lazyvol.plan.evaluate import evaluate, region_cost
+from lazyvol.plan.execution import single_blas_thread
 from lazyvol.plan.graph.layers import ResultLayer, required_blocks
 from lazyvol.plan.graph.lazy_array import (
     BlockedRecipe,

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import single_blas_thread
-from lazyvol.plan.recipes.base import Array, Cost, Recipe, leaves, topological_order
+from lazyvol.plan.execution import single_blas_thread
+from lazyvol.plan.recipes.base import Array, Cost, Recipe, Shared, leaves, topological_order
 from lazyvol.plan.recipes.leaves import (
     BlockRefs,
     Foreign,
@@ -27,7 +27,6 @@ from lazyvol.plan.recipes.leaves import (
     receives_blocks,
 )
 from lazyvol.plan.regions import Region
-from lazyvol.plan.shared import Shared
 
 #: number of a step, and of one of its boxes
 Place = tuple[int, int]

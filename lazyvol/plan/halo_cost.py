@@ -66,21 +66,6 @@ def halo_of(recipe: Recipe, grid: Grid) -> Halo | None:
     return Halo(len(stencils), reach, computed / needed, best[1], best[0] / needed)
 
 
-def halo_widths(recipe: Recipe) -> tuple[int, ...]:
-    """Return the voxels along each axis that a voxel in the middle needs besides itself."""
-    program, shape = program_of(recipe), recipe.shape
-    if not prod(shape):
-        return (0,) * len(shape)
-    required = program.requirements(tuple(slice(n // 2, n // 2 + 1) for n in shape))
-    widths = [0] * len(shape)
-    for n, node in enumerate(program.nodes):
-        if node.shape == shape[: node.ndim]:
-            for box in required.boxes[n]:
-                for axis, span in enumerate(box):
-                    widths[axis] = max(widths[axis], span.stop - span.start - 1)
-    return tuple(widths)
-
-
 def _has_halo(node: Recipe) -> bool:
     return isinstance(node, Stencil) and any(low or high for low, high in node.depth)
 

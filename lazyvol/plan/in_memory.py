@@ -11,9 +11,9 @@ import numpy as np
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import each_in_threads, local_scheduler, single_blas_thread
 from lazyvol.plan.budget import Budget, fit_to_budget, show_bytes
 from lazyvol.plan.evaluate import evaluate, owned_result
+from lazyvol.plan.execution import each_in_threads, local_scheduler, single_blas_thread
 from lazyvol.plan.graph.lazy_array import BlockedRecipe, LazyArray
 from lazyvol.plan.recipes.base import Array, Recipe
 from lazyvol.plan.regions import Region

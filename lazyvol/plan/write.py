@@ -22,21 +22,18 @@ from dask.diagnostics import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import local_scheduler
 from lazyvol.plan.budget import Budget
 from lazyvol.plan.checkpointed_graphs import with_checkpoints
 from lazyvol.plan.checkpoints import StateStore
-from lazyvol.plan.clients import computing_client
 from lazyvol.plan.evaluate import run_block
-from lazyvol.plan.failures import FATAL, Failures
+from lazyvol.plan.execution import computing_client, local_scheduler
+from lazyvol.plan.failures import FATAL, Failures, retried
 from lazyvol.plan.graph.layers import required_blocks
 from lazyvol.plan.graph.lazy_array import LazyArray, as_lazy_array, recipe_of, refit
-from lazyvol.plan.recipes.base import Array, Recipe, cache_properties, topological_order
+from lazyvol.plan.recipes.base import Array, Recipe, Shared, cache_properties, topological_order
 from lazyvol.plan.recipes.leaves import BlockRefs, Foreign, InMemory, Stored
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.regions import Grid, Index, Region
-from lazyvol.plan.retries import retried
-from lazyvol.plan.shared import Shared
 
 if TYPE_CHECKING:
     from distributed import Client

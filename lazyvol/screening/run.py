@@ -18,9 +18,8 @@ from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._screen import as_particles
-from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import Budget, budget_for, limited
-from lazyvol.plan.clients import computing_client, resilient_scheduler
+from lazyvol.plan.execution import computing_client, resilient_scheduler, single_blas_thread
 from lazyvol.plan.explain import Plan, explain_arrays
 from lazyvol.screening.lists import with_facts
 from lazyvol.screening.output import results_folder, write_results

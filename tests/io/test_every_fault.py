@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 import lazyvol as lv
 from lazyvol.errors import StoreError
-from lazyvol.plan import retries
+from lazyvol.plan import failures
 from tests.io.killed_runs import small_tasks
 
 #: disk full, error of the medium (which may pass and is tried again), no permission
@@ -83,7 +83,7 @@ def failing_calls(faults: Faults, path):
 
 @pytest.fixture
 def result(tmp_path, monkeypatch):
-    monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(failures, "PAUSES", (0.0, 0.0))
     values = np.random.default_rng(2).normal(size=SHAPE).astype("f4")
     np.save(tmp_path / "in.npy", values)
     with small_tasks(), dask.config.set(scheduler="synchronous"):

@@ -6,7 +6,7 @@ from threading import Barrier, Event, Thread
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_info
 
-from lazyvol.plan.blas_threads import single_blas_thread
+from lazyvol.plan.execution import single_blas_thread
 
 
 def blas_threads():

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
-from lazyvol.plan import regions, shared
-from lazyvol.plan.blas_threads import each_in_threads
+from lazyvol.plan import regions
 from lazyvol.plan.budget import Budget, limited, parse_bytes
+from lazyvol.plan.execution import each_in_threads
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
-from lazyvol.plan.halo_cost import halo_widths
 from lazyvol.plan.ragged import ragged
+from lazyvol.plan.recipes import base
 from lazyvol.plan.recipes.stencil import MODES
+from lazyvol.plan.reductions.graph import halo_widths
 from lazyvol.plan.verbs import blockwise, computed_once, generate, stencil
 from tests.sources import READS, CountingSource, OnesSource, box_mean, elements_read
 
@@ -476,7 +477,7 @@ def test_tasks_share_one_recipe_that_is_pickled_once():
     again = pickle.loads(pickle.dumps(tasks[0]))
     np.testing.assert_array_equal(again(), array.blocks[0, 0, 0, 0].compute())
     del tasks, again
-    for seed in range(shared.KEPT):  # others take the place
+    for seed in range(base.SHARED_VALUES):  # others take the place
         other = lv.synthetic.noise((2, 3, 4, 5), seed=seed).data
         pickle.loads(pickle.dumps(other.dask.layers[other.name][(other.name, 0, 0, 0, 0)]))
-    assert len(shared._recent) == shared.KEPT
+    assert len(base._recent) == base.SHARED_VALUES

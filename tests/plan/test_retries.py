@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from lazyvol.errors import SourceNotFoundError
-from lazyvol.plan import retries
+from lazyvol.plan import failures
 
 TIMES = {
     "transient": (OSError(errno.EIO, "input/output error"), 5),
@@ -17,7 +17,7 @@ TIMES = {
 
 @pytest.mark.parametrize("name", TIMES)
 def test_only_errors_that_may_pass_are_tried_again(name, monkeypatch):
-    monkeypatch.setattr(retries.time, "sleep", lambda _: None)
+    monkeypatch.setattr(failures.time, "sleep", lambda _: None)
     error, times = TIMES[name]
     tries = []
 
@@ -26,7 +26,7 @@ def test_only_errors_that_may_pass_are_tried_again(name, monkeypatch):
         raise error
 
     with pytest.raises(type(error)):
-        retries.retried(fails)
+        failures.retried(fails)
     assert len(tries) == times
 
 
@@ -34,9 +34,9 @@ def test_causes_may_form_a_circle():
     """A reader that raises its own error from itself hung in a search for its first cause."""
     error = SourceNotFoundError("a.npy: no such file")
     error.__cause__ = error
-    assert not retries.is_transient(error)
+    assert not failures.is_transient(error)
     error.__cause__ = middle = ValueError("b")
     middle.__cause__ = error
-    assert not retries.is_transient(error)
+    assert not failures.is_transient(error)
     middle.__cause__ = OSError(errno.EIO, "c")
-    assert retries.is_transient(error)
+    assert failures.is_transient(error)

@@ -22,8 +22,8 @@ from lazyvol.io.zarr.writer import Target
 from lazyvol.plan import checkpoints, on_cluster
 from lazyvol.plan import write as plan_write
 from lazyvol.plan.budget import Workers, default_workers
-from lazyvol.plan.limits import local_threads
-from lazyvol.plan.steps import keeping_steps
+from lazyvol.plan.checkpoints import keeping_steps
+from lazyvol.plan.execution import local_threads
 from lazyvol.plan.verbs import blockwise
 from tests.paths import ROOT
 from tests.plan.clusters import Killer, hashes

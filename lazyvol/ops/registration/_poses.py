@@ -18,7 +18,7 @@ from lazyvol.kernels.geometry import rotation_grids, spectrum_layouts
 from lazyvol.ops._checks import require_voxels
 from lazyvol.ops._references import average_or
 from lazyvol.ops.synthetic import _membranes
-from lazyvol.plan.blas_threads import local_scheduler
+from lazyvol.plan.execution import local_scheduler
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (

@@ -3,7 +3,7 @@
 import xarray as xr
 
 from lazyvol.kernels.arrays import Array
-from lazyvol.plan.blas_threads import local_scheduler
+from lazyvol.plan.execution import local_scheduler
 from lazyvol.plan.reductions.fold import Fold
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.stack import dataset_of

@@ -17,8 +17,8 @@ from lazyvol.kernels.screening.memory import screening_bytes
 from lazyvol.ops.registration._poses import Rotations, Wedge
 from lazyvol.ops.scores._comparison import comparison
 from lazyvol.ops.scores._measured import FREQUENCY, measured_weights
+from lazyvol.plan.checkpoints import keeping_steps
 from lazyvol.plan.reductions.fold import Fold, Output, joint_fold
-from lazyvol.plan.steps import keeping_steps
 from lazyvol.plan.verbs import blockwise, fold
 from lazyvol.same_grid import require_same_grid
 from lazyvol.stack import (

@@ -16,10 +16,9 @@ from dask.highlevelgraph import Layer, MaterializedLayer
 
 from lazyvol.plan import regions
 from lazyvol.plan.evaluate import program_of, run_shared
-from lazyvol.plan.recipes.base import Array, Recipe, leaves
+from lazyvol.plan.recipes.base import Array, Recipe, Shared, leaves
 from lazyvol.plan.recipes.leaves import BlockRefs, Foreign
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.shared import Shared
 
 if TYPE_CHECKING:
     from lazyvol.plan.graph.lazy_array import LazyArray

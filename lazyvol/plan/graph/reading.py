@@ -29,9 +29,9 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from lazyvol.errors import LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import each_in_threads
 from lazyvol.plan.checkpointed_graphs import with_states
 from lazyvol.plan.evaluate import memory_order
+from lazyvol.plan.execution import each_in_threads
 from lazyvol.plan.graph.elementwise import OPERATORS, ParsedArray, read_blockwise
 from lazyvol.plan.graph.indexing import read_selection
 from lazyvol.plan.graph.layers import RecipeLayer, array_names, blocks_in_memory, has_recipe

@@ -15,9 +15,9 @@ from dask.base import tokenize
 
 from lazyvol.errors import LabelError, MissingChunkError
 from lazyvol.plan import regions
+from lazyvol.plan.failures import retried
 from lazyvol.plan.recipes.base import Array, Cost, Leaf, Recipe, Source
 from lazyvol.plan.regions import Grid, Region
-from lazyvol.plan.retries import retried
 from lazyvol.stack import filled_with_nan
 
 # blocks of foreign arrays that a task receives ---------------------------------------------------

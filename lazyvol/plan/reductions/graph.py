@@ -14,7 +14,6 @@ from dask.highlevelgraph import HighLevelGraph
 
 from lazyvol.errors import BudgetError
 from lazyvol.plan import regions
-from lazyvol.plan.blas_threads import single_blas_thread
 from lazyvol.plan.budget import (
     RUN_OVERHEAD,
     Budget,
@@ -26,6 +25,8 @@ from lazyvol.plan.budget import (
     show_tasks,
     stored_bytes,
 )
+from lazyvol.plan.evaluate import program_of
+from lazyvol.plan.execution import single_blas_thread
 from lazyvol.plan.graph.layers import ResultLayer, TaskLayer, required_blocks
 from lazyvol.plan.graph.lazy_array import (
     LazyArray,
@@ -34,7 +35,6 @@ from lazyvol.plan.graph.lazy_array import (
     result_array,
     steps_below,
 )
-from lazyvol.plan.halo_cost import halo_widths
 from lazyvol.plan.recipes.base import Array, Cost, Dependency, Recipe, cache_properties, leaves
 from lazyvol.plan.recipes.leaves import (
     BlockRefs,
@@ -172,6 +172,21 @@ def _fold_size(
         segment_lengths=largest.segment_lengths,
         halo=halo_widths(largest),
     )
+
+
+def halo_widths(recipe: Recipe) -> tuple[int, ...]:
+    """Return the voxels along each axis that a voxel in the middle needs besides itself."""
+    program, shape = program_of(recipe), recipe.shape
+    if not prod(shape):
+        return (0,) * len(shape)
+    required = program.requirements(tuple(slice(n // 2, n // 2 + 1) for n in shape))
+    widths = [0] * len(shape)
+    for n, node in enumerate(program.nodes):
+        if node.shape == shape[: node.ndim]:
+            for box in required.boxes[n]:
+                for axis, span in enumerate(box):
+                    widths[axis] = max(widths[axis], span.stop - span.start - 1)
+    return tuple(widths)
 
 
 def _peak(bound: BoundFold, workers: int) -> int:
