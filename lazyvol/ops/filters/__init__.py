@@ -18,6 +18,7 @@ grey morphology based on them keep any dtype.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -25,13 +26,11 @@ import xarray as xr
 
 from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels.filters import sliding_window
 from lazyvol.ops.filters import (
     _bandpass,
     _derivatives,
     _footprints,
     _generic,
-    _threshold,
     _windows,
 )
 from lazyvol.ops.filters._generic import Function
@@ -47,7 +46,7 @@ from lazyvol.ops.filters._grey import (
     white_tophat,
 )
 from lazyvol.ops.filters._windows import Boundary, Mode, Weights
-from lazyvol.stack import ALL_SPATIAL, Dims, Sigma, Size, dims_of, spatial_dims
+from lazyvol.stack import ALL_SPATIAL, Dims, Sigma, Size, dims_of, float_of, spatial_dims
 
 __all__ = [
     "bandpass",
@@ -257,9 +256,8 @@ def minimum(
     >>> lv.filters.minimum(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    window = _footprints.window("minimum", stack, size, radius, footprint, origin)
-    boundary = Boundary(mode, fill)
-    return window.extremum("minimum", stack, boundary, sliding_window.minimum, 0)
+    window = _footprints.window("minimum", stack, size, radius, footprint, origin, mode, fill)
+    return window.minimum(stack)
 
 
 @operation(unbounded=("fill",))
@@ -300,9 +298,8 @@ def maximum(
     >>> lv.filters.maximum(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    window = _footprints.window("maximum", stack, size, radius, footprint, origin)
-    boundary = Boundary(mode, fill)
-    return window.extremum("maximum", stack, boundary, sliding_window.maximum, -1)
+    window = _footprints.window("maximum", stack, size, radius, footprint, origin, mode, fill)
+    return window.maximum(stack)
 
 
 @operation(unbounded=("fill",))
@@ -343,8 +340,8 @@ def median(
     >>> lv.filters.median(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    window = _footprints.window("median", stack, size, radius, footprint, origin)
-    return window.rank("median", stack, window.count // 2, Boundary(mode, fill))
+    window = _footprints.window("median", stack, size, radius, footprint, origin, mode, fill)
+    return window.rank(stack, window.count // 2)
 
 
 @operation(unbounded=("fill",))
@@ -393,11 +390,11 @@ def percentile(
     >>> lv.filters.percentile(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), 25, {"x": 5}).values
     array([[[3, 4, 3, 2, 0, 0]]])
     """
-    window = _footprints.window("percentile", stack, size, radius, footprint, origin)
+    window = _footprints.window("percentile", stack, size, radius, footprint, origin, mode, fill)
     if not 0 <= q <= 100:
         raise LabelError(f"percentile: q must be in [0, 100], got {q}; it is a percentage")
     number = min(window.count - 1, int(window.count * float(q) / 100.0))
-    return window.rank("percentile", stack, number, Boundary(mode, fill))
+    return window.rank(stack, number)
 
 
 @operation(unbounded=("fill",))
@@ -445,14 +442,14 @@ def rank(
     >>> lv.filters.rank(lv.as_stack(np.array([[[5, 3, 99, 4, 2, 0]]])), -2, {"x": 3}).values
     array([[[5, 5, 4, 4, 2, 0]]])
     """
-    window = _footprints.window("rank", stack, size, radius, footprint, origin)
+    window = _footprints.window("rank", stack, size, radius, footprint, origin, mode, fill)
     count = window.count
     if not -count <= number < count:
         raise LabelError(
             f"rank: number must be in [{-count}, {count - 1}] for a window of {count} voxels, got "
             f"{number}; for a part of the window use percentile"
         )
-    return window.rank("rank", stack, number % count, Boundary(mode, fill))
+    return window.rank(stack, number % count)
 
 
 @operation(unbounded=("fill",))
@@ -950,8 +947,8 @@ def generic(
     >>> lv.filters.generic(lv.as_stack(np.array([[[5, 3, 9, 4, 2, 0]]])), np.ptp, {"x": 3}).values
     array([[[2., 6., 6., 7., 4., 2.]]])
     """
-    window = _footprints.window("generic", stack, size, radius, footprint, origin)
-    return _generic.generic(stack, function, window, Boundary(mode, fill))
+    window = _footprints.window("generic", stack, size, radius, footprint, origin, mode, fill)
+    return _generic.generic(stack, function, window)
 
 
 @operation(unbounded=("fill",))
@@ -1001,8 +998,18 @@ def threshold_local(
     >>> threshold.values, (ramp > threshold).values.astype(int)
     (array([[[0., 1., 3., 4., 4., 5.]]]), array([[[0, 0, 1, 0, 0, 0]]]))
     """
-    reach = _windows.windows("threshold_local", stack, size)
-    return _threshold.threshold_local(stack, reach, method, offset, Boundary(mode, fill))
+    op, boundary = "threshold_local", Boundary(mode, fill)
+    reach = _windows.windows(op, stack, size)
+    lengths = [before + 1 + after for before, after in reach]
+    if method == "gaussian":
+        boundary.require(op, stack, reach)
+        averages = _derivatives.gaussian(op, stack, [(n - 1) / 6 for n in lengths], boundary)
+    elif method == "mean":
+        averages = _windows.uniform(op, stack, reach, boundary)
+    else:
+        averages = _windows.rank(op, stack, reach, prod(lengths) // 2, boundary)
+    averages = averages.astype(float_of(stack.dtype))
+    return averages.copy(data=averages.data - offset)
 
 
 @operation

@@ -1,7 +1,6 @@
 """Windows of rank filters: a box, a ball, or any footprint."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -9,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.filters import sliding_window
 from lazyvol.kernels.filters.wide_windows import Reach
 from lazyvol.ops._ball import ball, with_axes_of
 from lazyvol.ops.filters import _windows
-from lazyvol.ops.filters._windows import Boundary
+from lazyvol.ops.filters._windows import Boundary, Mode
 from lazyvol.stack import Size, spatial_dims
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,8 +20,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """The reach of a box, or of a footprint with a stack's axes that is 1 where voxels count."""
+    """The window of an operation: a box, or a footprint with a stack's axes, 1 where voxels count.
 
+    ``reach`` is its extent before and after the centre along every axis of the stack; ``boundary``
+    continues the stack beyond its border.
+    """
+
+    op: str
+    boundary: Boundary
     reach: list[Reach]
     footprint: Array | None = None
 
@@ -32,29 +38,31 @@ class Window:
             return prod(before + 1 + after for before, after in self.reach)
         return int(self.footprint.sum())
 
-    def mirrored(self) -> "Window":
-        """Return the window mirrored at its centre."""
-        reach = [(after, before) for before, after in self.reach]
-        return Window(reach, None if self.footprint is None else np.flip(self.footprint))
-
-    def rank(self, op: str, stack: xr.DataArray, number: int, boundary: Boundary) -> xr.DataArray:
+    def rank(self, stack: xr.DataArray, number: int) -> xr.DataArray:
         """Return value ``number``, ascending from 0, of every window."""
         if self.footprint is None:
-            return _windows.rank(op, stack, self.reach, number, boundary)
-        return _windows.rank_in_footprint(op, stack, self.footprint, self.reach, number, boundary)
+            return _windows.rank(self.op, stack, self.reach, number, self.boundary)
+        return _windows.rank_in_footprint(
+            self.op, stack, self.footprint, self.reach, number, self.boundary
+        )
 
-    def extremum(
-        self,
-        op: str,
-        stack: xr.DataArray,
-        boundary: Boundary,
-        kernel: Callable[..., Array],
-        number: int,
-    ) -> xr.DataArray:
-        """Return the extreme of every window: by ``kernel`` of a box, else value ``number``."""
-        if self.footprint is None:
-            return _windows.extremum(op, stack, self.reach, boundary, kernel)
-        return self.rank(op, stack, number % self.count, boundary)
+    def minimum(self, stack: xr.DataArray) -> xr.DataArray:
+        """Return the minimum of every window: the erosion of grey morphology."""
+        if self.footprint is not None:
+            return self.rank(stack, 0)
+        return _windows.extremum(self.op, stack, self.reach, self.boundary, sliding_window.minimum)
+
+    def maximum(self, stack: xr.DataArray) -> xr.DataArray:
+        """Return the maximum of every window."""
+        if self.footprint is not None:
+            return self.rank(stack, self.count - 1)
+        return _windows.extremum(self.op, stack, self.reach, self.boundary, sliding_window.maximum)
+
+    def dilated(self, stack: xr.DataArray) -> xr.DataArray:
+        """Return the maximum of every window mirrored at its centre."""
+        reach = [(after, before) for before, after in self.reach]
+        footprint = None if self.footprint is None else np.flip(self.footprint)
+        return replace(self, reach=reach, footprint=footprint).maximum(stack)
 
 
 def window(
@@ -64,6 +72,8 @@ def window(
     radius: float | None,
     footprint: Any,
     origin: Size,
+    mode: Mode,
+    fill: float,
 ) -> Window:
     """Return the window of the one option that is given; raise LabelError unless there is one."""
     options = {"size": size, "radius": radius, "footprint": footprint}
@@ -74,12 +84,13 @@ def window(
             f"{' and '.join(given) or 'none'}; pass one of them"
         )
     if size is not None:
-        return Window(_windows.windows(op, stack, size, origin))
+        return Window(op, Boundary(mode, fill), _windows.windows(op, stack, size, origin))
     if radius is not None:
         element = _ball(op, stack, radius)
     else:
         element = _windows.footprint_of(op, stack, footprint).astype(np.int64)
-    return Window(_windows.placed(op, stack, element.shape, origin), element)
+    reach = _windows.placed(op, stack, element.shape, origin)
+    return Window(op, Boundary(mode, fill), reach, element)
 
 
 def _ball(op: str, stack: xr.DataArray, radius: float) -> Array:

@@ -12,7 +12,6 @@ from lazyvol.errors import OptionError
 from lazyvol.kernels.filters import generic as kernels
 from lazyvol.ops.filters import _windows
 from lazyvol.ops.filters._footprints import Window
-from lazyvol.ops.filters._windows import Boundary
 from lazyvol.stack import float_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -24,16 +23,14 @@ DOUBLES = 16.0
 MAX_COUNT = 2**24
 
 
-def generic(
-    stack: xr.DataArray, function: Function | str, window: Window, boundary: Boundary
-) -> xr.DataArray:
+def generic(stack: xr.DataArray, function: Function | str, window: Window) -> xr.DataArray:
     """Return a function of the values in every window."""
     if window.count > MAX_COUNT:
         raise OptionError(
             f"generic: size must be {MAX_COUNT} voxels or fewer in a window, got {window.count}; "
             f"choose smaller lengths"
         )
-    boundary.require("generic", stack, window.reach)
+    window.boundary.require("generic", stack, window.reach)
     called = _imported(function) if isinstance(function, str) else function
     _require_number(called, window.count)
     footprint = window.footprint
@@ -41,7 +38,9 @@ def generic(
         footprint = np.ones([before + 1 + after for before, after in window.reach], bool)
     dtype = float_of(stack.dtype)
     kernel = partial(kernels.apply, function=called, footprint=footprint, dtype=dtype)
-    return _windows.filter_blocks("generic", kernel, stack, window.reach, boundary, dtype, DOUBLES)
+    return _windows.filter_blocks(
+        "generic", kernel, stack, window.reach, window.boundary, dtype, DOUBLES
+    )
 
 
 def _imported(name: str) -> Function:

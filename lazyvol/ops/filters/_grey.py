@@ -3,58 +3,23 @@
 With an element all are compositions of ``minimum`` and ``maximum``, one task per block.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import xarray as xr
 
 from lazyvol.arguments import operation
 from lazyvol.errors import LabelError
-from lazyvol.kernels.filters import sliding_window
 from lazyvol.kernels.morphology import reconstruction
 from lazyvol.ops._ball import neighbourhood
 from lazyvol.ops._checks import require_spatial
-from lazyvol.ops.filters import _footprints
-from lazyvol.ops.filters._footprints import Window
-from lazyvol.ops.filters._windows import Boundary, Weights
+from lazyvol.ops.filters._footprints import window
+from lazyvol.ops.filters._windows import Weights
 from lazyvol.plan.verbs import blockwise
 from lazyvol.same_grid import require_mask_dims
 from lazyvol.stack import Size, float_of
 
 Mode: TypeAlias = Literal["reflect", "mirror", "nearest", "constant", "wrap"]
-
-
-@dataclass(frozen=True, eq=False)
-class Element:
-    """A structuring element of an operation, and the stack beyond its border."""
-
-    op: str
-    window: Window
-    boundary: Boundary
-
-    def eroded(self, stack: xr.DataArray) -> xr.DataArray:
-        """Return the minimum over the element."""
-        return self.window.extremum(self.op, stack, self.boundary, sliding_window.minimum, 0)
-
-    def dilated(self, stack: xr.DataArray) -> xr.DataArray:
-        """Return the maximum over the mirrored element."""
-        mirrored = self.window.mirrored()
-        return mirrored.extremum(self.op, stack, self.boundary, sliding_window.maximum, -1)
-
-
-def _element(
-    op: str,
-    stack: xr.DataArray,
-    size: Size | None,
-    radius: float | None,
-    footprint: Any,
-    origin: Size,
-    mode: Mode,
-    fill: float,
-) -> Element:
-    window = _footprints.window(op, stack, size, radius, footprint, origin)
-    return Element(op, window, Boundary(mode, fill))
 
 
 def _difference(stack: xr.DataArray, a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
@@ -122,8 +87,8 @@ def grey_erosion(
     >>> lv.filters.grey_erosion(lv.as_stack(np.array([[[5, 3, 6, 7, 8, 9]]])), 3).values
     array([[[3, 3, 3, 6, 7, 8]]])
     """
-    element = _element("grey_erosion", stack, size, radius, footprint, origin, mode, fill)
-    return element.eroded(stack)
+    element = window("grey_erosion", stack, size, radius, footprint, origin, mode, fill)
+    return element.minimum(stack)
 
 
 @operation(unbounded=("fill",))
@@ -164,7 +129,7 @@ def grey_dilation(
     >>> lv.filters.grey_dilation(lv.as_stack(np.array([[[5, 3, 6, 1, 2, 0]]])), 3).values
     array([[[5, 6, 6, 6, 2, 2]]])
     """
-    element = _element("grey_dilation", stack, size, radius, footprint, origin, mode, fill)
+    element = window("grey_dilation", stack, size, radius, footprint, origin, mode, fill)
     return element.dilated(stack)
 
 
@@ -206,8 +171,8 @@ def grey_opening(
     >>> lv.filters.grey_opening(lv.as_stack(np.array([[[1, 9, 1, 5, 5, 5]]])), 3).values
     array([[[1, 1, 1, 5, 5, 5]]])
     """
-    element = _element("grey_opening", stack, size, radius, footprint, origin, mode, fill)
-    return element.dilated(element.eroded(stack))
+    element = window("grey_opening", stack, size, radius, footprint, origin, mode, fill)
+    return element.dilated(element.minimum(stack))
 
 
 @operation(unbounded=("fill",))
@@ -248,8 +213,8 @@ def grey_closing(
     >>> lv.filters.grey_closing(lv.as_stack(np.array([[[9, 1, 9, 5, 5, 5]]])), 3).values
     array([[[9, 9, 9, 5, 5, 5]]])
     """
-    element = _element("grey_closing", stack, size, radius, footprint, origin, mode, fill)
-    return element.eroded(element.dilated(stack))
+    element = window("grey_closing", stack, size, radius, footprint, origin, mode, fill)
+    return element.minimum(element.dilated(stack))
 
 
 @operation(unbounded=("fill",))
@@ -290,8 +255,8 @@ def white_tophat(
     >>> lv.filters.white_tophat(lv.as_stack(np.array([[[1, 9, 1, 5, 5, 5]]])), 3).values
     array([[[0., 8., 0., 0., 0., 0.]]])
     """
-    element = _element("white_tophat", stack, size, radius, footprint, origin, mode, fill)
-    return _difference(stack, stack, element.dilated(element.eroded(stack)))
+    element = window("white_tophat", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, stack, element.dilated(element.minimum(stack)))
 
 
 @operation(unbounded=("fill",))
@@ -332,8 +297,8 @@ def black_tophat(
     >>> lv.filters.black_tophat(lv.as_stack(np.array([[[9, 1, 9, 5, 5, 5]]])), 3).values
     array([[[0., 8., 0., 0., 0., 0.]]])
     """
-    element = _element("black_tophat", stack, size, radius, footprint, origin, mode, fill)
-    return _difference(stack, element.eroded(element.dilated(stack)), stack)
+    element = window("black_tophat", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, element.minimum(element.dilated(stack)), stack)
 
 
 @operation(unbounded=("fill",))
@@ -374,8 +339,8 @@ def morphological_gradient(
     >>> lv.filters.morphological_gradient(lv.as_stack(np.array([[[1, 1, 1, 5, 5, 5]]])), 3).values
     array([[[0., 0., 4., 4., 0., 0.]]])
     """
-    element = _element("morphological_gradient", stack, size, radius, footprint, origin, mode, fill)
-    return _difference(stack, element.dilated(stack), element.eroded(stack))
+    element = window("morphological_gradient", stack, size, radius, footprint, origin, mode, fill)
+    return _difference(stack, element.dilated(stack), element.minimum(stack))
 
 
 @operation(unbounded=("fill",))
@@ -416,9 +381,9 @@ def morphological_laplace(
     >>> lv.filters.morphological_laplace(lv.as_stack(np.array([[[1, 1, 1, 5, 5, 5]]])), 3).values
     array([[[ 0.,  0.,  4., -4.,  0.,  0.]]])
     """
-    element = _element("morphological_laplace", stack, size, radius, footprint, origin, mode, fill)
+    element = window("morphological_laplace", stack, size, radius, footprint, origin, mode, fill)
     outer = _difference(stack, element.dilated(stack), stack)
-    return _difference(stack, outer, _difference(stack, stack, element.eroded(stack)))
+    return _difference(stack, outer, _difference(stack, stack, element.minimum(stack)))
 
 
 @operation(counts=None)
