@@ -78,7 +78,7 @@ class Activity:
         self._shown = 0.0
         self.bar = pn.indicators.Progress(value=0, max=100, width=width, visible=False)
         self.caption, self.message = text_pane(""), text_pane("")
-        self.button = pn.widgets.Button(label="Stop", disabled=True, width=95)
+        self.button = pn.widgets.Button(label="Stop", disabled=True, width=(width - 20) // 2)
         self.button.on_click(lambda _: self.stop())
 
     @property

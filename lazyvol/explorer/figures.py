@@ -41,11 +41,13 @@ LEAST_EDGE = 240
 #: pixels beside and below a plane: axes, their labels, and tools
 MARGIN = 72
 #: pixels along the shortest edge of a plane: a thin slab is drawn wider than it is
-SHORTEST = 60
+SHORTEST = 90
+#: pixels of a plane along each label of an axis, and of the narrowest plane with a scale bar
+TICK, BAR = 55, 150
 #: rows and columns of the planes across each dim: x is shared by two planes, and so is y
 AXES = {"z": ("y", "x"), "y": ("z", "x"), "x": ("y", "z")}
 #: transparency of masks and labels, from 0 to 255, and the colours of labels
-OVERLAY_ALPHA = 110
+OVERLAY_ALPHA = 90
 LABEL_COLOURS = np.array(
     [[0xD9, 0x57, 0x3B], [0x3D, 0x85, 0xC6], [0x3A, 0x9A, 0x6B], [0xC9, 0x8A, 0x1B],
      [0x8E, 0x6B, 0xBF], [0x3A, 0xA3, 0xA8], [0xB8, 0x4A, 0x8C], [0x7A, 0x8C, 0x2E]], np.uint8
@@ -67,11 +69,13 @@ class PlaneFigure:
         Colour mapper that all figures share.
     moved
         Called with the indices of a point, by dim, when the figure is clicked.
+    ground
+        Colour around the plane; None for that of the theme.
     """
 
     def __init__(
         self, array: xr.DataArray, normal: str, scale: float, mapper: LinearColorMapper,
-        moved: Callable[[Mapping[str, int]], None],
+        moved: Callable[[Mapping[str, int]], None], ground: str | None = None,
     ) -> None:  # fmt: skip
         self.array, self.normal = array, normal
         rows, columns = AXES[normal]
@@ -86,6 +90,8 @@ class PlaneFigure:
         )  # fmt: skip
         self.model.grid.visible = False
         self.model.toolbar.logo = None
+        if ground is not None:
+            self.model.border_fill_color = ground
         self.source = ColumnDataSource({n: [] for n in ("image", "x", "y", "dw", "dh")})
         self.overlay = ColumnDataSource({n: [] for n in ("image", "x", "y", "dw", "dh")})
         place = {"x": "x", "y": "y", "dw": "dw", "dh": "dh"}
@@ -100,7 +106,9 @@ class PlaneFigure:
         }
         for line in self.lines.values():
             self.model.add_layout(line)
-        self.model.add_layout(_scale_bar(self.model.x_range, unit_of(array, columns)))
+        self.model.title.text_font_size = "12px"
+        self._bar = _scale_bar(self.model.x_range, unit_of(array, columns))
+        self.model.add_layout(self._bar)
         self.model.on_event(Tap, self._tapped)
         self.resize(scale)
 
@@ -108,13 +116,14 @@ class PlaneFigure:
         """Draw the plane with other pixels per unit of length."""
         width, height = (max(SHORTEST, round(span * scale)) for span in self._spans)
         self.model.update(frame_width=width, frame_height=height)
+        for axis, pixels in ((self.model.xaxis, width), (self.model.yaxis, height)):
+            axis[0].ticker.desired_num_ticks = int(np.clip(pixels // TICK, 2, 6))
+        self._bar.visible = width >= BAR
 
     def show(self, plane: xr.DataArray, limits: tuple[float, float]) -> None:
-        """Show a plane; colours are scaled from ``limits``, those of bytes from 0 to 255."""
+        """Show a plane; colours are scaled from ``limits``."""
         colour = colour_dim(plane)
         plane = plane.transpose(self.rows, self.columns, *([colour] if colour else []))
-        if self.array.dtype == np.uint8:
-            limits = (0.0, 255.0)
         image = plane.values if colour is None else _as_rgba(plane.values, limits)
         self.source.data = self._placed(image, plane)
 
@@ -186,8 +195,9 @@ def _scale_bar(x_range: Any, unit: str) -> ScaleBar:
     symbol = unit_symbol(unit)
     lengths = [m * 10.0**power for power in range(-4, 7) for m in (1, 2, 5)]
     return ScaleBar(
-        range=x_range, unit=symbol, location="bottom_left", background_fill_alpha=0.5, padding=5,
-        border_line_color=None, label_text_font_size="11px", bar_length=0.25,
+        range=x_range, unit=symbol, location="bottom_left", background_fill_alpha=0.75, padding=5,
+        background_fill_color="white", border_line_color=None, bar_line_width=3, bar_length=0.25,
+        label_text_font_size="12px", label_text_color="black", bar_line_color="black",
         dimensional=Metric(base_unit=symbol, include=[symbol], ticks=lengths),
     )  # fmt: skip
 

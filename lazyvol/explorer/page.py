@@ -29,8 +29,13 @@ from lazyvol.summary import StackSummary, unit_symbol
 AVERAGE, VARIANCE = "average so far", "variance so far"
 #: the percentiles of the values on the screen between which contrast runs
 PERCENTILES = (1.0, 99.0)
-#: pixels of the widgets, and beside them
-WIDTH, SIDES = 290, 24
+#: pixels of the widgets, of two in a row, and beside them
+WIDTH, HALF, SIDES = 290, 135, 24
+#: ground of Panel's dark pages, and the arrows of their menus, which are black otherwise
+DARK_GROUND = "#121212"
+LIGHT_ARROW = """select.bk-input { background-image: url('data:image/svg+xml;utf8,<svg viewBox=
+"0 0 25 20" xmlns="http://www.w3.org/2000/svg"><path d="M 0,0 25,0 12.5,20 Z" fill="white"/></svg>')
+!important }""".replace("\n", "")
 #: seconds after which planes that are still computed give way to others
 PATIENCE = 1.0
 
@@ -71,10 +76,17 @@ class Page:
         )  # fmt: skip
         self.figures = {
             normal: PlaneFigure(
-                self.array, normal, pixels_per_unit(self.array), self.mapper, self.move
+                self.array,
+                normal,
+                pixels_per_unit(self.array),
+                self.mapper,
+                self.move,
+                DARK_GROUND if self._is_dark else None,
             )
             for normal in contents.views.planes(VALUES, 0.0).normals
         }
+        for plane in self.figures.values():  # a title that comes later is not always drawn
+            plane.show_point(self.index)
         self._make_panes()
         if self._is_served and self._is_dark:
             self._document.theme = "dark_minimal"
@@ -99,13 +111,26 @@ class Page:
         voxel, unit = abs(spacing(array, dim)), unit_symbol(unit_of(array, dim))
         self.sigma = pn.widgets.FloatInput(
             label=f"sigma of filters ({unit})", value=2 * voxel, start=voxel / 2, end=50 * voxel,
-            step=voxel / 2, width=WIDTH,
+            step=voxel / 2, width=WIDTH, visible=set(FILTERS) <= set(self.view.options),
         )  # fmt: skip
-        self.reduction = pn.widgets.Select(label="plane", options=list(REDUCTIONS), width=138)
-        self.thickness = pn.widgets.IntInput(
-            label="slices", value=5, start=1, end=200, width=138, disabled=True
+        is_volume = len(spatial_dims(array)) == 3
+        self.reduction = pn.widgets.Select(
+            label="plane", options=list(REDUCTIONS), width=HALF, visible=is_volume
         )
-        self.palette = pn.widgets.Select(label="colours", options=list(PALETTES), width=WIDTH)
+        self.thickness = pn.widgets.IntInput(
+            label="slices",
+            value=5,
+            start=1,
+            end=200,
+            width=HALF,
+            disabled=True,
+            visible=is_volume,
+        )
+        self.palette = pn.widgets.Select(
+            label="colours", options=list(PALETTES), width=WIDTH, visible=colour is None
+        )
+        for menu in (self.view, self.reduction, self.palette):
+            menu.stylesheets = [LIGHT_ARROW] if self._is_dark else []
         self.follow = pn.widgets.Checkbox(label="contrast from what is shown", value=True)
         self.contrast = pn.widgets.RangeSlider(
             label="contrast", start=0.0, end=1.0, value=(0.0, 1.0), step=0.001, width=WIDTH
@@ -114,7 +139,7 @@ class Page:
             label="mask or labels", value=True, visible=self.contents.overlay is not None
         )
         self.start = pn.widgets.Button(
-            label="Average", color="primary", width=95, visible=self._has_particles
+            label="Average particles", color="primary", width=HALF, visible=self._has_particles
         )
         self.averaged = text_pane("")
         self.activity = Activity(self._on_page, WIDTH)
@@ -132,7 +157,7 @@ class Page:
             *self.sliders.values(), self.view, self.sigma, pn.Row(self.reduction, self.thickness),
             self.palette, self.contrast, self.follow, self.overlay,
             pn.Row(self.start, self.activity.button), self.averaged, self.activity.layout,
-            text_pane(HELP, "11px"), *self._dashboard(), self.window, width=WIDTH + SIDES,
+            text_pane(self._help(), "11px"), *self._dashboard(), self.window, width=WIDTH + SIDES,
         )  # fmt: skip
         self.layout = pn.Row(controls, self._quadrants())
 
@@ -160,6 +185,20 @@ class Page:
     def _facts(self) -> str:
         facts = StackSummary.of(self.array, self.contents.title).facts()
         return "\n".join(f"{name}: {text}" for name, text in list(facts.items())[1:])
+
+    def _help(self) -> str:
+        """Return the keys that act on this page."""
+        flags = "    F: flag or unflag" if self.table is not None else ""
+        along = {"z": "↑ ↓: along z", STACK: f"Page Up, Page Down: along {STACK}"}
+        steps = "    ".join(text for dim, text in along.items() if dim in self.sliders)
+        keys = "← →: step along the dim used last, by 10 with Shift"
+        lines = [
+            f"click: move the point{flags}",
+            keys,
+            steps,
+            "Home, End: first, last    [ ]: contrast",
+        ]
+        return "\n".join(filter(None, lines))
 
     def _dashboard(self) -> list[Any]:
         client = computing_client()
@@ -267,16 +306,21 @@ class Page:
     def _contrasted(self, event: Any) -> None:
         if not self._quiet:
             self.follow.value = False
-            self._on_page(partial(self._set_contrast, event.new))
-            self._push()
+            self._on_page(partial(self._recontrast, event.new))
 
     def _scale_contrast(self, factor: float) -> None:
         """Make the range of contrast wider or narrower around its middle."""
         low, high = self.mapper.low, self.mapper.high
         middle, half = (low + high) / 2, (high - low) / 2 * factor
         self.follow.value = False
-        self._set_contrast((middle - half, middle + half))
+        self._recontrast((middle - half, middle + half))
+
+    def _recontrast(self, limits: tuple[float, float]) -> None:
+        """Show the planes between other limits; colours are scaled in Python, grey in the page."""
+        self._set_contrast(limits)
         self._push()
+        if colour_dim(self.array):
+            self.refresh()
 
     # drawing --------------------------------------------------------------------------------
 
@@ -317,13 +361,19 @@ class Page:
         overlay: Mapping[str, xr.DataArray | None],
     ) -> None:  # fmt: skip
         if self.follow.value or self.mapper.high <= self.mapper.low:
-            values = np.concatenate([p.values.ravel() for p in planes.values()])
-            self._set_contrast(contrast_limits(values, *PERCENTILES))
+            self._set_contrast(self._limits(planes))
         for normal, plane_figure in self.figures.items():
             plane_figure.show(planes[normal], (self.mapper.low, self.mapper.high))
             plane_figure.show_overlay(overlay[normal])
             plane_figure.show_point(index)
         self._push()
+
+    def _limits(self, planes: Mapping[str, xr.DataArray]) -> tuple[float, float]:
+        """Return percentiles of the values that are shown; 0 and 255 for colours in bytes."""
+        if colour_dim(self.array) and self.array.dtype == np.uint8:
+            return 0.0, 255.0
+        values = np.concatenate([p.values.ravel() for p in planes.values()])
+        return contrast_limits(values, *PERCENTILES)
 
     def _set_contrast(self, limits: tuple[float, float]) -> None:
         low, high = float(limits[0]), float(limits[1])
@@ -348,11 +398,3 @@ class Page:
         """Send changed figures to a notebook; a server sends them by itself."""
         if not self._is_served:
             pn.io.push_notebook(*self.panes)
-
-
-HELP = (
-    "← →  step along the dim used last, with shift by 10\n"
-    "↑ ↓  step along z    PgUp PgDn  along k\n"
-    "Home End  first and last    [ ]  contrast\n"
-    "f  flag or unflag    click  move to a point"
-)

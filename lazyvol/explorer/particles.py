@@ -66,9 +66,12 @@ class Particles:
         self.flags[list(indices)] = value
 
     def frame(self) -> pd.DataFrame:
-        """Return the table for the screen: one row per particle, its index and its flag first."""
+        """Return the table for the screen: one row per particle, its index and its flag first.
+
+        Numbers have four significant digits.
+        """
         columns: dict[str, Any] = {PARTICLE: np.arange(self.count), FLAG: self.flags.copy()}
-        columns |= {str(name): column.values for name, column in self.table.data_vars.items()}
+        columns |= {str(n): _rounded(column.values) for n, column in self.table.data_vars.items()}
         return pd.DataFrame(columns)
 
     def export(self, suffix: str) -> bytes:
@@ -80,6 +83,13 @@ class Particles:
             path = Path(folder) / f"particles{suffix}"
             save(table, path)
             return path.read_bytes()
+
+
+def _rounded(values: Any) -> Any:
+    """Return floats with four significant digits, and other values as they are."""
+    if values.dtype.kind != "f":
+        return values
+    return np.array([float(f"{value:.4g}") for value in values.ravel()]).reshape(values.shape)
 
 
 def _columns(table: xr.DataArray | xr.Dataset) -> dict[str, xr.Variable]:

@@ -12,6 +12,10 @@ from lazyvol.explorer.particles import FLAG, FORMATS, PARTICLE, Particles
 
 #: least pixels and rows of the table, pixels of one row and of all above and below the rows
 WIDTH, ROWS, ROW, AROUND = 450, 8, 29, 155
+#: formatter of columns of truth: a mark where it is true
+TICKED = {"type": "tickCross", "crossElement": False, "tickElement": "✓"}
+#: legible page numbers on dark ground
+DARK_STYLE = ".tabulator-page { color: #eee !important; background: #333 !important }"
 #: style of text that is shown as it is, names with markup included
 TEXT = {"font-family": "sans-serif", "white-space": "pre-wrap", "overflow-wrap": "anywhere"}
 
@@ -49,10 +53,13 @@ class ParticleTable:
     ) -> None:  # fmt: skip
         self.particles, self._current, self._show = particles, current, show
         frame = particles.frame()
+        ticked = [name for name in frame if frame[name].dtype.kind == "b" and name != FLAG]
         self.rows = pn.widgets.Tabulator(
             frame, titles={name: escape(name) for name in frame}, disabled=True, show_index=False,
             pagination="remote", selectable=1, theme="midnight" if dark else "simple",
-            formatters={FLAG: {"type": "tickCross", "crossElement": False, "tickElement": "⚑"}},
+            formatters={FLAG: TICKED | {"tickElement": "⚑"}} | dict.fromkeys(ticked, TICKED),
+            text_align=dict.fromkeys([FLAG, *ticked], "center"),
+            stylesheets=[DARK_STYLE] if dark else [],
         )  # fmt: skip
         self.rows.on_click(self._clicked)
         flag = pn.widgets.Button(label="Flag or unflag", width=120)

@@ -116,6 +116,6 @@ def test_a_click_on_a_row_shows_the_particle_and_the_table_is_exported(page):
 def test_f_flags_the_particle_and_averages_leave_it_out(page):
     page.press("f")
     page.wait(f"{SHOWN}.includes('1 of 6 flagged')")
-    page.run(f"{FIND}('button', 'Average').click()")
+    page.run(f"{FIND}('button', 'Average particles').click()")
     page.wait(f"{SHOWN}.includes('average so far')")
     assert [p for p in page.problems if "WebGL" not in p] == []

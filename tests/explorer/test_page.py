@@ -150,6 +150,12 @@ def test_images_and_colours_have_one_figure():
     assert list(made.figures) == ["z"]
     pixels = image(made, "z").view(np.uint8).reshape(8, 9, 4)
     assert np.array_equal(pixels[..., :3], colours)
+    assert not any(w.visible for w in (made.palette, made.sigma, made.reduction, made.thickness))
+    for low in (20.0, 50.0):
+        made.contrast.value = (low, low + 51.0)
+        settle(made)
+        pixels = image(made, "z").view(np.uint8).reshape(8, 9, 4)
+        assert np.allclose(pixels[..., :3], np.clip((colours - low) * 5.0, 0, 255))
     made.close()
 
 

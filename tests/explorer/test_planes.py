@@ -238,6 +238,15 @@ def test_particles_are_flagged_and_exported(tmp_path):
     assert lv.io.particles(star).flagged.values.tolist() == [0, 0, 0, 1, 0]
 
 
+def test_the_table_shows_four_digits_and_exports_all():
+    table = xr.Dataset({"p": ("k", [3.25e-25, 1 / 3, np.nan, 12345678.0, 0.0])})
+    particles = Particles(stack(), table)
+    shown = particles.frame().p.tolist()
+    assert [f"{value:g}" for value in shown] == ["3.25e-25", "0.3333", "nan", "1.235e+07", "0"]
+    exported = pd.read_csv(io.BytesIO(particles.export(".csv"))).p.tolist()
+    assert np.array_equal(exported, table.p.values, equal_nan=True)
+
+
 def test_a_table_of_another_length_is_refused():
     with pytest.raises(lv.errors.LabelError, match="one row per particle"):
         Particles(stack(), xr.Dataset({"score": ("k", np.arange(4.0))}))
