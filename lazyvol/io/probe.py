@@ -60,7 +60,7 @@ NPY = Format("NPY", npy.SUFFIXES, npy.probe)
 HDF5 = Format("HDF5", hdf5.SUFFIXES, hdf5.probe)
 NIFTI = Format("NIfTI", nifti.SUFFIXES, nifti.probe)
 EM = Format("EM", em.SUFFIXES, em.probe)
-SPIM_DATA = Format("BigDataViewer", (hdf5.spim_data.SUFFIX,), hdf5.probe_xml)
+SPIM_DATA = Format("BigDataViewer", (hdf5.layouts.SUFFIX,), hdf5.probe_xml)
 PICTURES = Format("pictures and movies", pictures.SUFFIXES, pictures.probe)
 FORMATS = (MRC, TIFF, NPY, HDF5, NIFTI, EM, SPIM_DATA, PICTURES)
 #: formats whose files in a folder are a stack; pictures only where there are no others

@@ -14,7 +14,7 @@ import xarray as xr
 
 from lazyvol.arguments import operation
 from lazyvol.errors import BudgetError, LabelError, OptionError, TargetExistsError
-from lazyvol.io import particle_files, rows
+from lazyvol.io import particle_files
 from lazyvol.io.atomic import require_free
 from lazyvol.io.inputs import sources_of
 from lazyvol.io.particle_lists import OPTICS, OTHER_BLOCKS, standard_units
@@ -43,8 +43,14 @@ from lazyvol.io.single_files import (
     suffix_of,
     warn_of_losses,
 )
-from lazyvol.io.star.tables import star_text
-from lazyvol.io.text_files import csv_text, write_text, written_last
+from lazyvol.io.tables import (
+    csv_text,
+    lost_labels,
+    star_text,
+    table_columns,
+    write_text,
+    written_last,
+)
 from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
 from lazyvol.io.zarr.omero import write_omero
@@ -181,8 +187,8 @@ def save(
         return
     if suffix in TABLES and not resume:
         kept = {*standard_units("voxel"), *([OPTICS, OTHER_BLOCKS] if suffix == ".star" else [])}
-        columns = rows.table_columns(obj, target)[1]
-        warn_of_losses(target, rows.lost_labels(obj, columns, kept), stacklevel=4)
+        columns = table_columns(obj, target)[1]
+        warn_of_losses(target, lost_labels(obj, columns, kept), stacklevel=4)
         write_text(target, TABLES[suffix](_compute_table(obj, budget), target), overwrite=overwrite)
         return
     arrays = refitted_arrays(obj, budget)

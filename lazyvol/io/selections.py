@@ -12,7 +12,7 @@ from lazyvol.io import commas, em, star
 from lazyvol.io.atomic import PathLike, require_free
 from lazyvol.io.flat_file import stored_file
 from lazyvol.io.particle_lists import star_list
-from lazyvol.io.text_files import write_bytes
+from lazyvol.io.tables import write_bytes
 from lazyvol.plan.recipes.base import Array
 
 #: name of the column that numbers the rows of the list, where new columns get a file of their own

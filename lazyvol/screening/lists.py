@@ -10,9 +10,7 @@ import xarray as xr
 
 from lazyvol.errors import LabelError
 from lazyvol.io import particles, write_selection
-from lazyvol.io.rows import table_columns
-from lazyvol.io.star.tables import star_text
-from lazyvol.io.text_files import write_text
+from lazyvol.io.tables import star_text, table_columns, write_text
 from lazyvol.stack import STACK
 
 #: names of the lists, and suffixes of their formats

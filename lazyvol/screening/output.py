@@ -10,7 +10,7 @@ import xarray as xr
 from lazyvol.errors import StoreError, TargetExistsError
 from lazyvol.io.axes import parse_unit
 from lazyvol.io.save_result import save
-from lazyvol.io.text_files import csv_text, write_text
+from lazyvol.io.tables import csv_text, write_text
 from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.screening.lists import NAMES, SUFFIXES, write_lists
 from lazyvol.screening.report import write_report

@@ -13,7 +13,7 @@ import xarray as xr
 from lazyvol.client import progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
-from lazyvol.io.rows import with_names
+from lazyvol.io.tables import with_names
 from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
 from lazyvol.ops.registration._poses import Rotations, Wedge

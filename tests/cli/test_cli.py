@@ -32,7 +32,7 @@ from lazyvol.errors import LabelError, OptionError, TruncatedError
 from lazyvol.io import open as open_stack
 from lazyvol.io.particle_lists import ANGLES
 from lazyvol.io.save_result import save
-from lazyvol.io.text_files import csv_text
+from lazyvol.io.tables import csv_text
 from lazyvol.plan import regions
 from lazyvol.plan.graph.lazy_array import source_array
 from lazyvol.screening import screen

@@ -6,8 +6,7 @@ import tifffile
 
 import lazyvol as lv
 from lazyvol.errors import FormatError, LimitExceeded
-from lazyvol.io.tiff.jpeg import check_jpeg
-from lazyvol.io.tiff.lzw import CLEAR, END, check_lzw
+from lazyvol.io.tiff.streams import CLEAR, END, check_jpeg, check_lzw
 
 imagecodecs = pytest.importorskip("imagecodecs")
 

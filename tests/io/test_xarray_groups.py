@@ -81,7 +81,7 @@ def test_large_texts_along_several_dims_stay_in_the_store(tmp_path, monkeypatch,
     texts = np.broadcast_to(TEXTS[kind][:, None], (6, 4))
     written = stack().assign_coords(tomogram=(("k", "z"), texts))
     written.to_dataset().to_zarr(tmp_path / "a.zarr", consolidated=False)
-    monkeypatch.setattr("lazyvol.io.zarr.coordinates.READ_BYTES", 100)
+    monkeypatch.setattr("lazyvol.io.zarr.members.READ_BYTES", 100)
     tomogram = lv.open(tmp_path / "a.zarr").tomogram
     assert tomogram.chunks is not None
     assert tomogram[2:, 1].values.tolist() == NAMES[2:]
@@ -166,7 +166,7 @@ def test_large_coordinates_of_other_objects_are_refused(tmp_path, monkeypatch):
 
 def test_large_coordinates_along_several_dims_stay_in_the_store(tmp_path, monkeypatch):
     stack().to_dataset().to_zarr(tmp_path / "a.zarr", consolidated=False)
-    monkeypatch.setattr("lazyvol.io.zarr.coordinates.READ_BYTES", 24 * 8 - 1)
+    monkeypatch.setattr("lazyvol.io.zarr.members.READ_BYTES", 24 * 8 - 1)
     opened = lv.open(tmp_path / "a.zarr")
     assert opened.plane.chunks is not None
     assert opened.defocus.chunks is None

@@ -11,7 +11,7 @@ from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import cf
 from lazyvol.io.axes import default_dims, dims_of_names, known_sizes, order_axes
 from lazyvol.io.flat_file import FlatFileSource, Layout, StoredFile, check_extent, stored_file
-from lazyvol.io.hdf5 import layouts, spim_data
+from lazyvol.io.hdf5 import layouts
 from lazyvol.io.hdf5.source import (
     arrays,
     attribute,
@@ -98,9 +98,9 @@ def probe_xml(path: str | os.PathLike[str], *, permissive: bool = False) -> Open
     Raises
     ------
     FormatError, UnsafeSourceError
-        As `lazyvol.io.hdf5.spim_data.read`, and as `probe` for the HDF5 file.
+        As `lazyvol.io.hdf5.layouts.read_spim_data`, and as `probe` for the HDF5 file.
     """
-    target, setups = spim_data.read(os.fspath(path))
+    target, setups = layouts.read_spim_data(os.fspath(path))
     file = stored_file(target)
     with open_file(file) as store:
         return layouts.big_data_viewer(store, file, setups)

@@ -19,25 +19,108 @@ References
    J. Struct. Biol. 157, 38-46, 2007; https://blake.bcm.edu/emanwiki/EMAN2ImageFormats
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from lazyvol.errors import FormatError, LimitExceeded
-from lazyvol.io.axes import channel_names, common_unit, known_sizes, order_axes, time_steps
-from lazyvol.io.flat_file import StoredFile
-from lazyvol.io.hdf5 import spim_data
+from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
+from lazyvol.io.axes import (
+    channel_names,
+    common_unit,
+    known_sizes,
+    order_axes,
+    parse_unit,
+    time_steps,
+)
+from lazyvol.io.flat_file import StoredFile, stored_file
 from lazyvol.io.hdf5.source import attribute, data_sets, dataset_at, node_at
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import formats_library
+from lazyvol.io.tiff.omexml import MAX_XML, parse_xml
 
+SUFFIX = ".xml"
+ROOT = "SpimData"
+LOADER = "bdv.hdf5"
 #: time points, channels or images of one file
 MAX_MEMBERS = 1_000_000
 LEVEL = "DataSet/ResolutionLevel 0"
 IMAGES = "MDF/images"
+
+
+@dataclass(frozen=True)
+class Setups:
+    """Setups of BigDataViewer: their axis, names, voxel size along x, y, z, and unit."""
+
+    axis: str = "setup"
+    names: Mapping[int, str] = field(default_factory=dict)
+    voxel_size: Sequence[float] = ()
+    unit: str = "voxel"
+
+
+def read_spim_data(path: str) -> tuple[str, Setups]:
+    """Return the HDF5 file that an XML file describes, and its setups.
+
+    Raises
+    ------
+    FormatError
+        The file is not XML of BigDataViewer, or the data are not in HDF5.
+    UnsafeSourceError
+        The data are outside the folder of the file, or the XML defines entities.
+    """
+    file = stored_file(path)
+    root = parse_xml(file.head(MAX_XML + 1).decode("utf-8", "replace"), file.path)
+    if root.tag != ROOT:
+        raise FormatError(
+            f"{file.path}: an XML file must be of BigDataViewer ({ROOT}), found {root.tag!r:.40}"
+        )
+    loader = root.find("SequenceDescription/ImageLoader")
+    found = None if loader is None else loader.get("format")
+    name = None if loader is None else loader.findtext("hdf5")
+    if found != LOADER or not name:
+        raise FormatError(
+            f"{file.path}: the data must be in an HDF5 file (image loader {LOADER}), found "
+            f"{found!r:.40}; export them as XML/HDF5"
+        )
+    target = PurePath(name.strip())
+    if target.is_absolute() or ".." in target.parts:
+        raise UnsafeSourceError(
+            f"{file.path}: the HDF5 file must be in the folder of the XML file, found {name!r:.80}"
+        )
+    return os.path.join(os.path.dirname(file.path), target), setups_of(root, file.path)
+
+
+def setups_beside(path: str) -> Setups:
+    """Return the setups of the XML file next to an HDF5 file; unnamed ones if there is none."""
+    xml = Path(path).with_suffix(SUFFIX)
+    if not xml.is_file():
+        return Setups()
+    target, setups = read_spim_data(str(xml))
+    return setups if os.path.realpath(target) == os.path.realpath(path) else Setups()
+
+
+def setups_of(root: Element, where: str) -> Setups:
+    """Return the setups; their axis is ``channel`` if each has a channel of its own."""
+    try:
+        views = {
+            int(view.findtext("id", "")): view
+            for view in root.iterfind("SequenceDescription/ViewSetups/ViewSetup")
+        }
+        size = next((view.find("voxelSize") for view in views.values()), None)
+        numbers = () if size is None else tuple(map(float, size.findtext("size", "").split()))
+    except ValueError as error:
+        raise FormatError(f"{where}: a setup must have numbers, but: {error}") from error
+    channels = {view.findtext("attributes/channel", "") for view in views.values()}
+    word = "" if size is None else size.findtext("unit", "")
+    unit, factor = parse_unit(word) or ("voxel", 1.0)
+    names = {number: view.findtext("name", "").strip() for number, view in views.items()}
+    axis = "channel" if len(channels) == len(views) and "" not in channels else "setup"
+    return Setups(axis, names, tuple(n * factor for n in numbers), unit)
 
 
 def image(store: Any, file: StoredFile) -> Opened | None:
@@ -47,7 +130,7 @@ def image(store: Any, file: StoredFile) -> Opened | None:
     if node_at(store, IMAGES, file.path) is not None:
         return eman2(store, file)
     if numbered(store, r"t(\d{5,})", file.path):
-        return big_data_viewer(store, file, spim_data.beside(file.path))
+        return big_data_viewer(store, file, setups_beside(file.path))
     return None
 
 
@@ -111,7 +194,7 @@ def imaris_times(info: Any, times: Sequence[int], where: str) -> list[float]:
     return list((dates - dates[0]) / np.timedelta64(1, "s")) if known else []
 
 
-def big_data_viewer(store: Any, file: StoredFile, setups: spim_data.Setups) -> Opened:
+def big_data_viewer(store: Any, file: StoredFile, setups: Setups) -> Opened:
     """Return an image of BigDataViewer (k, setup, z, y, x), at full resolution."""
     where = file.path
     times = numbered(store, r"t(\d{5,})", where)

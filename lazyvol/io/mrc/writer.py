@@ -13,7 +13,7 @@ from lazyvol.errors import LabelError
 from lazyvol.io.atomic import PathLike
 from lazyvol.io.axes import convert_length, parse_unit
 from lazyvol.io.export import Blocks, Form, write_content
-from lazyvol.io.mrc.header import LABEL_BYTES, LABEL_PREFIX, MODES
+from lazyvol.io.mrc import LABEL_BYTES, LABEL_PREFIX, MODES
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region

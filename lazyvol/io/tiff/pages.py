@@ -22,8 +22,7 @@ from lazyvol.errors import (
 from lazyvol.io.flat_file import StoredFile, read_error, strides
 from lazyvol.io.grid import GridSource, Part
 from lazyvol.io.optional import library
-from lazyvol.io.tiff.jpeg import check_jpeg
-from lazyvol.io.tiff.lzw import check_lzw
+from lazyvol.io.tiff.streams import check_jpeg, check_lzw
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
 

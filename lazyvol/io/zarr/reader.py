@@ -36,12 +36,6 @@ from lazyvol.io.safe_folder import SafeFolder
 from lazyvol.io.zarr import ome
 from lazyvol.io.zarr.absent import AbsentFiles, absent_files
 from lazyvol.io.zarr.chunks import undefined_fill_error
-from lazyvol.io.zarr.coordinates import (
-    LIST,
-    coordinates_beside,
-    dims_in_file,
-    without_coordinates,
-)
 from lazyvol.io.zarr.labels import (
     ARRAY_FOLDER,
     COORDINATES,
@@ -56,11 +50,17 @@ from lazyvol.io.zarr.labels import (
 )
 from lazyvol.io.zarr.manifest import NAME as MANIFEST
 from lazyvol.io.zarr.manifest import manifest_of
+from lazyvol.io.zarr.members import (
+    LIST,
+    coordinates_beside,
+    dims_in_file,
+    open_variables,
+    without_coordinates,
+)
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta, require_numbers
 from lazyvol.io.zarr.nodes import Node, below, children, folder_above, load
 from lazyvol.io.zarr.source import file_versions, stamps_of, token, zarr_source
 from lazyvol.io.zarr.texts import TextSource, text_source
-from lazyvol.io.zarr.variables import open_variables
 from lazyvol.plan.recipes.base import Source
 
 #: folders above an array in which its image is looked for
@@ -133,7 +133,7 @@ def probe(
         check_record(record, node.path)
         return _open_dataset(node, record, permissive, missing)
     if node.kind == "group" and ome.is_plate(node.attributes):
-        from lazyvol.io.zarr.plates import open_plate
+        from lazyvol.io.zarr.members import open_plate
 
         return open_plate(node, open_member, _stem(node.path))
     members = [node] if _is_single(node) else without_coordinates(node, _members(node))

@@ -11,8 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
-from lazyvol.io.rows import table_columns
-from lazyvol.io.star.tables import star_text
+from lazyvol.io.tables import star_text, table_columns
 from lazyvol.screening.lists import star_table
 from lazyvol.screening.result import ScreenResult
 from lazyvol.screening.thumbnails import coarse_step, in_second_class

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol import plots
-from lazyvol.io.text_files import write_text
+from lazyvol.io.tables import write_text
 from lazyvol.plan.budget import show_bytes
 from lazyvol.plots.canvas import contrast_limits
 from lazyvol.screening.report import words

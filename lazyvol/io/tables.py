@@ -1,12 +1,25 @@
-"""Turn results into table columns along one dim; other dims with text labels are spread."""
+"""Write results as tables: columns along one dim, as the text of CSV and STAR files."""
 
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.io import commas, star
+from lazyvol.io.atomic import new_file
+from lazyvol.io.particle_lists import (
+    DIM_NAMES,
+    INDEX_LABEL,
+    OPTICS,
+    OTHER_BLOCKS,
+    RELION,
+    standard_units,
+)
 from lazyvol.stack import STACK
 
 #: dim of the rows of results without dims
@@ -146,3 +159,112 @@ def lost_labels(
         "units of": units,
     }
     return [f"{label} {', '.join(names)}" for label, names in losses.items() if names]
+
+
+def star_text(table: xr.DataArray | xr.Dataset, where: str = "a .star file") -> str:
+    """Return the columns of a table as a RELION STAR file, under RELION labels where they exist.
+
+    Raises
+    ------
+    LabelError
+        A variable has other dims, a column has another unit than in RELION, a name has white
+        space, or a value cannot be written.
+    """
+    dim, columns = table_columns(table, where)
+    if dim in table.coords:
+        index = f"list_{dim}" if dim in DIM_NAMES else dim
+        columns = {INDEX_LABEL if dim == STACK else index: table[dim], **columns}
+    shift_unit = _shift_unit(columns, where)
+    labels = {n: _relion_label(n, c, shift_unit, where) for n, c in columns.items()}
+    bad = [label for label in labels.values() if not label or set(label) & set(star.WHITE)]
+    if bad or len({*labels.values()}) != len(labels):
+        raise LabelError(
+            f"{where}: columns must have different names without spaces, got "
+            f"{bad or sorted(labels)}; rename them"
+        )
+    attrs = (table.attrs, *(c.attrs for c in columns.values()))
+    blocks = dict(_mapping(OTHER_BLOCKS, attrs))
+    optics = _mapping(OPTICS, attrs)
+    blocks |= {OPTICS: optics} if optics else {}
+    blocks["particles"] = {labels[n]: c.values for n, c in columns.items()}
+    return star.text(blocks.items())
+
+
+def _mapping(key: str, attrs: Iterable[Mapping[Any, Any]]) -> Mapping[str, Any]:
+    """Return the first mapping under a key of several sets of attributes."""
+    found = (a[key] for a in attrs if isinstance(a.get(key), Mapping))
+    return next(found, {})
+
+
+def _shift_unit(columns: Mapping[str, xr.DataArray], where: str) -> str:
+    """Return the common unit of all shifts; RELION has labels for voxel and angstrom."""
+    shifts = [n for n in columns if n.startswith("shift_") and n[6:] in ("x", "y", "z")]
+    units = {str(columns[n].attrs.get("units", "voxel")) for n in shifts} or {"voxel"}
+    if len(units) > 1 or not units <= {"voxel", "angstrom"}:
+        raise LabelError(
+            f"{where}: shifts must all be in voxel or all in angstrom, got {sorted(units)}; "
+            "convert them and set attrs['units']"
+        )
+    return units.pop()
+
+
+def _relion_label(name: str, column: xr.DataArray, shift_unit: str, where: str) -> str:
+    """Return the RELION label of a column; raise LabelError if its unit is not that of RELION."""
+    expected = standard_units(shift_unit).get(name)
+    unit = column.attrs.get("units", expected)
+    if expected is not None and unit != expected:
+        raise LabelError(
+            f"{where}: {name} must be in {expected}, got {unit}; convert it and set "
+            "attrs['units'], or rename it"
+        )
+    labels = [label for label, its_name in RELION.items() if its_name == name]
+    if name.startswith("shift_") and labels:
+        in_angstrom = shift_unit == "angstrom"
+        labels = [label for label in labels if label.endswith("Angst") == in_angstrom]
+    label = labels[0] if labels else name
+    # RELION reads columns such as rlnTomoName as text, so numbers keep their own name
+    return name if star.NAMES.fullmatch(label) and column.dtype.kind not in "UOT" else label
+
+
+def csv_text(table: xr.DataArray | xr.Dataset, where: str = "a .csv file") -> str:
+    """Return the columns of a table as CSV text: the index, coordinates, variables.
+
+    A column name is followed by ``[unit]`` if `particles` would assume another unit.
+
+    Examples
+    --------
+    >>> print(csv_text(xr.Dataset({"ncc": ("k", [0.5, 0.25])})), end="")
+    k,ncc
+    0,0.5
+    1,0.25
+    """
+    dim, columns = table_columns(table, where)
+    count = next((len(column) for column in columns.values()), 0)
+    index = table[dim].values if dim in table.coords else np.arange(count)
+    return commas.text({dim: index} | {_title(n, c): c.values for n, c in columns.items()})
+
+
+def _title(name: str, column: xr.DataArray) -> str:
+    """Return the name of a column, with its unit where it is not the standard one."""
+    unit = column.attrs.get("units")
+    standard = standard_units("voxel").get(name)
+    return f"{name} [{unit}]" if standard and unit and unit != standard else name
+
+
+def write_text(path: str | os.PathLike[str], content: str, *, overwrite: bool = False) -> None:
+    """Write a text file in UTF-8 that appears under its name when it is complete on disk."""
+    write_bytes(path, content.encode("utf-8"), overwrite=overwrite)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, overwrite: bool = False) -> None:
+    """Write a file that appears under its name when it is complete on disk."""
+    with new_file(path, overwrite) as file:
+        file.write(content)
+
+
+@contextmanager
+def written_last(path: str, content: str, overwrite: bool) -> Iterator[None]:
+    """Write a text file that appears under its name when the context ends without an error."""
+    with new_file(path, overwrite) as file:
+        file.write(content.encode("utf-8"))
+        yield

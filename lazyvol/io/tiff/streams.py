@@ -1,8 +1,9 @@
-"""Check LZW segments of TIFF files before imagecodecs decodes them.
+"""Check LZW and JPEG segments of TIFF files before imagecodecs decodes them.
 
-Its decoder (2026.3.6) follows the first code after a CLEAR code into a table that is empty then: a
-damaged file ends the process. So each of these codes must be a byte. Between two CLEAR codes the
-bits of every code are known beforehand, as each code adds one entry to the table.
+Its LZW decoder (2026.3.6) follows the first code after a CLEAR code into a table that is empty
+then: a damaged file ends the process. So each of these codes must be a byte. Between two CLEAR
+codes the bits of every code are known beforehand, as each code adds one entry to the table. JPEG
+decoders reserve what the frame headers of a stream declare.
 """
 
 from functools import cache
@@ -17,6 +18,13 @@ CLEAR, END = 256, 257
 CODES = 4096
 #: encoders write a CLEAR code after 250 codes or more
 BYTES_PER_CLEAR = 128
+MARK = 0xFF
+#: markers of a frame header, which declares the size of the picture
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: markers without content
+ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))
+#: start of the coded data, and end of the picture
+SCAN, PICTURE_END = 0xDA, 0xD9
 
 
 def check_lzw(data: bytes, where: str) -> None:
@@ -74,3 +82,35 @@ def _widths(old: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     full = np.array([512, 1024, 2048]) - (not old)
     width = 9 + np.searchsorted(full, entries, "right")
     return width, np.cumsum(width)
+
+
+def check_jpeg(data: bytes, most_bytes: int, where: str) -> None:
+    """Raise LimitExceeded if a frame of a stream decodes to more than ``most_bytes``.
+
+    Markers are found as libjpeg finds them: other bytes before one are skipped.
+    """
+    position = 0
+    while (position := data.find(MARK, position)) >= 0:
+        while position < len(data) and data[position] == MARK:
+            position += 1
+        marker = data[position] if position < len(data) else PICTURE_END
+        position += 1
+        if marker in (SCAN, PICTURE_END):
+            return
+        if marker in FRAMES:
+            precision, height, width, components = _frame(data[position + 2 : position + 8])
+            declared = height * width * components * (2 if precision > 8 else 1)
+            if declared > most_bytes:
+                raise LimitExceeded(
+                    f"{where}: a JPEG segment may decode to {most_bytes} bytes, it declares "
+                    f"{height} x {width} pixels of {components} samples; copy the file again"
+                )
+        if marker not in ALONE:
+            position += int.from_bytes(data[position : position + 2])
+
+
+def _frame(header: bytes) -> tuple[int, int, int, int]:
+    """Return precision, height, width and components of a frame header, 0 where it is cut."""
+    header = header.ljust(6, b"\0")
+    size = int.from_bytes(header[1:3]), int.from_bytes(header[3:5])
+    return header[0], *size, header[5]
