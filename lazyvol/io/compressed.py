@@ -14,7 +14,16 @@ from threading import Lock
 import numpy as np
 
 from lazyvol.errors import FormatError, LazyvolError, LimitExceeded, TruncatedError
-from lazyvol.io.flat_file import FileSource, Layout, StoredFile, read_error, token
+from lazyvol.io.flat_file import (
+    FileSource,
+    FlatFileSource,
+    Layout,
+    StoredFile,
+    check_extent,
+    read_error,
+    token,
+)
+from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, size
 
@@ -67,10 +76,14 @@ def open_codec(raw: FileIO, codec: str) -> BufferedIOBase:
     return gzip.GzipFile(fileobj=raw) if codec == "gzip" else bz2.BZ2File(raw)
 
 
-def read_head(file: StoredFile, codec: str, count: int) -> bytes:
-    """Return the first ``count`` decoded bytes, fewer if the file is shorter."""
+def decoded_head(file: StoredFile, count: int) -> tuple[str | None, bytes]:
+    """Return the codec of a file, and its first ``count`` decoded bytes, fewer if it is shorter."""
+    first = file.head(count)
+    codec = codec_of(first)
+    if codec is None:
+        return None, first
     with stream(file, codec) as decoded:
-        return decoded.read(count)
+        return codec, decoded.read(count)
 
 
 def check_promised_size(file: StoredFile, codec: str, count: int) -> None:
@@ -170,6 +183,16 @@ class CompressedSource(FileSource):
                 )
         out.flags.writeable = False
         return out
+
+
+def array_source(
+    file: StoredFile, codec: str | None, layout: Layout, repairs: Repairs
+) -> FlatFileSource | CompressedSource:
+    """Return the source of the array of a file, which must be as long as its header promises."""
+    if codec:
+        return CompressedSource(file, codec, layout, allow_trailing=repairs.permissive)
+    check_extent(file, layout, repairs)
+    return FlatFileSource(file, layout)
 
 
 def skip_bytes(decoded: BufferedIOBase, count: int, path: str) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import count_elements, order_axes
+from lazyvol.io.compressed import array_source
 from lazyvol.io.export import Form
-from lazyvol.io.flat_file import FlatFileSource, Layout, check_extent, stored_file
+from lazyvol.io.flat_file import Layout, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
@@ -59,9 +60,8 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     names = ("z", "y", "x") if shape[0] > 1 else ("y", "x")
     dims, order = order_axes(names, file.path)
     layout = Layout(HEADER_BYTES, dtype, shape[-len(names) :], order)
-    check_extent(file, layout, repairs)
     return Opened(
-        source=FlatFileSource(file, layout),
+        source=array_source(file, None, layout, repairs),
         dims=dims,
         attrs=repairs.attrs,
         name=PurePath(file.path).stem,

@@ -10,14 +10,13 @@ import numpy as np
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
-from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
+from lazyvol.io.compressed import CompressedSource, array_source, decoded_head, unpacked_name
 from lazyvol.io.export import Form
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
     StoredFile,
     check_dtype,
-    check_extent,
     stored_file,
 )
 from lazyvol.io.opened import Opened
@@ -68,15 +67,16 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         The file is shorter than its header promises.
     """
     file = stored_file(path)
-    first = file.head(max(HEADER_BYTES))
-    codec = codec_of(first)
-    header = parse_header(read_head(file, codec, max(HEADER_BYTES)) if codec else first, file.path)
+    codec, first = decoded_head(file, max(HEADER_BYTES))
+    header = parse_header(first, file.path)
     shape, names = axes_of(header, file.path)
     dims, order = order_axes(names, file.path)
     layout = Layout(offset_of(header, file), stored_dtype(header, file.path), shape, order)
     spacing, unit = voxel_size(header, dims)
     return Opened(
-        source=apply_scale(header, source_of(file, codec, layout, permissive)),
+        source=apply_scale(
+            header, array_source(file, codec, layout, Repairs(file.path, permissive))
+        ),
         dims=dims,
         voxel_size=spacing,
         unit=unit,
@@ -135,16 +135,6 @@ def offset_of(header: Any, file: StoredFile) -> int:
             f"found {offset}"
         )
     return int(offset)
-
-
-def source_of(
-    file: StoredFile, codec: str | None, layout: Layout, permissive: bool
-) -> FlatFileSource | CompressedSource:
-    """Return the source of the unscaled data."""
-    if codec:
-        return CompressedSource(file, codec, layout, allow_trailing=permissive)
-    check_extent(file, layout, Repairs(file.path, permissive))
-    return FlatFileSource(file, layout)
 
 
 def voxel_size(header: Any, dims: tuple[str, ...]) -> tuple[dict[str, float], str]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lazyvol.errors import FormatError, LabelError, TruncatedError, UnsafeSourceError
 from lazyvol.io.axes import count_elements, default_dims
-from lazyvol.io.flat_file import FlatFileSource, Layout, check_dtype, check_extent, stored_file
+from lazyvol.io.compressed import array_source
+from lazyvol.io.flat_file import Layout, check_dtype, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
@@ -50,9 +51,8 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
     axes = tuple(range(len(shape)))
     stored_shape, order = (shape[::-1], axes[::-1]) if fortran else (shape, axes)
     layout = Layout(offset, dtype.str, stored_shape, order)
-    check_extent(file, layout, repairs)
     return Opened(
-        source=FlatFileSource(file, layout),
+        source=array_source(file, None, layout, repairs),
         dims=dims,
         attrs=repairs.attrs,
         name=PurePath(file.path).stem,

@@ -18,7 +18,7 @@ from lazyvol.errors import (
     SourceNotFoundError,
 )
 from lazyvol.io import em, hdf5, mrc, nifti, npy, pictures, tiff
-from lazyvol.io.compressed import codec_of, read_head, unpacked_name
+from lazyvol.io.compressed import decoded_head, unpacked_name
 from lazyvol.io.files import natural_key, stack_files
 from lazyvol.io.flat_file import read_error, stored_file
 from lazyvol.io.opened import DataSet, Opened
@@ -187,11 +187,7 @@ def probe_file(path: str, permissive: bool, dims: Sequence[str] | None = None) -
 
 def format_of(path: str) -> Format:
     """Return the format of a file by its content, otherwise by its suffix."""
-    file = stored_file(path)
-    first = file.head(HEAD_BYTES)
-    codec = codec_of(first)
-    if codec:
-        first = read_head(file, codec, HEAD_BYTES)
+    codec, first = decoded_head(stored_file(path), HEAD_BYTES)
     file_format = format_by_content(first) or format_by_suffix(path)
     if file_format is None and Path(path).suffix.lower() in VENDORS:
         raise FormatError(f"{path}: lazyvol has no reader for this microscope; {BIOIO}")

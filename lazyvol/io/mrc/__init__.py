@@ -25,8 +25,8 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import convert_length, known_sizes, order_axes, parse_unit
-from lazyvol.io.compressed import CompressedSource, codec_of, read_head, unpacked_name
-from lazyvol.io.flat_file import FlatFileSource, Layout, StoredFile, check_extent, stored_file
+from lazyvol.io.compressed import array_source, decoded_head, unpacked_name
+from lazyvol.io.flat_file import Layout, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Source
@@ -214,19 +214,19 @@ def probe(path: str | os.PathLike[str], *, permissive: bool = False) -> Opened:
         The file is shorter than its header promises.
     """
     file = stored_file(path)
-    first = file.head(HEADER_BYTES)
-    codec = codec_of(first)
+    codec, first = decoded_head(file, HEADER_BYTES)
     repairs = Repairs(file.path, permissive)
-    header = parse(read_head(file, codec, HEADER_BYTES) if codec else first, repairs)
+    header = parse(first, repairs)
     stem, suffix = unpacked_name(file.path)
     names, shape = stored_axes(header, suffix, file.path)
     dims, order = order_axes(names, file.path)
     layout = Layout(HEADER_BYTES + header.extended, header.dtype, shape, order)
-    source = (
-        CompressedSource(file, codec, layout, allow_trailing=permissive)
-        if codec
-        else flat_source(file, layout, repairs)
-    )
+    if codec is None and layout.offset > file.size:
+        raise TruncatedError(
+            f"{file.path}: nsymbt promises {header.extended} bytes of extended header, "
+            f"{file.size - HEADER_BYTES} bytes follow the header; copy the file again"
+        )
+    source = array_source(file, codec, layout, repairs)
     return with_labels(header, source, dims, repairs, stem)
 
 
@@ -313,14 +313,3 @@ def origin(header: Header, spacing: dict[str, float]) -> dict[str, float]:
         voxels = {LETTERS[axis - 1]: float(start) for axis, start in starts}
         positions = {d: n * spacing.get(d, 0.0) for d, n in voxels.items()}
     return {dim: round_float32(positions[dim]) + 0.0 for dim in spacing}
-
-
-def flat_source(file: StoredFile, layout: Layout, repairs: Repairs) -> FlatFileSource:
-    """Return the source of an uncompressed file; raise if its size does not fit the header."""
-    if layout.offset > file.size:
-        raise TruncatedError(
-            f"{file.path}: nsymbt promises {layout.offset - HEADER_BYTES} bytes of extended "
-            f"header, {file.size - HEADER_BYTES} bytes follow the header; copy the file again"
-        )
-    check_extent(file, layout, repairs)
-    return FlatFileSource(file, layout)

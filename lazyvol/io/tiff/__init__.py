@@ -26,14 +26,8 @@ from lazyvol.io.axes import (
     order_axes,
     regular_times,
 )
-from lazyvol.io.flat_file import (
-    FlatFileSource,
-    Layout,
-    StoredFile,
-    check_dtype,
-    check_extent,
-    stored_file,
-)
+from lazyvol.io.compressed import array_source
+from lazyvol.io.flat_file import Layout, StoredFile, check_dtype, stored_file
 from lazyvol.io.opened import Opened
 from lazyvol.io.optional import BIOIO
 from lazyvol.io.repairs import Repairs
@@ -260,8 +254,7 @@ def source_of(file: StoredFile, tif: Any, series: Series, order: tuple[int, ...]
         stored = dtype.newbyteorder(tif.byteorder).str
         split_axes = min(1, len(series.shape) - len(page.shape))
         layout = Layout(series.offset, stored, series.shape, order, split_axes)
-        check_extent(file, layout, Repairs(where, permissive=True))
-        return FlatFileSource(file, layout)
+        return array_source(file, None, layout, Repairs(where, permissive=True))
     depth = len(series.shape) - len(page.shape)
     grid = series.shape[:depth]
     if series.shape[depth:] != page.shape or prod(grid) != len(series.pages):
