@@ -13,17 +13,9 @@ from lazyvol.stack import require_no_colours
 ORDER = ("k", "frame", "channel", "sample", "z", "y", "x")
 
 NAMES = {
-    "k": "k",
-    "t": "k",
-    "time": "k",
-    "particle": "k",
-    "frame": "frame",
-    "c": "channel",
-    "channel": "channel",
-    "s": "channel",
-    "z": "z",
-    "y": "y",
-    "x": "x",
+    **dict.fromkeys(("k", "t", "time", "particle"), "k"),
+    **dict.fromkeys(("c", "channel", "s"), "channel"),
+    **{name: name for name in ("frame", "z", "y", "x")},
 }
 
 #: dims of letters that name an axis other than themselves
@@ -44,20 +36,12 @@ METRES = {"angstrom": 1e-10, "nanometer": 1e-9, "micrometer": 1e-6, "millimeter"
 
 #: units in files, in lower case: the unit of the stack and the factor to it
 UNITS = {
-    "a": ("angstrom", 1.0),
-    "\u00e5": ("angstrom", 1.0),
-    "angstrom": ("angstrom", 1.0),
-    "nm": ("nanometer", 1.0),
-    "nanometer": ("nanometer", 1.0),
-    "um": ("micrometer", 1.0),
-    "micron": ("micrometer", 1.0),
-    "microns": ("micrometer", 1.0),
-    "micrometer": ("micrometer", 1.0),
-    "mm": ("millimeter", 1.0),
-    "millimeter": ("millimeter", 1.0),
+    **dict.fromkeys(("a", "\u00e5", "angstrom"), ("angstrom", 1.0)),
+    **dict.fromkeys(("nm", "nanometer"), ("nanometer", 1.0)),
+    **dict.fromkeys(("um", "micron", "microns", "micrometer"), ("micrometer", 1.0)),
+    **dict.fromkeys(("mm", "millimeter"), ("millimeter", 1.0)),
+    **dict.fromkeys(("m", "meter"), ("millimeter", 1000.0)),
     "cm": ("millimeter", 10.0),
-    "m": ("millimeter", 1000.0),
-    "meter": ("millimeter", 1000.0),
     "inch": ("millimeter", 25.4),
 }
 

@@ -2,27 +2,26 @@
 
 import bz2
 import gzip
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase, FileIO
+from io import BufferedIOBase
 from pathlib import PurePath
 from threading import Lock
 
 import numpy as np
 
-from lazyvol.errors import FormatError, LazyvolError, LimitExceeded, TruncatedError
+from lazyvol.errors import FormatError, LimitExceeded, TruncatedError
 from lazyvol.io.flat_file import (
     FileSource,
     FlatFileSource,
     Layout,
     StoredFile,
     check_extent,
-    read_error,
     token,
 )
+from lazyvol.io.optional import library_errors
 from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, size
@@ -56,24 +55,15 @@ def unpacked_name(path: str) -> tuple[str, str]:
 @contextmanager
 def stream(file: StoredFile, codec: str) -> Iterator[BufferedIOBase]:
     """Open the decoded bytes of a file; turn decoding errors into lazyvol errors."""
-    try:
-        with file.open() as raw, file.unchanged(), open_codec(raw, codec) as decoded:
-            yield decoded
-    except LazyvolError:
-        raise
-    except EOFError as error:
-        raise TruncatedError(f"{file.path}: the {codec} stream is cut; copy it again") from error
-    except (zlib.error, ValueError) as error:
-        raise FormatError(f"{file.path}: not a valid {codec} stream: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise read_error(file.path, error) from error
-        raise FormatError(f"{file.path}: not a valid {codec} stream: {error}") from error
-
-
-def open_codec(raw: FileIO, codec: str) -> BufferedIOBase:
-    """Return a decoder of an open file."""
-    return gzip.GzipFile(fileobj=raw) if codec == "gzip" else bz2.BZ2File(raw)
+    with (
+        library_errors(
+            file.path, f"not a valid {codec} stream", lambda error: isinstance(error, EOFError)
+        ),
+        file.open() as raw,
+        file.unchanged(),
+        gzip.GzipFile(fileobj=raw) if codec == "gzip" else bz2.BZ2File(raw) as decoded,
+    ):
+        yield decoded
 
 
 def decoded_head(file: StoredFile, count: int) -> tuple[str | None, bytes]:

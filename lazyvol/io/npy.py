@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lazyvol.errors import FormatError, LabelError, TruncatedError, UnsafeSourceError
+from lazyvol.errors import FormatError, LabelError, UnsafeSourceError
 from lazyvol.io.axes import count_elements, default_dims
 from lazyvol.io.compressed import array_source
 from lazyvol.io.flat_file import Layout, check_dtype, stored_file
 from lazyvol.io.opened import Opened
+from lazyvol.io.optional import library_errors
 from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 
@@ -75,19 +76,17 @@ def npy_header(path: str, variable: Variable) -> tuple[bytes, np.dtype[Any]]:
 def read_header(head: bytes, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Return shape, order (True for Fortran), dtype, and the offset of the data."""
     stream = BytesIO(head)
-    try:
+    with library_errors(
+        where,
+        "numpy cannot read the header",
+        lambda error: "EOF" in str(error) and len(head) < HEAD_BYTES,
+    ):
         version = np.lib.format.read_magic(stream)
         # version 3 differs from 2 in the names of fields only
         read = {1: np.lib.format.read_array_header_1_0}.get(
             version[0], np.lib.format.read_array_header_2_0
         )
         shape, fortran, dtype = read(stream)
-    except Exception as error:  # numpy raises errors of many classes, SyntaxError among them
-        is_cut = "EOF" in str(error) and len(head) < HEAD_BYTES
-        error_class = TruncatedError if is_cut else FormatError
-        raise error_class(
-            f"{where}: numpy cannot read the header: {error!r:.200}; copy the file again"
-        ) from error
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise FormatError(f"{where}: NPY version must be 1.0 to 3.0, found {version}")
     if dtype.hasobject:

@@ -10,16 +10,14 @@ import numpy as np
 
 from lazyvol.errors import (
     FormatError,
-    LazyvolError,
     LimitExceeded,
     SourceNotFoundError,
-    TruncatedError,
     UnsafeSourceError,
 )
 from lazyvol.io.axes import count_elements
-from lazyvol.io.flat_file import StoredFile, check_dtype, read_error, stored_region, token
+from lazyvol.io.flat_file import StoredFile, check_dtype, stored_region, token
 from lazyvol.io.grid import GridSource, Part
-from lazyvol.io.optional import formats_library
+from lazyvol.io.optional import formats_library, library_errors
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size
 
@@ -40,16 +38,12 @@ def open_file(file: StoredFile) -> Iterator[Any]:
     """Open the file for reading; turn errors of HDF5 into lazyvol errors."""
     h5py = formats_library("h5py", file.path)
     file.open().close()
-    try:
-        with file.unchanged(), h5py.File(file.path, "r") as store:
-            yield store
-    except LazyvolError:
-        raise
-    except PermissionError as error:
-        raise read_error(file.path, error) from error
-    except Exception as error:  # HDF5 reports damage as OSError, RuntimeError or KeyError
-        error_class = TruncatedError if "truncated" in str(error) else FormatError
-        raise error_class(f"{file.path}: HDF5 cannot read it: {error}") from error
+    with (
+        library_errors(file.path, "HDF5 cannot read it", lambda error: "truncated" in str(error)),
+        file.unchanged(),
+        h5py.File(file.path, "r") as store,
+    ):
+        yield store
 
 
 def node_at(store: Any, name: str, where: str) -> Any | None:

@@ -13,15 +13,14 @@ import numpy as np
 
 from lazyvol.errors import (
     FormatError,
-    LazyvolError,
     LimitExceeded,
     MissingChunkError,
     TruncatedError,
     UnsafeSourceError,
 )
-from lazyvol.io.flat_file import StoredFile, read_error, strides
+from lazyvol.io.flat_file import StoredFile, strides
 from lazyvol.io.grid import GridSource, Part
-from lazyvol.io.optional import library
+from lazyvol.io.optional import library, library_errors
 from lazyvol.io.tiff.streams import check_jpeg, check_lzw
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region
@@ -61,19 +60,14 @@ def open_tiff(file: StoredFile) -> Iterator[tuple[Any, list[str]]]:
     logging.getLogger("tifffile").addFilter(collect_errors)
     messages: list[str] = []
     reset_token = _complaints.set(messages)
+    flags = dict.fromkeys((f"is_{kind}" for kind in SPECIAL_KINDS), False)
     try:
-        file.open().close()
-        flags = dict.fromkeys((f"is_{kind}" for kind in SPECIAL_KINDS), False)
-        with file.unchanged(), tifffile.TiffFile(file.path, _multifile=False, **flags) as tif:
+        with (
+            library_errors(file.path, "tifffile cannot read it"),
+            file.unchanged(),
+            tifffile.TiffFile(file.path, _multifile=False, **flags) as tif,
+        ):
             yield tif, messages
-    except LazyvolError:
-        raise
-    except OSError as error:
-        if error.errno is not None:
-            raise read_error(file.path, error) from error
-        raise FormatError(f"{file.path}: tifffile cannot read it: {error}") from error
-    except Exception as error:  # damaged tags raise errors of any class
-        raise FormatError(f"{file.path}: tifffile cannot read it: {error!r:.200}") from error
     finally:
         _complaints.reset(reset_token)
 
@@ -186,12 +180,8 @@ def check_stream(data: bytes, page: Any, where: str) -> None:
 
 def inflate(data: bytes, limit: int, where: str) -> bytes:
     """Decode a deflate segment, at most to its declared size."""
-    try:
+    with library_errors(where, "a TIFF segment must be a valid deflate stream, but"):
         return zlib.decompressobj().decompress(data, limit)
-    except zlib.error as error:
-        raise FormatError(
-            f"{where}: a TIFF segment must be a valid deflate stream, but: {error}"
-        ) from error
 
 
 @dataclass(eq=False, kw_only=True)

@@ -19,15 +19,9 @@ STACK_NAMES = (STACK, "particle", "t", "time")
 
 #: units of OME that other formats do not have, in millimeter
 OME_LENGTHS = {
-    "picometer": 1e-9,
-    "centimeter": 10.0,
-    "decimeter": 100.0,
-    "meter": 1000.0,
-    "kilometer": 1e6,
-    "inch": 25.4,
-    "foot": 304.8,
-    "yard": 914.4,
-}
+    "picometer": 1e-9, "centimeter": 10.0, "decimeter": 100.0, "meter": 1000.0, "kilometer": 1e6,
+    "inch": 25.4, "foot": 304.8, "yard": 914.4,
+}  # fmt: skip
 
 
 def of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
