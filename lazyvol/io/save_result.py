@@ -55,7 +55,7 @@ from lazyvol.io.zarr.codecs import crc32c
 from lazyvol.io.zarr.create import create, create_group, run_of
 from lazyvol.io.zarr.omero import write_omero
 from lazyvol.io.zarr.run_plan import RunPlan, naming_remedy, run_facts
-from lazyvol.io.zarr.writer import Target, TargetGroup
+from lazyvol.io.zarr.writer import Target
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, budget_for, ceil_mib, sampled_cost, show_bytes
 from lazyvol.plan.execution import resilient_scheduler
@@ -310,25 +310,22 @@ def _store(
             run.clear()
             return
         values = _divided_as_before(values, run.former(), plan, budget)
-    target: Target | TargetGroup
     if shared is not None:
-        target = create_group(run, plan, variables, variable_of(shared), max_bytes)
-        targets = list(target.variables.values())
+        store = create_group(run, plan, variables, variable_of(shared), max_bytes)
     else:
-        target = create(run, plan, next(iter(variables.values())), max_bytes, pyramid=pyramid)
-        targets = [target]
+        store = create(run, plan, variables[""], max_bytes, pyramid=pyramid)
     try:
-        for array, written in zip(arrays.values(), targets, strict=True):
-            _require_fit(array, written, budget, copies)
-        sinks = [*targets, *target.large_coords]
+        for array, target in zip(arrays.values(), store.variables.values(), strict=True):
+            _require_fit(array, target, budget, copies)
+        sinks = [*store.variables.values(), *store.large_coords]
         with naming_remedy(run.path):
             write(values, sinks, resume=run.resume, progress=progress, states=run.states)
         for source in sources:
             if hasattr(source, "check"):
                 source.check()
         if pyramid:
-            write_omero(targets[0], variables[""].dims, channel_names(arrays[""]))
-        target.publish()
+            write_omero(store.variables[""], variables[""].dims, channel_names(arrays[""]))
+        store.publish()
     finally:
         run.release()
 

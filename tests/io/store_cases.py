@@ -21,11 +21,22 @@ def variable(shape=SHAPE, dtype="float32", dims=DIMS, **labels):
     return Variable(shape=shape, dtype=dtype, dims=dims, **labels)
 
 
+class Alone:
+    """The only array of a store that is being written."""
+
+    def __init__(self, store):
+        self.target, self.publish = store.variables[""], store.publish
+        self.discard = store.run.discard
+
+    def __getattr__(self, name):
+        return getattr(self.target, name)
+
+
 def create(path, variable, *, plan=None, overwrite=False, resume=False, **options):
     """Start to write a store of one array."""
     plan = plan or RunPlan(uuid4().hex)
     run = run_of(path, plan.token, overwrite=overwrite, resume=resume)
-    return zarr_create.create(run, plan, variable, **options)
+    return Alone(zarr_create.create(run, plan, variable, **options))
 
 
 def create_group(path, variables):

@@ -35,13 +35,13 @@ from lazyvol.io.zarr.layout import (
     group_document,
     layout_of,
     plain_attributes,
-    start_coords,
+    start,
 )
 from lazyvol.io.zarr.local_run import LocalRun
 from lazyvol.io.zarr.remote_run import RemoteRun, Run
 from lazyvol.io.zarr.run_plan import RunPlan
 from lazyvol.io.zarr.shard_shape import SHARD_BYTES
-from lazyvol.io.zarr.writer import Target, TargetGroup
+from lazyvol.io.zarr.writer import TargetGroup
 
 #: names that variables may not have
 RESERVED = ("zarr.json", "c", "labels", "levels", "", COORDINATES)
@@ -54,7 +54,7 @@ def create(
     max_shard_bytes: int = SHARD_BYTES,
     *,
     pyramid: bool = False,
-) -> Target:
+) -> TargetGroup:
     """Create a store of one array: an OME-Zarr 0.5 image if its dims allow, else a plain array.
 
     A run that is resumed keeps the shards that it began with. A ``pyramid`` has levels of lower
@@ -81,7 +81,8 @@ def create(
     ...     labels = (("z", "y", "x"), {"z": 2.0}, "angstrom")
     ...     variable = Variable(*labels, shape=(5, 7, 11), dtype="float32")
     ...     target = create(run_of(f"{folder}/ones.zarr", plan.token), plan, variable)
-    ...     target.write((slice(0, 5), slice(0, 7), slice(0, 11)), np.ones((5, 7, 11), "float32"))
+    ...     region = (slice(0, 5), slice(0, 7), slice(0, 11))
+    ...     target.variables[""].write(region, np.ones((5, 7, 11), "float32"))
     ...     target.publish()
     ...     opened = probe(f"{folder}/ones.zarr")
     >>> opened.dims, opened.voxel_size, opened.unit
@@ -89,7 +90,7 @@ def create(
     """
     layout = layout_of(run, "", variable, max_shard_bytes, pyramid=pyramid)
     with _started(run, plan):
-        return layout.started()
+        return start(run, {"": layout})
 
 
 def create_group(
@@ -134,8 +135,7 @@ def create_group(
     attributes = {**plain_attributes(shared.attrs), "coordinates": " ".join(beside)}
     with _started(run, plan):
         run.write_metadata("", group_document({**attributes, RECORD_KEY: record}))
-        targets = {name: layout.started(alone=False) for name, layout in layouts.items()}
-        return TargetGroup(run, targets, *start_coords(coords))
+        return start(run, layouts, coords)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from their arrays.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
@@ -36,7 +36,7 @@ from lazyvol.io.zarr.pyramid import Factors, level_factors, level_grid
 from lazyvol.io.zarr.remote_run import Run
 from lazyvol.io.zarr.shard_shape import shard_grid
 from lazyvol.io.zarr.texts import SIZED, is_text, is_unicode
-from lazyvol.io.zarr.writer import Target, blosc_configuration
+from lazyvol.io.zarr.writer import Target, TargetGroup, blosc_configuration
 from lazyvol.plan.regions import whole
 from lazyvol.stack import SPATIAL
 
@@ -121,7 +121,7 @@ class Layout:
     levels: "Sequence[tuple[Layout, Factors]]" = ()
     values: npt.NDArray[Any] | None = None
 
-    def started(self, *, alone: bool = True) -> Target:
+    def started(self) -> Target:
         """Write the metadata and return the target; a run that is resumed keeps its shards."""
         run, target = self.target.run, self.target
         if run.resume and (former := run.document(target.key)):
@@ -131,16 +131,18 @@ class Layout:
             run.write_metadata(key, content)
         if self.values is not None:
             target.write(whole(target.shape), self.values)
-        large, small = start_coords(self.coords)
-        levels = tuple((layout.started(alone=False), factors) for layout, factors in self.levels)
-        return replace(target, alone=alone, large_coords=large, small_coords=small, levels=levels)
+        levels = tuple((layout.started(), factors) for layout, factors in self.levels)
+        return replace(target, levels=levels)
 
 
-def start_coords(layouts: Iterable[Layout]) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
-    """Start coordinates; return those whose values are still to be written, and the others."""
-    targets = [(layout.started(alone=False), layout.values is None) for layout in layouts]
+def start(run: Run, layouts: Mapping[str, Layout], beside: Sequence[Layout] = ()) -> TargetGroup:
+    """Write the metadata of arrays, of their coordinates and of those beside them."""
+    variables = {name: layout.started() for name, layout in layouts.items()}
+    coords = [*(c for layout in layouts.values() for c in layout.coords), *beside]
+    targets = [(layout.started(), layout.values is None) for layout in coords]
     large = tuple(target for target, is_large in targets if is_large)
-    return large, tuple(target for target, is_large in targets if not is_large)
+    small = tuple(target for target, is_large in targets if not is_large)
+    return TargetGroup(run, variables, large, small)
 
 
 def coord_layouts(

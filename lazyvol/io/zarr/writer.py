@@ -34,9 +34,8 @@ class Target:
     """An array that is being written, its metadata already on disk. Small and picklable.
 
     ``chunks`` is the shape of an inner chunk, ``shards`` that of a file, the unit of writing, and
-    ``grid`` has the shard lengths along each axis. ``large_coords`` are coordinates that are
-    still to be written, ``small_coords`` those that are written. ``alone`` is false
-    for an array of a data set. ``levels`` are those of lower resolution, with their factors.
+    ``grid`` has the shard lengths along each axis. ``levels`` are those of lower resolution, with
+    their factors.
     """
 
     run: Run
@@ -45,9 +44,6 @@ class Target:
     dtype: str
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
-    alone: bool = True
-    large_coords: "tuple[Target, ...]" = ()
-    small_coords: "tuple[Target, ...]" = ()
     levels: "tuple[tuple[Target, Factors], ...]" = ()
     grid: Grid = field(init=False)
 
@@ -194,6 +190,19 @@ class Target:
                 f"published, {len(missing)} are missing, the first is {self.file(missing[0])}"
             )
 
+
+@dataclass(frozen=True)
+class TargetGroup:
+    """A store that is being written: its variables by name, "" for that of a single array.
+
+    ``large_coords`` are coordinates that are still to be written, ``small_coords`` are written.
+    """
+
+    run: Run
+    variables: Mapping[str, Target]
+    large_coords: tuple[Target, ...] = ()
+    small_coords: tuple[Target, ...] = ()
+
     def publish(self) -> None:
         """Write the manifests and give the store its final name.
 
@@ -204,42 +213,12 @@ class Target:
         TargetExistsError
             Something was stored under the final name meanwhile.
         """
-        if not self.alone:
-            raise LabelError(f"{self.run.path}: {self.key} is published with its data set")
-        publish(self.run, [self])
-
-    def discard(self) -> None:
-        """Remove the incomplete store."""
-        self.run.discard()
-
-
-@dataclass(frozen=True)
-class TargetGroup:
-    """A data set that is being written: its variables by name, and its coordinates."""
-
-    run: Run
-    variables: Mapping[str, Target]
-    large_coords: tuple[Target, ...] = ()
-    small_coords: tuple[Target, ...] = ()
-
-    def publish(self) -> None:
-        """Write the manifests and give the data set its final name; as `Target.publish`."""
-        targets = self.variables.values()
-        publish(self.run, [*targets, *self.large_coords, *self.small_coords])
-
-    def discard(self) -> None:
-        """Remove the incomplete data set."""
-        self.run.discard()
-
-
-def publish(run: Run, targets: Sequence[Target]) -> None:
-    """Write the manifests of targets and of their coordinates, and publish the store."""
-    document = cache(run.document)  # that of a group belongs to several manifests
-    for target in targets:
-        levels = (level for level, _ in target.levels)
-        for array in (*target.large_coords, *target.small_coords, *levels, target):
+        document = cache(self.run.document)  # that of a group belongs to several manifests
+        variables = self.variables.values()
+        levels = (level for target in variables for level, _ in target.levels)
+        for array in (*self.large_coords, *self.small_coords, *levels, *variables):
             array.write_manifest(document)
-    run.publish()
+        self.run.publish()
 
 
 def blosc_configuration(dtype: np.dtype[Any]) -> dict[str, Any]:
