@@ -21,6 +21,7 @@ from lazyvol.plots.canvas import (
     nearest_index,
     position_text,
     rescaled_colours,
+    rows_run_down,
 )
 from lazyvol.stack import spatial_dims, unit_of
 from lazyvol.summary import unit_symbol
@@ -83,8 +84,9 @@ class PlaneFigure:
         left, right = sorted(dim_edges(array, columns))
         bottom, top = sorted(dim_edges(array, rows))
         self._spans = (right - left, top - bottom)
+        vertical = (top, bottom) if rows_run_down(array) else (bottom, top)
         self.model = figure(
-            x_range=(left, right), y_range=(bottom, top), x_axis_label=axis_label(array, columns),
+            x_range=(left, right), y_range=vertical, x_axis_label=axis_label(array, columns),
             y_axis_label=axis_label(array, rows), tools="pan,wheel_zoom,box_zoom,reset,save",
             active_scroll="wheel_zoom", toolbar_location="above", name=f"plane-{normal}",
         )  # fmt: skip

@@ -98,6 +98,11 @@ def colour_dim(array: xr.DataArray) -> str | None:
     return next((d for d in COLOURS if array.sizes.get(d) in (3, 4)), None)
 
 
+def rows_run_down(array: xr.DataArray) -> bool:
+    """Return True for colours: they are shown as photographs, with the first row at the top."""
+    return colour_dim(array) is not None
+
+
 def volume_dims(array: xr.DataArray) -> tuple[str, ...]:
     """Return the dims of a volume, an image or a stack of images, without that of colours.
 
@@ -239,6 +244,8 @@ def draw_plane(ax: Axes, plane: xr.DataArray, cmap: str, limits: tuple[float, fl
         values, cmap=require_colormap(cmap), vmin=limits[0], vmax=limits[1], origin="lower",
         extent=image_extent(plane), interpolation="nearest", aspect="equal",
     )  # fmt: skip
+    if rows_run_down(plane):
+        ax.invert_yaxis()
     ax.set_xlabel(axis_label(plane, column))
     ax.set_ylabel(axis_label(plane, row))
     ax.tick_params(labelsize=8)

@@ -6,7 +6,7 @@ from itertools import cycle
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from lazyvol.arguments import operation
 from lazyvol.errors import LabelError, OptionError
@@ -198,7 +198,8 @@ def histogram(
         ax.legend(frameon=False, fontsize=8)
     omitted = "" if finite.all() else f" ({int((~finite).sum())} not finite, left out)"
     ax.set_xlabel(f"{values.name or 'value'}{omitted}")
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     ax.set_ylabel("number")
     return ax
 

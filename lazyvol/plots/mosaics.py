@@ -1,7 +1,8 @@
 """Mosaics: slices of one volume, or one image of each particle, at one scale.
 
-The vertical axis of a plane points upwards, as in most viewers of MRC files. By default, contrast
-runs from the 1st to the 99th percentile of the values shown.
+The vertical axis of a plane points upwards, as in most viewers of MRC files, and that of a colour
+image downwards, as in a photograph. By default, contrast runs from the 1st to the 99th percentile
+of the values shown.
 """
 
 from collections.abc import Sequence
@@ -26,10 +27,14 @@ from lazyvol.plots.canvas import (
     require_colormap,
     require_positions,
     rescaled_colours,
+    rows_run_down,
     slicing_dim,
 )
 from lazyvol.stack import spacing, spatial_dims, unit_of
 from lazyvol.summary import unit_symbol
+
+#: tiles in a row up to which each has a caption; in longer rows only the first
+CAPTIONED = 14
 
 
 @operation
@@ -195,7 +200,8 @@ def _mosaic(
     columns = columns or ceil(sqrt(len(planes)))
     rows = ceil(len(planes) / columns)
     width, height = (planes.sizes[d] * abs(spacing(planes, d)) for d in (columns_dim, rows_dim))
-    gap, line = 0.04 * width, 0.16 * width
+    gap, line = 0.04 * width, 0.16 * width if any(captions) else 0.0
+    down, size = rows_run_down(planes), float(np.clip(80 / columns, 4, 8))
     ax = ax or new_axes(
         7.2, min(12.0, 7.2 * rows * (height + line) / (columns * (width + gap)) + 0.5)
     )
@@ -205,15 +211,17 @@ def _mosaic(
         left, bottom = n % columns * (width + gap), -(n // columns + 1) * (height + line)
         low, high = contrast_limits(plane) if own_limits else shared
         plane = plane if colour is None else rescaled_colours(plane, (low, high))
+        plane = plane[::-1] if down else plane
         ax.imshow(
             plane, cmap=require_colormap(cmap), vmin=low, vmax=high, origin="lower",
             interpolation="nearest", extent=(left, left + width, bottom, bottom + height),
         )  # fmt: skip
-        ax.text(left + width / 2, bottom + height + line / 6, caption, ha="center", fontsize=8)
+        if columns <= CAPTIONED or n % columns == 0:
+            ax.text(left, bottom + height + line / 6, caption, fontsize=size)
     _hide_frame(ax, columns * (width + gap) - gap, rows * (height + line))
     bottom = -rows * (height + line)
     draw_scale_bar(ax, 0.05 * width, bottom + 0.05 * height, width, unit_of(planes, columns_dim))
-    ax.set_xlabel(f"{columns_dim} to the right, {rows_dim} upwards; "
+    ax.set_xlabel(f"{columns_dim} to the right, {rows_dim} {'down' if down else 'up'}wards; "
                   f"tiles are {width:.4g} {unit_symbol(unit_of(planes, columns_dim))} wide",
                   fontsize=8)  # fmt: skip
     return ax

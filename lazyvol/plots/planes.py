@@ -1,7 +1,8 @@
 """Planes of one volume in physical units: orthogonal slices, projections, density maps.
 
-The vertical axis of a plane points upwards, as in most viewers of MRC files. By default, contrast
-runs from the 1st to the 99th percentile of the values shown.
+The vertical axis of a plane points upwards, as in most viewers of MRC files, and that of a colour
+image downwards, as in a photograph. By default, contrast runs from the 1st to the 99th percentile
+of the values shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,9 @@ from lazyvol.plots.canvas import (
     volume_dims,
 )
 from lazyvol.stack import spacing, spatial_dims
+
+#: part of its width and height up to which the thickness of a volume makes it a slab
+SLAB = 0.3
 
 
 @operation
@@ -229,11 +233,13 @@ def _require_panels(axes: Sequence[Axes], count: int) -> tuple[Axes, ...]:
 
 
 def _panels(planes: Mapping[str, xr.DataArray]) -> tuple[Axes, ...]:
-    """Return three new axes as wide as their planes, so that all have one scale."""
+    """Return three new axes in proportion to their planes: those of a slab below each other."""
     extents = [image_extent(p) for p in planes.values()]
-    widths = [abs(e[1] - e[0]) for e in extents]
-    height = max(abs(e[3] - e[2]) for e in extents) / sum(widths)
-    figure = new_figure(9.6, min(9.0, max(2.2, 8.4 * height + 0.8)))
+    widths, heights = ([abs(e[i + 1] - e[i]) for e in extents] for i in (0, 2))
+    if heights[1] < SLAB * min(widths[0], heights[0]):
+        figure = new_figure(6.4, min(10.0, 5.6 * sum(heights) / max(widths) + 1.8))
+        return ShownPanels(figure.subplots(3, 1, height_ratios=heights))
+    figure = new_figure(9.6, min(9.0, max(2.2, 8.4 * max(heights) / sum(widths) + 0.8)))
     return ShownPanels(figure.subplots(1, 3, width_ratios=widths))
 
 

@@ -103,6 +103,39 @@ def test_plots_never_import_pyplot():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def drawn_pixels(ax: Axes) -> np.ndarray:
+    """Return the pixels that axes have on their figure, rows downwards."""
+    ax.figure.canvas.draw()
+    box = ax.get_window_extent().extents.round().astype(int)
+    pixels = np.asarray(ax.figure.canvas.buffer_rgba())
+    return pixels[len(pixels) - box[3] : len(pixels) - box[1], box[0] : box[2], :3]
+
+
+@pytest.mark.parametrize("draw", [plots.slices, plots.projection])
+def test_colours_are_drawn_as_photographs_and_values_upwards(draw):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:20] = 255
+    for array, at_top in ((lv.as_stack(image, dims=("y", "x", "channel")), 255),
+                          (lv.as_stack(image[..., 0].astype(float)), 0)):  # fmt: skip
+        pixels = drawn_pixels(draw(array))
+        assert pixels[len(pixels) // 4, pixels.shape[1] // 2, 0] == at_top
+        assert pixels[3 * len(pixels) // 4, pixels.shape[1] // 2, 0] == 255 - at_top
+
+
+def test_planes_of_a_slab_are_below_each_other():
+    panels = plots.orthogonal(lv.as_stack(np.random.default_rng(0).normal(size=(5, 40, 50))))
+    panels[0].figure.canvas.draw()
+    boxes = [ax.get_window_extent() for ax in panels]
+    assert boxes[0].y0 > boxes[1].y1 > boxes[1].y0 > boxes[2].y1
+    assert boxes[0].x0 == pytest.approx(boxes[1].x0, abs=2)
+
+
+def test_long_rows_have_one_caption():
+    stack = lv.as_stack(np.random.default_rng(0).normal(size=(45, 4, 4)), dims=("k", "y", "x"))
+    captions = [t.get_text() for t in plots.montage(stack, columns=15).texts]
+    assert [c for c in captions if c.startswith("k")] == ["k = 0", "k = 15", "k = 30"]
+
+
 def test_orthogonal_reads_three_slices_of_a_lazy_volume():
     stack = lazy_stack("orthogonal")
     plots.orthogonal(stack.isel(k=2))
