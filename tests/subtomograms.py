@@ -66,17 +66,20 @@ def particles(
     degrees: float = 0.0, voxels: float = 0.0, contrast: float = 0.0, level: float = 0.0,
     offset: float = 0.0, colour: float = 0.0, order: int = 3,
     image: Callable[[Array, np.random.Generator], Array] = unchanged,
+    rotations: Rotation | None = None,
 ) -> Particles:  # fmt: skip
     """Simulate particles, a part of them wrong in one way.
 
     ``degrees`` and ``voxels`` are root mean squares of the misalignment of every particle,
     ``contrast``, ``level`` and ``offset`` deviations of its contrast, of the logarithm of its noise
     and of its mean; ``colour`` is the width of a Gaussian filter of the noise. ``image`` changes
-    the signal before noise is added, as a transfer function does.
+    the signal before noise is added, as a transfer function does. ``rotations`` are random unless
+    they are given.
     """
     rng, bad = np.random.default_rng(seed), np.zeros(n, bool)
     bad[rng.permutation(n)[: round(part * n)]] = True
-    rotations, kept = Rotation.random(n, random_state=seed), measured_mask(box)
+    rotations = Rotation.random(n, random_state=seed) if rotations is None else rotations
+    kept = measured_mask(box)
     values = np.empty((n, box, box, box), np.float32)
     for k, rotation in enumerate(rotations):
         back = rotation.as_matrix()[::-1, ::-1]

@@ -33,6 +33,7 @@ from lazyvol.screening.volumes import (
     object_mask,
     resolution,
     shell_correlations,
+    weighted_averages,
     with_masked,
 )
 from lazyvol.stack import SPATIAL, STACK
@@ -98,8 +99,9 @@ def screen(
         Mask of the object, (z, y, x), from 0 to 1; estimated from the data by default.
     wedge, orientations
         Measured frequencies of the particles, as for ``scores.screen``: a tilt range (from, to) in
-        degrees with the rotations since, masks or weights, ``"auto"`` or None. They serve the
-        scores; averages here are plain means, see ``registration.average`` for weighted ones.
+        degrees with the rotations since, masks or weights, ``"auto"`` or None. If they are given
+        and differ between particles, averages are weighted: each frequency is the mean of the
+        particles that measured it. ``"auto"`` serves the scores alone.
     memory
         Memory limit besides the interpreter, in bytes or as text such as ``"2GiB"``.
     workers
@@ -189,7 +191,9 @@ def _screened(
         with times.stage(SCORES), progress_bar("scores", shown=progress):
             table = scored(stack, averages["average"], options)
         with times.stage(FLAGGED), progress_bar("flagged and shown", shown=progress):
-            kept = kept_averages(stack, averages, table["flagged"].values)
+            flagged = table["flagged"].values
+            kept = kept_averages(stack, averages, flagged)
+            averages, kept = weighted_averages(averages, kept, stack, flagged, options)
             halves = half_averages(averages, kept)
             curves = shell_correlations(halves)
             length = resolution(curves["all"])

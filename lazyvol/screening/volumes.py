@@ -1,12 +1,16 @@
 """Volumes of a screening: averages without the flagged particles, a mask, and their FSC."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from lazyvol.kernels.registration.subvolume_average import compensate_coverage
 from lazyvol.ops import filters, masks, scores, stats
 from lazyvol.ops._references import half_sets
+from lazyvol.ops.scores._measured import coverage
+from lazyvol.plan.execution import resilient_scheduler
 from lazyvol.stack import STACK, spacing, spatial_dims
 
 Array = np.ndarray
@@ -42,6 +46,40 @@ def kept_averages(stack: xr.DataArray, averages: xr.Dataset, flagged: Array) -> 
                "kept_half2": sums["second"] / kept[1]}  # fmt: skip
     dtype, attrs = averages["average"].dtype, averages["average"].attrs
     return xr.Dataset({n: v.astype(dtype).assign_attrs(attrs) for n, v in volumes.items()})
+
+
+def weighted_averages(
+    averages: xr.Dataset, kept: xr.Dataset | None, stack: xr.DataArray, flagged: Array,
+    options: Mapping[str, Any],
+) -> tuple[xr.Dataset, xr.Dataset | None]:  # fmt: skip
+    """Return averages of which each frequency is that of the particles that measured it.
+
+    Plain means weaken frequencies that few particles measured. They are returned as they are if all
+    particles have the same measured frequencies, or these are not known.
+    """
+    half = half_sets("screen", stack).values
+    group = xr.DataArray(half + 2 * flagged, dims=(STACK,))
+    lazy = coverage(stack, group, options["wedge"], options["orientations"])
+    if lazy is None:
+        return averages, kept
+    sums = lazy.compute(scheduler=resilient_scheduler()).values
+    first, second, *others = [*sums, *np.zeros((4 - len(sums), *sums.shape[1:]))]
+    kept_sums = {"first": first, "second": second, "average": first + second}
+    sums_of = {
+        n: s + o for (n, s), o in zip(kept_sums.items(), (*others, sum(others)), strict=True)
+    }
+    changed = {n: _compensated(averages[n], sums_of[n]) for n in sums_of}
+    if kept is not None:
+        names = zip(("kept_half1", "kept_half2", "kept_average"), kept_sums.values(), strict=True)
+        kept = kept.assign({n: _compensated(kept[n], s) for n, s in names})
+    return averages.assign(changed), kept
+
+
+def _compensated(average: xr.DataArray, covered: Array) -> xr.DataArray:
+    """Return an average divided by the coverage of each frequency."""
+    values = average.values.astype(np.float64)
+    compensate_coverage(values, covered)
+    return average.copy(data=values.astype(average.dtype))
 
 
 def half_averages(averages: xr.Dataset, kept: xr.Dataset | None) -> dict[str, Pair]:

@@ -6,12 +6,20 @@ import mrcfile
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.spatial.transform import Rotation
 
 import lazyvol as lv
 from lazyvol.errors import LabelError, TargetExistsError
 from lazyvol.screening.output import FILES, for_mrc
 from lazyvol.screening.thumbnails import chosen, coarse, thumbnails
-from lazyvol.screening.volumes import masked_fsc, object_mask, resolution
+from lazyvol.screening.volumes import (
+    kept_averages,
+    masked_fsc,
+    object_mask,
+    resolution,
+    weighted_averages,
+)
+from tests import subtomograms
 from tests.screening.examples import BAD, N, result, stack
 
 
@@ -247,3 +255,57 @@ def test_a_table_of_dynamo_keeps_its_lines(tmp_path):
     ]
     assert {"kept.csv", "flagged.csv"} <= {p.name for p in (tmp_path / "out").iterdir()}
     assert {str(p) for p in (tmp_path / "out").iterdir()} == set(result.files)
+
+
+def test_averages_are_weighted_by_the_measured_frequencies():
+    """Particles that lay nearly alike: some frequencies were measured of few of them."""
+    tilts = np.random.default_rng(0).normal(scale=0.4, size=(80, 3))
+    rotations = Rotation.from_rotvec(tilts)
+    particles = subtomograms.particles(80, 0.2, 5, box=16, rotations=rotations)
+    flagged, half = np.arange(80) % 7 == 3, np.arange(80) % 2
+    stack = lv.as_stack(particles.values)
+    plain = lv.scores.halves(stack).compute()
+    kept = kept_averages(stack, plain, flagged)
+    options = {"wedge": (-60.0, 60.0), "orientations": particles.angles}
+    averages, weighted = weighted_averages(plain, kept, stack, flagged, options)
+    every = np.ones(80, bool)
+    members = {
+        "average": every, "first": half == 0, "second": half == 1, "kept_average": ~flagged,
+        "kept_half1": ~flagged & (half == 0), "kept_half2": ~flagged & (half == 1),
+    }  # fmt: skip
+    volumes = averages.merge(weighted)
+    for name, part in members.items():
+        expected = compensated_by_scipy(particles.values[part], rotations[part])
+        result = np.fft.fftshift(np.fft.fftn(volumes[name].values))
+        inside = np.stack(np.indices(result.shape) - 8)
+        inside = np.sqrt((inside**2).sum(0)) < 7  # beyond, masks are interpolated with their edge
+        np.testing.assert_allclose(
+            result[inside], expected[inside], atol=1e-4 * abs(expected).max(), err_msg=name
+        )
+    np.testing.assert_array_equal(averages.variance, plain.variance)
+    truth = subtomograms.gaussians(16)
+    before, after = (
+        np.corrcoef(volume.values.ravel(), truth.ravel())[0, 1]
+        for volume in (kept.kept_average, weighted.kept_average)
+    )
+    assert 1 - after < 0.7 * (1 - before)
+
+
+def compensated_by_scipy(values: np.ndarray, rotations: Rotation) -> np.ndarray:
+    """Return the spectrum of the mean of particles, divided by the mean of their rotated masks."""
+    mask = np.fft.fftshift(subtomograms.measured_mask(values.shape[1]).astype("f8"))
+    matrices = rotations.as_matrix()[:, ::-1, ::-1]
+    covered = np.mean([subtomograms.rotated(mask, m, 1) for m in matrices], axis=0)
+    spectrum = np.fft.fftshift(np.fft.fftn(values.mean(0, dtype="f8")))
+    return spectrum / np.maximum(covered / covered.max(), 0.1)
+
+
+@pytest.mark.parametrize("options", [{"wedge": "auto"}, {"wedge": None}, {"wedge": (-60.0, 60.0)}])
+def test_averages_of_equal_or_unknown_wedges_are_plain_means(options):
+    particles = stack()
+    plain = lv.scores.halves(particles).compute()
+    flagged = np.arange(particles.sizes["k"]) < 4
+    kept = kept_averages(particles, plain, flagged)
+    same = weighted_averages(plain, kept, particles, flagged, {"orientations": None} | options)
+    assert same[0] is plain
+    assert same[1] is kept

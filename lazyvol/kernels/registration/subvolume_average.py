@@ -190,6 +190,24 @@ def _interpolate_periodic(mask: Array, p: float, q: float, r: float) -> float:
     return value
 
 
+def start_coverage(shape: tuple[int, ...], *, groups: int, layout: ParticleLayout) -> State:
+    """Return zero sums of the masks of groups of particles."""
+    return {"coverage": np.zeros((*shape, groups, *layout.half_spectrum))}
+
+
+def update_coverage(
+    state: State, _: Sequence[int], masks: Array, group: Array, *orientation: Array,
+    layout: ParticleLayout,
+) -> None:  # fmt: skip
+    """Add the mask of every particle to the sum of its group, rotated by its ``orientation``."""
+    masks = particle_volumes(masks, layout.axes)
+    for index, number, *angles in each_particle(
+        masks.shape[:-3], group, *orientation, axes=layout.axes
+    ):
+        rotation = rotation_matrix(angles or (0.0, 0.0, 0.0))
+        _add_coverage(state["coverage"][int(number)], masks[index], to_mask(rotation, layout), 1.0)
+
+
 def combine(s: State, t: State) -> State:
     """Add the sums of two states."""
     for name, sums in s.items():
@@ -211,11 +229,11 @@ def average(state: Mapping[str, Array]) -> Array:
     np.divide(state["sum"], state["weight"], out=means, where=counted)
     if "coverage" in state:
         for index in np.ndindex(counted.shape[:-3]):
-            _compensate_coverage(means[index], state["coverage"][index])
+            compensate_coverage(means[index], state["coverage"][index])
     return means
 
 
-def _compensate_coverage(volume: Array, coverage: Array) -> None:
+def compensate_coverage(volume: Array, coverage: Array) -> None:
     """Divide every frequency by its coverage relative to the highest one, in place."""
     missing = np.isnan(volume)
     spectrum = scipy.fft.rfftn(np.where(missing, 0.0, volume), workers=1)

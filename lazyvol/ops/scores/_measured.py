@@ -1,13 +1,17 @@
 """Weights of the measured frequencies of particles, from tilt ranges, masks and volumes."""
 
 from functools import partial
+from math import prod
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError
+from lazyvol.kernels.registration import subvolume_average
 from lazyvol.kernels.screening import measured
 from lazyvol.kernels.screening.fourier_coefficients import Band
+from lazyvol.ops.registration._average import layout_of
 from lazyvol.ops.registration._poses import (
     EULER,
     Rotations,
@@ -15,6 +19,8 @@ from lazyvol.ops.registration._poses import (
     euler_angles,
     wedge_mask,
 )
+from lazyvol.ops.registration._whole_particles import fold_whole_particles
+from lazyvol.plan.reductions.fold import Fold, Output
 from lazyvol.plan.verbs import blockwise
 from lazyvol.stack import SPATIAL, STACK
 
@@ -54,6 +60,45 @@ def measured_weights(
         out=(*map(str, angles[0].dims), FREQUENCY), sizes={FREQUENCY: len(band.index)},
         dtype=np.dtype(np.uint8), scratch=0.0, title="weights",
     )  # fmt: skip
+
+
+def coverage(
+    stack: xr.DataArray,
+    group: xr.DataArray,
+    wedge: Wedge | Literal["auto"] | None,
+    orientations: Rotations | None,
+) -> xr.DataArray | None:
+    """Return the sum of the measured frequencies of each group of particles, from none of the data.
+
+    ``group`` (k,) are numbers from 0. The sums (group, fz, fy, fx) are half spectra. None if all
+    particles have the same measured frequencies, or these are not known before a screening.
+    """
+    if wedge is None or isinstance(wedge, str):
+        return None
+    mask = wedge_mask("screen", stack, wedge)
+    since = [] if isinstance(wedge, xr.DataArray) else _orientations(stack, orientations)
+    if not any(STACK in operand.dims for operand in (mask, *since)):
+        return None
+    layout = layout_of(stack, SPATIAL, has_wedge=True, oriented=bool(since))
+    n_groups = int(group.max()) + 1
+    sizes = (n_groups, *layout.half_spectrum)
+    spec = Fold(
+        start=partial(subvolume_average.start_coverage, groups=n_groups, layout=layout),
+        update=partial(subvolume_average.update_coverage, layout=layout),
+        combine=subvolume_average.combine,
+        finish=dict,
+        outputs={"coverage": Output(np.dtype(np.float64), ("group", "fz", "fy", "fx"), sizes)},
+        state_bytes=8 * prod(sizes),
+        finish_bytes=8 * prod(sizes),
+    )
+    ones = xr.DataArray(np.ones(stack.sizes[STACK], np.float32), dims=(STACK,))
+    masks = (mask.reset_coords(drop=True).chunk() * ones.chunk({STACK: 8})).transpose(
+        STACK, *SPATIAL
+    )
+    sums = fold_whole_particles(
+        spec, masks, group, *since, whole=SPATIAL, dims=(STACK, *SPATIAL), title="coverage"
+    )
+    return sums["coverage"]
 
 
 def _orientations(stack: xr.DataArray, orientations: Rotations | None) -> list[xr.DataArray]:
