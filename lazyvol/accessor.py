@@ -1,13 +1,16 @@
 """The accessor ``stack.lv``: every operation as a method of the DataArray that it is applied to."""
 
+import sys
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from inspect import signature
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import xarray as xr
+if TYPE_CHECKING:
+    import xarray as xr
 
 #: topics whose operations take a stack first
 TOPICS = (
@@ -32,7 +35,7 @@ class Accessor:
     True
     """
 
-    def __init__(self, array: xr.DataArray) -> None:
+    def __init__(self, array: "xr.DataArray") -> None:
         self._array = array
 
     def __getattr__(self, name: str) -> Any:
@@ -51,7 +54,7 @@ class Accessor:
 class _Topic:
     """The operations of one topic that take a stack first."""
 
-    def __init__(self, topic: ModuleType, array: xr.DataArray) -> None:
+    def __init__(self, topic: ModuleType, array: "xr.DataArray") -> None:
         self._topic, self._array = topic, array
 
     def __getattr__(self, name: str) -> Any:
@@ -68,13 +71,15 @@ class _Topic:
 
 def _takes_a_stack(function: Any) -> bool:
     """Return True for a function whose first parameter is a DataArray."""
+    import xarray as xr
+
     if not callable(function) or isinstance(function, type):
         return False
     first = next(iter(signature(function).parameters.values()), None)
     return first is not None and first.annotation is xr.DataArray
 
 
-def _bound(function: Callable[..., Any], array: xr.DataArray) -> Callable[..., Any]:
+def _bound(function: Callable[..., Any], array: "xr.DataArray") -> Callable[..., Any]:
     """Return a function with its first argument given, under its own name and docstring."""
     bound = partial(function, array)
     update_wrapper(bound, function)
@@ -82,5 +87,37 @@ def _bound(function: Callable[..., Any], array: xr.DataArray) -> Callable[..., A
 
 
 def register() -> None:
-    """Add the accessor ``lv`` to every DataArray."""
+    """Add the accessor ``lv`` to every DataArray, as soon as xarray is imported.
+
+    Its import takes 0.5 s, which the help and the errors of the command line do without.
+    """
+    if "xarray" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterXarray())
+
+
+def _register() -> None:
+    import xarray as xr
+
     xr.register_dataarray_accessor("lv")(Accessor)  # type: ignore[no-untyped-call]
+
+
+class _AfterXarray(MetaPathFinder):
+    """Finds xarray by the other finders, and adds the accessor once its module has been run."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> Any:
+        if name != "xarray":
+            return None
+        others = (f for f in sys.meta_path if f is not self)
+        spec = next(filter(None, (f.find_spec(name, path, target) for f in others)), None)
+        loader: Any = None if spec is None else spec.loader
+        if loader is not None:
+            loader.exec_module = partial(self._run, loader.exec_module)
+        return spec
+
+    def _run(self, run: Callable[[ModuleType], None], module: ModuleType) -> None:
+        run(module)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            _register()

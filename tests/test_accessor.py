@@ -1,5 +1,8 @@
 """The accessor ``stack.lv``: it forwards to the functions, with their names and docstrings."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -35,3 +38,23 @@ def test_unknown_names_list_the_known_ones():
     with pytest.raises(AttributeError, match=r"no operation 'gauss' of a stack; it has .*gaussian"):
         STACK.lv.filters.gauss  # noqa: B018
     assert "noise" not in dir(STACK.lv.synthetic)
+
+
+LATER = """
+from importlib.util import find_spec
+from lazyvol.cli import main
+main(["--help"])
+find_spec("xarray")
+"""
+
+
+@pytest.mark.parametrize(("before", "loaded"), [("import xarray, lazyvol", True), (LATER, False)])
+def test_the_accessor_is_there_whichever_is_imported_first(before, loaded):
+    """The help of the command line does without xarray, whose import takes half a second."""
+    code = f"""{before}
+import sys
+loaded = "xarray" in sys.modules
+import xarray as xr
+print(loaded, dir(xr.DataArray([1.0]).lv)[0])"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split()[-2:] == [str(loaded), "clustering"]
