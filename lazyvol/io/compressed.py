@@ -164,7 +164,9 @@ class CompressedSource(FileSource):
         """Decode the whole array in stored order, as a read-only array."""
         out = np.empty(self.layout.shape, self.layout.dtype)
         with stream(self.file, self.codec) as decoded:
-            skip_bytes(decoded, self.layout.offset, self.file.path)
+            start = decoded.seek(self.layout.offset)
+            if start < self.layout.offset:
+                raise short_stream_error(self.file.path, self.layout.offset, start)
             read_into(decoded, out, self.file.path)
             if decoded.read(1) and not self.allow_trailing:
                 raise FormatError(
@@ -183,16 +185,6 @@ def array_source(
         return CompressedSource(file, codec, layout, allow_trailing=repairs.permissive)
     check_extent(file, layout, repairs)
     return FlatFileSource(file, layout)
-
-
-def skip_bytes(decoded: BufferedIOBase, count: int, path: str) -> None:
-    """Read ``count`` bytes of a stream and discard them."""
-    remaining = count
-    while remaining:
-        read = len(decoded.read(min(remaining, READ_BYTES)))
-        if not read:
-            raise short_stream_error(path, count, count - remaining)
-        remaining -= read
 
 
 def read_into(decoded: BufferedIOBase, out: Array, path: str) -> None:

@@ -35,6 +35,7 @@ from lazyvol.errors import FormatError, SourceNotFoundError
 from lazyvol.io import commas, em, star
 from lazyvol.io.places import path_text
 from lazyvol.plan.recipes.base import Array
+from lazyvol.plan.regions import whole
 from lazyvol.stack import SPATIAL, STACK
 
 if TYPE_CHECKING:
@@ -274,8 +275,13 @@ def _stopgap(table: Mapping[str, Array]) -> Columns:
     return _with_relion_angles(_negate_shifts(columns), _inverse_rotation(columns))
 
 
+def lines_of(where: str) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    return [line for line in star.text_of(where).split("\n") if line.strip()]
+
+
 def _dynamo(where: str) -> tuple[Columns, str]:
-    rows = [line.split() for line in star.text_of(where).split("\n") if line.strip()]
+    rows = [line.split() for line in lines_of(where)]
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or min(lengths) < 26:
         raise FormatError(
@@ -291,15 +297,19 @@ def _dynamo(where: str) -> tuple[Columns, str]:
     return _with_relion_angles(_negate_shifts(columns), rotation), "voxel"
 
 
-def _motive_list(where: str) -> tuple[Columns, str]:
-    opened = em.probe(where)
-    if opened.dims != ("y", "x") or opened.source.shape[1] != 20:
+def motive_table(where: str) -> Array:
+    """Return the values of a motive list, a row per particle."""
+    source = em.probe(where).source
+    if len(source.shape) != 2 or source.shape[1] != 20:
         raise FormatError(
             f"{where}: a motive list must have 20 values per particle, found an array of "
-            f"{opened.source.shape}"
+            f"{source.shape}"
         )
-    rows = opened.source.shape[0]
-    table = opened.source.read((slice(0, rows), slice(0, 20))).astype(np.float64)
+    return source.read(whole(source.shape))
+
+
+def _motive_list(where: str) -> tuple[Columns, str]:
+    table = motive_table(where).astype(np.float64)
     columns = _to_integers({name: table[:, n] for n, name in MOTIVE.items()})
     return _with_relion_angles(_negate_shifts(columns), _inverse_rotation(columns)), "voxel"
 

@@ -11,7 +11,7 @@ from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import commas, em, star
 from lazyvol.io.atomic import PathLike, require_free
 from lazyvol.io.flat_file import stored_file
-from lazyvol.io.particle_lists import star_list
+from lazyvol.io.particle_lists import lines_of, motive_table, star_list
 from lazyvol.io.tables import write_bytes
 from lazyvol.plan.recipes.base import Array
 
@@ -148,7 +148,7 @@ def _star(where: str, rows: Any, columns: Table, target: str) -> dict[str, bytes
 
 def _dynamo(where: str, rows: Any, columns: Table, target: str) -> dict[str, bytes]:
     """Return the selected lines of a Dynamo table."""
-    lines = [line for line in star.text_of(where).split("\n") if line.strip()]
+    lines = lines_of(where)
     selected = _selected(where, rows, columns, len(lines))
     content = "".join(f"{lines[n]}\n" for n in selected)
     return {target: content.encode()} | _apart(selected, columns, target)
@@ -156,16 +156,13 @@ def _dynamo(where: str, rows: Any, columns: Table, target: str) -> dict[str, byt
 
 def _motive(where: str, rows: Any, columns: Table, target: str) -> dict[str, bytes]:
     """Return the selected rows of a motive list, in its own type and byte order."""
-    file = stored_file(where)
-    dtype, shape = em.parse_header(file.head(em.HEADER_BYTES), where)
-    if shape[0] != 1:
-        raise FormatError(f"{where}: a motive list must have one plane, found {shape[0]}")
-    table = em.probe(where).source.read((slice(0, shape[1]), slice(0, shape[2])))
-    selected = _selected(where, rows, columns, shape[1])
+    table, template = motive_table(where), stored_file(where).head(em.HEADER_BYTES)
+    selected = _selected(where, rows, columns, len(table))
     if not selected.size:
         return {}
+    dtype, _ = em.parse_header(template, where)
     picked = table[selected].astype(dtype)
-    head = em.header(dtype, (1, *picked.shape), file.head(em.HEADER_BYTES))
+    head = em.header(dtype, (1, *picked.shape), template)
     return {target: head + picked.tobytes()} | _apart(selected, columns, target)
 
 

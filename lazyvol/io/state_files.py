@@ -44,15 +44,11 @@ class StateFolder:
 
     def read(self, name: str) -> dict[str, Array] | None:
         """Return a state; None if none can be read, and after its removal if it is damaged."""
-        path = f"{self.folder}/{name}"
         try:
-            with open(path, "rb") as file:
-                state = _decode(file, os.fstat(file.fileno()).st_size)
+            with open(f"{self.folder}/{name}", "rb") as file:
+                return _decode(file, os.fstat(file.fileno()).st_size, partial(self.remove, name))
         except OSError:
             return None
-        if state is None:
-            self.remove(name)
-        return state
 
     def write(self, name: str, state: Mapping[str, Array]) -> None:
         """Write a state atomically, in place of an earlier one.
@@ -98,10 +94,7 @@ class StateObjects:
         data = self.place.whole(f"{OBJECTS}/{name}")
         if data is None:
             return None
-        state = _decode(BytesIO(data), len(data))
-        if state is None:
-            self.remove(name)
-        return state
+        return _decode(BytesIO(data), len(data), partial(self.remove, name))
 
     def write(self, name: str, state: Mapping[str, Array]) -> None:
         """Write a state as a whole, in place of an earlier one.
@@ -142,12 +135,13 @@ def _encode(state: Mapping[str, Array], file: BinaryIO) -> None:
     file.write(summed.checksum.to_bytes(CHECKSUM_BYTES))
 
 
-def _decode(file: BinaryIO, size: int) -> dict[str, Array] | None:
-    """Return the arrays of a file of ``size`` bytes; None if its checksum is wrong."""
+def _decode(file: BinaryIO, size: int, remove: Callable[[], None]) -> dict[str, Array] | None:
+    """Return the arrays of a file of ``size`` bytes; remove it and return None if it is damaged."""
     size, checksum = size - CHECKSUM_BYTES, 0
     for start in range(0, size, PIECE):
         checksum = extend(checksum, file.read(min(PIECE, size - start)))
     if size <= 0 or file.read() != checksum.to_bytes(CHECKSUM_BYTES):
+        remove()
         return None
     file.seek(0)
     names = json.loads(file.readline())

@@ -177,14 +177,13 @@ def text(blocks: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
     2.0 c
     <BLANKLINE>
     """
-    return "\n".join(words_text(*_formatted(name, columns)) for name, columns in blocks)
-
-
-def _formatted(name: str, columns: Mapping[str, Any]) -> tuple[str, dict[str, list[str]], bool]:
-    """Return name, words, and whether the block is a loop."""
-    loop = not columns or any(isinstance(c, list | tuple | np.ndarray) for c in columns.values())
-    lists = {label: c if loop else [c] for label, c in columns.items()}
-    return name, {label: column_words(label, values) for label, values in lists.items()}, loop
+    texts = []
+    for name, columns in blocks:
+        is_list = [isinstance(c, list | tuple | np.ndarray) for c in columns.values()]
+        loop = any(is_list) or not columns
+        words = {n: column_words(n, c if loop else [c]) for n, c in columns.items()}
+        texts.append(words_text(name, words, loop))
+    return "\n".join(texts)
 
 
 def words_text(name: str, words: Mapping[str, Sequence[str]], loop: bool) -> str:
