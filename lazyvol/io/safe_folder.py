@@ -154,8 +154,8 @@ class SafeFolder:
 
     def open(self, key: str, first: tuple[str, int]) -> LocalFile | None:
         """Open a file; return None if it does not exist."""
-        handle = self.handle(key)
-        return None if handle is None else LocalFile(handle, os.fstat(handle.fileno()).st_size)
+        found = self._open(key)
+        return None if found is None else LocalFile(found[0], found[1].st_size)
 
     def fetch(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[Bytes | None]:
         """Return ranges (start, stop) of a file, shorter at its end; None if it is absent."""
@@ -166,8 +166,8 @@ class SafeFolder:
         with read_errors(self.path(key)), file:
             return [target[: file.fill(start, target)] for start, target in parts]
 
-    def handle(self, key: str) -> FileIO | None:
-        """Open a regular file unbuffered; return None if it does not exist.
+    def _open(self, key: str) -> tuple[FileIO, os.stat_result] | None:
+        """Open a regular file unbuffered, with its status; return None if it does not exist.
 
         Raises
         ------
@@ -200,11 +200,11 @@ class SafeFolder:
 
     def json(self, key: str) -> JsonFile | None:
         """Return a file that holds a JSON object; None if it does not exist."""
-        handle = self.handle(key)
-        if handle is None:
+        found = self._open(key)
+        if found is None:
             return None
+        handle, info = found
         with read_errors(self.path(key)), handle:
-            info = os.fstat(handle.fileno())
             raw = handle.read(min(info.st_size, MAX_JSON + 1))
         return parse_json(raw, file_stamp(info), self.path(key))
 
@@ -244,9 +244,10 @@ def file_stamp(info: os.stat_result) -> str:
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
 
 
-def _open_regular(path: str) -> FileIO:
+def _open_regular(path: str) -> tuple[FileIO, os.stat_result]:
     handle = FileIO(path, "rb", opener=lambda name, _: os.open(name, FLAGS))
-    if not S_ISREG(os.fstat(handle.fileno()).st_mode):
+    info = os.fstat(handle.fileno())
+    if not S_ISREG(info.st_mode):
         handle.close()
         raise UnsafeSourceError(f"{path}: only regular files are read, this is a pipe or device")
-    return handle
+    return handle, info
