@@ -112,6 +112,20 @@ def test_a_halo_may_be_longer_on_one_side(mode, depth):
         np.testing.assert_allclose(result.values, expected, atol=1e-12)
 
 
+def clipped_sums(block, halo, *, depth):
+    """Return sums from ``depth[0]`` voxels before each voxel to ``depth[1]`` after it."""
+    lo, hi = halo[1]
+    spans = [(max(0, i - depth[0]), i + depth[1] + 1) for i in range(lo, block.shape[1] - hi)]
+    return np.stack([block[:, first:stop].sum(1) for first, stop in spans], 1)
+
+
+@pytest.mark.parametrize("depth", [(2, 0), (0, 3), (1, 4)])
+def test_a_clipped_halo_may_be_longer_on_one_side(depth):
+    kernel = partial(clipped_sums, depth=depth)
+    result = stencil(kernel, lazy((3, 5, 11, 7)), depth={"z": depth}, mode="clip")
+    np.testing.assert_allclose(result.values, kernel(A, [(0, 0)] * 4), atol=1e-12)
+
+
 NUMPY = {
     "reflect": "symmetric",
     "mirror": "reflect",

@@ -355,19 +355,6 @@ def _element(
     origin: Size,
 ) -> Array:
     """Return the element with the axes of the mask, of odd lengths about its centre."""
-    element = _own_element(op, mask, radius, size, footprint, connectivity)
-    return binary.centred(element, placed(op, mask, element.shape, origin))
-
-
-def _own_element(
-    op: str,
-    mask: xr.DataArray,
-    radius: float | None,
-    size: Size | None,
-    footprint: Any,
-    connectivity: int,
-) -> Array:
-    """Return the structuring element with the axes of the mask, 1 long along other dims."""
     dims = volume_dims(op, mask)
     options = {"radius": radius, "size": size, "footprint": footprint}
     given = [f"{name}={value!r:.40}" for name, value in options.items() if value is not None]
@@ -377,15 +364,14 @@ def _own_element(
             f"{' and '.join(given)}; pass one"
         )
     if footprint is not None:
-        return footprint_of(op, mask, footprint)
-    element: Array
-    if radius is not None:
-        element = ball(f"{op}: mask", mask, dims, radius)
+        element = footprint_of(op, mask, footprint)
+    elif radius is not None:
+        element = with_axes_of(mask, ball(f"{op}: mask", mask, dims, radius), dims)
     elif size is not None:
-        element = _box(op, mask, dims, size)
+        element = with_axes_of(mask, _box(op, mask, dims, size), dims)
     else:
-        element = neighbourhood(op, dims, connectivity)
-    return with_axes_of(mask, element, dims)
+        element = with_axes_of(mask, neighbourhood(op, dims, connectivity), dims)
+    return binary.centred(element, placed(op, mask, element.shape, origin))
 
 
 def _box(op: str, mask: xr.DataArray, dims: tuple[str, ...], size: Size) -> Array:
