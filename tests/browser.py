@@ -61,7 +61,7 @@ class Browser:
         raise TimeoutError("chromium does not start")
 
     def _run(self, start: Callable[[], Any]) -> Any:
-        """Return the result of what a function starts in the loop of the socket."""
+        """Run a coroutine function in the loop of the socket, and return its result."""
 
         async def result() -> Any:
             return await asyncio.wait_for(start(), PATIENCE)

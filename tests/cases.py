@@ -1,4 +1,4 @@
-"""The rows of the table of operations, and what several rows use."""
+"""The rows of the table of operations, and functions that several rows use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ DTYPES = (*FLOATS, "int16", "uint8")
 class Case:
     """One operation with its options, its oracle, and the labels and type of its result.
 
-    A row is named ``topic.operation``; ``topic.operation/variant`` is another row of the same
-    operation. ``dims`` are those of the result. ``power`` is the power of the stack's unit that the
-    result has (2 for a variance), or the unit itself, or None for no unit. ``dtype`` is ``"float"``
-    (a float's own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is the distance
-    allowed to the oracle in units of the result's precision, relative to its largest value.
-    ``made`` is True for a result that depends only on the shape and positions of a stack. Along the
-    dims ``moved`` the result has positions of its own. ``also`` holds valid values of the arguments
-    that the operation requires besides its stack, for the tests of options and commands.
+    A row is named ``topic.operation``; ``topic.operation/variant`` is another row of the operation.
+    ``dims`` are those of the result. ``power`` is the power of the stack's unit that the result has
+    (2 for a variance), or the unit itself, or None for no unit. ``dtype`` is ``"float"`` (a float's
+    own, float64 for integers), ``"same"`` or a type by name. ``ulps`` is the distance allowed to
+    the oracle in units of the result's precision, relative to its largest value. ``generated`` is
+    True for a result that depends only on the shape and positions of a stack. Along the dims
+    ``moved`` the result has positions of its own. ``also`` holds valid values of the arguments that
+    the operation requires besides its stack, for the tests of options and commands.
     """
 
     op: Callable[[xr.DataArray], xr.DataArray | xr.Dataset]
@@ -41,7 +41,7 @@ class Case:
     dtype: str | Mapping[str, str] = "float"
     ulps: float = 4.0
     dtypes: tuple[str, ...] = DTYPES
-    made: bool = False
+    generated: bool = False
     moved: tuple[str, ...] = ()
     also: Mapping[str, Any] = field(default_factory=dict)
 

@@ -230,44 +230,44 @@ INTENSITY = {
 }  # fmt: skip
 
 
-def made(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME, ulps: float = 4.0) -> Case:
-    return Case(op, oracle, dims, None, "float32", ulps, ("uint8",), made=True)
+def generated(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME, ulps: float = 4.0) -> Case:
+    return Case(op, oracle, dims, None, "float32", ulps, ("uint8",), generated=True)
 
 
 TILTED = {"axis": {"z": 1.0, "y": -2.0, "x": 0.5}, "radius": 3.3, "length": 9.1, "soft": 2.0}
 
 SYNTHETIC = {
-    "synthetic.noise": made(
+    "synthetic.noise": generated(
         lambda s: lv.synthetic.noise(s, seed=11, scale=2.0),
         lambda a: 2 * by_numpy.normal(a.shape, seed=11), STACKED,
     ),
-    "synthetic.noise/uniform": made(
+    "synthetic.noise/uniform": generated(
         lambda s: lv.synthetic.noise(s, seed=12, kind="uniform", scale=3.0),
         lambda a: 3 * by_numpy.uniform(a.shape, seed=12), STACKED,
     ),
-    "synthetic.cylinder": made(
+    "synthetic.cylinder": generated(
         lambda s: lv.synthetic.cylinder(s, **TILTED, centre={"y": 11.0}),
         lambda a: by_numpy.cylinder(a.shape[1:], VOXEL, **TILTED, centre=(2, 5.5, 6)),
     ),
-    "synthetic.cylinder/tilt": made(
+    "synthetic.cylinder/tilt": generated(
         lambda s: lv.synthetic.cylinder(s, radius=2.2, length=8.3, axis="y", tilt=30.0),
         lambda a: by_numpy.cylinder(
             a.shape[1:], VOXEL, radius=2.2, length=8.3, axis={"y": np.sqrt(3.0), "x": 1.0}
         ),
     ),
-    "synthetic.sphere": made(
+    "synthetic.sphere": generated(
         lambda s: lv.synthetic.sphere(s, radius=4.4, soft=3.0),
         lambda a: by_numpy.ball(a.shape[1:], VOXEL, radius=4.4, soft=3.0),
     ),
-    "synthetic.circle": made(
+    "synthetic.circle": generated(
         lambda s: lv.synthetic.circle(s, radius=4.4, axis="y"),
         lambda a: by_numpy.ball(a.shape[1:], (3.0, 0.0, 1.5), radius=4.4),
     ),
-    "synthetic.box": made(
+    "synthetic.box": generated(
         lambda s: lv.synthetic.box(s, size={"z": 4.0, "x": 7.0}, soft=2.5),
         lambda a: by_numpy.box(a.shape[1:], VOXEL, size=(4.0, np.inf, 7.0), soft=2.5),
     ),
-    "synthetic.particles": made(
+    "synthetic.particles": generated(
         lambda s: lv.synthetic.particles(
             s.shape[1:], s.sizes["k"], alpha=0.3, tilted=0.4, seed=3, radius=4.1, length=13.0,
             voxel_size=VOXEL, unit=UNIT,
@@ -277,7 +277,7 @@ SYNTHETIC = {
         ),
         STACKED,
     ),
-    "synthetic.particles/template": made(
+    "synthetic.particles/template": generated(
         lambda s: lv.synthetic.particles(
             lv.synthetic.sphere(s, radius=4.4), s.sizes["k"], sigma=0.5, tilted=0.0, seed=4
         ),

@@ -1,4 +1,4 @@
-"""Sources that record what is read from them, and kernels that several tests share."""
+"""Sources that record the regions that are read, and kernels that several tests share."""
 
 import threading
 from dataclasses import dataclass, field

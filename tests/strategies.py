@@ -20,7 +20,7 @@ from tests.sources import CountingSource
 SHAPE = (7, 5, 11, 13)
 MOST_BLOCKS = 64
 
-#: few examples for tests that run for every row of the table, more for other tests; the same ones
+#: few examples for tests that run for every row of the table, more for other tests; fixed ones
 #: in every run. Failures are not shrunk: that takes minutes and shows little more here
 PHASES = (Phase.explicit, Phase.generate)
 FEW = settings(deadline=None, derandomize=True, max_examples=4, phases=PHASES)

@@ -12,7 +12,7 @@ from tests.paths import ROOT
 PACKAGE = ROOT / "lazyvol"
 LONGEST = 400
 
-#: what each inner layer may import from lazyvol; a single module can be a layer
+#: modules of lazyvol that each inner layer may import; a single module can be a layer
 INNER: dict[str, tuple[str, ...]] = {
     "lazyvol.errors": (),
     "lazyvol.stack": ("lazyvol.errors",),

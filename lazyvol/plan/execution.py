@@ -72,19 +72,19 @@ def _default_client() -> "Client | None":
 
 
 def resilient_scheduler(
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Callable[..., Any] | None:
     """Return a scheduler for ``compute`` that outlives workers of any client; None for threads.
 
-    ``told`` is called with the numbers of blocks that are done and of all while it waits; what it
-    raises ends the run, and the tasks that have not begun.
+    ``on_progress`` is called with the number of finished blocks and that of all blocks while it
+    waits; an exception that it raises ends the run, and cancels tasks that have not begun.
     """
     client = computing_client()
     if client is None:
         return None
     from lazyvol.plan.on_cluster import compute
 
-    return partial(compute, client, told=told)
+    return partial(compute, client, on_progress=on_progress)
 
 
 # limits of a caller -------------------------------------------------------------------------------

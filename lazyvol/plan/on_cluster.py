@@ -44,8 +44,8 @@ STALLED = 10.0
 PACKAGE = "lazyvol"
 
 Key = Any
-#: is told the numbers of keys that are done, and of all
-Told: TypeAlias = Callable[[int, int], None]
+#: a function of the number of finished keys and that of all keys
+Progress: TypeAlias = Callable[[int, int], None]
 #: clients whose workers have been asked for their version
 _checked: WeakSet[Client] = WeakSet()
 
@@ -65,15 +65,15 @@ def in_task() -> bool:
     return bool(getattr(thread_state, "key", False))
 
 
-def compute(client: Client, graph: Any, keys: Any, *, told: Told | None = None) -> Any:
+def compute(client: Client, graph: Any, keys: Any, *, on_progress: Progress | None = None) -> Any:
     """Return the values of (nested lists of) keys, as dask's schedulers do.
 
-    ``told`` is called every 50 ms with the numbers of keys that are done and of all; what it raises
-    ends the run.
+    ``on_progress`` is called every 50 ms with the number of finished keys and that of all keys; an
+    exception that it raises ends the run.
     """
     values: dict[Key, Any] = {}
     failed: Exception | None = None
-    with cluster_errors(client), closing(_Run(client, graph, told)) as run:
+    with cluster_errors(client), closing(_Run(client, graph, on_progress)) as run:
         for futures in run.batches(list(dict.fromkeys(flatten([keys])))):
             failed = next((e for f in futures if (e := run.error(f)) is not None), None)
             if failed is not None:
@@ -102,9 +102,9 @@ def each_error(
 class _Run:
     """The keys of a graph on a cluster, until all are done or given up."""
 
-    def __init__(self, client: Client, graph: Any, told: Told | None = None) -> None:
+    def __init__(self, client: Client, graph: Any, on_progress: Progress | None = None) -> None:
         require_same_version(client)
-        self.client, self.graph, self.told = client, graph, told
+        self.client, self.graph, self.on_progress = client, graph, on_progress
         self.given_up: dict[Key, ClusterError] = {}
         self.again: list[Key] = []
         #: tasks that were given up by the scheduler, and the last worker that died
@@ -212,8 +212,8 @@ class _Run:
 
     def _check_alive(self) -> None:
         """Raise ClusterError if the scheduler is lost, or all workers are for a long time."""
-        if self.told is not None:
-            self.told(sum(f.status == "finished" for f in self.futures), len(self.futures))
+        if self.on_progress is not None:
+            self.on_progress(sum(f.status == "finished" for f in self.futures), len(self.futures))
         now = time.monotonic()
         if now - self.asked < CHECK_INTERVAL:
             return

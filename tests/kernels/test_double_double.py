@@ -56,9 +56,9 @@ def everything(stack):
     }
 
 
-def assert_same_bits(found, expected):
+def assert_same_bits(result, expected):
     for name, values in expected.items():
-        got, want = found[name].values, values.values
+        got, want = result[name].values, values.values
         assert got.dtype == want.dtype
         assert got.tobytes() == want.tobytes(), name
 
@@ -69,17 +69,17 @@ ONCE = {name: everything(labelled(a)) for name, a in SINGLES.items()}
 @given(GRIDS, st.sampled_from(sorted(SINGLES)))
 @settings(FEW, max_examples=240)
 def test_float32_results_do_not_depend_on_chunks(grid, name):
-    found = everything(chunked(SINGLES[name], grid))
-    assert_same_bits(dask.compute(found, scheduler="sync")[0], ONCE[name])
+    result = everything(chunked(SINGLES[name], grid))
+    assert_same_bits(dask.compute(result, scheduler="sync")[0], ONCE[name])
 
 
 @pytest.mark.parametrize("name", SINGLES)
 def test_float32_results_do_not_depend_on_the_scheduler(name, client):
-    found = everything(chunked(SINGLES[name], ((50, 7, 40), 2, 3, (1, 4))))
+    result = everything(chunked(SINGLES[name], ((50, 7, 40), 2, 3, (1, 4))))
     for _ in range(3):
-        assert_same_bits(dask.compute(found, scheduler="threads", num_workers=4)[0], ONCE[name])
+        assert_same_bits(dask.compute(result, scheduler="threads", num_workers=4)[0], ONCE[name])
     with client.as_current():
-        assert_same_bits(dask.compute(found)[0], ONCE[name])
+        assert_same_bits(dask.compute(result)[0], ONCE[name])
 
 
 # exact rationals -------------------------------------------------------------------------------
@@ -121,10 +121,10 @@ STATISTICS = {
 def test_float64_is_within_one_ulp_of_exact_rationals(adversary, grid):
     array = ADVERSARIES[adversary]
     stack = chunked(array, grid)
-    found = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
+    result = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
     for place in np.ndindex(array.shape[1:]):
         for name, expected in exactly(array[(slice(None), *place)]).items():
-            got = found[name].values[place]
+            got = result[name].values[place]
             assert ulps(got, expected) <= 1, f"{name} at {place}: {got} for {expected}"
 
 
@@ -145,18 +145,18 @@ def test_integers_are_rounded_once(dtype, grid, seed):
     ends = np.iinfo(dtype)
     array = np.random.default_rng(seed).integers(ends.min, ends.max, SHAPE, dtype, endpoint=True)
     stack = chunked(array, grid)
-    found = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
+    result = dask.compute({n: f(stack) for n, f in STATISTICS.items()}, scheduler="sync")[0]
     for place in np.ndindex(array.shape[1:]):
         for name, expected in exactly(array[(slice(None), *place)]).items():
             rooted = name in ("std", "norm")  # rounded before and after the root
-            assert ulps(found[name].values[place], expected) <= rooted, name
+            assert ulps(result[name].values[place], expected) <= rooted, name
 
 
 def test_the_mean_of_twenty_million_ones_is_one():
     stack = lv.as_stack(np.broadcast_to(np.float32(1), (20_000_000,)), dims=("k",))
-    found = lv.stats.describe(stack)
-    assert (found["mean"].item(), found["var"].item()) == (1.0, 0.0)
-    assert (lv.stats.sum(stack).item(), found["mean"].dtype) == (2e7, np.float32)
+    result = lv.stats.describe(stack)
+    assert (result["mean"].item(), result["var"].item()) == (1.0, 0.0)
+    assert (lv.stats.sum(stack).item(), result["mean"].dtype) == (2e7, np.float32)
 
 
 FINITE = st.floats(-1e150, 1e150, allow_nan=False)
@@ -217,8 +217,8 @@ def test_strides_do_not_change_results(layout, dtype):
     plain = np.ascontiguousarray(seen)
     for dims in (("k",), ("z",), ("k", "y"), ("z", "y"), ("y", "x"), ("k", "z", "y", "x")):
         for op in (lv.stats.sum, lv.stats.var, lv.stats.min, lv.stats.max):
-            found = op(labelled(seen), dims)
-            np.testing.assert_array_equal(found, op(labelled(plain), dims))
+            result = op(labelled(seen), dims)
+            np.testing.assert_array_equal(result, op(labelled(plain), dims))
     expected = plain.astype("f8")
     np.testing.assert_array_equal(lv.stats.max(labelled(seen), "k"), expected.max(0))
     np.testing.assert_allclose(lv.stats.var(labelled(seen), "z"), expected.var(1), rtol=1e-6)
@@ -232,8 +232,8 @@ def test_strided_rows_are_those_of_three_axes(layout):
         expected = as_three_axes(block, axes)
         for a, b in np.ndindex(expected.shape[:2]):
             start = laid.kept_offsets[a] + laid.reduced_offsets[b]
-            found = laid.values[start : start + laid.length]
-            np.testing.assert_array_equal(found, expected[a, b])
+            result = laid.values[start : start + laid.length]
+            np.testing.assert_array_equal(result, expected[a, b])
         assert trailing_size(block.shape, axes) == laid.length
 
 
@@ -256,8 +256,8 @@ def test_files_of_kernels_do_not_outlive_their_source(tmp_path):
             (tmp_path / name).touch()
             os.utime(tmp_path / name, (time.time() - age,) * 2)
     remove_outdated(tmp_path, source)
-    found = sorted(p.name for p in tmp_path.iterdir())
-    assert found == sorted([source.name, *kept, *others])
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == sorted([source.name, *kept, *others])
 
 
 def test_kernels_run_in_python_where_numba_is_switched_off():

@@ -40,10 +40,10 @@ def test_results_replace_coordinates_of_their_names(name, lazy):
     stack = STACK.chunk(k=1) if lazy else STACK
     wanted = dask.compute(SETS[name](stack))[0]
     facts = {n: ("k", np.arange(4.0) + 100) for n in (*wanted, *wanted.dims) if n not in STACK.dims}
-    found = dask.compute(SETS[name](stack.assign_coords(facts)))[0]
-    assert set(found) == set(wanted)
+    result = dask.compute(SETS[name](stack.assign_coords(facts)))[0]
+    assert set(result) == set(wanted)
     for variable in wanted:
-        np.testing.assert_array_equal(found[variable].values, wanted[variable].values)
+        np.testing.assert_array_equal(result[variable].values, wanted[variable].values)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_lengths_need_one_unit(name):
 def test_lengths_by_dim_are_in_the_unit_of_each():
     stack = STACK.assign_coords(z=STACK.z.assign_attrs(units="nm"))
     sigma = {"z": 4.0, "y": 2.0, "x": 1.5}
-    found, plain = (lv.filters.gaussian(s, sigma).values for s in (stack, STACK))
-    np.testing.assert_array_equal(found, plain)
+    result, plain = (lv.filters.gaussian(s, sigma).values for s in (stack, STACK))
+    np.testing.assert_array_equal(result, plain)
 
 
 def test_shifts_points_and_angles_must_be_in_the_unit_of_the_stack():

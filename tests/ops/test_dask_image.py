@@ -45,47 +45,47 @@ def test_windows_of_values_are_those_of_dask_image(name):
     ours, other, arguments = RANKS[name]
     first = tuple(n for n in arguments if n != 1)  # a window of one voxel has rank 0 alone
     for size, origin in SIZES[len(arguments) - len(first) :]:
-        found = ours(lazy(), *arguments, size, origin=origin).values
-        close(found, other(lazy(), *arguments, size, origin=origin).compute())
+        result = ours(lazy(), *arguments, size, origin=origin).values
+        close(result, other(lazy(), *arguments, size, origin=origin).compute())
     for footprint, origin in FOOTPRINTS[1:]:
-        found = ours(lazy(), *arguments, footprint=footprint, origin=origin).values
-        close(found, other(lazy(), *arguments, footprint=footprint, origin=origin).compute())
+        result = ours(lazy(), *arguments, footprint=footprint, origin=origin).values
+        close(result, other(lazy(), *arguments, footprint=footprint, origin=origin).compute())
 
 
 def test_sums_are_those_of_dask_image():
     for size, origin in SIZES:
-        found = lv.filters.uniform(lazy(), size, origin=origin).values
-        close(found, theirs.uniform_filter(lazy(), size, origin=origin).compute())
+        result = lv.filters.uniform(lazy(), size, origin=origin).values
+        close(result, theirs.uniform_filter(lazy(), size, origin=origin).compute())
     weights = np.random.default_rng(7).normal(size=(8, 8))
     for footprint, origin in FOOTPRINTS:
         kernel = footprint * weights[: footprint.shape[0], : footprint.shape[1]]
         for name in ("convolve", "correlate"):
-            found = getattr(lv.filters, name)(lazy(), kernel, origin=origin).values
-            close(found, getattr(theirs, name)(lazy(), kernel, origin=origin).compute())
+            result = getattr(lv.filters, name)(lazy(), kernel, origin=origin).values
+            close(result, getattr(theirs, name)(lazy(), kernel, origin=origin).compute())
 
 
 def test_differences_are_those_of_dask_image():
     close(lv.filters.laplace(lazy(VOLUME)).values, theirs.laplace(lazy(VOLUME)).compute())
     for axis, dim in enumerate("zyx"):
         for name in ("prewitt", "sobel"):
-            found = getattr(lv.filters, name)(lazy(VOLUME), dim).values
-            close(found, getattr(theirs, name)(lazy(VOLUME), axis).compute())
+            result = getattr(lv.filters, name)(lazy(VOLUME), dim).values
+            close(result, getattr(theirs, name)(lazy(VOLUME), axis).compute())
 
 
 @pytest.mark.parametrize("sigma", [1.5, 2.0, (1.5, 2.0)])
 def test_gaussians_are_those_of_dask_image(sigma):
     image = da.from_array(np.random.default_rng(8).normal(size=(40, 44)), chunks=(20, 22))
     for truncate in (2.0, 4.0):
-        found = lv.filters.gaussian(image, sigma, truncate=truncate).values
-        close(found, theirs.gaussian_filter(image, sigma, truncate=truncate).compute())
+        result = lv.filters.gaussian(image, sigma, truncate=truncate).values
+        close(result, theirs.gaussian_filter(image, sigma, truncate=truncate).compute())
     for order in (0, 1, 2, 3, (0, 1), (2, 3)):
-        found = lv.filters.gaussian_derivative(image, sigma, order, truncate=9.0).values
+        result = lv.filters.gaussian_derivative(image, sigma, order, truncate=9.0).values
         expected = theirs.gaussian_filter(image, sigma, order, truncate=9.0).compute()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * abs(expected).max())
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * abs(expected).max())
     for name in ("gaussian_laplace", "gaussian_gradient_magnitude"):
-        found = getattr(lv.filters, name)(image, sigma, truncate=9.0).values
+        result = getattr(lv.filters, name)(image, sigma, truncate=9.0).values
         expected = getattr(theirs, name)(image, sigma, truncate=9.0).compute()
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * abs(expected).max())
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * abs(expected).max())
 
 
 @pytest.mark.parametrize("method", ["gaussian", "mean", "median"])
@@ -95,8 +95,8 @@ def test_local_thresholds_are_those_of_dask_image(method):
     )
     for size in (3, [3, 3], np.array([3, 5])):
         image = da.from_array(counts, chunks=(5, 5))
-        found = lv.filters.threshold_local(image, size, method=method, offset=0.5).values
-        close(found, theirs.threshold_local(image, size, method=method, offset=0.5).compute())
+        result = lv.filters.threshold_local(image, size, method=method, offset=0.5).values
+        close(result, theirs.threshold_local(image, size, method=method, offset=0.5).compute())
 
 
 def test_chains_of_both_stay_lazy_and_equal_scipy():

@@ -229,7 +229,7 @@ def bins(a: np.ndarray) -> np.ndarray:
 
 
 def test_many_points_are_merged_from_several_tasks():
-    """Sums have the same bits for any chunks of the points."""
+    """Sums are bitwise equal for any chunks of the points."""
     points, like = cloud(1_000_000), lv.as_stack(np.zeros((9, 8, 7)), voxel_size=VOXEL, unit=UNIT)
     heavy = xr.DataArray(np.random.default_rng(1).lognormal(0, 5, 1_000_000), dims="point")
     for method in ("nearest", "linear"):
@@ -420,20 +420,20 @@ def test_reduced_blocks_are_those_of_scikit_image(name):
     values = np.random.default_rng(3).normal(size=(2, 6, 8, 9)).astype(np.float32)
     values[1, 2, 3, 4] = np.nan
     stack = lv.as_stack(da.from_array(values, (1, 4, 3, 9)))
-    found = lv.density.block_reduce(stack, (2, 4, 3), name)
+    result = lv.density.block_reduce(stack, (2, 4, 3), name)
     expected = block_reduce(values.astype(np.float64), (1, 2, 4, 3), getattr(np, name))
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-    assert np.isnan(found).sum() == 1
-    assert found.y.values.tolist() == [1.5, 5.5]
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
+    assert np.isnan(result).sum() == 1
+    assert result.y.values.tolist() == [1.5, 5.5]
 
 
 def test_reduced_flags_and_counts():
     flags = np.random.default_rng(4).random((4, 6)) > 0.6
-    found = lv.density.block_reduce(lv.as_stack(flags), 2, "max")
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found, block_reduce(flags, (2, 2), np.max))
-    found = lv.density.block_reduce(lv.as_stack(flags.astype(np.uint8) + 200), 2, "sum")
-    np.testing.assert_array_equal(found, block_reduce(flags + 200.0, (2, 2), np.sum))
+    result = lv.density.block_reduce(lv.as_stack(flags), 2, "max")
+    assert result.dtype == bool
+    np.testing.assert_array_equal(result, block_reduce(flags, (2, 2), np.max))
+    result = lv.density.block_reduce(lv.as_stack(flags.astype(np.uint8) + 200), 2, "sum")
+    np.testing.assert_array_equal(result, block_reduce(flags + 200.0, (2, 2), np.sum))
     with pytest.raises(LabelError, match=r"^block_reduce: size must divide the lengths"):
         lv.density.block_reduce(lv.as_stack(flags), 4, "sum")
     with pytest.raises(OptionError, match="reduce must be one of 'max', 'min', 'sum', 'median'"):

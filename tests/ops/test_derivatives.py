@@ -363,7 +363,7 @@ def picture(name):
 
 @pytest.mark.parametrize("chunks", [None, (17, 131, 157)])
 def test_an_aorta_has_the_vessels_that_vmtk_found(chunks):
-    """VMTK smooths recursively; the same formula with scipy's Gaussian correlates 0.9900."""
+    """VMTK smooths recursively; with scipy's Gaussian its formula correlates 0.9900."""
     aorta, theirs = picture("aorta.tif"), picture("aorta_vmtk_frangi_sigma1.tif")
     stack = aorta if chunks is None else aorta.chunk(dict(zip("zyx", chunks, strict=True)))
     ours = lv.derivatives.vesselness(stack, sigma=1.0, c=5.0, mode="nearest")

@@ -58,7 +58,7 @@ def axes_of(dim: Any) -> tuple[int, ...]:
 
 def by_numpy(how: dict[str, Callable[..., Any]], name: str, a: np.ndarray, dim: Any) -> Any:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # numpy warns of what is all NaN
+        warnings.simplefilter("ignore")  # numpy warns of slices of NaN alone
         return how[name](a.astype(np.float64), axis=axes_of(dim))
 
 
@@ -77,28 +77,28 @@ def statistic(name: str) -> Callable[..., xr.DataArray]:
 @given(arrays_with_nan(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_nan_is_left_out_on_request(array, grid, dim, name):
-    found = statistic(name)(chunked(array, grid), dim, skipna=True)
+    result = statistic(name)(chunked(array, grid), dim, skipna=True)
     expected = by_numpy(OMITTED, name, array, dim)
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-5)
 
 
 @given(arrays_with_nan(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_nan_counts_by_default(array, grid, dim, name):
     options = {"skipna": False} if name == "count" else {}
-    found = statistic(name)(chunked(array, grid), dim, **options)
+    result = statistic(name)(chunked(array, grid), dim, **options)
     expected = by_numpy(COUNTED, name, array, dim)
     if name == "count":
         expected = np.full(np.shape(expected), array.size // max(1, np.size(expected)))
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(result.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-4)
 
 
 @given(arrays_with_nan(), masks(), chunkings(), REDUCED, st.sampled_from(STATISTICS))
 @MORE
 def test_masked_voxels_do_not_count(array, mask, grid, dim, name):
-    found = statistic(name)(chunked(array, grid), dim, mask=mask, skipna=True)
+    result = statistic(name)(chunked(array, grid), dim, mask=mask, skipna=True)
     expected = by_numpy(OMITTED, name, inside(array, mask), dim)
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(result.compute(scheduler="sync"), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_nan_in_the_mask_counts_and_outside_of_it_does_not():
@@ -108,19 +108,19 @@ def test_nan_in_the_mask_counts_and_outside_of_it_does_not():
     for counted in (True, False):
         flags[0, 0, 0] = counted
         mask = lv.as_stack(flags, voxel_size=VOXEL, unit=UNIT)
-        found = lv.stats.mean(labelled(array), VOLUME, mask=mask)
-        assert np.isnan(found.values).tolist() == [counted and n == 2 for n in range(7)]
+        result = lv.stats.mean(labelled(array), VOLUME, mask=mask)
+        assert np.isnan(result.values).tolist() == [counted and n == 2 for n in range(7)]
 
 
 @given(masks(), chunkings(), st.sampled_from(["mean", "var", "min", "max", "sum"]))
 @MORE
 def test_integers_under_a_mask(mask, grid, name):
     array = values("int16")
-    found = statistic(name)(chunked(array, grid), None, mask=mask).compute(scheduler="sync")
+    result = statistic(name)(chunked(array, grid), None, mask=mask).compute(scheduler="sync")
     expected = by_numpy(OMITTED, name, inside(array, mask), None)
     if not mask.any() and name in ("min", "max"):
         expected = {"min": 32767, "max": -32768}[name]
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 @given(arrays_with_nan(), masks(), chunkings())
@@ -137,12 +137,12 @@ def test_intensities_ignore_nan_and_keep_it(array, mask, grid):
         ranged = (array - low) / np.where(high == low, 1.0, high - low)
         standard = (array - mean) / np.maximum(spread, n**-0.5)
     stack = chunked(array, grid)
-    found = dask.compute(
+    result = dask.compute(
         lv.intensity.rescale(stack, mask=mask), lv.intensity.standardize(stack, mask=mask),
         scheduler="sync",
     )  # fmt: skip
-    np.testing.assert_allclose(found[0], ranged, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[1], standard, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result[0], ranged, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result[1], standard, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16"])
@@ -196,7 +196,7 @@ def test_integers_never_overflow(dtype, grid, seed):
     array = np.array(ends, dtype)[(rng.random((5, 3, 2, 7)) < 0.9).astype(int)]
     stack = chunked(array, grid)
     wide = [int(v) for v in array.ravel()]
-    found = dask.compute(
+    result = dask.compute(
         lv.stats.sum(stack, None), lv.stats.norm(stack, None, ord=1), lv.stats.norm(stack, None),
         lv.stats.norm(stack, None, ord=np.inf), lv.stats.var(stack, None), scheduler="sync",
     )  # fmt: skip
@@ -205,7 +205,7 @@ def test_integers_never_overflow(dtype, grid, seed):
         sum(wide), sum(map(abs, wide)), sum(v * v for v in wide) ** 0.5, largest,
         np.var(array.astype("f8")),
     ]  # fmt: skip
-    np.testing.assert_allclose([f.item() for f in found], expected, rtol=1e-14)
+    np.testing.assert_allclose([f.item() for f in result], expected, rtol=1e-14)
 
 
 # nothing ---------------------------------------------------------------------------------------
@@ -222,9 +222,9 @@ OF_NOTHING = {
 def test_statistics_of_no_values(name, lazy):
     stack = lv.as_stack(np.zeros((0, 2, 3, 4), np.float32))
     stack = stack.chunk() if lazy else stack
-    found = statistic(name)(stack, "k")
-    assert found.shape == (2, 3, 4)
-    np.testing.assert_array_equal(found.values, np.full((2, 3, 4), OF_NOTHING[name]))
+    result = statistic(name)(stack, "k")
+    assert result.shape == (2, 3, 4)
+    np.testing.assert_array_equal(result.values, np.full((2, 3, 4), OF_NOTHING[name]))
     assert statistic(name)(stack, VOLUME).shape == (0,)
     assert statistic(name)(stack, VOLUME).values.shape == (0,)
 
@@ -238,8 +238,8 @@ def test_operations_on_empty_stacks_give_empty_stacks(shape, lazy):
     for name in sorted(set(lv.intensity.__all__) - needs_samples):
         assert getattr(lv.intensity, name)(stack).values.shape == shape
     for name in ("sum", "mean", "max", "min", "std"):
-        found = getattr(lv.projections, name)(stack, "x").values
-        assert found.shape == shape[:3]
+        result = getattr(lv.projections, name)(stack, "x").values
+        assert result.shape == shape[:3]
     assert lv.synthetic.noise(stack).values.shape == shape
     assert lv.synthetic.sphere(stack, radius=1).values.shape == shape[1:]
     assert lv.synthetic.particles(shape[1:], shape[0], sigma=1.0).values.shape == shape
@@ -327,7 +327,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "projection along k": (lambda: lv.projections.mean(STACK, "k"), "lazyvol.stats reduces"),
     "projection of a slice": (lambda: lv.projections.mean(STACK.isel(z=0)), "dim of the stack"),
     "empty slab": (lambda: lv.projections.slab(STACK, "y", 90.0, 99.0), "run from 0 to 20 ang"),
-    "slab of what": (lambda: lv.projections.slab(STACK, "y", 0, 9, "median"), "one of 'sum'"),
+    "unknown statistic": (
+        lambda: lv.projections.slab(STACK, "y", 0, 9, "median"),
+        "one of 'sum'",
+    ),
     "rescale to infinity": (lambda: lv.intensity.rescale(STACK, 0.0, np.inf), "finite"),
     "rescale a dim that is not there": (lambda: lv.intensity.rescale(STACK, dim="t"), "got"),
     "intensities of complex": (lambda: lv.intensity.center(STACK * 1j), "real"),
@@ -379,6 +382,6 @@ def test_wrong_options_are_refused(name):
 @pytest.mark.parametrize("backing", BACKINGS)
 def test_slabs_read_only_the_slab(backing):
     array = values("float32")
-    found = lv.projections.slab(BACKINGS[backing](array), "z", 3.0, 8.9, "sum")
-    np.testing.assert_allclose(found.values, array[:, 1:3].sum(1), rtol=1e-5)
-    assert (found.z.item(), found.z.attrs["units"]) == (4.5, "angstrom")
+    result = lv.projections.slab(BACKINGS[backing](array), "z", 3.0, 8.9, "sum")
+    np.testing.assert_allclose(result.values, array[:, 1:3].sum(1), rtol=1e-5)
+    assert (result.z.item(), result.z.attrs["units"]) == (4.5, "angstrom")

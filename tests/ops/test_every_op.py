@@ -32,11 +32,11 @@ def refuse(*args: object, **kwargs: object) -> None:
     raise AssertionError("building computed something")
 
 
-def parts(found: Any) -> dict[str, Any]:
+def parts(result: Any) -> dict[str, Any]:
     """Return results by name; that of a single array is empty."""
-    if isinstance(found, xr.Dataset):
-        return {str(n): a for n, a in found.data_vars.items()}
-    return dict(found) if isinstance(found, Mapping) else {"": found}
+    if isinstance(result, xr.Dataset):
+        return {str(n): a for n, a in result.data_vars.items()}
+    return dict(result) if isinstance(result, Mapping) else {"": result}
 
 
 def of(option: Any, name: str) -> Any:
@@ -53,12 +53,12 @@ def declared(case: Case, name: str, data: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(promised)
 
 
-def check(case: Case, found: Any, array: np.ndarray) -> None:
+def check(case: Case, result: Any, array: np.ndarray) -> None:
     """Check dims, dtype, shape and values of a result, which is computed once if it is lazy."""
     expected = parts(case.oracle(array))
-    computed = parts(dask.compute(found)[0])
+    computed = parts(dask.compute(result)[0])
     assert set(computed) == set(expected)
-    for name, lazy in parts(found).items():
+    for name, lazy in parts(result).items():
         got = computed[name]
         assert got.dims == case.dims
         assert got.dtype == lazy.dtype == declared(case, name, array.dtype)
@@ -115,9 +115,9 @@ def test_any_chunking_matches_the_oracle(case, grid, data):
     dtype = data.draw(DTYPE if set(case.dtypes) > {"uint8"} else st.just("uint8"))
     array = values(dtype)
     with dask.config.set(scheduler=refuse):
-        found = case.op(chunked(array, grid))
+        result = case.op(chunked(array, grid))
     with dask.config.set(scheduler="sync"):
-        check(case, found, array)
+        check(case, result, array)
 
 
 @ROWS
@@ -138,11 +138,11 @@ def test_a_cluster_matches_the_oracle(case, client):
 @ROWS
 def test_numpy_stays_numpy_and_dask_stays_lazy(case):
     array = values("float32")
-    for name, found in parts(case.op(BACKINGS["3-D chunks"](array))).items():
-        assert isinstance(found.data, da.Array), name
-    if not case.made:
-        for name, found in parts(case.op(labelled(array))).items():
-            assert isinstance(found.data, np.ndarray), name
+    for name, result in parts(case.op(BACKINGS["3-D chunks"](array))).items():
+        assert isinstance(result.data, da.Array), name
+    if not case.generated:
+        for name, result in parts(case.op(labelled(array))).items():
+            assert isinstance(result.data, np.ndarray), name
 
 
 @ROWS
@@ -157,13 +157,13 @@ def test_inputs_are_not_changed(case):
 
 @ROWS
 def test_the_order_of_dims_does_not_matter(case):
-    if case.made:
+    if case.generated:
         return
     stack = chunked(values("float32"), (3, 2, 4, 7))
     plain, turned = parts(case.op(stack)), parts(case.op(stack.transpose("x", "k", "z", "y")))
-    for name, found in plain.items():
-        again = turned[name].transpose(*found.dims)
-        np.testing.assert_allclose(again.values, found.values, rtol=1e-5, atol=1e-5)
+    for name, result in plain.items():
+        again = turned[name].transpose(*result.dims)
+        np.testing.assert_allclose(again.values, result.values, rtol=1e-5, atol=1e-5)
 
 
 # labels ----------------------------------------------------------------------------------------
@@ -173,19 +173,19 @@ def test_the_order_of_dims_does_not_matter(case):
 @pytest.mark.parametrize("backing", ["numpy", "irregular"])
 def test_coordinates_attributes_and_name_are_kept(case, backing):
     stack = BACKINGS[backing](values("float32"))
-    for name, found in parts(case.op(stack)).items():
+    for name, result in parts(case.op(stack)).items():
         for d in VOLUME:
             if d in case.dims and d not in case.moved:
-                assert found.coords[d].variable.identical(stack.coords[d].variable)
-        if not case.made:
-            assert_labels(found, stack, case, name)
+                assert result.coords[d].variable.identical(stack.coords[d].variable)
+        if not case.generated:
+            assert_labels(result, stack, case, name)
 
 
-def assert_labels(found: xr.DataArray, stack: xr.DataArray, case: Case, name: str) -> None:
-    assert found.coords["session"].item() == "a7"
-    assert ("score" in found.coords) == ("k" in case.dims)
-    assert found.name == (name or "density")
+def assert_labels(result: xr.DataArray, stack: xr.DataArray, case: Case, name: str) -> None:
+    assert result.coords["session"].item() == "a7"
+    assert ("score" in result.coords) == ("k" in case.dims)
+    assert result.name == (name or "density")
     power = of(case.power, name)
     units = {1: "e", 2: "e^2"}.get(power, power)
-    assert found.attrs.get("units") == units
-    assert (found.attrs["handedness"], found.attrs["contrast"]) == ("unknown", "dark")
+    assert result.attrs.get("units") == units
+    assert (result.attrs["handedness"], result.attrs["contrast"]) == ("unknown", "dark")

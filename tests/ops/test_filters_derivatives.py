@@ -24,8 +24,8 @@ def stack(values=VALUES):
 def test_differences_are_those_of_scipy(name, mode):
     ours, theirs = getattr(lv.filters, name), getattr(ndi, name)
     for dim, axis in (("z", 0), ("x", 2)):
-        found = ours(stack(), dim, mode=mode).values
-        close(found, np.stack([theirs(v, axis, mode=mode) for v in VALUES]))
+        result = ours(stack(), dim, mode=mode).values
+        close(result, np.stack([theirs(v, axis, mode=mode) for v in VALUES]))
 
 
 def test_a_constant_border_surrounds_the_stack_alone():
@@ -37,15 +37,15 @@ def test_a_constant_border_surrounds_the_stack_alone():
 
 @pytest.mark.parametrize(("name", "scale"), [("sobel", 16), ("prewitt", 9)])
 def test_norms_over_a_constant_are_those_of_scikit_image(name, scale):
-    found = getattr(lv.filters, name)(stack(), "spatial") / (scale * np.sqrt(3))
+    result = getattr(lv.filters, name)(stack(), "spatial") / (scale * np.sqrt(3))
     expected = np.stack([getattr(skimage, name)(v) for v in VALUES])
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_dims_that_are_not_smoothed_and_dims_beside_the_spatial_ones():
-    found = lv.filters.sobel(stack(), "k", smooth=("y",), mode="nearest").values
+    result = lv.filters.sobel(stack(), "k", smooth=("y",), mode="nearest").values
     weights = np.multiply.outer([-1.0, 0.0, 1.0], [1.0, 2.0, 1.0])[:, None, :, None]
-    close(found, ndi.correlate(VALUES, weights, mode="nearest"))
+    close(result, ndi.correlate(VALUES, weights, mode="nearest"))
     short = lv.filters.sobel(stack(), ("k", "z"), smooth=(), mode="constant").values
     parts = [ndi.sobel(p, a, mode="constant") for a in (0, 1)
              for p in np.moveaxis(VALUES, (2, 3), (0, 1)).reshape(-1, 2, 9)]  # fmt: skip
@@ -58,21 +58,21 @@ def test_dims_that_are_not_smoothed_and_dims_beside_the_spatial_ones():
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 4, (0, 1, 0), (2, 0, 3)])
 def test_long_gaussians_are_those_of_scipy(order):
     sigma = (1.8, 1.5, 2.0)
-    found = lv.filters.gaussian_derivative(
+    result = lv.filters.gaussian_derivative(
         lv.as_stack(VALUES), sigma, order, truncate=9.0, mode="wrap"
     )
     expected = ndi.gaussian_filter(VALUES, sigma, order, mode="wrap", truncate=9.0, axes=AXES)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * abs(expected).max())
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * abs(expected).max())
 
 
 def test_sums_and_norms_are_those_of_scipy():
     sigma, options = (1.5, 0.0, 2.0), {"mode": "nearest", "truncate": 9.0}
     for name in ("gaussian_laplace", "gaussian_gradient_magnitude"):
-        found = getattr(lv.filters, name)(lv.as_stack(VALUES), sigma, **options)
+        result = getattr(lv.filters, name)(lv.as_stack(VALUES), sigma, **options)
         planes = VALUES.transpose(0, 2, 1, 3).reshape(-1, 9, 13)
         expected = np.stack([getattr(ndi, name)(p, (1.5, 2.0), **options) for p in planes])
         expected = expected.reshape(2, 11, 9, 13).transpose(0, 2, 1, 3)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * abs(expected).max())
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * abs(expected).max())
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
@@ -81,28 +81,28 @@ def test_a_power_has_its_derivative_and_lower_powers_have_none(order):
     for truncate in (1.0, 2.5, 4.0):
         for power in range(order + 1):
             line = lv.as_stack((x**power / 8**power).reshape(1, 1, 40), voxel_size=0.5)
-            found = lv.filters.gaussian_derivative(line, {"x": 1.0}, order, truncate=truncate)
+            result = lv.filters.gaussian_derivative(line, {"x": 1.0}, order, truncate=truncate)
             expected = np.prod(np.arange(1, order + 1)) / 8**power if power == order else 0.0
-            np.testing.assert_allclose(found.values[0, 0, 9:-9], expected, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(result.values[0, 0, 9:-9], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_background_leaves_no_trace():
     background = lv.as_stack(np.full((8, 9, 10), 1e6))
-    for found in (
+    for result in (
         lv.filters.gaussian_laplace(background, 1.5),
         lv.filters.gaussian_gradient_magnitude(background, 1.5),
         lv.filters.sobel(background, "spatial"),
     ):
-        assert float(abs(found).max()) < 1e-9
+        assert float(abs(result).max()) < 1e-9
 
 
 def test_short_axes_and_halves():
     thin = VALUES[:, :2, :3].astype(np.float16)
-    found = lv.filters.gaussian_gradient_magnitude(lv.as_stack(thin), 3.0, truncate=9.0)
+    result = lv.filters.gaussian_gradient_magnitude(lv.as_stack(thin), 3.0, truncate=9.0)
     expected = np.stack(
         [ndi.gaussian_gradient_magnitude(v, 3.0, truncate=9.0) for v in thin.astype(np.float64)]
     )
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-6)
+    np.testing.assert_allclose(result, expected, rtol=2e-3, atol=1e-6)
     steep = lv.as_stack((np.arange(60.0).reshape(3, 4, 5) * 20).astype(np.float16))
     assert np.isfinite(lv.filters.sobel(steep, "spatial")).all()
 
@@ -132,9 +132,9 @@ def test_gaussians_far_beyond_short_axes(mode):
     cubes = np.random.default_rng(3).normal(size=(2, 15, 16, 17))
     border = {"mode": mode} if mode != "constant" else {"mode": mode, "cval": 0.0}
     for name, order in (("gaussian_laplace", 2), ("gaussian_gradient_magnitude", 1)):
-        found = getattr(lv.filters, name)(lv.as_stack(cubes), 24.0, mode=mode).values
+        result = getattr(lv.filters, name)(lv.as_stack(cubes), 24.0, mode=mode).values
         orders = [[order if n == axis else 0 for n in range(4)] for axis in AXES]
         parts = [derived(cubes, (0.0, 24.0, 24.0, 24.0), one, **border) for one in orders]
         expected = sum(parts) if order == 2 else np.sqrt(sum(p**2 for p in parts))
         scale = max(abs(p).max() for p in parts)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * scale)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * scale)

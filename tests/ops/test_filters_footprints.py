@@ -104,5 +104,5 @@ def test_grey_morphology_is_that_of_scipy(name, element):
 
 def test_differences_of_grey_morphology_do_not_overflow():
     bytes_of = np.array([[[0, 255, 0, 255, 255, 255]]], np.uint8)
-    found = lv.filters.morphological_laplace(bytes_of, 3)
-    np.testing.assert_array_equal(found, [[[255, -255, 255, -255, 0, 0]]])
+    result = lv.filters.morphological_laplace(bytes_of, 3)
+    np.testing.assert_array_equal(result, [[[255, -255, 255, -255, 0, 0]]])

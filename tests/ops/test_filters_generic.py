@@ -23,14 +23,14 @@ def weighted(values):
 @pytest.mark.parametrize("mode", ["reflect", "mirror", "nearest", "constant", "wrap"])
 def test_a_footprint_an_origin_and_the_order_of_values_are_those_of_scipy(mode):
     stack = lv.as_stack(da.from_array(VALUES, (1, 3, 4, 4)))
-    found = lv.filters.generic(
+    result = lv.filters.generic(
         stack, weighted, footprint=FOOTPRINT, origin=(0, -1, 1), mode=mode, fill=0.5
     )
     expected = ndi.generic_filter(
         VALUES, weighted, footprint=FOOTPRINT[None, None], origin=(0, 0, -1, 1), mode=mode,
         cval=0.5,
     )  # fmt: skip
-    np.testing.assert_allclose(found.values, expected, rtol=1e-14, atol=1e-14)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-14, atol=1e-14)
     ball = lv.filters.generic(lv.as_stack(VALUES), np.median, radius=1.0, mode=mode)
     median = lv.filters.median(lv.as_stack(VALUES), radius=1.0, mode=mode)
     np.testing.assert_array_equal(ball, median)
@@ -38,9 +38,9 @@ def test_a_footprint_an_origin_and_the_order_of_values_are_those_of_scipy(mode):
 
 def test_integers_become_floats_and_nan_reaches_the_function():
     counts = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = lv.filters.generic(lv.as_stack(counts), "numpy:mean", 3)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, ndi.uniform_filter(counts.astype(float), 3), rtol=1e-14)
+    result = lv.filters.generic(lv.as_stack(counts), "numpy:mean", 3)
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result, ndi.uniform_filter(counts.astype(float), 3), rtol=1e-14)
     holed = np.where(counts == 5, np.nan, counts)
     assert np.isfinite(lv.filters.generic(lv.as_stack(holed), np.nanmax, 3)).all()
     for function in (spread, np.ptp):
@@ -69,9 +69,9 @@ def test_a_window_is_required():
 
 
 def test_even_thresholds_follow_the_windows_of_scipy():
-    found = lv.filters.threshold_local(lv.as_stack(VALUES), (2, 3, 4), method="mean")
+    result = lv.filters.threshold_local(lv.as_stack(VALUES), (2, 3, 4), method="mean")
     expected = np.stack([ndi.uniform_filter(v, (2, 3, 4)) for v in VALUES])
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-14)
     with pytest.raises(LabelError, match="threshold_local: mode must not be 'valid'"):
         lv.filters.threshold_local(lv.as_stack(VALUES), 5, mode="valid")
 
@@ -83,8 +83,8 @@ def test_profiles_and_windows_that_are_gathered_in_parts(monkeypatch):
         lv.filters.generic(profile, np.median, {"z": 3}), ndi.median_filter(values, 3)
     )
     monkeypatch.setattr(kernels, "MAX_GATHERED", 50)
-    found = lv.filters.generic(lv.as_stack(VALUES[0]), np.median, 3)
-    np.testing.assert_array_equal(found, ndi.median_filter(VALUES[0], 3))
+    result = lv.filters.generic(lv.as_stack(VALUES[0]), np.median, 3)
+    np.testing.assert_array_equal(result, ndi.median_filter(VALUES[0], 3))
 
 
 def test_windows_that_no_memory_holds_are_refused():

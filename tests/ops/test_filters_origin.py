@@ -70,9 +70,9 @@ def test_origins_are_those_of_scipy(name):
     ours, theirs, origin = PAIRS[name]
     stack = lv.as_stack(da.from_array(VALUES, (1, 4, 5, 6)))
     for mode in MODES:
-        found = ours(stack, origin=origin, mode=mode, fill=0.5).values
+        result = ours(stack, origin=origin, mode=mode, fill=0.5).values
         expected = [theirs(v, origin=origin, mode=mode, cval=0.5) for v in VALUES]
-        close(found, np.stack(expected))
+        close(result, np.stack(expected))
 
 
 def test_a_mapping_a_number_and_only_whole_windows():

@@ -12,7 +12,7 @@ STACK = lv.as_stack(VALUES, voxel_size=(2.0, 1.0, 1.0), unit="nm")
 
 
 def test_a_gaussian_is_that_of_periodic_filters():
-    """They differ by what the window in space cuts off, and by what a narrow one aliases."""
+    """They differ by the tail that the window in space cuts off, and by aliasing of narrow ones."""
     sigma = {"z": 3.0, "x": 2.0}
     inside = lv.filters.gaussian(STACK, sigma, mode="wrap", truncate=8.0)
     np.testing.assert_allclose(lv.fourier.gaussian(STACK, sigma), inside, atol=1e-5)
@@ -30,13 +30,13 @@ def test_an_ellipsoid_is_a_ball_of_its_diameters():
 
 
 def test_means_are_kept_and_other_dims_are_not_filtered():
-    for found in (
+    for result in (
         lv.fourier.gaussian(STACK, 2.0),
         lv.fourier.uniform(STACK, 4),
         lv.fourier.ellipsoid(STACK, 4),
         lv.fourier.shift(STACK, (0.3, 0.2, -0.7)),
     ):
-        means = found.mean(("z", "y", "x"))
+        means = result.mean(("z", "y", "x"))
         np.testing.assert_allclose(means, VALUES.mean((1, 2, 3)), atol=1e-6)
     lines = lv.fourier.uniform(STACK, {"x": 3})
     alone = lv.fourier.uniform(STACK[:, 3:4, 2:3], {"x": 3})

@@ -59,23 +59,23 @@ def equalised(a: np.ndarray, valid: np.ndarray) -> np.ndarray:
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_a_stretch_uses_valid_voxels(array, mask, grid, per):
-    found = INTENSITY.gaussian_stretch(chunked(array, grid), per=per, mask=mask)
+    result = INTENSITY.gaussian_stretch(chunked(array, grid), per=per, mask=mask)
     expected = by_part(stretched, array, valid_of(array, mask), per)
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
 
 
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_equalising_uses_valid_voxels(array, mask, grid, per):
-    found = INTENSITY.equalise(chunked(array, grid), bins=32, per=per, mask=mask)
+    result = INTENSITY.equalise(chunked(array, grid), bins=32, per=per, mask=mask)
     expected = by_part(equalised, array, valid_of(array, mask), per)
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result.compute(scheduler="sync"), expected, rtol=1e-6, atol=1e-6)
 
 
 @given(arrays_with_nan(), masks(), chunkings(), PER)
 @MORE
 def test_levels_are_between_percentiles_of_valid_voxels(array, mask, grid, per):
-    found = INTENSITY.display(chunked(array, grid), percentiles=(10, 80), per=per, mask=mask)
+    result = INTENSITY.display(chunked(array, grid), percentiles=(10, 80), per=per, mask=mask)
     valid = valid_of(array, mask)
 
     def shown(a: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -87,10 +87,10 @@ def test_levels_are_between_percentiles_of_valid_voxels(array, mask, grid, per):
     flat = [shown(a.astype("f8"), v) if v.any() else np.zeros(a.shape) for a, v in parts]
     expected = flat[0] if per == "stack" else np.stack(flat)
     counts = valid.any() if per == "stack" else valid.any((1, 2, 3))
-    found = found.compute(scheduler="sync").values
+    result = result.compute(scheduler="sync").values
     alone = valid.sum() if per == "stack" else valid.sum((1, 2, 3))
-    several = np.broadcast_to(np.reshape(counts & (alone > 1), (-1, 1, 1, 1)), found.shape)
-    assert (found[several] == expected[several]).all()
+    several = np.broadcast_to(np.reshape(counts & (alone > 1), (-1, 1, 1, 1)), result.shape)
+    assert (result[several] == expected[several]).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16", "float16"])
@@ -99,11 +99,11 @@ def test_missing_data_stay_as_they_are(dtype):
     array[:, 1, :4] = -9999
     stack = labelled(array)
     for op in (INTENSITY.gaussian_stretch, INTENSITY.equalise):
-        found = op(stack, exclude=-9999).values.astype("f8")
+        result = op(stack, exclude=-9999).values.astype("f8")
         absent = array == -9999
-        assert (found[absent] == array[absent]).all()
-        assert ((found[~absent] >= 0) & (found[~absent] <= 1)).all()
-        assert found[~absent].std() > 0.2
+        assert (result[absent] == array[absent]).all()
+        assert ((result[~absent] >= 0) & (result[~absent] <= 1)).all()
+        assert result[~absent].std() > 0.2
 
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
@@ -123,23 +123,23 @@ def test_nan_does_not_count_and_stays(per, lazy):
 
 def test_a_normal_stack_is_spread_evenly():
     stack = lv.synthetic.noise((3, 32, 32, 32), seed=4, scale=7.0) + 100
-    found = INTENSITY.gaussian_stretch(stack)
-    counts = lv.stats.histogram(found, bins=10, range=(0, 1)).counts.values
-    assert np.abs(counts / found.size - 0.1).max() < 0.01
+    result = INTENSITY.gaussian_stretch(stack)
+    counts = lv.stats.histogram(result, bins=10, range=(0, 1)).counts.values
+    assert np.abs(counts / result.size - 0.1).max() < 0.01
 
 
 def test_a_stretch_far_from_zero_keeps_its_digits():
     array = np.random.default_rng(0).normal(1e6, 1, (1, 20, 20, 20)).astype(np.float32)
-    found = INTENSITY.gaussian_stretch(lv.as_stack(array), per="stack")
+    result = INTENSITY.gaussian_stretch(lv.as_stack(array), per="stack")
     wide = array.astype("f8")
-    np.testing.assert_allclose(found, ndtr((wide - wide.mean()) / wide.std()), atol=1e-7)
+    np.testing.assert_allclose(result, ndtr((wide - wide.mean()) / wide.std()), atol=1e-7)
 
 
 def test_the_normal_distribution_is_right_to_rounding():
     z = np.concatenate([np.linspace(-12, 12, 99_991), [np.inf, -np.inf, np.nan]]).reshape(2, 1, -1)
     blocks = (z, np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
-    found = gaussian_stretch(*blocks, n=1.0, exclude=(), limits=(0.0, 1.0), dtype=np.dtype("f8"))
-    np.testing.assert_allclose(found, ndtr(z), rtol=0, atol=3e-16)
+    result = gaussian_stretch(*blocks, n=1.0, exclude=(), limits=(0.0, 1.0), dtype=np.dtype("f8"))
+    np.testing.assert_allclose(result, ndtr(z), rtol=0, atol=3e-16)
 
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
@@ -147,16 +147,16 @@ def test_the_normal_distribution_is_right_to_rounding():
 def test_results_for_constants(per, dtype):
     constant = lv.as_stack(np.full((2, 3, 4, 5), 7, dtype))
     assert (INTENSITY.gaussian_stretch(constant, -1, 3, per=per).values == 1).all()
-    found = INTENSITY.equalise(constant, per=per, bins=3).values
-    assert (found == found.flat[0]).all()
+    result = INTENSITY.equalise(constant, per=per, bins=3).values
+    assert (result == result.flat[0]).all()
     assert (INTENSITY.display(constant, per=per).values == 0).all()
 
 
 @pytest.mark.parametrize("per", ["stack", "particle"])
 def test_infinities_become_the_limits(per):
     volume = lv.as_stack(np.array([[[-np.inf, 0.0, 1.0, 2.0, np.inf]]]))
-    found = INTENSITY.equalise(volume, bins=3, per=per).values.ravel()
-    np.testing.assert_allclose(found, [1 / 3, 1 / 3, 2 / 3, 1, 1])
+    result = INTENSITY.equalise(volume, bins=3, per=per).values.ravel()
+    np.testing.assert_allclose(result, [1 / 3, 1 / 3, 2 / 3, 1, 1])
     shown = INTENSITY.display(volume, limits=(0, 2)).values.ravel()
     assert shown.tolist() == [0, 0, 128, 255, 255]
 
@@ -165,18 +165,18 @@ def test_infinities_become_the_limits(per):
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 def test_8_bit_values_are_levels(per, dtype):
     array = (values("uint8") // 5).astype(dtype)
-    found = INTENSITY.equalise(labelled(array), per=per)
+    result = INTENSITY.equalise(labelled(array), per=per)
     expected = equalize_hist(array) if per == "stack" else np.stack([*map(equalize_hist, array)])
-    np.testing.assert_allclose(found, expected, atol=1e-15)
+    np.testing.assert_allclose(result, expected, atol=1e-15)
 
 
 def test_channels_have_separate_statistics():
     image = values("float32")[0].transpose(1, 2, 0)
     stack = lv.as_stack(image, dims=("y", "x", "channel"))
-    found = INTENSITY.gaussian_stretch(stack)
+    result = INTENSITY.gaussian_stretch(stack)
     channels = image.transpose(2, 0, 1)
     expected = by_part(stretched, channels, ~np.isnan(channels), "particle")
-    np.testing.assert_allclose(found.transpose("channel", "y", "x"), expected, atol=1e-6)
+    np.testing.assert_allclose(result.transpose("channel", "y", "x"), expected, atol=1e-6)
 
 
 def test_reads_are_those_of_the_plan():
@@ -198,8 +198,8 @@ def test_reads_are_those_of_the_plan():
 def test_tasks_are_few():
     stack = stored(np.zeros((64, 8, 8, 8), np.float32), (1, 8, 8, 8))
     for op in (INTENSITY.equalise, INTENSITY.gaussian_stretch, INTENSITY.display):
-        found = op(stack)
-        assert lv.explain(found).tasks <= 1.1 * stack.data.npartitions
+        result = op(stack)
+        assert lv.explain(result).tasks <= 1.1 * stack.data.npartitions
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not beside the checkout")
@@ -210,9 +210,9 @@ def test_real_volumes(name):
         volume = lv.open(DATA / name)
     array = volume.values.astype(np.float64)
     inside = array != 0
-    found = INTENSITY.equalise(volume, bins=100, exclude=0)
+    result = INTENSITY.equalise(volume, bins=100, exclude=0)
     expected = np.where(inside, equalize_hist(array, 100, inside), 0)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 STACK = labelled(values("float32"))

@@ -34,8 +34,8 @@ def patches(table: np.ndarray, chunks: object = None) -> xr.DataArray:
     return lv.as_stack(data, dims=("k", "y", "x"))
 
 
-def table_of(found: xr.DataArray, lead: str = "k") -> np.ndarray:
-    return found.transpose(lead, ...).values.reshape(found.sizes[lead], -1)
+def table_of(stack: xr.DataArray, lead: str = "k") -> np.ndarray:
+    return stack.transpose(lead, ...).values.reshape(stack.sizes[lead], -1)
 
 
 @given(
@@ -43,23 +43,23 @@ def table_of(found: xr.DataArray, lead: str = "k") -> np.ndarray:
     st.booleans(), st.integers(12, 400),
 )  # fmt: skip
 @MORE
-def test_any_chunks_of_patches(grid, kind, keep, made, slab):
+def test_any_chunks_of_patches(grid, kind, keep, lazy, slab):
     table = correlated(60, 12)
     stack = patches(table, grid)
-    if made:
+    if lazy:
         stack = stack.copy(data=stack.data.map_blocks(np.copy, dtype=float))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(covariance, "SLAB_VALUES", slab)
         patch.setattr(eigenbasis, "SLAB_VALUES", slab)
         patch.setattr(partition, "SMALL", 0)
         with lv.limited(None, workers=3):  # states of several tasks are merged
-            found = table_of(whiten(stack, kind=kind, keep=keep))
+            result = table_of(whiten(stack, kind=kind, keep=keep))
     values_, vectors = np.linalg.eigh(np.cov(table.T))
     vectors = vectors[:, ::-1][:, :keep]
     vectors *= np.sign(np.take_along_axis(vectors, abs(vectors).argmax(0)[None], 0))
     expected = (table - table.mean(0)) @ (vectors / np.sqrt(values_[::-1][:keep]))
     expected = expected @ vectors.T if kind == "zca" else expected
-    np.testing.assert_allclose(found, expected, atol=1e-10)
+    np.testing.assert_allclose(result, expected, atol=1e-10)
 
 
 @given(chunkings(), st.sampled_from(("zca", "pca")), st.sampled_from((None, 1, 4)))
@@ -69,16 +69,16 @@ def test_any_chunks_of_volumes(grid, kind, keep):
     stack = labelled(da.from_array(array, chunks=grid).map_blocks(np.copy, dtype=float))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verbs, "TABLE_BLOCK", 20000)
-        found = whiten(stack, kind=kind, keep=keep)
+        result = whiten(stack, kind=kind, keep=keep)
     x = array.reshape(7, -1) - array.reshape(7, -1).mean(0)
     u, _, v = np.linalg.svd(x, full_matrices=False)
     u, v = u[:, :6][:, :keep] * np.sqrt(6), v[:6][:keep]
     if kind == "zca":
-        np.testing.assert_allclose(table_of(found), u @ v, atol=1e-9)
-        assert found.dims == stack.dims
+        np.testing.assert_allclose(table_of(result), u @ v, atol=1e-9)
+        assert result.dims == stack.dims
     else:
-        np.testing.assert_allclose(abs(found.values), abs(u), atol=1e-9)
-        assert found.dims == ("k", "component")
+        np.testing.assert_allclose(abs(result.values), abs(u), atol=1e-9)
+        assert result.dims == ("k", "component")
 
 
 @pytest.mark.parametrize(("n", "p"), [(200, 30), (20, 300)])
@@ -107,11 +107,11 @@ def test_zca_is_the_nearest_whitening():
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 100.0])
 def test_epsilon_is_added_to_the_variances(n, p, epsilon):
     table = correlated(n, p)
-    found = table_of(whiten(patches(table), epsilon=epsilon))
+    result = table_of(whiten(patches(table), epsilon=epsilon))
     if epsilon:
-        np.testing.assert_allclose(found, softened(table, epsilon), atol=1e-9)
+        np.testing.assert_allclose(result, softened(table, epsilon), atol=1e-9)
     else:
-        np.testing.assert_allclose(found, whitened(table), atol=1e-9)
+        np.testing.assert_allclose(result, whitened(table), atol=1e-9)
 
 
 @pytest.mark.parametrize(("n", "p"), [(80, 10), (12, 80)])
@@ -138,8 +138,8 @@ def test_a_fit_can_be_stored_and_opened(tmp_path):
     assert fitted.scale.attrs["epsilon"] == 0.5
     lv.save(fitted, tmp_path / "fitted.zarr")
     again = xr.Dataset({name: lv.open(tmp_path / "fitted.zarr" / name) for name in fitted})
-    found = whiten(stack, fitted=again)
-    np.testing.assert_allclose(found.values, whiten(stack, epsilon=0.5).values, atol=1e-12)
+    result = whiten(stack, fitted=again)
+    np.testing.assert_allclose(result.values, whiten(stack, epsilon=0.5).values, atol=1e-12)
 
 
 def test_channels_are_whitened_over_voxels():
@@ -148,18 +148,18 @@ def test_channels_are_whitened_over_voxels():
     array = rng.normal(size=(5, 7, 11, 3)) @ mixing + 4
     for chunks in (-1, (2, 3, 4, 2)):
         stack = lv.as_stack(da.from_array(array, chunks=chunks), dims=("z", "y", "x", "channel"))
-        found = whiten(stack, over=("z", "y", "x"))
-        assert found.dims == stack.dims
-        np.testing.assert_allclose(np.cov(found.values.reshape(-1, 3).T), np.eye(3), atol=1e-10)
+        result = whiten(stack, over=("z", "y", "x"))
+        assert result.dims == stack.dims
+        np.testing.assert_allclose(np.cov(result.values.reshape(-1, 3).T), np.eye(3), atol=1e-10)
 
 
 def test_directions_without_variance_become_0():
     table = correlated(50, 6)
     table = np.concatenate([table, table[:, :2], np.full((50, 2), 3.0)], 1)
-    found = table_of(whiten(patches(table)))
-    assert np.linalg.matrix_rank(found) == 6
-    assert abs(found).max() < 20
-    np.testing.assert_allclose(found[:, 8:], 0, atol=1e-12)
+    result = table_of(whiten(patches(table)))
+    assert np.linalg.matrix_rank(result) == 6
+    assert abs(result).max() < 20
+    np.testing.assert_allclose(result[:, 8:], 0, atol=1e-12)
     assert not table_of(whiten(patches(np.full((9, 4), 7.0)))).any()
     assert not table_of(whiten(patches(np.full((4, 90), 7.0)))).any()
 
@@ -176,12 +176,12 @@ def test_a_large_mean_costs_no_precision():
 @pytest.mark.parametrize("spread", [30.0, 3e4])
 def test_float32_is_multiplied_in_float32_where_it_is_safe(spread):
     table = correlated(900, 300, spread).astype(np.float32)
-    found = table_of(whiten(patches(table), kind="zca"))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(np.cov(found.astype(np.float64).T), np.eye(300), atol=2e-4)
+    result = table_of(whiten(patches(table), kind="zca"))
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(np.cov(result.astype(np.float64).T), np.eye(300), atol=2e-4)
     exact = softened(table.astype(np.float64), 0.0)
     np.testing.assert_allclose(
-        found, exact, atol=1e-3 if spread < eigenbasis.FLOAT32_MAX_RATIO else 1e-5
+        result, exact, atol=1e-3 if spread < eigenbasis.FLOAT32_MAX_RATIO else 1e-5
     )
 
 

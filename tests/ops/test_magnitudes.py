@@ -137,8 +137,8 @@ def test_large_whole_numbers_are_compared_exactly(first):
 
 def test_thresholds_outside_the_type_of_integers():
     unsigned = lv.as_stack(np.array([[[0, 2**63, 2**64 - 1]]], np.uint64))
-    found = [lv.masks.threshold(unsigned, level).values.ravel() for level in (-1, 2**63, 2**64)]
-    np.testing.assert_array_equal(found, [[True] * 3, [False, False, True], [False] * 3])
+    result = [lv.masks.threshold(unsigned, level).values.ravel() for level in (-1, 2**63, 2**64)]
+    np.testing.assert_array_equal(result, [[True] * 3, [False, False, True], [False] * 3])
     small = lv.as_stack(np.array([[[0, 1, 255]]], np.uint8))
     assert [int(lv.masks.threshold(small, v).sum()) for v in (-0.5, 0.5, 254.9, 300)] == [
         3,
@@ -213,7 +213,7 @@ def test_sums_of_values_near_the_largest_float64_are_refused(op):
 
 def test_equalised_values_below_the_smallest_normal_number_are_ranked():
     values = A * 2.0**-1065
-    found = lv.intensity.equalise(stack_of(values), bins=8).values
-    assert np.isfinite(found).all()
-    assert found.max() == 1.0
-    assert (np.diff(found.ravel()[np.argsort(values, axis=None)]) >= 0).all()
+    result = lv.intensity.equalise(stack_of(values), bins=8).values
+    assert np.isfinite(result).all()
+    assert result.max() == 1.0
+    assert (np.diff(result.ravel()[np.argsort(values, axis=None)]) >= 0).all()

@@ -197,8 +197,8 @@ def test_a_sparse_mask_does_not_make_a_task_that_reads_everything(monkeypatch):
     stack = opened("ragged-sparse", array, (1, 17, 5), ("frame", "point", "feature"))
     assert len(lv.masks.select(stack, points(mask))["values"].chunks[0]) >= 3
     foreign = points(array).copy(data=da.zeros(array.shape, chunks=(1, -1, -1), dtype="f4"))
-    handed = lv.masks.select(foreign, points(mask))["values"]
-    assert len(handed.chunks[0]) >= 6
+    selected = lv.masks.select(foreign, points(mask))["values"]
+    assert len(selected.chunks[0]) >= 6
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8", "complex64", "complex128", "bool"])

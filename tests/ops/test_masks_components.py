@@ -55,8 +55,8 @@ def test_blocks_give_the_result_of_whole_volumes(way, block, monkeypatch):
 
 def test_empty_masks_stay_empty():
     empty = lv.as_stack(np.zeros((2, 0, 4, 5), bool))
-    for found in (lv.masks.fill_holes(empty), lv.masks.remove_small_objects(empty, 3)):
-        assert found.shape == empty.shape
+    for result in (lv.masks.fill_holes(empty), lv.masks.remove_small_objects(empty, 3)):
+        assert result.shape == empty.shape
 
 
 def test_what_is_no_mask_is_refused():

@@ -28,14 +28,14 @@ def test_distances_are_exact_for_any_voxels_in_any_blocks(share, step, limit, se
     mask = lv.as_stack(da.from_array(flags, chunks=(1, 4, 12, 5)), voxel_size=step)
     expected = ndi.distance_transform_edt(flags[0], step)[None]
     np.testing.assert_allclose(lv.masks.distance_transform(mask), expected, rtol=1e-13)
-    found = lv.masks.distance_transform(mask, limit=limit)
-    np.testing.assert_allclose(found, np.minimum(expected, limit), rtol=1e-13)
+    result = lv.masks.distance_transform(mask, limit=limit)
+    np.testing.assert_allclose(result, np.minimum(expected, limit), rtol=1e-13)
 
 
 def test_volumes_without_background_have_no_distance():
     flags = np.stack([np.ones((3, 4, 5), bool), np.zeros((3, 4, 5), bool)])
-    found = lv.masks.distance_transform(flags)
-    np.testing.assert_array_equal(found, np.where(flags, np.inf, 0))
+    result = lv.masks.distance_transform(flags)
+    np.testing.assert_array_equal(result, np.where(flags, np.inf, 0))
     image = xr.DataArray(np.eye(5) > 0, dims=("y", "x"))
     np.testing.assert_allclose(
         lv.masks.distance_transform(~image), ndi.distance_transform_edt(~image.values)
@@ -51,23 +51,23 @@ def test_volumes_without_background_have_no_distance():
 def test_reconstructions_are_those_of_scikit_image(method, connectivity):
     shift = 0.3 if method == "dilation" else -0.3
     mask = lv.as_stack(da.from_array(NOISE, chunks=(1, 5, 13, 7)))
-    found = lv.filters.reconstruct(mask - shift, mask, method=method, connectivity=connectivity)
+    result = lv.filters.reconstruct(mask - shift, mask, method=method, connectivity=connectivity)
     element = ndi.generate_binary_structure(3, connectivity)
     expected = [reconstruction(v - np.float32(shift), v, method, element) for v in NOISE]
-    np.testing.assert_array_equal(found, np.stack(expected))
+    np.testing.assert_array_equal(result, np.stack(expected))
 
 
 def test_reconstructed_images_and_nan():
     image = NOISE[0, 0]
     labelled = xr.DataArray(image, dims=("y", "x"))
-    found = lv.filters.reconstruct(labelled - 0.2, labelled, connectivity=1)
+    result = lv.filters.reconstruct(labelled - 0.2, labelled, connectivity=1)
     element = ndi.generate_binary_structure(2, 1)
     expected = reconstruction(image - np.float32(0.2), image, footprint=element)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(result, expected)
     wall = lv.as_stack(np.array([[[5.0, 5.0, np.nan, 5.0]]]))
     seed = lv.as_stack(np.array([[[4.0, np.nan, 1.0, 1.0]]]))
-    found = lv.filters.reconstruct(seed, wall)
-    np.testing.assert_array_equal(found, [[[4, 4, np.nan, 1]]])
+    result = lv.filters.reconstruct(seed, wall)
+    np.testing.assert_array_equal(result, [[[4, 4, np.nan, 1]]])
 
 
 def test_reconstruction_of_what_does_not_fit_is_refused():

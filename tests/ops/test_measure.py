@@ -41,7 +41,7 @@ def of_skimage(values, labels, spacing, names):
     """Return properties of regionprops_table, vectors as arrays."""
     table = regionprops_table(labels, values, properties=names, spacing=spacing)
     columns = {n: [c for c in table if c == n or c.startswith(f"{n}-")] for n in names}
-    return {n: np.stack([table[c] for c in found], -1).squeeze() for n, found in columns.items()}
+    return {n: np.stack([table[c] for c in result], -1).squeeze() for n, result in columns.items()}
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -60,10 +60,10 @@ def test_shapes_are_those_of_skimage(ndim):
         "centroid_weighted": table["center_of_mass"], "intensity_std": table["std"],
         "inertia_tensor_eigvals": table["inertia_tensor_eigvals"],
     }  # fmt: skip
-    for name, found in ours.items():
-        shape = (len(labels) and found.sizes["obs"], -1)
+    for name, result in ours.items():
+        shape = (len(labels) and result.sizes["obs"], -1)
         np.testing.assert_allclose(
-            found.values.reshape(shape), expected[name].reshape(shape), rtol=2e-5, atol=1e-9,
+            result.values.reshape(shape), expected[name].reshape(shape), rtol=2e-5, atol=1e-9,
             err_msg=name,
         )  # fmt: skip
     assert table["volume"].attrs["units"] == f"nanometer^{ndim}"
@@ -90,8 +90,8 @@ def test_statistics_are_those_of_dask_image():
     for name, function in theirs.items():
         expected = np.asarray(function(values, labels, first).compute())
         unit = VOXEL if name in ("center_of_mass", "maximum_position") else 1
-        found = table[name].isel(obs=slice(0, 3)).values
-        np.testing.assert_allclose(found, expected * unit, rtol=1e-5, err_msg=name)
+        result = table[name].isel(obs=slice(0, 3)).values
+        np.testing.assert_allclose(result, expected * unit, rtol=1e-5, err_msg=name)
     counts = np.stack(ndi.histogram(VALUES[0], -1.5, 2.0, 7, LABELS[0], index))
     np.testing.assert_array_equal(table["histogram"], counts)
 
@@ -99,7 +99,7 @@ def test_statistics_are_those_of_dask_image():
 @pytest.mark.parametrize("chunks", [(1, 17, 19, 23), (2, 5, 19, 7), (3, 17, 4, 23)])
 def test_blocks_do_not_change_a_bit(chunks):
     whole = lv.measure.table(STACK, OBJECTS, what=EVERY, **HISTOGRAM)
-    # a fold of so few values is one task, unless tasks are made smaller
+    # a fold of so few values is one task, unless the limit of a task is lowered
     values, labels = da.from_array(VALUES, chunks), da.from_array(LABELS, (3, 8, 8, 23))
     with lv.limited("120MiB", workers=3):
         parts = lv.measure.table(labelled(values), labelled(labels), what=EVERY, **HISTOGRAM)
@@ -149,8 +149,8 @@ def test_nan_is_kept_or_left_out(skipna):
     first = table.isel(obs=0)
     expected = (2, 1, 2, 2, 1.5) if skipna else (np.nan,) * 5
     names = ("mean", "min", "median", "maximum_position", "center_of_mass")
-    found = [np.ravel(first[n].values)[-1] for n in names]
-    np.testing.assert_array_equal(found, expected)
+    result = [np.ravel(first[n].values)[-1] for n in names]
+    np.testing.assert_array_equal(result, expected)
     assert table["count"].values.tolist() == [3, 2]
     assert table["mean"].values[1] == 6
 
@@ -241,5 +241,5 @@ def test_conditions_that_do_not_fit_are_refused():
 
 
 def test_extremes_of_booleans_are_booleans():
-    found = lv.measure.table(STACK > 0, OBJECTS, what=("min", "max"))
-    assert found["min"].dtype == found["max"].dtype == bool
+    result = lv.measure.table(STACK > 0, OBJECTS, what=("min", "max"))
+    assert result["min"].dtype == result["max"].dtype == bool

@@ -1,4 +1,4 @@
-"""Shifts found on noisy particles of known pose; shifts and rotations applied; averages."""
+"""Shifts determined on noisy particles of known pose; shifts and rotations applied; averages."""
 
 import dask
 import dask.array as da

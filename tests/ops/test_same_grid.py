@@ -1,4 +1,4 @@
-"""Operations on two stacks require the same positions, units and names of particles."""
+"""Operations on two stacks require equal positions, units and names of particles."""
 
 import numpy as np
 import pytest

@@ -41,9 +41,9 @@ def awkward(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> np.ndarray:
         choice = np.array([info.min, info.min + 1, 0, 7, info.max], dtype)
         wide = rng.integers(info.min, info.max, SHAPE, dtype, endpoint=True)
         return rng.choice(choice, SHAPE) if few else wide
-    found = rng.choice(ODD, SHAPE) if few else rng.normal(3, 100, SHAPE)
-    found[rng.random(SHAPE) < draw(st.sampled_from([0.0, 0.02, 0.9]))] = np.nan
-    return found.astype(dtype)
+    values = rng.choice(ODD, SHAPE) if few else rng.normal(3, 100, SHAPE)
+    values[rng.random(SHAPE) < draw(st.sampled_from([0.0, 0.02, 0.9]))] = np.nan
+    return values.astype(dtype)
 
 
 def axes_of(dim: Any) -> tuple[int, ...]:
@@ -74,14 +74,16 @@ def expected(a: np.ndarray, q: Any, dim: Any, valid: np.ndarray, skipna: bool) -
         x.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
         for x in (a.astype(np.float64), valid & ~(np.isnan(a) & skipna))
     )
-    found = [[one_quantile(r[w], p) for p in np.ravel(q)] for r, w in zip(rows, where, strict=True)]
+    result = [
+        [one_quantile(r[w], p) for p in np.ravel(q)] for r, w in zip(rows, where, strict=True)
+    ]
     dtype = a.dtype if a.dtype.kind == "f" else np.float64
     with np.errstate(over="ignore"):
-        return np.array(found).astype(dtype).reshape((*shape, *np.shape(q)))
+        return np.array(result).astype(dtype).reshape((*shape, *np.shape(q)))
 
 
-def computed(found: Any) -> Any:
-    return dask.compute(found, scheduler="sync")[0]
+def computed(lazy: Any) -> Any:
+    return dask.compute(lazy, scheduler="sync")[0]
 
 
 # quantiles -------------------------------------------------------------------------------------
@@ -96,21 +98,21 @@ SEVERAL = st.lists(PROBABILITY, min_size=1, max_size=3).map(tuple)
 )  # fmt: skip
 @MORE
 def test_quantiles_equal_numpys(array, grid, dim, q, mask, skipna):
-    made = lv.stats.quantile(chunked(array, grid), q, dim, skipna=skipna, mask=mask)
+    lazy = lv.stats.quantile(chunked(array, grid), q, dim, skipna=skipna, mask=mask)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
-    found = computed(made)
+    result = computed(lazy)
     oracle = expected(array, q, dim, valid, skipna)
-    assert found.dtype == made.dtype == oracle.dtype
-    assert found.shape == made.shape == oracle.shape
-    np.testing.assert_array_equal(found, oracle)
+    assert result.dtype == lazy.dtype == oracle.dtype
+    assert result.shape == lazy.shape == oracle.shape
+    np.testing.assert_array_equal(result, oracle)
 
 
 @given(awkward(), REDUCED, SEVERAL, masks(SHAPE) | st.none(), st.booleans())
 @MORE
 def test_quantiles_of_whole_blocks_equal_numpys(array, dim, q, mask, skipna):
-    found = lv.stats.quantile(labelled(array), q, dim, skipna=skipna, mask=mask)
+    result = lv.stats.quantile(labelled(array), q, dim, skipna=skipna, mask=mask)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
-    np.testing.assert_array_equal(found, expected(array, q, dim, valid, skipna))
+    np.testing.assert_array_equal(result, expected(array, q, dim, valid, skipna))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -120,8 +122,8 @@ def test_the_mask_applies_to_every_digit(dtype, dim):
     array = rng.integers(100, 117, SHAPE).astype(dtype)
     flags = rng.random(SHAPE) < 0.5
     mask = lv.as_stack(flags, voxel_size=VOXEL, unit=UNIT)
-    found = lv.stats.quantile(labelled(array), (0.2, 0.7), dim, mask=mask)
-    np.testing.assert_array_equal(found, expected(array, (0.2, 0.7), dim, flags, False))
+    result = lv.stats.quantile(labelled(array), (0.2, 0.7), dim, mask=mask)
+    np.testing.assert_array_equal(result, expected(array, (0.2, 0.7), dim, flags, False))
 
 
 @pytest.mark.parametrize("dim", ["k", VOLUME])
@@ -129,8 +131,8 @@ def test_nan_outside_the_mask_does_not_count(dim):
     array = np.ones(SHAPE)
     array[:, 0, 1, 2] = np.nan
     mask = lv.as_stack(~np.isnan(array[0]), voxel_size=VOXEL, unit=UNIT)
-    found = lv.stats.quantile(labelled(array), 0.5, dim, mask=mask)
-    np.testing.assert_array_equal(found, np.where(mask, 1.0, np.nan) if dim == "k" else 1)
+    result = lv.stats.quantile(labelled(array), 0.5, dim, mask=mask)
+    np.testing.assert_array_equal(result, np.where(mask, 1.0, np.nan) if dim == "k" else 1)
     assert np.isnan(lv.stats.quantile(labelled(array), 0.5, dim)).any()
 
 
@@ -149,10 +151,10 @@ def test_states_of_several_tasks_are_merged(several_tasks, seed, dim):
     array = rng.permutation(np.arange(np.prod(SHAPE), dtype=np.float32)).reshape(SHAPE)
     stack = stored(array, (1, *SHAPE[1:]))
     q = (0.1, 0.55, 0.9)
-    made = lv.stats.quantile(stack, q, dim)
-    assert lv.explain(made).tasks >= 4 * lv.explain(made).passes
+    lazy = lv.stats.quantile(stack, q, dim)
+    assert lv.explain(lazy).tasks >= 4 * lv.explain(lazy).passes
     oracle = np.quantile(array.astype(np.float64), q, axis=axes_of(dim)).astype(np.float32)
-    np.testing.assert_array_equal(computed(made), np.moveaxis(oracle, 0, -1))
+    np.testing.assert_array_equal(computed(lazy), np.moveaxis(oracle, 0, -1))
     counts = computed(lv.stats.histogram(stack, bins=11, dim=dim).counts)
     ends = (array.min(), array.max())
     np.testing.assert_array_equal(counts, counted(array, 11, ends, dim, np.isfinite(array)))
@@ -162,8 +164,8 @@ def test_states_of_several_tasks_are_merged(several_tasks, seed, dim):
 def test_a_nan_in_any_task_makes_its_quantile_nan(several_tasks, at):
     array = np.ones(SHAPE)
     array[at, 0, 0, 0] = np.nan
-    found = computed(lv.stats.quantile(stored(array, (1, *SHAPE[1:])), 0.5))
-    assert np.flatnonzero(np.isnan(found)).tolist() == [0]
+    result = computed(lv.stats.quantile(stored(array, (1, *SHAPE[1:])), 0.5))
+    assert np.flatnonzero(np.isnan(result)).tolist() == [0]
     assert computed(lv.stats.quantile(chunked(array, (1, -1, -1, -1)), 0.5, skipna=True)).max() == 1
 
 
@@ -176,9 +178,9 @@ def test_keys_of_every_width(dtype):
         info = np.iinfo(dtype)
         array = rng.integers(info.min, info.max, shape, dtype) >> rng.integers(0, 6, shape, dtype)
     array = array.astype(dtype)
-    found = lv.stats.quantile(labelled(array), (0.25, 0.5))
+    result = lv.stats.quantile(labelled(array), (0.25, 0.5))
     oracle = np.moveaxis(np.quantile(array.astype(np.float64), (0.25, 0.5), axis=0), 0, -1)
-    np.testing.assert_array_equal(found, oracle)
+    np.testing.assert_array_equal(result, oracle)
 
 
 def test_finite_quantiles_equal_numpys():
@@ -192,9 +194,9 @@ def test_finite_quantiles_equal_numpys():
 @pytest.mark.parametrize("dim", ["k", VOLUME, None])
 def test_the_quantile_of_no_values_is_nan(dim):
     stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
-    found = lv.stats.quantile(stack, 0.5, dim)
-    assert np.isnan(found).all()
-    assert found.shape == {"k": (2, 3, 5), VOLUME: (0,), None: ()}[dim]
+    result = lv.stats.quantile(stack, 0.5, dim)
+    assert np.isnan(result).all()
+    assert result.shape == {"k": (2, 3, 5), VOLUME: (0,), None: ()}[dim]
 
 
 METHODS = pytest.mark.parametrize("method", get_args(Method))
@@ -204,8 +206,8 @@ METHODS = pytest.mark.parametrize("method", get_args(Method))
 def test_positions_are_those_of_numpy(method):
     """The quantiles of 0, 1, 2, ... are their positions."""
     q = tuple(np.unique([*np.linspace(0, 1, 21), *np.arange(1, 8) / 8, 1 / 3, 0.999]))
-    found = quantiles.Quantiles(q, method).positions(np.arange(1, 25))
-    for n, positions in enumerate(found, 1):
+    result = quantiles.Quantiles(q, method).positions(np.arange(1, 25))
+    for n, positions in enumerate(result, 1):
         expected = np.quantile(np.arange(float(n)), q, method=method)
         np.testing.assert_allclose(positions, expected, rtol=1e-14, atol=1e-14)
 
@@ -225,13 +227,13 @@ def test_methods_of_both_ways_are_those_of_numpy(method):
 def test_several_quantiles_add_a_last_dim_with_a_coordinate():
     array = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
     for dim, kept in (("k", VOLUME), (VOLUME, ("k",))):
-        found = lv.stats.quantile(labelled(array), [0.1, 0.9], dim)
-        assert found.dims == (*kept, "quantile")
-        assert found.coords["quantile"].values.tolist() == [0.1, 0.9]
-        assert found.attrs["units"] == "e"
+        result = lv.stats.quantile(labelled(array), [0.1, 0.9], dim)
+        assert result.dims == (*kept, "quantile")
+        assert result.coords["quantile"].values.tolist() == [0.1, 0.9]
+        assert result.attrs["units"] == "e"
 
 
-# what it costs ---------------------------------------------------------------------------------
+# costs ---------------------------------------------------------------------------------
 
 
 def virtual(n: int, side: int = 48, dtype: type = np.float32) -> xr.DataArray:
@@ -243,7 +245,7 @@ def virtual(n: int, side: int = 48, dtype: type = np.float32) -> xr.DataArray:
     ("dtype", "side", "dim", "passes"),
     [
         (np.float32, 128, "k", 8),  # 2 M voxels, digits of 4 bits
-        (np.float32, 48, "k", 4),  # 0.1 M, as many bits as there are values to tell apart
+        (np.float32, 48, "k", 4),  # 0.1 M, as many bits as distinguish the values
         (np.float32, 48, None, 2),
         (np.float64, 48, None, 4),
         (np.float32, 48, VOLUME, 1),
@@ -269,29 +271,29 @@ def test_memory_does_not_grow_with_the_stack():
 
 
 def test_a_selection_fits_its_memory_limit():
-    made = lv.stats.quantile(virtual(4000, 128), 0.5)
+    lazy = lv.stats.quantile(virtual(4000, 128), 0.5)
     limit = 640 * 2**20
-    assert lv.explain(made, workers=2).peak_bytes > limit
-    assert lv.explain(made, workers=2, memory=limit).peak_bytes <= limit
+    assert lv.explain(lazy, workers=2).peak_bytes > limit
+    assert lv.explain(lazy, workers=2, memory=limit).peak_bytes <= limit
 
 
 def test_digits_cover_a_key():
     for bits in (8, 16, 32, 64):
         for widest in range(1, 17):
-            found = list(quantiles.digits(bits, widest))
-            assert found[0].is_first
-            assert found[-1].is_last
-            assert sum(d.width for d in found) == bits
-            assert max(d.width for d in found) <= widest
-            assert all(a.shift == b.shift + b.width for a, b in pairwise(found))
+            result = list(quantiles.digits(bits, widest))
+            assert result[0].is_first
+            assert result[-1].is_last
+            assert sum(d.width for d in result) == bits
+            assert max(d.width for d in result) <= widest
+            assert all(a.shift == b.shift + b.width for a, b in pairwise(result))
 
 
 def test_counts_do_not_overflow_their_integers():
     for n in (65_535, 65_536):
         array = np.full((n, 1, 1, 2), 3, np.uint8)
         array[-1, 0, 0, 1] = 2
-        found = lv.stats.quantile(labelled(array), (0.0, 1.0))
-        assert found.values.tolist() == [[[[3.0, 3.0], [2.0, 3.0]]]]
+        result = lv.stats.quantile(labelled(array), (0.0, 1.0))
+        assert result.values.tolist() == [[[[3.0, 3.0], [2.0, 3.0]]]]
 
 
 # histograms ------------------------------------------------------------------------------------
@@ -308,11 +310,11 @@ def counted(
         x.transpose(*kept, *axes).reshape(int(np.prod(shape)), -1)
         for x in (a.astype(np.float64), valid, heavy)
     )
-    found = []
+    counts = []
     for row, inside, weight in zip(rows, where, heaviness, strict=True):
         used = inside & np.isfinite(row)
-        found.append(np.histogram(row[used], bins, ends, weights=weight[used])[0])
-    return np.array(found).reshape((*shape, -1))
+        counts.append(np.histogram(row[used], bins, ends, weights=weight[used])[0])
+    return np.array(counts).reshape((*shape, -1))
 
 
 @given(
@@ -321,15 +323,15 @@ def counted(
 )  # fmt: skip
 @MORE
 def test_histograms_equal_numpys(array, grid, dim, bins, mask, ends):
-    made = lv.stats.histogram(chunked(array, grid), bins=bins, range=ends, dim=dim, mask=mask)
-    found = computed(made)
+    lazy = lv.stats.histogram(chunked(array, grid), bins=bins, range=ends, dim=dim, mask=mask)
+    result = computed(lazy)
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
     finite = array.astype(np.float64)[valid & np.isfinite(array)]
     ends = ends or ((finite.min(), finite.max()) if finite.size else (0.0, 1.0))
-    np.testing.assert_array_equal(found.counts, counted(array, bins, ends, dim, valid))
-    np.testing.assert_array_equal(found.edges, np.histogram(finite, bins, ends)[1])
-    assert found.counts.dtype == made.counts.dtype == np.int64
-    assert found.edges.dtype == np.float64
+    np.testing.assert_array_equal(result.counts, counted(array, bins, ends, dim, valid))
+    np.testing.assert_array_equal(result.edges, np.histogram(finite, bins, ends)[1])
+    assert result.counts.dtype == lazy.counts.dtype == np.int64
+    assert result.edges.dtype == np.float64
 
 
 @given(st.integers(1, 300), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 99))
@@ -338,8 +340,8 @@ def test_values_on_edges_are_counted_as_by_numpy(bins, low, width, seed):
     bounds = np.linspace(low, low + width, bins + 1)
     near = np.concatenate([bounds, np.nextafter(bounds, np.inf), np.nextafter(bounds, -np.inf)])
     array = np.random.default_rng(seed).permutation(near).reshape(3, 1, 1, -1)
-    found = lv.stats.histogram(labelled(array), bins=bins, range=(low, low + width))
-    np.testing.assert_array_equal(found.counts, np.histogram(array, bins, (low, low + width))[0])
+    result = lv.stats.histogram(labelled(array), bins=bins, range=(low, low + width))
+    np.testing.assert_array_equal(result.counts, np.histogram(array, bins, (low, low + width))[0])
 
 
 @given(awkward(("float64", "int16")), chunkings(SHAPE), REDUCED, masks(SHAPE) | st.none())
@@ -350,9 +352,9 @@ def test_edges_and_weights_equal_numpys(array, grid, dim, mask):
     stack, heavy = chunked(array, grid), lv.as_stack(weights, voxel_size=VOXEL, unit=UNIT)
     options = {"bins": edges, "dim": dim, "mask": mask}
     valid = np.ones(SHAPE, bool) if mask is None else np.broadcast_to(mask.values, SHAPE)
-    found = computed(lv.stats.histogram(stack, **options))
-    np.testing.assert_array_equal(found.counts, counted(array, edges, None, dim, valid))
-    np.testing.assert_array_equal(found.edges, edges)
+    result = computed(lv.stats.histogram(stack, **options))
+    np.testing.assert_array_equal(result.counts, counted(array, edges, None, dim, valid))
+    np.testing.assert_array_equal(result.edges, edges)
     sums = computed(lv.stats.histogram(stack, **options, weights=heavy)).counts
     everywhere = np.broadcast_to(weights, SHAPE)
     expected = counted(array, edges, None, dim, valid, everywhere)
@@ -364,26 +366,26 @@ def test_edges_and_weights_equal_numpys(array, grid, dim, mask):
 def test_sums_have_the_type_and_unit_of_the_weights():
     stack = lv.as_stack(np.array([0.5, 1.5, 1.5, 9.0]).reshape(4, 1, 1, 1))
     heavy = lv.as_stack(np.float32([1, 1e8, 1, 7]).reshape(4, 1, 1, 1)).assign_attrs(units="kg")
-    found = lv.stats.histogram(stack, bins=2, range=(0, 2), weights=heavy).counts
-    assert (found.dtype, found.attrs["units"]) == (np.float32, "kg")
-    assert found.values.tolist() == [1.0, np.float32(1e8 + 1)]
+    result = lv.stats.histogram(stack, bins=2, range=(0, 2), weights=heavy).counts
+    assert (result.dtype, result.attrs["units"]) == (np.float32, "kg")
+    assert result.values.tolist() == [1.0, np.float32(1e8 + 1)]
     large = stack.copy(data=np.array([1, np.inf, 2, 3]).reshape(4, 1, 1, 1))
-    found = lv.stats.histogram(stack.chunk(k=1), bins=2, range=(0, 2), weights=large).counts
-    assert found.values.tolist() == [1.0, np.inf]
+    result = lv.stats.histogram(stack.chunk(k=1), bins=2, range=(0, 2), weights=large).counts
+    assert result.values.tolist() == [1.0, np.inf]
 
 
 def test_infinities_and_nan_are_outside_any_range():
     array = np.array([np.nan, -np.inf, 1.0, 2.0, 4.0, np.inf]).reshape(6, 1, 1, 1)
-    found = lv.stats.histogram(labelled(array), bins=3)
-    assert found.counts.values.tolist() == [1, 1, 1]
-    assert found.edges.values.tolist() == [1.0, 2.0, 3.0, 4.0]
+    result = lv.stats.histogram(labelled(array), bins=3)
+    assert result.counts.values.tolist() == [1, 1, 1]
+    assert result.edges.values.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_no_values_give_empty_bins():
     stack = lv.as_stack(np.zeros((0, 2, 3, 5), np.float32))
-    found = lv.stats.histogram(stack, bins=2)
-    assert found.counts.values.tolist() == [0, 0]
-    assert found.edges.values.tolist() == [0.0, 0.5, 1.0]
+    result = lv.stats.histogram(stack, bins=2)
+    assert result.counts.values.tolist() == [0, 0]
+    assert result.edges.values.tolist() == [0.0, 0.5, 1.0]
 
 
 def test_a_given_range_saves_a_read_and_gives_centres():
@@ -406,10 +408,10 @@ def test_histogram_memory_does_not_grow_with_the_stack():
 
 def test_edges_have_the_unit_of_the_values():
     array = np.ones(SHAPE, np.float32)
-    found = lv.stats.histogram(labelled(array), bins=3, range=(0, 3), dim=VOLUME)
-    assert found.counts.dims == ("k", "bin")
-    assert found.edges.attrs["units"] == found.coords["bin"].attrs["units"] == "e"
-    assert "units" not in found.counts.attrs
+    result = lv.stats.histogram(labelled(array), bins=3, range=(0, 3), dim=VOLUME)
+    assert result.counts.dims == ("k", "bin")
+    assert result.edges.attrs["units"] == result.coords["bin"].attrs["units"] == "e"
+    assert "units" not in result.counts.attrs
 
 
 # refusals --------------------------------------------------------------------------------------

@@ -28,17 +28,17 @@ LOCAL = ("unit_norm", "center", "rescale", "standardize", "contrast_normalise")
 
 def by_numpy(name: str, values: np.ndarray, axes: tuple[int, ...]) -> Any:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # numpy warns of what is all NaN
+        warnings.simplefilter("ignore")  # numpy warns of slices of NaN alone
         return NUMPY[name](values.astype(np.float64), axis=axes)
 
 
 def holes(seed: int, share: float, ends: bool) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    found = rng.normal(1, 3, SMALL).astype(np.float32)
-    found[rng.random(SMALL) < share] = np.nan
+    values = rng.normal(1, 3, SMALL).astype(np.float32)
+    values[rng.random(SMALL) < share] = np.nan
     if ends:
-        found[rng.random(SMALL) < 0.05] = np.inf
-    return found
+        values[rng.random(SMALL) < 0.05] = np.inf
+    return values
 
 
 # lone voxels -----------------------------------------------------------------------------------
@@ -53,11 +53,11 @@ def holes(seed: int, share: float, ends: bool) -> np.ndarray:
 def test_nan_is_left_out_of_blocks_of_any_lengths(grid, dims, seed, share, ends):
     array = holes(seed, share, ends)
     axes = tuple(DIMS.index(d) for d in dims)
-    found = lv.stats.describe(
+    result = lv.stats.describe(
         chunked(array, grid), dims, statistics=tuple(NUMPY), skipna=True
     ).compute()
     for name in NUMPY:
-        np.testing.assert_allclose(found[name], by_numpy(name, array, axes), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(result[name], by_numpy(name, array, axes), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NUMPY)
@@ -66,10 +66,10 @@ def test_nan_is_left_out_of_blocks_of_any_lengths(grid, dims, seed, share, ends)
 def test_nan_alone_in_a_block_is_left_out(name, chunks, dtype):
     array = np.array([1, 2, np.nan, 4, np.nan], dtype)
     stack = lv.as_stack(array).chunk(k=chunks)
-    found = getattr(lv.stats, name)(stack, "k", skipna=True)
-    np.testing.assert_allclose(found, by_numpy(name, array, (0,)), rtol=1e-3)
+    result = getattr(lv.stats, name)(stack, "k", skipna=True)
+    np.testing.assert_allclose(result, by_numpy(name, array, (0,)), rtol=1e-3)
     whole = getattr(lv.stats, name)(stack, "k", skipna=True, mask=xr.DataArray(True))
-    np.testing.assert_array_equal(whole, found)
+    np.testing.assert_array_equal(whole, result)
     if name != "count":
         assert np.isnan(getattr(lv.stats, name)(stack, "k"))
 
@@ -78,8 +78,8 @@ def test_nan_alone_is_left_out_of_projections_and_of_a_stretch():
     column = np.array([1, 2, np.nan], np.float32).reshape(3, 1, 1)
     stack = lv.as_stack(column).chunk(z=2)
     for name in ("mean", "sum", "min", "max", "std"):
-        found = getattr(lv.projections, name)(stack, skipna=True).values.item()
-        assert found == pytest.approx(NUMPY[name](column[:, 0, 0], axis=0))
+        result = getattr(lv.projections, name)(stack, skipna=True).values.item()
+        assert result == pytest.approx(NUMPY[name](column[:, 0, 0], axis=0))
     stretched = lv.intensity.gaussian_stretch(stack).values.ravel()
     assert stretched[0] == pytest.approx(0.15865525)
     assert stretched[1] == pytest.approx(0.84134475)
@@ -97,9 +97,9 @@ def test_roots_are_taken_before_rounding_to_float32(size, masked):
     mask = xr.DataArray(np.ones(3, bool), dims="x") if masked else None
     wide = array.astype(np.float64)
     for name, expected in (("std", wide.std(1)), ("norm", np.sqrt((wide**2).sum(1)))):
-        found = getattr(lv.stats, name)(stack, "x", mask=mask)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=2e-7)
+        result = getattr(lv.stats, name)(stack, "x", mask=mask)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=2e-7)
     unit = lv.intensity.unit_norm(stack, dim="x")
     np.testing.assert_allclose((unit.astype(float) ** 2).sum("x"), 1, rtol=1e-6)
 
@@ -127,8 +127,8 @@ def test_angles_and_correlations_do_not_depend_on_the_scale(size):
 def test_constant_float32_particles_have_no_correlation_and_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = lv.scores.ncc(lv.as_stack(np.ones((2, 3, 4, 5), np.float32)))
-    assert np.isnan(found).all()
+        result = lv.scores.ncc(lv.as_stack(np.ones((2, 3, 4, 5), np.float32)))
+    assert np.isnan(result).all()
 
 
 @pytest.mark.parametrize("outside", [1e30, np.inf, np.nan])
@@ -172,14 +172,14 @@ def test_a_particle_without_valid_voxels_is_nan(name, dtype):
     array = np.arange(1, 13).reshape(2, 2, 3, 1).astype(dtype)
     mask = lv.as_stack(np.ones((2, 2, 3, 1), bool))
     mask[0] = False
-    found = getattr(lv.intensity, name)(lv.as_stack(array), mask=mask)
-    assert np.isnan(found[0]).all()
-    assert not np.isnan(found[1]).any()
+    result = getattr(lv.intensity, name)(lv.as_stack(array), mask=mask)
+    assert np.isnan(result[0]).all()
+    assert not np.isnan(result[1]).any()
     if array.dtype.kind == "f":
         array[0] = np.nan
-        found = getattr(lv.intensity, name)(lv.as_stack(array))
-        assert np.isnan(found[0]).all()
-        assert not np.isnan(found[1]).any()
+        result = getattr(lv.intensity, name)(lv.as_stack(array))
+        assert np.isnan(result[0]).all()
+        assert not np.isnan(result[1]).any()
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_no_particles_give_what_numpy_gives_or_are_refused(name, dtype):
         with pytest.raises(LabelError, match=f"{name}: dim must hold a value, got length 0"):
             getattr(lv.stats, name)(stack)
         return
-    found = getattr(lv.stats, name)(stack, "k").values
+    result = getattr(lv.stats, name)(stack, "k").values
     expected = 0 if name in ("sum", "count", "norm") else np.nan
-    np.testing.assert_array_equal(found, np.full((2, 3, 4), expected))
+    np.testing.assert_array_equal(result, np.full((2, 3, 4), expected))
 
 
 @pytest.mark.parametrize("name", [*LOCAL, "gaussian_stretch", "equalise", "display"])
@@ -241,12 +241,12 @@ def test_a_profile_goes_along_k(transform, reference, chunks):
     array = np.random.default_rng(6).normal(size=(5, 2, 4, 5)).cumsum(0)
     stack = lv.as_stack(array)
     stack = stack if chunks is None else stack.chunk(dict(zip(DIMS, chunks, strict=True)))
-    found = lv.scores.profile(stack, reference, "k", transform=transform).correlation
+    result = lv.scores.profile(stack, reference, "k", transform=transform).correlation
     axes = {None: (), "flip": (1, 2, 3), "flip_x": (3,)}[transform]
     turned, kept = np.flip(array, axes), array[0 if reference == "first" else -1]
     expected = [np.corrcoef(v.ravel(), kept.ravel())[0, 1] for v in turned]
-    assert found.dims == ("k",)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert result.dims == ("k",)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_a_profile_of_one_slice_names_the_dim_to_take():
@@ -254,8 +254,8 @@ def test_a_profile_of_one_slice_names_the_dim_to_take():
     with pytest.raises(LabelError, match=r"got dim='z' of length 1 .* pass dim='k'"):
         lv.scores.profile(stack)
     expected = np.corrcoef(stack.values.reshape(3, -1))[0]
-    found = lv.scores.profile(stack, dim="k").correlation
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    result = lv.scores.profile(stack, dim="k").correlation
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
 
 
 def test_one_voxel_is_not_correlated():

@@ -303,7 +303,7 @@ def test_graphs_contain_no_voxels_and_building_computes_none():
 def test_a_task_does_not_copy_its_result():
     stack = synthetic.noise((4, 64, 64, 64))
     stack[:1].compute(scheduler="sync")
-    recipe = recipe_of(stack.data)  # dask itself copies a lone block when it hands it out
+    recipe = recipe_of(stack.data)  # dask itself copies a lone block of a result
     tracemalloc.start()
     block = run_block(recipe, regions.whole(recipe.shape), (), ())
     peak = tracemalloc.get_traced_memory()[1]

@@ -16,7 +16,7 @@ synthetic = lv.synthetic
 @pytest.mark.parametrize("tilt", [-50.0, 0.0, 25.0])
 @pytest.mark.parametrize(("axis", "beam"), list(permutations("zyx", 2)))
 def test_a_wedge_contains_the_frequencies_of_projections(tilt, axis, beam):
-    """The transform of a projection of a rotated specimen lies in the mask."""
+    """The transform of a projection of a rotated specimen is inside the mask."""
     shape, voxel = (12, 14, 18), dict(zip("zyx", (2.0, 1.5, 1.0), strict=True))
     like = lv.as_stack(np.zeros(shape), voxel_size=voxel)
     mask = synthetic.wedge(like, (tilt - 9, tilt + 9), axis=axis, beam=beam).values

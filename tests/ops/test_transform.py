@@ -32,13 +32,13 @@ def test_parts_of_a_large_volume_are_those_of_the_whole(order, mode):
     expected = ndi.affine_transform(
         LINE, [slope], start, output_shape=(480,), order=order, mode=mode, cval=2.5
     )
-    found = lv.transform.affine(
+    result = lv.transform.affine(
         profile(LINE), [[slope]], start, like=(480,), order=order, mode=mode, fill=2.5
     )
     for first in (0, 15, 22, 120, 440, 465):
         part = slice(first, first + 7)
         # the rounding of positions of up to 400 voxels
-        np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=2e-12, err_msg=first)
+        np.testing.assert_allclose(result[part], expected[part], rtol=0, atol=2e-12, err_msg=first)
 
 
 @pytest.mark.parametrize("mode", ["constant", "nearest", "reflect", "mirror", "grid-wrap"])
@@ -49,21 +49,21 @@ def test_parts_of_large_volumes_by_compiled_code_are_those_of_scipy(order, mode)
     offset = (-10.3, -1.0, 1.2)
     expected = ndi.affine_transform(values, matrix, offset, None, None, order, mode, 2.5)
     stack = lv.as_stack(da.from_array(values, chunks=(40, 14, 15)))
-    found = lv.transform.affine(stack, matrix, offset, order=order, mode=mode, fill=2.5)
+    result = lv.transform.affine(stack, matrix, offset, order=order, mode=mode, fill=2.5)
     for first in (0, 10, 50, 110):
         part = slice(first, first + 5)
-        np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=3e-6, err_msg=first)
+        np.testing.assert_allclose(result[part], expected[part], rtol=0, atol=3e-6, err_msg=first)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_halo_of_splines_is_as_wide_as_the_rounding_of_the_result(dtype):
     step = np.repeat([0.0, 1e3, 0.0], 133).astype(dtype)
-    found = lv.transform.affine(profile(step), [1.0], 0.5, order=5, mode="mirror")
+    result = lv.transform.affine(profile(step), [1.0], 0.5, order=5, mode="mirror")
     expected = ndi.shift(step.astype(np.float64), -0.5, order=5, mode="mirror")
     for n in (0, 60, 87, 99, 110, 120, 129, 135, 150, 170, 260, 270, 300):  # before, on, after it
         part = slice(n, n + 3)
         atol = 4e3 * np.finfo(dtype).eps
-        np.testing.assert_allclose(found[part], expected[part], rtol=0, atol=atol)
+        np.testing.assert_allclose(result[part], expected[part], rtol=0, atol=atol)
 
 
 def test_a_block_reads_the_box_that_it_comes_from():
@@ -82,8 +82,8 @@ def test_linear_maps_are_those_of_dask_image():
     matrix = np.array([[0.9, 0.2, 0.0], [-0.1, 1.1, 0.05], [0.02, 0.0, 1.2]])
     image = da.from_array(VOLUME, chunks=(4, 5, 11))
     expected = affine_transform(image, matrix, offset=(1.01, -0.47, 0.25), order=1)
-    found = lv.transform.affine(lv.as_stack(image), matrix, (1.01, -0.47, 0.25))
-    np.testing.assert_allclose(found, expected.compute(), atol=1e-6)
+    result = lv.transform.affine(lv.as_stack(image), matrix, (1.01, -0.47, 0.25))
+    np.testing.assert_allclose(result, expected.compute(), atol=1e-6)
 
 
 def test_homogeneous_and_diagonal_matrices_are_those_of_scipy():
@@ -92,8 +92,8 @@ def test_homogeneous_and_diagonal_matrices_are_those_of_scipy():
     expected = ndi.affine_transform(VOLUME, square, order=1)
     for matrix in (rows, square, [square]):
         stack = VOLUME[None] if isinstance(matrix, list) else VOLUME
-        found = lv.transform.affine(stack, matrix).values
-        np.testing.assert_allclose(np.squeeze(found), expected, atol=1e-6)
+        result = lv.transform.affine(stack, matrix).values
+        np.testing.assert_allclose(np.squeeze(result), expected, atol=1e-6)
     diagonal = lv.transform.affine(VOLUME, [0.5, 1, 2], mode="nearest")
     expected = ndi.affine_transform(VOLUME, [0.5, 1, 2], mode="nearest", order=1)
     np.testing.assert_allclose(diagonal, expected, atol=1e-6)
@@ -103,31 +103,31 @@ def test_a_stack_is_resampled_on_the_grid_of_another():
     stack = lv.as_stack(VOLUME, voxel_size=(3.0, 2.0, 1.5), unit="nm")
     other = lv.as_stack(np.zeros((5, 6, 7)), voxel_size=2.0, unit="nm")
     other = other.assign_coords(x=other.x + 1.25)
-    found = lv.transform.affine(stack, np.eye(3), like=other)
+    result = lv.transform.affine(stack, np.eye(3), like=other)
     expected = stack.interp(z=other.z, y=other.y, x=other.x)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_array_equal(found.x, other.x)
-    assert found.x.attrs["units"] == "nm"
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    np.testing.assert_array_equal(result.x, other.x)
+    assert result.x.attrs["units"] == "nm"
 
 
 @pytest.mark.parametrize(("n", "m"), [(8, 26), (12, 86), (15, 26), (10, 4)])
 def test_scaled_volumes_keep_their_border(n, m):
     """Rounding puts the last voxel of the first three beyond it."""
-    found = lv.transform.zoom(lv.as_stack(np.ones(n), dims=("x",)), m / n)
-    assert found.sizes["x"] == m
-    assert (found == 1).all()
+    result = lv.transform.zoom(lv.as_stack(np.ones(n), dims=("x",)), m / n)
+    assert result.sizes["x"] == m
+    assert (result == 1).all()
 
 
 def test_positions_of_scaled_volumes_cover_the_same_extent():
     x = np.arange(12.0)
     row = lv.as_stack(3 * x + 2, voxel_size=0.5, unit="nm", dims=("x",)).assign_coords(x=x / 2 + 7)
-    for found in (
+    for result in (
         lv.transform.zoom(row, 1.5),
         lv.transform.zoom(row, 1.5, mode="mirror", grid_mode=True),
         lv.transform.rescale(row, 0.5, anti_aliasing=False),
     ):
-        inside = found.sel(x=slice(row.x[0], row.x[-1]))
-        np.testing.assert_allclose(inside, 6 * inside.x - 40, rtol=1e-12)  # the same line
+        inside = result.sel(x=slice(row.x[0], row.x[-1]))
+        np.testing.assert_allclose(inside, 6 * inside.x - 40, rtol=1e-12)  # an unchanged line
     one = lv.transform.rescale(row, 1 / 12)
     assert (one.sizes["x"], one.x.item(), one.x.attrs["spacing"]) == (1, 9.75, 6.0)
 
@@ -135,9 +135,9 @@ def test_positions_of_scaled_volumes_cover_the_same_extent():
 def test_empty_stacks_keep_their_dims():
     empty = lv.as_stack(da.zeros((0, 5, 6, 7)))
     for matrix in (np.eye(3), np.ones((0, 3, 3))):
-        found = lv.transform.affine(empty, matrix, like=(4, 4, 4))
-        assert found.compute().shape == (0, 4, 4, 4)
-        assert found.data.npartitions == 1
+        result = lv.transform.affine(empty, matrix, like=(4, 4, 4))
+        assert result.compute().shape == (0, 4, 4, 4)
+        assert result.data.npartitions == 1
 
 
 def test_blocks_and_their_sources_have_a_bounded_size():
@@ -148,16 +148,16 @@ def test_blocks_and_their_sources_have_a_bounded_size():
 
 def test_labels_and_masks_keep_their_values_with_order_0():
     labels = RNG.integers(0, 2**31, (6, 6, 6))
-    found = lv.transform.zoom(labels, 2.0, order=0)
-    assert found.dtype == labels.dtype
-    assert set(np.unique(found)) <= set(np.unique(labels))
+    result = lv.transform.zoom(labels, 2.0, order=0)
+    assert result.dtype == labels.dtype
+    assert set(np.unique(result)) <= set(np.unique(labels))
     assert lv.transform.rescale(labels > 2**30, 0.5, order=0).dtype == bool
 
 
 def test_positions_that_are_not_finite_give_nan():
     points = [[0.0, np.nan, 1e300, 8.0], [0.0, 1.0, np.inf, 9.0], [1.0, 1.0, 1.0, 10.0]]
-    found = lv.transform.map_coordinates(VOLUME, points, mode="grid-wrap")
-    np.testing.assert_array_equal(found, [VOLUME[0, 0, 1], np.nan, np.nan, VOLUME[8, 9, 10]])
+    result = lv.transform.map_coordinates(VOLUME, points, mode="grid-wrap")
+    np.testing.assert_array_equal(result, [VOLUME[0, 0, 1], np.nan, np.nan, VOLUME[8, 9, 10]])
     counts = lv.transform.map_coordinates(VOLUME > 0, points, order=0, fill=1)
     np.testing.assert_array_equal(counts, [VOLUME[0, 0, 1] > 0, True, True, VOLUME[8, 9, 10] > 0])
 
@@ -166,9 +166,9 @@ def test_a_deformed_grid_keeps_its_positions():
     stack = lv.as_stack(VOLUME, voxel_size=2.0, unit="nm")
     grids = [xr.DataArray(2.0 * np.indices((4, 5, 6))[a], dims=("z", "y", "x")) for a in range(3)]
     points = xr.concat(grids, "axis").assign_coords(z=[0.0, 2.0, 4.0, 6.0])
-    found = lv.transform.map_coordinates(stack, points, order=3)
-    np.testing.assert_allclose(found, VOLUME[:4, :5, :6], atol=1e-6)
-    np.testing.assert_array_equal(found.z, [0, 2, 4, 6])
+    result = lv.transform.map_coordinates(stack, points, order=3)
+    np.testing.assert_allclose(result, VOLUME[:4, :5, :6], atol=1e-6)
+    np.testing.assert_array_equal(result.z, [0, 2, 4, 6])
 
 
 @pytest.mark.parametrize(

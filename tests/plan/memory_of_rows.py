@@ -27,8 +27,8 @@ LARGE = (20, 80, 79, 81)
 
 def stack_of(shape: tuple[int, ...]) -> xr.DataArray:
     """Return generated noise; it takes no memory before it is computed."""
-    made = lv.synthetic.noise(shape, seed=1)
-    return lv.as_stack(made.data, voxel_size=VOXEL, unit=UNIT)
+    noise = lv.synthetic.noise(shape, seed=1)
+    return lv.as_stack(noise.data, voxel_size=VOXEL, unit=UNIT)
 
 
 def status(name: str) -> int:

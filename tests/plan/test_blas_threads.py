@@ -22,18 +22,18 @@ def _three_threads():
 
 
 def set_by_a_thread(limit, restored=None):
-    found = []
+    applied = []
 
     def work():
         limits = restored or ThreadpoolController().limit(limits=limit, user_api="blas")
         if restored:
             limits.restore_original_limits()
-        found.append(limits)
+        applied.append(limits)
 
     thread = Thread(target=work)
     thread.start()
     thread.join()
-    return found[0]
+    return applied[0]
 
 
 def test_the_limit_holds_inside_and_is_lifted_after():
@@ -79,11 +79,11 @@ def test_another_thread_than_the_first_lifts_it():
         with single_blas_thread():
             second_in.set()
             first_out.wait(5)
-            found.append(blas_threads())
+            counts.append(blas_threads())
 
-    found = []
+    counts = []
     with ThreadPoolExecutor(2) as pool:
         for task in [pool.submit(first), pool.submit(second)]:
             task.result()
-        assert found == [{1}]
+        assert counts == [{1}]
         assert blas_threads() == {3}

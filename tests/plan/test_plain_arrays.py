@@ -427,9 +427,9 @@ def test_a_changed_array_in_memory_is_another_input():
     first = lv.registration.shifts(stack, reference)
     stack.values[...] = np.roll(A, 2, 2)
     second = lv.registration.shifts(stack, reference)
-    found = dask.compute(first, second)
-    assert not np.array_equal(*found)
-    near(found[0].values, lv.registration.shifts(labelled(A), reference).values)
+    result = dask.compute(first, second)
+    assert not np.array_equal(*result)
+    near(result[0].values, lv.registration.shifts(labelled(A), reference).values)
 
 
 def test_coordinates_may_have_other_chunks():

@@ -354,9 +354,9 @@ def test_a_reduction_that_is_computed_once_is_refitted():
 
 def test_limited_also_refits_arrays_built_before():
     values = np.broadcast_to(np.float32(1), (64, 128, 128, 128))
-    made = opened("limited", chunks=(16, 128, 128, 128), values=values) * 2
+    doubled = opened("limited", chunks=(16, 128, 128, 128), values=values) * 2
     with limited("200MiB", workers=2):
-        assert lv.explain(made).peak_bytes <= 200 * 2**20
+        assert lv.explain(doubled).peak_bytes <= 200 * 2**20
 
 
 def test_memory_does_not_grow_with_the_number_of_volumes():
@@ -429,9 +429,9 @@ def test_limits_are_those_of_a_thread():
         for thread in threads:
             thread.join()
         assert Budget.current() == Budget(4 << 30, 7)
-        found = []
-        each_in_threads(lambda _: found.append(Budget.current().memory), range(8))
-        assert set(found) == {4 << 30}
+        budgets = []
+        each_in_threads(lambda _: budgets.append(Budget.current().memory), range(8))
+        assert set(budgets) == {4 << 30}
     assert (seen["1GiB"], seen["2GiB"]) == (Budget(1 << 30, 2), Budget(2 << 30, 5))
     assert seen["inner"] == 3 << 30
     assert Budget.current() == before

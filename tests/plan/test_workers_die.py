@@ -143,8 +143,8 @@ def dies_before_each_step(block, folder):
                 os.kill(os.getpid(), signal.SIGKILL)
         return {"number": np.array(number)}
 
-    found = [int(result["number"]) for result in keeping_steps(block)("steps", 3, step)]
-    assert found == [0, 1, 2]
+    computed = [int(result["number"]) for result in keeping_steps(block)("steps", 3, step)]
+    assert computed == [0, 1, 2]
     return block
 
 
@@ -400,12 +400,12 @@ def test_adaptive_clusters_and_retired_workers(folder):
 
 
 def test_another_version_is_refused_before_work_starts(monkeypatch):
-    found = {
+    versions = {
         "client": {"packages": {"lazyvol": "1.0"}},
         "scheduler": {"packages": {"lazyvol": "1.0"}},
         "workers": {"tcp://10.0.0.1:1": {"packages": {"lazyvol": None}}},
     }
-    monkeypatch.setattr(Client, "get_versions", lambda self, packages: found)
+    monkeypatch.setattr(Client, "get_versions", lambda self, packages: versions)
     with (
         LocalCluster(n_workers=1, processes=False, **PORTS) as cluster,
         pytest.raises(errors.ClusterError, match=r"must have lazyvol 1\.0.*10\.0\.0\.1:1: None"),

@@ -58,7 +58,7 @@ def shown(a: Array, low: Any, high: Any) -> Array:
 
 
 def shown_inside(a: Array) -> Array:
-    """Every particle between percentiles of what is inside."""
+    """Every particle between percentiles of its values inside."""
     ends = [np.quantile(v[mask_of(v.shape)], (0.25, 0.75)) for v in wide(a)]
     low, high = np.array(ends).T[:, :, None, None, None]
     return shown(a, low, high)

@@ -88,7 +88,7 @@ def counted(a: Array) -> Array:
 
 
 def shape(op: Any, oracle: Any, dtype: str = "bool", ulps: float = 0.0) -> Case:
-    return Case(op, oracle, VOLUME, None, dtype, ulps, ("uint8",), made=True)
+    return Case(op, oracle, VOLUME, None, dtype, ulps, ("uint8",), generated=True)
 
 
 def of_flags(op: Any, oracle: Callable[[Array], Any], dtype: str = "bool") -> Case:

@@ -32,13 +32,13 @@ def labels(s: xr.DataArray) -> xr.DataArray:
 
 def by_scipy(a: Array, names: Mapping[str, Any]) -> dict[str, Array]:
     """Return functions of scipy for every label of every particle, one after the other."""
-    found = {name: [] for name in names}
+    columns = {name: [] for name in names}
     for v, numbers in zip(a, labels_of(a.shape), strict=True):
         present = np.unique(numbers[numbers > 0])
         for name, function in names.items():
             values = v if name in ("min", "max") else wide(v)
-            found[name] += list(function(values, numbers, present)) if len(present) else []
-    return {name: np.array(values) for name, values in found.items()}
+            columns[name] += list(function(values, numbers, present)) if len(present) else []
+    return {name: np.array(values) for name, values in columns.items()}
 
 
 def counts(values: Array, numbers: Array, present: Array) -> Array:
@@ -54,7 +54,7 @@ POSITIONS = {"center_of_mass": ndi.center_of_mass}
 
 def positions(a: Array) -> dict[str, Array]:
     """Return centres and extremes in the unit of the coordinates."""
-    found = {name: v * VOXEL for name, v in by_scipy(a, POSITIONS).items()}
+    columns = {name: v * VOXEL for name, v in by_scipy(a, POSITIONS).items()}
     shapes = {"centroid": [], "minimum_position": [], "maximum_position": []}
     for v, numbers in zip(wide(a), labels_of(a.shape), strict=True):
         compact = np.unique(numbers, return_inverse=True)[1].reshape(v.shape)
@@ -65,7 +65,7 @@ def positions(a: Array) -> dict[str, Array]:
             for name, place in (("minimum", np.nanargmin), ("maximum", np.nanargmax)):
                 index = np.unravel_index(place(inside), v.shape)
                 shapes[f"{name}_position"].append(index * np.array(VOXEL))
-    return found | {name: np.array(v) for name, v in shapes.items()}
+    return columns | {name: np.array(v) for name, v in shapes.items()}
 
 
 #: of the first particle two objects are kept, of the third one; the table lacks the others

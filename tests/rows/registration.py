@@ -24,7 +24,7 @@ def moves(k: int) -> Array:
 
 
 def labelled_moves(s: xr.DataArray) -> xr.DataArray:
-    """The same shifts with labels, in another order of the axes."""
+    """Shifts with labels, in another order of the axes."""
     shifts = xr.DataArray(moves(s.sizes["k"]), dims=("k", "axis"), coords={"axis": list(VOLUME)})
     return shifts.sel(axis=["x", "z", "y"]).assign_attrs(units=UNIT)
 

@@ -149,7 +149,7 @@ def wedge(shape: Sequence[int], low: float, high: float, shifted: bool) -> Array
 
 def generated(op: Any, oracle: Any, dims: tuple[str, ...] = VOLUME) -> Case:
     """A row of an operation that creates a float32 array from a grid."""
-    return Case(op, oracle, dims, None, "float32", 4.0, ("uint8",), made=True)
+    return Case(op, oracle, dims, None, "float32", 4.0, ("uint8",), generated=True)
 
 
 #: ulps of float64: scipy adds displacements to the index of a voxel, which rounds them

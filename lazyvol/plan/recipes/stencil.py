@@ -242,7 +242,7 @@ def _outside(start: int, stop: int, length: int, mode: Mode) -> list[tuple[int, 
     """Return the positions of a span outside the array, each with the index it repeats."""
     if not length:
         return []
-    positions = chain(range(start, min(0, stop)), range(max(length, start), stop))
+    positions = chain(range(start, 0), range(length, stop))
     if mode == "constant":
         return [(p, max(0, start)) for p in positions]
     return [(p, stored_index(p, length, mode)) for p in positions]
