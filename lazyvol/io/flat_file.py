@@ -36,12 +36,11 @@ SPAN_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A regular file with its size, modification time and inode when it was probed."""
+    """A regular file with its size and stamp when it was probed."""
 
     path: str
     size: int
-    mtime_ns: int
-    inode: int
+    stamp: str
 
     def open(self) -> FileIO:
         """Open the file unbuffered; raise SourceChangedError if it changed since the probe."""
@@ -76,11 +75,7 @@ class StoredFile:
         self._compare(status)
 
     def _compare(self, status: os.stat_result) -> None:
-        if (status.st_size, status.st_mtime_ns, status.st_ino) != (
-            self.size,
-            self.mtime_ns,
-            self.inode,
-        ):
+        if file_stamp(status) != self.stamp:
             raise SourceChangedError(
                 f"{self.path}: a file must not change while it is in use; it had {self.size} bytes "
                 f"when it was opened and has {status.st_size} now, or was rewritten; open it again"
@@ -101,7 +96,12 @@ def stored_file(path: str | os.PathLike[str]) -> StoredFile:
         raise read_error(name, error) from error
     if not S_ISREG(info.st_mode):
         raise FormatError(f"{name}: readers need a regular file, this is a folder, pipe or device")
-    return StoredFile(os.path.abspath(name), info.st_size, info.st_mtime_ns, info.st_ino)
+    return StoredFile(os.path.abspath(name), info.st_size, file_stamp(info))
+
+
+def file_stamp(info: os.stat_result) -> str:
+    """Return size, modification time and inode, which differ for a rewritten file."""
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
 
 
 @contextmanager
@@ -276,8 +276,8 @@ def read_box(handle: FileIO, layout: Layout, region: Region, out: Array, path: s
 
 
 def token(file: StoredFile, *facts: object) -> str:
-    """Return a hash of path, modification time, size, inode and other facts."""
-    content = repr((file.path, file.mtime_ns, file.size, file.inode, facts))
+    """Return a hash of path, stamp and other facts."""
+    content = repr((file.path, file.stamp, facts))
     return blake2b(content.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 

@@ -3,12 +3,12 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lazyvol.errors import (
     FormatError,
@@ -26,8 +26,6 @@ from lazyvol.io.optional import BIOIO
 from lazyvol.io.places import is_place
 from lazyvol.io.star import images
 
-PathLike = str | os.PathLike[str]
-
 HEAD_BYTES = 1024
 #: the headers of 100,000 files take a minute to read
 MAX_FILES = 1_000_000
@@ -38,20 +36,13 @@ WILDCARDS = "*?["
 VENDORS = (".czi", ".lif", ".nd2", ".oib", ".oif", ".lsm", ".dv", ".vsi", ".sldy", ".svs", ".ndpi")
 
 
-class Reader(Protocol):
-    """Reader of one format: the ``probe`` function of its module."""
-
-    def __call__(self, path: PathLike, *, permissive: bool = False) -> Opened:
-        """Return the array of a file without reading its values."""
-
-
 @dataclass(frozen=True)
 class Format:
-    """A format, its file suffixes, and its reader."""
+    """A format, its file suffixes, and its reader, the ``probe`` function of its module."""
 
     name: str
     suffixes: tuple[str, ...]
-    read: Reader
+    read: Callable[..., Opened]
 
 
 MRC = Format("MRC", mrc.SUFFIXES, mrc.probe)

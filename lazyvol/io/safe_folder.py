@@ -18,7 +18,7 @@ from lazyvol.errors import (
     UnsafeSourceError,
 )
 from lazyvol.io.buffers import Bytes, scratch
-from lazyvol.io.flat_file import read_available, read_error, read_errors
+from lazyvol.io.flat_file import file_stamp, read_available, read_error, read_errors
 
 #: larger metadata files are refused: parsing JSON takes about ten times their bytes
 MAX_JSON = 64 << 20
@@ -237,11 +237,6 @@ class SafeFolder:
                 f"{real}; copy the data into the store instead of linking them"
             )
         return real
-
-
-def file_stamp(info: os.stat_result) -> str:
-    """Return size, modification time and inode, which differ for a rewritten file."""
-    return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
 
 
 def _open_regular(path: str) -> tuple[FileIO, os.stat_result]:

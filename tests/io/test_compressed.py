@@ -1,6 +1,7 @@
 """Files in gzip and bzip2: decoded once, whole, and no further than their header promises."""
 
 import bz2
+import errno
 import gzip
 import threading
 import time
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lazyvol.errors import FormatError, LimitExceeded
+from lazyvol.errors import FormatError, LimitExceeded, StoreError, TruncatedError
 from lazyvol.io import compressed
 from lazyvol.io.mrc import probe
+from lazyvol.io.optional import library_errors
 from lazyvol.io.probe import probe as probe_any
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source, mrc_bytes, values
@@ -137,3 +139,25 @@ def test_a_width_that_looks_like_gzip(write):
     array = values((1, 1, 0x8B1F), 0)
     for read in (probe, probe_any):
         check_source(read(write(mrc_bytes(array, mode=0))).source, array, tries=2)
+
+
+@pytest.mark.parametrize(
+    ("raised", "found"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StoreError),
+        (OSError("not a file of this format"), FormatError),
+        (RuntimeError("odd"), FormatError),
+        (EOFError("cut"), TruncatedError),
+        (MemoryError(), MemoryError),
+        (LimitExceeded("ours"), LimitExceeded),
+    ],
+)
+def test_errors_of_a_library_are_of_our_kinds(raised, found):
+    def is_cut(error):
+        return isinstance(error, EOFError)
+
+    with pytest.raises(found) as caught, library_errors("a.mrc", "it refuses", is_cut):
+        raise raised
+    if caught.value is not raised:
+        assert str(caught.value).startswith("a.mrc: ")
+        assert caught.value.__cause__ is raised
