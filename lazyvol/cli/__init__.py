@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from lazyvol.cli.docs import docstring_of, headline, help_of, shell_words
-from lazyvol.cli.words import WORDS, topic_names, with_hyphens
+from lazyvol.cli.words import WORDS, command_name, topic_names, with_hyphens
 from lazyvol.errors import LabelError, LazyvolError, LossWarning, OptionError, shortened
 
 __all__ = ["main", "make_app", "run"]
@@ -29,6 +28,8 @@ EXIT_CODES = (
 #: options of ``screen`` beside those of the operations
 SCREENING = ("particles", "fdr", "angles", "wedge", "orientations", "templates")
 INTERRUPTED = 130
+#: names of the first file of operations, which no option gives
+FILES = {"stack", "array", "volume"}
 #: commands by module and function; these are imported when a command is used, which takes 2 s
 COMMANDS = {
     "demo": "demo:demo", "screen": "screen:screen_stack", "explore": "explore:explore_stack",
@@ -87,6 +88,10 @@ def main(tokens: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UnusedCliTokensError as error:
         return report_error(f"too many arguments: {' '.join(error.unused_tokens or ())}", 2)
+    except MissingArgumentError as error:
+        from lazyvol.cli.refusals import missing_argument
+
+        return report_error(missing_argument(error), 2)
     except CycloptsError as error:
         return report_error(str(error), 2)
     except (LabelError, OptionError) as error:
@@ -111,6 +116,7 @@ def run_words(app: App, words: Sequence[str]) -> None:
     """Run a command line, which the plan of what it writes records."""
     token = WORDS.set(tuple(words))
     try:
+        words = ["--help" if n == 0 and w == "help" else w for n, w in enumerate(words)]
         words = with_hyphens(words)
         require_command(words)
         app(words, exit_on_error=False, print_error=False)
@@ -120,13 +126,16 @@ def run_words(app: App, words: Sequence[str]) -> None:
 
 def require_command(words: Sequence[str]) -> None:
     """Raise OptionError for an unknown command; cyclopts would import every command to say so."""
-    known = [*COMMANDS, "cluster", "plots", *topic_names()]
+    from lazyvol.cli.refusals import operation_words, unknown_command, unknown_operation
+
+    topics = [*topic_names(), "plots"]
+    known = [*COMMANDS, "cluster", *topics]
     if words and not words[0].startswith("-") and words[0] not in known:
-        near = get_close_matches(words[0], known, 1)
-        remedy = f"did you mean {near[0]}?" if near else "see lazyvol --help"
-        raise OptionError(
-            f"the command must be one of {', '.join(known)}, got {words[0]!r}; {remedy}"
-        )
+        raise OptionError(unknown_command(words[0], known))
+    topic, operation, *_ = [*words, "", ""]
+    is_word = topic in topics and operation and not operation.startswith("-")
+    if is_word and command_name(operation) not in operation_words(topic):
+        raise OptionError(unknown_operation(topic, operation))
 
 
 def in_shell_words(error: Exception) -> str:
@@ -162,7 +171,7 @@ def losses_on_stderr() -> Iterator[None]:
 
 
 def option_names() -> set[str]:
-    """Return the parameter names of all options; ``stack`` is a file without an option.
+    """Return the parameter names of all options, without those of the first files.
 
     Only topics that are imported count: others have raised no error.
     """
@@ -172,7 +181,7 @@ def option_names() -> set[str]:
     shared = {"out", *(f.name for f in fields(Resuming)), *SCREENING, "results", "overlay", "port"}
     modules = [sys.modules.get(f"lazyvol.ops.{topic}") for topic in topic_names()]
     known = [operation for module in modules if module for operation in operations_of(module)]
-    return (shared | {a.name for operation in known for a in operation.arguments}) - {"stack"}
+    return (shared | {a.name for operation in known for a in operation.arguments}) - FILES
 
 
 def _discard_output() -> None:

@@ -42,6 +42,14 @@ def headline(module: str) -> str:
     return _joined((ast.get_docstring(_parsed(module)) or "").split("\n\n")[0])
 
 
+def public_names(module: str) -> list[str]:
+    """Return the names in ``__all__`` of a module, without importing the module."""
+    for node in _parsed(module).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
 def _parsed(module: str) -> ast.Module:
     """Return the syntax tree of a module."""
     spec = find_spec(module)
@@ -77,13 +85,27 @@ def shell_words(message: str, names: Collection[str]) -> str:
     'a.npy: pass --overwrite, or --dims y,x'
     >>> shell_words("masks.sphere: max_shift must be above 0, got -1", {"max_shift"})
     'masks.sphere: --max-shift must be above 0, got -1'
+    >>> shell_words("mrc files hold floats; convert it, e.g. with astype('float32')", ())
+    'mrc files hold floats; convert it, e.g. with --dtype float32'
+    >>> shell_words("stack must be a volume; select along k, e.g. with .isel(k=0)", {"k"})
+    'stack must be a volume; select along k, e.g. with --select k=0'
+    >>> shell_words("memory must be 1 GiB; raise memory", {"memory"})
+    '--memory must be 1 GiB; raise --memory'
     >>> shell_words("fsc: a and b must have two dims", {"a", "b"})
     'fsc: --a and --b must have two dims'
     >>> shell_words("var: ddof must be a whole number; see help(lazyvol.ops.stats.var)", {"ddof"})
     'var: --ddof must be a whole number; see lazyvol stats var --help'
     """
-    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
-    text = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: option_of(m[1]), message)
+    text = re.sub(r"\bwith astype\('(\w+)'\)", r"with --dtype \1", message)
+    text = re.sub(r"\.astype\('(\w+)'\)", r"lazyvol convert IN OUT --dtype \1", text)
+    selections = re.compile(r"(?<=with )\.isel\((\w+)=(\w+)\)")
+    if selection := selections.search(text):
+        before, after = text[: selection.start()], text[selection.end() :]
+        chosen = f"--select {selection[1]}={selection[2]}"
+        return shell_words(before, names) + chosen + shell_words(after, names)
+    known = "|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"\b\B"
+    text = re.sub(rf"(?<![\w./-])({known})=True\b", lambda m: option_of(m[1]), text)
+    text = re.sub(rf"\b(raise|use fewer) ({known})\b", lambda m: f"{m[1]} {option_of(m[2])}", text)
     text = re.sub(
         rf"(?<![\w./-])({known})=(?=[\w('\"\[{{.-])", lambda m: f"{option_of(m[1])} ", text
     )

@@ -1,5 +1,6 @@
 """The commands ``info``, ``convert``, ``verify`` and ``explain``."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,7 +14,7 @@ from lazyvol.cli.operations import operations_of
 from lazyvol.cli.options import RESUMING, RUNNING, Dims, Resuming, Running, open_first, running, say
 from lazyvol.cli.results import require_format, write_result
 from lazyvol.cli.words import command_name, topic_names
-from lazyvol.errors import ChecksumError, LabelError
+from lazyvol.errors import ChecksumError, LabelError, OptionError
 from lazyvol.io import verify as verify_store
 from lazyvol.io.inputs import sources_of
 from lazyvol.io.save_plan import explain
@@ -99,7 +100,7 @@ def convert(path: str, out: str, *, options: Resuming = RESUMING) -> None:
     """
     with running(options):
         require_format(out)
-        write_result(open_first(path, options.dims), out, options)
+        write_result(open_first(path, options.dims, options.select), out, options)
 
 
 def verify(path: str) -> None:
@@ -150,6 +151,11 @@ def explain_plan(
     --------
     lazyvol explain particles.zarr filters gaussian --sigma 12 --memory 2GiB
     """
+    if path in topic_names() and not os.path.exists(path):
+        raise OptionError(
+            f"explain: the file must come first, got {path!r}; write lazyvol explain FILE {path} "
+            f"{topic}"
+        )
     with running(options):
         if topic == "screen":
             from lazyvol.cli.screen import print_plans

@@ -67,6 +67,7 @@ class Argument:
         array = bool({xr.DataArray, xr.Dataset} & types)
         required = required and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         positional = required and array
+        text = text.replace("None", "all" if parameter.name == "dim" else "none")
         text = f"{text} A file." if array and not positional else text
         parsed = not all(t in PLAIN_TYPES or get_origin(t) is Literal for t in types)
         sequence = Sequence in {get_origin(t) for t in types} and not {str, int, float} & types
@@ -141,7 +142,7 @@ class Operation:
     def result(self, texts: Mapping[str, Any]) -> Any:
         """Return the lazy result for the texts and values of a command line."""
         options = texts.get("options") or self.options
-        first_opener = partial(open_first, dims=options.dims)
+        first_opener = partial(open_first, dims=options.dims, select=options.select)
         values = dict[str, Any]()
         for n, a in enumerate(self.arguments):
             if a.name in texts:
@@ -250,7 +251,7 @@ def parse(text: str) -> Any:
     >>> parse("4"), parse("z,y"), parse("z=1.5,y=2"), parse("all"), parse("reflect")
     (4, ('z', 'y'), {'z': 1.5, 'y': 2}, None, 'reflect')
     """
-    if text in ("all", "None"):
+    if text.lower() in ("all", "none"):
         return None
     if "=" in text:
         pairs = [item.partition("=") for item in text.split(",")]

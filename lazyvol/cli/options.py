@@ -1,7 +1,8 @@
 """Options shared by commands, and the limits and clusters they set up."""
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -72,6 +73,15 @@ Dims = Annotated[
     Parameter(help="Names of all axes of the first file, e.g. kyx or k,y,x, if the file names them "
                    "wrongly or not at all."),
 ]  # fmt: skip
+Select = Annotated[
+    str | None,
+    Parameter(help="Part of the first file by indices from 0, e.g. k=3 or k=0:10,z=20; a single "
+                   "index drops its dim."),
+]  # fmt: skip
+Dtype = Annotated[
+    str | None,
+    Parameter(help="Type of the saved values, e.g. float32; whole numbers drop fractions."),
+]
 
 
 @Parameter(name="*", group=RUN)
@@ -115,6 +125,8 @@ class Resuming(Continuing):
 
     explain: Explain = False
     dims: Dims = None
+    select: Select = None
+    dtype: Dtype = None
     pyramid: Pyramid = False
 
 
@@ -125,16 +137,44 @@ class Drawing(Running):
 
     overwrite: Overwrite = False
     dims: Dims = None
+    select: Select = None
 
 
 RUNNING, WRITING, CONTINUING = Running(), Writing(), Continuing()
 RESUMING, DRAWING = Resuming(), Drawing()
 
 
-def open_first(path: str, dims: str | None) -> Any:
-    """Open the first file of a command; ``dims`` are letters, or words separated by commas."""
+def open_first(path: str, dims: str | None, select: str | None = None) -> Any:
+    """Open the first file of a command, or the part that ``select`` names.
+
+    ``dims`` are letters, or words separated by commas.
+    """
     words = [] if dims is None else [d.strip() for d in dims.split(",")]
-    return open_stack(path, dims=words if len(words) > 1 else dims)
+    opened = open_stack(path, dims=words if len(words) > 1 else dims)
+    return opened if select is None else opened.isel(_indexers(select, opened.sizes))
+
+
+def _indexers(select: str, sizes: Mapping[Any, int]) -> dict[str, int | slice]:
+    """Return indices and slices by dim from text such as ``k=3,z=10:20``."""
+    indexers: dict[str, int | slice] = {}
+    for part in select.split(","):
+        match = re.fullmatch(r"(\w+)=(?:(-?\d{1,18})|(-?\d{0,18}):(-?\d{0,18}))", part.strip())
+        if match is None or match[1] not in sizes:
+            raise OptionError(
+                f"select must give indices along {', '.join(map(str, sizes))}, got {select!r}; "
+                f"write DIM=INDEX or DIM=FROM:TO, separated by commas"
+            )
+        dim, index = match[1], match[2]
+        if index is None:
+            indexers[dim] = slice(*(int(n) if n else None for n in match.groups()[2:]))
+        elif -sizes[dim] <= int(index) < sizes[dim]:
+            indexers[dim] = int(index)
+        else:
+            raise OptionError(
+                f"select must be from 0 to {sizes[dim] - 1} along {dim}, got {index}; negative "
+                f"indices count from the end"
+            )
+    return indexers
 
 
 @contextmanager

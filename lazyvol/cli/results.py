@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lazyvol.cli.options import Resuming, say
@@ -20,11 +21,29 @@ def require_format(out: str, usage: str = "") -> None:
         raise OptionError(f"out must end in one of {', '.join(known)}, got {out!r}{usage}")
 
 
+def converted(result: Any, dtype: str) -> xr.DataArray:
+    """Return a lazy result in another type, as numpy converts it."""
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = np.dtype(object)
+    if wanted.kind not in "biufc":
+        raise OptionError(
+            f"dtype must be a type of numbers, got {dtype!r}; e.g. float32, int16 or uint8"
+        )
+    if not isinstance(result, xr.DataArray):
+        raise OptionError(
+            f"dtype must be left out for a result of several arrays, got {dtype!r}; save a .zarr"
+        )
+    return result.astype(wanted)
+
+
 def write_result(result: Any, out: str, options: Resuming, column: str = "value") -> None:
     """Print the plan of a result, compute and save it; ``column`` is its name in a table.
 
     With ``--explain`` only the plan is printed.
     """
+    result = result if options.dtype is None else converted(result, options.dtype)
     plan = explain(result, out, memory=options.memory, workers=options.workers)
     say(str(plan))
     if options.explain:

@@ -24,7 +24,7 @@ REMEDIES = {
     errno.EACCES: "check the permissions of the folder",
     errno.EPERM: "check the permissions of the folder",
     errno.EROFS: "the disk is read-only; choose another",
-    errno.ENOENT: "create the folder first; a target that was published or discarded is gone",
+    errno.ENOENT: "create the folder first",
 }
 
 

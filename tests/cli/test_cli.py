@@ -259,6 +259,19 @@ def test_dims_masks_and_lists_are_parsed(files, tmp_path, capsys):
     assert next(csv.reader(table.read_text().splitlines())) == ["k", "tomogram", "ncc"]
 
 
+def test_a_part_of_a_file_is_saved_in_another_type(files, tmp_path, capsys):
+    out, stack = tmp_path / "part.npy", values()
+    words = ["convert", str(files / "stack.npy"), str(out), "--dtype", "float64", "--overwrite"]
+    for select, part in (
+        ("k=1", stack[1]),
+        ("k=-1,z=1:3", stack[-1, 1:3]),
+        ("x=:2", stack[..., :2]),
+    ):
+        assert run([*words, "--select", select], capsys)[0] == 0
+        assert np.load(out).dtype == np.float64
+        np.testing.assert_array_equal(np.load(out), part)
+
+
 def test_against_takes_a_file(files, tmp_path, capsys):
     out = tmp_path / "ncc.csv"
     reference = str(files / "volume.zarr")

@@ -12,7 +12,7 @@ from lazyvol.cli.examples import shell_line
 from lazyvol.cli.operations import operations
 from lazyvol.cli.plots import Picture
 
-HEAVY = ("dask", "distributed", "numba", "zarr", "matplotlib", "panel")
+HEAVY = ("xarray", "dask", "distributed", "numba", "zarr", "matplotlib", "panel")
 
 
 def test_every_example_of_an_operation_is_a_command():
@@ -66,7 +66,7 @@ def test_the_start_imports_no_topic(words, code):
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stderr.splitlines()[-1] == f"{code} []"
-    assert code == 0 or "got 'filtres'; did you mean filters?" in run.stderr
+    assert code == 0 or "got 'filtres'; did you mean lazyvol filters?" in run.stderr
 
 
 def test_bash_completes_operations_and_options(capsys):

@@ -175,7 +175,10 @@ def place_of_store(path: Any, storage_options: Mapping[str, Any] | None) -> Plac
     if not os.path.lexists(text):
         raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
     if not os.path.isdir(text):
-        raise FormatError(f"{text}: a zarr store is a folder, this is a file; unpack it")
+        raise FormatError(
+            f"{text}: a zarr store must be a folder, this is a file; unpack an archive, or "
+            "save other formats as .zarr"
+        )
     return SafeFolder(os.path.realpath(text))
 
 
