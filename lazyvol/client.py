@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import dask
 from dask.callbacks import Callback
 
+from lazyvol.arguments import operation
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import (
     BudgetError,
     ClusterError,
@@ -70,6 +72,7 @@ SINGLE_THREADED = dict.fromkeys(
 )
 
 
+@operation(unchecked=("address", "workers", "threads", "memory"))
 def connect(
     address: "str | os.PathLike[str] | Cluster | None" = None,
     *,
@@ -148,11 +151,13 @@ def connect(
     if address is None:
         workers, threads = count_of("workers", workers), count_of("threads", threads)
         return _local_client(workers or 1, threads, memory, dashboard)
-    if workers or threads or memory:
+    local = {"workers": workers, "threads": threads, "memory": memory}
+    given = [name for name, value in local.items() if value is not None]
+    if given:
         raise LabelError(
-            f"connect: workers, threads and memory must be left out with an address, got "
-            f"{workers=}, {threads=} and {memory=} for {address}; set them where that cluster is "
-            f"started"
+            f"connect: {' and '.join(given)} must be left out with an address, got "
+            f"{', '.join(show_value(local[name]) for name in given)} for {show_value(address)}; "
+            f"set them where that cluster is started"
         )
     if hasattr(address, "scheduler_address"):  # it also brings the certificates
         return _checked_client(f"cluster must run, got {address!r}", "start it", address)

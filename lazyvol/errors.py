@@ -10,11 +10,18 @@ class LazyvolError(Exception):
     """Base class of all exceptions that lazyvol raises on purpose."""
 
 
-class LabelError(LazyvolError, ValueError):
+class _Refusal(LazyvolError, ValueError):
+    """An argument of a call is refused; values of any length fit into the message."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
+
+
+class LabelError(_Refusal):
     """The dims, coordinates, units or options of a stack do not fit the operation."""
 
 
-class OptionError(LazyvolError, ValueError):
+class OptionError(_Refusal):
     """The value of an option is outside the range that the operation accepts."""
 
 
@@ -86,13 +93,14 @@ class LossWarning(UserWarning):
 
 
 def shortened(message: str) -> str:
-    """Return a message, in which long words and values are cut if it is long itself.
+    """Return a message in one line, in which long words and values are cut if it is long itself.
 
     Examples
     --------
     >>> shortened("must be a name, got " + 1000 * "10 " + "; pass one")
     'must be a name, got 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 10 ...; pass one'
     """
+    message = re.sub(r"\s*\n\s*", " ", message)
     if len(message) > MAX_MESSAGE:
         message = re.sub(rf"\S{{{MAX_WORD},}}", lambda word: _ends(word[0], MAX_WORD), message)
     if len(message) > MAX_MESSAGE:

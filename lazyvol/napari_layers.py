@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import xarray as xr
 
-from lazyvol.errors import FormatError, LabelError
+from lazyvol.arguments import operation
+from lazyvol.arguments.rules import show_value
+from lazyvol.errors import FormatError, LabelError, OptionError
 from lazyvol.io import open as open_stack
 from lazyvol.io.zarr.levels import lower_levels
 from lazyvol.io.zarr.pyramid import is_labels
@@ -25,6 +27,7 @@ from lazyvol.summary import UNIT_SYMBOLS
 LayerData: TypeAlias = tuple[Any, dict[str, Any], str]
 
 
+@operation(unchecked=("obj",))
 def to_napari(obj: Any, *, viewer: Any = None) -> Any:
     """Shows an array in napari, as layers that read what is on the screen.
 
@@ -66,6 +69,11 @@ def to_napari(obj: Any, *, viewer: Any = None) -> Any:
     >>> kind, options["scale"], options["units"]
     ('image', (1.0, 2.0, 2.0, 2.0), ('pixel', 'angstrom', 'angstrom', 'angstrom'))
     """
+    if viewer is not None and not hasattr(viewer, "add_image"):
+        raise OptionError(
+            f"to_napari: viewer must be a viewer of napari, got {show_value(viewer)}; leave it out "
+            "for the current one"
+        )
     layers = layer_data(obj)
     viewer = _current_viewer() if viewer is None else viewer
     for values, options, kind in layers:

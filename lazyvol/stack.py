@@ -1,7 +1,7 @@
 """The labelled stack: dims, coordinates, voxel size, units, element types, and their checks."""
 
+import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from math import isfinite
 from numbers import Real
 from os import PathLike
 from typing import Any, TypeAlias
@@ -84,9 +84,11 @@ def as_stack(
     sizes = _voxel_sizes(voxel_size, names)
     if not isinstance(unit, str):
         raise OptionError(
-            f"as_stack: unit must be a word such as 'angstrom', got {unit!r}; use 'voxel' if it "
-            f"is not known"
+            f"as_stack: unit must be a word such as 'angstrom', got {unit!r}; use 'voxel' if "
+            f"it is not known"
         )
+    if name is not None and not isinstance(name, str):
+        raise OptionError(f"as_stack: name must be a text, got {name!r}; leave it out for none")
     coords = positions(dict(zip(names, np.shape(values), strict=True)), sizes, unit)
     return data_array(values, coords, names, name)
 
@@ -154,9 +156,9 @@ def _dim_names(shape: Sequence[int], dims: Sequence[str] | None) -> tuple[str, .
     if dims is None:
         return default_dims(shape, "as_stack: array")
     ndim = len(shape)
-    is_sequence = isinstance(dims, Iterable) and not isinstance(dims, str)
-    names = tuple(dims) if is_sequence else ()
-    if len(names) != ndim or len(set(names)) != ndim or not all(isinstance(d, str) for d in names):
+    is_list = isinstance(dims, Sequence) or (isinstance(dims, np.ndarray) and dims.ndim == 1)
+    names = tuple(dims) if is_list and not isinstance(dims, str) else ()
+    if not all(isinstance(d, str) for d in names) or not len(names) == len(set(names)) == ndim:
         raise LabelError(
             f"as_stack: dims must name each of the {ndim} axes once, got {dims!r}; give a "
             f"sequence of different names, e.g. {(STACK, *SPATIAL)[-ndim:] if ndim else ()}"
@@ -169,17 +171,17 @@ def _voxel_sizes(voxel_size: Sigma, dims: Sequence[str]) -> dict[str, float]:
     spatial = [d for d in SPATIAL if d in dims]
     if isinstance(voxel_size, Mapping):
         values = dict(voxel_size)
-    elif np.ndim(voxel_size) == 0:
-        values = dict.fromkeys(spatial, voxel_size)  # type: ignore[arg-type]
-    else:
+    elif isinstance(voxel_size, Sequence) or (_in_memory(voxel_size) and np.ndim(voxel_size) == 1):
         numbers = list(voxel_size)  # type: ignore[arg-type]
         values = dict(zip(spatial, numbers, strict=False)) if len(numbers) == len(spatial) else {}
+    else:
+        values = dict.fromkeys(spatial, voxel_size)  # type: ignore[arg-type]
     sizes = {d: _positive(value) for d, value in values.items()}
     if set(sizes) - set(spatial) or not all(sizes.values()) or (spatial and not sizes):
         raise OptionError(
-            f"as_stack: voxel_size must be one positive number, one for each of the spatial dims "
-            f"{tuple(spatial)}, or a mapping from them to numbers, got {voxel_size!r}; give it in "
-            f"the unit of the positions"
+            f"as_stack: voxel_size must be one positive number, one for each of the spatial "
+            f"dims {tuple(spatial)}, or a mapping from them to numbers, got {voxel_size!r}; "
+            f"give it in the unit of the positions"
         )
     return sizes
 
@@ -187,10 +189,8 @@ def _voxel_sizes(voxel_size: Sigma, dims: Sequence[str]) -> dict[str, float]:
 def _positive(value: Any) -> float:
     """Return a positive finite number as a float, and 0 for anything else."""
     value = _without_axes(value)
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        return 0.0
-    number = float(value)
-    return number if isfinite(number) and number > 0 else 0.0
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if is_real and 0.0 < value <= sys.float_info.max else 0.0
 
 
 def dims_of(stack: xr.DataArray, dim: Dims, *, subject: str = "dim") -> tuple[str, ...]:
@@ -262,12 +262,19 @@ def per_dim(
 
 def _without_axes(value: Any) -> Any:
     """Return the element of a 0-dimensional array, and any other value unchanged."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
+    return value.item() if _in_memory(value) and value.ndim == 0 else value
+
+
+def _in_memory(value: Any) -> bool:
+    """Return True for a numpy array, and for a labelled one."""
+    array = value.data if isinstance(value, xr.DataArray) else value
+    return isinstance(array, np.ndarray | np.generic)
 
 
 def is_number(value: Any) -> bool:
     """Return True for a real number that is no boolean."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    is_real = isinstance(value, int | float | np.number)
+    return is_real and not isinstance(value, bool | np.timedelta64)
 
 
 def spacing(stack: xr.DataArray, dim: str) -> float:

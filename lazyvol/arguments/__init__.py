@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from types import FunctionType, UnionType
+from types import FunctionType, SimpleNamespace, UnionType
 from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 import numpy as np
@@ -114,16 +114,19 @@ class Parameter:
 class ArgumentChecks:
     """The checks of one operation, derived from its signature at its first call."""
 
-    def __init__(self, function: Callable[..., Any], declaration: Declaration) -> None:
+    def __init__(self, function: FunctionType, declaration: Declaration) -> None:
         self.function, self.declaration = function, declaration
         self.name = function.__name__
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
         """The parameters by name, in order."""
-        hints = get_type_hints(self.function)
+        unchecked, annotations = self.declaration.unchecked, self.function.__annotations__
+        checked = {n: hint for n, hint in annotations.items() if n not in ("return", *unchecked)}
+        # the others may name types that are only imported for type checkers
+        hints = get_type_hints(SimpleNamespace(__annotations__=checked), self.function.__globals__)
         signature = inspect.signature(self.function).parameters
-        return {name: self._parameter(p, hints[name]) for name, p in signature.items()}
+        return {name: self._parameter(p, hints.get(name)) for name, p in signature.items()}
 
     @cached_property
     def positional(self) -> tuple[Parameter, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from lazyvol.arguments import operation
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.stack import STACK, as_stack, require_stack, spatial_dims
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Explorer", "explore"]
 
 
+@operation(unchecked=("obj", "results", "overlay", "particles"))
 def explore(
     obj: Any,
     results: xr.DataArray | xr.Dataset | Mapping[str, xr.DataArray] | None = None,
@@ -104,6 +106,11 @@ def _labelled(overlay: Any, array: xr.DataArray) -> xr.DataArray:
     if isinstance(overlay, xr.DataArray):
         return overlay
     values = as_stack(overlay)
+    if any(values.sizes[d] != array.sizes.get(d) for d in values.dims):
+        raise LabelError(
+            f"explore: overlay must have the shape of the stack or of a volume in it, got "
+            f"{dict(values.sizes)} for {dict(array.sizes)}; make it for this stack"
+        )
     coords = {d: array.coords[d] for d in values.dims if d in array.coords}
     return values.drop_vars(list(values.coords)).assign_coords(coords)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.io import save
 from lazyvol.stack import STACK
@@ -40,6 +41,11 @@ class Particles:
 
     def __init__(self, stack: xr.DataArray, table: xr.DataArray | xr.Dataset | None = None) -> None:
         count = stack.sizes[STACK]
+        if table is not None and not isinstance(table, xr.DataArray | xr.Dataset):
+            raise LabelError(
+                f"explore: particles must be a DataArray or a Dataset along k, got "
+                f"{show_value(table)}; make one of a table with xarray.Dataset.from_dataframe"
+            )
         if table is not None and table.sizes.get(STACK) != count:
             raise LabelError(
                 f"explore: particles must have one row per particle, got sizes "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import LabelError
 from lazyvol.explorer.planes import Planes
 from lazyvol.explorer.recent import Recent
@@ -99,6 +100,11 @@ def on_the_grid(array: xr.DataArray, results: Any) -> dict[str, xr.DataArray]:
     if isinstance(results, xr.DataArray):
         results = {str(results.name or "result"): results}
     named: dict[str, xr.DataArray] = {}
+    if not isinstance(results, xr.Dataset | Mapping):
+        raise LabelError(
+            f"explore: results must be a DataArray, a Dataset or a mapping of names to DataArrays, "
+            f"got {show_value(results)}; label it with lazyvol.as_stack(array)"
+        )
     for name, result in results.items():
         result = require_stack(result)
         if spatial_dims(result) != spatial_dims(array):

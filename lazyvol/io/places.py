@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import (
     LazyvolError,
     OptionError,
@@ -57,9 +58,10 @@ def is_place(source: object) -> bool:
 
 def path_text(path: object, subject: str) -> str:
     """Return a path as text; raise OptionError for anything else."""
-    if isinstance(path, str | os.PathLike) and isinstance(text := os.fspath(path), str):
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if isinstance(text, str) and text and "\0" not in text:
         return text
-    raise OptionError(f"{subject} must be a path, got {path!r:.200}; name a file or a folder")
+    raise OptionError(f"{subject} must be a path, got {show_value(path)}; name a file or a folder")
 
 
 def place_of(source: Any, options: Mapping[str, Any] | None = None) -> "ZarrPlace":

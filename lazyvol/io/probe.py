@@ -23,7 +23,7 @@ from lazyvol.io.files import natural_key, stack_files
 from lazyvol.io.flat_file import read_error, stored_file
 from lazyvol.io.opened import DataSet, Opened
 from lazyvol.io.optional import BIOIO
-from lazyvol.io.places import is_place
+from lazyvol.io.places import is_place, path_text
 from lazyvol.io.star import images
 
 HEAD_BYTES = 1024
@@ -129,7 +129,7 @@ def probe(
         )
     if not isinstance(source, str | os.PathLike):
         return probe_many(_paths(source), None, permissive, dims)
-    path = os.fspath(source)
+    path = path_text(source, "open: source")
     if dims is None and Path(path).suffix.lower() in images.SUFFIXES and os.path.isfile(path):
         return images.probe_any(path, probe_file, permissive=permissive)
     if os.path.isdir(path):
@@ -150,7 +150,7 @@ def _paths(sources: Any) -> list[str]:
             f"open: source must be a path, a URL, a zarr store or a list of paths, got a "
             f"{type(sources).__name__}; label arrays with lazyvol.as_stack"
         )
-    return [os.fspath(path) for path in paths]
+    return [path_text(path, "open: source") for path in paths]
 
 
 def is_zarr(source: object) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from lazyvol.arguments import operation
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.io.places import is_place, path_text
 from lazyvol.io.saved_labels import require_text
@@ -35,6 +36,7 @@ from lazyvol.stack import require_stack
 FREE_TASK_BYTES = 4 * BLOCK
 
 
+@operation(unchecked=("obj", "path", "memory", "workers"))
 def explain(
     obj: Any,
     path: str | os.PathLike[str] | None = None,

@@ -64,7 +64,7 @@ from lazyvol.plan.write import plan_identity, write
 from lazyvol.stack import as_stack
 
 
-@operation(unchecked=("obj", "path"))
+@operation(unchecked=("obj", "path", "memory"))
 def save(
     obj: xr.DataArray | xr.Dataset,
     path: str | PathLike[str],

@@ -1,17 +1,19 @@
 """Write selected rows of a particle list, with new columns, in the format of the list itself."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from lazyvol.arguments import operation
+from lazyvol.arguments.rules import show_value
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import commas, em, star
 from lazyvol.io.atomic import PathLike, require_free
 from lazyvol.io.flat_file import stored_file
 from lazyvol.io.particle_lists import lines_of, motive_table, star_list
+from lazyvol.io.places import path_text
 from lazyvol.io.tables import write_bytes
 from lazyvol.plan.recipes.base import Array
 
@@ -21,6 +23,7 @@ ROW = "row"
 Table = dict[str, Array]
 
 
+@operation(unchecked=("source", "rows", "path"))
 def write_selection(
     source: PathLike,
     rows: Any,
@@ -85,7 +88,8 @@ def write_selection(
     7,0.5,-3.5
     9,0.125,-1.5
     """
-    where, target = os.fspath(source), os.fspath(path)
+    where = path_text(source, "write_selection: source")
+    target = path_text(path, "write_selection: path")
     suffix = PurePath(where).suffix.lower()
     if suffix not in WRITERS:
         raise FormatError(
@@ -96,13 +100,24 @@ def write_selection(
         raise LabelError(
             f"write_selection: path must end in {suffix}, as its source, got {target!r}; rename it"
         )
-    values = {str(name): np.asarray(column) for name, column in columns.items()}
+    values = {str(name): _array(column, name) for name, column in columns.items()}
     contents = WRITERS[suffix](where, rows, values, target)
     for file in contents:
         require_free(file, overwrite)
     for file, content in contents.items():
         write_bytes(file, content, overwrite=overwrite)
     return tuple(contents)
+
+
+def _array(values: Any, name: str) -> Array:
+    """Return a column or rows as an array; raise LabelError for anything else."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise LabelError(
+            f"write_selection: {name} must be an array or a sequence of values, got "
+            f"{show_value(values)}; pass a numpy array"
+        ) from error
 
 
 def _selected(where: str, rows: Any, columns: Table, count: int) -> Array:
@@ -113,7 +128,7 @@ def _selected(where: str, rows: Any, columns: Table, count: int) -> Array:
             f"write_selection: columns must have one value for each of the {count} rows of "
             f"{where}, got {wrong}"
         )
-    flags = np.asarray(rows)
+    flags = _array(rows, "rows")
     if flags.dtype == bool and flags.shape == (count,):
         return np.flatnonzero(flags)
     in_range = (

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from math import ceil, inf
 from numbers import Integral
 from typing import Any
 
+from lazyvol.arguments import operation
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
 from lazyvol.plan.evaluate import foreign_bytes, region_cost
@@ -35,7 +37,7 @@ RUN_OVERHEAD = 112 * 2**20
 
 def parse_bytes(amount: int | float | str) -> int:
     """Return the number of bytes in ``2e9``, ``"2GiB"`` or ``"500 MB"``."""
-    if is_number(amount) and 0 <= float(amount) < inf:
+    if is_number(amount) and 0 <= amount <= sys.float_info.max:  # type: ignore[operator]
         return int(amount)
     text = amount.lower() if isinstance(amount, str) else ""
     match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*(?:e[0-9]{1,2})?)\s*([a-z]*)\s*", text)
@@ -168,6 +170,7 @@ class Budget:
         return before if limit is None or (before.per_task or inf) <= limit else self
 
 
+@operation(unchecked=("memory", "workers"))
 def limited(
     memory: int | float | str | None = None, workers: int | None = None
 ) -> AbstractContextManager[None]:
@@ -182,7 +185,7 @@ def limited(
 
 def count_of(name: str, number: int | None) -> int | None:
     """Return a number of workers or threads; raise LabelError unless it is 1 or more, or None."""
-    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    is_whole = isinstance(number, Integral) and is_number(number)
     if number is not None and not (is_whole and number >= 1):
         raise LabelError(
             f"{name} must be a whole number of 1 or more, got {number!r:.200}; leave it out for "
@@ -194,7 +197,8 @@ def count_of(name: str, number: int | None) -> int | None:
 def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
     """Return the budget in force, with ``memory`` and ``workers`` replaced unless they are None."""
     current = Budget.current()
-    with limited(current.memory if memory is None else memory, workers or current.workers):
+    memory = current.memory if memory is None else memory
+    with limited(memory, current.workers if workers is None else workers):
         return Budget.current()
 
 

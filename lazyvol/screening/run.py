@@ -10,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from lazyvol.arguments import operation
 from lazyvol.client import progress_bar
 from lazyvol.errors import LabelError
 from lazyvol.io.particle_lists import OPTICS
+from lazyvol.io.places import path_text
 from lazyvol.io.tables import with_names
 from lazyvol.ops import scores, stats
 from lazyvol.ops._references import half_sets
@@ -43,8 +45,14 @@ from lazyvol.summary import StackSummary
 FIRST_COLUMNS = ("llr", "p_value", "flagged", "probability", "best_hypothesis", "angles", "shifts")
 
 AVERAGES, SCORES, FLAGGED = "1 averages", "2 scores", "3 flagged and shown"
+#: arguments that ``scores.screen`` and other functions called here check
+CHECKED_BELOW = (
+    "stack", "particles", "fdr", "templates", "angles", "second_class", "mask", "wedge",
+    "orientations", "memory", "workers",
+)  # fmt: skip
 
 
+@operation(unchecked=("out", *CHECKED_BELOW))
 def screen(
     stack: xr.DataArray,
     out: str | os.PathLike[str] | None = None,
@@ -156,6 +164,7 @@ def screen(
     }  # fmt: skip
     if out is None:
         return _screened(stack, options, budget, **facts)
+    out = path_text(out, "screen: out")
     plan = plan_of(stack, options, particles, budget)
     run = ResultsRun(os.path.abspath(out), token=plan.token, overwrite=overwrite, resume=resume)
     left = run.left_to_resume()
@@ -218,6 +227,7 @@ def _screened(
     )  # fmt: skip
 
 
+@operation(unchecked=(*CHECKED_BELOW, "options"))
 def plans(
     stack: xr.DataArray, *, memory: int | float | str | None = None, workers: int | None = None,
     **options: Any,

@@ -97,7 +97,8 @@ class LocalRun(RunIdentity):
 
         A run of which another process takes care may be among them.
         """
-        left = [f"{left}/{PLAN_FILE}" for left in self._leftovers()]
+        with store_errors(self.path):
+            left = [f"{left}/{PLAN_FILE}" for left in self._leftovers()]
         times = {path: os.stat(path).st_mtime_ns for path in left if os.path.isfile(path)}
         last = max(times, key=times.__getitem__, default="")
         return parse_plan(json_of(os.path.dirname(last), PLAN_FILE))

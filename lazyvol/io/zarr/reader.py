@@ -171,7 +171,7 @@ def place_of_store(path: Any, storage_options: Mapping[str, Any] | None) -> Plac
     """Return the place of a store; raise if nothing, or a file other than an archive, is there."""
     if is_place(path):
         return place_of(path, storage_options)
-    text = path_text(path, "path")
+    text = path_text(path, "verify: path")
     if not os.path.lexists(text):
         raise SourceNotFoundError(f"{text}: nothing is stored here; check the path")
     if not os.path.isdir(text):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lazyvol.arguments import operation
 from lazyvol.errors import LazyvolError
 from lazyvol.io.buffers import Bytes
 from lazyvol.io.places import OpenObject, Place
@@ -69,6 +70,7 @@ class Verification:
         return "\n".join(lines)
 
 
+@operation(unchecked=("path",))
 def verify(
     path: str | PathLike[str], *, storage_options: Mapping[str, Any] | None = None
 ) -> Verification:
