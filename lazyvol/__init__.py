@@ -80,7 +80,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public at its first use: all takes 2 s, which commands and workers save."""
+    """Import a public name at its first use; importing all would take 2 s in every worker."""
     if name in _MODULES:
         value: Any = getattr(import_module(f"lazyvol.{_MODULES[name]}"), name)
     elif name in __all__ or name == "io":

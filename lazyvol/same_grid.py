@@ -1,4 +1,4 @@
-"""Checks that two stacks are on the same grid: lengths, positions, units and labels."""
+"""Checks that two stacks share a grid: lengths, positions, units and labels."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from math import isfinite
@@ -15,8 +15,8 @@ def require_same_grid(a: xr.DataArray, b: xr.DataArray) -> None:
     """Raise LabelError if the common dims of two stacks differ in length, unit or labels.
 
     Positions along z, y and x must agree within 1e-3 of a voxel if both are in the same unit. If
-    one stack is in voxels, its positions must be 0, 1, 2, ... (as ``as_stack`` makes them, at any
-    place in the other), or be those of the other stack divided by its voxel size. Labels along
+    one stack is in voxels, its positions must be 0, 1, 2, ... (as ``as_stack`` assigns them,
+    anywhere in the other), or be those of the other stack divided by its voxel size. Labels along
     other dims must be equal where both stacks have them, and so must be names of particles:
     coordinates along k of whole numbers or texts, each of which occurs once.
     """
@@ -41,7 +41,7 @@ def require_mask_dims(op: str, array: xr.DataArray, mask: xr.DataArray) -> None:
 
 
 def require_same_labels(a: xr.DataArray, b: xr.DataArray) -> None:
-    """Raise LabelError if common dims of the same length differ in unit or labels.
+    """Raise LabelError if common dims of equal length differ in unit or labels.
 
     Labels are read from indexes: 0.2 us each, where the values of a coordinate take 9 us.
     """

@@ -62,7 +62,7 @@ def as_stack(
     Returns
     -------
     xarray.DataArray
-        The same values, labelled. Nothing is computed, and only masked arrays are copied.
+        The values of ``array``, labelled. Nothing is computed, and only masked arrays are copied.
 
     Raises
     ------
@@ -330,12 +330,12 @@ def require_one_unit(stack: xr.DataArray, dims: Iterable[str], subject: str) -> 
 
 
 def is_by_dim(option: Any) -> bool:
-    """Return True for an option with a value of its own for each dim, not one for all."""
+    """Return True for an option with one value per dim, not one for all."""
     return isinstance(option, Mapping | Sequence) or np.ndim(option) > 0
 
 
 def reduces_split_axes(stack: xr.DataArray, dims: Sequence[str]) -> bool:
-    """Return True if other axes lie between ``dims``, so that a reduction must copy its blocks."""
+    """Return True if other axes are between ``dims``, so that a reduction must copy its blocks."""
     axes = sorted(stack.dims.index(d) for d in dims)
     return bool(axes) and axes != list(range(axes[0], axes[-1] + 1))
 

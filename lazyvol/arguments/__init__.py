@@ -27,7 +27,7 @@ from lazyvol.stack import Dims, is_masked, require_mask
 
 __all__ = ["operation"]
 
-#: start of a message that names its operation already: this one, or one that it calls
+#: start of a message that names an operation already: this one, or one that it calls
 OPERATION_NAME = re.compile(r"(\w+): (\w*)")
 #: errors that name the operation that was called
 REFUSALS = (LabelError, OptionError, BudgetError)
@@ -163,7 +163,8 @@ class ArgumentChecks:
     def named(self, message: str) -> str:
         """Return the message of an error with the name of an operation at its start.
 
-        It is that of this operation, unless one that it calls names a parameter of its own.
+        It is the name of this operation, unless the message names a parameter of an operation that
+        this one calls.
         """
         own = message.removeprefix("as_stack: ")  # labels the arrays of other operations
         start = OPERATION_NAME.match(own)
@@ -200,12 +201,12 @@ class ArgumentChecks:
         return arguments
 
     def _add_mask(self, arguments: dict[str, Any], stack: xr.DataArray, masked: Any) -> None:
-        """Join the mask of a ``numpy.ma`` stack and the one that was given, if any."""
+        """Add the mask of a ``numpy.ma`` stack to the arguments, joined with a given mask."""
         option = str(self.declaration.counts)
         mask = arguments.get(option)
         is_required = self.parameters[option].default is inspect.Parameter.empty
         if mask is not None and is_required and "dim" in self.parameters:
-            arguments.setdefault("dim", mask.dims)  # the mask that was given says what to reduce
+            arguments.setdefault("dim", mask.dims)  # reduce the dims of the given mask
         arguments[option] = _unmasked(f"{self.name}: {option}", stack, masked, mask)
 
     def _first(self, parameter: Parameter, value: Any) -> tuple[Any, Any]:
@@ -276,7 +277,7 @@ def _fitting(
 def _unmasked(
     subject: str, stack: xr.DataArray, masked: Any, mask: xr.DataArray | None
 ) -> xr.DataArray:
-    """Return where a stack is not masked, and ``mask`` is True if it was given."""
+    """Return True where a stack is not masked and ``mask``, if given, is True."""
     valid = xr.DataArray(~masked, dims=stack.dims)
     if mask is None:
         return valid

@@ -34,8 +34,8 @@ REAL = {np.dtype(kind) for kind in ("?", "i1", "u1", "i2", "u2", "i4", "u4", "i8
 class ArrayParameter:
     """Rules of an array parameter of an operation.
 
-    ``subject`` names operation and parameter in messages, ``alternatives`` says which other values
-    are allowed. ``named`` lists the dims of a plain array by its number of axes; without it, a
+    ``subject`` names operation and parameter in messages, ``alternatives`` names the other values
+    that are allowed. ``named`` lists the dims of a plain array by its number of axes; without it, a
     plain array gets those of ``as_stack``, and any but the first those of the first stack. A
     ``sibling`` has all dims of the first stack, but its own lengths and labels.
     """
@@ -129,7 +129,7 @@ class ArrayParameter:
 
 
 def _coords_of(shape: Sequence[int], dims: DimNames, first: xr.DataArray) -> dict[str, xr.Variable]:
-    """Return the coordinates of the first stack along dims of the same length."""
+    """Return the coordinates of the first stack along dims of equal length."""
     return {
         d: first.coords[d].variable
         for d, n in zip(dims, shape, strict=True)
@@ -179,8 +179,8 @@ def _with_remedy(value: Any) -> str:
 def split_masked(value: Any) -> tuple[Any, Any]:
     """Return the values and the mask of a masked array, labelled or plain.
 
-    Hidden values become NaN where the type has one: an operation may use a value outside the mask
-    of its own particle, as an average of all particles does.
+    Masked values become NaN where the type has one: an operation may use values outside the mask of
+    a particle, as an average of all particles does.
     """
     if isinstance(value, xr.DataArray):
         values, masked = split_masked(value.data)
