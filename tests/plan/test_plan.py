@@ -1,5 +1,6 @@
 """Regions, recipes, verbs, plans and budgets."""
 
+import math
 import pickle
 import re
 from functools import partial
@@ -18,13 +19,14 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.budget import Budget, limited, parse_bytes
+from lazyvol.plan.budget import Budget, limited, parse_bytes, sampled_cost
 from lazyvol.plan.execution import each_in_threads
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.ragged import ragged
 from lazyvol.plan.recipes import base
 from lazyvol.plan.recipes.stencil import MODES
 from lazyvol.plan.reductions.graph import halo_widths
+from lazyvol.plan.reductions.partition import FoldSize, partition_fold
 from lazyvol.plan.verbs import blockwise, computed_once, generate, stencil
 from tests.sources import READS, CountingSource, OnesSource, box_mean, elements_read
 
@@ -313,6 +315,23 @@ def test_a_fold_reads_every_byte_once_and_uses_few_tasks():
     dask.compute(result)
     assert elements_read("once") == values.size
     assert tasks <= 16
+
+
+@pytest.mark.parametrize("halo", [(0, 6, 6, 6), (0, 2, 20, 5)])
+@pytest.mark.parametrize("shape", [(40, 64, 64, 64), (7, 100, 50, 80)])
+def test_a_tile_and_its_halo_are_within_the_limit(shape, halo):
+    limit = 1 << 20
+    size = FoldSize(shape, frozenset({0}), (1, 8, 8, 8), 4, 16, 2, tile_limit=limit, halo=halo)
+    tile = partition_fold(size).tile
+    grown = [min(t + h, n) for t, h, n in zip(tile, halo, shape, strict=True)]
+    assert limit / 2 < size.item_bytes * math.prod(grown) <= limit
+
+
+def test_the_cost_of_a_thousand_blocks_is_estimated_from_a_sample():
+    stack = opened("sampled", values=np.ones((1300, 2, 2, 2), np.float32), chunks=(1, 2, 2, 2))
+    bytes_read, peak = sampled_cost(recipe_of(stack.data), ((1,) * 1300, (2,), (2,), (2,)))
+    assert bytes_read == stack.nbytes
+    assert peak == sampled_cost(recipe_of(stack.data), ((1300,), (2,), (2,), (2,)))[1] / 1300
 
 
 def test_budgets_are_refused_before_any_read():
