@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from lazyvol.errors import FormatError
-from lazyvol.io.optional import library_errors
+from lazyvol.io.faults import library_errors
 from lazyvol.io.region_source import DecodedSource
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node

@@ -13,6 +13,7 @@ from threading import Lock
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, TruncatedError
+from lazyvol.io.faults import Repairs, library_errors
 from lazyvol.io.flat_file import (
     FileSource,
     FlatFileSource,
@@ -21,8 +22,6 @@ from lazyvol.io.flat_file import (
     check_extent,
     token,
 )
-from lazyvol.io.optional import library_errors
-from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, size
 

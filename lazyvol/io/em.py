@@ -17,9 +17,9 @@ from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import count_elements, order_axes
 from lazyvol.io.compressed import array_source
 from lazyvol.io.export import Form
+from lazyvol.io.faults import Repairs
 from lazyvol.io.flat_file import Layout, stored_file
 from lazyvol.io.opened import Opened
-from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 
 SUFFIXES = (".em",)

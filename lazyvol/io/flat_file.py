@@ -15,14 +15,11 @@ import numpy as np
 
 from lazyvol.errors import (
     FormatError,
-    LazyvolError,
     SourceChangedError,
-    SourceNotFoundError,
-    StoreError,
     TruncatedError,
 )
+from lazyvol.io.faults import Repairs, read_error, read_errors
 from lazyvol.io.region_source import RegionSource
-from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size, starts
 
@@ -102,29 +99,6 @@ def stored_file(path: str | os.PathLike[str]) -> StoredFile:
 def file_stamp(info: os.stat_result) -> str:
     """Return size, modification time and inode, which differ for a rewritten file."""
     return f"{info.st_size} {info.st_mtime_ns} {info.st_ino}"
-
-
-@contextmanager
-def read_errors(path: str) -> Iterator[None]:
-    """Turn errors of the operating system into lazyvol errors; those of lazyvol pass unchanged."""
-    try:
-        yield
-    except LazyvolError:
-        raise
-    except OSError as error:
-        raise read_error(path, error) from error
-
-
-def read_error(path: str, error: Exception) -> LazyvolError:
-    """Return the lazyvol error for an error of the operating system."""
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError)):
-        return SourceNotFoundError(f"{path}: no such file; check the path")
-    if isinstance(error, IsADirectoryError):
-        return FormatError(f"{path}: a file is expected here, found a folder")
-    return StoreError(
-        f"{path}: the operating system refused to read it: {error}; check the permissions and the "
-        "disk"
-    )
 
 
 def stored_region(region: Region, order: Sequence[int]) -> Region:

@@ -12,6 +12,7 @@ from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import common_unit, convert_length, count_elements, order_axes, parse_unit
 from lazyvol.io.compressed import CompressedSource, array_source, decoded_head, unpacked_name
 from lazyvol.io.export import Form
+from lazyvol.io.faults import Repairs, formats_library, library_errors
 from lazyvol.io.flat_file import (
     FlatFileSource,
     Layout,
@@ -20,9 +21,7 @@ from lazyvol.io.flat_file import (
     stored_file,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats_library, library_errors
 from lazyvol.io.region_source import DecodedSource
-from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 from lazyvol.plan.recipes.base import Array, Source
 from lazyvol.plan.regions import Region, size

@@ -10,10 +10,9 @@ import numpy as np
 from lazyvol.errors import FormatError, LabelError, UnsafeSourceError
 from lazyvol.io.axes import count_elements, default_dims
 from lazyvol.io.compressed import array_source
+from lazyvol.io.faults import Repairs, library_errors
 from lazyvol.io.flat_file import Layout, check_dtype, stored_file
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import library_errors
-from lazyvol.io.repairs import Repairs
 from lazyvol.io.zarr.layout import Variable
 
 SUFFIXES = (".npy",)

@@ -14,6 +14,7 @@ import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded
 from lazyvol.io.axes import count_elements, order_axes
+from lazyvol.io.faults import formats_library, library, library_errors
 from lazyvol.io.flat_file import (
     FileSource,
     StoredFile,
@@ -23,7 +24,6 @@ from lazyvol.io.flat_file import (
     token,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats_library, library, library_errors
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, size, touched
 

@@ -23,7 +23,6 @@ from lazyvol.errors import (
     StoreError,
 )
 from lazyvol.io import safe_folder, store_objects
-from lazyvol.io.buffers import Bytes
 from lazyvol.io.safe_folder import (
     JsonFile,
     LocalFile,
@@ -32,6 +31,7 @@ from lazyvol.io.safe_folder import (
     parse_json,
 )
 from lazyvol.io.zarr.adapter import wait_for
+from lazyvol.io.zarr.codecs import Bytes
 
 T = TypeVar("T")
 Part = TypeVar("Part", bound=Stored)

@@ -19,10 +19,10 @@ from lazyvol.errors import (
 )
 from lazyvol.io import em, hdf5, mrc, nifti, npy, pictures, tiff
 from lazyvol.io.compressed import decoded_head, unpacked_name
+from lazyvol.io.faults import BIOIO, read_error
 from lazyvol.io.files import natural_key, stack_files
-from lazyvol.io.flat_file import read_error, stored_file
+from lazyvol.io.flat_file import stored_file
 from lazyvol.io.opened import DataSet, Opened
-from lazyvol.io.optional import BIOIO
 from lazyvol.io.places import is_place, path_text
 from lazyvol.io.star import images
 

@@ -17,8 +17,9 @@ from lazyvol.errors import (
     LimitExceeded,
     UnsafeSourceError,
 )
-from lazyvol.io.buffers import Bytes, scratch
-from lazyvol.io.flat_file import file_stamp, read_available, read_error, read_errors
+from lazyvol.io.faults import read_error, read_errors
+from lazyvol.io.flat_file import file_stamp, read_available
+from lazyvol.io.zarr.codecs import Bytes, scratch
 
 #: larger metadata files are refused: parsing JSON takes about ten times their bytes
 MAX_JSON = 64 << 20

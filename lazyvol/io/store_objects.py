@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, StoreError
-from lazyvol.io.buffers import Bytes
 from lazyvol.io.safe_folder import ABSENT_FILE
 from lazyvol.io.zarr.adapter import wait_for
+from lazyvol.io.zarr.codecs import Bytes
 
 Buffer = bytes | memoryview
 

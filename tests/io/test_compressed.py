@@ -13,8 +13,8 @@ import pytest
 
 from lazyvol.errors import FormatError, LimitExceeded, StoreError, TruncatedError
 from lazyvol.io import compressed
+from lazyvol.io.faults import library_errors
 from lazyvol.io.mrc import probe
-from lazyvol.io.optional import library_errors
 from lazyvol.io.probe import probe as probe_any
 from lazyvol.plan.regions import whole
 from tests.io.reader_cases import check_source, mrc_bytes, values

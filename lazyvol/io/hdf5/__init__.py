@@ -10,6 +10,7 @@ import numpy as np
 from lazyvol.errors import FormatError, LabelError
 from lazyvol.io import cf
 from lazyvol.io.axes import default_dims, dims_of_names, known_sizes, order_axes
+from lazyvol.io.faults import Repairs
 from lazyvol.io.flat_file import FlatFileSource, Layout, StoredFile, check_extent, stored_file
 from lazyvol.io.hdf5 import layouts
 from lazyvol.io.hdf5.source import (
@@ -22,7 +23,6 @@ from lazyvol.io.hdf5.source import (
     render_bits,
 )
 from lazyvol.io.opened import Opened
-from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Source
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".ims")

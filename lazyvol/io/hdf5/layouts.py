@@ -38,10 +38,10 @@ from lazyvol.io.axes import (
     parse_unit,
     time_steps,
 )
+from lazyvol.io.faults import formats_library
 from lazyvol.io.flat_file import StoredFile, stored_file
 from lazyvol.io.hdf5.source import attribute, data_sets, dataset_at, node_at
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import formats_library
 from lazyvol.io.tiff.omexml import MAX_XML, parse_xml
 
 SUFFIX = ".xml"

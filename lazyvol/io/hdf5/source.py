@@ -15,9 +15,9 @@ from lazyvol.errors import (
     UnsafeSourceError,
 )
 from lazyvol.io.axes import count_elements
+from lazyvol.io.faults import formats_library, library_errors
 from lazyvol.io.flat_file import StoredFile, check_dtype, stored_region, token
 from lazyvol.io.grid import GridSource, Part
-from lazyvol.io.optional import formats_library, library_errors
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region, lengths, size
 

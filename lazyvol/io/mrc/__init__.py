@@ -26,9 +26,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 from lazyvol.errors import FormatError, TruncatedError
 from lazyvol.io.axes import convert_length, known_sizes, order_axes, parse_unit
 from lazyvol.io.compressed import array_source, decoded_head, unpacked_name
+from lazyvol.io.faults import Repairs
 from lazyvol.io.flat_file import Layout, stored_file
 from lazyvol.io.opened import Opened
-from lazyvol.io.repairs import Repairs
 from lazyvol.plan.recipes.base import Source
 
 HEADER_BYTES = 1024

@@ -24,8 +24,8 @@ import numpy as np
 from gemmi import cif
 
 from lazyvol.errors import FormatError, LabelError, LimitExceeded
+from lazyvol.io.faults import library_errors
 from lazyvol.io.flat_file import stored_file
-from lazyvol.io.optional import library_errors
 from lazyvol.io.words import format_column, is_text, parse_column, text_array
 from lazyvol.plan.recipes.base import Array
 

@@ -27,10 +27,9 @@ from lazyvol.io.axes import (
     regular_times,
 )
 from lazyvol.io.compressed import array_source
+from lazyvol.io.faults import BIOIO, Repairs
 from lazyvol.io.flat_file import Layout, StoredFile, check_dtype, stored_file
 from lazyvol.io.opened import Opened
-from lazyvol.io.optional import BIOIO
-from lazyvol.io.repairs import Repairs
 from lazyvol.io.tiff.omexml import comment_text, is_ome, parse_planes, parse_xml
 from lazyvol.io.tiff.pages import (
     UNSUPPORTED,

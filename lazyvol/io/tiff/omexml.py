@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from lazyvol.errors import FormatError, LimitExceeded, MissingChunkError, UnsafeSourceError
 from lazyvol.io.axes import channel_names, common_unit, regular_times
-from lazyvol.io.optional import library_errors
+from lazyvol.io.faults import library_errors
 from lazyvol.io.zarr.labels import Coord, Coords
 
 MAX_XML = 64 << 20

@@ -18,9 +18,9 @@ from lazyvol.errors import (
     TruncatedError,
     UnsafeSourceError,
 )
+from lazyvol.io.faults import library, library_errors
 from lazyvol.io.flat_file import StoredFile, strides
 from lazyvol.io.grid import GridSource, Part
-from lazyvol.io.optional import library, library_errors
 from lazyvol.io.tiff.streams import check_jpeg, check_lzw
 from lazyvol.plan.recipes.base import Array
 from lazyvol.plan.regions import Region

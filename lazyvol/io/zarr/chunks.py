@@ -15,18 +15,19 @@ from lazyvol.errors import (
     SourceChangedError,
     TruncatedError,
 )
-from lazyvol.io.buffers import Bytes, scratch
-from lazyvol.io.flat_file import read_error
+from lazyvol.io.faults import read_error
 from lazyvol.io.places import OpenObject, Place
 from lazyvol.io.safe_folder import ABSENT_FILE, LocalFile, Stored
 from lazyvol.io.zarr.adapter import decode_chunk
 from lazyvol.io.zarr.codecs import (
     DIRECT,
+    Bytes,
     Damaged,
     Short,
     crc32c,
     decode,
     require_size,
+    scratch,
     strip_checksum,
     unpack,
 )

@@ -7,6 +7,7 @@ decoding, and streams are stopped at a limit. zarr decodes what is not listed he
 
 import bz2
 import lzma
+import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -23,6 +24,23 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LZMA_MEMORY = 128 << 20
 #: between two stages a chunk may be this many times longer, as filters change the dtype
 MAX_GROWTH = 16
+#: each reading thread keeps buffers up to this size: new memory costs more than decoding (32^3 in
+#: shards, 2 threads: 1.0 GB/s, without kept buffers 0.8)
+KEPT_BYTES = 64 << 20
+
+_kept = threading.local()
+
+
+def scratch(name: str, size: int) -> Bytes:
+    """Return a buffer of this thread; the next call with this name reuses it."""
+    if size > KEPT_BYTES:
+        return np.empty(size, np.uint8)
+    buffer: Bytes | None = getattr(_kept, name, None)
+    if buffer is None or buffer.size < size:
+        setattr(_kept, name, None)
+        buffer = np.empty(size, np.uint8)
+        setattr(_kept, name, buffer)
+    return buffer[:size]
 
 
 class Damaged(Exception):

@@ -30,9 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lazyvol.errors import ChecksumError
-from lazyvol.io.buffers import Bytes
 from lazyvol.io.places import Place
-from lazyvol.io.zarr.codecs import Damaged, append_checksum, crc32c
+from lazyvol.io.zarr.codecs import Bytes, Damaged, append_checksum, crc32c
 from lazyvol.io.zarr.labels import RECORD_KEY
 from lazyvol.io.zarr.metadata import ArrayMeta
 from lazyvol.io.zarr.nodes import Node

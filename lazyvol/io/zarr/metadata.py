@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lazyvol.errors import FormatError, LimitExceeded, UnsafeSourceError
-from lazyvol.io.optional import library_errors
+from lazyvol.io.faults import library_errors
 from lazyvol.io.zarr.adapter import document_of, open_document
 from lazyvol.io.zarr.codecs import is_bounded
 

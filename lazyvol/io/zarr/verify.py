@@ -11,11 +11,10 @@ import numpy as np
 
 from lazyvol.arguments import operation
 from lazyvol.errors import LazyvolError
-from lazyvol.io.buffers import Bytes
 from lazyvol.io.places import OpenObject, Place
 from lazyvol.io.zarr import manifest, ome
 from lazyvol.io.zarr.chunks import ABSENT, StoredChunk
-from lazyvol.io.zarr.codecs import Damaged, Short, crc32c, strip_checksum
+from lazyvol.io.zarr.codecs import Bytes, Damaged, Short, crc32c, strip_checksum
 from lazyvol.io.zarr.labels import RECORD_KEY
 from lazyvol.io.zarr.manifest import Checksums, Manifest, Row
 from lazyvol.io.zarr.metadata import ArrayMeta, array_meta
