@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import lazyvol as lv
 from lazyvol.errors import BudgetError, LabelError
 from lazyvol.plan import regions
-from lazyvol.plan.budget import Budget, limited, parse_bytes, sampled_cost
+from lazyvol.plan.budget import RUN_OVERHEAD, Budget, limited, parse_bytes, sampled_cost
 from lazyvol.plan.execution import each_in_threads
 from lazyvol.plan.graph.lazy_array import recipe_of, source_array
 from lazyvol.plan.ragged import ragged
@@ -332,6 +332,17 @@ def test_the_cost_of_a_thousand_blocks_is_estimated_from_a_sample():
     bytes_read, peak = sampled_cost(recipe_of(stack.data), ((1,) * 1300, (2,), (2,), (2,)))
     assert bytes_read == stack.nbytes
     assert peak == sampled_cost(recipe_of(stack.data), ((1300,), (2,), (2,), (2,)))[1] / 1300
+
+
+def test_a_plan_counts_the_states_that_wait_to_be_merged():
+    """Eight states are merged in pairs, on three levels: one waits on each level but the last."""
+    values = np.broadcast_to(np.float32(1), (64, 96, 96, 96))
+    stack = opened("waiting", chunks=(1, 96, 96, 96), values=values)
+    plan = lv.explain(lv.stats.var(stack), workers=8)
+    sums_and_squares = 2 * 16 * values[0].size
+    assert plan.tasks == 8 + 4 + 2 + 1
+    running = 8 * plan.rows[0].task_bytes
+    assert plan.peak_bytes >= RUN_OVERHEAD + running + 2 * sums_and_squares
 
 
 def test_budgets_are_refused_before_any_read():
