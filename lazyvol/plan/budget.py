@@ -225,7 +225,7 @@ def _no_halo() -> Halo | None:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a computation: all tasks that run the same kernel."""
+    """One stage of a computation: all tasks that run one kernel."""
 
     token: str
     title: str

@@ -1,4 +1,4 @@
-"""The properties of objects: what each needs, its dims, its dtype and its unit."""
+"""The properties of objects: the parts of a state that each needs, its dims, dtype and unit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
