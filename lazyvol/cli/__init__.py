@@ -178,7 +178,8 @@ def option_names() -> set[str]:
     from lazyvol.cli.operations import operations_of
     from lazyvol.cli.options import Resuming
 
-    shared = {"out", *(f.name for f in fields(Resuming)), *SCREENING, "results", "overlay", "port"}
+    run = {f.name for f in fields(Resuming)} - {"dtype"}  # which messages about values name, too
+    shared = {"out", *run, *SCREENING, "results", "overlay", "port"}
     modules = [sys.modules.get(f"lazyvol.ops.{topic}") for topic in topic_names()]
     known = [operation for module in modules if module for operation in operations_of(module)]
     return (shared | {a.name for operation in known for a in operation.arguments}) - FILES

@@ -151,7 +151,7 @@ def open_first(path: str, dims: str | None, select: str | None = None) -> Any:
     """
     words = [] if dims is None else [d.strip() for d in dims.split(",")]
     opened = open_stack(path, dims=words if len(words) > 1 else dims)
-    return opened if select is None else opened.isel(_indexers(select, opened.sizes))
+    return opened if select is None else opened.isel(_indexers(select, opened.sizes), drop=True)
 
 
 def _indexers(select: str, sizes: Mapping[Any, int]) -> dict[str, int | slice]:

@@ -29,11 +29,11 @@ def converted(result: Any, dtype: str) -> xr.DataArray:
         wanted = np.dtype(object)
     if wanted.kind not in "biufc":
         raise OptionError(
-            f"dtype must be a type of numbers, got {dtype!r}; e.g. float32, int16 or uint8"
+            f"--dtype must be a type of numbers, got {dtype!r}; e.g. float32, int16 or uint8"
         )
     if not isinstance(result, xr.DataArray):
         raise OptionError(
-            f"dtype must be left out for a result of several arrays, got {dtype!r}; save a .zarr"
+            f"--dtype must be left out for a result of several arrays, got {dtype!r}; save a .zarr"
         )
     return result.astype(wanted)
 

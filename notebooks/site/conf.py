@@ -8,6 +8,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = "lazyvol"
 html_show_copyright = False
+html_static_path, html_css_files = ["static"], ["site.css"]
 nb_execution_mode = "off"  # lessons are saved with their outputs
 nb_mime_priority_overrides = [("html", "image/png", 5), ("html", "text/html", 10)]
 myst_heading_anchors = 3
