@@ -47,6 +47,10 @@ class Window(JSComponent):  # type: ignore[misc]
         event.preventDefault();
         model.send_msg({{ key: event.key, shift: event.shiftKey }});
       }});
+      document.addEventListener("click", (event) => {{ // Panel's box hears no click on its text
+        const box = event.composedPath()[0].previousElementSibling;
+        if (box && box.type === "checkbox") box.click();
+      }});
       if (model.alone) follow(model);
       const box = document.createElement("div");
       box.className = "lazyvol-keys";

@@ -113,6 +113,13 @@ def test_a_click_on_a_row_shows_the_particle_and_the_table_is_exported(page):
     assert page.downloaded("particles.csv").count("\n") == 7
 
 
+def test_a_click_on_the_text_of_a_box_ticks_it(page):
+    for state in ("false", "true"):
+        text = f"{FIND}('span, div', 'contrast from what is shown')"
+        page.run(f"{text}.click()")
+        page.wait(f"String({text}.previousElementSibling.checked) === '{state}'")
+
+
 def test_f_flags_the_particle_and_averages_leave_it_out(page):
     page.press("f")
     page.wait(f"{SHOWN}.includes('1 of 6 flagged')")
