@@ -4,7 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -21,6 +21,7 @@ from typing import (
     get_type_hints,
 )
 
+import numpy as np
 import xarray as xr
 from cyclopts import App, Parameter
 
@@ -139,6 +140,15 @@ class Operation:
         arguments = tuple(Argument.of(p, hints[p.name], texts.get(p.name, "")) for p in parameters)
         return cls(topic_name(module), name, function, arguments)
 
+    def _open(self, name: str, path: str) -> Any:
+        """Open the file of an argument; NPY files get the dims of plain arrays in Python."""
+        with suppress(OSError, ValueError):  # which opening the file reports
+            named = self.function.checks.declaration.dims.get(name, ())  # type: ignore[attr-defined]
+            if named and path.endswith(".npy"):
+                ndim = np.load(path, mmap_mode="r").ndim
+                return open_stack(path, dims=next((d for d in named if len(d) == ndim), None))
+        return open_stack(path)
+
     def result(self, texts: Mapping[str, Any]) -> Any:
         """Return the lazy result for the texts and values of a command line."""
         options = texts.get("options") or self.options
@@ -146,7 +156,8 @@ class Operation:
         values = dict[str, Any]()
         for n, a in enumerate(self.arguments):
             if a.name in texts:
-                values[a.name] = a.value(texts[a.name], open_stack if n else first_opener)
+                opener = partial(self._open, a.name) if n else first_opener
+                values[a.name] = a.value(texts[a.name], opener)
         positional = [values.pop(a.name) for a in self.arguments if a.required]
         try:
             return self.function(*positional, **values)

@@ -70,7 +70,7 @@ def require_summable(op: str, values: Array, flags: Array | None = None) -> None
 
 def near_one(values: Array) -> tuple[Array, float]:
     """Return values with a factor that restores them: a power of 2 for the largest, else 1."""
-    top = largest(values)
+    top = largest(values) if values.dtype == np.float64 else 0.0
     if top < MOST_SUMMED:
         return values, 1.0
     factor = 2.0 ** (np.frexp(top)[1] - 1)

@@ -214,7 +214,7 @@ def give_odd_values(name: str, values: dict[str, Any]) -> None:
                 op(**{**base, option: value})
             except LazyvolError as error:
                 message = str(error)
-                fits = re.match(r"\w+: ", message) and "\n" not in message and len(message) < 600
+                fits = re.match(r"\w+: ", message) and "\n" not in message and len(message) <= 340
                 assert fits, f"{option}={kind}: {message!r}"
             except Exception as error:
                 pytest.fail(f"{option}={kind}: {error!r}")

@@ -272,6 +272,16 @@ def test_a_part_of_a_file_is_saved_in_another_type(files, tmp_path, capsys):
         np.testing.assert_array_equal(np.load(out), part)
 
 
+def test_positions_in_a_plain_file_have_the_dims_of_plain_arrays(files, tmp_path, capsys):
+    positions = np.array([[1.5, 0, 2], [1, 1.5, 0.5], [2, 0, 1]])
+    np.save(tmp_path / "positions.npy", positions)
+    tokens = ["transform", "map-coordinates", str(files / "volume.zarr")]
+    tokens += [str(tmp_path / "positions.npy"), str(tmp_path / "out.zarr")]
+    assert run(tokens, capsys)[0] == 0
+    expected = lv.transform.map_coordinates(lv.open(files / "volume.zarr"), positions)
+    np.testing.assert_array_equal(lv.open(tmp_path / "out.zarr"), expected)
+
+
 def test_against_takes_a_file(files, tmp_path, capsys):
     out = tmp_path / "ncc.csv"
     reference = str(files / "volume.zarr")

@@ -19,6 +19,7 @@ from skimage.io import imread
 
 import lazyvol as lv
 from lazyvol.errors import LabelError, OptionError
+from lazyvol.kernels.intensity import otsu
 from lazyvol.kernels.reductions import moments
 from lazyvol.plan import connected_blocks, regions
 from lazyvol.plan import ragged as plan_ragged
@@ -515,6 +516,19 @@ def test_otsu_of_odd_volumes(per):
     )
     np.testing.assert_array_equal(result(arrays_with_nan), expected)
     assert not lv.masks.threshold(lv.as_stack(A.astype(int)), np.nan).any()
+
+
+def test_a_threshold_is_computed_once_for_all_chunks(monkeypatch):
+    found, calls = otsu.otsu, []
+
+    def counted(counts, edges):
+        calls.append(len(counts))
+        return found(counts, edges)
+
+    monkeypatch.setattr(otsu, "otsu", counted)
+    stack = lv.as_stack(da.from_array(np.arange(48.0).reshape(12, 2, 2), chunks=1))
+    assert lv.masks.threshold(stack, bins=1000).sum().compute() == 24
+    assert calls == [1000]
 
 
 def test_invalid_thresholds_are_refused():

@@ -20,6 +20,7 @@ from lazyvol.kernels.geometry.splines import (
     prefilter,
     shift_axis,
 )
+from lazyvol.kernels.magnitude import near_one
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,8 +49,10 @@ def rotate_particles(
         if not np.isfinite(matrix).all():
             target[index] = np.nan
         else:
-            spline = spline_of(source[index], order, mode)
-            target[index] = sample_affine(spline, matrix, offset, order, mode, fill, computed)
+            volume, factor = near_one(source[index])
+            spline = spline_of(volume, order, mode)
+            sampled = sample_affine(spline, matrix, offset, order, mode, fill / factor, computed)
+            target[index] = sampled if factor == 1.0 else sampled * factor
     return out
 
 
@@ -82,9 +85,12 @@ def translate_particles_by_phase(
         if not np.isfinite(zyx_distance).all():
             target[index] = np.nan
             continue
-        spectrum = scipy.fft.rfftn(as_transform_float(source[index]), workers=1)
+        volume, factor = near_one(source[index])
+        spectrum = scipy.fft.rfftn(as_transform_float(volume), workers=1)
         _multiply_phase_ramp(spectrum, zyx_distance, source.shape[-3:])
         target[index] = scipy.fft.irfftn(spectrum, source.shape[-3:], workers=1, overwrite_x=True)
+        if factor != 1.0:
+            target[index] *= factor
     return out
 
 
@@ -92,11 +98,12 @@ def translated(
     volume: Array, distance: Sequence[float] | Array, order: int, mode: BoundaryMode, fill: float
 ) -> Array:
     """Translate a volume along its last axes; float64."""
+    volume, factor = near_one(volume)
     out = np.array(volume, np.float64, order="C")
     for axis, d in enumerate(distance, 3 - len(distance)):
         if d:
-            shift_axis(out, axis, d, order=order, mode=mode, fill=fill)
-    return out
+            shift_axis(out, axis, d, order=order, mode=mode, fill=fill / factor)
+    return out if factor == 1.0 else out * factor
 
 
 def as_transform_float(volume: Array) -> Array:

@@ -7,7 +7,7 @@ below the rounding of the result.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, floor, log, prod
 from typing import Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ import scipy.ndimage as ndi
 from lazyvol.kernels.arrays import each_particle
 from lazyvol.kernels.geometry.affine import PADDING, ROUNDING, sample_into, spline_of
 from lazyvol.kernels.geometry.splines import NEAREST_PADDING, BoundaryMode
+from lazyvol.kernels.magnitude import near_one
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Region = tuple[slice, ...]
@@ -53,6 +54,10 @@ class Spline:
     def is_compiled(self, ndim: int) -> bool:
         """Return True if affine maps of volumes have compiled code: 2 to 4 times as fast."""
         return ndim == 3 and self.order in (1, 3) and self.mode in COMPILED
+
+    def divided(self, factor: float) -> "Spline":
+        """Return the interpolation of a volume that was divided by ``factor``."""
+        return self if factor == 1.0 else replace(self, fill=self.fill / factor)
 
     @property
     def extension(self) -> int:
@@ -200,14 +205,18 @@ def sample_affine(
     offset: Sequence[float], spline: Spline, spans: Sequence[slice], out: Array,
 ) -> None:  # fmt: skip
     """Write the values of voxels in ``spans`` to ``out``; the volume begins at ``starts``."""
+    volume, factor = near_one(volume)
+    spline = spline.divided(factor)
     if spline.is_compiled(volume.ndim):
         _sample_compiled(volume, starts, matrix, offset, spline, spans, out)
-        return
-    coefficients = spline.coefficients(volume)
-    for rows, positions in affine_positions(matrix, offset, spans):
-        for p, start in zip(positions, starts, strict=True):
-            p -= start
-        out[rows] = spline.evaluate(coefficients, positions)
+    else:
+        coefficients = spline.coefficients(volume)
+        for rows, positions in affine_positions(matrix, offset, spans):
+            for p, start in zip(positions, starts, strict=True):
+                p -= start
+            out[rows] = spline.evaluate(coefficients, positions)
+    if factor != 1.0:
+        out *= factor
 
 
 def _sample_compiled(
@@ -243,13 +252,16 @@ def sample_points(
     out = np.empty((*lead, prod(points.shape[1:])), dtype)
     flat = points.reshape(len(axes), -1)
     for index in np.ndindex(lead):
-        coefficients = spline.coefficients(volumes[index])
+        volume, factor = near_one(volumes[index])
+        scaled = spline.divided(factor)
+        coefficients = scaled.coefficients(volume)
         for first in range(0, flat.shape[1], BATCH):
             batch = slice(first, first + BATCH)
             positions = (flat[:, batch] - np.reshape(origin, (-1, 1))) / np.reshape(step, (-1, 1))
             is_far = ~(np.abs(positions).max(0) <= FARTHEST)
             positions[:, is_far] = 0
-            values = spline.evaluate(coefficients, positions)
+            values = scaled.evaluate(coefficients, positions)
+            values = values if factor == 1.0 else values * factor
             values[is_far] = np.nan if values.dtype.kind == "f" else spline.fill
             out[index][batch] = values
     return out.reshape(*lead, *points.shape[1:])
