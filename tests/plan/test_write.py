@@ -12,6 +12,7 @@ import lazyvol as lv
 from lazyvol import errors
 from lazyvol.plan import on_cluster, regions
 from lazyvol.plan import write as plan_write
+from lazyvol.plan.budget import limited
 
 
 class FullDisk:
@@ -98,3 +99,12 @@ def test_boxes_cover_a_grid_in_c_order(shape, chunk):
         blocks[index] = numbers[box]
     assert [index for index, _ in regions.boxes(grid)] == list(np.ndindex(blocks.shape))
     np.testing.assert_array_equal(np.block(blocks.tolist()), numbers)
+
+
+@pytest.mark.parametrize(
+    ("regions_left", "workers", "per_task"),
+    [(1, 4, 1), (4 * 32 * 5, 4, 5), (4 * 32 * 5 - 1, 4, 4), (1_000_000, 4, 16), (10_000, 1000, 1)],
+)
+def test_tasks_write_several_regions_while_every_worker_has_tasks(regions_left, workers, per_task):
+    with limited(workers=workers):
+        assert plan_write._regions_per_task(regions_left) == per_task
