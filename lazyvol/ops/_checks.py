@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from operator import index
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lazyvol.errors import LabelError, OptionError
@@ -50,6 +51,23 @@ def require_window(op: str, name: str, voxels: float, most: int = MAX_VOXELS) ->
             f"{op}: {name} must be {most} voxels or less along a dim, got {voxels:g}; give "
             f"lengths in the unit of the coordinates and sizes in voxels"
         )
+
+
+def require_held(op: str, dtype: np.dtype[Any], fill: float) -> None:
+    """Raise LabelError unless a dtype holds the value beyond the border."""
+    if not _holds(dtype, fill):
+        raise LabelError(
+            f"{op}: fill must be a value of dtype {dtype}, got {fill}; convert the stack first, "
+            f"e.g. with .astype('float32')"
+        )
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Return True if a float dtype holds a value to rounding, or another dtype exactly."""
+    if dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return bool(np.isfinite(value)) and value == round(value) and low <= value <= high
 
 
 def require_spatial(subject: str, stack: xr.DataArray) -> tuple[str, ...]:

@@ -401,3 +401,35 @@ def test_real_volumes_have_the_gradient_of_numpy(name):
     result = lv.derivatives.gradient(volume)
     scale = max(np.abs(g).max() for g in expected)
     np.testing.assert_allclose(result, np.stack(expected, -1), rtol=0, atol=4 * scale * 1.2e-7)
+
+
+# values beyond the border ----------------------------------------------------------------------
+
+CONSTANT = {
+    **{op.__name__: lambda s, f, op=op: op(s, sigma=2.0, mode="constant", fill=f)
+       for op in BY_SIGMA},
+    "filters.gaussian": lambda s, f: lv.filters.gaussian(s, 2.0, mode="constant", fill=f),
+    "filters.maximum": lambda s, f: lv.filters.maximum(s, 3, mode="constant", fill=f),
+    "rotate": lambda s, f: lv.registration.rotate(s, 30, fill=f),
+    "shift": lambda s, f: lv.registration.shift(s, {"x": 1.5}, fill=f),
+    "affine": lambda s, f: lv.transform.affine(s, 0.9 * np.eye(3), mode="constant", fill=f),
+}  # fmt: skip
+#: operations that compute in floats from the start, so that any fill is a value of their type
+IN_FLOATS = {"rotate", "shift", "affine"}
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_fill_that_the_type_of_the_stack_holds_is_used_and_others_are_refused(name):
+    small = np.random.default_rng(4).integers(0, 2, (4, 5, 6))
+    for dtype, fills in {"bool": (7, -3), "uint8": (2.5, -3, 300), "int16": (2.5, 1e9)}.items():
+        stack = lv.as_stack(small.astype(dtype))
+        expected = CONSTANT[name](lv.as_stack(small.astype("f8")), 1.0)
+        np.testing.assert_allclose(CONSTANT[name](stack, 1.0), expected, atol=1e-12)
+        for fill in fills:
+            if name in IN_FLOATS:
+                assert CONSTANT[name](stack, fill).dtype.kind == "f"
+                continue
+            with pytest.raises(LabelError, match=f"fill must be a value of dtype {dtype}, got"):
+                CONSTANT[name](stack, fill)
+    with pytest.raises(LabelError, match="fill must be a value of dtype float16"):
+        CONSTANT[name](lv.as_stack(small.astype("f2")), 1e9)

@@ -14,7 +14,7 @@ from lazyvol.kernels.arrays import kernel_float
 from lazyvol.kernels.derivatives import finite_differences, gaussian_derivatives
 from lazyvol.kernels.derivatives.outputs import DerivativeTask
 from lazyvol.kernels.filters import wide_windows
-from lazyvol.ops._checks import require_window
+from lazyvol.ops._checks import require_held, require_window
 from lazyvol.plan.recipes.stencil import Mode
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
@@ -67,7 +67,8 @@ class Field:
         if sigma is None:
             _require_neighbours(op, volume, dims, mode)
             return cls(volume, dims, steps, None, mode, fill, truncate)
-        require_boundary(op, fill, truncate)
+        require_truncate(op, truncate)
+        require_fill(op, volume.dtype, mode, fill)
         voxels = sigma_in_voxels(op, volume, dims, sigma, truncate)
         narrow = {d: round(s, 3) for d, s in zip(dims, voxels, strict=True) if s < SIGMA_MIN}
         if narrow:
@@ -212,10 +213,16 @@ def sigma_in_voxels(
     return voxels
 
 
-def require_boundary(op: str, fill: float, truncate: float) -> None:
-    """Raise LabelError unless ``fill`` is finite and ``truncate`` positive."""
+def require_fill(op: str, dtype: np.dtype[Any], mode: Mode, fill: float) -> None:
+    """Raise LabelError unless ``fill`` is finite, and a value of the volume's dtype where used."""
     if not np.isfinite(fill):
         raise LabelError(f"{op}: fill must be finite, got {fill=}; the default is 0.0")
+    if mode == "constant":
+        require_held(op, dtype, fill)
+
+
+def require_truncate(op: str, truncate: float) -> None:
+    """Raise LabelError unless ``truncate`` is positive."""
     if not 0 < truncate < np.inf:
         raise LabelError(f"{op}: truncate must be above 0, got {truncate=}; the default is 4.0")
 

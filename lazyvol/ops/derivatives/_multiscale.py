@@ -19,7 +19,7 @@ from lazyvol.ops.derivatives._field import (
     Field,
     is_wide,
     over_whole_dims,
-    require_boundary,
+    require_truncate,
     sigma_in_voxels,
 )
 from lazyvol.plan.recipes.stencil import Mode
@@ -87,7 +87,7 @@ def tensor(
     mode: Mode, truncate: float, dim: Dims,
 ) -> xr.DataArray:  # fmt: skip
     """Return ``output`` of the Gaussian means of products of first derivatives."""
-    require_boundary(op, 0.0, truncate)
+    require_truncate(op, truncate)
     if mode not in PRODUCT_MODES:
         raise LabelError(
             f"{op}: mode must be one of {PRODUCT_MODES}, got {mode!r}; the default is 'reflect'"

@@ -22,7 +22,7 @@ from lazyvol.kernels.filters import rank as rank_kernels
 from lazyvol.kernels.filters import separable as separable_kernels
 from lazyvol.kernels.filters.wide_windows import FilterPass, Reach, fold_weights
 from lazyvol.kernels.geometry.splines import BoundaryMode
-from lazyvol.ops._checks import lengths_in_voxels, require_window
+from lazyvol.ops._checks import lengths_in_voxels, require_held, require_window
 from lazyvol.plan.verbs import blockwise, stencil
 from lazyvol.stack import (
     Sigma,
@@ -73,23 +73,6 @@ class Boundary:
     def is_wide(self, stack: xr.DataArray, reach: Sequence[Reach]) -> bool:
         """Return True if volumes padded along all axes at once would take too much memory."""
         return self.mode != "valid" and wide_windows.is_wide(stack.shape, reach)
-
-
-def require_held(op: str, dtype: np.dtype[Any], fill: float) -> None:
-    """Raise LabelError unless a dtype holds the value beyond the border."""
-    if not _holds(dtype, fill):
-        raise LabelError(
-            f"{op}: fill must be a value of dtype {dtype}, got {fill}; convert the stack first, "
-            f"e.g. with .astype('float32')"
-        )
-
-
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Return True if a float dtype holds a value to rounding, or another dtype exactly."""
-    if dtype.kind == "f":
-        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return bool(np.isfinite(value)) and value == round(value) and low <= value <= high
 
 
 def filter_blocks(

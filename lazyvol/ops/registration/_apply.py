@@ -10,6 +10,7 @@ import xarray as xr
 from lazyvol.arguments import operation
 from lazyvol.kernels.geometry import affine, splines
 from lazyvol.kernels.geometry.splines import BoundaryMode
+from lazyvol.ops._checks import require_held
 from lazyvol.ops.registration._poses import (
     Rotations,
     Shifts,
@@ -84,6 +85,7 @@ def shift(
         kernel: Any = partial(affine.translate_particles_by_phase, axes=axes, dtype=dtype)
         scratch = 6.0 * (4 if stack.dtype.itemsize <= 4 and stack.dtype.kind == "f" else 8)
     else:
+        require_held("shift", dtype, fill)
         kernel = partial(
             affine.translate_particles, axes=axes, order=order, mode=mode, fill=float(fill),
             dtype=dtype,
@@ -153,6 +155,7 @@ def rotate(
     dims = particle_dims(stack)
     angles = euler_angles(stack, rotations, dims)
     dtype = float_of(stack.dtype)
+    require_held("rotate", dtype, fill)
     kernel = partial(
         affine.rotate_particles, axes=axes_of(stack, dims), step=zyx_spacing(stack, dims),
         order=order, mode=mode, fill=float(fill), dtype=dtype,

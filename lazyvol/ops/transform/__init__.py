@@ -32,8 +32,8 @@ from lazyvol.arguments import operation
 from lazyvol.kernels.geometry import resampling
 from lazyvol.kernels.geometry.resampling import AffineSampling, Mode, Spline
 from lazyvol.ops import filters
+from lazyvol.ops._checks import require_held
 from lazyvol.ops._grid import Like
-from lazyvol.ops.filters._windows import require_held
 from lazyvol.ops.transform import _grids
 from lazyvol.plan.resampled import on_grid, resample
 from lazyvol.plan.verbs import blockwise
