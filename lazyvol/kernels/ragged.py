@@ -32,8 +32,8 @@ def flat_indices(region: Region, *, shape: tuple[int, ...], dtype: np.dtype[Any]
 def gather(block: Array, mask: Array) -> Array:
     """Return the observations of a block where its mask is True: (observation, kept ...)."""
     frames, kept = len(block), block.shape[mask.ndim :]
-    flags = np.ascontiguousarray(mask, bool).reshape(len(mask), -1)
-    rows = np.ascontiguousarray(block).reshape(frames, flags.shape[1], -1)
+    flags = np.ascontiguousarray(mask, bool).reshape(len(mask), prod(mask.shape[1:]))
+    rows = np.ascontiguousarray(block).reshape(frames, flags.shape[1], prod(kept))
     count = int(np.count_nonzero(flags)) * (frames if len(flags) == 1 else 1)
     if rows.shape[2] == 1 and block.itemsize <= 8:
         observations = _gather_scalars(rows[:, :, 0], flags, count)

@@ -276,7 +276,7 @@ def ragged(
     line_dims = [d for d in selected if d in counts.dims]
     values = counts.transpose(*(d for d in (frame, *line_dims) if d in counts.dims)).values
     lines = values.shape[values.ndim - len(line_dims) :]
-    line_counts = np.broadcast_to(values, (n, *lines)).reshape(n, -1)
+    line_counts = np.broadcast_to(values, (n, *lines)).reshape(n, prod(lines))
     orders = axis_order(stack, (frame, *selected, *kept)), axis_order(mask, (frame, *selected))
     build = partial(
         ragged_array, kernel, orders, line_counts, np.dtype(dtype or stack.dtype), title

@@ -18,6 +18,7 @@ from lazyvol.errors import LabelError, OptionError
 from lazyvol.kernels.intensity import normalize
 from lazyvol.kernels.synthetic import particles
 from lazyvol.ops.intensity import _scratch
+from lazyvol.ops.measure._properties import PROPERTIES
 from lazyvol.ops.synthetic import _tilt_scratch
 from tests.cases import UNIT, VOLUME, VOXEL
 from tests.strategies import (
@@ -243,6 +244,30 @@ def test_operations_on_empty_stacks_give_empty_stacks(shape, lazy):
     assert lv.synthetic.noise(stack).values.shape == shape
     assert lv.synthetic.sphere(stack, radius=1).values.shape == shape[1:]
     assert lv.synthetic.particles(shape[1:], shape[0], sigma=1.0).values.shape == shape
+
+
+#: a histogram needs a range
+EVERY_PROPERTY = tuple(n for n in PROPERTIES if n != "histogram")
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 0, 3, 4), (2, 3, 4, 0), (0, 0, 0, 0)])
+def test_tables_and_selections_of_empty_stacks_are_empty(shape, lazy):
+    stack = lv.as_stack(np.zeros(shape, np.float32))
+    stack = stack.chunk() if lazy else stack
+    flags = stack > 1
+    table = lv.measure.table(stack, lv.masks.label(flags), what=EVERY_PROPERTY)
+    kept = lv.measure.select(lv.masks.label(flags), table["count"] > 1)
+    assert kept.values.shape == shape
+    selected = lv.masks.select(stack, flags)
+    for found in (table, selected):
+        assert found.sizes["obs"] == found.row_size.values.sum() == 0
+        assert found.sizes["k"] == shape[0]
+    assert lv.masks.pad(selected).values.shape == (shape[0], 0)
+    counts = lv.stats.histogram(stack, dim=VOLUME, bins=5).counts
+    np.testing.assert_array_equal(counts.values, np.zeros((shape[0], 5)))
+    points = lv.density.points(np.zeros((shape[0], 0, 3)), like=lv.as_stack(np.zeros((2, 3, 4))))
+    np.testing.assert_array_equal(points.values, np.zeros((shape[0], 2, 3, 4)))
 
 
 def test_another_byte_order_is_converted_or_refused():

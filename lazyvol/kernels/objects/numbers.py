@@ -161,6 +161,8 @@ def selected(block: Array, frames: Array, keep: Array, label: Array, frame: Arra
     ``frames`` are the numbers of the volumes; ``keep``, ``label`` and ``frame`` have a row for each
     object of all volumes.
     """
+    if not block.size:
+        return block.copy()
     rows = np.flatnonzero(keep)
     rows = rows[np.lexsort((label[rows], frame[rows]))]
     kept = np.ascontiguousarray(label[rows], np.int64)

@@ -122,7 +122,8 @@ def _maximum_position(state: State, grid: Positions) -> Array:
 
 def _position(place: Array, count: Array, grid: Positions) -> Array:
     there = count > 0
-    indices = np.unravel_index(np.where(there, place, 0), grid.shape)
+    shape = tuple(max(1, n) for n in grid.shape)
+    indices = np.unravel_index(np.where(there, place, 0), shape)
     return np.where(there[..., None], grid.of(np.stack(indices, -1)), np.nan)
 
 
@@ -173,8 +174,8 @@ def _median(state: State, grid: Positions) -> Array:
     count, filled = state["count"], state["filled"].reshape(-1)
     n = count.shape[-1]
     medians = np.full((len(filled), n), np.nan)
-    values = state["values"].reshape(len(filled), -1)
-    slots = state["slots"].reshape(len(filled), -1)
+    rows = (len(filled), state["values"].shape[-1])
+    values, slots = state["values"].reshape(rows), state["slots"].reshape(rows)
     for row, kept, places, used, counts in zip(
         medians, values, slots, filled.tolist(), count.reshape(-1, n), strict=True
     ):

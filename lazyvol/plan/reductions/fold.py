@@ -196,7 +196,12 @@ class BoundFold:
         return regions.tiles(box, shape, multiples)
 
     def _update(self, state: State, place: Any, inputs: Sequence[Array]) -> None:
-        """Update the part of the state that a tile belongs to; kernels get it contiguous."""
+        """Update the part of the state that a tile belongs to; kernels get it contiguous.
+
+        A tile without elements changes no state.
+        """
+        if not all(block.size for block in inputs):
+            return
         views = {name: values[place] for name, values in state.items()}
         parts = {name: np.ascontiguousarray(v).reshape(v.shape) for name, v in views.items()}
         self.fold.update(parts, tuple(sorted(self.reduced)), *inputs)
