@@ -81,7 +81,8 @@ class ArrayParameter:
                 f"its plain values, without units and other wrappers"
             )
         require_known_sizes(array.shape, self.subject)
-        return array
+        whole = _without_empty_blocks(array.data)
+        return array if whole is array.data else array.copy(data=whole)
 
     def _require_type(self, array: xr.DataArray) -> None:
         require_numbers(array.dtype, self.subject)
@@ -103,7 +104,7 @@ class ArrayParameter:
             )
         require_numbers(value.dtype, self.subject)
         require_known_sizes(value.shape, self.subject)
-        return native(value)
+        return _without_empty_blocks(native(value))
 
     def _matching_dims(self, shape: Sequence[int], first: xr.DataArray) -> DimNames:
         """Return the dims of the first stack that a plain array has, if only one choice fits.
@@ -135,6 +136,16 @@ def _coords_of(shape: Sequence[int], dims: DimNames, first: xr.DataArray) -> dic
         for d, n in zip(dims, shape, strict=True)
         if d in first.coords and first.sizes.get(d) == n
     }
+
+
+def _without_empty_blocks(array: Any) -> Any:
+    """Return an array in which no axis of length 1 has empty blocks, as a dask mask leaves them.
+
+    Dask takes the blocks of such an axis for one each: ``x + 1`` of the chunks (1, 0) has 2 values.
+    """
+    chunks = getattr(array, "chunks", None) or ()
+    divided = {a: 1 for a, c in enumerate(chunks) if len(c) > 1 and sum(c) == 1}
+    return array.rechunk(divided) if divided else array
 
 
 def _is_array(value: Any) -> bool:

@@ -381,6 +381,17 @@ def test_selections_of_empty_arrays_keep_their_lengths(picked, empty):
     assert again.compute().shape == plain[index].shape
 
 
+def test_empty_blocks_beside_a_single_voxel_do_not_count():
+    """A dask mask leaves them; dask computes ``x + 1`` of the chunks (1, 0) as two values."""
+    chosen = da.from_array(np.arange(7) == 4, chunks=3)
+    array = da.from_array(A, chunks=(3, 5, 6, 13))[chosen].compute_chunk_sizes()
+    assert array.chunks[0] == (0, 1, 0)
+    for stack in (lv.as_stack(array), lv.as_stack(A[4:5]).copy(data=array)):
+        near(lv.stats.max(stack, "x").values, A[4:5].max(-1))
+        filled = lv.density.blocks(stack, {"x": 13})
+        near(filled.values, np.ones((1, 5, 11, 1), np.float32))
+
+
 def test_blocks_of_another_type_than_declared_are_cast():
     array = da.from_array(A, chunks=(2, 5, 6, 13)).map_blocks(np.float64, dtype=np.float32)
     stack = labelled(array)
