@@ -39,6 +39,6 @@ def with_hyphens(tokens: Sequence[str]) -> list[str]:
         if token.startswith("--"):
             option, equals, value = token.partition("=")
             tokens[n] = command_name(option) + equals + value
-    if len(tokens) > 1 and tokens[0] in topic_names():
+    if len(tokens) > 1 and tokens[0] in (*topic_names(), "plots"):
         tokens[1] = command_name(tokens[1])
     return tokens
