@@ -68,7 +68,7 @@ def test_duplicates_are_not_flagged():
 REASONS = {
     "rotated": {"rotated"}, "shifted": {"shifted"}, "flipped": {"rotated", "second_class"},
     "noise": {"empty"}, "species": {"second_class", "unlike"}, "gold": {"extra_density"},
-    "neighbour": {"extra_density"},
+    "neighbour": {"extra_density"}, "membrane": {"extra_density"},
 }  # fmt: skip
 
 
@@ -84,6 +84,14 @@ def test_what_is_wrong_is_found_through_wedges(wrong):
     names = np.array(result.best_hypothesis.attrs["flag_meanings"].split())
     reasons = names[result.best_hypothesis.values[flagged & bad]]
     assert np.isin(reasons, list(REASONS[wrong])).mean() >= 0.8
+
+
+def test_few_particles_of_another_species_are_no_rotated_ones():
+    """Nine are no class of their own; a rotated average explains most of each of them."""
+    particles = subtomograms.particles(60, 1.0, 2, wrong="species", part=0.15)
+    best = screened(particles).best_hypothesis
+    names = np.array(best.attrs["flag_meanings"].split())[best.values[particles.wrong]]
+    assert np.isin(names, list(REASONS["species"])).sum() >= 8
 
 
 def test_power_that_no_wedge_explains_is_reported_and_no_second_class_is_searched_for():

@@ -38,10 +38,11 @@ TYPICAL = 3.0
 EXPLAINED, EXPLAINED_BY_OTHERS = 0.75, 0.5
 #: rounds of the refinement of a pose, and its largest steps: degrees, voxels
 ROUNDS, LARGEST_STEPS = 6, (10.0, 2.0)
-#: least particles whose residuals are compared with each other, and score from which they are alike
-LEAST_ALIKE, ALIKE = 4, 2.0
-#: least energy that residuals share, as a part of that of the reference in its pose
-SHARED = 0.1
+#: least particles whose residuals are compared with each other; least score of each, and least mean
+LEAST_ALIKE, LEAST_LIKENESS, ALIKE = 4, 1.0, 2.0
+#: least mean energy that residuals share, as a part of that of the reference in its pose: 0.07 to
+#: 0.10 for another species, 0.02 to 0.06 for particles in one wrong pose
+SHARED = 0.065
 #: degrees of the rotations by which derivatives are taken
 STEP = 4.0
 
@@ -169,27 +170,41 @@ def reasons_of(
 
 
 def _alike(particles: Sequence[_Particle], reasons: Sequence[Reason], share: Array) -> Array:
-    """Return True for particles whose residual resembles the sum of those of the others.
+    """Return True for particles whose residuals resemble the sum of those of the others.
 
-    A filtered reference leaves a little of all particles in one pose: less than ``SHARED``.
+    Each resembles it a little; together they do so beyond chance. A filtered reference leaves a
+    little of all particles in one pose: less than ``SHARED``.
     """
+    chosen = np.zeros(len(particles), bool)
     if len(particles) < LEAST_ALIKE:
-        return np.zeros(len(particles), bool)
+        return chosen
+    poses = [p.pose(r.rotation, r.shift) for p, r in zip(particles, reasons, strict=True)]
+    rests = [p.rest(pose.spectrum) for p, pose in zip(particles, poses, strict=True)]
+    score, _ = _likeness(particles, rests, share)
+    members: list[int] = np.flatnonzero(score > LEAST_LIKENESS).tolist()
+    if len(members) < LEAST_ALIKE:
+        return chosen
+    score, shared = _likeness([particles[n] for n in members], [rests[n] for n in members], share)
+    if score.mean() > ALIKE and shared.mean() > SHARED:
+        chosen[members] = score > LEAST_LIKENESS
+    return chosen
 
-    def rest(n: int) -> Array:
-        pose = particles[n].pose(reasons[n].rotation, reasons[n].shift)
-        return particles[n].rest(pose.spectrum)
 
-    total = sum((rest(n) for n in range(len(particles))), np.zeros(()))
-    alike, double = [], np.tile(share, 2)
-    for n, particle in enumerate(particles):
-        own = rest(n)
-        others = (total - own) * double
-        deviation = np.sqrt(float(particle.product(others, others)))
-        overlap, fitted = float(own @ others), np.square(particle.data - own) @ double
-        shared = overlap / (len(particles) - 1)
-        alike.append(overlap > ALIKE * deviation and shared > SHARED * float(fitted))
-    return np.array(alike)
+def _likeness(
+    particles: Sequence[_Particle], rests: Sequence[Array], share: Array
+) -> tuple[Array, Array]:
+    """Return how much each residual resembles the sum of the others.
+
+    First in standard deviations, then as the part of the energy that the reference explains.
+    """
+    double, total = np.tile(share, 2), np.sum(rests, axis=0)
+    score, shared = np.empty(len(rests)), np.empty(len(rests))
+    for n, (particle, rest) in enumerate(zip(particles, rests, strict=True)):
+        others = (total - rest) * double
+        overlap, fitted = float(rest @ others), np.square(particle.data - rest) @ double
+        score[n] = overlap / max(np.sqrt(float(particle.product(others, others))), 1e-30)
+        shared[n] = overlap / max(float(fitted), 1e-30) / max(1, len(rests) - 1)
+    return score, shared
 
 
 def _explains(
