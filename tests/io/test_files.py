@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from lazyvol.errors import FormatError, LabelError, LimitExceeded, SourceNotFoundError
+from lazyvol.errors import FormatError, LabelError, LimitExceeded, OptionError, SourceNotFoundError
 from lazyvol.io.files import natural_key
 from lazyvol.io.probe import probe
 from lazyvol.plan.regions import whole
@@ -220,7 +220,7 @@ def test_what_is_missing_is_told_with_what_looks_like_it(volumes):
         probe([])
     with pytest.raises(SourceNotFoundError):
         probe(f"{folder}/img1.mrc/inside.mrc")
-    with pytest.raises(SourceNotFoundError):
+    with pytest.raises(OptionError, match="must be a path"):
         probe("with\0null")
 
 

@@ -23,7 +23,7 @@ from lazyvol.errors import (
     TargetExistsError,
 )
 from lazyvol.io import save_result
-from lazyvol.io.zarr.writer import Target
+from lazyvol.io.zarr.writer import Target, TargetGroup
 from lazyvol.plan import regions
 from lazyvol.plan.budget import BLOCK, Budget, sampled_cost
 from lazyvol.plan.graph.lazy_array import recipe_of
@@ -201,7 +201,7 @@ def test_shards_of_small_results_over_large_inputs_keep_the_budget(tmp_path, mon
     monkeypatch.setattr(
         save_result, "write", lambda values, targets, **_: grids.append(targets[0].grid)
     )
-    monkeypatch.setattr(Target, "publish", lambda self: None)
+    monkeypatch.setattr(TargetGroup, "publish", lambda self: None)
     stack = lv.synthetic.noise((64, 128, 128, 128), seed=1)  # 512 MiB
     every = slice(None, None, 16)
     results = [lv.density.block_mean(stack, 32), lv.filters.gaussian(stack, 2.0).isel(x=every)]
