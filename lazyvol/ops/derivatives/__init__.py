@@ -61,7 +61,7 @@ def gradient(
     mode
         Continuation beyond the border, as in ``scipy.ndimage``; without a scale only ``reflect``.
     fill
-        Value beyond a ``constant`` border, in the volume's unit.
+        Value beyond a ``constant`` border, in the volume's unit: one that its type holds.
     truncate
         Radius of the Gaussian's weights, in ``sigma``.
     dim

@@ -52,7 +52,7 @@ def shift(
         Values beyond the border, as in the filters of ``scipy.ndimage``: ``constant`` (``fill``),
         ``nearest``, ``reflect``, ``mirror`` or ``wrap``. ``"fourier"`` is always periodic.
     fill
-        Value beyond the border in mode ``constant``.
+        Value beyond the border in mode ``constant``: one that the result's type holds.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def rotate(
         Values beyond the border, as in the filters of ``scipy.ndimage``: ``constant`` (``fill``),
         ``nearest``, ``reflect``, ``mirror`` or ``wrap``.
     fill
-        Value beyond the border in mode ``constant``.
+        Value beyond the border in mode ``constant``: one that the result's type holds.
 
     Returns
     -------
