@@ -26,7 +26,6 @@ VERBS: dict[str, tuple[Any, dict[str, Any]]] = {
         lv.io.write_selection,
         {"source": "s.star", "rows": [0], "columns": {}, "path": "t.star", "overwrite": True},
     ),
-    "plans": (lv.screening.plans, {"stack": S.chunk(k=1)}),
 }
 ARGUMENTS = [
     (verb, name)

@@ -14,7 +14,7 @@ from lazyvol.client import connect
 from lazyvol.errors import OptionError
 from lazyvol.io import open as open_stack
 from lazyvol.io.zarr.run_plan import COMMAND
-from lazyvol.plan.budget import limited
+from lazyvol.plan.budget import limits_of
 from lazyvol.plan.execution import single_blas_thread
 
 RUN = Group("Run", sort_key=10)
@@ -184,7 +184,7 @@ def running(options: Running) -> Iterator[None]:
         raise OptionError(f"workers must be 1 or more, got {options.workers}")
     with ExitStack() as stack:
         stack.callback(COMMAND.reset, COMMAND.set(WORDS.get()))
-        stack.enter_context(limited(options.memory, options.workers))
+        stack.enter_context(limits_of(options.memory, options.workers))
         stack.enter_context(single_blas_thread())
         if options.scheduler is not None:
             client = stack.enter_context(connect(options.scheduler, insecure=options.insecure))

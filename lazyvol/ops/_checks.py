@@ -48,7 +48,7 @@ def require_window(op: str, name: str, voxels: float, most: int = MAX_VOXELS) ->
     """Raise OptionError for windows that are longer than any volume."""
     if not voxels <= most:
         raise OptionError(
-            f"{op}: {name} must be {most} voxels or less along a dim, got {voxels:g}; give "
+            f"{op}: {name} must reach {most} voxels or less along a dim, got {voxels:g}; give "
             f"lengths in the unit of the coordinates and sizes in voxels"
         )
 

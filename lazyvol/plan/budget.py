@@ -179,6 +179,13 @@ def limited(
     The limits apply to the calling thread, or asynchronous task, alone. ``workers`` also sets the
     number of dask's local threads; a cluster keeps its own.
     """
+    return limits_of(memory, workers)
+
+
+def limits_of(
+    memory: int | float | str | None, workers: int | None
+) -> AbstractContextManager[None]:
+    """Return the context of ``limited``; its errors do not name a function."""
     amount = None if memory is None else parse_bytes(memory)
     return limits_set(amount, count_of("workers", workers))
 
@@ -198,7 +205,7 @@ def budget_for(memory: int | float | str | None, workers: int | None) -> Budget:
     """Return the budget in force, with ``memory`` and ``workers`` replaced unless they are None."""
     current = Budget.current()
     memory = current.memory if memory is None else memory
-    with limited(memory, current.workers if workers is None else workers):
+    with limits_of(memory, current.workers if workers is None else workers):
         return Budget.current()
 
 

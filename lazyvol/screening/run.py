@@ -227,7 +227,6 @@ def _screened(
     )  # fmt: skip
 
 
-@operation(unchecked=(*CHECKED_BELOW, "options"))
 def plans(
     stack: xr.DataArray, *, memory: int | float | str | None = None, workers: int | None = None,
     **options: Any,

@@ -284,9 +284,12 @@ def test_numpy_scalars_equal_python_scalars(call, plain):
         (lambda: lv.filters.gaussian(V, {"q": 1.0}), "gaussian: sigma must name"),
         (lambda: lv.filters.median(V, np.ones((2, 3), int)), "median: size .*shape .2, 3."),
         (lambda: lv.registration.shift(S, {"q": 1.0}), "shift: shifts must name"),
-        (lambda: lv.density.local(V, 2**30), "local: size must be 1048576 voxels or less"),
-        (lambda: lv.derivatives.hessian(V, sigma=1e6), "hessian: sigma times truncate must be"),
-        (lambda: lv.derivatives.structure_tensor(V, sigma=1e300), "structure_tensor: sigma times"),
+        (lambda: lv.density.local(V, 2**30), "local: size must reach 1048576 voxels or less"),
+        (lambda: lv.derivatives.hessian(V, sigma=1e6), "hessian: sigma and truncate must reach"),
+        (
+            lambda: lv.derivatives.structure_tensor(V, sigma=1e300),
+            "structure_tensor: sigma and",
+        ),
         (lambda: lv.derivatives.vesselness(V, alpha=1e-200), "vesselness: alpha must be positive"),
         (lambda: lv.registration.align(S, S[0], 90.0, finest=1e-9), "align: finest must be"),
         (lambda: lv.synthetic.elastic(V, 1e9, 1.0), "elastic: alpha must displace by 64 voxels"),
@@ -304,7 +307,10 @@ def test_numpy_scalars_equal_python_scalars(call, plain):
         ),
         (lambda: lv.scores.profile(V, confidence=2.0), "profile: confidence must be between 0"),
         (lambda: lv.scores.profile(V, mask=V.values), "profile: mask must be boolean"),
-        (lambda: lv.synthetic.correlated_noise(SHAPE, 1e9), "correlated_noise: length must be 655"),
+        (
+            lambda: lv.synthetic.correlated_noise(SHAPE, 1e9),
+            "correlated_noise: length must reach",
+        ),
         (
             lambda: lv.synthetic.particles(SHAPE, 10**9, radius=2.0, length=4.0, sigma=1.0),
             "particles: n must be a number of particles from 0 to",

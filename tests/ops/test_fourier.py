@@ -51,5 +51,5 @@ def test_what_has_no_transform_is_refused():
         lv.fourier.ellipsoid(STACK[:, :0], 3)
     with pytest.raises(LabelError, match="gaussian: at most three dims"):
         lv.fourier.gaussian(STACK, dict.fromkeys(STACK.dims, 1.0))
-    with pytest.raises(OptionError, match="gaussian: sigma must be 1048576 voxels or less"):
+    with pytest.raises(OptionError, match="gaussian: sigma must reach 1048576 voxels or less"):
         lv.fourier.gaussian(STACK, 1e308)

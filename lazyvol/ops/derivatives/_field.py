@@ -209,7 +209,7 @@ def sigma_in_voxels(
             f"{sigma!r}; the unit is {unit_of(volume, dims[0])}"
         )
     voxels = tuple(float(lengths[d]) / abs(spacing(volume, d)) for d in dims)
-    require_window(op, "sigma times truncate", max(voxels) * truncate)
+    require_window(op, "sigma and truncate", max(voxels) * truncate)
     return voxels
 
 

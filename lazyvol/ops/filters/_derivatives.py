@@ -124,7 +124,7 @@ def _gaussians(
     """Return weights of equal lengths for each list of ``orders`` by axis, and their reach."""
     if truncate <= 0:
         raise LabelError(f"{op}: truncate must be above 0 standard deviations, got {truncate}")
-    require_window(op, "sigma times truncate", max(deviations) * float(truncate))
+    require_window(op, "sigma and truncate", max(deviations) * float(truncate))
     least = (max(map(max, orders)) + 1) // 2  # voxels that the highest order needs on each side
     parts = [
         [
