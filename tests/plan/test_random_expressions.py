@@ -112,7 +112,7 @@ def changes(rng: random.Random, array: xr.DataArray) -> dict[str, Change]:
         "stacked": lambda a: a.stack(pixel=a.dims[-2:]).unstack("pixel"),
         "broadcast": lambda a: a.broadcast_like(a.isel({dim: [0]}).drop_vars(dim, errors="ignore")),
         "maximum": lambda a: a.max(dim),
-        "dot": lambda a: a * a.dot(a, dim=dim),
+        "dot": lambda a: a * a.astype("f8").dot(a, dim=dim),
         "sorted": lambda a: xr.apply_ufunc(
             np.sort, a if a.chunks is None else a.chunk({dim: -1}),
             input_core_dims=[[dim]], output_core_dims=[[dim]],
