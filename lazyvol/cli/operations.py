@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 from cyclopts import App, Parameter
 
+from lazyvol.arguments.rules import REFUSED
 from lazyvol.cli.docs import description, headline, parameter_texts
 from lazyvol.cli.examples import shell_line
 from lazyvol.cli.options import RESUMING, open_first, running, whole_number
@@ -141,12 +142,15 @@ class Operation:
         return cls(topic_name(module), name, function, arguments)
 
     def _open(self, name: str, path: str) -> Any:
-        """Open the file of an argument; NPY files get the dims of plain arrays in Python."""
+        """Open the file of an argument; NPY files are read as plain arrays are in Python."""
+        checks = self.function.checks  # type: ignore[attr-defined]
+        rule, named = checks.parameters[name].rule, checks.declaration.dims.get(name, ())
         with suppress(OSError, ValueError):  # which opening the file reports
-            named = self.function.checks.declaration.dims.get(name, ())  # type: ignore[attr-defined]
-            if named and path.endswith(".npy"):
-                ndim = np.load(path, mmap_mode="r").ndim
-                return open_stack(path, dims=next((d for d in named if len(d) == ndim), None))
+            if path.endswith(".npy"):
+                plain = np.load(path, mmap_mode="r")
+                if rule is not None and rule.admit(plain) is not REFUSED:
+                    return np.array(plain)
+                return open_stack(path, dims=next((d for d in named if len(d) == plain.ndim), None))
         return open_stack(path)
 
     def result(self, texts: Mapping[str, Any]) -> Any:

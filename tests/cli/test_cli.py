@@ -282,6 +282,15 @@ def test_positions_in_a_plain_file_have_the_dims_of_plain_arrays(files, tmp_path
     np.testing.assert_array_equal(lv.open(tmp_path / "out.zarr"), expected)
 
 
+def test_a_matrix_in_a_plain_file_is_a_plain_array(files, tmp_path, capsys):
+    matrix = np.eye(lv.open(files / "volume.zarr").sizes["x"]) + 0.1
+    np.save(tmp_path / "matrix.npy", matrix)
+    tokens = ["unmixing", "unmix", str(files / "volume.zarr"), str(tmp_path / "matrix.npy")]
+    assert run([*tokens, str(tmp_path / "out.zarr")], capsys)[0] == 0
+    expected = lv.unmixing.unmix(lv.open(files / "volume.zarr"), matrix)
+    np.testing.assert_array_equal(lv.open(tmp_path / "out.zarr"), expected)
+
+
 def test_against_takes_a_file(files, tmp_path, capsys):
     out = tmp_path / "ncc.csv"
     reference = str(files / "volume.zarr")
