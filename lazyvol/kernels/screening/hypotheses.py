@@ -91,7 +91,8 @@ class Hypotheses:
     """``kind`` codes, pose and spectrum of each hypothesis, from all particles.
 
     ``references`` are the spectra of the reference itself for every fold, and ``derivatives`` those
-    by small misalignments (``misalignment``); ``reference`` is that of all particles.
+    by small misalignments (``misalignment``); ``reference`` is that of all particles, and
+    ``second_class`` (fold, number) the mean of the second class without the particles of a fold.
     """
 
     kind: Array
@@ -100,6 +101,13 @@ class Hypotheses:
     references: Array
     derivatives: Array
     reference: RotatedSpectra
+    second_class: Array | None = None
+
+    def spectrum_for(self, k: int, number: int) -> Array:
+        """Return the spectrum of a hypothesis for particle k, to which k did not contribute."""
+        if self.kind[number] == SECOND_CLASS and self.second_class is not None:
+            return np.asarray(self.second_class[k % len(self.second_class)])
+        return np.asarray(self.spectra[number])
 
 
 def distinct_poses(

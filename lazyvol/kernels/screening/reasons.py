@@ -228,7 +228,8 @@ def _reason_of(
     kind = int(codes[np.argmax([joint[kinds == c].sum() for c in codes])])
     posed, logs, residual = hypotheses.poses.kind, mixture.logs_of(k), mixture.residual
     if kind not in (ROTATED, SHIFTED, EXTRA):
-        spectrum = hypotheses.spectra[int(np.where(kinds == kind, logs, -np.inf).argmax())]
+        number = int(np.where(kinds == kind, logs, -np.inf).argmax())
+        spectrum = hypotheses.spectrum_for(k, number)
         if _explains(k, particle, spectrum, residual, EXPLAINED_BY_OTHERS):
             return Reason(kind, np.eye(3), np.zeros(3))
         kind = EXTRA

@@ -377,6 +377,7 @@ def _with_second_class(fit: _Fit, whitened: _Whitened, references: References, e
         hypotheses.references,
         hypotheses.derivatives,
         hypotheses.reference,
+        means,
     )
     of_class = whitened.products(means[:, None], hypotheses.references)
     products = Products.joined([mixture.products, of_class])
