@@ -304,9 +304,10 @@ def fsc(
     ax.axhline(0, color=GREY, lw=0.8)
     for cutoff in cutoffs:
         ax.axhline(cutoff, color=RED, lw=0.9, ls=(0, (4, 3)))
-        ax.annotate(
-            f"{cutoff:g}", (0, cutoff), (4, 2), textcoords="offset points", color=RED, fontsize=8
-        )
+        ax.annotate(  # beside the axes, where no legend covers it
+            f"{cutoff:g}", (1, cutoff), (4, 0), xycoords=ax.get_yaxis_transform(), va="center",
+            textcoords="offset points", color=RED, fontsize=8,
+        )  # fmt: skip
     curves = {None: curve} if isinstance(curve, xr.DataArray) else dict(curve.items())
     for (name, values), colour in zip(curves.items(), cycle(FSC_COLOURS)):
         ax.plot(frequencies, values.values, color=colour, lw=1.6, marker="o", ms=2.6, label=name)

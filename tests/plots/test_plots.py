@@ -293,3 +293,13 @@ def test_jupyter_shows_new_figures():
         assert shown._repr_png_().startswith(b"\x89PNG")
     own = Figure().add_subplot()
     assert not hasattr(plots.scores(ncc(), ax=own), "_repr_png_")
+
+
+def test_cutoffs_of_fsc_are_labelled_beside_the_axes():
+    curve = xr.DataArray(np.linspace(1, 0, 9), {"frequency": np.arange(9) / 16}, ["frequency"])
+    ax = plots.fsc(curve.to_dataset(name="all particles"))
+    ax.figure.canvas.draw()
+    labels = [t for t in ax.texts if t.get_text() in ("0.143", "0.5")]
+    assert len(labels) == 2
+    for label in labels:
+        assert ax.bbox.x1 < label.get_window_extent().x0 < ax.figure.bbox.x1
