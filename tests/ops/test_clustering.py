@@ -273,7 +273,7 @@ def test_memory_stays_within_the_budget(tmp_path):
         ({"mask": lv.as_stack(np.ones((5, 11, 13)))}, "mask must be boolean"),
         ({"mask": lv.as_stack(np.ones((4, 11, 13), bool))}, "lengths"),
         ({"b": lv.as_stack(values("float32")).isel(z=slice(0, 2))}, "lengths 5 and 2"),
-        ({"b": lv.as_stack(values("float32")[:, 0], dims=("k", "y", "x"))}, "same dims"),
+        ({"b": lv.as_stack(values("float32")[:, 0], dims=("k", "y", "x"))}, "equal dims"),
     ],
 )
 def test_invalid_volumes_and_metrics_are_refused(options, message):
