@@ -1,6 +1,6 @@
 """Volumes of a screening: averages without the flagged particles, a mask, and their FSC."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,27 +59,25 @@ def weighted_averages(
     """
     half = half_sets("screen", stack).values
     group = xr.DataArray(half + 2 * flagged, dims=(STACK,))
-    lazy = coverage(stack, group, options["wedge"], options["orientations"])
+    lazy = coverage(stack, group, 4, options["wedge"], options["orientations"])
     if lazy is None:
         return averages, kept
-    sums = lazy.compute(scheduler=resilient_scheduler()).values
-    first, second, *others = [*sums, *np.zeros((4 - len(sums), *sums.shape[1:]))]
-    kept_sums = {"first": first, "second": second, "average": first + second}
-    sums_of = {
-        n: s + o for (n, s), o in zip(kept_sums.items(), (*others, sum(others)), strict=True)
-    }
-    changed = {n: _compensated(averages[n], sums_of[n]) for n in sums_of}
+    kept_sums, flagged_sums = np.split(lazy.compute(scheduler=resilient_scheduler()).values, 2)
+    weighted = _compensated(averages, ("first", "second", "average"), kept_sums + flagged_sums)
     if kept is not None:
-        names = zip(("kept_half1", "kept_half2", "kept_average"), kept_sums.values(), strict=True)
-        kept = kept.assign({n: _compensated(kept[n], s) for n, s in names})
-    return averages.assign(changed), kept
+        kept = _compensated(kept, ("kept_half1", "kept_half2", "kept_average"), kept_sums)
+    return weighted, kept
 
 
-def _compensated(average: xr.DataArray, covered: Array) -> xr.DataArray:
-    """Return an average divided by the coverage of each frequency."""
-    values = average.values.astype(np.float64)
-    compensate_coverage(values, covered)
-    return average.copy(data=values.astype(average.dtype))
+def _compensated(averages: xr.Dataset, names: Sequence[str], half_sums: Array) -> xr.Dataset:
+    """Return averages of two half-sets and of both, divided by the coverage of each frequency."""
+    first, second = half_sums
+    weighted = {}
+    for name, covered in zip(names, (first, second, first + second), strict=True):
+        values = averages[name].values.astype(np.float64)
+        compensate_coverage(values, covered)
+        weighted[name] = averages[name].copy(data=values.astype(averages[name].dtype))
+    return averages.assign(weighted)
 
 
 def half_averages(averages: xr.Dataset, kept: xr.Dataset | None) -> dict[str, Pair]:

@@ -65,13 +65,15 @@ def measured_weights(
 def coverage(
     stack: xr.DataArray,
     group: xr.DataArray,
+    groups: int,
     wedge: Wedge | Literal["auto"] | None,
     orientations: Rotations | None,
 ) -> xr.DataArray | None:
     """Return the sum of the measured frequencies of each group of particles, from none of the data.
 
-    ``group`` (k,) are numbers from 0. The sums (group, fz, fy, fx) are half spectra. None if all
-    particles have the same measured frequencies, or these are not known before a screening.
+    ``group`` (k,) are numbers from 0, below ``groups``. The sums (group, fz, fy, fx) are half
+    spectra. None if all particles have equal measured frequencies, or these are not known before a
+    screening.
     """
     if wedge is None or isinstance(wedge, str):
         return None
@@ -80,10 +82,9 @@ def coverage(
     if not any(STACK in operand.dims for operand in (mask, *since)):
         return None
     layout = layout_of(stack, SPATIAL, has_wedge=True, oriented=bool(since))
-    n_groups = int(group.max()) + 1
-    sizes = (n_groups, *layout.half_spectrum)
+    sizes = (groups, *layout.half_spectrum)
     spec = Fold(
-        start=partial(subvolume_average.start_coverage, groups=n_groups, layout=layout),
+        start=partial(subvolume_average.start_coverage, groups=groups, layout=layout),
         update=partial(subvolume_average.update_coverage, layout=layout),
         combine=subvolume_average.combine,
         finish=dict,
