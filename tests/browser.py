@@ -7,7 +7,6 @@ import subprocess
 import time
 from base64 import b64decode
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -141,8 +140,12 @@ class Browser:
 
     def close(self) -> None:
         """End the browser."""
-        self._socket.close()
-        self._run(partial(asyncio.sleep, 0.05))
+
+        async def closed() -> None:  # outside its loop tornado would make another, and leave it
+            self._socket.close()
+            await asyncio.sleep(0.05)
+
+        self._run(closed)
         self._end()
 
     def _end(self) -> None:

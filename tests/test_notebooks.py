@@ -11,8 +11,6 @@ pytest.importorskip("ipykernel", reason="lessons run in an ipykernel: .[test] ha
 LESSONS = sorted(ROOT.glob("notebooks/*.ipynb"))
 
 
-# nbclient replaces the event loop of this thread: one that an earlier test left is freed, unclosed
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_a_lesson_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("LAZYVOL_DATA", str(DATA))
