@@ -33,11 +33,15 @@ SPAN_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A regular file with its size and stamp when it was probed."""
+    """A regular file with its stamp when it was probed."""
 
     path: str
-    size: int
     stamp: str
+
+    @property
+    def size(self) -> int:
+        """Size in bytes when the file was probed."""
+        return int(self.stamp.partition(" ")[0])
 
     def open(self) -> FileIO:
         """Open the file unbuffered; raise SourceChangedError if it changed since the probe."""
@@ -93,7 +97,7 @@ def stored_file(path: str | os.PathLike[str]) -> StoredFile:
         raise read_error(name, error) from error
     if not S_ISREG(info.st_mode):
         raise FormatError(f"{name}: readers need a regular file, this is a folder, pipe or device")
-    return StoredFile(os.path.abspath(name), info.st_size, file_stamp(info))
+    return StoredFile(os.path.abspath(name), file_stamp(info))
 
 
 def file_stamp(info: os.stat_result) -> str:
